@@ -1,0 +1,83 @@
+"""Which features of a sparse autoencoder come back when it is trained again.
+
+Names are loaded when they are first used, so that reading a study needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reseed.api import harvest, load, plan, run
+    from reseed.errors import (
+        BusyError,
+        Interrupted,
+        ReseedError,
+        SpecError,
+        StoreError,
+        SubjectError,
+        TrainingError,
+    )
+    from reseed.matching.assignment import match
+    from reseed.records import Match
+    from reseed.sae.model import SAE
+    from reseed.study import Study, StudySpec
+    from reseed.training.arrays import train
+
+_HOMES = {
+    "reseed.api": ("harvest", "load", "plan", "run"),
+    "reseed.errors": (
+        "BusyError",
+        "Interrupted",
+        "ReseedError",
+        "SpecError",
+        "StoreError",
+        "SubjectError",
+        "TrainingError",
+    ),
+    "reseed.matching.assignment": ("match",),
+    "reseed.records": ("Match",),
+    "reseed.sae.model": ("SAE",),
+    "reseed.study": ("Study", "StudySpec"),
+    "reseed.training.arrays": ("train",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "SAE",
+    "BusyError",
+    "Interrupted",
+    "Match",
+    "ReseedError",
+    "SpecError",
+    "StoreError",
+    "Study",
+    "StudySpec",
+    "SubjectError",
+    "TrainingError",
+    "harvest",
+    "load",
+    "match",
+    "plan",
+    "run",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'reseed' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "transformers", "tokenizers", "gguf"):
+            raise ImportError(
+                f"reseed.{name} needs {error.name}, which is not installed: "
+                "pip install 'reseed[train]'"
+            ) from error
+        raise
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""One seeded, resumable stream of shuffled activations."""

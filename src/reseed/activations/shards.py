@@ -1,0 +1,166 @@
+"""Activations on disk: shards with checksums, written once, memory-mapped afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from reseed.activations.spec import ActivationSpec
+from reseed.errors import SpecError, StoreError
+from reseed.events import Events
+from reseed.store import Store, json_bytes
+from reseed.subjects.source import BlockSource
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FOLDER = "activations"
+
+
+def shard_name(number: int) -> str:
+    """Name of the piece that holds this shard."""
+    return f"{FOLDER}/shard-{number:05d}"
+
+
+def harvest(
+    source: BlockSource,
+    blocks: int,
+    spec: ActivationSpec,
+    store: Store,
+    made_from: str,
+    events: Events,
+) -> None:
+    """Write the first blocks of a source to shards; what is there already is not made again.
+
+    Args:
+        source: read once, in order.
+        blocks: how many of its blocks.
+        spec: shard size and number format.
+        store: of the study.
+        made_from: digest of subject, text and sites.
+        events: progress.
+
+    Raises:
+        SubjectError: if an activation is NaN or infinite.
+        SpecError: if an activation does not fit the number format.
+        StoreError: if the disk is full or the folder read-only.
+    """
+    index = f"{FOLDER}/index"
+    if store.has(index, made_from):
+        return
+    rows, error = source.rows[:blocks], dict.fromkeys(source.sites, 0.0)
+    shards = -(-len(rows) // spec.shard_blocks)
+    with events.task("harvest", int(rows.sum()), "tokens") as task:
+        for number in range(shards):
+            first = number * spec.shard_blocks
+            part = range(first, min(first + spec.shard_blocks, len(rows)))
+            if not store.has(shard_name(number), made_from):
+                _write_shard(source, part, spec, store, number, made_from)
+            for site, value in store.document(shard_name(number), "rounding.json").items():
+                error[site] = max(error[site], value)
+            task.advance(int(rows[list(part)].sum()))
+    with store.piece(index, made_from) as folder:
+        about = {
+            "sites": dict(source.sites),
+            "rows": rows.tolist(),
+            "shard_blocks": spec.shard_blocks,
+            "dtype": spec.dtype,
+            "largest_relative_rounding_error": error,
+        }
+        (folder / "index.json").write_bytes(json_bytes(about))
+
+
+def _write_shard(
+    source: BlockSource,
+    blocks: Sequence[int],
+    spec: ActivationSpec,
+    store: Store,
+    number: int,
+    made_from: str,
+) -> None:
+    exact = source.read(list(blocks))
+    kept = {site: x.to(_DTYPES[spec.dtype]).contiguous() for site, x in exact.items()}
+    for site, x in kept.items():
+        if not bool(torch.isfinite(x).all()):
+            raise SpecError(
+                f"{site}: activations up to {float(exact[site].abs().max()):.3g} do not fit "
+                f"{spec.dtype}; set activations.dtype to 'bfloat16' or 'float32'"
+            )
+    rounding = {site: _rounding_error(exact[site], kept[site]) for site in kept}
+    with store.piece(shard_name(number), made_from) as folder:
+        (folder / "rows.safetensors").write_bytes(save_safetensors(kept))
+        (folder / "rounding.json").write_bytes(json_bytes(rounding))
+
+
+def _rounding_error(exact: Tensor, kept: Tensor) -> float:
+    """Root of the summed squared error over that of the values."""
+    scale = float(exact.square().sum())
+    return float((kept.float() - exact).square().sum() / scale) ** 0.5 if scale else 0.0
+
+
+class ShardSource:
+    """Reads harvested shards; implements `BlockSource`.
+
+    Each shard's checksum is verified when it is first touched.
+
+    Raises:
+        StoreError: if the harvest is missing or damaged.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._index: dict[str, Any] = store.document(f"{FOLDER}/index", "index.json")
+        self._open: dict[int, Mapping[str, Tensor]] = {}
+
+    @property
+    def sites(self) -> Mapping[str, int]:
+        """Site name to D."""
+        return self._index["sites"]
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """[blocks] rows of each block."""
+        return np.asarray(self._index["rows"], dtype=np.int64)
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """[blocks] at which row of its shard a block starts."""
+        size = self._index["shard_blocks"]
+        ends = np.cumsum(self.rows)
+        shard_start = np.concatenate([[0], ends])[(np.arange(len(ends)) // size) * size]
+        return ends - self.rows - shard_start
+
+    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of these blocks, float32, in the order given.
+
+        Raises:
+            StoreError: if a shard is damaged.
+        """
+        size, parts = self._index["shard_blocks"], []
+        for block in blocks:
+            shard = self._shard(block // size)
+            first = int(self._starts[block])
+            parts.append((shard, first, first + int(self.rows[block])))
+        return {
+            site: torch.cat([shard[site][a:b] for shard, a, b in parts]).float()
+            for site in self.sites
+        }
+
+    def _shard(self, number: int) -> Mapping[str, Tensor]:
+        if number not in self._open:
+            path = self._store.checked(shard_name(number), "rows.safetensors")
+            try:
+                with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+                    self._open[number] = {site: file.get_tensor(site) for site in self.sites}
+            except Exception as error:
+                raise StoreError(
+                    f"{path} cannot be read ({error}). Delete its folder and run again; only this "
+                    "shard is harvested again."
+                ) from error
+        return self._open[number]

@@ -1,0 +1,97 @@
+"""The doors in Python, for notebooks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from reseed.events import Events, JsonlSink
+from reseed.formats import own
+from reseed.interrupts import Stop
+from reseed.pipeline import Outcome, run_study
+from reseed.planning import Plan, make_plan
+from reseed.study import Study
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reseed.sae.model import SAE
+
+EVENTS_FILE = "events.jsonl"
+
+
+def run(study: Study, *, progress: bool = True, retry_failed: bool = False) -> Outcome:
+    """Make everything of a study that is not there yet; calling it again continues.
+
+    Args:
+        study: from `Study.load`.
+        progress: whether to show it.
+        retry_failed: whether runs that failed are tried again.
+
+    Returns:
+        Path of the report, and the runs that failed.
+
+    Raises:
+        SpecError, SubjectError: if it cannot be done as written; nothing was started.
+        StoreError: if the folder is damaged, full, read-only, busy or of another spec.
+    """
+    with Stop().listening() as stop:
+        return run_study(study, events_of(study, progress), stop, retry_failed=retry_failed)
+
+
+def plan(study: Study, *, progress: bool = False) -> Plan:
+    """What a study would take, measured by a short probe.
+
+    Raises:
+        SpecError, SubjectError, StoreError: as `run` would.
+    """
+    return make_plan(study, events_of(study, progress))
+
+
+def events_of(study: Study, progress: bool) -> Events:
+    """Events of a study go to its folder, and to the terminal if wanted."""
+    console = Console(stderr=True) if progress else None
+    return Events(JsonlSink(study.store.path(EVENTS_FILE)), console=console)
+
+
+def load(path: str | os.PathLike[str]) -> SAE:
+    """Load an SAE that reseed wrote, e.g. the folder of a run.
+
+    Args:
+        path: folder with `cfg.json` and `sae.safetensors`.
+
+    Raises:
+        SpecError: if it is not such a folder.
+        StoreError: if a file is damaged.
+    """
+    from reseed.sae.model import from_arrays
+
+    return from_arrays(own.read(Path(path)))
+
+
+def harvest(module: nn.Module, sites: Sequence[str], batches: Sequence[Any]) -> dict[str, NDArray[np.float32]]:
+    """Read activations of any torch module into memory.
+
+    Args:
+        module: in the mode it is to be read in.
+        sites: module paths or patterns, `:in` behind for the input.
+        batches: inputs; each a tensor, a tuple or a dict of keyword arguments.
+
+    Returns:
+        Site to `[N, D]`, one row for each vector that the site gives.
+
+    Raises:
+        SpecError: if a site is unknown.
+        SubjectError: if activations are NaN or infinite.
+    """
+    from reseed.subjects.module_source import ModuleSource
+
+    source = ModuleSource(module, sites, batches)
+    rows = source.read(range(len(batches)))
+    return {site: x.numpy() for site, x in rows.items()}

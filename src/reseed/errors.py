@@ -1,0 +1,73 @@
+"""What can go wrong, as a tree.
+
+    ReseedError
+    ├── SpecError      what was asked for cannot be done as written; nothing was started
+    ├── SubjectError   the subject, its sites or its text cannot be read or give NaN
+    ├── TrainingError  a run stopped: NaN or infinity in its loss or weights
+    └── StoreError     the study folder is damaged, full, read-only or made by another spec
+        └── BusyError  another process works in the study
+
+Every message names the object, the numbers, the likely cause and the next step.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ReseedError(Exception):
+    """Base of every error that reseed raises on purpose; the message is written for a person."""
+
+    exit_code = 1
+
+
+class SpecError(ReseedError):
+    """What was asked for cannot be done as written; no work was started."""
+
+    exit_code = 2
+
+
+class SubjectError(ReseedError):
+    """The subject, one of its sites or its text cannot be read, or gives NaN."""
+
+    exit_code = 2
+
+
+class TrainingError(ReseedError):
+    """A run stopped: NaN or infinity in its loss or its weights."""
+
+
+class StoreError(ReseedError):
+    """The study folder is damaged, full, read-only, or was made by another spec."""
+
+    exit_code = 3
+
+
+class BusyError(StoreError):
+    """Another process works in the study."""
+
+    exit_code = 3
+
+
+class Interrupted(ReseedError):  # noqa: N818  (it is an ending, not an error)
+    """SIGINT or SIGTERM arrived; everything is saved and the same command continues."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__("stopped by a signal; what was done is saved, the same command continues")
+        self.exit_code = 128 + signum
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint that names the known word nearest to a misspelt one, or lists what there is.
+
+    Example:
+        >>> nearest("latent", ["latents", "k"])
+        "did you mean 'latents'?"
+    """
+    known = list(known)
+    hits = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if hits:
+        return f"did you mean {hits[0]!r}?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"known are: {shown}" if known else "nothing is known here"

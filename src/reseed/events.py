@@ -1,0 +1,163 @@
+"""What happens, as data: one line of JSON each in `events.jsonl`, and a bar or plain lines for people.
+
+The work calls `Events`; it never prints. On a terminal long work shows a bar with rate and time
+left; elsewhere one line a minute. Other sinks (wandb, TensorBoard) are adapters with one method.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+_LINE_EVERY_SECONDS = 60.0
+
+
+class Sink(Protocol):
+    """Takes every event; an adapter to another service implements this one method."""
+
+    def emit(self, kind: str, fields: dict[str, Any]) -> None:
+        """Take one event."""
+        ...
+
+
+class JsonlSink:
+    """Appends events to a file, one JSON object a line, with the time in seconds since 1970."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def emit(self, kind: str, fields: dict[str, Any]) -> None:
+        """Append one line."""
+        line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields})
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(line + "\n")
+
+
+class Task:
+    """Long work under way: call `advance` as it goes."""
+
+    def __init__(self, total: float, report: Callable[[Task], None]) -> None:
+        self.total, self.done, self.note = total, 0.0, ""
+        self.started = time.monotonic()
+        self._report = report
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the start of this task in this process."""
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    def advance(self, amount: float, note: str = "") -> None:
+        """Say that `amount` more is done; `note` is shown beside the bar."""
+        self.done += amount
+        self.note = note or self.note
+        self._report(self)
+
+
+class Events:
+    """Where the work reports to.
+
+    Args:
+        sinks: take every event.
+        console: shows progress to people; None for silence.
+    """
+
+    def __init__(self, *sinks: Sink, console: Console | None = None) -> None:
+        self._sinks = sinks
+        self._console = console
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Record one event."""
+        for sink in self._sinks:
+            sink.emit(kind, fields)
+
+    def say(self, text: str) -> None:
+        """Show a line to the person, and record it."""
+        self.emit("said", text=text)
+        if self._console:
+            self._console.print(text, highlight=False)
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: float, unit: str) -> Iterator[Task]:
+        """Long work with a known size, shown as a bar or as a line a minute.
+
+        Args:
+            name: what is done, e.g. `"harvest"`.
+            total: how much there is to do.
+            unit: of `total`, e.g. `"tokens"`.
+        """
+        self.emit("started", task=name, total=total, unit=unit)
+        if self._console is None:
+            shown: contextlib.AbstractContextManager[Callable[[Task], None]] = (
+                contextlib.nullcontext(lambda _: None)
+            )
+        elif self._console.is_terminal:
+            shown = self._bar(name, total, unit)
+        else:
+            shown = self._lines(name, unit)
+        with shown as report:
+            task = Task(total, report)
+            yield task
+        seconds = time.monotonic() - task.started
+        self.emit("finished", task=name, done=task.done, seconds=round(seconds, 3))
+
+    @contextlib.contextmanager
+    def _bar(self, name: str, total: float, unit: str) -> Iterator[Callable[[Task], None]]:
+        columns = (
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]}", style="cyan"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+        )
+        with Progress(*columns, console=self._console) as bars:
+            row: TaskID = bars.add_task(name, total=total, rate="", note="")
+
+            def report(task: Task) -> None:
+                rate = f"{_short(task.rate)} {unit}/s"
+                bars.update(row, completed=task.done, rate=rate, note=task.note)
+
+            yield report
+
+    @contextlib.contextmanager
+    def _lines(self, name: str, unit: str) -> Iterator[Callable[[Task], None]]:
+        assert self._console is not None
+        console, last = self._console, time.monotonic()
+
+        def line(task: Task) -> None:
+            left = (task.total - task.done) / task.rate if task.rate else 0.0
+            console.print(
+                f"{name}: {_short(task.done)} of {_short(task.total)} {unit}, "
+                f"{_short(task.rate)}/s, {left:.0f} s left  {task.note}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        def report(task: Task) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _LINE_EVERY_SECONDS:
+                last = time.monotonic()
+                line(task)
+
+        console.print(f"{name}: started", highlight=False)
+        yield report
+
+
+def _short(value: float) -> str:
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if suffix == 'k' else size):.3g}{suffix}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

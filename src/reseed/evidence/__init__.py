@@ -1,0 +1,1 @@
+"""What latents fire on: one pass over held-out activations after training."""

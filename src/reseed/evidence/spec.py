@@ -1,0 +1,25 @@
+"""What a study says about evidence, and where it lies. Read without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from reseed.records import Spec
+
+
+class EvidenceSpec(Spec):
+    """What is kept of each latent's firing on held-out tokens."""
+
+    contexts: Annotated[int, Field(ge=0)] = 6
+    """Strongest contexts kept of each latent, each from another block."""
+    before: Annotated[int, Field(ge=0)] = 20
+    """Tokens shown before the strongest one."""
+    after: Annotated[int, Field(ge=0)] = 8
+    """Tokens shown after it."""
+
+
+def evidence_name(run: str) -> str:
+    """Name of the piece with the evidence of a run."""
+    return f"evidence/{run}"

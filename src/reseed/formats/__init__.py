@@ -1,0 +1,1 @@
+"""Published file formats of SAEs; one file each, read and write."""

@@ -1,0 +1,66 @@
+"""Signed cosines between the rows of two dictionaries.
+
+A and B are `[F_a, D]` and `[F_b, D]`, rows are latents.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.errors import SpecError
+
+DENSE_LIMIT = 16_384 * 16_384
+"""Entries above which no dense array of similarities is made."""
+
+
+def unit(rows: Any, name: str) -> NDArray[np.float64]:
+    """Rows scaled to length 1 in float64; a zero row stays zero, so it is similar to nothing.
+
+    Args:
+        rows: `[F, D]`, an array or a tensor.
+        name: how to call it in messages.
+
+    Raises:
+        SpecError: if it is not a matrix of finite numbers.
+    """
+    array = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
+        raise SpecError(
+            f"{name} must be a matrix of numbers with latents as rows, not an array of shape "
+            f"{array.shape} and type {array.dtype}"
+        )
+    array = array.astype(np.float64)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise SpecError(
+            f"{name}: {len(bad)} of {len(array)} rows have NaN or infinity (first: row {bad[0]}); "
+            "leave those latents out or mend the file, an assignment over them means nothing"
+        )
+    # scaling by the largest entry first keeps rows of any magnitude from over- or underflowing
+    array /= np.where((top := np.abs(array).max(axis=1)) > 0, top, 1.0)[:, None]
+    norms = np.linalg.norm(array, axis=1)
+    return array / np.where(norms > 0, norms, 1.0)[:, None]
+
+
+def cosines(unit_a: NDArray[np.float64], unit_b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """All signed cosines `[F_a, F_b]` of unit rows.
+
+    Raises:
+        SpecError: if the dimensions differ, or the array would be above `DENSE_LIMIT`.
+    """
+    (rows_a, d_a), (rows_b, d_b) = unit_a.shape, unit_b.shape
+    if d_a != d_b:
+        raise SpecError(
+            f"A has rows of {d_a} dimensions and B of {d_b}: they live in different spaces "
+            "(another site or subject?), so cosines between them mean nothing"
+        )
+    if rows_a * rows_b > DENSE_LIMIT:
+        raise SpecError(
+            f"{rows_a} x {rows_b} similarities take {rows_a * rows_b * 8 / 2**30:.0f} GiB; dense "
+            f"matching is limited to {DENSE_LIMIT * 8 / 2**30:.0f} GiB"
+        )
+    return unit_a @ unit_b.T

@@ -1,0 +1,128 @@
+"""The door of matching: one piece for each pair of runs of a group, at each snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from reseed.events import Events
+from reseed.formats import own
+from reseed.matching.pairs import Views, compare
+from reseed.matching.similarity import cosines, unit
+from reseed.records import Match, SAEArrays
+from reseed.seeds import digest
+from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
+
+Pair = tuple[str, str]
+
+
+def pairs_of(runs: Sequence[str]) -> list[Pair]:
+    """Every two runs of a group, in the order given."""
+    return list(combinations(runs, 2))
+
+
+def pair_name(pair: Pair) -> str:
+    """Name of the piece of a pair."""
+    return f"matches/{pair[0]}--{pair[1]}"
+
+
+def weights_name(run: str) -> str:
+    """Name of the piece with what the weights of one run alone show."""
+    return f"weights/{run}"
+
+
+def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:
+    """The SAE of a run after a step.
+
+    Raises:
+        StoreError: if it is missing or damaged.
+    """
+    folder = snapshot_folder(step)
+    store.checked(f"runs/{run}", f"{folder}/sae.safetensors")
+    return own.read(store.path(f"runs/{run}") / folder)
+
+
+def match_groups(
+    groups: Sequence[Sequence[str]], steps: Sequence[int], store: Store, events: Events
+) -> None:
+    """Make the matches that are missing.
+
+    Args:
+        groups: finished runs that differ in nothing but their seeds; pairs are made inside a group.
+        steps: snapshots at which to match; the first is the start of training, the last its end.
+        store: of the study.
+        events: progress.
+
+    Raises:
+        SpecError: if a dictionary is too large for dense matching.
+        StoreError: if a run is damaged.
+    """
+    pairs = [pair for group in groups for pair in pairs_of(group)]
+    runs = [run for group in groups for run in group]
+    with events.task("match", len(pairs) + len(runs), "pieces") as task:
+        for run in runs:
+            _describe(run, steps, store)
+            task.advance(1)
+        for pair in pairs:
+            _match(pair, steps, store)
+            task.advance(1)
+
+
+def _match(pair: Pair, steps: Sequence[int], store: Store) -> None:
+    made_from = digest([store.checksum(f"runs/{run}") for run in pair] + list(steps))
+    if store.has(pair_name(pair), made_from):
+        return
+    with store.piece(pair_name(pair), made_from) as folder:
+        certificates: dict[str, Any] = {}
+        for step in steps:
+            a, b = (load_snapshot(store, run, step) for run in pair)
+            found = compare(Views(a.W_enc, a.W_dec), Views(b.W_enc, b.W_dec))
+            (folder / f"{step:08d}.parquet").write_bytes(parquet_bytes(found.table))
+            certificates[str(step)] = {
+                "decoder": _certificate(found.decoder),
+                "encoder": _certificate(found.encoder),
+            }
+        (folder / "certificates.json").write_bytes(json_bytes(certificates))
+
+
+def _certificate(match: Match) -> dict[str, Any]:
+    names = ("primal", "dual", "gap", "tolerance", "optimal")
+    return {"pairs": len(match.pairs)} | {name: getattr(match, name) for name in names}
+
+
+def _describe(run: str, steps: Sequence[int], store: Store) -> None:
+    made_from = store.checksum(f"runs/{run}")
+    if store.has(weights_name(run), made_from):
+        return
+    start, end = (load_snapshot(store, run, step) for step in (steps[0], steps[-1]))
+    table = describe(start, end)
+    with store.piece(weights_name(run), made_from) as folder:
+        (folder / "latents.parquet").write_bytes(parquet_bytes(table))
+
+
+def describe(start: SAEArrays, end: SAEArrays) -> pl.DataFrame:
+    """What the weights of one run alone show of each latent.
+
+    Columns: latent; enc_dec_cos, cosine of its encoder and decoder row; init_cos, cosine of its
+    decoder row to where that row started; own_max_cos, cosine to the most similar other decoder row
+    of the same SAE.
+    """
+    decoder, first, encoder = (
+        unit(rows, name)
+        for rows, name in ((end.W_dec, "W_dec"), (start.W_dec, "start"), (end.W_enc, "W_enc"))
+    )
+    others = cosines(decoder, decoder)
+    np.fill_diagonal(others, -np.inf)
+    nearest = others.max(axis=1) if len(others) > 1 else np.zeros(1)
+    return pl.DataFrame(
+        {
+            "latent": np.arange(len(decoder)),
+            "enc_dec_cos": (encoder * decoder).sum(axis=1),
+            "init_cos": (first * decoder).sum(axis=1),
+            "own_max_cos": nearest,
+        }
+    )

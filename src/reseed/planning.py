@@ -1,0 +1,191 @@
+"""What a study would take, measured on this machine by a short probe, before anything runs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reseed.activations.choice import Choice
+from reseed.events import Events
+from reseed.pipeline import SUBJECT, Work, existing, locked
+from reseed.sae.spec import SAESpec
+from reseed.stability.stage import stability_name
+from reseed.study import Study
+from reseed.training.state import Failed, Missing
+
+if TYPE_CHECKING:
+    from reseed.training.spec import RunSpec
+
+_DENSE_PROBE = 1024
+_BASE_MEMORY = 500_000_000
+"""Bytes that Python, torch and the tables take before anything is loaded (measured, Linux, CPU)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of a plan."""
+
+    name: str
+    what: str
+    seconds: float
+    disk: int = 0
+    """bytes"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What would be done."""
+
+    stages: list[Stage]
+    runs: int
+    missing: int
+    failed: int
+    choice: Choice
+    memory: int
+    """bytes at the most, estimated"""
+    free_disk: int
+    """bytes"""
+
+    @property
+    def seconds(self) -> float:
+        """All stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def disk(self) -> int:
+        """Bytes that would be written."""
+        return sum(stage.disk for stage in self.stages)
+
+
+def make_plan(study: Study, events: Events) -> Plan:
+    """Measure and add up. Opens the subject, and makes its tokens; starts nothing else.
+
+    Raises:
+        SpecError, SubjectError, StoreError: as `reseed run` would.
+    """
+    with locked(study, "reseed plan"):
+        work = Work(study, events)
+        work.look_up_sites()
+        about = study.store.document(SUBJECT, "subject.json")
+        missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
+        failed = sum(isinstance(run.state, Failed) for run in study.runs)
+        choice = work.choice()
+        rows = about["training_rows"] + about["held_out_rows"]
+        stages = [_harvest(study, work, choice, rows)] if missing else []
+        stages += [_training(missing, about["sites"])] if missing else []
+        stages.append(_analysis(study, about["sites"]))
+    return Plan(
+        stages=stages,
+        runs=len(study.runs),
+        missing=len(missing),
+        failed=failed,
+        choice=choice,
+        memory=_memory(study, missing, about["sites"], work if missing else None),
+        free_disk=shutil.disk_usage(existing(study.folder)).free,
+    )
+
+
+def _harvest(study: Study, work: Work, choice: Choice, rows: int) -> Stage:
+    if study.store.has("activations/index"):
+        return Stage(name="harvest", what="done", seconds=0.0)
+    source = work.opened.source
+    blocks = list(range(min(8, work.opened.blocks)))
+    per_row = timed(lambda: source.read(blocks)) / max(int(source.rows[blocks].sum()), 1)
+    if choice.keep == "live":
+        return Stage(
+            name="harvest",
+            what=f"{rows:,} tokens live, {choice.passes} passes",
+            seconds=per_row * rows * choice.passes,
+        )
+    what = f"{rows:,} tokens to shards, once"
+    return Stage(name="harvest", what=what, seconds=per_row * rows, disk=choice.disk)
+
+
+def _training(missing: list[RunSpec], sites: dict[str, int]) -> Stage:
+    training = missing[0].training
+    step = sum(
+        count * _step_seconds(sae, sites[site], training.batch)
+        for (sae, site), count in _counted(missing).items()
+    )
+    snapshots = len(training.snapshot_steps) + 1
+    return Stage(
+        name="train",
+        what=f"{len(missing)} runs of {training.steps:,} steps of {training.batch:,} tokens",
+        seconds=step * training.steps,
+        disk=sum(snapshots * 8 * r.sae.latents * sites[r.site] for r in missing),
+    )
+
+
+def _counted(runs: list[RunSpec]) -> dict[tuple[SAESpec, str], int]:
+    shapes = [(run.sae, run.site) for run in runs]
+    return {shape: shapes.count(shape) for shape in dict.fromkeys(shapes)}
+
+
+def _step_seconds(sae: SAESpec, dimensions: int, batch: int) -> float:
+    import torch
+
+    from reseed.training.learner import Learner
+    from reseed.training.spec import RunSpec, TrainingSpec
+
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, dimensions))).float()
+    training = TrainingSpec(tokens=100 * batch, batch=batch)
+    spec = RunSpec(data="probe", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
+    learner = Learner(spec, x)
+    return timed(lambda: learner.update(x), times=3)
+
+
+def _analysis(study: Study, sites: dict[str, int]) -> Stage:
+    """Matching, nulls and the rest; the cubic assignment dominates."""
+    from reseed.matching.assignment import assign
+
+    runs = len(study.spec.seeds.init) * len(study.spec.seeds.data)
+    pairs = len(list(combinations(range(runs), 2)))
+    if all(study.store.has(stability_name(group.name)) for group in study.groups()) and (
+        len(study.groups()) == len(study.spec.sae) * len(sites)
+    ):
+        return Stage(name="match", what="done", seconds=0.0)
+    solves = 2 * pairs * (len(study.spec.training.snapshot_steps) + study.spec.stability.null_draws)
+    similarity = np.random.default_rng(0).normal(size=(_DENSE_PROBE, _DENSE_PROBE))
+    one = timed(lambda: assign(similarity), times=1)
+    each = [one * (sae.latents / _DENSE_PROBE) ** 3 for sae in study.spec.sae]
+    total = len(sites) * len(study.spec.sae) * pairs
+    return Stage(
+        name="match",
+        what=f"{total} pairs, {solves * len(sites) * len(study.spec.sae)} assignments",
+        seconds=len(sites) * solves * sum(each),
+        disk=sum(200 * sae.latents for sae in study.spec.sae) * len(sites) * pairs,
+    )
+
+
+def _memory(
+    study: Study, missing: list[RunSpec], sites: dict[str, int], work: Work | None
+) -> int:
+    """Bytes at the most: what training holds, or what one dense assignment holds."""
+    widest = max(sae.latents for sae in study.spec.sae)
+    matching = 8 * 6 * widest**2
+    if work is None:
+        return _BASE_MEMORY + matching
+    rows = int(work.opened.source.rows.max()) * study.spec.activations.mix_blocks
+    chunks = 3 * rows * sum(sites.values()) * 4
+    # weights, gradients and two moments of encoder and decoder
+    learners = sum(8 * run.sae.latents * sites[run.site] * 4 for run in missing)
+    batch = max((run.training.batch * run.sae.latents * 4 * 3 for run in missing), default=0)
+    model = getattr(work.opened.source, "bytes", 0)
+    return _BASE_MEMORY + max(matching, model + chunks + learners + batch)
+
+
+def timed(work: Callable[[], object], times: int = 2) -> float:
+    """Seconds of a call: the fastest of several after one that warms up."""
+    work()
+    best = float("inf")
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best

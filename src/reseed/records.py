@@ -1,0 +1,134 @@
+"""The frozen records that rooms hand to each other, and how a spec from a file becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reseed.errors import SpecError, nearest
+from reseed.seeds import digest
+
+Floats = NDArray[np.float32]
+
+
+class Spec(BaseModel):
+    """A small, frozen part of a study's settings, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def digest(self, length: int = 64) -> str:
+        """Digest of the whole content, defaults included."""
+        return digest(self.model_dump(mode="json"), length)
+
+
+T = TypeVar("T", bound=Spec)
+
+
+def read_spec(kind: type[T], data: Mapping[str, Any], where: str) -> T:
+    """Make a spec from plain data, with messages that a person can act on.
+
+    Args:
+        kind: the record to make.
+        data: what the file says.
+        where: how to name this data in messages, e.g. `"study.toml"`.
+
+    Raises:
+        SpecError: naming every wrong key or value, and the nearest known key.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(kind, item) for item in error.errors()]
+        raise SpecError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _explain(kind: type[Spec], item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        word = str(item["loc"][-1])
+        owner = _owner(kind, item["loc"][:-1])
+        hint = nearest(word, owner.model_fields) if owner else ""
+        return f"{place}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{place}: missing"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" + ("" if "context" in message else f" (got {item['input']!r})")
+
+
+def _owner(kind: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The record that holds the key at this path, through lists and unions."""
+    for part in path:
+        candidates = _models_of(kind.model_fields[part].annotation) if part in kind.model_fields else [kind]
+        tagged = [c for c in candidates if _tag(c) in path or _tag(c) is None]
+        if not (tagged or candidates):
+            return None
+        kind = (tagged or candidates)[0]
+    return kind
+
+
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in getattr(annotation, "__args__", ()) for m in _models_of(a)]
+
+
+def _tag(kind: type[BaseModel]) -> str | None:
+    for name in ("kind", "architecture"):
+        if name in kind.model_fields:
+            return str(kind.model_fields[name].default)
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SAEArrays:
+    """A sparse autoencoder as plain arrays: what is in a file, and what matching needs.
+
+    F latents, D input dimensions; rows are latents. `reconstruct(x) = codes(x) @ W_dec + b_dec`,
+    with codes from the pre-activations `(x - b_dec) @ W_enc.T + b_enc` (or `x @ ...` if not
+    `centred`) by the rule named in `activation`.
+    """
+
+    W_enc: Floats
+    """[F, D]"""
+    b_enc: Floats
+    """[F]"""
+    W_dec: Floats
+    """[F, D]"""
+    b_dec: Floats
+    """[D]"""
+    activation: Mapping[str, Any]
+    """e.g. `{"kind": "topk", "k": 32}`"""
+    centred: bool = True
+    """whether `b_dec` is subtracted from the input"""
+    about: Mapping[str, Any]
+    """where it comes from: subject, site, tokens seen, seeds; free-form JSON"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """A one-to-one assignment between the latents of two dictionaries, with its evidence.
+
+    n = min(F_a, F_b) pairs.
+    """
+
+    pairs: NDArray[np.int64]
+    """[n, 2] row of A, row of B; sorted by row of A"""
+    similarity: NDArray[np.float64]
+    """[n] signed cosine of each pair"""
+    primal: float
+    """sum of `similarity`"""
+    dual: float
+    """a proven upper bound on what any assignment reaches"""
+    gap: float
+    """dual - primal, >= 0 up to rounding"""
+    tolerance: float
+    """gap at or below which the assignment is called optimal"""
+    optimal: bool
+    """whether the gap proves the assignment optimal"""
+    seconds: float
+    """wall time of the solve"""

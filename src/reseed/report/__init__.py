@@ -1,0 +1,1 @@
+"""The page of a study: reads the store, computes nothing."""

@@ -1,0 +1,172 @@
+"""TopK with the training rule of arXiv 2501.16615 (and AuxK of arXiv 2406.04093 as an option).
+
+    z = TopK(relu((x - b_dec) W_encᵀ + b_enc)),  x̂ = z W_dec + b_dec,  loss = FVU + α AuxK
+    FVU = Σ (x̂ - x)² / Σ (x - mean over the batch)²
+    AuxK = min(dead / k_aux, 1) Σ (ê - e)² / Σ (x - mean)²,  e = x - x̂,  ê = top k_aux dead codes
+
+Gradients are written out, since they touch only the rows of active latents; `loss_plain` is the
+same by autograd and a test holds the two together.
+
+B batch, D dimensions, F latents, K active.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reseed.records import Floats
+from reseed.sae import kernels
+from reseed.sae.init import encoder_rows, unit_rows
+from reseed.sae.model import SAE
+from reseed.sae.spec import TopKSpec
+
+Parameters = dict[str, Tensor]
+"""W_enc [F, D], b_enc [F], W_dec [F, D], b_dec [D]"""
+
+
+class Step(NamedTuple):
+    """What one batch says: gradients and what to report."""
+
+    gradients: Parameters
+    fvu: float
+    l0: float
+    """mean number of latents with a positive code"""
+    fired: Tensor
+    """[F] bool"""
+
+
+def initial(spec: TopKSpec, init_seed: int, b_dec: Floats) -> Parameters:
+    """Parameters before training: decoder rows are the normalised encoder rows.
+
+    Args:
+        spec: the architecture.
+        init_seed: decides the weights.
+        b_dec: `[D]`, e.g. the geometric median of the first batch.
+    """
+    rows = encoder_rows(spec.latents, b_dec.shape[0], init_seed)
+    return {
+        "W_enc": torch.from_numpy(rows),
+        "b_enc": torch.zeros(spec.latents),
+        "W_dec": torch.from_numpy(unit_rows(rows)),
+        "b_dec": torch.from_numpy(b_dec.copy()),
+    }
+
+
+def geometric_median(x: Tensor, rounds: int = 100, tolerance: float = 1e-6) -> Tensor:
+    """The point with the least summed distance to the rows, by Weiszfeld's iteration.
+
+    Args:
+        x: `[B, D]`.
+        rounds: iterations at the most.
+        tolerance: relative change of the sum at which to stop.
+
+    Returns:
+        `[D]`.
+    """
+    median, last = x.mean(0), torch.inf
+    for _ in range(rounds):
+        distance = torch.linalg.vector_norm(x - median, dim=1).clamp_min(1e-12)
+        total = float(distance.sum())
+        if abs(last - total) <= tolerance * total:
+            break
+        weights = 1.0 / distance
+        median, last = (weights[:, None] * x).sum(0) / weights.sum(), total
+    return median
+
+
+@torch.no_grad()
+def step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
+    """Gradients of the loss on a batch.
+
+    Args:
+        p: the parameters.
+        x: `[B, D]`.
+        spec: k and the weight of the auxiliary loss.
+        dead: `[F]` bool, latents silent for longer than `dead_after`.
+    """
+    width = p["W_enc"].shape[0]
+    centred = x - p["b_dec"]
+    codes = kernels.top_codes(torch.addmm(p["b_enc"], centred, p["W_enc"].T), spec.k)
+    error = kernels.decode(codes, p["W_dec"]).sub_(centred)
+    scale = x.sub(x.mean(0)).square_().sum()
+    residual = error * (2.0 / scale)
+
+    # an entry of value 0 is behind the ReLU: nothing flows through it
+    flow = kernels.code_gradients(residual, p["W_dec"], codes.latents) * (codes.values > 0)
+    index = kernels.by_latent(codes.latents, width)
+    gradients = {
+        "W_enc": kernels.transposed_product(flow, index, centred),
+        "b_enc": torch.zeros(width).scatter_add_(0, codes.latents.reshape(-1), flow.reshape(-1)),
+        "W_dec": kernels.transposed_product(codes.values, index, residual),
+    }
+    gradients["b_dec"] = residual.sum(0) - gradients["b_enc"] @ p["W_enc"]
+    if spec.auxk_alpha > 0 and bool(dead.any()):
+        _add_auxk(gradients, p, centred, error, scale, spec, dead)
+    fired = torch.zeros(width, dtype=torch.bool)
+    fired[codes.latents[codes.values > 0]] = True
+    fvu = float(error.square().sum() / scale)
+    return Step(gradients, fvu, float((codes.values > 0).sum() / x.shape[0]), fired)
+
+
+def _add_auxk(
+    gradients: Parameters,
+    p: Parameters,
+    centred: Tensor,
+    error: Tensor,
+    scale: Tensor,
+    spec: TopKSpec,
+    dead: Tensor,
+) -> None:
+    """Add the gradients of the auxiliary loss; only rows of dead latents are touched."""
+    rows = dead.nonzero()[:, 0]
+    W_enc, W_dec = p["W_enc"][rows], p["W_dec"][rows]
+    active, share = _auxk_size(x_dimensions=centred.shape[1], dead=len(rows))
+    codes = kernels.top_codes(torch.addmm(p["b_enc"][rows], centred, W_enc.T), active)
+    weight = spec.auxk_alpha * share * 2.0 / scale
+    # the target e = x - x̂ is a constant: what the live latents leave unexplained
+    residual = (kernels.decode(codes, W_dec) + error) * weight
+    flow = kernels.code_gradients(residual, W_dec, codes.latents) * (codes.values > 0)
+    index = kernels.by_latent(codes.latents, len(rows))
+    bias = torch.zeros(len(rows)).scatter_add_(0, codes.latents.reshape(-1), flow.reshape(-1))
+    gradients["W_enc"][rows] += kernels.transposed_product(flow, index, centred)
+    gradients["W_dec"][rows] += kernels.transposed_product(codes.values, index, residual)
+    gradients["b_enc"][rows] += bias
+    gradients["b_dec"] -= bias @ W_enc
+
+
+def _auxk_size(x_dimensions: int, dead: int) -> tuple[int, float]:
+    """How many dead latents may fire, and the factor that fades the loss out as few are dead."""
+    wanted = x_dimensions // 2
+    return min(wanted, dead), min(dead / wanted, 1.0)
+
+
+def loss_plain(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Tensor:
+    """The plain twin of `step`: the loss as a differentiable scalar."""
+    width = p["W_enc"].shape[0]
+    pre = (x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
+    z = kernels.dense(kernels.top_codes_plain(pre, spec.k), width)
+    x_hat = z @ p["W_dec"] + p["b_dec"]
+    scale = (x - x.mean(0)).square().sum()
+    loss = (x_hat - x).square().sum() / scale
+    if spec.auxk_alpha > 0 and bool(dead.any()):
+        active, share = _auxk_size(x.shape[1], int(dead.sum()))
+        only_dead = torch.where(dead, pre, -torch.inf)
+        aux = kernels.dense(kernels.top_codes_plain(only_dead, active), width)
+        e = (x - x_hat).detach()
+        loss = loss + spec.auxk_alpha * share * (aux @ p["W_dec"] - e).square().sum() / scale
+    return loss
+
+
+def freeze(p: Parameters, spec: TopKSpec, about: dict[str, object]) -> SAE:
+    """The SAE that these parameters are; training and inference rule are the same for TopK."""
+    return SAE(
+        W_enc=p["W_enc"].detach().clone(),
+        W_dec=p["W_dec"].detach().clone(),
+        b_enc=p["b_enc"].detach().clone(),
+        b_dec=p["b_dec"].detach().clone(),
+        activation={"kind": "topk", "k": spec.k},
+        about=about,
+    )

@@ -1,0 +1,43 @@
+"""What a reader must know before believing a headline number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def notes(group: Mapping[str, Any], trend: Mapping[int, float]) -> list[str]:
+    """Plain sentences about what weakens the numbers of a group.
+
+    Args:
+        group: its summary.
+        trend: tokens seen to shared share.
+    """
+    counts = group["counts"]
+    out: list[str] = []
+    if counts["runs"] < 2:
+        return ["One run only: nothing can be said about what comes back. Add seeds."]
+    if counts["runs"] == 2:
+        out.append("Two runs give one pair: there is no interval. Add seeds.")
+    seen = sorted(trend.items())
+    if len(seen) >= 3 and seen[-1][1] - seen[-2][1] > 0.1 * max(seen[-1][1], 1e-9):
+        (before, low), (last, high) = seen[-2:]
+        out.append(
+            f"Training was too short for a verdict: the shared share still rose from {low:.1%} at "
+            f"{before:,} tokens to {high:.1%} at {last:,}, and longer training is known to raise it "
+            "further. Read the number as a point on that curve, not as a property of the SAE."
+        )
+    dead = sum(counts["dead"]) / (counts["latents"] * counts["runs"])
+    if dead > 0.1:
+        out.append(
+            f"{dead:.0%} of the latents did not fire on held-out tokens; read the shares on live "
+            "latents, since dead ones keep where they started."
+        )
+    certificates = group["certificates"]
+    if certificates["optimal"] < certificates["assignments"]:
+        out.append(
+            f"{certificates['assignments'] - certificates['optimal']} of "
+            f"{certificates['assignments']} assignments are not proven optimal; the largest gap is "
+            f"{certificates['largest_gap']:.3g}."
+        )
+    return out

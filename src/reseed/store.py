@@ -1,0 +1,338 @@
+"""The study folder: pieces that are there whole or not at all.
+
+A *piece* is a folder of files with a `piece.json` that names their sizes and SHA-256 and the digest
+of what they were made from. It is built beside its place and renamed into it, so that a crash at any
+moment leaves either the whole piece or a leftover that the next start sweeps away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from reseed.errors import BusyError, StoreError
+
+PIECE = "piece.json"
+_BUILDING = ".building"
+_OLD = ".old"
+
+
+class Store:
+    """Reads and writes below one folder; every write is atomic, every failure says what to do.
+
+    Args:
+        root: the study folder.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def path(self, name: str) -> Path:
+        """Where a piece or file of this name lies."""
+        return self.root / name
+
+    # -- the folder ------------------------------------------------------------------------------
+
+    def open_for_writing(self) -> None:
+        """Make the folder, check that it can be written, and sweep leftovers of a crash.
+
+        Call it under `lock`.
+
+        Raises:
+            StoreError: if the folder cannot be made or written.
+        """
+        for leftover in [*self.root.rglob("*" + _BUILDING), *self.root.rglob("*" + _OLD)]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self, what: str) -> Iterator[None]:
+        """Hold the study for this process.
+
+        Raises:
+            BusyError: if another process holds it; the message names that process.
+            StoreError: if the folder cannot be written.
+        """
+        with _explained(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = open(self.root / ".lock", "a+")  # noqa: SIM115  (held for the whole block)
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                holder = handle.read().strip() or "another process"
+                raise BusyError(
+                    f"{self.root} is in use by {holder}. Wait for it to end or stop it; "
+                    "two processes in one study would overwrite each other."
+                ) from None
+            handle.truncate(0)
+            handle.write(f"`{what}` (process {os.getpid()} on {socket.gethostname()})")
+            handle.flush()
+            try:
+                yield
+            finally:
+                handle.truncate(0)
+
+    # -- single files ----------------------------------------------------------------------------
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write one file whole: temporary file, fsync, rename, fsync of the folder."""
+        write_bytes(self.path(name), data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file whole, indented, with keys in the order given."""
+        self.write_bytes(name, json_bytes(value))
+
+    def read_json(self, name: str) -> Any:
+        """Read one JSON file.
+
+        Raises:
+            StoreError: if it is missing or damaged.
+        """
+        return read_json(self.path(name))
+
+    # -- pieces ----------------------------------------------------------------------------------
+
+    def has(self, name: str, made_from: str | None = None) -> bool:
+        """Whether a whole piece of this name is there (and was made from this digest)."""
+        if not (self.path(name) / PIECE).exists():
+            return False
+        return made_from is None or self._card(name)["made_from"] == made_from
+
+    @contextlib.contextmanager
+    def piece(self, name: str, made_from: str = "") -> Iterator[Path]:
+        """Build a piece in a folder beside its place; when the block ends well it moves there.
+
+        An older piece of the same name is replaced. Nothing remains of a block that fails.
+
+        Raises:
+            StoreError: if the disk is full or the folder read-only.
+        """
+        final = self.path(name)
+        building = final.with_name(final.name + _BUILDING)
+        with _explained(self.root):
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir(parents=True)
+            try:
+                yield building
+                seal(building, made_from)
+            except BaseException:
+                shutil.rmtree(building, ignore_errors=True)
+                raise
+            move_into_place(building, final)
+
+    def table(self, name: str, file: str) -> pl.DataFrame:
+        """A Parquet table of a piece, checked against its checksum.
+
+        Raises:
+            StoreError: if the piece is missing or damaged.
+        """
+        with self._whole(name, file) as path:
+            return pl.read_parquet(path)
+
+    def tensors(self, name: str, file: str) -> dict[str, np.ndarray[Any, Any]]:
+        """The arrays of a safetensors file of a piece, checked against its checksum.
+
+        Raises:
+            StoreError: if the piece is missing or damaged.
+        """
+        with self._whole(name, file) as path:
+            return load_safetensors(path.read_bytes())
+
+    def document(self, name: str, file: str) -> Any:
+        """A JSON file of a piece, checked against its checksum.
+
+        Raises:
+            StoreError: if the piece is missing or damaged.
+        """
+        with self._whole(name, file) as path:
+            return json.loads(path.read_text("utf-8"))
+
+    def checked(self, name: str, file: str) -> Path:
+        """The path of a file of a piece after its checksum was found right.
+
+        Raises:
+            StoreError: if the piece is missing or damaged.
+        """
+        path = self.path(name) / file
+        card = self._card(name)["files"].get(file)
+        if card is None or not path.exists():
+            raise self._damaged(name, f"{file} is missing")
+        if path.stat().st_size != card["bytes"]:
+            sizes = f"{path.stat().st_size} bytes instead of {card['bytes']}"
+            raise self._damaged(name, f"{file} has {sizes}")
+        if file_sha256(path) != card["sha256"]:
+            raise self._damaged(name, f"the checksum of {file} is wrong")
+        return path
+
+    def checksum(self, name: str) -> str:
+        """One digest over all files of a piece, as its `piece.json` states them."""
+        card = self._card(name)["files"]
+        joined = "".join(f"{f}:{card[f]['sha256']}\n" for f in sorted(card))
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+    def _card(self, name: str) -> Any:
+        if not (self.path(name) / PIECE).exists():
+            raise StoreError(
+                f"{self.path(name)} is not there (or not whole). `reseed run` makes what is missing."
+            )
+        card = read_json(self.path(name) / PIECE)
+        if not isinstance(card, dict) or not {"made_from", "files"} <= set(card):
+            raise self._damaged(name, f"{PIECE} lacks its entries")
+        return card
+
+    @contextlib.contextmanager
+    def _whole(self, name: str, file: str) -> Iterator[Path]:
+        path = self.checked(name, file)
+        try:
+            yield path
+        except (OSError, ValueError, SafetensorError, pl.exceptions.PolarsError) as error:
+            raise self._damaged(name, f"{file} cannot be read ({error})") from error
+
+    def _damaged(self, name: str, what: str) -> StoreError:
+        return StoreError(
+            f"{self.path(name)} is damaged: {what}. Delete that folder and run `reseed run` again; "
+            "only what was in it is made again."
+        )
+
+
+def snapshot_folder(step: int) -> str:
+    """Folder, inside the piece of a run, of the SAE as it was after a step."""
+    return f"snapshots/{step:08d}"
+
+
+def seal(folder: Path, made_from: str, leave_out: Sequence[str] = ()) -> None:
+    """Write `piece.json` into a folder that is about to become a piece, and sync its files.
+
+    Args:
+        folder: the folder.
+        made_from: digest of what it was made from.
+        leave_out: names of files that are deleted before the folder moves into place.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    skip = {PIECE, *leave_out}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skip):
+        _fsync(path)
+        files[path.relative_to(folder).as_posix()] = {
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+        }
+    write_bytes(folder / PIECE, json_bytes({"made_from": made_from, "files": files}))
+
+
+def move_into_place(building: Path, final: Path) -> None:
+    """Rename a sealed folder to its place; an older piece there is replaced."""
+    old = final.with_name(final.name + _OLD)
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.rename(final, old)
+    os.rename(building, final)
+    _fsync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one file whole: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only; the older file is untouched.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = path.with_name(path.name + _BUILDING)
+        try:
+            with open(building, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(building, path)
+        except BaseException:
+            building.unlink(missing_ok=True)
+            raise
+        _fsync(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file.
+
+    Raises:
+        StoreError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; `reseed run` makes what is missing.") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}). Delete it and run again.") from error
+
+
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON. NaN is refused: failures are never values."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """A table as Parquet bytes; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=True)
+    return buffer.getvalue()
+
+
+def safetensors_bytes(
+    arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Arrays as safetensors bytes; equal arrays give equal bytes."""
+    tight = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    return save_safetensors(tight, dict(metadata) if metadata else None)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into messages for a person."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space left on the disk of {path}. What was done is kept; free some space and "
+                "run the same command again (`reseed plan` says how much is needed)."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+            raise StoreError(
+                f"{path} cannot be written ({error.strerror}). Make it writable or choose another "
+                "folder with `--out`."
+            ) from error
+        raise

@@ -1,0 +1,348 @@
+"""A study: a `study.toml`, the folder of its results, and which runs exist, are missing or failed."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from reseed.activations.spec import ActivationSpec
+from reseed.errors import SpecError, StoreError
+from reseed.evidence.spec import EvidenceSpec
+from reseed.matching.spec import MatchingSpec
+from reseed.matching.stage import pair_name, pairs_of
+from reseed.records import Spec, read_spec
+from reseed.sae.spec import SAESpec
+from reseed.seeds import digest
+from reseed.stability.spec import StabilitySpec
+from reseed.stability.stage import Group, stability_name
+from reseed.store import Store
+from reseed.subjects.spec import LanguageModelSpec, ModuleSpec, SubjectSpec, TextSpec
+from reseed.training.spec import RunSpec, TrainingSpec
+from reseed.training.state import Done, RunState, run_name, run_state
+
+if TYPE_CHECKING:
+    from reseed.sae.model import SAE
+
+SPEC_FILE = "study.toml"
+DATA_FILE = "data.json"
+SUBJECT = "subject"
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class SeedsSpec(Spec):
+    """The two seeds of a run; every init seed is combined with every data seed."""
+
+    init: Seeds = (0, 1, 2)
+    """Decide the weights that training starts from."""
+    data: Seeds = (0,)
+    """Decide the order of the activations."""
+
+    @model_validator(mode="after")
+    def _different(self) -> SeedsSpec:
+        for name, seeds in (("init", self.init), ("data", self.data)):
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{name} = {list(seeds)} names a seed twice; it is the same run")
+        return self
+
+
+class StudySpec(Spec):
+    """Everything that a `study.toml` can say."""
+
+    subject: SubjectSpec
+    text: TextSpec | None = None
+    activations: ActivationSpec
+    sae: Annotated[tuple[SAESpec, ...], Field(min_length=1)]
+    """Each `[[sae]]` is trained at every site with every seed."""
+    seeds: SeedsSpec = SeedsSpec()
+    training: TrainingSpec
+    matching: MatchingSpec = MatchingSpec()
+    evidence: EvidenceSpec = EvidenceSpec()
+    stability: StabilitySpec = StabilitySpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kind(cls, data: Any) -> Any:
+        subject = data.get("subject") if isinstance(data, dict) else None
+        if isinstance(subject, dict) and "kind" not in subject:
+            return data | {"subject": {"kind": "language_model", **subject}}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudySpec:
+        reads_text = isinstance(self.subject, LanguageModelSpec)
+        if reads_text and self.text is None:
+            raise ValueError("a language model needs a [text] table with at least `source`")
+        if not reads_text and self.text is not None:
+            raise ValueError(f"a subject of kind {self.subject.kind!r} reads no [text]; take it out")
+        if len(set(self.sae)) < len(self.sae):
+            raise ValueError("two [[sae]] tables are the same; they would be the same runs")
+        if self.training.tokens < 10 * self.training.batch:
+            raise ValueError(
+                f"training.tokens = {self.training.tokens} makes fewer than 10 steps of "
+                f"{self.training.batch}; train longer or take a smaller batch"
+            )
+        return self
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What decides the activations; every run of a study folder shares it."""
+        keep = self.activations.model_dump(
+            mode="json", include={"tokens", "held_out", "dtype", "mix_blocks"}
+        )
+        subject = self.subject.model_dump(mode="json")
+        text = self.text.model_dump(mode="json") if self.text else None
+        if text:
+            text["exclude"] = sorted(text["exclude"])
+        return {"subject": subject, "text": text, "activations": keep}
+
+    def runs(self, sites: Sequence[str]) -> list[RunSpec]:
+        """All runs at these sites, in a fixed order."""
+        data = digest(self.data)
+        return [
+            RunSpec(
+                data=data,
+                site=site,
+                sae=sae,
+                training=self.training,
+                init_seed=init_seed,
+                data_seed=data_seed,
+            )
+            for site in sites
+            for sae in self.sae
+            for data_seed in self.seeds.data
+            for init_seed in self.seeds.init
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training of a study."""
+
+    spec: RunSpec
+    state: RunState
+    _store: Store
+
+    @property
+    def id(self) -> str:
+        """Name, and name of its folder below `runs/`."""
+        return self.spec.id
+
+    def sae(self) -> SAE:
+        """The trained SAE. Needs torch.
+
+        Raises:
+            StoreError: if the run is not done or damaged.
+        """
+        from reseed.formats import own
+        from reseed.sae.model import from_arrays
+
+        self._store.checked(run_name(self.spec), "sae.safetensors")
+        return from_arrays(own.read(self._store.path(run_name(self.spec))))
+
+    def metrics(self) -> pl.DataFrame:
+        """step, tokens, fvu, l0, dead of every step.
+
+        Raises:
+            StoreError: if the run is not done or damaged.
+        """
+        return self._store.table(run_name(self.spec), "metrics.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class PairMatch:
+    """What two runs of a study have in common."""
+
+    a: str
+    b: str
+    steps: tuple[int, ...]
+    _store: Store
+
+    def table(self, step: int | None = None) -> pl.DataFrame:
+        """One row for each latent of each side; columns as in `reseed.matching.pairs`.
+
+        Args:
+            step: a snapshot; the end of training if left out.
+        """
+        at = self.steps[-1] if step is None else step
+        return self._store.table(pair_name((self.a, self.b)), f"{at:08d}.parquet")
+
+    def certificates(self) -> dict[str, Any]:
+        """primal, dual, gap and whether optimal, of both assignments at every snapshot."""
+        return self._store.document(pair_name((self.a, self.b)), "certificates.json")
+
+
+class Study:
+    """A spec and its folder.
+
+    Args:
+        spec: what is to be done.
+        folder: where the results lie.
+        source: the text of the spec, kept beside the results.
+    """
+
+    def __init__(self, spec: StudySpec, folder: Path, source: str | None = None) -> None:
+        self.spec, self.folder, self.source = spec, folder, source
+        self.store = Store(folder)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Study:
+        """Open a study by its TOML file, or by the folder of its results.
+
+        Args:
+            path: `NAME.toml`, whose results lie in the folder `NAME` beside it, or such a folder.
+            out: another folder for the results.
+
+        Raises:
+            SpecError: if there is no such study, or its TOML has unknown keys or wrong values.
+
+        Example:
+            study = reseed.Study.load("studies/quickstart.toml")
+            study.latents.filter(pl.col("n_matched") == 2)
+        """
+        given = Path(path)
+        file = given / SPEC_FILE if given.is_dir() else given
+        if not file.exists():
+            what = f"the folder {given} has no {SPEC_FILE}" if given.is_dir() else f"no file {given}"
+            raise SpecError(f"{what}; give the TOML file of a study or the folder of its results")
+        source = _read(file)
+        spec = read_spec(StudySpec, _parse(source, file), str(file))
+        folder = Path(out) if out else (given if given.is_dir() else given.with_suffix(""))
+        return cls(spec, folder, source)
+
+    # -- sites and runs ---------------------------------------------------------------------------
+
+    def sites(self) -> list[str]:
+        """The sites, in the subject's order.
+
+        Raises:
+            StoreError: if patterns were not looked up yet; `reseed run` does it.
+        """
+        if self.store.has(SUBJECT):
+            known: Mapping[str, int] = self.store.document(SUBJECT, "subject.json")["sites"]
+            wanted = self.store.document(SUBJECT, "subject.json")["patterns"]
+            if wanted == self.spec.activations.sites:
+                return list(known)
+        if any("*" in site for site in self.spec.activations.sites):
+            raise StoreError(
+                f"which sites {self.spec.activations.sites} means is not known before the subject "
+                "was opened once; `reseed run` or `reseed plan` does it"
+            )
+        return [site.removesuffix(":out") for site in self.spec.activations.sites]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs of the spec with their states."""
+        return [Run(s, run_state(s, self.store), self.store) for s in self.spec.runs(self.sites())]
+
+    def groups(self) -> list[Group]:
+        """Finished runs, grouped by everything but their seeds; runs that failed are left out."""
+        names: dict[str, list[RunSpec]] = {}
+        for run in self.runs:
+            if isinstance(run.state, Done):
+                names.setdefault(run.spec.group, []).append(run.spec)
+        training = self.spec.training
+        return [
+            Group(
+                name=name,
+                label=f"{runs[0].site} · {runs[0].sae.label}",
+                runs=[run.id for run in runs],
+                steps=training.snapshot_steps,
+                batch=training.batch,
+            )
+            for name, runs in names.items()
+        ]
+
+    # -- results ----------------------------------------------------------------------------------
+
+    @property
+    def matches(self) -> list[PairMatch]:
+        """The matches that are there, one for each pair of runs of a group."""
+        return [
+            PairMatch(*pair, tuple(group.steps), self.store)
+            for group in self.groups()
+            for pair in pairs_of(group.runs)
+            if self.store.has(pair_name(pair))
+        ]
+
+    @property
+    def latents(self) -> pl.DataFrame:
+        """One row for each latent of each run, with `group`; columns in docs/stability.md.
+
+        Raises:
+            StoreError: if the study has not come this far.
+        """
+        groups = self.groups()
+        if not groups:
+            raise StoreError(f"{self.folder} has no finished runs yet; `reseed run` makes them")
+        return pl.concat(
+            [
+                self.store.table(stability_name(group.name), "latents.parquet").select(
+                    pl.lit(group.label).alias("group"), pl.all()
+                )
+                for group in groups
+            ]
+        )
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The headline numbers; keys in docs/summary.md.
+
+        Raises:
+            StoreError: if the study has not come this far.
+        """
+        return self.store.read_json("summary.json")
+
+    def check_folder(self) -> None:
+        """Refuse a folder whose results come from other activations.
+
+        Raises:
+            StoreError: naming what differs.
+        """
+        if not self.store.path(DATA_FILE).exists():
+            if self.folder.is_dir() and any(
+                child.name not in (".lock", SPEC_FILE, "events.jsonl")
+                for child in self.folder.iterdir()
+            ):
+                raise StoreError(
+                    f"{self.folder} is not empty and is no study; choose another folder with `--out`"
+                )
+            return
+        there = self.store.read_json(DATA_FILE)
+        wanted = self.spec.data
+        differences = list(_differences(there, wanted))
+        if differences:
+            raise StoreError(
+                f"{self.folder} holds results of another spec:\n"
+                + "\n".join(f"  {line}" for line in differences)
+                + "\nNothing was changed. Give this study a folder of its own with `--out`, or put "
+                "the old values back. (More seeds, widths or architectures may be added in place.)"
+            )
+
+
+def _differences(there: Any, wanted: Any, at: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        for key in sorted(there.keys() | wanted.keys()):
+            yield from _differences(there.get(key), wanted.get(key), f"{at}.{key}".strip("."))
+    elif there != wanted:
+        yield f"{at}: there {there!r}, now {wanted!r}"
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file} cannot be read: {error}") from error
+
+
+def _parse(source: str, file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{file} is not TOML: {error}") from error

@@ -1,0 +1,1 @@
+"""The networks studied, and the text that goes through them."""

@@ -1,0 +1,161 @@
+"""Places inside a torch module where activations are read.
+
+A site is the path of a submodule, e.g. `layers.6.mlp`: what that submodule gives. With `:in` after
+it, what that submodule is given. Of several tensors the first counts; of several calls in one pass,
+the first call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reseed.errors import SpecError, SubjectError, nearest
+
+_IN, _OUT = ":in", ":out"
+
+
+class _AllRead(BaseException):  # noqa: N818  (not an error; no handler of the module may catch it)
+    """Ends a forward pass as soon as every wanted site was read."""
+
+
+def list_sites(module: nn.Module) -> list[str]:
+    """Paths of all submodules that compute something, in the order of the module; no root.
+
+    Bare containers (`ModuleList`, `ModuleDict`) are never called, so they are no sites.
+    """
+    containers = (nn.ModuleList, nn.ModuleDict)
+    return [
+        path for path, part in module.named_modules() if path and not isinstance(part, containers)
+    ]
+
+
+def resolve_sites(module: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """The sites that patterns mean, each once, in the order of the module.
+
+    Args:
+        module: in which to look.
+        patterns: paths in which `*` stands for (a part of) one component, e.g. `layers.*.mlp` or
+            `layers.1?:in`. `:out` is what a path without suffix means.
+
+    Raises:
+        SpecError: if a pattern fits nothing; the message names the nearest site.
+    """
+    known = list_sites(module)
+    place = {path: index for index, path in enumerate(known)}
+    found: dict[tuple[int, bool], str] = {}
+    for pattern in patterns:
+        path, suffix = _split(pattern)
+        hits = [one for one in known if _fits(one, path)]
+        if not hits:
+            raise SpecError(
+                f"site {pattern!r}: the subject has no such module; {_hint(path, known)}"
+            )
+        found |= {(place[one], suffix == ""): one + suffix for one in hits}
+    if not found:
+        raise SpecError(f"no site was asked for; {nearest('', known)}")
+    return [found[key] for key in sorted(found)]
+
+
+def read_sites(
+    module: nn.Module, sites: Iterable[str], call: Callable[[], object]
+) -> dict[str, Tensor]:
+    """Run a forward pass and return what passes the sites; the pass ends at the last of them.
+
+    Args:
+        module: that has the sites.
+        sites: resolved names, see `resolve_sites`.
+        call: runs the module, e.g. `lambda: module(x)`; runs without gradients.
+
+    Returns:
+        site to the tensor there, detached, as the module made it (any shape, type and device).
+
+    Raises:
+        SubjectError: if a site was never reached, or no tensor passes there.
+    """
+    wanted = list(dict.fromkeys(sites))
+    seen: dict[str, Tensor] = {}
+
+    def keep(site: str, value: object) -> None:
+        if site in seen:
+            return
+        tensor = _first_tensor(value)
+        if tensor is None:
+            kind = type(value).__name__
+            raise SubjectError(f"site {site!r}: no tensor passes there, but {kind}; choose another")
+        seen[site] = tensor.detach()
+        if len(seen) == len(wanted):
+            raise _AllRead
+        # Later modules may work in place (`ReLU(inplace=True)`, `x += y`).
+        seen[site] = seen[site].clone()
+
+    with ExitStack() as hooks, torch.no_grad():
+        for site in wanted:
+            hooks.callback(_hook(module, site, keep).remove)
+        try:
+            call()
+        except _AllRead:
+            return {site: seen[site] for site in wanted}
+    never = [site for site in wanted if site not in seen]
+    raise SubjectError(
+        f"site {never[0]!r} was not reached in a forward pass"
+        + (f", nor were {len(never) - 1} others" if len(never) > 1 else "")
+        + ": that module is not called on this input. Choose a module that is."
+    )
+
+
+def _hook(module: nn.Module, site: str, keep: Callable[[str, object], None]) -> Any:
+    path, suffix = _split(site)
+    try:
+        part = module.get_submodule(path)
+    except AttributeError:
+        hint = _hint(path, list_sites(module))
+        raise SpecError(f"site {site!r}: the subject has no such module; {hint}") from None
+
+    def before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        keep(site, (*args, *kwargs.values()))
+
+    def after(_: nn.Module, __: object, output: object) -> None:
+        keep(site, output)
+
+    if suffix == _IN:
+        return part.register_forward_pre_hook(before, with_kwargs=True)
+    return part.register_forward_hook(after)
+
+
+def _split(site: str) -> tuple[str, str]:
+    """Path and suffix; `:out` is dropped, so that a site has one name."""
+    path, colon, word = site.rpartition(":")
+    if not colon:
+        return site, ""
+    suffix = colon + word
+    if suffix not in (_IN, _OUT):
+        raise SpecError(f"site {site!r}: a site ends in {_IN}, {_OUT} or nothing, not {suffix!r}")
+    return path, _IN if suffix == _IN else ""
+
+
+def _fits(path: str, pattern: str) -> bool:
+    parts, wanted = path.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def _hint(path: str, known: list[str]) -> str:
+    """The nearest site, among those that share the first component where there are some."""
+    near = [one for one in known if one.split(".")[0] == path.split(".")[0]]
+    return nearest(path, near or known)
+
+
+def _first_tensor(value: object) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    parts: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, (tuple, list)):
+        parts = value
+    return next((part for part in parts if isinstance(part, Tensor)), None)

@@ -1,0 +1,132 @@
+"""What a study says about its subject and its text. Read without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from reseed.records import Spec
+
+
+class LanguageModelSpec(Spec):
+    """A causal or masked language model in the transformers library."""
+
+    kind: Literal["language_model"] = "language_model"
+    model: str
+    """A hub name, a local folder, a GGUF file, or `package:NAME/path/file.gguf`."""
+    revision: str | None = None
+    """Of a hub name."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which the subject computes; activations are handed on in float32."""
+    batch_blocks: Annotated[int, Field(ge=1)] = 8
+    """Blocks of tokens in one forward pass."""
+
+
+class ModuleSpec(Spec):
+    """Any torch module, made by a function of yours: `factory() -> (module, batches)`."""
+
+    kind: Literal["module"]
+    factory: str
+    """`package.module:function`; `batches` is a sequence of inputs, each a tensor or a dict."""
+
+
+class ArraysSpec(Spec):
+    """Activations that are already stored; each array is a site, rows are tokens or samples."""
+
+    kind: Literal["arrays"]
+    paths: dict[str, str]
+    """Site name to a `.npy` file `[N, D]`, or `file.safetensors#key`; all have the same N."""
+    block: Annotated[int, Field(ge=1)] = 256
+    """Neighbouring rows that are kept together when the order is shuffled."""
+
+
+class ToySpec(Spec):
+    """A subject whose features are known: sparse sums of fixed directions."""
+
+    kind: Literal["toy"]
+    features: Annotated[int, Field(ge=1)] = 512
+    """G, how many features there are."""
+    dimensions: Annotated[int, Field(ge=2)] = 64
+    """D, in how many dimensions they live."""
+    active: Annotated[float, Field(gt=0)] = 8.0
+    """Features that fire on average in one sample."""
+    zipf: Annotated[float, Field(ge=0)] = 0.5
+    """Firing probability of the i-th feature falls as i^-zipf; 0 is equal firing."""
+    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the Gaussian copula inside a group: features of a group fire together."""
+    group: Annotated[int, Field(ge=1)] = 1
+    """Features in a group; 1 for independent features."""
+    hierarchy: bool = False
+    """Whether the first feature of a group is the parent without which the others are silent."""
+    noise: Annotated[float, Field(ge=0)] = 0.01
+    """Standard deviation of isotropic noise, each dimension."""
+    seed: int = 0
+    """Of the features and of the samples."""
+    block: Annotated[int, Field(ge=1)] = 256
+    """Samples made at a time."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> ToySpec:
+        if self.active > self.features:
+            raise ValueError(f"active = {self.active:g} is above features = {self.features}")
+        if self.group > self.features:
+            raise ValueError(f"group = {self.group} is above features = {self.features}")
+        return self
+
+
+SubjectSpec = Annotated[
+    LanguageModelSpec | ModuleSpec | ArraysSpec | ToySpec, Field(discriminator="kind")
+]
+
+
+class TextSpec(Spec):
+    """The documents, and how they become blocks of tokens."""
+
+    source: str
+    """File, folder, glob, `package:NAME/path`, or `datasets:NAME[:SPLIT]`. Files: `.txt`, `.md`
+    (one document each), `.jsonl`, `.json` (a list or a mapping of records), `.parquet`."""
+    template: str = "{text}"
+    """How a record becomes a document, e.g. `"{title}\\n{extract}"`."""
+    label: str | None = None
+    """Field of a record kept beside its document, for probing."""
+    block: Annotated[int, Field(ge=2)] = 256
+    """L, tokens in a block."""
+    layout: Literal["packed", "padded"] = "packed"
+    """`packed`: documents follow each other, blocks cut anywhere, attention crosses borders;
+    `padded`: every block holds one document (or a part of one), filled up with padding."""
+    bos: bool = True
+    """Begin every block with the tokenizer's BOS token (EOS where it has no BOS)."""
+    separator: bool = True
+    """In `packed`: put the tokenizer's EOS token between documents."""
+    exclude: frozenset[Literal["special", "first", "border"]] = frozenset({"special", "first"})
+    """Positions whose activations are left out: `special` tokens (BOS, separators); the `first`
+    position of a block, where language models park attention; the first token after a document
+    `border`. Padding is always left out."""
+    seed: int = 0
+    """Order in which documents are packed; it fixes which ones are held out."""
+
+
+def package_file(reference: str) -> Path:
+    """The path behind `package:NAME/path`, without importing the package.
+
+    Raises:
+        SpecError: if the package is not installed or lacks the file.
+    """
+    import importlib.util
+
+    from reseed.errors import SpecError
+
+    name, _, inner = reference.removeprefix("package:").partition("/")
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    folders = list(found.submodule_search_locations or []) if found else []
+    if not folders:
+        raise SpecError(
+            f"{reference}: no package {name!r} is installed here. Install it, for example "
+            f"`pip install --no-deps {name.replace('_', '-')}`."
+        )
+    for folder in folders:
+        if inner and (Path(folder) / inner).exists():
+            return Path(folder) / inner
+    raise SpecError(f"{reference}: the package lies in {folders[0]} but has no {inner!r}")

@@ -1,0 +1,94 @@
+"""The tokenizer of a language model, reduced to what reseed needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+_METASPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """Text to ids and back.
+
+    The spelling of a special token inside a text is encoded as ordinary text, so special ids occur
+    only where reseed puts them.
+    """
+
+    name: str
+    """of the model it belongs to"""
+    digest: str
+    """SHA-256 of everything that decides the ids, in hex"""
+    bos: int | None
+    """id that begins a sequence (CLS where there is no BOS)"""
+    eos: int | None
+    """id that ends a document (SEP where there is no EOS)"""
+    pad: int | None
+    """id of padding"""
+    _encode: Callable[[list[str]], list[list[int]]] = field(repr=False)
+    _piece: Callable[[int], str] = field(repr=False)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text; no special tokens are added, nothing is cut."""
+        return self._encode(list(texts))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each single token, as shown to people; a part of a character is `\ufffd`."""
+        return [self._piece(int(one)) for one in ids]
+
+    @classmethod
+    def of(cls, wrapped: Any, name: str) -> Tokenizer:
+        """From a tokenizer of the transformers library."""
+
+        def role(*names: str) -> int | None:
+            ids = (getattr(wrapped, one + "_token_id", None) for one in names)
+            return next((int(one) for one in ids if one is not None), None)
+
+        bos, eos, pad = role("bos", "cls"), role("eos", "sep"), role("pad")
+        encode, content = _encoder(wrapped)
+        whole = json.dumps([content, bos, eos, pad])
+        digest = hashlib.sha256(whole.encode()).hexdigest()
+
+        # No limit: the vocabulary is the limit.
+        @cache
+        def piece(one: int) -> str:
+            return _shown(wrapped, one)
+
+        return cls(name, digest, bos, eos, pad, encode, piece)
+
+
+def _encoder(wrapped: Any) -> tuple[Callable[[list[str]], list[list[int]]], str]:
+    """How to encode, and a text that decides the ids."""
+    if not wrapped.is_fast:
+
+        def one_by_one(texts: list[str]) -> list[list[int]]:
+            return [wrapped.encode(text, add_special_tokens=False) for text in texts]
+
+        return one_by_one, json.dumps(wrapped.get_vocab(), sort_keys=True)
+    # A copy: truncation, padding and special spellings are switched off for us alone.
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend.from_str(wrapped.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+
+    def batch(texts: list[str]) -> list[list[int]]:
+        found = backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [list(one.ids) for one in found]
+
+    return batch, backend.to_str()
+
+
+def _shown(wrapped: Any, one: int) -> str:
+    text = str(wrapped.decode([one], clean_up_tokenization_spaces=False))
+    raw = wrapped.convert_ids_to_tokens(one)
+    # Decoders of SentencePiece drop the space before the first word of what they are given.
+    if isinstance(raw, str) and raw.startswith(_METASPACE) and not text.startswith(" "):
+        return " " + text
+    return text

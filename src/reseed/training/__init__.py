@@ -1,0 +1,1 @@
+"""Training: one stream of activations feeds all runs of a site."""

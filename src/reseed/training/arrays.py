@@ -1,0 +1,105 @@
+"""Training on activations that are already there, without a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.activations.stream import Stream
+from reseed.errors import SpecError, nearest
+from reseed.records import read_spec
+from reseed.sae.model import SAE
+from reseed.sae.spec import TopKSpec
+from reseed.seeds import digest
+from reseed.subjects.arrays import MemorySource
+from reseed.training.learner import Learner
+from reseed.training.spec import RunSpec, TrainingSpec
+
+ARCHITECTURES = {"topk": TopKSpec}
+_SITE = "x"
+_MIX = 512
+
+
+def train(
+    x: Tensor | NDArray[Any],
+    architecture: str = "topk",
+    *,
+    latents: int,
+    init_seeds: Sequence[int] = (0, 1),
+    tokens: int | None = None,
+    data_seed: int = 0,
+    batch: int = 1024,
+    warmup_steps: int | None = None,
+    clip: float = 1.0,
+    **settings: Any,
+) -> list[SAE]:
+    """Train one SAE for each init seed, all on the same batches in the same order.
+
+    Args:
+        x: `[N, D]` activations; rows are samples.
+        architecture: `"topk"`.
+        latents: F, the width.
+        init_seeds: decide where each training starts, and nothing else does.
+        tokens: rows that each SAE sees, repeats counted; left out, each row once.
+        data_seed: decides the order of the rows.
+        batch: rows in a step; lowered to N if there are fewer.
+        warmup_steps: left out, 1,000 or a tenth of all steps, whichever is less.
+        clip: largest gradient norm.
+        settings: of the architecture, e.g. `k=32`, `lr=1e-3`; see `reseed.sae.spec`.
+
+    Returns:
+        The SAEs in the order of the seeds.
+
+    Raises:
+        SpecError: if a setting is unknown or cannot be; before any work.
+        SubjectError: if x has NaN or infinity.
+        TrainingError: if a training runs into NaN or infinity.
+
+    Example:
+        saes = reseed.train(x, latents=1024, k=32, init_seeds=[0, 1, 2], tokens=2_000_000)
+    """
+    if architecture not in ARCHITECTURES:
+        raise SpecError(f"architecture {architecture!r}: {nearest(architecture, ARCHITECTURES)}")
+    if not len(init_seeds) or len(set(init_seeds)) < len(init_seeds):
+        raise SpecError(f"init_seeds = {list(init_seeds)} must name at least one seed, none twice")
+    sae = read_spec(ARCHITECTURES[architecture], {"latents": latents, **settings}, "train")
+    source = MemorySource({_SITE: x})
+    rows = int(source.rows.sum())
+    training = read_spec(
+        TrainingSpec,
+        {
+            "tokens": rows if tokens is None else tokens,
+            "batch": min(batch, rows),
+            "warmup_steps": warmup_steps,
+            "clip": clip,
+        },
+        "train",
+    )
+    blocks = np.arange(len(source.rows))
+    stream = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
+    first = stream.batch(0)[_SITE]
+    learners = [
+        Learner(
+            RunSpec(
+                data=digest([rows, *x.shape]),
+                site=_SITE,
+                sae=sae,
+                training=training,
+                init_seed=seed,
+                data_seed=data_seed,
+            ),
+            first,
+        )
+        for seed in init_seeds
+    ]
+    for step in range(training.steps):
+        batch_rows = stream.batch(step)[_SITE]
+        for learner in learners:
+            learner.update(batch_rows)
+    for learner in learners:
+        learner.check_weights()
+    return [learner.sae() for learner in learners]

@@ -1,0 +1,92 @@
+"""What a study says about its trainings, and what one run is. Read without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from reseed.records import Spec
+from reseed.sae.spec import SAESpec
+from reseed.seeds import digest
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class TrainingSpec(Spec):
+    """How every run of a study is trained."""
+
+    tokens: Annotated[int, Field(ge=1)]
+    """Tokens that each run sees, repeats over epochs counted."""
+    batch: Annotated[int, Field(ge=2)] = 1024
+    """B, tokens in a step."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps of linear warm-up before the linear decay to 0; left out, the paper's 1,000 or a tenth
+    of all steps, whichever is less."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient of one run."""
+    snapshots: tuple[Fraction, ...] = ()
+    """Shares of the tokens at which the SAE is kept, besides the start and the end."""
+    checkpoint_tokens: Annotated[int, Field(ge=1)] = 250_000
+    """Tokens between two checkpoints; a training that was stopped continues at the last one."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Processor threads; left out, as many as torch takes. Results are bit-identical only for the
+    same number."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> TrainingSpec:
+        if self.tokens < self.batch:
+            raise ValueError(
+                f"tokens = {self.tokens} is below batch = {self.batch}; not one step could be made"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a run; the last incomplete batch is left out."""
+        return self.tokens // self.batch
+
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up."""
+        return min(1000, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """Steps after which the SAE is kept: 0, those asked for, the last."""
+        inner = {round(share * self.steps) for share in self.snapshots}
+        return tuple(sorted({0, self.steps} | inner))
+
+
+class RunSpec(Spec):
+    """One training. Its identity is the digest of what it is made of."""
+
+    data: str
+    """Digest of subject, text and activations."""
+    site: str
+    sae: SAESpec
+    training: TrainingSpec
+    init_seed: Annotated[int, Field(ge=0)]
+    data_seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result; how often it is saved on the way does not."""
+        return self.model_dump(mode="json", exclude={"training": {"checkpoint_tokens", "threads"}})
+
+    @property
+    def id(self) -> str:
+        """Readable name with the first digits of the identity's digest; also the folder's name."""
+        sae = self.sae
+        return (
+            f"{self.site.replace('*', '_').replace(':', '-')}.{sae.architecture}-f{sae.latents}"
+            f"-k{sae.k}-i{self.init_seed}-d{self.data_seed}-{digest(self.identity, 8)}"
+        )
+
+    @property
+    def group(self) -> str:
+        """Name of the runs that differ from this one in nothing but their seeds."""
+        same = {k: v for k, v in self.identity.items() if k not in ("init_seed", "data_seed")}
+        sae = self.sae
+        site = self.site.replace(":", "-")
+        return f"{site}.{sae.architecture}-f{sae.latents}-k{sae.k}-{digest(same, 6)}"

@@ -1,0 +1,192 @@
+"""The door of training: makes the runs of a study that are missing, all of a data seed in one pass.
+
+A run in work lies in `runs/ID.part` (one checkpoint file, replaced whole; snapshots), a finished one
+in the piece `runs/ID`, a failed one leaves `runs/ID.failed.json`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from reseed.activations.stream import Stream
+from reseed.errors import StoreError, TrainingError
+from reseed.events import Events
+from reseed.formats import own
+from reseed.interrupts import Stop
+from reseed.store import (
+    PIECE,
+    Store,
+    json_bytes,
+    move_into_place,
+    parquet_bytes,
+    seal,
+    snapshot_folder,
+    write_bytes,
+)
+from reseed.training.learner import Learner
+from reseed.training.spec import RunSpec
+from reseed.training.state import (
+    Failed,
+    Missing,
+    failure_file,
+    part_folder,
+    run_name,
+    run_state,
+)
+
+METRICS = ("fvu", "l0", "dead")
+_CHECKPOINT = "checkpoint.safetensors"
+_EVENT_EVERY_STEPS = 100
+
+
+def train(
+    runs: Sequence[RunSpec],
+    stream_of: Callable[[int], Stream],
+    store: Store,
+    events: Events,
+    stop: Stop,
+) -> None:
+    """Make the runs that are missing.
+
+    Args:
+        runs: of one study; all learn from the same activations.
+        stream_of: the batches for a data seed.
+        store: of the study.
+        events: progress and metrics.
+        stop: asked between steps; everything is saved before it raises.
+
+    Raises:
+        Interrupted: after a signal.
+        SubjectError: if the activations are NaN or infinite.
+        StoreError: if the disk is full or a checkpoint damaged.
+    """
+    missing = [run for run in runs if isinstance(run_state(run, store), Missing)]
+    for data_seed in sorted({run.data_seed for run in missing}):
+        together = [run for run in missing if run.data_seed == data_seed]
+        _train_together(together, stream_of(data_seed), store, events, stop)
+
+
+def _train_together(
+    runs: Sequence[RunSpec], stream: Stream, store: Store, events: Events, stop: Stop
+) -> None:
+    first = stream.batch(0)
+    work = [_Work(run, first[run.site], store) for run in runs]
+    del first
+    steps = max(run.training.steps for run in runs)
+    start = min(w.learner.step for w in work)
+    with events.task("train", steps - start, "steps") as task, stop.deferred():
+        for step in range(start, steps):
+            batch = stream.batch(step)
+            for w in work:
+                if w.alive and w.learner.step == step:
+                    w.advance(batch[w.run.site], events)
+            live = [w for w in work if w.alive]
+            if not live:
+                break
+            fvu = float(np.mean([w.history[step, 0] for w in live if w.learner.step == step + 1]))
+            task.advance(1, f"{len(live)} runs, FVU {fvu:.3f}")
+            if stop.requested is not None:
+                for w in live:
+                    w.checkpoint()
+                stop.check()
+
+
+class _Work:
+    """A run in work and its folder."""
+
+    def __init__(self, run: RunSpec, first: Tensor, store: Store) -> None:
+        self.run, self._store, self.folder = run, store, part_folder(run, store)
+        self.learner, self.alive = Learner(run, first), True
+        self.history = torch.full((run.training.steps, len(METRICS)), torch.nan)
+        self._every = max(1, run.training.checkpoint_tokens // run.training.batch)
+        if (self.folder / _CHECKPOINT).exists():
+            self._restore()
+        elif (self.folder / PIECE).exists():  # sealed, and then the process was killed
+            self._move()
+            return
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._snapshot()
+        if self.learner.finished:
+            self._finish()
+
+    def advance(self, x: Tensor, events: Events) -> None:
+        """Make a step; a run that fails says so and takes no further part."""
+        step = self.learner.step
+        try:
+            metrics = self.learner.update(x)
+            self.history[step] = torch.tensor([metrics[name] for name in METRICS])
+            done = self.learner.step
+            if done in self.run.training.snapshot_steps:
+                self.learner.check_weights()
+                self._snapshot()
+            if self.learner.finished:
+                self._finish()
+            elif done % self._every == 0:
+                self.learner.check_weights()
+                self.checkpoint()
+        except TrainingError as error:
+            self._fail(step, str(error), events)
+            return
+        if step % _EVENT_EVERY_STEPS == 0 or self.learner.finished:
+            events.emit("metrics", run=self.run.id, tokens=self.learner.tokens, **metrics)
+
+    def checkpoint(self) -> None:
+        """Save everything that the next step depends on, in one file."""
+        state = {**self.learner.state(), "history": self.history}
+        write_bytes(self.folder / _CHECKPOINT, save_safetensors(state))
+        progress = {"step": self.learner.step, "tokens": self.learner.tokens}
+        write_bytes(self.folder / "progress.json", json_bytes(progress))
+
+    def _restore(self) -> None:
+        path = self.folder / _CHECKPOINT
+        try:
+            state = load_safetensors(path.read_bytes())
+            self.history = state.pop("history")
+            self.learner.restore(state)
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise StoreError(
+                f"{path} cannot be read ({error}). Delete {self.folder} and run again; only this "
+                "run starts over."
+            ) from error
+
+    def _snapshot(self) -> None:
+        folder = self.folder / snapshot_folder(self.learner.step)
+        own.write(folder, self.learner.sae().arrays())
+
+    def _finish(self) -> None:
+        """Turn the folder in work into a piece."""
+        own.write(self.folder, self.learner.sae().arrays())
+        write_bytes(self.folder / "spec.json", json_bytes(self.run.identity))
+        write_bytes(self.folder / "metrics.parquet", parquet_bytes(self._metrics()))
+        passing = ("progress.json", _CHECKPOINT)
+        seal(self.folder, self.run.id, leave_out=passing)
+        for name in passing:
+            (self.folder / name).unlink(missing_ok=True)
+        self._move()
+
+    def _move(self) -> None:
+        self.alive = False
+        move_into_place(self.folder, self._store.path(run_name(self.run)))
+
+    def _metrics(self) -> pl.DataFrame:
+        tokens = (np.arange(len(self.history)) + 1) * self.run.training.batch
+        columns = {name: self.history[:, i].numpy() for i, name in enumerate(METRICS)}
+        return pl.DataFrame({"step": np.arange(len(self.history)), "tokens": tokens, **columns})
+
+    def _fail(self, step: int, reason: str, events: Events) -> None:
+        self.alive = False
+        failed = Failed(step=step, reason=reason)
+        self._store.write_json(failure_file(self.run), failed.model_dump())
+        shutil.rmtree(self.folder, ignore_errors=True)
+        events.emit("failed", run=self.run.id, step=step, reason=reason)
+        events.say(f"run {self.run.id} failed at step {step}: {reason}. The other runs go on.")

@@ -1,0 +1,90 @@
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from reseed.errors import SpecError, SubjectError
+from reseed.subjects.module_source import ModuleSource, open_factory
+from reseed.subjects.spec import ModuleSpec
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(3, 5)
+        self.drop = nn.Dropout(0.5)
+        self.pool = nn.Linear(5, 4)
+
+    def forward(self, x, shift=0.0):
+        x = self.drop(self.first(x)) + shift
+        return self.pool(x.mean(1))
+
+
+def batches(*sizes):
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn(n, 7, 3, generator=draw) for n in sizes]
+
+
+def test_outputs_of_any_shape_become_rows():
+    net, inputs = Net(), batches(4, 4, 2)
+    source = ModuleSource(net, ["first"], inputs)
+    assert source.sites == {"first": 5}
+    assert source.rows.tolist() == [28, 28, 14]
+    got = source.read([2, 0])["first"]
+    assert torch.equal(
+        got, torch.cat([net.first(x).reshape(-1, 5) for x in (inputs[2], inputs[0])])
+    )
+    assert not got.requires_grad
+    assert source.read([])["first"].shape == (0, 5)
+
+
+def test_reading_twice_gives_the_same_since_the_module_is_in_eval_mode():
+    source = ModuleSource(Net().train(), ["pool"], batches(4))
+    assert torch.equal(source.read([0])["pool"], source.read([0])["pool"])
+
+
+def test_positional_and_keyword_inputs():
+    (x,) = batches(4)
+    shift = torch.ones(4, 1, 1)
+    first = ModuleSource(Net(), ["pool"], [(x, shift)]).read([0])["pool"]
+    second = ModuleSource(Net(), ["pool"], [{"shift": shift, "x": x}]).read([0])["pool"]
+    assert torch.equal(first, second)
+
+
+def test_what_cannot_work_is_told():
+    with pytest.raises(SubjectError, match="unequal numbers of rows .*first: 28, pool: 4"):
+        ModuleSource(Net(), ["p*", "first"], batches(4))
+    with pytest.raises(SpecError, match="batches is a generator"):
+        ModuleSource(Net(), ["first"], (x for x in batches(4)))
+    with pytest.raises(SpecError, match="empty"):
+        ModuleSource(Net(), ["first"], [])
+    uneven = [torch.zeros(2, 7, 3), torch.zeros(2, 6, 3)]
+    with pytest.raises(SubjectError, match=r"batch 1 gives \[12, 5\]"):
+        ModuleSource(Net(), ["first"], uneven).read([1])
+    bad = batches(4, 4)
+    bad[1][2, 0] = float("inf")
+    with pytest.raises(SubjectError, match=r"row 14 of batch \(block\) 1"):
+        ModuleSource(Net(), ["first"], bad).read([0, 1])
+
+
+def test_factory(tmp_path, monkeypatch):
+    (tmp_path / "my_subject.py").write_text(
+        "import torch\n"
+        "def make(): return torch.nn.Sequential(torch.nn.Linear(3, 2)), [torch.zeros(4, 3)]\n"
+        "def wrong(): return 7\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = ModuleSpec(kind="module", factory="my_subject:make")
+    module, inputs = open_factory(spec)
+    assert ModuleSource(module, ["0"], inputs).sites == {"0": 2}
+    for factory, message in {
+        "my_subject": "not of the form",
+        "no_such_subject:make": "PYTHONPATH",
+        "my_subject:mkae": "did you mean 'make'",
+        "my_subject:wrong": "gave int",
+    }.items():
+        with pytest.raises(SpecError, match=message):
+            open_factory(spec.model_copy(update={"factory": factory}))
+    sys.modules.pop("my_subject")

@@ -1,0 +1,98 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from reseed.errors import SpecError, SubjectError
+from reseed.subjects.language_model import load_language_model
+from reseed.subjects.spec import LanguageModelSpec
+from reseed.subjects.text_source import TextSource
+from reseed.subjects.tokens import TokenBlocks
+
+BLOCKS, L = 11, 12
+
+
+def tokens(layout="packed", length=L):
+    draw = np.random.default_rng(0)
+    document = np.repeat(np.arange(BLOCKS, dtype=np.int32)[:, None], length, 1)
+    document[:, 0] = -1
+    if layout == "padded":
+        document[:, 8:] = -1
+    keep = (draw.random((BLOCKS, length)) < 0.7) & (document >= 0)
+    return TokenBlocks(
+        ids=draw.integers(4, 20, (BLOCKS, length)).astype(np.uint32),
+        document=document,
+        keep=keep,
+        rows=keep.sum(1).astype(np.int64),
+        documents=pl.DataFrame({"origin": [f"d{i}" for i in range(BLOCKS)]}),
+        about={"layout": layout},
+    )
+
+
+@pytest.fixture
+def model(tiny_folder):
+    spec = LanguageModelSpec(model=str(tiny_folder))
+    return load_language_model(spec, ["layers.1.mlp", "layers.2"])
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_rows_are_bit_identical_however_blocks_are_grouped(model, layout):
+    source = TextSource(model, tokens(layout), batch_blocks=4)
+    whole = source.read(range(BLOCKS))
+    ends = np.cumsum(source.rows)
+    groups = [[b] for b in range(BLOCKS)] + [[10, 3, 3, 0, 7, 1], [2, 9], list(range(BLOCKS))[::-1]]
+    for group in groups:
+        got = source.read(group)
+        for site, rows in whole.items():
+            want = torch.cat([rows[ends[b] - source.rows[b] : ends[b]] for b in group])
+            assert torch.equal(got[site], want), (site, group)
+
+
+def test_rows_are_the_kept_positions_of_the_model(model):
+    t = tokens()
+    source = TextSource(model, t, batch_blocks=2)
+    assert source.sites == {"layers.1.mlp": 16, "layers.2": 16}
+    want = model.forward(torch.from_numpy(t.ids[[5, 5]].astype(np.int64)))["layers.2"][0]
+    got = source.read([5])["layers.2"]
+    assert torch.equal(got, want[t.positions(5)])
+    assert got.dtype == torch.float32
+    assert source.read([])["layers.2"].shape == (0, 16)
+
+
+def test_every_pass_has_the_same_shape(model):
+    source, shapes = TextSource(model, tokens(), batch_blocks=4), []
+    model.body.embed_tokens.register_forward_pre_hook(lambda _, a: shapes.append(a[0].shape))
+    source.read(range(5))
+    assert shapes == [(4, L), (4, L)]
+
+
+def test_nan_is_named_with_site_block_position_and_document(model):
+    t = tokens()
+    t.ids[:] = np.minimum(t.ids, 18)
+    # Attention spreads a NaN over the block; its first kept position is named.
+    position = int(t.positions(6)[0])
+    t.ids[6, position] = 19
+    source = TextSource(model, t, batch_blocks=4)
+    with torch.no_grad():
+        model.body.embed_tokens.weight[19] = float("nan")
+    source.read([5, 7])
+    with pytest.raises(
+        SubjectError, match=rf"'layers\.1\.mlp'.* block 6 at position {position}, document d6"
+    ):
+        source.read([5, 6, 7])
+
+
+def test_nan_at_positions_that_are_left_out_does_no_harm(model):
+    t = tokens("padded")
+    t.ids[:] = np.minimum(t.ids, 18)
+    t.ids[:, 8:] = 19
+    source = TextSource(model, t, batch_blocks=4)
+    clean = source.read([0])["layers.2"]
+    with torch.no_grad():
+        model.body.embed_tokens.weight[19] = 100.0
+    assert torch.equal(source.read([0])["layers.2"], clean)
+
+
+def test_blocks_beyond_the_context_are_refused(model):
+    with pytest.raises(SpecError, match="at most 32"):
+        TextSource(model, tokens(length=40), batch_blocks=2)
