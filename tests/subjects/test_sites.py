@@ -50,8 +50,9 @@ def test_unknown_sites_teach():
         resolve_sites(Net(), ["layers.0.mpl"])
     with pytest.raises(SpecError, match="not ':middle'"):
         resolve_sites(Net(), ["layers.0:middle"])
+    assert resolve_sites(Net(), []) == []
     with pytest.raises(SpecError, match="no site"):
-        resolve_sites(Net(), [])
+        read_sites(Net(), [], lambda: None)
 
 
 def test_reads_what_passes_and_stops_after_the_last_site():

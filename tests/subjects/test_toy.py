@@ -10,7 +10,7 @@ def spec(**more):
     return ToySpec(**{"kind": "toy", "features": 40, "dimensions": 16, "block": 128, **more})
 
 
-def fired(toy, blocks=150):
+def fired(toy, blocks=80):
     return np.concatenate([toy.coefficients(b) > 0 for b in range(blocks)])
 
 

@@ -15,7 +15,7 @@ def read_field(reader: Any, key: str, default: Any = _REQUIRED) -> Any:
     Raises:
         KeyError: if the file lacks it and there is no default.
     """
-    field = reader.getread_field(key)
+    field = reader.get_field(key)
     if field is not None:
         return field.contents()
     if default is _REQUIRED:

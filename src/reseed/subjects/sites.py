@@ -57,8 +57,6 @@ def resolve_sites(module: nn.Module, patterns: Sequence[str]) -> list[str]:
                 f"site {pattern!r}: the subject has no such module; {_hint(path, known)}"
             )
         found |= {(place[one], suffix == ""): one + suffix for one in hits}
-    if not found:
-        raise SpecError(f"no site was asked for; {nearest('', known)}")
     return [found[key] for key in sorted(found)]
 
 
@@ -76,37 +74,47 @@ def read_sites(
         site to the tensor there, detached, as the module made it (any shape, type and device).
 
     Raises:
+        SpecError: if no site is given, or an unknown one.
         SubjectError: if a site was never reached, or no tensor passes there.
     """
-    wanted = list(dict.fromkeys(sites))
-    seen: dict[str, Tensor] = {}
-
-    def keep(site: str, value: object) -> None:
-        if site in seen:
-            return
-        tensor = _first_tensor(value)
-        if tensor is None:
-            kind = type(value).__name__
-            raise SubjectError(f"site {site!r}: no tensor passes there, but {kind}; choose another")
-        seen[site] = tensor.detach()
-        if len(seen) == len(wanted):
-            raise _AllRead
-        # Later modules may work in place (`ReLU(inplace=True)`, `x += y`).
-        seen[site] = seen[site].clone()
-
+    reader = _Reader(list(dict.fromkeys(sites)))
+    if not reader.wanted:
+        raise SpecError(f"no site was asked for; {nearest('', list_sites(module))}")
     with ExitStack() as hooks, torch.no_grad():
-        for site in wanted:
-            hooks.callback(_hook(module, site, keep).remove)
+        for site in reader.wanted:
+            hooks.callback(_hook(module, site, reader.keep).remove)
         try:
             call()
         except _AllRead:
-            return {site: seen[site] for site in wanted}
-    never = [site for site in wanted if site not in seen]
+            return {site: reader.seen[site] for site in reader.wanted}
+    never = [site for site in reader.wanted if site not in reader.seen]
     raise SubjectError(
         f"site {never[0]!r} was not reached in a forward pass"
         + (f", nor were {len(never) - 1} others" if len(never) > 1 else "")
         + ": that module is not called on this input. Choose a module that is."
     )
+
+
+class _Reader:
+    """What passed the wanted sites so far."""
+
+    def __init__(self, wanted: list[str]) -> None:
+        self.wanted = wanted
+        self.seen: dict[str, Tensor] = {}
+
+    def keep(self, site: str, value: object) -> None:
+        """Take the first tensor at a site; stop the pass when it is the last one wanted."""
+        if site in self.seen:
+            return
+        tensor = _first_tensor(value)
+        if tensor is None:
+            kind = type(value).__name__
+            raise SubjectError(f"site {site!r}: no tensor passes there, but {kind}; choose another")
+        self.seen[site] = tensor.detach()
+        if len(self.seen) == len(self.wanted):
+            raise _AllRead
+        # Later modules may work in place (`ReLU(inplace=True)`, `x += y`).
+        self.seen[site] = self.seen[site].clone()
 
 
 def _hook(module: nn.Module, site: str, keep: Callable[[str, object], None]) -> Any:

@@ -6,7 +6,7 @@ place in a sequence, not the text. Which ones, `TextSpec` says; here it is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.events import Events
+from reseed.events import Events, Task
 from reseed.seeds import generator
 from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
 from reseed.subjects.spec import TextSpec
@@ -90,9 +90,7 @@ def make_tokens(
     made_from: str,
     events: Events,
 ) -> None:
-    """Write `ceil(tokens / L)` blocks as a piece of the store.
-
-    The piece has `tokens.safetensors` (ids, document, keep), `documents.parquet` and `about.json`.
+    """Write `ceil(tokens / L)` blocks as a piece of the store, for `TokenBlocks.open`.
 
     Args:
         spec: documents and rules.
@@ -109,25 +107,13 @@ def make_tokens(
     """
     blocks = -(-tokens // spec.block)
     rules = _Rules.of(spec, tokenizer)
-    shuffled = _shuffled(spec, tokens)
     with events.task("tokenise", blocks * spec.block, "tokens") as task:
-        chunks: list[_Chunk] = []
-        used: list[Document] = []
-        full = 0
-        for number, (document, ids) in enumerate(_encoded(shuffled, tokenizer)):
-            used.append(document)
-            chunk = rules.chunk(ids, number)
-            chunks.append(chunk)
-            full += len(chunk.ids)
-            task.advance(len(chunk.ids))
-            if full >= blocks * rules.room:
-                break
-    if full < blocks * rules.room:
+        used, stream = _filled(_encoded(_shuffled(spec, tokens), tokenizer), rules, blocks, task)
+    if len(stream.ids) < blocks * rules.room:
         raise SpecError(
-            f"the text {spec.source!r} has {full // rules.room * spec.block:,} tokens in full "
-            f"blocks of {spec.block}, {tokens:,} were asked for; ask for fewer tokens or add text."
+            f"the text {spec.source!r} has {len(stream.ids) // rules.room * spec.block:,} tokens "
+            f"in full blocks of {spec.block}, {tokens:,} were asked for; ask for fewer or add text."
         )
-    stream = _Chunk.joined(chunks, blocks * rules.room)
     arrays = rules.blocks(stream, blocks)
     table = _documents(used, arrays["document"])
     about = _about(spec, tokenizer, arrays, table.height)
@@ -216,6 +202,23 @@ class _Rules:
         if self.bos is None:
             return text
         return np.concatenate([np.full((len(text), 1), value, text.dtype), text], axis=1)
+
+
+def _filled(
+    encoded: Iterable[tuple[Document, list[int]]], rules: _Rules, blocks: int, task: Task
+) -> tuple[list[Document], _Chunk]:
+    """Documents until the blocks are full, and the stream that they make; shorter if they end."""
+    used: list[Document] = []
+    chunks: list[_Chunk] = [rules.chunk([], 0)]
+    length = 0
+    for number, (document, ids) in enumerate(encoded):
+        used.append(document)
+        chunks.append(rules.chunk(ids, number))
+        length += len(chunks[-1].ids)
+        task.advance(len(chunks[-1].ids))
+        if length >= blocks * rules.room:
+            break
+    return used, _Chunk.joined(chunks, blocks * rules.room)
 
 
 def _shuffled(spec: TextSpec, tokens: int) -> list[Document]:

@@ -1,0 +1,115 @@
+"""Latents as cards: their numbers, and the text they fire on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from reseed.report.markup import Html, join, tag
+from reseed.report.numbers import cosine, count, percent_range, rate
+from reseed.report.reading import Card, GroupFacts
+
+_SHOWN = 3
+"""Contexts of a card that are seen without opening it."""
+_SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
+
+
+def cards(group: GroupFacts) -> Html:
+    """The most and the least reproducible latents of a group."""
+    seeds = {run.id: run.seeds for run in group.runs}
+    rule = (
+        "Chosen by sorting, not by hand: found in most other runs first, then by the highest decoder "
+        "cosine; of a family only the first. "
+    )
+    none = "No latent of these runs was found in another one."
+    most = _block("The most reproducible latents", rule, group.most, seeds, none)
+    rule = "Live latents found in no other run, the lowest decoder cosine first. "
+    none = "Every live latent was found in at least one other run."
+    return join(most, _block("The least reproducible latents", rule, group.least, seeds, none))
+
+
+def _block(
+    title: str, rule: str, chosen: Sequence[Card], seeds: dict[str, str], none: str
+) -> Html:
+    if not chosen:
+        return tag("section", tag("h3", title), tag("p", none, class_="empty"))
+    texts = any(card.contexts for card in chosen)
+    how = (
+        "The stronger a token's colour, the stronger the latent fires there, compared with the "
+        "strongest place on the card; faint tokens were left out of the activations."
+        if texts
+        else "There is no text to show: the subject reads none, or no contexts were kept."
+    )
+    shown = [_card(card, seeds[card.latent["run"]]) for card in chosen]
+    caption = tag("p", rule, how, class_="caption")
+    return tag("section", tag("h3", title), caption, tag("div", *shown, class_="cards"))
+
+
+def _card(card: Card, seeds: str) -> Html:
+    one = card.latent
+    title = tag("h4", f"Latent {one['latent']:,}", tag("small", seeds))
+    return tag("article", title, _facts(one), _texts(card), class_="card")
+
+
+def _facts(one: dict[str, Any]) -> Html:
+    others = one["n_runs"] - 1
+    found = f"{one['n_matched']} of {others} other run{'s' if others != 1 else ''}"
+    facts = [
+        ("found in", found),
+        ("95% interval", percent_range([one["recurrence_lo"], one["recurrence_hi"]])),
+        ("decoder cosine", cosine(one["max_decoder_cos"])),
+        ("encoder cosine", cosine(one["max_encoder_cos"])),
+        ("fires on", f"{rate(one['firing_rate'])} of tokens{' (dense)' if one['dense'] else ''}"),
+        ("family of", "none (orphan)" if one["family_size"] is None else count(one["family_size"])),
+    ]
+    return tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts))
+
+
+def _texts(card: Card) -> Html | None:
+    if not card.contexts:
+        return None
+    top = max(context["activation"] for context in card.contexts)
+    shown = [_context(context, top) for context in card.contexts]
+    more = shown[_SHOWN:]
+    rest = tag("details", tag("summary", f"{len(more)} more"), *more) if more else None
+    return tag("div", *shown[:_SHOWN], rest, class_="texts")
+
+
+def _context(context: dict[str, Any], top: float) -> Html:
+    pairs = zip(context["tokens"], context["activations"], strict=True)
+    runs = [
+        _tokens("".join(visible(token) for token, _ in same), activation, top)
+        for activation, same in groupby(pairs, key=_state)
+    ]
+    return tag("p", *runs, class_="context", dir="auto")
+
+
+def _state(pair: tuple[str, float | None]) -> float | None:
+    return pair[1]
+
+
+def _tokens(text: str, activation: float | None, top: float) -> Html:
+    """Neighbouring tokens with the same activation; silent and excluded ones come in long rows."""
+    if activation is None:
+        return tag("i", text)
+    if activation <= 0 or top <= 0:
+        return tag("span", text)
+    strength = min(activation / top, 1.0)
+    return tag("mark", text, style=f"--a:{strength:.2f}", title=f"activation {activation:.3g}")
+
+
+def visible(token: str) -> str:
+    """A token with its control characters shown by signs; a line break also breaks nothing."""
+    return "".join(_sign(character) for character in token)
+
+
+def _sign(character: str) -> str:
+    if character in _SIGNS:
+        return _SIGNS[character]
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\ufffd" if 0x7F <= code < 0xA0 else character
+
+

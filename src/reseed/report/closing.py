@@ -1,0 +1,71 @@
+"""The foot of the page: what the words mean, and where the numbers come from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from reseed.report.markup import Html, Inside, table, tag
+
+_WORDS = {
+    "Latent": "one unit of a sparse autoencoder (SAE): an encoder row that decides when it fires and "
+    "a decoder row that it writes.",
+    "Shared": "a latent is shared with another run if the best one-to-one assignment of decoder rows "
+    "and that of encoder rows give it the same partner, and both cosines reach tau.",
+    "Tau": "the cosine that a partner must reach; 0.7 in the paper, and the curve shows all others.",
+    "Chance (null)": "the same measurement on random dictionaries with the mean and covariance of the "
+    "real ones: what their shared shape alone would give.",
+    "Untrained pair": "the same measurement on the same SAEs before training.",
+    "Chance-corrected": "the share above chance, as a part of what there is above chance.",
+    "Live, dead, dense": "live fired at least once on the held-out tokens, dead never did, dense fired "
+    "on more of them than the study's `dense_rate` (a tenth unless changed).",
+    "N of M": "in how many of all M runs a latent is found, counting its own.",
+    "Family": "latents of several runs, at most one of each, that are one feature.",
+    "Orphan": "a latent without a family.",
+    "FVU": "fraction of variance unexplained by the reconstruction: 0 is perfect, 1 is no better than "
+    "the mean.",
+    "L0": "latents that fire on a token, on average.",
+}
+
+
+def glossary() -> Html:
+    """Each word of the page in one sentence."""
+    words = (tag("div", tag("dt", word), tag("dd", meaning)) for word, meaning in _WORDS.items())
+    return tag("section", tag("h2", "Words"), tag("dl", *words, class_="glossary"))
+
+
+def left_out(summary: dict[str, Any], failures: list[tuple[str, str]]) -> Html | None:
+    """The runs that failed or are missing, with the reason."""
+    rows = [(run, "failed", reason) for run, reason in failures]
+    rows += [(run, "missing", "not done yet") for run in summary["runs"]["missing"]]
+    if not rows:
+        return None
+    cells = [
+        [tag("th", tag("code", run), scope="row"), tag("td", state), tag("td", reason, class_="word")]
+        for run, state, reason in rows
+    ]
+    head: list[Inside] = ["run", "state", "reason"]
+    shown = table(head, cells, caption="Runs that the numbers lack")
+    return tag("section", tag("h2", "Runs left out"), shown)
+
+
+def provenance(summary: dict[str, Any], spec: str | None) -> Html:
+    """Version, subject, sites, tokens, and the study's TOML."""
+    activations = summary["activations"]
+    subject = json.dumps(summary["subject"], ensure_ascii=False)
+    sites = ", ".join(f"{site} ({width:,} dimensions)" for site, width in activations["sites"].items())
+    facts: list[tuple[str, Inside]] = [
+        ("reseed", summary["reseed"]),
+        ("study", summary["study"]),
+        ("subject", tag("code", subject)),
+        ("sites", sites),
+        ("tokens to train on", f"{activations['training_tokens']:,}"),
+        ("tokens held out", f"{activations['held_out_tokens']:,}"),
+    ]
+    listed = tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts), class_="facts")
+    toml = (
+        tag("details", tag("summary", "The study's TOML"), tag("pre", spec, tabindex=0))
+        if spec
+        else tag("p", "The study was not made from a file.", class_="caption")
+    )
+    return tag("section", tag("h2", "Where this comes from"), listed, toml)

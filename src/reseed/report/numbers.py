@@ -1,0 +1,74 @@
+"""Numbers as people read them, and as short as the page can carry them. Nothing is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+NONE = "–"
+"""Stands where there is no number."""
+
+
+def short(values: Iterable[Any]) -> list[float | int | None]:
+    """Numbers with four significant digits, so that the page stays small; NaN becomes None."""
+    return [_short(value) for value in values]
+
+
+def percent(value: float | None) -> str:
+    """A share, e.g. `45.3%`; one that is not quite 0 or 1 never reads as 0 or 1."""
+    if value is None:
+        return NONE
+    if 0 < value < 0.0005:
+        return "<0.1%"
+    if 0.9995 <= value < 1:
+        return ">99.9%"
+    return f"{value:.1%}"
+
+
+def rate(value: float) -> str:
+    """A firing rate, which may be very small."""
+    return f"{value:.2g}" if value < 0.0001 else f"{value:.3%}" if value < 0.01 else f"{value:.1%}"
+
+
+def percent_range(ends: Sequence[float | None] | None) -> str:
+    """An interval of shares, e.g. `33.7–57.0%`."""
+    if ends is None or ends[0] is None or ends[1] is None:
+        return NONE
+    return f"{percent(ends[0]).removesuffix('%')}–{percent(ends[1])}"
+
+
+def cosine(value: float | None) -> str:
+    """A mean of cosines."""
+    return NONE if value is None else f"{value:.3f}"
+
+
+def cosine_range(ends: Sequence[float | None] | None) -> str:
+    """An interval of cosines."""
+    return NONE if ends is None or None in ends else f"{cosine(ends[0])}–{cosine(ends[1])}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators."""
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def span(values: Sequence[int]) -> str:
+    """Counts of several runs, the least and the most, e.g. `120–128`."""
+    low, high = min(values), max(values)
+    return count(low) if low == high else f"{count(low)}–{count(high)}"
+
+
+def mean_and_range(found: Mapping[str, float], digits: int = 3) -> str:
+    """A mean with its range, e.g. `0.274 (0.267–0.278)`."""
+    mean, low, high = (f"{found[key]:.{digits}g}" for key in ("mean", "lo", "hi"))
+    return mean if low == high else f"{mean} ({low}–{high})"
+
+
+def _short(value: Any) -> float | int | None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, int):
+        return value
+    found = float(f"{value:.4g}")
+    return int(found) if found.is_integer() else found

@@ -1,0 +1,168 @@
+"""What the page needs of a store, read and selected; the names of pieces are those of their stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from reseed.store import Store
+
+SUMMARY = "summary.json"
+SPEC = "study.toml"
+CARDS = 12
+"""Latents shown at each end."""
+_TABLES = ("latents", "frequency")
+_PAIR_TABLES = ("shares", "trend", "cosines", "n_of_m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """A finished run."""
+
+    id: str
+    spec: dict[str, Any]
+    metrics: pl.DataFrame
+    """step, tokens, fvu, l0, dead of every step"""
+    reconstruction: dict[str, Any]
+    """rows, fvu, l0 on held-out tokens"""
+
+    @property
+    def seeds(self) -> str:
+        """How it is called inside its group."""
+        return f"init {self.spec['init_seed']}, data {self.spec['data_seed']}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A latent that is shown with its text."""
+
+    latent: dict[str, Any]
+    """a row of latents.parquet"""
+    contexts: list[dict[str, Any]]
+    """rows of contexts.parquet, strongest first"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupFacts:
+    """Finished runs that differ in nothing but their seeds."""
+
+    summary: dict[str, Any]
+    runs: list[RunFacts]
+    tables: dict[str, pl.DataFrame]
+    most: list[Card]
+    least: list[Card]
+
+    @property
+    def label(self) -> str:
+        """As shown to people."""
+        return str(self.summary["label"])
+
+    @property
+    def paired(self) -> bool:
+        """Whether there are at least two runs, so that anything can be said about what comes back."""
+        return "headline" in self.summary
+
+
+def read_summary(store: Store) -> dict[str, Any]:
+    """The headline numbers of the study.
+
+    Raises:
+        StoreError: if the study has not come this far.
+    """
+    return store.read_json(SUMMARY)
+
+
+def read_spec_text(store: Store) -> str | None:
+    """The study's TOML as it was run; None if the study was not made from a file."""
+    path = store.path(SPEC)
+    return path.read_text("utf-8") if path.exists() else None
+
+
+def read_failures(store: Store, summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Id and reason, with the step, of the runs that failed."""
+    out: list[tuple[str, str]] = []
+    for run, reason in summary["runs"]["failed"].items():
+        file = f"runs/{run}.failed.json"
+        step = store.read_json(file)["step"] if store.path(file).exists() else None
+        out.append((run, reason if step is None else f"step {step:,}: {reason}"))
+    return out
+
+
+def read_group(store: Store, summary: dict[str, Any]) -> GroupFacts:
+    """Everything about a group.
+
+    Args:
+        store: of the study.
+        summary: one of the summary's groups.
+
+    Raises:
+        StoreError: if a piece is missing or damaged.
+    """
+    piece = f"stability/{summary['group']}"
+    names = _TABLES + (_PAIR_TABLES if "headline" in summary else ())
+    tables = {name: store.table(piece, f"{name}.parquet") for name in names}
+    most, least = select_most(tables["latents"]), select_least(tables["latents"])
+    if "headline" not in summary:
+        most = least = tables["latents"].clear()
+    texts = _contexts(store, pl.concat([most, least]))
+    return GroupFacts(
+        summary=summary,
+        runs=[_run(store, run) for run in summary["runs"]],
+        tables=tables,
+        most=_cards(most, texts),
+        least=_cards(least, texts),
+    )
+
+
+def select_most(latents: pl.DataFrame) -> pl.DataFrame:
+    """Found in most other runs, then the highest cosine; one latent of a family.
+
+    Without the last rule one feature would fill the cards, once for each run that found it.
+    """
+    order = ["n_matched", "max_decoder_cos", "run", "latent"]
+    found = latents.filter(pl.col("n_matched") > 0).sort(
+        order, descending=[True, True, False, False], nulls_last=True
+    )
+    first = pl.col("family").is_null() | pl.col("family").is_first_distinct()
+    return found.filter(first).head(CARDS)
+
+
+def select_least(latents: pl.DataFrame) -> pl.DataFrame:
+    """Live, found in no other run, the lowest cosine."""
+    return (
+        latents.filter("alive", pl.col("n_matched") == 0)
+        .sort(["max_decoder_cos", "run", "latent"], nulls_last=True)
+        .head(CARDS)
+    )
+
+
+def _run(store: Store, run: str) -> RunFacts:
+    return RunFacts(
+        id=run,
+        spec=store.document(f"runs/{run}", "spec.json"),
+        metrics=store.table(f"runs/{run}", "metrics.parquet"),
+        reconstruction=store.document(f"evidence/{run}", "reconstruction.json"),
+    )
+
+
+def _contexts(store: Store, chosen: pl.DataFrame) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Contexts of the chosen latents only; a run's table can be large."""
+    out: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for run in sorted(set(chosen["run"])):
+        wanted: Iterable[int] = chosen.filter(run=run)["latent"].to_list()
+        table = store.table(f"evidence/{run}", "contexts.parquet")
+        for row in table.filter(pl.col("latent").is_in(list(wanted))).iter_rows(named=True):
+            out.setdefault((run, row["latent"]), []).append(row)
+    return out
+
+
+def _cards(
+    chosen: pl.DataFrame, texts: dict[tuple[str, int], list[dict[str, Any]]]
+) -> list[Card]:
+    return [
+        Card(latent=row, contexts=texts.get((row["run"], row["latent"]), []))
+        for row in chosen.iter_rows(named=True)
+    ]
