@@ -75,7 +75,9 @@ def load(path: str | os.PathLike[str]) -> SAE:
     return from_arrays(own.read(Path(path)))
 
 
-def harvest(module: nn.Module, sites: Sequence[str], batches: Sequence[Any]) -> dict[str, NDArray[np.float32]]:
+def harvest(
+    module: nn.Module, sites: Sequence[str], batches: Sequence[Any]
+) -> dict[str, NDArray[np.float32]]:
     """Read activations of any torch module into memory.
 
     Args:

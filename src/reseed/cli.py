@@ -23,12 +23,13 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 a run failed, 2 cannot be done as written, 3 the study folder is "
-    "busy, damaged, full or another study's, 130 or 143 stopped by a signal (run again to continue).",
+    epilog="Exit codes: 0 done, 1 a run failed, 2 cannot be done as written, 3 the study folder "
+    "is busy, damaged, full or another study's, 130 or 143 stopped by a signal (run again to go on).",
 )
 
 StudyPath = Annotated[
-    Path, typer.Argument(help="The study's TOML file, or the folder of its results.", metavar="STUDY")
+    Path,
+    typer.Argument(help="The study's TOML file, or the folder of its results.", metavar="STUDY"),
 ]
 OutPath = Annotated[
     Path | None,
@@ -61,7 +62,9 @@ def run(
         outcome = run_study(opened, events, stop, command=command, retry_failed=retry_failed)
     console = Console()
     show_summary(console, opened.summary)
-    console.print(f"\nReport: [bold]{outcome.report}[/bold]  ({outcome.seconds:.0f} s)", soft_wrap=True)
+    console.print(
+        f"\nReport: [bold]{outcome.report}[/bold]  ({outcome.seconds:.0f} s)", soft_wrap=True
+    )
     if outcome.failed:
         for failed in outcome.failed:
             console.print(f"failed: {failed.id}: {failed.state.reason}", soft_wrap=True)  # pyright: ignore
@@ -77,7 +80,12 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
     opened = Study.load(study, out)
     found = make_plan(opened, events_of(opened, progress=True))
     table = Table(box=box.SIMPLE_HEAD, title=f"plan of {opened.folder.name}", title_justify="left")
-    for name, justify in (("stage", "left"), ("what", "left"), ("time", "right"), ("disk", "right")):
+    for name, justify in (
+        ("stage", "left"),
+        ("what", "left"),
+        ("time", "right"),
+        ("disk", "right"),
+    ):
         table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
     for stage in found.stages:
         disk = f"{stage.disk / 1e6:,.0f} MB" if stage.disk else "–"
@@ -137,10 +145,12 @@ def sites(
     subject: Annotated[
         str,
         typer.Argument(
-            help="Hub name, local folder, GGUF file, `package:NAME/...gguf`, or a study's TOML file."
+            help="Hub name, local folder, GGUF file, `package:NAME/x.gguf`, or a study's TOML file."
         ),
     ],
-    pattern: Annotated[str, typer.Argument(help="Only sites like this, e.g. 'layers.*.mlp'.")] = "**",
+    pattern: Annotated[
+        str, typer.Argument(help="Only sites like this, e.g. 'layers.*.mlp'.")
+    ] = "**",
 ) -> None:
     """List where a subject can be read, as written in `activations.sites`."""
     from reseed.subjects.opening import known_sites
@@ -156,22 +166,24 @@ def sites(
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
-    """The short table at the end of a run."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"study {summary['study']}", title_justify="left")
-    heads = ("", "runs", "live", "FVU", "shared", "95 %", "chance", "untrained", "same run")
-    for head in heads:
+    """The short table at the end of a run; fits 80 columns."""
+    runs, training = summary["runs"], summary["training"]
+    title = f"{summary['study']}: {len(runs['done'])} runs of {training['tokens']:,} tokens"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    for head in ("", "live", "FVU", "shared (95 %)", "chance", "untrained"):
         table.add_column(head, justify="right" if head else "left")
     for group in summary["groups"]:
         counts, fvu = group["counts"], group["reconstruction"]["fvu"]["mean"]
         live = sum(counts["live"]) / (counts["latents"] * counts["runs"])
-        row = [group["label"], str(counts["runs"]), f"{live:.0%}", f"{fvu:.3f}"]
-        table.add_row(*row, *_shared_cells(group.get("headline")))
+        cells = _shared_cells(group.get("headline"))
+        table.add_row(group["label"], f"{live:.0%}", f"{fvu:.3f}", *cells)
     console.print(table)
-    tau = next((g["headline"]["tau"] for g in summary["groups"] if "headline" in g), None)
-    if tau is not None:
+    found = next((g["headline"] for g in summary["groups"] if "headline" in g), None)
+    if found is not None:
         console.print(
-            f"shared: share of latents with the same counterpart by encoder and decoder, both "
-            f"cosines at least {tau:g}; chance: covariance-matched random dictionaries.",
+            "shared: latents with the same counterpart by encoder and decoder, both cosines at "
+            f"least {found['tau']:g}, in another run; chance: random dictionaries of the same "
+            f"covariance; a run against itself gives {found['ceiling_same_run']:.0%}.",
             style="dim",
         )
     for group in summary["groups"]:
@@ -181,17 +193,19 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
 
 def _shared_cells(found: dict[str, Any] | None) -> Sequence[str]:
     if found is None:
-        return ["–"] * 5
+        return ["–"] * 3
     shared = found["shared"]["all"]
-    interval = shared["interval_95"]
-    null = shared["null_covariance"]
+    low_high, null = shared["interval_95"], shared["null_covariance"]
+    interval = "" if low_high is None else f" ({_clip(low_high[0])} to {_clip(low_high[1])})"
     return [
-        f"{shared['value']:.1%}",
-        "–" if interval is None else f"{max(interval[0], 0):.1%} to {min(interval[1], 1):.1%}",
+        f"{shared['value']:.1%}{interval}",
         "–" if null is None else f"{null['mean']:.1%}",
         f"{shared['null_untrained']:.1%}",
-        f"{found['ceiling_same_run']:.0%}",
     ]
+
+
+def _clip(share: float) -> str:
+    return f"{100 * min(max(share, 0.0), 1.0):.1f}"
 
 
 def duration(seconds: float) -> str:
@@ -208,7 +222,9 @@ def main() -> None:
     try:
         app()
     except ReseedError as error:
-        Console(stderr=True).print(f"[bold red]reseed:[/bold red] {_escaped(error)}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(
+            f"[bold red]reseed:[/bold red] {_escaped(error)}", soft_wrap=True, highlight=False
+        )
         sys.exit(error.exit_code)
 
 

@@ -1,4 +1,4 @@
-"""What happens, as data: one line of JSON each in `events.jsonl`, and a bar or plain lines for people.
+"""What happens, as data: a line of JSON each in `events.jsonl`, and a bar or lines for people.
 
 The work calls `Events`; it never prints. On a terminal long work shows a bar with rate and time
 left; elsewhere one line a minute. Other sinks (wandb, TensorBoard) are adapters with one method.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,7 +90,7 @@ class Events:
             self._console.print(text, highlight=False)
 
     @contextlib.contextmanager
-    def task(self, name: str, total: float, unit: str) -> Iterator[Task]:
+    def task(self, name: str, total: float, unit: str) -> Generator[Task, None, None]:
         """Long work with a known size, shown as a bar or as a line a minute.
 
         Args:
@@ -114,7 +114,9 @@ class Events:
         self.emit("finished", task=name, done=task.done, seconds=round(seconds, 3))
 
     @contextlib.contextmanager
-    def _bar(self, name: str, total: float, unit: str) -> Iterator[Callable[[Task], None]]:
+    def _bar(
+        self, name: str, total: float, unit: str
+    ) -> Generator[Callable[[Task], None], None, None]:
         columns = (
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=28),
@@ -133,7 +135,7 @@ class Events:
             yield report
 
     @contextlib.contextmanager
-    def _lines(self, name: str, unit: str) -> Iterator[Callable[[Task], None]]:
+    def _lines(self, name: str, unit: str) -> Generator[Callable[[Task], None], None, None]:
         assert self._console is not None
         console, last = self._console, time.monotonic()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import FrameType
 
 from reseed.errors import Interrupted
@@ -23,7 +23,7 @@ class Stop:
         self._deferred = False
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
+    def listening(self) -> Generator[Stop, None, None]:
         """Take the two signals in this block; elsewhere than in the main thread do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -36,7 +36,7 @@ class Stop:
                 signal.signal(signum, handler)
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
+    def deferred(self) -> Generator[None, None, None]:
         """In this block a signal is only noted."""
         self._deferred = True
         try:

@@ -1,10 +1,10 @@
-"""The stages of a study in order. Each asks the store what is missing, so running again continues."""
+"""The stages of a study in order. Each makes what is missing, so running again continues."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
@@ -70,7 +70,9 @@ def run_study(
                 forget_failure(run.spec, study.store)
         _train(study, work, events, stop)
         groups = study.groups()
-        match_groups([g.runs for g in groups], groups[0].steps if groups else [], study.store, events)
+        match_groups(
+            [g.runs for g in groups], groups[0].steps if groups else [], study.store, events
+        )
         _gather(study, work, events)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
         _summarise(study)
@@ -80,7 +82,7 @@ def run_study(
 
 
 @contextmanager
-def locked(study: Study, command: str) -> Iterator[None]:
+def locked(study: Study, command: str) -> Generator[None, None, None]:
     """Hold the study's folder, checked to be this study's.
 
     Raises:
@@ -141,7 +143,7 @@ class Work:
         return TextPlaces(TokenBlocks.open(self._study.store, TOKENS), load_tokenizer(subject))
 
     def look_up_sites(self) -> None:
-        """Write which sites the patterns mean, so that the subject need not be opened for it again."""
+        """Write which sites the patterns mean, so that the subject need not be opened again."""
         study, patterns = self._study, self._study.spec.activations.sites
         made_from = digest([study.spec.data, patterns])
         if study.store.has(SUBJECT, made_from):
@@ -257,7 +259,9 @@ def _summarise(study: Study) -> None:
             table = store.table(name, "trend.parquet").filter(measure="shared")
             trend = dict(table.select("tokens", "value").iter_rows())
         groups.append({**one, "notes": notes(one, trend)})
-    states = {state: [r for r in runs if isinstance(r.state, state)] for state in (Done, Missing, Failed)}
+    done = [run.id for run in runs if isinstance(run.state, Done)]
+    missing = [run.id for run in runs if isinstance(run.state, Missing)]
+    failed = {run.id: run.state.reason for run in runs if isinstance(run.state, Failed)}
     summary = {
         "reseed": version("reseed"),
         "study": study.folder.name,
@@ -273,13 +277,7 @@ def _summarise(study: Study) -> None:
             "init_seeds": list(study.spec.seeds.init),
             "data_seeds": list(study.spec.seeds.data),
         },
-        "runs": {
-            "done": [run.id for run in states[Done]],
-            "missing": [run.id for run in states[Missing]],
-            "failed": {
-                run.id: run.state.reason for run in states[Failed] if isinstance(run.state, Failed)
-            },
-        },
+        "runs": {"done": done, "missing": missing, "failed": failed},
         "groups": groups,
     }
     store.write_json(SUMMARY, summary)

@@ -163,9 +163,7 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     )
 
 
-def _memory(
-    study: Study, missing: list[RunSpec], sites: dict[str, int], work: Work | None
-) -> int:
+def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], work: Work | None) -> int:
     """Bytes at the most: what training holds, or what one dense assignment holds."""
     widest = max(sae.latents for sae in study.spec.sae)
     matching = 8 * 6 * widest**2

@@ -63,7 +63,9 @@ def _explain(kind: type[Spec], item: Any) -> str:
 def _owner(kind: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
     """The record that holds the key at this path, through lists and unions."""
     for part in path:
-        candidates = _models_of(kind.model_fields[part].annotation) if part in kind.model_fields else [kind]
+        candidates = (
+            _models_of(kind.model_fields[part].annotation) if part in kind.model_fields else [kind]
+        )
         tagged = [c for c in candidates if _tag(c) in path or _tag(c) is None]
         if not (tagged or candidates):
             return None

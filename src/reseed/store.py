@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Store:
                 leftover.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, what: str) -> Iterator[None]:
+    def lock(self, what: str) -> Generator[None, None, None]:
         """Hold the study for this process.
 
         Raises:
@@ -119,7 +119,7 @@ class Store:
         return made_from is None or self._card(name)["made_from"] == made_from
 
     @contextlib.contextmanager
-    def piece(self, name: str, made_from: str = "") -> Iterator[Path]:
+    def piece(self, name: str, made_from: str = "") -> Generator[Path, None, None]:
         """Build a piece in a folder beside its place; when the block ends well it moves there.
 
         An older piece of the same name is replaced. Nothing remains of a block that fails.
@@ -201,7 +201,7 @@ class Store:
         return card
 
     @contextlib.contextmanager
-    def _whole(self, name: str, file: str) -> Iterator[Path]:
+    def _whole(self, name: str, file: str) -> Generator[Path, None, None]:
         path = self.checked(name, file)
         try:
             yield path
@@ -320,7 +320,7 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Generator[None, None, None]:
     """Turn the operating system's refusals to write into messages for a person."""
     try:
         yield

@@ -23,7 +23,7 @@ from reseed.seeds import digest
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.stage import Group, stability_name
 from reseed.store import Store
-from reseed.subjects.spec import LanguageModelSpec, ModuleSpec, SubjectSpec, TextSpec
+from reseed.subjects.spec import LanguageModelSpec, SubjectSpec, TextSpec
 from reseed.training.spec import RunSpec, TrainingSpec
 from reseed.training.state import Done, RunState, run_name, run_state
 
@@ -80,7 +80,9 @@ class StudySpec(Spec):
         if reads_text and self.text is None:
             raise ValueError("a language model needs a [text] table with at least `source`")
         if not reads_text and self.text is not None:
-            raise ValueError(f"a subject of kind {self.subject.kind!r} reads no [text]; take it out")
+            raise ValueError(
+                f"a subject of kind {self.subject.kind!r} reads no [text]; take it out"
+            )
         if len(set(self.sae)) < len(self.sae):
             raise ValueError("two [[sae]] tables are the same; they would be the same runs")
         if self.training.tokens < 10 * self.training.batch:
@@ -98,8 +100,6 @@ class StudySpec(Spec):
         )
         subject = self.subject.model_dump(mode="json")
         text = self.text.model_dump(mode="json") if self.text else None
-        if text:
-            text["exclude"] = sorted(text["exclude"])
         return {"subject": subject, "text": text, "activations": keep}
 
     def runs(self, sites: Sequence[str]) -> list[RunSpec]:
@@ -209,7 +209,9 @@ class Study:
         given = Path(path)
         file = given / SPEC_FILE if given.is_dir() else given
         if not file.exists():
-            what = f"the folder {given} has no {SPEC_FILE}" if given.is_dir() else f"no file {given}"
+            what = (
+                f"the folder {given} has no {SPEC_FILE}" if given.is_dir() else f"no file {given}"
+            )
             raise SpecError(f"{what}; give the TOML file of a study or the folder of its results")
         source = _read(file)
         spec = read_spec(StudySpec, _parse(source, file), str(file))
@@ -311,7 +313,7 @@ class Study:
                 for child in self.folder.iterdir()
             ):
                 raise StoreError(
-                    f"{self.folder} is not empty and is no study; choose another folder with `--out`"
+                    f"{self.folder} is not empty and is no study; choose another with `--out`"
                 )
             return
         there = self.store.read_json(DATA_FILE)

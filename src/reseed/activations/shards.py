@@ -116,6 +116,7 @@ class ShardSource:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._index: dict[str, Any] = store.document(f"{FOLDER}/index", "index.json")
+        self._rows = np.asarray(self._index["rows"], dtype=np.int64)
         self._open: dict[int, Mapping[str, Tensor]] = {}
 
     @property
@@ -123,10 +124,10 @@ class ShardSource:
         """Site name to D."""
         return self._index["sites"]
 
-    @cached_property
+    @property
     def rows(self) -> NDArray[np.int64]:
         """[blocks] rows of each block."""
-        return np.asarray(self._index["rows"], dtype=np.int64)
+        return self._rows
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:

@@ -35,7 +35,13 @@ class Stream:
     """
 
     def __init__(
-        self, source: BlockSource, blocks: NDArray[np.int64], *, data_seed: int, batch: int, mix: int
+        self,
+        source: BlockSource,
+        blocks: NDArray[np.int64],
+        *,
+        data_seed: int,
+        batch: int,
+        mix: int,
     ) -> None:
         self._source, self._blocks = source, np.asarray(blocks, dtype=np.int64)
         self._data_seed, self._batch, self._mix = data_seed, batch, mix

@@ -32,8 +32,8 @@ def match(A: Any, B: Any) -> Match:
         B: `[F_b, D]`.
 
     Returns:
-        min(F_a, F_b) pairs, the summed cosine (`primal`), a proven upper bound on it (`dual`), their
-        `gap`, and whether that proves the assignment `optimal`.
+        min(F_a, F_b) pairs, the summed cosine (`primal`), a proven upper bound on it (`dual`),
+        their `gap`, and whether that proves the assignment `optimal`.
 
     Raises:
         SpecError: if a matrix has NaN, dimensions differ, or the sizes are above the dense limit.

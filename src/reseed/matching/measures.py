@@ -42,7 +42,7 @@ _ALONE = "a latent without a counterpart scores -1 and counts in the denominator
 SHARED = Measure(
     id="shared",
     version=1,
-    formula="same counterpart in the decoder and the encoder assignment; min(cos_dec, cos_enc) >= tau",
+    formula="same counterpart in decoder and encoder assignment; min(cos_dec, cos_enc) >= tau",
     direction="symmetric",
     unequal_widths=_ALONE,
     source="arXiv 2501.16615, text",
@@ -112,7 +112,7 @@ ALL = THRESHOLDED + MEANS
 
 
 def scores(table: pl.DataFrame, measure: Measure) -> pl.Series:
-    """The score of each row of a pair's table; `LOWEST` where a thresholded one has no counterpart."""
+    """The score of each row of a pair's table; `LOWEST` where one with a threshold has none."""
     values = table.select(measure.score.alias("score"))["score"]
     return values if measure in MEANS else values.fill_null(LOWEST)
 

@@ -1,16 +1,21 @@
-"""Two SAEs compared from both sides: assignments and nearest neighbours, of decoder and encoder rows.
+"""Two SAEs compared from both sides, by decoder and by encoder rows.
 
 The table has one row for each latent of each side:
 
-| column | meaning |
-|---|---|
-| side | `"a"` or `"b"`: whose latent this row is about |
-| latent | its number |
-| decoder_match, encoder_match | its counterpart on the other side in the assignment of decoder (encoder) rows; null without one |
-| decoder_cos, encoder_cos | signed cosine to that counterpart |
-| decoder_cos_at_encoder, encoder_cos_at_decoder | the other view's cosine at that counterpart |
-| decoder_nearest, encoder_nearest | the most similar latent of the other side, shared with others or not |
-| decoder_max_cos, encoder_max_cos | signed cosine to it |
+side
+    `"a"` or `"b"`: whose latent this row is about.
+latent
+    Its number.
+decoder_match, encoder_match
+    Its counterpart in the assignment of decoder (encoder) rows; null without one.
+decoder_cos, encoder_cos
+    Signed cosine to that counterpart.
+decoder_cos_at_encoder, encoder_cos_at_decoder
+    The other view's cosine at that counterpart.
+decoder_nearest, encoder_nearest
+    The most similar latent of the other side, whether others share it or not.
+decoder_max_cos, encoder_max_cos
+    Signed cosine to it.
 
 Both sides come from the same two assignments, so they agree with each other.
 """
@@ -79,4 +84,6 @@ def _side(name: str, S: dict[str, Matrix], pairs: dict[str, NDArray[np.int64]]) 
 
 
 def _masked(values: NDArray[Any], none: NDArray[np.bool_]) -> pl.Series:
-    return pl.Series(values).zip_with(pl.Series(~none), pl.Series([None], dtype=pl.Series(values).dtype))
+    return pl.Series(values).zip_with(
+        pl.Series(~none), pl.Series([None], dtype=pl.Series(values).dtype)
+    )

@@ -29,9 +29,7 @@ def cards(group: GroupFacts) -> Html:
     return join(most, _block("The least reproducible latents", rule, group.least, seeds, none))
 
 
-def _block(
-    title: str, rule: str, chosen: Sequence[Card], seeds: dict[str, str], none: str
-) -> Html:
+def _block(title: str, rule: str, chosen: Sequence[Card], seeds: dict[str, str], none: str) -> Html:
     if not chosen:
         return tag("section", tag("h3", title), tag("p", none, class_="empty"))
     texts = any(card.contexts for card in chosen)
@@ -111,5 +109,3 @@ def _sign(character: str) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return "\ufffd" if 0x7F <= code < 0xA0 else character
-
-

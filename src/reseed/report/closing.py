@@ -41,7 +41,11 @@ def left_out(summary: dict[str, Any], failures: list[tuple[str, str]]) -> Html |
     if not rows:
         return None
     cells = [
-        [tag("th", tag("code", run), scope="row"), tag("td", state), tag("td", reason, class_="word")]
+        [
+            tag("th", tag("code", run), scope="row"),
+            tag("td", state),
+            tag("td", reason, class_="word"),
+        ]
         for run, state, reason in rows
     ]
     head: list[Inside] = ["run", "state", "reason"]
@@ -53,7 +57,9 @@ def provenance(summary: dict[str, Any], spec: str | None) -> Html:
     """Version, subject, sites, tokens, and the study's TOML."""
     activations = summary["activations"]
     subject = json.dumps(summary["subject"], ensure_ascii=False)
-    sites = ", ".join(f"{site} ({width:,} dimensions)" for site, width in activations["sites"].items())
+    sites = ", ".join(
+        f"{site} ({width:,} dimensions)" for site, width in activations["sites"].items()
+    )
     facts: list[tuple[str, Inside]] = [
         ("reseed", summary["reseed"]),
         ("study", summary["study"]),

@@ -33,7 +33,13 @@ def script_data(groups: Sequence[GroupFacts]) -> Html:
     """The data of all figures as JSON that cannot end the script element it stands in."""
     data = {"groups": [group_data(group) for group in groups]}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    escapes = {
+        "<": "\\u003c",
+        ">": "\\u003e",
+        "&": "\\u0026",
+        "\u2028": "\\u2028",
+        "\u2029": "\\u2029",
+    }
     for sign, code in escapes.items():
         text = text.replace(sign, code)
     return Html(text)
@@ -86,7 +92,9 @@ def _cosines(table: pl.DataFrame) -> dict[str, Any]:
 
 def _shares(table: pl.DataFrame) -> dict[str, Any]:
     parts = table.partition_by(["measure", "stratum"], as_dict=True, maintain_order=True)
-    curves = {f"{measure}/{stratum}": _columns(t, *_CURVES) for (measure, stratum), t in parts.items()}
+    curves = {
+        f"{measure}/{stratum}": _columns(t, *_CURVES) for (measure, stratum), t in parts.items()
+    }
     return {"tau": short(table["tau"].unique(maintain_order=True).to_list()), "curves": curves}
 
 
@@ -109,7 +117,9 @@ def _latents(table: pl.DataFrame, runs: Sequence[str]) -> dict[str, Any]:
         pl.col("run").replace_strict(place, return_dtype=pl.Int64)
     )
     names = ("firing_rate", "max_decoder_cos", "run", "latent")
-    parts = kept.sort("n_matched", maintain_order=True).partition_by("n_matched", maintain_order=True)
+    parts = kept.sort("n_matched", maintain_order=True).partition_by(
+        "n_matched", maintain_order=True
+    )
     return {
         "others": len(runs) - 1,
         "found": [{"n": int(p["n_matched"][0]), **_columns(p, *names)} for p in parts],

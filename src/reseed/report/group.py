@@ -165,7 +165,8 @@ def _training(group: GroupFacts) -> Html:
             "training",
             "Training: dead share",
             f"Share of latents that have not fired{after} of training; it stays 0 until that many "
-            "were seen, so the dead counts in the table, from held-out tokens, can differ." + thinned,
+            "were seen, so the dead counts in the table, from held-out tokens, can differ."
+            + thinned,
             data_metric="dead",
         ),
     )

@@ -47,7 +47,9 @@ def _found(groups: Groups, differs: str) -> Html:
     if len(groups) == 1:
         one = groups[0]["headline"]["shared"]["all"]
         interval = one["interval_95"]
-        shown = f" (95% interval {percent_range(interval)})" if interval else " (two runs: no interval)"
+        shown = (
+            f" (95% interval {percent_range(interval)})" if interval else " (two runs: no interval)"
+        )
         return join(tag("strong", percent(one["value"])), shown, tail, at, "; ")
     ordered = sorted(groups, key=lambda g: g["headline"]["shared"]["all"]["value"])
     low, high = (

@@ -29,7 +29,9 @@ def tag(name: str, *inside: Inside, **attributes: str | int | bool | None) -> Ht
         >>> tag("p", "a < b", class_="note")
         '<p class="note">a &lt; b</p>'
     """
-    shown = "".join(_attribute(k, v) for k, v in attributes.items() if v is not None and v is not False)
+    shown = "".join(
+        _attribute(k, v) for k, v in attributes.items() if v is not None and v is not False
+    )
     if name in _EMPTY:
         return Html(f"<{name}{shown}>")
     return Html(f"<{name}{shown}>{join(*inside)}</{name}>")

@@ -159,9 +159,7 @@ def _contexts(store: Store, chosen: pl.DataFrame) -> dict[tuple[str, int], list[
     return out
 
 
-def _cards(
-    chosen: pl.DataFrame, texts: dict[tuple[str, int], list[dict[str, Any]]]
-) -> list[Card]:
+def _cards(chosen: pl.DataFrame, texts: dict[tuple[str, int], list[dict[str, Any]]]) -> list[Card]:
     return [
         Card(latent=row, contexts=texts.get((row["run"], row["latent"]), []))
         for row in chosen.iter_rows(named=True)

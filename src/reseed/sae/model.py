@@ -105,6 +105,7 @@ class SAE:
 
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""
+
         def numpy(tensor: Tensor) -> NDArray[np.float32]:
             return tensor.detach().to("cpu", torch.float32).numpy()
 
@@ -126,7 +127,9 @@ def from_arrays(arrays: SAEArrays) -> SAE:
         SpecError: if the activation rule is not known.
     """
     if arrays.activation.get("kind") != "topk":
-        raise SpecError(f"activation {arrays.activation.get('kind')!r} is not known; known is 'topk'")
+        raise SpecError(
+            f"activation {arrays.activation.get('kind')!r} is not known; known is 'topk'"
+        )
     return SAE(
         W_enc=torch.from_numpy(np.array(arrays.W_enc)),
         W_dec=torch.from_numpy(np.array(arrays.W_dec)),

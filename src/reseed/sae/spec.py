@@ -41,7 +41,7 @@ class TopKSpec(Spec):
     @property
     def label(self) -> str:
         """As shown to people."""
-        return f"topk {self.latents:,} latents, k {self.k}"
+        return f"topk {self.latents:,} k{self.k}"
 
 
 SAESpec = TopKSpec

@@ -12,7 +12,8 @@ B batch, D dimensions, F latents, K active.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -160,7 +161,7 @@ def loss_plain(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Tensor
     return loss
 
 
-def freeze(p: Parameters, spec: TopKSpec, about: dict[str, object]) -> SAE:
+def freeze(p: Parameters, spec: TopKSpec, about: Mapping[str, Any]) -> SAE:
     """The SAE that these parameters are; training and inference rule are the same for TopK."""
     return SAE(
         W_enc=p["W_enc"].detach().clone(),

@@ -36,7 +36,9 @@ def mean_over_pairs(
     return mean, mean - reach, mean + reach
 
 
-def wilson(found: NDArray[np.int64], trials: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def wilson(
+    found: NDArray[np.int64], trials: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """95 % Wilson interval of a proportion for each count.
 
     Args:

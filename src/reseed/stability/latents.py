@@ -32,7 +32,9 @@ def shared_edges(tables: Sequence[PairTable], tau: float) -> pl.DataFrame:
     """
     frames = [
         table.filter(pl.col("side") == "a")
-        .with_columns(similarity=measures.scores(table.filter(pl.col("side") == "a"), measures.SHARED))
+        .with_columns(
+            similarity=measures.scores(table.filter(pl.col("side") == "a"), measures.SHARED)
+        )
         .filter(pl.col("similarity") >= tau - 1e-9)
         .select(
             pl.lit(pair[0]).alias("run_a"),
@@ -118,7 +120,9 @@ def _nearest(tables: Sequence[PairTable]) -> pl.DataFrame:
         for side, run in zip("ab", pair, strict=True)
     ]
     if not sides:
-        return pl.DataFrame(schema=schema | {"max_decoder_cos": pl.Float64, "max_encoder_cos": pl.Float64})
+        return pl.DataFrame(
+            schema=schema | {"max_decoder_cos": pl.Float64, "max_encoder_cos": pl.Float64}
+        )
     return (
         pl.concat(sides)
         .group_by("run", "latent")

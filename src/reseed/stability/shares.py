@@ -71,7 +71,9 @@ def draw_nulls(
         a, b = (
             covariance_matched(
                 Views(views[run].encoder[keep[run]], views[run].decoder[keep[run]]),
-                *pair, side, draw,
+                *pair,
+                side,
+                draw,
             )
             for side, run in zip("ab", pair, strict=True)
         )

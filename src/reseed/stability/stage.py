@@ -188,9 +188,7 @@ def _nulls(
     return out
 
 
-def _trend(
-    group: Group, tables: Mapping[int, Sequence[PairTable]], tau: float
-) -> pl.DataFrame:
+def _trend(group: Group, tables: Mapping[int, Sequence[PairTable]], tau: float) -> pl.DataFrame:
     """Shares on all latents and mean cosine at every snapshot: tokens, measure, value, lo, hi."""
     at = int(round(tau * 100))
     rows: list[dict[str, Any]] = []

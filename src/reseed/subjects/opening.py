@@ -90,8 +90,8 @@ def _open_language_model(
 ) -> Opened:
     events.say(f"opening {subject.model}")
     model = load_language_model(subject, sites)
-    made_from = digest([model.tokenizer.digest, text.model_dump(mode="json", exclude={"exclude"}),
-                        sorted(text.exclude), tokens])  # fmt: skip
+    model.check_block(text.block)
+    made_from = digest([model.tokenizer.digest, text.model_dump(mode="json"), tokens])
     if not store.has(TOKENS, made_from):
         make_tokens(text, model.tokenizer, tokens, store, TOKENS, made_from, events)
     blocks = TokenBlocks.open(store, TOKENS)
@@ -115,9 +115,9 @@ def _blocks_for(source: BlockSource, tokens: int) -> int:
     """How many blocks give at least this many rows."""
     ends = np.cumsum(source.rows)
     if not len(ends) or ends[-1] < tokens:
+        there = int(ends[-1]) if len(ends) else 0
         raise SpecError(
-            f"activations.tokens = {tokens:,}, but the subject has {int(ends[-1]) if len(ends) else 0:,} "
-            "rows; ask for fewer"
+            f"activations.tokens = {tokens:,}, but the subject has {there:,} rows; ask for fewer"
         )
     return int(np.searchsorted(ends, tokens)) + 1
 

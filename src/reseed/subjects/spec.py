@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from reseed.records import Spec
 
@@ -106,6 +106,10 @@ class TextSpec(Spec):
     `border`. Padding is always left out."""
     seed: int = 0
     """Order in which documents are packed; it fixes which ones are held out."""
+
+    @field_serializer("exclude")
+    def _in_order(self, exclude: frozenset[str]) -> list[str]:
+        return sorted(exclude)  # a set has no order, and digests are taken of what is written
 
 
 def package_file(reference: str) -> Path:

