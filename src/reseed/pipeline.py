@@ -250,6 +250,7 @@ def _summarise(study: Study) -> None:
     """Write `summary.json`: the headline numbers of all groups, keys in docs/summary.md."""
     store, runs = study.store, study.runs
     about = store.document(SUBJECT, "subject.json")
+    epochs = study.spec.training.tokens / about["training_rows"]
     groups: list[dict[str, Any]] = []
     for group in study.groups():
         name = stability_name(group.name)
@@ -258,13 +259,13 @@ def _summarise(study: Study) -> None:
         if "headline" in one:
             table = store.table(name, "trend.parquet").filter(measure="shared")
             trend = dict(table.select("tokens", "value").iter_rows())
-        groups.append({**one, "notes": notes(one, trend)})
+        groups.append({**one, "notes": notes(one, trend, epochs)})
     done = [run.id for run in runs if isinstance(run.state, Done)]
     missing = [run.id for run in runs if isinstance(run.state, Missing)]
     failed = {run.id: run.state.reason for run in runs if isinstance(run.state, Failed)}
     summary = {
         "reseed": version("reseed"),
-        "study": study.folder.name,
+        "study": study.folder.resolve().name,
         "subject": study.spec.subject.model_dump(mode="json"),
         "activations": {
             "sites": about["sites"],
@@ -273,7 +274,7 @@ def _summarise(study: Study) -> None:
         },
         "training": {
             "tokens": study.spec.training.steps * study.spec.training.batch,
-            "epochs": study.spec.training.tokens / about["training_rows"],
+            "epochs": epochs,
             "init_seeds": list(study.spec.seeds.init),
             "data_seeds": list(study.spec.seeds.data),
         },

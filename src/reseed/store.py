@@ -1,8 +1,8 @@
 """The study folder: pieces that are there whole or not at all.
 
-A *piece* is a folder of files with a `piece.json` that names their sizes and SHA-256 and the digest
-of what they were made from. It is built beside its place and renamed into it, so that a crash at any
-moment leaves either the whole piece or a leftover that the next start sweeps away.
+A *piece* is a folder of files with a `piece.json` that names their sizes and SHA-256 and the
+digest of what they were made from. It is built beside its place and renamed into it, so that a
+crash at any moment leaves either the whole piece or a leftover that the next start sweeps away.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Store:
     def _card(self, name: str) -> Any:
         if not (self.path(name) / PIECE).exists():
             raise StoreError(
-                f"{self.path(name)} is not there (or not whole). `reseed run` makes what is missing."
+                f"{self.path(name)} is not there or not whole; `reseed run` makes what is missing."
             )
         card = read_json(self.path(name) / PIECE)
         if not isinstance(card, dict) or not {"made_from", "files"} <= set(card):

@@ -1,4 +1,4 @@
-"""A study: a `study.toml`, the folder of its results, and which runs exist, are missing or failed."""
+"""A study: its TOML, the folder of its results, and which runs exist, are missing or failed."""
 
 from __future__ import annotations
 

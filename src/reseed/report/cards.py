@@ -19,8 +19,8 @@ def cards(group: GroupFacts) -> Html:
     """The most and the least reproducible latents of a group."""
     seeds = {run.id: run.seeds for run in group.runs}
     rule = (
-        "Chosen by sorting, not by hand: found in most other runs first, then by the highest decoder "
-        "cosine; of a family only the first. "
+        "Chosen by sorting, not by hand: found in most other runs first, then by the highest "
+        "decoder cosine; of a family only the first. "
     )
     none = "No latent of these runs was found in another one."
     most = _block("The most reproducible latents", rule, group.most, seeds, none)
@@ -59,9 +59,13 @@ def _facts(one: dict[str, Any]) -> Html:
         ("decoder cosine", cosine(one["max_decoder_cos"])),
         ("encoder cosine", cosine(one["max_encoder_cos"])),
         ("fires on", f"{rate(one['firing_rate'])} of tokens{' (dense)' if one['dense'] else ''}"),
-        ("family of", "none (orphan)" if one["family_size"] is None else count(one["family_size"])),
+        ("family", _family(one["family_size"])),
     ]
     return tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts))
+
+
+def _family(size: int | None) -> str:
+    return "none (orphan)" if size is None else f"of {count(size)} runs"
 
 
 def _texts(card: Card) -> Html | None:
@@ -93,8 +97,12 @@ def _tokens(text: str, activation: float | None, top: float) -> Html:
         return tag("i", text)
     if activation <= 0 or top <= 0:
         return tag("span", text)
+    # The space before a word stays outside, or a line that ends there ends in a coloured stub.
+    word = text.lstrip(" ") or text
+    space = text[: len(text) - len(word)]
     strength = min(activation / top, 1.0)
-    return tag("mark", text, style=f"--a:{strength:.2f}", title=f"activation {activation:.3g}")
+    mark = tag("mark", word, style=f"--a:{strength:.2f}", title=f"activation {activation:.3g}")
+    return join(space, mark)
 
 
 def visible(token: str) -> str:

@@ -8,22 +8,22 @@ from typing import Any
 from reseed.report.markup import Html, Inside, table, tag
 
 _WORDS = {
-    "Latent": "one unit of a sparse autoencoder (SAE): an encoder row that decides when it fires and "
-    "a decoder row that it writes.",
-    "Shared": "a latent is shared with another run if the best one-to-one assignment of decoder rows "
-    "and that of encoder rows give it the same partner, and both cosines reach tau.",
-    "Tau": "the cosine that a partner must reach; 0.7 in the paper, and the curve shows all others.",
-    "Chance (null)": "the same measurement on random dictionaries with the mean and covariance of the "
-    "real ones: what their shared shape alone would give.",
+    "Latent": "one unit of a sparse autoencoder (SAE): an encoder row that decides when it fires "
+    "and a decoder row that it writes.",
+    "Shared": "a latent is shared with another run if the best one-to-one assignment of decoder "
+    "rows and that of encoder rows give it the same partner, and both cosines reach tau.",
+    "Tau": "the cosine that a partner must reach; the curve over tau shows all others.",
+    "Chance (null)": "the same measurement on random dictionaries with the mean and covariance of "
+    "the real ones: what their shared shape alone would give.",
     "Untrained pair": "the same measurement on the same SAEs before training.",
     "Chance-corrected": "the share above chance, as a part of what there is above chance.",
-    "Live, dead, dense": "live fired at least once on the held-out tokens, dead never did, dense fired "
-    "on more of them than the study's `dense_rate` (a tenth unless changed).",
+    "Live, dead, dense": "live fired at least once on the held-out tokens, dead never did, dense "
+    "fired on more of them than the study's dense_rate (a tenth unless changed).",
     "N of M": "in how many of all M runs a latent is found, counting its own.",
     "Family": "latents of several runs, at most one of each, that are one feature.",
     "Orphan": "a latent without a family.",
-    "FVU": "fraction of variance unexplained by the reconstruction: 0 is perfect, 1 is no better than "
-    "the mean.",
+    "FVU": "fraction of variance unexplained by the reconstruction: 0 is perfect, 1 is no better "
+    "than the mean.",
     "L0": "latents that fire on a token, on average.",
 }
 

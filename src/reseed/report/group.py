@@ -52,9 +52,9 @@ def _pair(*figures: Html) -> Html:
 
 def _cosines() -> Html:
     caption = (
-        "How similar each latent is to its partner in another run. A hill near 1 that neither chance "
-        "nor the untrained pair has is what comes back; bins are 0.02 wide, counts are means over "
-        "pairs of runs, cosines below -0.5 stand at -0.5."
+        "How similar each latent is to its partner in another run. A hill near 1 that neither "
+        "chance nor the untrained pair has is what comes back; bins are 0.02 wide, counts are "
+        "means over pairs of runs, cosines below -0.5 stand at -0.5."
     )
     return _pair(
         _figure("cosines", "Matched cosines, decoder", caption, data_view="decoder"),
@@ -84,8 +84,8 @@ def _shares(group: GroupFacts) -> Html:
     )
     caption = (
         "Share of latents that come back if at least this cosine is asked for; the dotted mark is "
-        "tau. Believe the part of the blue line that lies clear of chance. Bands: 95% interval over "
-        "runs (blue), range of the draws (chance). Dense latents are too few for a null."
+        "tau. Believe the part of the blue line that lies clear of chance. Bands: 95% interval "
+        "over runs (blue), range of the draws (chance). Dense latents are too few for a null."
     )
     return _figure("shares", "Share over tau", caption, controls)
 
@@ -94,9 +94,10 @@ def _n_of_m(group: GroupFacts) -> Html:
     strata = [s for s in _STRATA if s in set(group.tables["n_of_m"]["stratum"])]
     controls = tag("div", _choice("stratum", "latents", strata), class_="controls")
     caption = (
-        "Seen from a run: how many latents are found in exactly n of all runs, itself included. Bars "
-        "above the diamonds at both ends mean that some latents nearly always come back and others "
-        "never do; the diamonds are what independent luck at the mean share of all latents gives."
+        "Seen from a run: how many latents are found in exactly n of all runs, itself included. "
+        "Bars above the diamonds at both ends mean that some latents nearly always come back and "
+        "others never do; the diamonds are what independent luck at the mean share of all "
+        "latents gives."
     )
     figure = _figure("n-of-m", "Found in n of M runs", caption, controls)
     return _pair(figure, _families(group))
@@ -105,7 +106,7 @@ def _n_of_m(group: GroupFacts) -> Html:
 def _families(group: GroupFacts) -> Html:
     found = group.summary["families"]
     sizes = [
-        tag("li", tag("b", count(number)), f" families of {size} runs")
+        tag("li", tag("b", count(number)), f" famil{'y' if number == 1 else 'ies'} of {size} runs")
         for size, number in sorted(found["by_size"].items(), key=lambda item: -int(item[0]))
     ]
     total = f" of {count(len(group.tables['latents']))} latents of all runs are orphans"
@@ -115,8 +116,8 @@ def _families(group: GroupFacts) -> Html:
         words = join(
             "If A is shared with B and B with C, then A is shared with C in ",
             tag("b", percent(found["triangle_closure"])),
-            f" of {count(found['triangle_chains'])} chains over three runs: the higher, the less the "
-            "pairwise matches contradict each other.",
+            f" of {count(found['triangle_chains'])} chains over three runs: the higher, the less "
+            "the pairwise matches contradict each other.",
         )
     return tag(
         "div", tag("h3", "Families"), tag("ul", *sizes, orphans, class_="plain"), tag("p", words),
@@ -127,11 +128,11 @@ def _families(group: GroupFacts) -> Html:
 def _frequency(group: GroupFacts) -> Html:
     live = len(group.tables["latents"].filter("alive"))
     every = stride(live, POINTS)
-    which = f"every {every}th of the {live:,} live ones" if every > 1 else f"{live:,} live ones"
+    which = f"one in {every} of the {live:,} live ones" if every > 1 else f"{live:,} live ones"
     caption = (
         f"Each point is a latent ({which}, all runs): how often it fires against its best decoder "
-        "cosine in the other runs, averaged over them. Lines are means over tenths of the latents by "
-        "firing rate; where they rise, what fires more comes back more."
+        "cosine in the other runs, averaged over them. Lines are means over tenths of the latents "
+        "by firing rate; where they rise, what fires more comes back more."
     )
     return _figure("frequency", "Firing rate and reproducibility", caption, height="tall")
 
@@ -139,8 +140,8 @@ def _frequency(group: GroupFacts) -> Html:
 def _trend(group: GroupFacts) -> Html:
     points = len(group.tables["trend"].filter(measure="shared"))
     caption = (
-        "The shared share at every snapshot. While this line still rises, longer training would "
-        "raise the headline number: read it as a point on the curve."
+        "The shared share at every snapshot. While this line still rises, the headline number "
+        "is a point on a curve and not a property of the SAE."
     )
     if points < 3:
         caption += " Only start and end were kept; `training.snapshots` adds points between."
@@ -150,15 +151,15 @@ def _trend(group: GroupFacts) -> Html:
 def _training(group: GroupFacts) -> Html:
     steps = max(len(run.metrics) for run in group.runs)
     every = stride(steps, STEPS)
-    thinned = f" Every {every}th step is drawn." if every > 1 else ""
+    thinned = f" One step in {every} is drawn." if every > 1 else ""
     silent = sorted({run.spec["sae"].get("dead_after") for run in group.runs} - {None})
     after = f" for {span(silent)} tokens" if silent else ""
     return _pair(
         _figure(
             "training",
             "Training: unexplained variance",
-            "FVU of each training batch, lower is better; runs that lie on each other learnt equally "
-            "well." + thinned,
+            "FVU of each training batch, lower is better; runs that lie on each other learnt "
+            "equally well." + thinned,
             data_metric="fvu",
         ),
         _figure(

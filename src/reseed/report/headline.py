@@ -16,6 +16,7 @@ from reseed.report.numbers import (
 )
 
 Groups = Sequence[dict[str, Any]]
+_ALONE = tag("td", "one run: nothing to compare", colspan=7, class_="word")
 
 
 def verdict(summary: dict[str, Any]) -> Html:
@@ -52,24 +53,30 @@ def _found(groups: Groups, differs: str) -> Html:
         )
         return join(tag("strong", percent(one["value"])), shown, tail, at, "; ")
     ordered = sorted(groups, key=lambda g: g["headline"]["shared"]["all"]["value"])
-    low, high = (
-        join(tag("strong", percent(g["headline"]["shared"]["all"]["value"])), f" ({g['label']})")
-        for g in (ordered[0], ordered[-1])
-    )
-    return join("From ", low, " to ", high, tail, at, "; ")
+    return join("From ", _end(ordered[0]), " to ", _end(ordered[-1]), tail, at, "; ")
+
+
+def _end(group: dict[str, Any]) -> Html:
+    """One end of the range over groups, with its interval."""
+    one = group["headline"]["shared"]["all"]
+    interval = f"95% interval {percent_range(one['interval_95'])}, " if one["interval_95"] else ""
+    return join(tag("strong", percent(one["value"])), f" ({interval}{group['label']})")
 
 
 def _chance(groups: Groups) -> Html:
     found = [g["headline"]["shared"]["all"] for g in groups]
     nulls = [one["null_covariance"]["mean"] for one in found if one["null_covariance"]]
     untrained = [one["null_untrained"] for one in found if one["null_untrained"] is not None]
-    most = "" if len(groups) == 1 else "at most "
-    parts: list[Inside] = []
+    parts: list[Inside] = ["chance was not measured"]
     if nulls:
-        parts += ["chance alone gives ", most, tag("strong", percent(max(nulls)))]
+        parts = ["chance alone gives ", _most(nulls), tag("strong", percent(max(nulls)))]
     if untrained:
-        parts += [", " if parts else "", "two untrained SAEs ", most, percent(max(untrained))]
-    return join(*(parts or ["chance was not measured"]), ".")
+        parts += [", two untrained SAEs give ", _most(untrained), percent(max(untrained))]
+    return join(*parts, ".")
+
+
+def _most(values: Sequence[float]) -> str:
+    return "at most " if min(values) < max(values) else ""
 
 
 def warnings(summary: dict[str, Any], failures: Sequence[tuple[str, str]]) -> Html | None:
@@ -78,12 +85,14 @@ def warnings(summary: dict[str, Any], failures: Sequence[tuple[str, str]]) -> Ht
     items: list[Html] = []
     for group in groups:
         for note in group["notes"]:
-            name = tag("b", group["label"], ": ") if len(groups) > 1 else None
-            items.append(tag("li", name, note))
+            if len(groups) > 1:
+                items.append(tag("li", tag("b", group["label"], ": "), note))
+            else:  # a note continues the name of its group; alone it is a sentence
+                items.append(tag("li", note[:1].upper() + note[1:]))
     for run, reason in failures:
-        items.append(tag("li", "Run ", tag("code", run), f" failed and is left out. {reason}"))
+        items.append(tag("li", "Left out because it failed: ", tag("code", run), f", {reason}"))
     for run in summary["runs"]["missing"]:
-        items.append(tag("li", "Run ", tag("code", run), " is not done yet and is left out."))
+        items.append(tag("li", "Left out because it is not done yet: ", tag("code", run)))
     if not items:
         return None
     title = tag("h2", "Before you believe the numbers")
@@ -95,7 +104,7 @@ def shares_table(groups: Groups) -> Html:
     rows: list[list[Html]] = []
     for number, group in enumerate(groups):
         if "headline" not in group:
-            rows.append([_name(group, number), tag("td", "one run: nothing to compare", colspan=7)])
+            rows.append([_name(group, number), _ALONE])
             continue
         found = group["headline"]["shared"]
         ceiling = percent(group["headline"]["ceiling_same_run"])
@@ -137,6 +146,21 @@ def training_table(groups: Groups, training: dict[str, Any]) -> Html:
         "FVU, held out", "L0", "assignments proven optimal", "largest gap",
     ]  # fmt: skip
     return table(head, rows, caption="What was trained, a run", class_="numbers")
+
+
+def reading(groups: Groups) -> Html:
+    """How to read both tables."""
+    tokens = span([group["reconstruction"]["held_out_tokens"] for group in groups])
+    return tag(
+        "p",
+        "Intervals are over runs, one left out at a time, not over latents. Chance: random "
+        "dictionaries with the covariance of the trained ones. Chance-corrected: 0 is chance, 100% "
+        "is full agreement. Run with itself: what the measurement gives when everything comes "
+        f"back. Live, dead and dense latents, FVU and L0 were measured on {tokens} held-out "
+        "tokens; where runs differ, a range is given. The gap is how far an assignment can be from "
+        "the best one.",
+        class_="caption",
+    )
 
 
 def _training_row(group: dict[str, Any], number: int, training: dict[str, Any]) -> list[Html]:

@@ -22,8 +22,8 @@ def tag(name: str, *inside: Inside, **attributes: str | int | bool | None) -> Ht
     Args:
         name: of the element.
         inside: its content; plain text is escaped, None is left out.
-        attributes: `class_` stands for class, `name_` for name, underscores inside a name for hyphens; None and False
-            are left out, True is an attribute without a value.
+        attributes: `class_` stands for class, `name_` for name, underscores inside a name for
+            hyphens; None and False are left out, True is an attribute without a value.
 
     Example:
         >>> tag("p", "a < b", class_="note")

@@ -22,7 +22,7 @@ _MEANS: Mapping[str, str] = {
 
 
 def measures_table(headline: Mapping[str, Any]) -> Html:
-    """One row for each measure: value, interval, chance and untrained pair, on all and live latents."""
+    """One row for each measure: value, interval and chance, on all and on live latents."""
     rows = [
         _row(name, words, headline[name], percent, percent_range)
         for name, words in _MEASURES.items()
@@ -77,8 +77,8 @@ def _about_equal(headline: Mapping[str, Any]) -> Html | None:
     return tag(
         "p",
         "Why ", tag("code", "equal"), " of an untrained pair is 100%: in this recipe encoder and "
-        "decoder of a latent start parallel, so both assignments see the same cosines and choose the "
-        "same partners. They coincide; that is not agreement about features, and a high ",
+        "decoder of a latent start parallel, so both assignments see the same cosines and choose "
+        "the same partners. They coincide; that is not agreement about features, and a high ",
         tag("code", "equal"), " by itself shows nothing.",
         class_="caption",
     )  # fmt: skip

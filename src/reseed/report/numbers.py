@@ -28,7 +28,7 @@ def percent(value: float | None) -> str:
 
 def rate(value: float) -> str:
     """A firing rate, which may be very small."""
-    return f"{value:.2g}" if value < 0.0001 else f"{value:.3%}" if value < 0.01 else f"{value:.1%}"
+    return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{100 * value:.2g}%"
 
 
 def percent_range(ends: Sequence[float | None] | None) -> str:

@@ -1,4 +1,4 @@
-"""The report of a study as one HTML file that works offline: it reads the store, computes nothing."""
+"""The report of a study as one HTML file that works offline. Reads the store, computes nothing."""
 
 from __future__ import annotations
 
@@ -69,14 +69,18 @@ def _headline(summary: dict[str, Any], groups: Sequence[GroupFacts]) -> Html | N
     forest = None
     if sum(group.paired for group in groups) > 1:
         caption = (
-            "Dots are shares with their 95% interval; the diamond is chance, the cross the untrained "
-            "pair. What lies to the right of both came back."
+            "Dots are shares with their 95% interval; the diamond is chance, the cross the "
+            "untrained pair. What lies to the right of both came back."
         )
         plot = tag("div", class_="plot", data_plot="forest", role="img", aria_label="Shared shares")
         legend = tag("div", class_="legend")
         forest = tag("figure", plot, legend, tag("figcaption", caption))
     found = summary["groups"]
-    tables = [headline.shares_table(found), headline.training_table(found, summary["training"])]
+    tables = [
+        headline.shares_table(found),
+        headline.training_table(found, summary["training"]),
+        headline.reading(found),
+    ]
     return tag("section", tag("h2", "Headline"), forest, *tables)
 
 

@@ -1,4 +1,4 @@
-"""What the page needs of a store, read and selected; the names of pieces are those of their stages."""
+"""What the page needs of a store, read and selected; pieces are named as by their stages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class GroupFacts:
 
     @property
     def paired(self) -> bool:
-        """Whether there are at least two runs, so that anything can be said about what comes back."""
+        """Whether there are at least two runs; one alone says nothing about what comes back."""
         return "headline" in self.summary
 
 

@@ -1,8 +1,8 @@
 """The sparse products of a TopK step, each beside the plain function that it must equal.
 
-B batch, D dimensions, F latents, K active latents of a row. Measured on two cores the dense forms of
-`decode`, `code_gradients` and `transposed_product` cost as much as the encoder product each; these
-cost a small part of it.
+B batch, D dimensions, F latents, K active latents of a row. The dense forms of `decode`,
+`code_gradients` and `transposed_product` cost as much as the encoder product each; these cost a
+small part of it, since only K of F latents are touched.
 """
 
 from __future__ import annotations

@@ -59,10 +59,10 @@ def latent_table(
 
     Returns:
         run, latent, run_sha256; fired, firing_rate, mean_act, max_act, alive, dense; enc_dec_cos,
-        init_cos, own_max_cos; n_runs, n_matched (other runs in which it is shared), recurrence (their
-        share), recurrence_lo and recurrence_hi (95 % Wilson over the other runs); max_decoder_cos,
-        max_encoder_cos (to the nearest latent of each other run, averaged over those); family,
-        family_size (null for an orphan); metric_version.
+        init_cos, own_max_cos; n_runs, n_matched (other runs in which it is shared), recurrence
+        (their share), recurrence_lo and recurrence_hi (95 % Wilson over the other runs);
+        max_decoder_cos, max_encoder_cos (to the nearest latent of each other run, averaged over
+        those); family, family_size (null for an orphan); metric_version.
     """
     others = len(facts) - 1
     near = _nearest(tables)
@@ -141,7 +141,7 @@ def n_of_m(table: pl.DataFrame, tau_share: float) -> pl.DataFrame:
 
     Args:
         table: from `latent_table`.
-        tau_share: mean shared share of a pair; gives the binomial that independent sharing predicts.
+        tau_share: mean shared share of a pair; gives the binomial of independent sharing.
 
     Returns:
         stratum ("all", "live"), n, m, latents (mean over runs), share, binomial (expected share).

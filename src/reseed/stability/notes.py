@@ -6,26 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def notes(group: Mapping[str, Any], trend: Mapping[int, float]) -> list[str]:
+def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -> list[str]:
     """Plain sentences about what weakens the numbers of a group.
 
     Args:
         group: its summary.
         trend: tokens seen to shared share.
+        epochs: how often each training token was seen.
     """
     counts = group["counts"]
     out: list[str] = []
     if counts["runs"] < 2:
-        return ["One run only: nothing can be said about what comes back. Add seeds."]
+        return ["one run only: nothing can be said about what comes back. Add seeds."]
     if counts["runs"] == 2:
-        out.append("Two runs give one pair: there is no interval. Add seeds.")
+        out.append("two runs give one pair: there is no interval. Add seeds.")
     seen = sorted(trend.items())
     if len(seen) >= 3 and seen[-1][1] - seen[-2][1] > 0.1 * max(seen[-1][1], 1e-9):
         (before, low), (last, high) = seen[-2:]
         out.append(
-            f"Training was too short for a verdict: the shared share still rose from {low:.1%} at "
-            f"{before:,} tokens to {high:.1%} at {last:,}, and longer training is known to raise it "
-            "further. Read the number as a point on that curve, not as a property of the SAE."
+            f"too few tokens for a verdict. The shared share still rose from {low:.1%} at "
+            f"{before:,} tokens to {high:.1%} at {last:,}; longer training raises it further. "
+            "Read it as a point on that curve, not as a property of the SAE."
+        )
+    if epochs > 1.5:
+        out.append(
+            f"every training token was seen {epochs:.1f} times; different text would serve better."
         )
     dead = sum(counts["dead"]) / (counts["latents"] * counts["runs"])
     if dead > 0.1:

@@ -14,27 +14,70 @@ COVARIANCE = "N2 covariance-matched"
 UNTRAINED = "N4 untrained pair"
 
 
-def covariance_matched(views: Views, *key: int | str) -> Views:
-    """Random latents with the mean and the covariance of real ones (null N2).
+class CovarianceNull:
+    """Random latents with the anisotropy of real ones (null N2).
 
-    Each random latent is a Gaussian combination of all real ones, its encoder and decoder row with
-    the same coefficients: the joint Gaussian with exactly the sample's mean and covariance, the one
-    between encoder and decoder included. What two such dictionaries share, anisotropy explains.
+    Encoder and decoder rows of a latent are drawn together from one Gaussian with the joint mean
+    and covariance of the real unit rows. Scaling a drawn row to length 1 flattens the spectrum, so
+    the Gaussian is adjusted until its *unit* rows have the real second moments along the real
+    principal directions of each view. Without that the null is too low: of independent
+    dictionaries with amplitudes falling as 1/k it explains 65 % of an apparent share of 82 %, with
+    it all (a test holds this).
 
     Args:
-        views: rows `[F, D]`; rows are scaled to length 1 first, zero rows are left out.
-        key: of the generator, e.g. the pair, the side and the draw.
-
-    Returns:
-        As many random rows as there are real ones that are not zero.
+        views: rows `[F, D]` of one SAE; zero rows are left out.
     """
-    encoder, decoder = (np.asarray(v, dtype=np.float64) for v in views)
-    keep = (np.abs(encoder).sum(1) > 0) & (np.abs(decoder).sum(1) > 0)
-    both = np.concatenate([_unit(encoder[keep]), _unit(decoder[keep])], axis=1)
-    mean, count = both.mean(axis=0), len(both)
-    mix = generator("null-covariance", *key).standard_normal((count, count))
-    rows = mean + mix @ (both - mean) / np.sqrt(max(count - 1, 1))
-    return Views(rows[:, : encoder.shape[1]], rows[:, encoder.shape[1] :])
+
+    def __init__(self, views: Views) -> None:
+        encoder, decoder = (np.asarray(v, dtype=np.float64) for v in views)
+        keep = (np.abs(encoder).sum(1) > 0) & (np.abs(decoder).sum(1) > 0)
+        rows = [_unit(encoder[keep]), _unit(decoder[keep])]
+        self.count, self._split = int(keep.sum()), encoder.shape[1]
+        both = np.concatenate(rows, axis=1)
+        self._mean = both.mean(axis=0)
+        self._root = _root(both - self._mean)
+        self._adjust([view.T @ view / len(view) for view in rows])
+
+    def draw(self, *key: int | str) -> Views:
+        """As many random latents as there are real ones that are not zero.
+
+        Args:
+            key: of the generator, e.g. the pair, the side and the draw.
+        """
+        mix = generator("null-covariance", *key).standard_normal((self.count, len(self._root)))
+        rows = self._mean + mix @ self._root
+        return Views(rows[:, : self._split], rows[:, self._split :])
+
+    def _adjust(self, moments: list[NDArray[np.float64]]) -> None:
+        """Scale the principal directions of each view until unit rows have these moments."""
+        size = max(2000, 2 * len(self._root))
+        mix = generator("null-adjust").standard_normal((size, len(self._root)))
+        bases = [np.linalg.eigh(moment) for moment in moments]
+        parts = (slice(0, self._split), slice(self._split, None))
+        for _ in range(_ROUNDS):
+            rows, off = self._mean + mix @ self._root, 0.0
+            for (wanted, basis), part in zip(bases, parts, strict=True):
+                found = ((_unit(rows[:, part]) @ basis) ** 2).mean(axis=0)
+                real = wanted > wanted[-1] * 1e-9
+                scale = np.sqrt(np.where(real, wanted, 1.0) / np.where(real, found, 1.0))
+                change = (basis * scale) @ basis.T
+                self._root[:, part] = self._root[:, part] @ change
+                self._mean[part] = self._mean[part] @ change
+                off = max(off, float(np.abs(found - wanted).sum()))
+            if off < _CLOSE:
+                return
+
+
+_ROUNDS = 12
+_CLOSE = 1e-4
+"""Summed difference of the second moments, of a total of 1, at which the adjustment ends."""
+
+
+def _root(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`[rank, 2D]` R with RᵀR the covariance of the rows."""
+    values, vectors = np.linalg.eigh(centred.T @ centred / max(len(centred) - 1, 1))
+    keep = values > values[-1] * 1e-12
+    return (vectors[:, keep] * np.sqrt(values[keep])).T
 
 
 def chance_corrected(observed: float, null: float) -> float:
@@ -43,4 +86,5 @@ def chance_corrected(observed: float, null: float) -> float:
 
 
 def _unit(rows: NDArray[Any]) -> NDArray[np.float64]:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1.0)

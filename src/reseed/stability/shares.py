@@ -1,7 +1,7 @@
 """Shares over all tau, on strata of the latents, each beside its nulls.
 
-A *stratum* is a set of latents of each run (all; live; dense). A share is taken among the latents of
-one side of a pair that belong to the stratum, and averaged over the two sides.
+A *stratum* is a set of latents of each run (all; live; dense). A share is taken among the latents
+of one side of a pair that belong to the stratum, and averaged over the two sides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reseed.matching import measures
 from reseed.matching.measures import Measure
 from reseed.matching.pairs import Views, compare
 from reseed.stability.intervals import mean_over_pairs
-from reseed.stability.nulls import covariance_matched
+from reseed.stability.nulls import CovarianceNull
 
 TAUS: NDArray[np.float64] = np.round(np.linspace(0.0, 1.0, 101), 2)
 HISTOGRAM: NDArray[np.float64] = np.round(np.linspace(-0.5, 1.0, 76), 2)
@@ -36,7 +36,7 @@ class PairTable(NamedTuple):
 
 
 def curve(one: PairTable, measure: Measure, members: Mapping[str, NDArray[np.bool_]]) -> Any:
-    """Share of a pair over `TAUS`, the mean of its two sides, `[T]`; NaN if a side has no latents."""
+    """Share of a pair over `TAUS`, the mean of its sides, `[T]`; NaN if a side has no latents."""
     sides: list[NDArray[np.float64]] = []
     for side, run in zip("ab", one.pair, strict=True):
         mine = one.table.filter(pl.col("side") == side).filter(pl.Series(members[run]))
@@ -55,28 +55,17 @@ def mean_score(one: PairTable, measure: Measure, members: Mapping[str, NDArray[n
     return float(np.mean(sides))
 
 
-def draw_nulls(
-    pair: Pair, views: Mapping[str, Views], keep: Mapping[str, NDArray[np.bool_]], draws: int
-) -> list[PairTable]:
-    """Covariance-matched null of a pair, made of the latents to keep.
+def draw_nulls(pair: Pair, nulls: Mapping[str, CovarianceNull], draws: int) -> list[PairTable]:
+    """Random dictionaries in place of the two of a pair, matched in the same way.
 
     Args:
         pair: two runs.
-        views: of each run.
-        keep: `[F]` of each run, the latents whose covariance is matched.
+        nulls: of each run.
         draws: how many.
     """
     out: list[PairTable] = []
     for draw in range(draws):
-        a, b = (
-            covariance_matched(
-                Views(views[run].encoder[keep[run]], views[run].decoder[keep[run]]),
-                *pair,
-                side,
-                draw,
-            )
-            for side, run in zip("ab", pair, strict=True)
-        )
+        a, b = (nulls[run].draw(*pair, side, draw) for side, run in zip("ab", pair, strict=True))
         out.append(PairTable(pair, compare(a, b).table))
     return out
 
@@ -112,7 +101,7 @@ def share_table(
         strata: which latents belong.
 
     Returns:
-        measure, stratum, tau, share, lo, hi, null, null_lo, null_hi (range of the draws), untrained.
+        measure, stratum, tau, share, lo, hi, null, null_lo, null_hi (range of draws), untrained.
     """
     pairs = [t.pair for t in tables]
     frames: list[pl.DataFrame] = []

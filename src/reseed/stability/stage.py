@@ -30,7 +30,7 @@ from reseed.stability.latents import (
     n_of_m,
     shared_edges,
 )
-from reseed.stability.nulls import COVARIANCE, UNTRAINED
+from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.summary import headline, reconstruction
@@ -169,21 +169,21 @@ def _nulls(
     store: Store,
 ) -> dict[str, list[PairTable]]:
     """Covariance-matched draws for all latents and for the live ones; dense ones are too few."""
-    last = group.steps[-1]
-    views = {
-        run: Views(sae.W_enc, sae.W_dec)
-        for run in group.runs
-        for sae in [load_snapshot(store, run, last)]
-    }
+    saes = {run: load_snapshot(store, run, group.steps[-1]) for run in group.runs}
     out: dict[str, list[PairTable]] = {}
     for stratum in ("all", "live"):
         keep = strata[stratum]
         if stratum == "live" and all(k.all() for k in keep.values()):
             out["live"] = out["all"]
             continue
-        pairs = [p for p in pairs_of(group.runs) if all(keep[run].sum() > 1 for run in p)]
+        nulls = {
+            run: CovarianceNull(Views(sae.W_enc[keep[run]], sae.W_dec[keep[run]]))
+            for run, sae in saes.items()
+            if keep[run].sum() > 1
+        }
+        pairs = [p for p in pairs_of(group.runs) if all(run in nulls for run in p)]
         out[stratum] = [
-            draw for pair in pairs for draw in shares.draw_nulls(pair, views, keep, spec.null_draws)
+            draw for pair in pairs for draw in shares.draw_nulls(pair, nulls, spec.null_draws)
         ]
     return out
 

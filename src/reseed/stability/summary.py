@@ -56,7 +56,7 @@ def headline(
 def _number(
     value: float | None, interval: tuple[Any, Any], null: dict[str, Any] | None, untrained: Any
 ) -> dict[str, Any]:
-    """One headline number; what could not be told is null, with fewer than three runs the interval."""
+    """One headline number; what could not be told is null (the interval of fewer than 3 runs)."""
     return {
         "value": _plain(value),
         "interval_95": None if _plain(interval[0]) is None else [_plain(x) for x in interval],

@@ -84,8 +84,10 @@ function band(name, x, low, high, colour) {
 
 function swatch(trace) {
   const mark = document.createElement("span");
-  const marker = trace.marker && (!trace.mode || trace.mode.includes("markers"));
-  mark.className = "swatch" + (marker ? " dot" : trace.line && trace.line.dash ? " dashed" : "");
+  const marker = trace.marker && (!trace.mode || trace.mode === "markers");
+  const symbol = marker ? trace.marker.symbol || (trace.type === "bar" ? "bar" : "dot") : "";
+  const shapes = { circle: "dot", dot: "dot", bar: "bar", diamond: "diamond", "x-thin-open": "cross" };
+  mark.className = "swatch " + (marker ? shapes[symbol] : trace.line.dash ? "dashed" : "");
   mark.style.setProperty("--c", marker ? trace.marker.swatch || trace.marker.color : trace.line.color);
   return mark;
 }
@@ -113,12 +115,18 @@ function legend(plot, traces) {
   for (const trace of traces) if (off.has(trace.name)) trace.visible = false;
 }
 
+function nothing(plot, why) {
+  Plotly.purge(plot);
+  plot.classList.add("nothing");
+  plot.textContent = why;
+  const box = plot.parentElement.querySelector(".legend");
+  if (box) box.replaceChildren();
+}
+
 async function show(plot, traces, lay) {
-  if (!traces.length) {
+  if (plot.classList.contains("nothing")) {
+    plot.classList.remove("nothing");
     plot.replaceChildren();
-    plot.classList.add("nothing");
-    plot.textContent = "There is nothing to draw here.";
-    return;
   }
   legend(plot, traces);
   const clean = traces.map(({ quiet, ...trace }) => trace);

@@ -54,7 +54,9 @@ PLOTS.cosines = (plot, group, c) => {
 PLOTS.shares = (plot, group, c) => {
   const { tau, curves } = group.shares;
   const one = curves[option(plot, "measure") + "/" + option(plot, "stratum")];
-  if (!one || one.share.every((value) => value === null)) return show(plot, []);
+  if (!one || one.share.every((value) => value === null)) {
+    return nothing(plot, "Some run has no such latents, so there is no share.");
+  }
   const hover = { hovertemplate: "%{y:.1%}" };
   const traces = [...band("share", tau, one.lo, one.hi, c.observed)];
   if (one.null.some((value) => value !== null)) {
@@ -84,10 +86,19 @@ PLOTS["n-of-m"] = (plot, group, c) => {
     axis(c, "share of latents", { tickformat: ".0%", rangemode: "tozero", nticks: 6 }), { bargap: 0.35 }));
 };
 
+// Whole powers of ten over a wide range, 1-2-5 steps over a narrow one.
+function rateTicks(bins) {
+  const low = Math.min(...bins.rate_lo), high = Math.max(...bins.rate_hi);
+  const steps = high / low > 200 ? [1] : [1, 2, 5];
+  const values = [-7, -6, -5, -4, -3, -2, -1, 0].flatMap((power) => steps.map((step) => step * 10 ** power));
+  return { tickvals: values, ticktext: values.map((value) => Number((100 * value).toPrecision(1)) + "%") };
+}
+
 PLOTS.frequency = (plot, group, c) => {
   const { found, others } = group.latents, bins = group.frequency;
+  if (!found.length) return nothing(plot, "No latent is live, so there is nothing to draw.");
   const dots = found.map((part) => ({
-    type: "scatter", mode: "markers", name: "found in " + part.n + " of " + others + " others",
+    type: "scatter", mode: "markers", name: "found in " + part.n + " of " + others + " other runs",
     x: part.firing_rate, y: part.max_decoder_cos,
     marker: { size: 5, opacity: 0.6, color: foundColour(c, part.n, others) },
     customdata: part.latent.map((latent, at) => [latent, group.runs[part.run[at]]]),
@@ -99,11 +110,18 @@ PLOTS.frequency = (plot, group, c) => {
     line("mean cosine", x, flat(bins.max_decoder_cos), c.ink, { line: { color: c.ink, width: 3 }, hovertemplate: "mean cosine %{y:.3f}<extra></extra>" }),
     line("mean share of other runs found in", x, flat(bins.recurrence), c.ink, { line: { color: c.ink, width: 2, dash: "2px,2px" }, hovertemplate: "found in %{y:.1%} of the other runs<extra></extra>" }),
   ];
-  if (!found.length) return show(plot, []);
   return show(plot, traces, layout(c,
-    axis(c, "firing rate on held-out tokens", { type: "log", exponentformat: "power", dtick: 1 }),
+    axis(c, "firing rate on held-out tokens", { type: "log", ...rateTicks(bins) }),
     axis(c, "best decoder cosine", { nticks: 6 })));
 };
+
+// 1-2-5 steps over a wide range; over a narrow one Plotly chooses well.
+function lossTicks(runs) {
+  const all = runs.flatMap((run) => run.fvu).filter((value) => value > 0);
+  if (Math.max(...all) / Math.min(...all) < 4) return {};
+  const values = [-4, -3, -2, -1, 0, 1].flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power));
+  return { tickvals: values, ticktext: values.map((value) => String(Number(value.toPrecision(1)))) };
+}
 
 PLOTS.training = (plot, group, c) => {
   const metric = plot.dataset.metric, many = group.training.length > c.runs.length;
@@ -111,7 +129,7 @@ PLOTS.training = (plot, group, c) => {
     many ? rgba(c.observed, 0.5) : c.runs[at],
     { quiet: many, line: { width: 1.5, color: many ? rgba(c.observed, 0.5) : c.runs[at] }, hovertemplate: group.runs[at] + "<br>%{x:.4~s} tokens: %{y:.4~g}<extra></extra>" }));
   const y = metric === "fvu"
-    ? { type: "log", nticks: 6, minor: { showgrid: false }, exponentformat: "none" }
+    ? { type: "log", nticks: 6, exponentformat: "none", ...lossTicks(group.training) }
     : { tickformat: ".0%", rangemode: "tozero", nticks: 5 };
   const flat = metric === "dead" && group.training.every((run) => run.dead.every((value) => value === 0));
   if (flat) y.range = [-0.02, 1];
@@ -121,8 +139,10 @@ PLOTS.training = (plot, group, c) => {
 
 PLOTS.trend = (plot, group, c) => {
   const { tokens, value, lo, hi } = group.trend;
+  const top = Math.max(...value, ...hi);
   const traces = [...band("shared", tokens, lo, hi, c.observed),
     line("shared", tokens, value, c.observed, { mode: "lines+markers", marker: { size: 8, color: c.observed }, hovertemplate: "%{x:,} tokens: %{y:.1%}<extra></extra>" })];
   return show(plot, traces, layout(c,
-    axis(c, "tokens seen", { nticks: 6, rangemode: "tozero" }), axis(c, "shared", SHARE)));
+    axis(c, "tokens seen", { nticks: 6, rangemode: "tozero" }),
+    axis(c, "shared", { ...SHARE, range: [0, top > 0 ? Math.min(1.02, 1.15 * top) : 1] })));
 };

@@ -1,0 +1,119 @@
+"""Tiny studies of the toy, and the command line as a user runs it."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = {
+    "subject": {"kind": "toy", "features": 24, "dimensions": 8, "active": 2.0, "block": 64},
+    "activations": {"sites": ["toy"], "tokens": 1280, "shard_blocks": 4, "mix_blocks": 8},
+    "sae": [{"latents": 16, "k": 2, "lr": 3e-3}],
+    "seeds": {"init": [0, 1]},
+    "training": {
+        "tokens": 2560,
+        "batch": 64,
+        "snapshots": [0.5],
+        "checkpoint_tokens": 640,
+        "threads": 1,
+    },
+    "stability": {"null_draws": 1},
+}
+
+
+def toml(tables):
+    """The few shapes of a study as TOML; JSON's scalars and lists are TOML's."""
+    lines = []
+    for name, table in tables.items():
+        if not isinstance(table, dict | list) or name == "":
+            raise TypeError(f"{name} must be a table")
+        for one in [table] if isinstance(table, dict) else table:
+            lines.append(f"[{name}]" if isinstance(table, dict) else f"[[{name}]]")
+            lines += [f"{key} = {_value(value)}" for key, value in one.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def study_text(**changes):
+    """The tiny study with changes: a dict is merged into its table, a list or None replaces it."""
+    tables = dict(TINY)
+    for name, change in changes.items():
+        tables[name] = {**tables.get(name, {}), **change} if isinstance(change, dict) else change
+    return toml({name: table for name, table in tables.items() if table is not None})
+
+
+@pytest.fixture
+def write_study(tmp_path):
+    """Writes `NAME.toml` of a tiny study with changes, and gives its path."""
+
+    def write(name="tiny", **changes):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(study_text(**changes))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished tiny study of two widths; copy it before you change it."""
+    import reseed
+
+    path = tmp_path_factory.mktemp("finished") / "tiny.toml"
+    sae = [{"latents": 16, "k": 2, "lr": 3e-3}, {"latents": 8, "k": 2, "lr": 3e-3}]
+    path.write_text(study_text(sae=sae))
+    study = reseed.Study.load(path)
+    reseed.run(study, progress=False)
+    return study.folder
+
+
+@pytest.fixture(scope="session")
+def cli():
+    """Runs `reseed ARGS` in its own process, or as `python CODE` if code is given."""
+
+    def run(*args, code=None, timeout=120):
+        command = ["-m", "reseed.cli"] if code is None else ["-c", code]
+        done = subprocess.run(
+            [sys.executable, *command, *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def faults():
+    """The module `faults.py`."""
+    spec = importlib.util.spec_from_file_location("faults", Path(__file__).parent / "faults.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tree():
+    """Digest of each file below a folder, by name; `skip` names parts of paths to leave out."""
+
+    def read(folder: Path, skip=(".lock", "events.jsonl", "report.html")):
+        return {
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not set(path.relative_to(folder).parts) & set(skip)
+        }
+
+    return read

@@ -1,0 +1,93 @@
+"""Faults at the n-th change of the file system, and a server that forks studies to be killed.
+
+`python faults.py STUDY OUT MODE N [N ...]` runs the study once for each N in a process of its own;
+at the N-th change (0: never) the process is killed (`kill`) or gets a signal (`term`, `int`). It
+prints the exit status of each; a status below 0 is the signal that killed it. Importing torch
+once for all of them is what makes many kills cheap.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+
+CALLS = ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir")
+
+
+@contextlib.contextmanager
+def at_call(number, act):
+    """Call `act(name, args)` in place of the n-th change; yields how many there were so far."""
+    count, before = [0], {name: getattr(os, name) for name in CALLS}
+
+    def wrap(name):
+        def call(*args, **kwargs):
+            count[0] += 1
+            if count[0] == number:
+                act(name, args)
+            return before[name](*args, **kwargs)
+
+        return call
+
+    for name in CALLS:
+        setattr(os, name, wrap(name))
+    try:
+        yield count
+    finally:
+        for name, original in before.items():
+            setattr(os, name, original)
+
+
+def die(name, args):
+    """SIGKILL; half of what was not synced yet is lost."""
+    if name == "fsync":
+        with contextlib.suppress(OSError):
+            os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt(signum):
+    return lambda _name, _args: os.kill(os.getpid(), signum)
+
+
+def forked(work):
+    """Exit status of a copy of this process that does the work."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = work() or 0
+        except SystemExit as error:
+            status = error.code or 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def serve(study, out, mode, numbers):
+    import torch
+
+    torch.set_num_threads(1)
+    import reseed.activations.shards
+    import reseed.evidence.stage
+    import reseed.subjects.opening
+    import reseed.training.stage
+    from reseed.cli import main
+
+    act = {
+        "kill": die,
+        "term": interrupt(signal.SIGTERM),
+        "int": interrupt(signal.SIGINT),
+    }[mode]
+
+    def run():
+        sys.argv = ["reseed", "run", study, "--out", out, "--quiet"]
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        with at_call(number, act):
+            main()
+
+    for number in numbers:
+        print(forked(run), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2], sys.argv[3], [int(n) for n in sys.argv[4:]])

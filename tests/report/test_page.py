@@ -1,0 +1,214 @@
+"""The page as text: what is in it, that nothing escapes from it and nothing is loaded into it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+from plotly.offline import get_plotlyjs
+
+from reseed.errors import StoreError
+from reseed.report.figures import POINTS, STEPS, stride
+from reseed.report.markup import Html, tag
+from reseed.report.numbers import percent, short
+from reseed.report.page import write_report
+from reseed.report.reading import select_least, select_most
+from reseed.store import Store
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+VARIANTS = {
+    "three runs": {},
+    "one run": {"runs": 1},
+    "two runs, no chance, no text": {"runs": 2, "null": False, "texts": False},
+    "several groups": {"groups": 3},
+    "more groups than buttons": {"groups": 8},
+    "nothing done": {"groups": 0, "failed": {"r": "loss nan"}},
+    "all dead": {"live": 0},
+}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and what is inside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.raw: dict[str, list[str]] = {"script": [], "style": []}
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, name, attributes):
+        self.elements.append((name, dict(attributes)))
+        self._inside = name
+
+    def handle_endtag(self, name):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside in self.raw:
+            self.raw[self._inside].append(data)
+        else:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read(path) -> Page:
+    return Page(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=list(VARIANTS))
+def test_every_state_of_a_study_gives_a_page(make_page, options):
+    page = read(make_page(**options))
+    names = [name for name, _ in page.elements]
+    assert names.count("main") == 1
+    assert names.count("script") == 3
+    assert "nan" not in page.text.replace("loss nan", "").lower().split()
+    assert "None" not in page.text
+
+
+def test_equal_stores_give_equal_pages(make_store):
+    store = make_store()
+    write_report(store, "a.html")
+    write_report(store, "b.html")
+    assert store.path("a.html").read_bytes() == store.path("b.html").read_bytes()
+
+
+def test_a_study_without_summary_is_explained(tmp_path):
+    with pytest.raises(StoreError, match="reseed run"):
+        write_report(Store(tmp_path), "report.html")
+
+
+def test_headline_stands_beside_interval_chance_untrained_and_certificates(make_page):
+    text = read(make_page()).text
+    assert "50.0% (95% interval 40.0–60.0%) of the latents" in text
+    assert "chance alone gives 1.0% , two untrained SAEs give 0.0%" in text
+    assert "1.0% (0.0–3.0%)" in text
+    assert "6 of 6" in text
+    assert "Why equal of an untrained pair is 100%" in text
+
+
+def test_notes_and_failed_runs_come_before_the_numbers(make_page):
+    text = read(make_page(notes=["Too short."], failed={"run-x": "loss nan"})).text
+    assert text.index("Too short.") < text.index("Headline")
+    assert "Left out because it failed: run-x , step 7: loss nan" in text
+    assert "Runs left out" in text
+
+
+def test_without_interval_and_chance_the_page_says_so(make_page):
+    text = read(make_page(runs=2, null=False)).text
+    assert "(two runs: no interval)" in text
+    assert "chance was not measured" in text
+
+
+def test_hostile_text_stays_text(make_page):
+    path = make_page(name=HOSTILE, notes=[HOSTILE], failed={"r": HOSTILE})
+    page = read(path)
+    assert HOSTILE in page.text
+    assert {name for name, _ in page.elements}.isdisjoint({"img", "iframe", "link", "object", "b0"})
+    assert not [k for _, found in page.elements for k in found if k.startswith("on")]
+    assert "<img" not in path.read_text("utf-8").replace(get_plotlyjs(), "")
+
+
+def test_control_signs_are_shown_not_obeyed(make_page):
+    text = read(make_page()).text
+    assert "⏎" in text
+    assert "␀" in text
+    assert "\x00" not in text
+
+
+def test_figure_data_cannot_end_its_script(make_page):
+    data = read(make_page()).raw["script"][0]
+    assert not set(data) & set("<>&\u2028\u2029")
+    assert json.loads(data)["groups"][0]["label"] == "toy <b>0</b> · topk 8 latents, k 2"
+
+
+def test_nothing_is_loaded_from_outside(make_page):
+    path = make_page(groups=2)
+    page = read(path)
+    for name, found in page.elements:
+        assert not {"src", "srcset", "action", "data"} & set(found), (name, found)
+        assert (found.get("href") or "#").startswith("#")
+    own = path.read_text("utf-8").replace(get_plotlyjs(), "")
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest|WebSocket", own)
+
+
+def test_the_policy_names_the_hashes_of_both_scripts(make_page):
+    page = read(make_page())
+    policy = next(f["content"] for _, f in page.elements if "http-equiv" in f)
+    for script in page.raw["script"][1:]:
+        wanted = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{wanted}'" in (policy or "")
+    assert "default-src 'none'" in (policy or "")
+
+
+def test_cards_follow_their_rule():
+    table = pl.DataFrame(
+        {
+            "run": ["a", "b", "a", "a", "b", "b"],
+            "latent": [0, 0, 1, 2, 1, 2],
+            "alive": [True, True, True, True, True, False],
+            "n_matched": [2, 2, 2, 0, 0, 0],
+            "max_decoder_cos": [0.8, 0.9, 0.95, 0.3, 0.2, 0.1],
+            "family": [7, 7, None, None, None, None],
+        }
+    )
+    assert select_most(table).select("run", "latent").rows() == [("a", 1), ("b", 0)]
+    assert select_least(table).select("run", "latent").rows() == [("b", 1), ("a", 2)]
+
+
+def test_thinning_never_exceeds_its_limit_and_keeps_small_things_whole(make_page):
+    for most in (POINTS, STEPS):
+        for rows in (0, 1, most - 1, most, most + 1, 10 * most + 3):
+            assert -(-rows // stride(rows, most)) <= most
+            assert stride(rows, most) == 1 or rows > most
+    page = read(make_page())
+    curve = json.loads(page.raw["script"][0])["groups"][0]["training"][0]
+    assert curve["tokens"][0] == 3
+    assert curve["tokens"][-1] == 3000
+    assert "One step in 3 is drawn." in page.text
+
+
+def test_numbers_are_short_and_never_lie_about_the_ends():
+    assert short([0.123456, 12345, float("nan"), None, 2.0]) == [0.1235, 12345, None, None, 2]
+    assert percent(0.0001) == "<0.1%"
+    assert percent(0.99999) == ">99.9%"
+    assert percent(1.0) == "100.0%"
+
+
+def test_plain_text_is_escaped_in_tags_and_attributes():
+    shown = tag("p", '<a "b">', title='"<x>')
+    assert shown == '<p title="&quot;&lt;x&gt;">&lt;a &quot;b&quot;&gt;</p>'
+    assert tag("p", Html("<b>")) == "<p><b></p>"
+
+
+def test_the_room_needs_no_torch_and_only_the_ground_floor():
+    code = (
+        "import sys, reseed.report.page\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers', 'scipy')])\n"
+        "print(sorted({m.split('.')[1] for m in sys.modules if m.startswith('reseed.')}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy, rooms = done.stdout.splitlines()
+    assert heavy == "[]"
+    known = {"report", "store", "errors", "records", "events", "seeds"}
+    assert set(re.findall(r"\w+", rooms)) - known <= api_names(), rooms
+
+
+def api_names() -> set[str]:
+    """Modules that `import reseed` alone brings, which the report cannot choose."""
+    code = (
+        "import sys, reseed; print(*[m.split('.')[1] for m in sys.modules if m[:7] == 'reseed.'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())

@@ -1,0 +1,263 @@
+"""A study folder of a few kilobytes with the real schemas and made-up numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from reseed.store import Store, json_bytes, parquet_bytes
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+LATENTS = 8
+MEASURES = ("shared", "both", "equal", "decoder_only", "max_cos_both")
+CONTEXTS = {
+    "latent": pl.Int64,
+    "activation": pl.Float32,
+    "block": pl.Int64,
+    "position": pl.Int64,
+    "document": pl.Int64,
+    "tokens": pl.List(pl.String),
+    "activations": pl.List(pl.Float32),
+}
+
+
+def write_study(
+    root: Path,
+    *,
+    groups: int = 1,
+    runs: int = 3,
+    texts: bool = True,
+    null: bool = True,
+    live: int = LATENTS,
+    failed: dict[str, str] | None = None,
+    notes: Sequence[str] = (),
+    name: str = "tiny",
+) -> Store:
+    """Write a finished study.
+
+    Args:
+        root: its folder.
+        groups: how many.
+        runs: of each group.
+        texts: whether there are contexts.
+        null: whether chance was measured.
+        live: latents of each run that fire.
+        failed: id to reason.
+        notes: of each group.
+        name: of the study.
+    """
+    store = Store(root)
+    one = [_group(store, number, runs, texts, null, live) for number in range(groups)]
+    summary = {
+        "reseed": "0.1.0",
+        "study": name,
+        "subject": {"kind": "toy", "features": 16},
+        "activations": {"sites": {"toy": 4}, "training_tokens": 900, "held_out_tokens": 100},
+        "training": {
+            "tokens": 3000,
+            "epochs": 3.33,
+            "init_seeds": list(range(runs)),
+            "data_seeds": [0],
+        },
+        "runs": {
+            "done": [run for group in one for run in group["runs"]],
+            "missing": [],
+            "failed": failed or {},
+        },
+        "groups": [{**group, "notes": list(notes)} for group in one],
+    }
+    store.write_json("summary.json", summary)
+    store.write_bytes("study.toml", b'[subject]\nkind = "toy"\n')
+    for run, reason in (failed or {}).items():
+        store.write_json(
+            f"runs/{run}.failed.json", {"state": "failed", "step": 7, "reason": reason}
+        )
+    return store
+
+
+def _group(
+    store: Store, number: int, runs: int, texts: bool, null: bool, live: int
+) -> dict[str, Any]:
+    name = f"group{number}"
+    ids = [f"{name}-i{seed}-d0" for seed in range(runs)]
+    for seed, run in enumerate(ids):
+        _run(store, run, seed, texts)
+    pairs = runs * (runs - 1) // 2
+    out: dict[str, Any] = {
+        "group": name,
+        "label": f"toy <b>{number}</b> · topk {LATENTS} latents, k 2",
+        "runs": ids,
+        "tokens": 3000,
+        "counts": {
+            "runs": runs,
+            "pairs": pairs,
+            "latents": LATENTS,
+            "live": [live] * runs,
+            "dead": [LATENTS - live] * runs,
+            "dense": [1] * runs,
+        },
+        "reconstruction": {
+            "held_out_tokens": 100,
+            "fvu": {"mean": 0.25, "lo": 0.2, "hi": 0.3},
+            "l0": {"mean": 2.0, "lo": 2.0, "hi": 2.0},
+        },
+    }
+    tables = {"latents": _latents(ids, live), "frequency": _frequency(runs)}
+    if runs > 1:
+        out |= _paired_summary(runs, null, pairs)
+        tables |= _paired_tables(runs, null)
+    with store.piece(f"stability/{name}") as folder:
+        for file, table in tables.items():
+            (folder / f"{file}.parquet").write_bytes(parquet_bytes(table))
+    return out
+
+
+def _paired_summary(runs: int, null: bool, pairs: int) -> dict[str, Any]:
+    def number(value: float, untrained: float = 0.0) -> dict[str, Any]:
+        return {
+            "value": value,
+            "interval_95": [value - 0.1, value + 0.1] if runs > 2 else None,
+            "null_covariance": {"mean": 0.01, "lo": 0.0, "hi": 0.03} if null else None,
+            "null_untrained": untrained,
+            "chance_corrected": value - 0.01 if null else None,
+        }
+
+    strata = ("all", "live", "dense")
+    shown = {m: {s: number(0.5, float(m == "equal")) for s in strata} for m in MEASURES}
+    means = {m: {"all": number(0.7, 0.4)} for m in ("pw_mcc", "mmcs_decoder")}
+    return {
+        "headline": {"tau": 0.7, **shown, **means, "ceiling_same_run": 1.0},
+        "families": {
+            "by_size": {"2": 1, str(runs): 2},
+            "orphans": 9,
+            "triangle_chains": 4 if runs > 2 else 0,
+            "triangle_closure": 0.75 if runs > 2 else None,
+        },
+        "certificates": {"assignments": 2 * pairs, "optimal": 2 * pairs, "largest_gap": 1e-14},
+    }
+
+
+def _paired_tables(runs: int, null: bool) -> dict[str, pl.DataFrame]:
+    taus = [round(0.1 * i, 1) for i in range(11)]
+    ends = 0.1 if runs > 2 else None
+    curve = {"share": 0.5, "lo": ends, "hi": None if ends is None else 0.9}
+    chance = dict.fromkeys(("null", "null_lo", "null_hi"), 0.02 if null else None)
+    shares = [
+        {"measure": m, "stratum": s, "tau": tau, **curve, **chance, "untrained": 1.0 - tau}
+        for m in MEASURES
+        for s in ("all", "live", "dense")
+        for tau in taus
+    ]
+    kinds = ["observed", "N4 untrained pair"] + (["N2 covariance-matched"] if null else [])
+    cosines = [
+        {"kind": kind, "view": view, "bin": round(-0.5 + 0.02 * at, 2), "latents": at / 40}
+        for kind in kinds
+        for view in ("encoder", "decoder")
+        for at in range(75)
+    ]
+    trend = [
+        {"tokens": tokens, "measure": m, "value": tokens / 6000, "lo": ends, "hi": ends}
+        for tokens in (0, 1500, 3000)
+        for m in ("shared", "pw_mcc")
+    ]
+    n_of_m = [
+        {"stratum": s, "n": n, "m": runs, "latents": 2.5, "share": 1 / runs, "binomial": 0.2}
+        for s in ("all", "live")
+        for n in range(1, runs + 1)
+    ]
+    rows = {"shares": shares, "cosines": cosines, "trend": trend, "n_of_m": n_of_m}
+    return {name: pl.DataFrame(found, infer_schema_length=None) for name, found in rows.items()}
+
+
+def _latents(ids: Sequence[str], live: int) -> pl.DataFrame:
+    others = len(ids) - 1
+    return pl.DataFrame(
+        [_latent(run, latent, others, live) for run in ids for latent in range(LATENTS)],
+        infer_schema_length=None,
+        schema_overrides={
+            "family": pl.Int64,
+            "family_size": pl.Int64,
+            "max_decoder_cos": pl.Float64,
+        },
+    )
+
+
+def _latent(run: str, latent: int, others: int, live: int) -> dict[str, Any]:
+    found = min(others, max(0, latent - 4))
+    return {
+        "run": run,
+        "latent": latent,
+        "run_sha256": "0" * 64,
+        "fired": 10 * (latent + 1) if latent < live else 0,
+        "firing_rate": (latent + 1) / 100 if latent < live else 0.0,
+        "mean_act": 0.5,
+        "max_act": 1.0,
+        "alive": latent < live,
+        "dense": latent == LATENTS - 1,
+        "enc_dec_cos": 0.9,
+        "init_cos": 0.4,
+        "own_max_cos": 0.3,
+        "n_runs": others + 1,
+        "n_matched": found,
+        "recurrence": found / others if others else None,
+        "recurrence_lo": 0.1 if others else None,
+        "recurrence_hi": 0.9 if others else None,
+        "max_decoder_cos": 0.1 * latent + 0.2 if others else None,
+        "max_encoder_cos": 0.1 * latent + 0.1 if others else None,
+        "family": latent if found else None,
+        "family_size": found + 1 if found else None,
+        "metric_version": 1,
+    }
+
+
+def _frequency(runs: int) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "rate_lo": [0.01, 0.04],
+            "rate_hi": [0.03, 0.08],
+            "latents": [12, 12],
+            "recurrence": [0.1, 0.6] if runs > 1 else [None, None],
+            "max_decoder_cos": [0.3, 0.8] if runs > 1 else [None, None],
+        }
+    )
+
+
+def _run(store: Store, run: str, seed: int, texts: bool) -> None:
+    steps = 1000
+    metrics = pl.DataFrame(
+        {
+            "step": range(steps),
+            "tokens": [3 * (step + 1) for step in range(steps)],
+            "fvu": [1.0 / (1 + step / 50) for step in range(steps)],
+            "l0": [2.0] * steps,
+            "dead": [0.0] * steps,
+        }
+    )
+    spec = {"site": "toy", "sae": {"dead_after": 500}, "init_seed": seed, "data_seed": 0}
+    rows = [_context(latent, rank) for latent in range(LATENTS) for rank in range(5)]
+    contexts = pl.DataFrame(rows if texts else [], schema=CONTEXTS)
+    with store.piece(f"runs/{run}") as folder:
+        (folder / "spec.json").write_bytes(json_bytes(spec))
+        (folder / "metrics.parquet").write_bytes(parquet_bytes(metrics))
+    with store.piece(f"evidence/{run}") as folder:
+        (folder / "contexts.parquet").write_bytes(parquet_bytes(contexts))
+        (folder / "reconstruction.json").write_bytes(
+            json_bytes({"rows": 100, "fvu": 0.25, "l0": 2.0})
+        )
+
+
+def _context(latent: int, rank: int) -> dict[str, Any]:
+    top = 2.0 - 0.1 * rank
+    tokens = ["<|start|>", " the", HOSTILE, "\n", "\x00\u202e", " &amp;", " 日本" * 40]
+    return {
+        "latent": latent,
+        "activation": top,
+        "block": rank,
+        "position": 2,
+        "document": rank,
+        "tokens": tokens,
+        "activations": [None, 0.0, top, 0.5, 0.0, 0.0, 1.0],
+    }

@@ -1,0 +1,286 @@
+"""Pieces are there whole or not at all, whatever happens while they are written."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from reseed.errors import BusyError, StoreError
+from reseed.store import (
+    Store,
+    json_bytes,
+    parquet_bytes,
+    safetensors_bytes,
+    write_bytes,
+)
+
+NAMES = ("numbers.parquet", "inner/arrays.safetensors", "words.json")
+
+
+def make(store, value, name="deep/thing"):
+    with store.piece(name, f"from {value}") as folder:
+        (folder / "inner").mkdir()
+        (folder / NAMES[0]).write_bytes(parquet_bytes(pl.DataFrame({"x": [value]})))
+        arrays = {"x": np.array([value], np.float32)}
+        (folder / NAMES[1]).write_bytes(safetensors_bytes(arrays))
+        (folder / NAMES[2]).write_bytes(json_bytes({"x": value}))
+
+
+def read(store, name="deep/thing"):
+    """The value in a piece, the same in all its files; None if it is not there."""
+    if not store.has(name):
+        return None
+    values = {
+        store.table(name, NAMES[0])["x"][0],
+        int(store.tensors(name, NAMES[1])["x"][0]),
+        store.document(name, NAMES[2])["x"],
+    }
+    (value,) = values
+    assert store.has(name, f"from {value}")
+    assert not store.has(name, "from something else")
+    return value
+
+
+def leftovers(folder):
+    return [p for p in folder.rglob("*") if p.name.endswith((".building", ".old"))]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "study")
+
+
+def test_a_piece_is_read_as_it_was_written(store):
+    assert read(store) is None
+    make(store, 1)
+    assert read(store) == 1
+    make(store, 2)
+    assert read(store) == 2
+    assert leftovers(store.root) == []
+
+
+def test_checksum_is_of_contents_only(store):
+    make(store, 1, "a")
+    make(store, 1, "b")
+    make(store, 2, "c")
+    assert store.checksum("a") == store.checksum("b") != store.checksum("c")
+
+
+def test_a_block_that_fails_leaves_what_was_there(store):
+    make(store, 1)
+    with pytest.raises(ZeroDivisionError), store.piece("deep/thing", "from 2") as folder:
+        (folder / "half").write_bytes(b"x")
+        raise ZeroDivisionError
+    assert read(store) == 1
+    assert leftovers(store.root) == []
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "replaced"])
+def test_killed_at_any_change(store, faults, there):
+    number, status, seen = 0, None, set()
+    while status != 0:
+        number += 1
+        if there:
+            make(store, 1)
+
+        def work(number=number):
+            with faults.at_call(number, faults.die):
+                make(store, 2)
+
+        status = faults.forked(work)
+        assert status in (0, -9)
+        seen.add(read(store))
+        with store.lock("test"):
+            store.open_for_writing()
+        assert leftovers(store.root) == []
+        make(store, 3)
+        assert read(store) == 3
+        shutil.rmtree(store.path("deep/thing"))
+    assert number > 12
+    assert seen == ({None, 1, 2} if there else {None, 2})
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_refused_at_any_change(store, faults, code):
+    def refuse(_name, _args):
+        raise OSError(code, os.strerror(code))
+
+    number, count = 0, 0
+    while count >= number:
+        number += 1
+        make(store, 1)
+        with faults.at_call(number, refuse) as calls:
+            try:
+                make(store, 2)
+            except StoreError as error:
+                assert str(store.root) in str(error)
+                full = code in (errno.ENOSPC, errno.EDQUOT)
+                assert ("free some space" if full else "Make it writable") in str(error)
+            count = calls[0]
+        assert read(store) in (None, 1, 2)
+        with store.lock("test"):
+            store.open_for_writing()
+        make(store, 3)
+        assert read(store) == 3
+    assert number > 12
+
+
+def test_single_files_are_written_whole(tmp_path, faults):
+    path = tmp_path / "file.json"
+    number, status = 0, None
+    while status != 0:
+        number += 1
+        write_bytes(path, b"old" * 1000)
+
+        def work(number=number):
+            with faults.at_call(number, faults.die):
+                write_bytes(path, b"new" * 1000)
+
+        status = faults.forked(work)
+        assert path.read_bytes() in (b"old" * 1000, b"new" * 1000)
+    assert path.read_bytes() == b"new" * 1000
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(errno.ENOSPC, "no space left"), (errno.EROFS, "--out"), (errno.EACCES, "--out")],
+)
+def test_a_study_that_cannot_be_opened_for_writing(store, monkeypatch, code, message):
+    def refuse(*_args, **_kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("reseed.store.open", refuse, raising=False)
+    with pytest.raises(StoreError, match=message), store.lock("test"):
+        pass
+    with pytest.raises(StoreError, match=message):
+        store.write_json("x.json", {})
+
+
+def test_the_lock_file_on_a_full_disk(store, monkeypatch):
+    """Opening works on a full disk, writing does not."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    store.root.mkdir()
+    (store.root / ".lock").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match="no space left"), store.lock("test"):
+        pass
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="--out"), Store(tmp_path / place).lock("test"):
+        pass
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "flipped byte": (flip, "checksum"),
+    "truncated": (lambda p: os.truncate(p, p.stat().st_size - 1), "bytes instead of"),
+    "longer": (lambda p: p.write_bytes(p.read_bytes() + b" "), "bytes instead of"),
+    "missing": (lambda p: p.unlink(), "missing"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("file", NAMES)
+def test_damage_is_named(store, file, how):
+    make(store, 1)
+    harm, what = DAMAGE[how]
+    harm(store.path("deep/thing") / file)
+    reader = dict(zip(NAMES, (store.table, store.tensors, store.document), strict=True))[file]
+    with pytest.raises(StoreError, match=what) as caught:
+        reader("deep/thing", file)
+    assert str(store.path("deep/thing")) in str(caught.value)
+    assert "Delete" in str(caught.value)
+    assert "again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["", "{", "\xff", "null", "[]", "{}", '{"made_from": "", "files": []}',
+     '{"made_from": "", "files": {"words.json": 1}}'],
+)  # fmt: skip
+def test_a_garbage_card_is_damage(store, card):
+    make(store, 1)
+    (store.path("deep/thing") / "piece.json").write_bytes(card.encode("latin-1"))
+    with pytest.raises(StoreError, match="Delete"):
+        store.document("deep/thing", "words.json")
+    with pytest.raises(StoreError, match="Delete"):
+        store.checksum("deep/thing")
+
+
+def test_a_missing_piece_says_what_makes_it(store):
+    with pytest.raises(StoreError, match="reseed run"):
+        store.document("nothing", "x.json")
+    with pytest.raises(StoreError, match="reseed run"):
+        store.read_json("summary.json")
+
+
+def test_a_file_that_is_not_of_the_piece(store):
+    make(store, 1)
+    (store.path("deep/thing") / "stranger.json").write_text("{}")
+    with pytest.raises(StoreError, match="stranger"):
+        store.document("deep/thing", "stranger.json")
+
+
+# -- bytes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"deep": [float("-inf")]}])
+def test_json_refuses_what_is_no_number(store, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.write_json("x.json", value)
+    assert not store.path("x.json").exists()
+
+
+def test_equal_contents_give_equal_bytes():
+    a, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(2, np.float32)
+    assert safetensors_bytes({"a": a, "b": b}) == safetensors_bytes({"b": b, "a": a.copy()})
+    assert safetensors_bytes({"a": a.T}) == safetensors_bytes({"a": np.ascontiguousarray(a.T)})
+    frame = pl.DataFrame({"x": range(1000), "y": ["a", "b"] * 500})
+    assert parquet_bytes(frame) == parquet_bytes(frame.clone())
+
+
+# -- the lock --------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from reseed.store import Store
+with Store(sys.argv[1]).lock("reseed run other.toml"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_who_is_first(store):
+    command = [sys.executable, "-c", HOLD, str(store.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"held\n"
+        with pytest.raises(BusyError, match=rf"reseed run other.toml.*process {first.pid} on"):
+            store.lock("second").__enter__()
+        first.kill()
+        first.wait()
+    with store.lock("third"):
+        assert f"process {os.getpid()}" in (store.root / ".lock").read_text()
+    assert (store.root / ".lock").read_text() == ""
+
+
+def test_the_lock_is_given_back_after_an_error(store):
+    with pytest.raises(ZeroDivisionError), store.lock("first"):
+        raise ZeroDivisionError
+    with store.lock("second"), pytest.raises(BusyError, match="second"):
+        store.lock("third").__enter__()
