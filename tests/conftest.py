@@ -45,10 +45,14 @@ def _value(value):
 
 
 def study_text(**changes):
-    """The tiny study with changes: a dict is merged into its table, a list or None replaces it."""
+    """The tiny study with changes: a table is merged into its own, all else replaces it.
+
+    A subject with its own `kind` replaces the toy; None takes a table out.
+    """
     tables = dict(TINY)
     for name, change in changes.items():
-        tables[name] = {**tables.get(name, {}), **change} if isinstance(change, dict) else change
+        merge = isinstance(change, dict) and "kind" not in change
+        tables[name] = {**tables.get(name, {}), **change} if merge else change
     return toml({name: table for name, table in tables.items() if table is not None})
 
 

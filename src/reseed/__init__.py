@@ -71,12 +71,12 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(_HOME_OF[name]), name)
     except ModuleNotFoundError as error:
-        if error.name in ("torch", "transformers", "tokenizers", "gguf"):
-            raise ImportError(
-                f"reseed.{name} needs {error.name}, which is not installed: "
-                "pip install 'reseed[train]'"
-            ) from error
-        raise
+        from reseed.errors import extra_missing
+
+        message = extra_missing(error, f"reseed.{name}")
+        if message is None:
+            raise
+        raise ImportError(message) from error
 
 
 def __dir__() -> list[str]:

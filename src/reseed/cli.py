@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from reseed.errors import ReseedError
+from reseed.errors import ReseedError, SpecError, StoreError, extra_missing
 from reseed.study import Study
 
 app = typer.Typer(
@@ -130,11 +131,13 @@ def status(study: StudyPath, out: OutPath = None) -> None:
 @app.command()
 def report(study: StudyPath, out: OutPath = None) -> None:
     """Write the report page anew from what is in the store. Needs no torch."""
-    from reseed.pipeline import REPORT
+    from reseed.pipeline import REPORT, SUMMARY
     from reseed.report.page import write_report
 
     opened = Study.load(study, out)
     opened.check_folder()
+    if not opened.store.path(SUMMARY).exists():
+        raise StoreError(f"{opened.folder} has no results yet; `reseed run` makes them")
     with opened.store.lock("reseed report"):
         write_report(opened.store, REPORT)
     Console().print(f"Report: {opened.folder / REPORT}", soft_wrap=True)
@@ -222,16 +225,19 @@ def main() -> None:
     try:
         app()
     except ReseedError as error:
-        Console(stderr=True).print(
-            f"[bold red]reseed:[/bold red] {_escaped(error)}", soft_wrap=True, highlight=False
-        )
+        _complain(str(error))
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        message = extra_missing(error, "this")
+        if message is None:
+            raise
+        _complain(message)
+        sys.exit(SpecError.exit_code)
 
 
-def _escaped(error: ReseedError) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
+def _complain(message: str) -> None:
+    text = f"[bold red]reseed:[/bold red] {escape(message)}"
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

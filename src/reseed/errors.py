@@ -58,6 +58,13 @@ class Interrupted(ReseedError):  # noqa: N818  (it is an ending, not an error)
         self.exit_code = 128 + signum
 
 
+def extra_missing(error: ModuleNotFoundError, what: str) -> str | None:
+    """What to install if it is torch or its kin that is missing; None for any other module."""
+    if error.name not in ("torch", "transformers", "tokenizers", "gguf"):
+        return None
+    return f"{what} needs {error.name}, which is not installed: pip install 'reseed[train]'"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names the known word nearest to a misspelt one, or lists what there is.
 

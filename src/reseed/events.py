@@ -22,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from reseed.store import explained
+
 _LINE_EVERY_SECONDS = 60.0
 
 
@@ -40,9 +42,13 @@ class JsonlSink:
         self.path = path
 
     def emit(self, kind: str, fields: dict[str, Any]) -> None:
-        """Append one line."""
+        """Append one line.
+
+        Raises:
+            StoreError: if the disk is full or the folder read-only.
+        """
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields})
-        with open(self.path, "a", encoding="utf-8") as handle:
+        with explained(self.path), open(self.path, "a", encoding="utf-8") as handle:
             handle.write(line + "\n")
 
 

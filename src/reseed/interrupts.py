@@ -37,12 +37,17 @@ class Stop:
 
     @contextlib.contextmanager
     def deferred(self) -> Generator[None, None, None]:
-        """In this block a signal is only noted."""
+        """In this block a signal is only noted; it stops the work at the block's end at the latest.
+
+        Raises:
+            Interrupted: with the signal's number.
+        """
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
+        self.check()
 
     def check(self) -> None:
         """Stop here if it was asked for.

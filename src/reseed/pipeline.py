@@ -93,7 +93,7 @@ def locked(study: Study, command: str) -> Generator[None, None, None]:
     with store.lock(command or "reseed run"):
         study.check_folder()
         store.open_for_writing()
-        if not store.path(DATA_FILE).exists():
+        if not store.path(DATA_FILE).exists() or store.read_json(DATA_FILE) != study.spec.data:
             store.write_json(DATA_FILE, study.spec.data)
         if study.source is not None:
             store.write_bytes(SPEC_FILE, study.source.encode())
@@ -178,16 +178,17 @@ class Work:
     @cached_property
     def source(self) -> BlockSource:
         """The activations: shards, harvested if they are not there, or the subject itself."""
-        from reseed.activations.shards import FOLDER, ShardSource, harvest
+        from reseed.activations.shards import RoundedSource, ShardSource, harvest, harvested
 
         study, spec = self._study, self._study.spec.activations
         choice = self.choice()
         made_from = digest([study.spec.data, study.sites(), spec.shard_blocks])
-        if choice.keep == "live" and not study.store.has(f"{FOLDER}/index", made_from):
+        whole = harvested(study.store, made_from)
+        if choice.keep == "live" and not whole:
             self._events.say(f"activations live from the subject: {choice.reason}")
-            return self.opened.source
+            return RoundedSource(self.opened.source, spec.dtype)
         _set_threads(study)
-        if not study.store.has(f"{FOLDER}/index", made_from):
+        if not whole:
             self._events.say(f"activations to shards: {choice.reason}")
             harvest(
                 self.opened.source, self.opened.blocks, spec, study.store, made_from, self._events

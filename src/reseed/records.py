@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ Floats = NDArray[np.float32]
 class Spec(BaseModel):
     """A small, frozen part of a study's settings, closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def digest(self, length: int = 64) -> str:
         """Digest of the whole content, defaults included."""
@@ -82,7 +84,7 @@ def _models_of(annotation: Any) -> list[type[BaseModel]]:
 def _tag(kind: type[BaseModel]) -> str | None:
     for name in ("kind", "architecture"):
         if name in kind.model_fields:
-            return str(kind.model_fields[name].default)
+            return str(get_args(kind.model_fields[name].annotation)[0])
     return None
 
 

@@ -71,22 +71,24 @@ class Store:
             BusyError: if another process holds it; the message names that process.
             StoreError: if the folder cannot be written.
         """
-        with _explained(self.root):
+        with explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = open(self.root / ".lock", "a+")  # noqa: SIM115  (held for the whole block)
+            # held for the whole block; without a buffer, so that nothing is left to fail at its end
+            handle = open(self.root / ".lock", "ab+", buffering=0)  # noqa: SIM115
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 handle.seek(0)
-                holder = handle.read().strip() or "another process"
+                holder = handle.read().decode(errors="replace").strip() or "another process"
                 raise BusyError(
                     f"{self.root} is in use by {holder}. Wait for it to end or stop it; "
                     "two processes in one study would overwrite each other."
                 ) from None
-            handle.truncate(0)
-            handle.write(f"`{what}` (process {os.getpid()} on {socket.gethostname()})")
-            handle.flush()
+            with explained(self.root):
+                handle.truncate(0)
+                about = f"`{what}` (process {os.getpid()} on {socket.gethostname()})"
+                handle.write(about.encode())
             try:
                 yield
             finally:
@@ -129,7 +131,7 @@ class Store:
         """
         final = self.path(name)
         building = final.with_name(final.name + _BUILDING)
-        with _explained(self.root):
+        with explained(self.root):
             shutil.rmtree(building, ignore_errors=True)
             building.mkdir(parents=True)
             try:
@@ -196,7 +198,12 @@ class Store:
                 f"{self.path(name)} is not there or not whole; `reseed run` makes what is missing."
             )
         card = read_json(self.path(name) / PIECE)
-        if not isinstance(card, dict) or not {"made_from", "files"} <= set(card):
+        try:
+            files = [{"bytes", "sha256"} <= set(one) for one in card["files"].values()]
+            whole = isinstance(card["made_from"], str) and all(files)
+        except (AttributeError, KeyError, TypeError):
+            whole = False
+        if not whole:
             raise self._damaged(name, f"{PIECE} lacks its entries")
         return card
 
@@ -256,7 +263,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StoreError: if the disk is full or the folder read-only; the older file is untouched.
     """
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         building = path.with_name(path.name + _BUILDING)
         try:
@@ -320,7 +327,7 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Generator[None, None, None]:
+def explained(path: Path) -> Generator[None, None, None]:
     """Turn the operating system's refusals to write into messages for a person."""
     try:
         yield
@@ -330,7 +337,7 @@ def _explained(path: Path) -> Generator[None, None, None]:
                 f"no space left on the disk of {path}. What was done is kept; free some space and "
                 "run the same command again (`reseed plan` says how much is needed)."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise StoreError(
                 f"{path} cannot be written ({error.strerror}). Make it writable or choose another "
                 "folder with `--out`."

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SPEC_FILE = "study.toml"
 DATA_FILE = "data.json"
 SUBJECT = "subject"
+_BEFORE_DATA = (".lock", SPEC_FILE, "events.jsonl", DATA_FILE + ".building")
+"""What can lie in the folder of a study that was stopped before `DATA_FILE` was there."""
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
@@ -143,8 +145,7 @@ class Run:
         from reseed.formats import own
         from reseed.sae.model import from_arrays
 
-        self._store.checked(run_name(self.spec), "sae.safetensors")
-        return from_arrays(own.read(self._store.path(run_name(self.spec))))
+        return from_arrays(own.read_piece(self._store, run_name(self.spec)))
 
     def metrics(self) -> pl.DataFrame:
         """step, tokens, fvu, l0, dead of every step.
@@ -302,15 +303,18 @@ class Study:
         return self.store.read_json("summary.json")
 
     def check_folder(self) -> None:
-        """Refuse a folder whose results come from other activations.
+        """Refuse a folder whose results come from other activations, or that is no study's.
+
+        As long as nothing was harvested or trained there are no results, and all may change.
 
         Raises:
             StoreError: naming what differs.
         """
         if not self.store.path(DATA_FILE).exists():
-            if self.folder.is_dir() and any(
-                child.name not in (".lock", SPEC_FILE, "events.jsonl")
-                for child in self.folder.iterdir()
+            if (
+                self.folder.is_dir()
+                and not self.store.has(SUBJECT)
+                and any(child.name not in _BEFORE_DATA for child in self.folder.iterdir())
             ):
                 raise StoreError(
                     f"{self.folder} is not empty and is no study; choose another with `--out`"
@@ -319,7 +323,8 @@ class Study:
         there = self.store.read_json(DATA_FILE)
         wanted = self.spec.data
         differences = list(_differences(there, wanted))
-        if differences:
+        results = any(self.store.path(name).exists() for name in ("activations", "runs"))
+        if differences and results:
             raise StoreError(
                 f"{self.folder} holds results of another spec:\n"
                 + "\n".join(f"  {line}" for line in differences)

@@ -28,6 +28,16 @@ def shard_name(number: int) -> str:
     return f"{FOLDER}/shard-{number:05d}"
 
 
+def harvested(store: Store, made_from: str) -> bool:
+    """Whether the index and all its shards are there and were made from this."""
+    index = f"{FOLDER}/index"
+    if not store.has(index, made_from):
+        return False
+    about = store.document(index, "index.json")
+    shards = -(-len(about["rows"]) // about["shard_blocks"])
+    return all(store.has(shard_name(number), made_from) for number in range(shards))
+
+
 def harvest(
     source: BlockSource,
     blocks: int,
@@ -52,7 +62,7 @@ def harvest(
         StoreError: if the disk is full or the folder read-only.
     """
     index = f"{FOLDER}/index"
-    if store.has(index, made_from):
+    if harvested(store, made_from):
         return
     rows, error = source.rows[:blocks], dict.fromkeys(source.sites, 0.0)
     shards = -(-len(rows) // spec.shard_blocks)
@@ -85,23 +95,54 @@ def _write_shard(
     made_from: str,
 ) -> None:
     exact = source.read(list(blocks))
-    kept = {site: x.to(_DTYPES[spec.dtype]).contiguous() for site, x in exact.items()}
-    for site, x in kept.items():
-        if not bool(torch.isfinite(x).all()):
-            raise SpecError(
-                f"{site}: activations up to {float(exact[site].abs().max()):.3g} do not fit "
-                f"{spec.dtype}; set activations.dtype to 'bfloat16' or 'float32'"
-            )
+    kept = _rounded(exact, spec.dtype)
     rounding = {site: _rounding_error(exact[site], kept[site]) for site in kept}
     with store.piece(shard_name(number), made_from) as folder:
         (folder / "rows.safetensors").write_bytes(save_safetensors(kept))
         (folder / "rounding.json").write_bytes(json_bytes(rounding))
 
 
+def _rounded(exact: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    kept = {site: x.to(_DTYPES[dtype]).contiguous() for site, x in exact.items()}
+    for site, x in kept.items():
+        if not bool(torch.isfinite(x).all()):
+            raise SpecError(
+                f"{site}: activations up to {float(exact[site].abs().max()):.3g} do not fit "
+                f"{dtype}; set activations.dtype to 'bfloat16' or 'float32'"
+            )
+    return kept
+
+
 def _rounding_error(exact: Tensor, kept: Tensor) -> float:
     """Root of the summed squared error over that of the values."""
     scale = float(exact.square().sum())
     return float((kept.float() - exact).square().sum() / scale) ** 0.5 if scale else 0.0
+
+
+class RoundedSource:
+    """Another source's rows as shards would give them back; implements `BlockSource`.
+
+    So it makes no difference to a training whether its activations were kept.
+
+    Args:
+        source: the subject.
+        dtype: in which shards would be kept.
+    """
+
+    def __init__(self, source: BlockSource, dtype: str) -> None:
+        self._source, self._dtype = source, dtype
+        self.sites: Mapping[str, int] = source.sites
+        self.rows: NDArray[np.int64] = source.rows
+
+    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of these blocks, float32, in the order given.
+
+        Raises:
+            SpecError: if an activation does not fit the number format.
+            SubjectError: from the source.
+        """
+        kept = _rounded(self._source.read(blocks), self._dtype)
+        return {site: x.float() for site, x in kept.items()}
 
 
 class ShardSource:

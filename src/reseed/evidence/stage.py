@@ -79,5 +79,4 @@ class _Run:
 
 
 def _load(store: Store, run: str) -> SAE:
-    store.checked(f"runs/{run}", "sae.safetensors")
-    return from_arrays(own.read(store.path(f"runs/{run}")))
+    return from_arrays(own.read_piece(store, f"runs/{run}"))

@@ -16,7 +16,7 @@ from safetensors.numpy import load
 
 from reseed.errors import SpecError, StoreError
 from reseed.records import SAEArrays
-from reseed.store import json_bytes, read_json, safetensors_bytes, write_bytes
+from reseed.store import Store, json_bytes, read_json, safetensors_bytes, write_bytes
 
 NAME, VERSION = "reseed", 1
 _SHAPES = {"W_enc": "FD", "W_dec": "FD", "b_enc": "F", "b_dec": "D"}
@@ -38,6 +38,17 @@ def write(folder: Path, sae: SAEArrays) -> None:
         "about": dict(sae.about),
     }
     write_bytes(folder / "cfg.json", json_bytes(cfg))
+
+
+def read_piece(store: Store, piece: str, inner: str = ".") -> SAEArrays:
+    """Read an SAE from a piece of a store, or from a folder in it, checked against its checksums.
+
+    Raises:
+        StoreError: if the piece is missing or damaged.
+    """
+    for file in ("cfg.json", "sae.safetensors"):
+        store.checked(piece, (Path(inner) / file).as_posix())
+    return read(store.path(piece) / inner)
 
 
 def read(folder: Path) -> SAEArrays:

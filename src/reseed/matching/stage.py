@@ -41,9 +41,7 @@ def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:
     Raises:
         StoreError: if it is missing or damaged.
     """
-    folder = snapshot_folder(step)
-    store.checked(f"runs/{run}", f"{folder}/sae.safetensors")
-    return own.read(store.path(f"runs/{run}") / folder)
+    return own.read_piece(store, f"runs/{run}", snapshot_folder(step))
 
 
 def match_groups(

@@ -50,7 +50,7 @@ class CovarianceNull:
 
     def _adjust(self, moments: list[NDArray[np.float64]]) -> None:
         """Scale the principal directions of each view until unit rows have these moments."""
-        size = max(2000, 2 * len(self._root))
+        size = max(2000, len(self._root))
         mix = generator("null-adjust").standard_normal((size, len(self._root)))
         bases = [np.linalg.eigh(moment) for moment in moments]
         parts = (slice(0, self._split), slice(self._split, None))
@@ -68,8 +68,8 @@ class CovarianceNull:
                 return
 
 
-_ROUNDS = 12
-_CLOSE = 1e-4
+_ROUNDS = 20
+_CLOSE = 2e-3
 """Summed difference of the second moments, of a total of 1, at which the adjustment ends."""
 
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 _METASPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+_PARTIAL = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,27 @@ class Tokenizer:
     pad: int | None
     """id of padding"""
     _encode: Callable[[list[str]], list[list[int]]] = field(repr=False)
-    _piece: Callable[[int], str] = field(repr=False)
+    _piece: Callable[[tuple[int, ...]], str] = field(repr=False)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text; no special tokens are added, nothing is cut."""
         return self._encode(list(texts))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The text of each single token, as shown to people; a part of a character is `\ufffd`."""
-        return [self._piece(int(one)) for one in ids]
+        """The text of each token, as shown to people.
+
+        A character that is spread over several tokens stands at the last of them, and the others
+        are empty; what is left incomplete at the end is `\ufffd`.
+        """
+        out: list[str] = []
+        pending: tuple[int, ...] = ()
+        for one in ids:
+            text = self._piece((*pending, int(one)))
+            pending = (*pending, int(one)) if _PARTIAL in text and len(pending) < 3 else ()
+            out.append("" if pending else text)
+        if pending:
+            out[-1] = _PARTIAL
+        return out
 
     @classmethod
     def of(cls, wrapped: Any, name: str) -> Tokenizer:
@@ -54,10 +67,9 @@ class Tokenizer:
         whole = json.dumps([content, bos, eos, pad])
         digest = hashlib.sha256(whole.encode()).hexdigest()
 
-        # No limit: the vocabulary is the limit.
-        @cache
-        def piece(one: int) -> str:
-            return _shown(wrapped, one)
+        @lru_cache(maxsize=1 << 17)
+        def piece(ids: tuple[int, ...]) -> str:
+            return _shown(wrapped, ids)
 
         return cls(name, digest, bos, eos, pad, encode, piece)
 
@@ -85,9 +97,9 @@ def _encoder(wrapped: Any) -> tuple[Callable[[list[str]], list[list[int]]], str]
     return batch, backend.to_str()
 
 
-def _shown(wrapped: Any, one: int) -> str:
-    text = str(wrapped.decode([one], clean_up_tokenization_spaces=False))
-    raw = wrapped.convert_ids_to_tokens(one)
+def _shown(wrapped: Any, ids: tuple[int, ...]) -> str:
+    text = str(wrapped.decode(list(ids), clean_up_tokenization_spaces=False))
+    raw = wrapped.convert_ids_to_tokens(ids[0])
     # Decoders of SentencePiece drop the space before the first word of what they are given.
     if isinstance(raw, str) and raw.startswith(_METASPACE) and not text.startswith(" "):
         return " " + text

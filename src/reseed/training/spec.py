@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -77,16 +78,17 @@ class RunSpec(Spec):
     @property
     def id(self) -> str:
         """Readable name with the first digits of the identity's digest; also the folder's name."""
-        sae = self.sae
-        return (
-            f"{self.site.replace('*', '_').replace(':', '-')}.{sae.architecture}-f{sae.latents}"
-            f"-k{sae.k}-i{self.init_seed}-d{self.data_seed}-{digest(self.identity, 8)}"
-        )
+        seeds = f"i{self.init_seed}-d{self.data_seed}"
+        return f"{self._shape}-{seeds}-{digest(self.identity, 8)}"
 
     @property
     def group(self) -> str:
         """Name of the runs that differ from this one in nothing but their seeds."""
         same = {k: v for k, v in self.identity.items() if k not in ("init_seed", "data_seed")}
-        sae = self.sae
-        site = self.site.replace(":", "-")
-        return f"{site}.{sae.architecture}-f{sae.latents}-k{sae.k}-{digest(same, 6)}"
+        return f"{self._shape}-{digest(same, 6)}"
+
+    @property
+    def _shape(self) -> str:
+        """Site, architecture and sizes, fit for a file name: arrays are named by the user."""
+        site = re.sub(r"[^A-Za-z0-9._-]", "-", self.site)[-60:]
+        return f"{site}.{self.sae.architecture}-f{self.sae.latents}-k{self.sae.k}"

@@ -79,21 +79,22 @@ def _train_together(
     runs: Sequence[RunSpec], stream: Stream, store: Store, events: Events, stop: Stop
 ) -> None:
     first = stream.batch(0)
-    work = [_Work(run, first[run.site], store) for run in runs]
+    work = [w for w in (_Work(run, first[run.site], store) for run in runs) if w.alive]
     del first
     steps = max(run.training.steps for run in runs)
-    start = min(w.learner.step for w in work)
+    start = min((w.learner.step for w in work), default=steps)
     with events.task("train", steps - start, "steps") as task, stop.deferred():
         for step in range(start, steps):
             batch = stream.batch(step)
-            for w in work:
-                if w.alive and w.learner.step == step:
-                    w.advance(batch[w.run.site], events)
+            turn = [w for w in work if w.alive and w.learner.step == step]  # others are ahead
+            for w in turn:
+                w.advance(batch[w.run.site], events)
+            made = [float(w.history[step, 0]) for w in turn if w.learner.step > step]
+            note = f", FVU {np.mean(made):.3f}" if made else ""
             live = [w for w in work if w.alive]
+            task.advance(1, f"{len(live) or len(made)} runs{note}")
             if not live:
                 break
-            fvu = float(np.mean([w.history[step, 0] for w in live if w.learner.step == step + 1]))
-            task.advance(1, f"{len(live)} runs, FVU {fvu:.3f}")
             if stop.requested is not None:
                 for w in live:
                     w.checkpoint()

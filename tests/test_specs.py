@@ -1,0 +1,291 @@
+"""What cannot be done as written is refused with a message, before anything is made."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+import reseed
+from reseed.errors import SpecError, SubjectError
+from reseed.records import read_spec
+from reseed.seeds import digest, generator
+from reseed.study import Study, StudySpec
+
+
+def refused(path, tmp_path):
+    """The message of a study that is refused when it is read; nothing is made."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SpecError) as caught:
+        Study.load(path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+LM = {"kind": "language_model", "model": "x"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "meant"),
+    [
+        ({"trainnig": {"tokens": 1}}, "trainnig", "training"),
+        ({"activations": {"token": 5}}, "activations.token", "tokens"),
+        ({"sae": [{"latnets": 4, "latents": 4}]}, "sae.0.latnets", "latents"),
+        ({"seeds": {"inits": [1]}}, "seeds.inits", "init"),
+        ({"training": {"snapshot": [0.5]}}, "training.snapshot", "snapshots"),
+        ({"matching": {"tua": 0.5}}, "matching.tua", "tau"),
+        ({"evidence": {"context": 1}}, "evidence.context", "contexts"),
+        ({"stability": {"null_draw": 1}}, "stability.null_draw", "null_draws"),
+        ({"subject": {"featurs": 5}}, "featurs", "features"),
+        ({"subject": {"kind": "arrays", "paths": {}, "bloc": 5}}, "subject.arrays.bloc", "block"),
+        ({"text": {"source": "x", "templat": "x"}, "subject": LM}, "text.templat", "template"),
+    ],
+)
+def test_misspelt_keys_give_the_nearest(write_study, tmp_path, changes, place, meant):
+    message = refused(write_study(**changes), tmp_path)
+    line = next(line for line in message.splitlines() if "unknown key" in line and place in line)
+    assert f"did you mean {meant!r}" in line
+
+
+@pytest.mark.parametrize(
+    ("subject", "meant"),
+    [
+        ('kind = "module"\nfactry = "a:b"', "factory"),
+        ('kind = "arrays"\npath = {a = "b.npy"}', "paths"),
+        ('kind = "toy"\ndimension = 3', "dimensions"),
+        ('model = "x"\nrevison = "y"', "revision"),
+    ],
+)
+def test_misspelt_keys_of_each_kind_of_subject(tmp_path, subject, meant):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f"[subject]\n{subject}\n[activations]\nsites = ['x']\ntokens = 100\n"
+        "[[sae]]\nlatents = 64\n[training]\ntokens = 100\nbatch = 10\n"
+    )
+    assert f"did you mean {meant!r}" in refused(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sae": [{"latents": 8, "k": 9}]}, ["sae.0", "k = 9", "latents = 8"]),
+        ({"sae": [{"latents": 8}]}, ["k = 32", "latents = 8"]),
+        ({"sae": [{"latents": 0, "k": 1}]}, ["sae.0.latents", "0"]),
+        ({"sae": [{"latents": 8, "k": 0}]}, ["sae.0.k", "0"]),
+        ({"sae": [{"latents": 8, "k": 2, "lr": 0}]}, ["sae.0.lr"]),
+        ({"sae": [{"latents": 8, "k": 2, "architecture": "topkk"}]}, ["architecture", "'topk'"]),
+        ({"sae": []}, ["sae", "missing"]),
+        ({"sae": [{"latents": 8, "k": 2}] * 2}, ["[[sae]]", "same"]),
+        ({"seeds": {"init": [0, 1, 0]}}, ["init = [0, 1, 0]", "twice"]),
+        ({"seeds": {"data": [3, 3]}}, ["data = [3, 3]", "twice"]),
+        ({"seeds": {"init": []}}, ["seeds.init"]),
+        ({"seeds": {"init": [-1]}}, ["seeds.init"]),
+        ({"seeds": {"init": [0.5]}}, ["seeds.init", "0.5"]),
+        ({"activations": {"tokens": 0}}, ["activations.tokens", "0"]),
+        ({"activations": {"sites": []}}, ["activations.sites"]),
+        ({"activations": {"held_out": 1.0}}, ["held_out"]),
+        ({"activations": {"dtype": "float8"}}, ["dtype", "bfloat16"]),
+        ({"training": {"tokens": 0}}, ["training.tokens", "0"]),
+        ({"training": {"tokens": 63}}, ["tokens = 63", "batch = 64"]),
+        ({"training": {"tokens": 639}}, ["639", "64"]),
+        ({"training": {"snapshots": [1.5]}}, ["snapshots", "1.5"]),
+        ({"matching": {"tau": 1.5}}, ["matching.tau", "1.5"]),
+        ({"subject": {"kind": "toi"}}, ["subject", "toi", "toy"]),
+        ({"subject": {"active": 99.0}}, ["active = 99", "features = 24"]),
+        ({"subject": {"noise": -1.0}}, ["noise"]),
+        ({"subject": LM}, ["[text]", "source"]),
+        ({"text": {"source": "x.txt"}}, ["toy", "[text]"]),
+        ({"training": None}, ["training", "missing"]),
+        ({"subject": None}, ["subject", "missing"]),
+    ],
+    ids=lambda value: json.dumps(value)[:40],
+)
+def test_what_cannot_be_is_named(write_study, tmp_path, changes, words):
+    message = refused(write_study(**changes), tmp_path)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("key", ["noise", "active", "zipf"])
+def test_numbers_that_are_none_are_refused(write_study, tmp_path, key, value):
+    path = write_study(subject={key: 0.125})
+    path.write_text(path.read_text().replace("0.125", value))
+    assert f"{key}" in refused(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("", "missing"), ("x", "TOML"), ("[a]\n[a]", "TOML"), ("a = 1\n", "unknown key")],
+)
+def test_wrong_toml(tmp_path, text, word):
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    assert word in refused(path, tmp_path)
+    assert str(path) in refused(path, tmp_path)
+
+
+def test_no_such_study(tmp_path):
+    assert "no file" in refused(tmp_path / "none.toml", tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert "has no study.toml" in refused(tmp_path / "folder", tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in refused(tmp_path / "binary.toml", tmp_path)
+
+
+def test_every_wrong_thing_is_named_at_once(write_study, tmp_path):
+    message = refused(
+        write_study(matching={"tua": 1}, seeds={"init": []}, training={"tokens": 0}), tmp_path
+    )
+    assert all(word in message for word in ("matching.tua", "seeds.init", "training.tokens"))
+
+
+# -- what is known only when the subject is opened -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"activations": {"sites": ["tooy"]}}, "did you mean 'toy'"),
+        ({"activations": {"sites": ["layers.*"]}}, "layers"),
+        ({"activations": {"tokens": 64}}, "cannot be split"),
+    ],
+)
+def test_what_the_subject_lacks(write_study, changes, word):
+    """Refused before work; the mended study runs in the same folder."""
+    path = write_study(**changes)
+    with pytest.raises(SpecError, match=word):
+        reseed.run(Study.load(path), progress=False)
+    assert not (path.with_suffix("") / "runs").exists()
+    study = Study.load(write_study())
+    assert reseed.run(study, progress=False).failed == []
+
+
+def test_tokens_may_change_as_long_as_nothing_is_trained(write_study):
+    """`plan`, think, ask for fewer tokens, `plan` again."""
+    reseed.plan(Study.load(write_study()))
+    study = Study.load(write_study(activations={"tokens": 640}))
+    assert reseed.plan(study).missing == 2
+    assert reseed.run(study, progress=False).failed == []
+    with pytest.raises(reseed.StoreError, match="activations.tokens: there 640, now 1280"):
+        reseed.plan(Study.load(write_study()))
+
+
+def arrays(path):
+    return {
+        "subject": {"kind": "arrays", "paths": {"x": str(path)}, "block": 16},
+        "activations": {"sites": ["x"]},
+    }
+
+
+def test_fewer_rows_than_asked_for(write_study, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((100, 4), np.float32))
+    with pytest.raises(SpecError, match=r"1,280.*100"):
+        reseed.run(Study.load(write_study(**arrays(tmp_path / "x.npy"))), progress=False)
+
+
+def test_missing_arrays(write_study, tmp_path):
+    with pytest.raises(SubjectError, match=r"none\.npy"):
+        reseed.run(Study.load(write_study(**arrays(tmp_path / "none.npy"))), progress=False)
+
+
+# -- reseed.train ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"architecture": "topkk"}, "topk"),
+        ({"k": 9}, "k = 9"),
+        ({"kk": 2}, "did you mean 'k'"),
+        ({"init_seeds": [1, 1]}, "twice"),
+        ({"init_seeds": []}, "at least one"),
+        ({"tokens": 0}, "tokens"),
+        ({"tokens": 10, "batch": 20}, "tokens = 10"),
+        ({"clip": 0}, "clip"),
+    ],
+)
+def test_train_refuses(arguments, word):
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    with pytest.raises(SpecError, match=word):
+        reseed.train(x, **{"latents": 8, "k": 2, **arguments})
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros((0, 4)), np.zeros(4), np.zeros((4, 4), int), np.zeros((4, 0))]
+)
+def test_train_refuses_what_is_no_matrix(x):
+    with pytest.raises(reseed.ReseedError):
+        reseed.train(x, latents=2, k=1)
+
+
+# -- identities ------------------------------------------------------------------------------------
+
+
+def spec_of(path):
+    return Study.load(path).spec
+
+
+def ids(path):
+    return [run.id for run in spec_of(path).runs(["toy"])]
+
+
+def test_identity_covers_what_decides_the_result(write_study):
+    base = ids(write_study())
+    assert len(set(base)) == 2
+    for changes in (
+        {"subject": {"seed": 1}},
+        {"activations": {"tokens": 1344}},
+        {"activations": {"held_out": 0.2}},
+        {"activations": {"mix_blocks": 4}},
+        {"training": {"tokens": 2624}},
+        {"training": {"clip": 2.0}},
+        {"seeds": {"data": [1]}},
+        {"sae": [{"latents": 16, "k": 2}]},
+    ):
+        assert not set(base) & set(ids(write_study(**changes))), changes
+
+
+def test_identity_leaves_out_what_does_not(write_study):
+    base = ids(write_study())
+    for changes in (
+        {"activations": {"keep": "live"}},
+        {"activations": {"shard_blocks": 2}},
+        {"training": {"checkpoint_tokens": 64}},
+        {"training": {"threads": 2}},
+        {"matching": {"tau": 0.5}},
+        {"evidence": {"contexts": 0}},
+        {"stability": {"null_draws": 2}},
+    ):
+        assert ids(write_study(**changes)) == base, changes
+
+
+def test_names_of_runs_are_names_of_folders(write_study, tmp_path):
+    """Whatever a site is called: arrays are named by the user."""
+    spec = spec_of(write_study())
+    for site in ("a/b", "../up", "a b", "layers.0:in", "*", "ä", "a\\b"):
+        for run in spec.runs([site]):
+            for name in (run.id, run.group):
+                assert os.path.basename(name) == name
+                assert not set(name) & set('/\\:*?"<>| ')
+    slash, under = (spec.runs([site])[0] for site in ("a/b", "a_b"))
+    assert slash.id != under.id
+    assert slash.group != under.group
+
+
+def test_a_spec_read_twice_is_the_same(write_study):
+    one, two = spec_of(write_study()), spec_of(write_study())
+    assert one == two
+    assert one.digest() == two.digest()
+    assert read_spec(StudySpec, one.model_dump(), "again") == one
+    with pytest.raises(ValueError, match="frozen"):
+        one.training.tokens = 5
+
+
+def test_generators_depend_on_all_of_their_key():
+    keys = [("a", 0), ("a", 1), ("a", "1"), ("a", 1, 0), ("a", 10), ("b", 0), ("a0",), ("a",)]
+    draws = [generator(*key).integers(2**62) for key in keys]
+    assert len(set(draws)) == len(keys)
+    assert draws == [generator(*key).integers(2**62) for key in keys]
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
