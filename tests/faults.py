@@ -67,10 +67,6 @@ def serve(study, out, mode, numbers):
     import torch
 
     torch.set_num_threads(1)
-    import reseed.activations.shards
-    import reseed.evidence.stage
-    import reseed.subjects.opening
-    import reseed.training.stage
     from reseed.cli import main
 
     act = {

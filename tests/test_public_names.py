@@ -6,10 +6,25 @@ import pytest
 
 import reseed
 
-PUBLIC = """
-SAE BusyError Interrupted Match ReseedError SpecError StoreError Study StudySpec SubjectError
-TrainingError harvest load match plan run train
-""".split()
+PUBLIC = [
+    "SAE",
+    "BusyError",
+    "Interrupted",
+    "Match",
+    "ReseedError",
+    "SpecError",
+    "StoreError",
+    "Study",
+    "StudySpec",
+    "SubjectError",
+    "TrainingError",
+    "harvest",
+    "load",
+    "match",
+    "plan",
+    "run",
+    "train",
+]
 
 
 def test_names_are_pinned():

@@ -169,7 +169,7 @@ def test_n_of_m_counts_the_star_and_the_binomial() -> None:
             "alive": [False, True, True, True] * 3,
         }
     )
-    found = n_of_m(table, 0.5)
+    found = n_of_m(table, {"all": 0.5, "live": 0.25})
     everyone = found.filter(stratum="all")
     assert everyone["latents"].to_list() == [2, 0, 2]
     assert everyone["binomial"].to_list() == pytest.approx([0.25, 0.5, 0.25])

@@ -12,5 +12,6 @@ from reseed.records import Spec
 class MatchingSpec(Spec):
     """How a latent counts as shared."""
 
-    tau: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """The paper's threshold on both cosines; the whole curve over tau is given beside it."""
+    tau: Annotated[float, Field(gt=0, le=1, multiple_of=0.01)] = 0.7
+    """The paper's threshold on both cosines; the whole curve over tau is given beside it, in
+    steps of 0.01."""

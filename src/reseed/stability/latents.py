@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from scipy import stats
 
 from reseed.matching import measures
 from reseed.stability.intervals import wilson
@@ -133,7 +134,7 @@ def _nearest(tables: Sequence[PairTable]) -> pl.DataFrame:
     )
 
 
-def n_of_m(table: pl.DataFrame, tau_share: float) -> pl.DataFrame:
+def n_of_m(table: pl.DataFrame, pair_share: Mapping[str, float]) -> pl.DataFrame:
     """How many latents are found in exactly n of the m runs, seen from each run and averaged.
 
     Counting is a star around each run: a latent found in n runs is shared with n - 1 others, which
@@ -141,13 +142,12 @@ def n_of_m(table: pl.DataFrame, tau_share: float) -> pl.DataFrame:
 
     Args:
         table: from `latent_table`.
-        tau_share: mean shared share of a pair; gives the binomial of independent sharing.
+        pair_share: mean shared share of a pair, for each stratum; gives the binomial of
+            independent sharing.
 
     Returns:
         stratum ("all", "live"), n, m, latents (mean over runs), share, binomial (expected share).
     """
-    from scipy import stats
-
     runs = table["run"].n_unique()
     frames: list[pl.DataFrame] = []
     for stratum, rows in (("all", table), ("live", table.filter("alive"))):
@@ -160,7 +160,7 @@ def n_of_m(table: pl.DataFrame, tau_share: float) -> pl.DataFrame:
                     "m": [runs] * runs,
                     "latents": counts / runs,
                     "share": counts / max(counts.sum(), 1),
-                    "binomial": stats.binom.pmf(np.arange(runs), runs - 1, tau_share),
+                    "binomial": stats.binom.pmf(np.arange(runs), runs - 1, pair_share[stratum]),
                 }
             )
         )

@@ -125,10 +125,15 @@ def _assess(
             both = {"end": end, "start": start, "nulls": nulls["all"]}
             found = headline(curves, matching.tau, **both, members=strata["all"])
             found["ceiling_same_run"] = _ceiling(group, store, matching.tau)
-            write("n_of_m", n_of_m(latents, found["shared"]["all"]["value"]))
+            write("n_of_m", n_of_m(latents, _pair_shares(found)))
             summary |= {"headline": found, "families": _family_counts(latents, members, edges)}
             summary["certificates"] = _certificates(group, store)
         (folder / "summary.json").write_bytes(json_bytes(summary))
+
+
+def _pair_shares(found: Mapping[str, Any]) -> dict[str, float]:
+    """Mean shared share of a pair; 0 on live latents where a run has none."""
+    return {stratum: found["shared"][stratum]["value"] or 0.0 for stratum in ("all", "live")}
 
 
 def _facts(run: str, store: Store) -> RunFacts:
@@ -190,26 +195,22 @@ def _nulls(
 
 def _trend(group: Group, tables: Mapping[int, Sequence[PairTable]], tau: float) -> pl.DataFrame:
     """Shares on all latents and mean cosine at every snapshot: tokens, measure, value, lo, hi."""
-    at = int(round(tau * 100))
-    rows: list[dict[str, Any]] = []
+    at = int(np.abs(shares.TAUS - tau).argmin())
+    rows: list[tuple[int, str, float, float, float]] = []
     for step, found in tables.items():
         pairs: list[Pair] = [t.pair for t in found]
         for measure in measures.ALL:
+            lowest = -1.0 if measure in measures.MEANS else 0.0
             if measure in measures.MEANS:
                 each = [shares.mean_score(t, measure, shares.everyone(t)) for t in found]
             else:
                 each = [shares.curve(t, measure, shares.everyone(t))[at] for t in found]
-            mean, low, high = mean_over_pairs(pairs, np.array(each))
-            rows.append(
-                {
-                    "tokens": step * group.batch,
-                    "measure": measure.id,
-                    "value": float(mean),
-                    "lo": float(low),
-                    "hi": float(high),
-                }
-            )
-    return pl.DataFrame(rows).with_columns(pl.selectors.float().fill_nan(None))
+            value, *ends = mean_over_pairs(pairs, np.array(each))
+            low, high = (float(end.clip(lowest, 1.0)) for end in ends)
+            rows.append((step * group.batch, measure.id, float(value), low, high))
+    names = ["tokens", "measure", "value", "lo", "hi"]
+    frame = pl.DataFrame(rows, schema=names, orient="row")
+    return frame.with_columns(pl.selectors.float().fill_nan(None))
 
 
 def _histograms(
