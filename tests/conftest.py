@@ -81,14 +81,34 @@ def finished(tmp_path_factory):
     return study.folder
 
 
-@pytest.fixture(scope="session")
-def cli():
-    """Runs `reseed ARGS` in its own process, or as `python CODE` if code is given."""
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Runs `reseed ARGS` in this process; gives returncode, stdout and stderr."""
+    from reseed.cli import main
 
-    def run(*args, code=None, timeout=120):
-        command = ["-m", "reseed.cli"] if code is None else ["-c", code]
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["reseed", *map(str, args)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as ending:
+            code = ending.code
+        return subprocess.CompletedProcess(args, code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Runs `python ARGS` in a process of its own."""
+
+    def run(*args, timeout=120):
         done = subprocess.run(
-            [sys.executable, *command, *map(str, args)],
+            [sys.executable, *map(str, args)],
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from functools import partial
 
 CALLS = ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir")
 
@@ -75,14 +76,14 @@ def serve(study, out, mode, numbers):
         "int": interrupt(signal.SIGINT),
     }[mode]
 
-    def run():
+    def run(number):
         sys.argv = ["reseed", "run", study, "--out", out, "--quiet"]
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         with at_call(number, act):
             main()
 
     for number in numbers:
-        print(forked(run), flush=True)  # noqa: T201
+        print(forked(partial(run, number)), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -56,6 +56,13 @@ def test_from_nothing_to_a_report(cli, write_study):
     assert "2 done, 0 missing" in planned.stdout
 
 
+def test_as_a_process(python, tmp_path):
+    done = python("-m", "reseed.cli", "run", tmp_path / "none.toml")
+    assert done.returncode == 2
+    assert "no file" in said(done)
+    assert python("-m", "reseed.cli", "--help").returncode == 0
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(cli, command):
     done = cli(*command.split(), "--help")
@@ -217,22 +224,32 @@ def test_a_signal_stops_at_a_checkpoint(cli, write_study, signum, code):
 
 
 def test_a_signal_in_a_deferred_block_ends_it_at_the_latest():
-    with Stop().listening() as stop:
-        with pytest.raises(Interrupted) as caught, stop.deferred():
+    done = []
+
+    def work():
+        with stop.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
-            done = True
-        assert done
-        assert caught.value.exit_code == 143
+            done.append("all")
+
+    with Stop().listening() as stop, pytest.raises(Interrupted) as caught:
+        work()
+    assert done == ["all"]
+    assert caught.value.exit_code == 143
 
 
 def test_a_second_signal_is_not_deferred():
-    done = False
-    with Stop().listening() as stop:
-        with pytest.raises(Interrupted), stop.deferred():
+    done = []
+
+    def work():
+        with stop.deferred():
             os.kill(os.getpid(), signal.SIGINT)
+            done.append("some")
             os.kill(os.getpid(), signal.SIGINT)
-            done = True
-        assert not done
+            done.append("all")
+
+    with Stop().listening() as stop, pytest.raises(Interrupted):
+        work()
+    assert done == ["some"]
 
 
 def test_handlers_are_put_back():

@@ -96,7 +96,7 @@ sys.meta_path.insert(0, Forbid())
 """
 
 
-def test_reading_needs_no_torch(cli, finished):
+def test_reading_needs_no_torch(python, finished):
     code = (
         FORBID
         + f"""
@@ -113,18 +113,18 @@ assert reseed.match(np.eye(3), np.eye(3)).optimal
 assert not {{"torch", "transformers"}} & set(sys.modules)
 """
     )
-    done = cli(code=code)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", ["status", "report", "run"])
-def test_commands_on_a_finished_study_need_no_torch(cli, finished, command):
+def test_commands_on_a_finished_study_need_no_torch(python, finished, command):
     code = FORBID + f"sys.argv = ['reseed', {command!r}, {str(finished)!r}]\n"
-    done = cli(code=code + "from reseed.cli import main; main()")
+    done = python("-c", code + "from reseed.cli import main; main()")
     assert done.returncode == 0, done.stderr
 
 
-def test_training_without_torch_names_the_extra(cli, write_study):
+def test_training_without_torch_names_the_extra(python, write_study):
     code = (
         FORBID
         + """
@@ -138,10 +138,10 @@ for name in ("train", "SAE"):
         raise AssertionError(name)
 """
     )
-    done = cli(code=code)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
     path = write_study()
     run = f"sys.argv = ['reseed', 'run', {str(path)!r}]\nfrom reseed.cli import main; main()"
-    done = cli(code=FORBID + run)
+    done = python("-c", FORBID + run)
     assert done.returncode == 2
     assert "reseed[train]" in done.stderr

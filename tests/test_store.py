@@ -80,10 +80,14 @@ def test_checksum_is_of_contents_only(store):
 
 
 def test_a_block_that_fails_leaves_what_was_there(store):
+    def fail():
+        with store.piece("deep/thing", "from 2") as folder:
+            (folder / "half").write_bytes(b"x")
+            raise ZeroDivisionError
+
     make(store, 1)
-    with pytest.raises(ZeroDivisionError), store.piece("deep/thing", "from 2") as folder:
-        (folder / "half").write_bytes(b"x")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert read(store) == 1
     assert leftovers(store.root) == []
 
@@ -123,14 +127,16 @@ def test_refused_at_any_change(store, faults, code):
     while count >= number:
         number += 1
         make(store, 1)
+        message = ""
         with faults.at_call(number, refuse) as calls:
             try:
                 make(store, 2)
             except StoreError as error:
-                assert str(store.root) in str(error)
-                full = code in (errno.ENOSPC, errno.EDQUOT)
-                assert ("free some space" if full else "Make it writable") in str(error)
+                message = str(error)
             count = calls[0]
+        full = code in (errno.ENOSPC, errno.EDQUOT)
+        assert not message or str(store.root) in message
+        assert not message or ("free some space" if full else "Make it writable") in message
         assert read(store) in (None, 1, 2)
         with store.lock("test"):
             store.open_for_writing()

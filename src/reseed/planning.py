@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from reseed.training.spec import RunSpec
 
 _DENSE_PROBE = 1024
-_BASE_MEMORY = 500_000_000
-"""Bytes that Python, torch and the tables take before anything is loaded (measured, Linux, CPU)."""
+_ARRAYS_OF_A_MATCH = 6
+"""Dense float64 arrays alive at a time while two SAEs are matched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ def make_plan(study: Study, events: Events) -> Plan:
         missing=len(missing),
         failed=failed,
         choice=choice,
-        memory=_memory(study, missing, about["sites"], work if missing else None),
+        memory=_memory(study, missing, about["sites"], work),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
     )
 
@@ -163,19 +165,23 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     )
 
 
-def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], work: Work | None) -> int:
-    """Bytes at the most: what training holds, or what one dense assignment holds."""
+def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], work: Work) -> int:
+    """Bytes at the most: what this process took for the probe, and what the work adds to it."""
     widest = max(sae.latents for sae in study.spec.sae)
-    matching = 8 * 6 * widest**2
-    if work is None:
-        return _BASE_MEMORY + matching
+    matching = _ARRAYS_OF_A_MATCH * 8 * widest**2
+    if not missing:
+        return _peak() + matching
     rows = int(work.opened.source.rows.max()) * study.spec.activations.mix_blocks
     chunks = 3 * rows * sum(sites.values()) * 4
-    # weights, gradients and two moments of encoder and decoder
-    learners = sum(8 * run.sae.latents * sites[run.site] * 4 for run in missing)
-    batch = max((run.training.batch * run.sae.latents * 4 * 3 for run in missing), default=0)
-    model = getattr(work.opened.source, "bytes", 0)
-    return _BASE_MEMORY + max(matching, model + chunks + learners + batch)
+    # weights, gradients and two moments, of encoder and decoder
+    learners = sum(2 * 4 * run.sae.latents * sites[run.site] * 4 for run in missing)
+    return _peak() + max(matching, chunks + learners)
+
+
+def _peak() -> int:
+    """Bytes that this process has taken at the most so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def timed(work: Callable[[], object], times: int = 2) -> float:
