@@ -62,6 +62,7 @@ def write_study(tmp_path):
 
     def write(name="tiny", **changes):
         path = tmp_path / f"{name}.toml"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(study_text(**changes))
         return path
 

@@ -2,28 +2,38 @@
 
 `python faults.py STUDY OUT MODE N [N ...]` runs the study once for each N in a process of its own;
 at the N-th change (0: never) the process is killed (`kill`) or gets a signal (`term`, `int`). It
-prints the exit status of each; a status below 0 is the signal that killed it. Importing torch
-once for all of them is what makes many kills cheap.
+prints the exit status of each; a status below 0 is the signal that killed it. What each one left
+is kept as `OUT.0`, `OUT.1`, ... Importing torch once for all of them makes many kills cheap.
 """
 
 import contextlib
+import importlib
 import os
+import shutil
 import signal
 import sys
 from functools import partial
 
+HEAVY = (
+    "reseed.activations.shards",
+    "reseed.evidence.stage",
+    "reseed.pipeline",
+    "reseed.subjects.opening",
+    "reseed.training.stage",
+    "torch._dynamo",  # the first optimiser step would import it, in every copy anew
+)
 CALLS = ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir")
 
 
 @contextlib.contextmanager
-def at_call(number, act):
-    """Call `act(name, args)` in place of the n-th change; yields how many there were so far."""
+def at_call(number, act, onwards=False):
+    """Call `act(name, args)` before the n-th change (and all later ones); yields their count."""
     count, before = [0], {name: getattr(os, name) for name in CALLS}
 
     def wrap(name):
         def call(*args, **kwargs):
             count[0] += 1
-            if count[0] == number:
+            if count[0] == number or (onwards and count[0] > number):
                 act(name, args)
             return before[name](*args, **kwargs)
 
@@ -65,11 +75,13 @@ def forked(work):
 
 
 def serve(study, out, mode, numbers):
+    for name in HEAVY:
+        importlib.import_module(name)
     import torch
 
-    torch.set_num_threads(1)
     from reseed.cli import main
 
+    torch.set_num_threads(1)
     act = {
         "kill": die,
         "term": interrupt(signal.SIGTERM),
@@ -77,13 +89,17 @@ def serve(study, out, mode, numbers):
     }[mode]
 
     def run(number):
+        if number < 0:
+            return shutil.rmtree(out)
         sys.argv = ["reseed", "run", study, "--out", out, "--quiet"]
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         with at_call(number, act):
             main()
 
-    for number in numbers:
+    for place, number in enumerate(numbers):
         print(forked(partial(run, number)), flush=True)  # noqa: T201
+        if os.path.isdir(out):
+            shutil.copytree(out, f"{out}.{place}")
 
 
 if __name__ == "__main__":

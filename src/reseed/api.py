@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from reseed.events import Events, JsonlSink
+from reseed.events import Events, JsonlSink, Sink
 from reseed.formats import own
 from reseed.interrupts import Stop
 from reseed.pipeline import Outcome, run_study
@@ -26,12 +26,19 @@ if TYPE_CHECKING:
 EVENTS_FILE = "events.jsonl"
 
 
-def run(study: Study, *, progress: bool = True, retry_failed: bool = False) -> Outcome:
+def run(
+    study: Study,
+    *,
+    progress: bool = True,
+    sinks: Sequence[Sink] = (),
+    retry_failed: bool = False,
+) -> Outcome:
     """Make everything of a study that is not there yet; calling it again continues.
 
     Args:
         study: from `Study.load`.
         progress: whether to show it.
+        sinks: take every event besides `events.jsonl`; for wandb, TensorBoard and the like.
         retry_failed: whether runs that failed are tried again.
 
     Returns:
@@ -42,7 +49,7 @@ def run(study: Study, *, progress: bool = True, retry_failed: bool = False) -> O
         StoreError: if the folder is damaged, full, read-only, busy or of another spec.
     """
     with Stop().listening() as stop:
-        return run_study(study, events_of(study, progress), stop, retry_failed=retry_failed)
+        return run_study(study, events_of(study, progress, sinks), stop, retry_failed=retry_failed)
 
 
 def plan(study: Study, *, progress: bool = False) -> Plan:
@@ -54,10 +61,10 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
     return make_plan(study, events_of(study, progress))
 
 
-def events_of(study: Study, progress: bool) -> Events:
-    """Events of a study go to its folder, and to the terminal if wanted."""
+def events_of(study: Study, progress: bool, sinks: Sequence[Sink] = ()) -> Events:
+    """Events of a study go to its folder, to other sinks, and to the terminal if wanted."""
     console = Console(stderr=True) if progress else None
-    return Events(JsonlSink(study.store.path(EVENTS_FILE)), console=console)
+    return Events(JsonlSink(study.store.path(EVENTS_FILE)), *sinks, console=console)
 
 
 def load(path: str | os.PathLike[str]) -> SAE:

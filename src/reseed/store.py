@@ -234,26 +234,35 @@ def seal(folder: Path, made_from: str, leave_out: Sequence[str] = ()) -> None:
         folder: the folder.
         made_from: digest of what it was made from.
         leave_out: names of files that are deleted before the folder moves into place.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only.
     """
     files: dict[str, dict[str, Any]] = {}
     skip = {PIECE, *leave_out}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skip):
-        _fsync(path)
-        files[path.relative_to(folder).as_posix()] = {
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
-        }
+    with explained(folder):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skip):
+            _fsync(path)
+            files[path.relative_to(folder).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
     write_bytes(folder / PIECE, json_bytes({"made_from": made_from, "files": files}))
 
 
 def move_into_place(building: Path, final: Path) -> None:
-    """Rename a sealed folder to its place; an older piece there is replaced."""
+    """Rename a sealed folder to its place; an older piece there is replaced.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only.
+    """
     old = final.with_name(final.name + _OLD)
     shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        os.rename(final, old)
-    os.rename(building, final)
-    _fsync(final.parent)
+    with explained(final):
+        if final.exists():
+            os.rename(final, old)
+        os.rename(building, final)
+        _fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

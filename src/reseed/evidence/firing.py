@@ -7,7 +7,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from reseed.errors import SubjectError
 from reseed.sae.kernels import Codes
+
+_ROUNDING = 1e-12
+"""Share of the squared rows below which their variance is rounding."""
 
 
 class Firing:
@@ -59,10 +63,19 @@ class Firing:
         )
 
     def reconstruction(self) -> dict[str, float | int]:
-        """rows; fvu = Σ(x̂ - x)² / Σ(x - mean)² over all rows; l0, latents that fire in a row."""
+        """rows; fvu = Σ(x̂ - x)² / Σ(x - mean)² over all rows; l0, latents that fire in a row.
+
+        Raises:
+            SubjectError: if the rows are all alike, so that there is nothing to explain.
+        """
         scale = self._xx - float(self._x.square().sum()) / max(self.rows, 1)
+        if scale <= _ROUNDING * self._xx:
+            raise SubjectError(
+                f"the {self.rows:,} held-out rows are all alike, so there is no variance to "
+                "explain; look at the end of the data, or raise activations.held_out"
+            )
         return {
             "rows": self.rows,
-            "fvu": self._error / scale if scale > 0 else 0.0,
+            "fvu": self._error / scale,
             "l0": float(self._fired.sum()) / max(self.rows, 1),
         }

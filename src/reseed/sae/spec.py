@@ -13,7 +13,7 @@ class TopKSpec(Spec):
     """TopK of Gao et al. (arXiv 2406.04093) with the recipe of arXiv 2501.16615."""
 
     architecture: Literal["topk"] = "topk"
-    latents: Annotated[int, Field(ge=1)]
+    latents: Annotated[int, Field(ge=2)]
     """F, the width."""
     k: Annotated[int, Field(ge=1)] = 32
     """Latents that may fire at a time."""

@@ -140,7 +140,7 @@ def _add_auxk(
 
 def _auxk_size(x_dimensions: int, dead: int) -> tuple[int, float]:
     """How many dead latents may fire, and the factor that fades the loss out as few are dead."""
-    wanted = x_dimensions // 2
+    wanted = max(1, x_dimensions // 2)
     return min(wanted, dead), min(dead / wanted, 1.0)
 
 

@@ -88,7 +88,7 @@ def _train_together(
             batch = stream.batch(step)
             turn = [w for w in work if w.alive and w.learner.step == step]  # others are ahead
             for w in turn:
-                w.advance(batch[w.run.site], events)
+                w.advance(batch[w.run.site], events, task.rate)
             made = [float(w.history[step, 0]) for w in turn if w.learner.step > step]
             note = f", FVU {np.mean(made):.3f}" if made else ""
             live = [w for w in work if w.alive]
@@ -120,7 +120,7 @@ class _Work:
         if self.learner.finished:
             self._finish()
 
-    def advance(self, x: Tensor, events: Events) -> None:
+    def advance(self, x: Tensor, events: Events, steps_per_second: float) -> None:
         """Make a step; a run that fails says so and takes no further part."""
         step = self.learner.step
         try:
@@ -139,7 +139,9 @@ class _Work:
             self._fail(step, str(error), events)
             return
         if step % _EVENT_EVERY_STEPS == 0 or self.learner.finished:
-            events.emit("metrics", run=self.run.id, tokens=self.learner.tokens, **metrics)
+            rate = round(steps_per_second * self.run.training.batch, 1)
+            seen = {"tokens": self.learner.tokens, "tokens_per_second": rate}
+            events.emit("metrics", run=self.run.id, **seen, **metrics)
 
     def checkpoint(self) -> None:
         """Save everything that the next step depends on, in one file."""

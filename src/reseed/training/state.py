@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from pydantic import ValidationError
+
+from reseed.errors import StoreError
 from reseed.records import Spec
 from reseed.store import Store, read_json
 from reseed.training.spec import RunSpec
@@ -32,6 +35,14 @@ class Failed(Spec):
     reason: str
 
 
+class Progress(Spec):
+    """How far a run in work has come at its last checkpoint; for people, nothing depends on it."""
+
+    step: int
+    tokens: int
+
+
+T = TypeVar("T", bound=Spec)
 RunState = Done | Missing | Failed
 
 
@@ -50,14 +61,27 @@ def failure_file(run: RunSpec) -> str:
     return f"{run_name(run)}.failed.json"
 
 
+def progress_file(run: RunSpec, store: Store) -> Path:
+    """Where it lies how far a run in work has come."""
+    return part_folder(run, store) / "progress.json"
+
+
 def run_state(run: RunSpec, store: Store) -> RunState:
     """Whether a run is done, missing or failed."""
     if store.has(run_name(run)):
         return Done()
-    if store.path(failure_file(run)).exists():
-        return Failed.model_validate(store.read_json(failure_file(run)))
-    progress = part_folder(run, store) / "progress.json"
-    return Missing(tokens_done=read_json(progress)["tokens"] if progress.exists() else 0)
+    failure = store.path(failure_file(run))
+    if failure.exists():
+        return _read(Failed, failure)
+    progress = progress_file(run, store)
+    return Missing(tokens_done=_read(Progress, progress).tokens if progress.exists() else 0)
+
+
+def _read(kind: type[T], path: Path) -> T:
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        raise StoreError(f"{path} cannot be read. Delete it and run again.") from error
 
 
 def forget_failure(run: RunSpec, store: Store) -> None:
