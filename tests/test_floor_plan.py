@@ -24,7 +24,7 @@ ALLOWED = {
 }
 """Room to the rooms it may import; the ground floor is open to all."""
 
-STUDY = {"study"}
+STUDY = {"study", "study_spec"}
 """Knows the specs and results of all rooms, but runs nothing."""
 DOORS = {"pipeline", "planning", "api", "cli", "__init__"}
 """Call the rooms; only they may import the study."""
@@ -66,7 +66,7 @@ def test_imports_follow_the_plan(path):
     elif part in ALLOWED:
         assert found - GROUND - {part} <= ALLOWED[part]
     elif part in STUDY:
-        assert found <= GROUND | set(ALLOWED)
+        assert found <= GROUND | set(ALLOWED) | STUDY
     else:
         assert found <= GROUND | set(ALLOWED) | STUDY | DOORS
 

@@ -7,7 +7,7 @@ import torch
 
 import reseed
 from reseed.store import Store
-from reseed.study import StudySpec
+from reseed.study_spec import StudySpec
 
 STUDY = "studies/quickstart.toml"
 pytestmark = [

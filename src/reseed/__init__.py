@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from reseed.matching.assignment import match
     from reseed.records import Match
     from reseed.sae.model import SAE
-    from reseed.study import Study, StudySpec
+    from reseed.study import Study
+    from reseed.study_spec import StudySpec
     from reseed.training.arrays import train
 
 _HOMES = {
@@ -39,7 +40,8 @@ _HOMES = {
     "reseed.matching.assignment": ("match",),
     "reseed.records": ("Match",),
     "reseed.sae.model": ("SAE",),
-    "reseed.study": ("Study", "StudySpec"),
+    "reseed.study": ("Study",),
+    "reseed.study_spec": ("StudySpec",),
     "reseed.training.arrays": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,0 +1,105 @@
+"""Everything that a `study.toml` can say. Read without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from reseed.activations.spec import ActivationSpec
+from reseed.evidence.spec import EvidenceSpec
+from reseed.matching.spec import MatchingSpec
+from reseed.records import Spec
+from reseed.sae.spec import SAESpec
+from reseed.seeds import digest
+from reseed.stability.spec import StabilitySpec
+from reseed.subjects.spec import LanguageModelSpec, SubjectSpec, TextSpec
+from reseed.training.spec import RunSpec, TrainingSpec
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class SeedsSpec(Spec):
+    """The two seeds of a run; every init seed is combined with every data seed."""
+
+    init: Seeds = (0, 1, 2)
+    """Decide the weights that training starts from."""
+    data: Seeds = (0,)
+    """Decide the order of the activations."""
+
+    @model_validator(mode="after")
+    def _different(self) -> SeedsSpec:
+        for name, seeds in (("init", self.init), ("data", self.data)):
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{name} = {list(seeds)} names a seed twice; it is the same run")
+        return self
+
+
+class StudySpec(Spec):
+    """Everything that a `study.toml` can say."""
+
+    subject: SubjectSpec
+    text: TextSpec | None = None
+    activations: ActivationSpec
+    sae: Annotated[tuple[SAESpec, ...], Field(min_length=1)]
+    """Each `[[sae]]` is trained at every site with every seed."""
+    seeds: SeedsSpec = SeedsSpec()
+    training: TrainingSpec
+    matching: MatchingSpec = MatchingSpec()
+    evidence: EvidenceSpec = EvidenceSpec()
+    stability: StabilitySpec = StabilitySpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kind(cls, data: Any) -> Any:
+        subject = data.get("subject") if isinstance(data, dict) else None
+        if isinstance(subject, dict) and "kind" not in subject:
+            return data | {"subject": {"kind": "language_model", **subject}}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudySpec:
+        reads_text = isinstance(self.subject, LanguageModelSpec)
+        if reads_text and self.text is None:
+            raise ValueError("a language model needs a [text] table with at least `source`")
+        if not reads_text and self.text is not None:
+            raise ValueError(
+                f"a subject of kind {self.subject.kind!r} reads no [text]; take it out"
+            )
+        if len(set(self.sae)) < len(self.sae):
+            raise ValueError("two [[sae]] tables are the same; they would be the same runs")
+        if self.training.tokens < 10 * self.training.batch:
+            raise ValueError(
+                f"training.tokens = {self.training.tokens} makes fewer than 10 steps of "
+                f"{self.training.batch}; train longer or take a smaller batch"
+            )
+        return self
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What decides the activations; every run of a study folder shares it."""
+        keep = self.activations.model_dump(
+            mode="json", include={"tokens", "held_out", "dtype", "mix_blocks"}
+        )
+        subject = self.subject.model_dump(mode="json")
+        text = self.text.model_dump(mode="json") if self.text else None
+        return {"subject": subject, "text": text, "activations": keep}
+
+    def runs(self, sites: Sequence[str]) -> list[RunSpec]:
+        """All runs at these sites, in a fixed order."""
+        data = digest(self.data)
+        return [
+            RunSpec(
+                data=data,
+                site=site,
+                sae=sae,
+                training=self.training,
+                init_seed=init_seed,
+                data_seed=data_seed,
+            )
+            for site in sites
+            for sae in self.sae
+            for data_seed in self.seeds.data
+            for init_seed in self.seeds.init
+        ]
