@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from functools import partial
 
 HEAVY = (
@@ -69,6 +70,8 @@ def forked(work):
             status = work() or 0
         except SystemExit as error:
             status = error.code or 0
+        except BaseException:  # noqa: BLE001  (a copy must not go on as the original)
+            traceback.print_exc()
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -90,7 +93,8 @@ def serve(study, out, mode, numbers):
 
     def run(number):
         if number < 0:
-            return shutil.rmtree(out)
+            shutil.rmtree(out)
+            sys.exit()
         sys.argv = ["reseed", "run", study, "--out", out, "--quiet"]
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         with at_call(number, act):

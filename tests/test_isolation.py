@@ -139,3 +139,25 @@ def test_a_study_read_back_is_what_was_written(done):
     assert sae.latents == 16
     last = reseed.load(study.folder / "runs" / study.runs[0].id / "snapshots" / "00000040")
     assert np.array_equal(sae.W_enc, last.W_enc)
+
+
+def test_a_site_more_in_place(write_study, tmp_path, tree):
+    """All shards are made again, and no run of the first site."""
+    draw = np.random.default_rng(0)
+    for site in "xy":
+        np.save(tmp_path / f"{site}.npy", draw.normal(size=(1280, 8)).astype(np.float32))
+    paths = {site: str(tmp_path / f"{site}.npy") for site in "xy"}
+    subject = {"kind": "arrays", "paths": paths, "block": 64}
+    study = Study.load(write_study(subject=subject, activations={"sites": ["x"]}))
+    reseed.run(study, progress=False)
+    before = {k: v for k, v in tree(study.folder).items() if k.split("/")[0] in ROOMS}
+    study = Study.load(write_study(subject=subject, activations={"sites": ["y", "x"]}))
+    reseed.run(study, progress=False)
+    after = tree(study.folder)
+    assert before == {name: after[name] for name in before}
+    assert [run.spec.site for run in study.runs] == ["x", "x", "y", "y"]
+
+
+def test_many_seeds_at_once_are_each_alone(done, same):
+    """Runs that learn from the same batches do not see each other."""
+    same(done("alone", seeds={"init": [5]}), done("many", seeds={"init": [1, 2, 5, 9]}), "runs")
