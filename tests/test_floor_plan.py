@@ -26,7 +26,7 @@ ALLOWED = {
 
 STUDY = {"study", "study_spec"}
 """Knows the specs and results of all rooms, but runs nothing."""
-DOORS = {"pipeline", "planning", "api", "cli", "__init__"}
+DOORS = {"inputs", "pipeline", "planning", "api", "cli", "__init__"}
 """Call the rooms; only they may import the study."""
 
 FILES = sorted(HOME.rglob("*.py"), key=lambda path: path.as_posix())

@@ -161,3 +161,37 @@ def test_a_site_more_in_place(write_study, tmp_path, tree):
 def test_many_seeds_at_once_are_each_alone(done, same):
     """Runs that learn from the same batches do not see each other."""
     same(done("alone", seeds={"init": [5]}), done("many", seeds={"init": [1, 2, 5, 9]}), "runs")
+
+
+def test_data_that_changed_under_its_name_is_refused(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "x.npy"
+    np.save(path, rng.normal(size=(4000, 8)).astype(np.float32))
+    toml = tmp_path / "study.toml"
+
+    def study(seeds):
+        toml.write_text(
+            f"""
+            [subject]
+            kind = "arrays"
+            paths = {{x = "{path}"}}
+            [activations]
+            sites = ["x"]
+            tokens = 4000
+            keep = "live"
+            [[sae]]
+            latents = 8
+            k = 2
+            [seeds]
+            init = {seeds}
+            [training]
+            tokens = 4000
+            batch = 100
+            threads = 1
+            """
+        )
+        return reseed.Study.load(toml)
+
+    reseed.run(study([0]), progress=False)
+    np.save(path, rng.normal(size=(4000, 8)).astype(np.float32))
+    with pytest.raises(reseed.StoreError, match="changed under the same name"):
+        reseed.run(study([0, 1]), progress=False)

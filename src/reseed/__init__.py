@@ -70,15 +70,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'reseed' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(_HOME_OF[name]), name)
-    except ModuleNotFoundError as error:
-        from reseed.errors import extra_missing
+    from reseed.errors import needs_train
 
-        message = extra_missing(error, f"reseed.{name}")
-        if message is None:
-            raise
-        raise ImportError(message) from error
+    with needs_train(f"reseed.{name}"):
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from reseed.errors import needs_train
 from reseed.events import Events, JsonlSink, Sink
 from reseed.formats import own
 from reseed.interrupts import Stop
@@ -77,7 +78,8 @@ def load(path: str | os.PathLike[str]) -> SAE:
         SpecError: if it is not such a folder.
         StoreError: if a file is damaged.
     """
-    from reseed.sae.model import from_arrays
+    with needs_train("reseed.load"):
+        from reseed.sae.model import from_arrays
 
     return from_arrays(own.read(Path(path)))
 
@@ -99,7 +101,8 @@ def harvest(
         SpecError: if a site is unknown.
         SubjectError: if activations are NaN or infinite.
     """
-    from reseed.subjects.module_source import ModuleSource
+    with needs_train("reseed.harvest"):
+        from reseed.subjects.module_source import ModuleSource
 
     source = ModuleSource(module, sites, batches)
     rows = source.read(range(len(batches)))

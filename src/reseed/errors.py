@@ -12,8 +12,9 @@ Every message names the object, the numbers, the likely cause and the next step.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 
 class ReseedError(Exception):
@@ -56,6 +57,25 @@ class Interrupted(ReseedError):  # noqa: N818  (it is an ending, not an error)
     def __init__(self, signum: int) -> None:
         super().__init__("stopped by a signal; what was done is saved, the same command continues")
         self.exit_code = 128 + signum
+
+
+@contextlib.contextmanager
+def needs_train(what: str) -> Generator[None, None, None]:
+    """Say what to install if the block fails because torch or its kin is missing.
+
+    Args:
+        what: that needs it, e.g. `"reseed.load"`.
+
+    Raises:
+        ImportError: naming the extra.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        message = extra_missing(error, what)
+        if message is None:
+            raise
+        raise ImportError(message) from error
 
 
 def extra_missing(error: ModuleNotFoundError, what: str) -> str | None:

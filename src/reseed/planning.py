@@ -15,10 +15,11 @@ import numpy as np
 
 from reseed.activations.choice import Choice
 from reseed.events import Events
-from reseed.pipeline import SUBJECT, Work, existing, locked
+from reseed.inputs import Inputs, existing
+from reseed.pipeline import locked
 from reseed.sae.spec import SAESpec
 from reseed.stability.stage import stability_name
-from reseed.study import Study
+from reseed.study import SUBJECT, Study
 from reseed.training.state import Failed, Missing
 
 if TYPE_CHECKING:
@@ -72,14 +73,14 @@ def make_plan(study: Study, events: Events) -> Plan:
         SpecError, SubjectError, StoreError: as `reseed run` would.
     """
     with locked(study, "reseed plan"):
-        work = Work(study, events)
-        work.look_up_sites()
+        inputs = Inputs(study, events)
+        inputs.look_up_sites()
         about = study.store.document(SUBJECT, "subject.json")
         missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
         failed = sum(isinstance(run.state, Failed) for run in study.runs)
-        choice = work.choice()
+        choice = inputs.choice()
         rows = about["training_rows"] + about["held_out_rows"]
-        stages = [_harvest(study, work, choice, rows)] if missing else []
+        stages = [_harvest(study, inputs, choice, rows)] if missing else []
         stages += [_training(missing, about["sites"])] if missing else []
         stages.append(_analysis(study, about["sites"]))
     return Plan(
@@ -88,16 +89,18 @@ def make_plan(study: Study, events: Events) -> Plan:
         missing=len(missing),
         failed=failed,
         choice=choice,
-        memory=_memory(study, missing, about["sites"], work),
+        memory=_memory(study, missing, about["sites"], inputs),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
     )
 
 
-def _harvest(study: Study, work: Work, choice: Choice, rows: int) -> Stage:
-    if study.store.has("activations/index"):
+def _harvest(study: Study, inputs: Inputs, choice: Choice, rows: int) -> Stage:
+    from reseed.activations.shards import harvested
+
+    if harvested(study.store, inputs.shards_made_from):
         return Stage(name="harvest", what="done", seconds=0.0)
-    source = work.opened.source
-    blocks = list(range(min(8, work.opened.blocks)))
+    source = inputs.opened.source
+    blocks = list(range(min(8, inputs.opened.blocks)))
     per_row = timed(lambda: source.read(blocks)) / max(int(source.rows[blocks].sum()), 1)
     if choice.keep == "live":
         return Stage(
@@ -165,13 +168,13 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     )
 
 
-def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], work: Work) -> int:
+def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], inputs: Inputs) -> int:
     """Bytes at the most: what this process took for the probe, and what the work adds to it."""
     widest = max(sae.latents for sae in study.spec.sae)
     matching = _ARRAYS_OF_A_MATCH * 8 * widest**2
     if not missing:
         return _peak() + matching
-    rows = int(work.opened.source.rows.max()) * study.spec.activations.mix_blocks
+    rows = int(inputs.opened.source.rows.max()) * study.spec.activations.mix_blocks
     chunks = 3 * rows * sum(sites.values()) * 4
     # weights, gradients and two moments, of encoder and decoder
     learners = sum(2 * 4 * run.sae.latents * sites[run.site] * 4 for run in missing)

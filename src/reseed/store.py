@@ -247,6 +247,8 @@ def seal(folder: Path, made_from: str, leave_out: Sequence[str] = ()) -> None:
                 "bytes": path.stat().st_size,
                 "sha256": file_sha256(path),
             }
+        for inner in (p for p in folder.rglob("*") if p.is_dir()):
+            _fsync(inner)
     write_bytes(folder / PIECE, json_bytes({"made_from": made_from, "files": files}))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from reseed.errors import SpecError, StoreError
+from reseed.errors import SpecError, StoreError, needs_train
 from reseed.matching.stage import pair_name, pairs_of
 from reseed.records import read_spec
 from reseed.stability.stage import Group, stability_name
@@ -50,7 +50,9 @@ class Run:
             StoreError: if the run is not done or damaged.
         """
         from reseed.formats import own
-        from reseed.sae.model import from_arrays
+
+        with needs_train("Run.sae"):
+            from reseed.sae.model import from_arrays
 
         return from_arrays(own.read_piece(self._store, run_name(self.spec)))
 

@@ -1,0 +1,184 @@
+"""The activations of a study: opened late, the same as before, live or from shards."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reseed.activations.choice import Choice, choose, passes_over
+from reseed.errors import StoreError
+from reseed.events import Events
+from reseed.seeds import digest
+from reseed.store import json_bytes
+from reseed.study import SUBJECT, Study
+from reseed.subjects.spec import LanguageModelSpec
+from reseed.training.state import Missing
+
+if TYPE_CHECKING:
+    from reseed.evidence.contexts import Places
+    from reseed.subjects.opening import Opened
+    from reseed.subjects.source import BlockSource
+
+
+class Inputs:
+    """The activations of a study and what belongs to them; opened only if something needs them."""
+
+    def __init__(self, study: Study, events: Events) -> None:
+        self._study, self._events = study, events
+
+    @cached_property
+    def opened(self) -> Opened:
+        """The subject."""
+        _set_threads(self._study)
+        from reseed.subjects.opening import open_subject
+
+        study, spec = self._study, self._study.spec
+        opened = open_subject(
+            spec.subject,
+            spec.text,
+            spec.activations.sites,
+            spec.activations.tokens,
+            study.store,
+            self._events,
+        )
+        if study.store.has(SUBJECT, self._made_from):
+            before = study.store.document(SUBJECT, "subject.json")["sample"]
+            _check_unchanged(before, _sample(opened), study)
+        return opened
+
+    @property
+    def _made_from(self) -> str:
+        return digest([self._study.spec.data, self._study.spec.activations.sites])
+
+    @cached_property
+    def split(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Blocks to train on, blocks held out."""
+        from reseed.activations.stream import split_blocks
+
+        blocks = self._study.store.document(SUBJECT, "subject.json")["blocks"]
+        return split_blocks(blocks, self._study.spec.activations.held_out)
+
+    def places(self) -> Places | None:
+        """Where held-out rows stand in the text; None if the subject reads none."""
+        subject = self._study.spec.subject
+        if not isinstance(subject, LanguageModelSpec):
+            return None
+        from reseed.evidence.contexts import TextPlaces
+        from reseed.subjects.language_model import load_tokenizer
+        from reseed.subjects.opening import TOKENS
+        from reseed.subjects.tokens import TokenBlocks
+
+        return TextPlaces(TokenBlocks.open(self._study.store, TOKENS), load_tokenizer(subject))
+
+    def look_up_sites(self) -> None:
+        """Write which sites the patterns mean, so that the subject need not be opened again."""
+        study = self._study
+        if study.store.has(SUBJECT, self._made_from):
+            return
+        from reseed.activations.stream import split_blocks
+
+        sites, rows = dict(self.opened.source.sites), self.opened.source.rows
+        training, held_out = split_blocks(self.opened.blocks, study.spec.activations.held_out)
+        about = {
+            "patterns": study.spec.activations.sites,
+            "sites": sites,
+            "blocks": self.opened.blocks,
+            "training_rows": int(rows[training].sum()),
+            "held_out_rows": int(rows[held_out].sum()),
+            "sample": _sample(self.opened),
+        }
+        with study.store.piece(SUBJECT, self._made_from) as folder:
+            (folder / "subject.json").write_bytes(json_bytes(about))
+
+    def choice(self) -> Choice:
+        """Live or shards."""
+        study = self._study
+        about = study.store.document(SUBJECT, "subject.json")
+        data_seeds = {r.spec.data_seed for r in study.runs if isinstance(r.state, Missing)}
+        return choose(
+            study.spec.activations,
+            rows=about["training_rows"] + about["held_out_rows"],
+            dimensions=sum(about["sites"].values()),
+            passes=passes_over(about["training_rows"], study.spec.training.tokens, len(data_seeds)),
+            free_disk=shutil.disk_usage(existing(study.folder)).free,
+        )
+
+    @property
+    def shards_made_from(self) -> str:
+        """Digest that belongs to the shards of this study."""
+        spec = self._study.spec
+        return digest([spec.data, self._study.sites(), spec.activations.shard_blocks])
+
+    @cached_property
+    def source(self) -> BlockSource:
+        """The activations: shards, harvested if they are not there, or the subject itself."""
+        from reseed.activations.shards import RoundedSource, ShardSource, harvest, harvested
+
+        study, spec = self._study, self._study.spec.activations
+        choice = self.choice()
+        made_from = self.shards_made_from
+        whole = harvested(study.store, made_from)
+        if choice.keep == "live" and not whole:
+            self._events.say(f"activations live from the subject: {choice.reason}")
+            return RoundedSource(self.opened.source, spec.dtype)
+        _set_threads(study)
+        if not whole:
+            self._events.say(f"activations to shards: {choice.reason}")
+            harvest(
+                self.opened.source, self.opened.blocks, spec, study.store, made_from, self._events
+            )
+        return ShardSource(study.store)
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder on the way up that exists."""
+    return path if path.exists() else existing(path.absolute().parent)
+
+
+def _set_threads(study: Study) -> None:
+    if study.spec.training.threads:
+        import torch
+
+        torch.set_num_threads(study.spec.training.threads)
+
+
+def _sample(opened: Opened) -> dict[str, list[float]]:
+    """The root mean square of each site, and some numbers of its first and of its last block."""
+    out: dict[str, list[float]] = {}
+    for block in (0, opened.blocks - 1):
+        for site, x in opened.source.read([block]).items():
+            rms = float(x.double().square().mean().sqrt())
+            out.setdefault(site, [rms]).extend(x[:_SAMPLED, :_SAMPLED].flatten().tolist())
+    return out
+
+
+def _check_unchanged(
+    before: dict[str, list[float]], now: dict[str, list[float]], study: Study
+) -> None:
+    """Refuse a subject that gives other activations than those that the runs learned from.
+
+    The spec names the subject; what lies behind the name can change. Another number of threads
+    only changes roundings, hence the tolerance.
+    """
+    for site, numbers in before.items():
+        there = now.get(site, [])
+        same = len(there) == len(numbers) and np.allclose(
+            numbers, there, rtol=0, atol=_SAME * numbers[0]
+        )
+        if not same:
+            raise StoreError(
+                f"{study.folder}: the subject or its data changed under the same name; {site} "
+                "gives other activations than when this folder was made. Runs on both could not be "
+                "compared: put the old data back, or give this study a folder of its own with "
+                "`--out`."
+            )
+
+
+_SAMPLED = 8
+"""Rows and columns of a block that are compared."""
+_SAME = 0.05
+"""Difference, as a share of the root mean square, below which numbers count as the same."""
