@@ -13,13 +13,8 @@ import polars as pl
 import pytest
 
 from reseed.errors import BusyError, StoreError
-from reseed.store import (
-    Store,
-    json_bytes,
-    parquet_bytes,
-    safetensors_bytes,
-    write_bytes,
-)
+from reseed.files import json_bytes, parquet_bytes, safetensors_bytes, write_bytes
+from reseed.store import Store
 
 NAMES = ("numbers.parquet", "inner/arrays.safetensors", "words.json")
 
@@ -170,6 +165,7 @@ def test_a_study_that_cannot_be_opened_for_writing(store, monkeypatch, code, mes
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("reseed.store.open", refuse, raising=False)
+    monkeypatch.setattr("reseed.files.open", refuse, raising=False)
     with pytest.raises(StoreError, match=message), store.lock("test"):
         pass
     with pytest.raises(StoreError, match=message):

@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from reseed.store import explained
+from reseed.files import explained
 
 _LINE_EVERY_SECONDS = 60.0
 

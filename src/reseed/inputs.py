@@ -12,8 +12,8 @@ import numpy as np
 from reseed.activations.choice import Choice, choose, passes_over
 from reseed.errors import StoreError
 from reseed.events import Events
+from reseed.files import json_bytes
 from reseed.seeds import digest
-from reseed.store import json_bytes
 from reseed.study import SUBJECT, Study
 from reseed.subjects.spec import LanguageModelSpec
 from reseed.training.state import Missing

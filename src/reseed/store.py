@@ -8,15 +8,13 @@ crash at any moment leaves either the whole piece or a leftover that the next st
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
 import socket
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,19 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from reseed.errors import BusyError, StoreError
+from reseed.files import (
+    BUILDING,
+    explained,
+    file_sha256,
+    fsync,
+    json_bytes,
+    read_json,
+    write_bytes,
+)
 
 PIECE = "piece.json"
-_BUILDING = ".building"
 _OLD = ".old"
 
 
@@ -57,11 +62,12 @@ class Store:
         Raises:
             StoreError: if the folder cannot be made or written.
         """
-        for leftover in [*self.root.rglob("*" + _BUILDING), *self.root.rglob("*" + _OLD)]:
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink(missing_ok=True)
+        with explained(self.root):
+            for leftover in [*self.root.rglob("*" + BUILDING), *self.root.rglob("*" + _OLD)]:
+                if leftover.is_dir():
+                    shutil.rmtree(leftover)
+                else:
+                    leftover.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self, what: str) -> Generator[None, None, None]:
@@ -130,7 +136,7 @@ class Store:
             StoreError: if the disk is full or the folder read-only.
         """
         final = self.path(name)
-        building = final.with_name(final.name + _BUILDING)
+        building = final.with_name(final.name + BUILDING)
         with explained(self.root):
             shutil.rmtree(building, ignore_errors=True)
             building.mkdir(parents=True)
@@ -242,13 +248,13 @@ def seal(folder: Path, made_from: str, leave_out: Sequence[str] = ()) -> None:
     skip = {PIECE, *leave_out}
     with explained(folder):
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skip):
-            _fsync(path)
+            fsync(path)
             files[path.relative_to(folder).as_posix()] = {
                 "bytes": path.stat().st_size,
                 "sha256": file_sha256(path),
             }
         for inner in (p for p in folder.rglob("*") if p.is_dir()):
-            _fsync(inner)
+            fsync(inner)
     write_bytes(folder / PIECE, json_bytes({"made_from": made_from, "files": files}))
 
 
@@ -264,93 +270,5 @@ def move_into_place(building: Path, final: Path) -> None:
         if final.exists():
             os.rename(final, old)
         os.rename(building, final)
-        _fsync(final.parent)
+        fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write one file whole: temporary file, fsync, rename, fsync of the folder.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only; the older file is untouched.
-    """
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(path.name + _BUILDING)
-        try:
-            with open(building, "wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(building, path)
-        except BaseException:
-            building.unlink(missing_ok=True)
-            raise
-        _fsync(path.parent)
-
-
-def read_json(path: Path) -> Any:
-    """Read one JSON file.
-
-    Raises:
-        StoreError: if it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise StoreError(f"{path} is missing; `reseed run` makes what is missing.") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}). Delete it and run again.") from error
-
-
-def json_bytes(value: Any) -> bytes:
-    """Indented JSON. NaN is refused: failures are never values."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def parquet_bytes(frame: pl.DataFrame) -> bytes:
-    """A table as Parquet bytes; equal tables give equal bytes."""
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", statistics=True)
-    return buffer.getvalue()
-
-
-def safetensors_bytes(
-    arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str] | None = None
-) -> bytes:
-    """Arrays as safetensors bytes; equal arrays give equal bytes."""
-    tight = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-    return save_safetensors(tight, dict(metadata) if metadata else None)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def explained(path: Path) -> Generator[None, None, None]:
-    """Turn the operating system's refusals to write into messages for a person."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space left on the disk of {path}. What was done is kept; free some space and "
-                "run the same command again (`reseed plan` says how much is needed)."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            raise StoreError(
-                f"{path} cannot be written ({error.strerror}). Make it writable or choose another "
-                "folder with `--out`."
-            ) from error
-        raise

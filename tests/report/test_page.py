@@ -201,7 +201,7 @@ def test_the_room_needs_no_torch_and_only_the_ground_floor():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy, rooms = done.stdout.splitlines()
     assert heavy == "[]"
-    known = {"report", "store", "errors", "records", "events", "seeds"}
+    known = {"report", "store", "files", "errors", "records", "events", "seeds"}
     assert set(re.findall(r"\w+", rooms)) - known <= api_names(), rooms
 
 

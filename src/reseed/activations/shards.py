@@ -16,7 +16,8 @@ from torch import Tensor
 from reseed.activations.spec import ActivationSpec
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
-from reseed.store import Store, json_bytes
+from reseed.files import json_bytes
+from reseed.store import Store
 from reseed.subjects.source import BlockSource
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -16,9 +16,10 @@ from reseed.events import Events
 from reseed.evidence.contexts import Contexts, Places
 from reseed.evidence.firing import Firing
 from reseed.evidence.spec import EvidenceSpec, evidence_name
+from reseed.files import json_bytes, parquet_bytes
 from reseed.formats import own
 from reseed.sae.model import SAE, from_arrays
-from reseed.store import Store, json_bytes, parquet_bytes
+from reseed.store import Store
 from reseed.subjects.source import BlockSource
 
 _CHUNK = 32

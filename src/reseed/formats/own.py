@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from reseed.errors import SpecError, StoreError
+from reseed.files import json_bytes, read_json, safetensors_bytes, write_bytes
 from reseed.records import SAEArrays
-from reseed.store import Store, json_bytes, read_json, safetensors_bytes, write_bytes
+from reseed.store import Store
 
 NAME, VERSION = "reseed", 1
 _SHAPES = {"W_enc": "FD", "W_dec": "FD", "b_enc": "F", "b_dec": "D"}

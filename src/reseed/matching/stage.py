@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 
 from reseed.events import Events
+from reseed.files import json_bytes, parquet_bytes
 from reseed.formats import own
 from reseed.matching.pairs import Views, compare
 from reseed.matching.similarity import cosines, unit
 from reseed.records import Match, SAEArrays
 from reseed.seeds import digest
-from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
+from reseed.store import Store, snapshot_folder
 
 Pair = tuple[str, str]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from reseed.events import Events
 from reseed.evidence.spec import evidence_name
+from reseed.files import json_bytes, parquet_bytes
 from reseed.matching import measures
 from reseed.matching.pairs import Views, compare
 from reseed.matching.spec import MatchingSpec
@@ -34,7 +35,7 @@ from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.summary import headline, reconstruction
-from reseed.store import Store, json_bytes, parquet_bytes
+from reseed.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from reseed.errors import SubjectError
+from reseed.files import file_sha256, json_bytes, write_bytes
 from reseed.records import Floats
-from reseed.store import file_sha256, json_bytes, write_bytes
 from reseed.subjects.gguf_tokenizer import make_tokenizer, read_field
 from reseed.subjects.quiet import quiet_transformers
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.events import Events, Task
+from reseed.files import json_bytes, parquet_bytes, safetensors_bytes, write_bytes
 from reseed.seeds import generator
-from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
+from reseed.store import Store
 from reseed.subjects.spec import TextSpec
 from reseed.subjects.text import DATASETS, Document, read_documents
 from reseed.subjects.tokenizer import Tokenizer

@@ -20,18 +20,10 @@ from torch import Tensor
 from reseed.activations.stream import Stream
 from reseed.errors import StoreError, TrainingError
 from reseed.events import Events
+from reseed.files import json_bytes, parquet_bytes, write_bytes
 from reseed.formats import own
 from reseed.interrupts import Stop
-from reseed.store import (
-    PIECE,
-    Store,
-    json_bytes,
-    move_into_place,
-    parquet_bytes,
-    seal,
-    snapshot_folder,
-    write_bytes,
-)
+from reseed.store import PIECE, Store, move_into_place, seal, snapshot_folder
 from reseed.training.learner import Learner
 from reseed.training.spec import RunSpec
 from reseed.training.state import (

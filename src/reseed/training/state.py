@@ -8,8 +8,9 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from reseed.errors import StoreError
+from reseed.files import read_json
 from reseed.records import Spec
-from reseed.store import Store, read_json
+from reseed.store import Store
 from reseed.training.spec import RunSpec
 
 

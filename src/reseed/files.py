@@ -1,0 +1,114 @@
+"""Single files: written whole or not at all, read with a message for a person.
+
+JSON, Parquet and safetensors only; equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save as save_safetensors
+
+from reseed.errors import StoreError
+
+BUILDING = ".building"
+"""Ending of what is not in its place yet."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one file whole: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only; the older file is untouched.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = path.with_name(path.name + BUILDING)
+        try:
+            with open(building, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(building, path)
+        except BaseException:
+            building.unlink(missing_ok=True)
+            raise
+        fsync(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file.
+
+    Raises:
+        StoreError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; `reseed run` makes what is missing.") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}). Delete it and run again.") from error
+
+
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON. NaN is refused: failures are never values."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """A table as Parquet bytes; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=True)
+    return buffer.getvalue()
+
+
+def safetensors_bytes(
+    arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Arrays as safetensors bytes; equal arrays give equal bytes."""
+    tight = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    return save_safetensors(tight, dict(metadata) if metadata else None)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Push a file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Generator[None, None, None]:
+    """Turn the operating system's refusals to write into messages for a person."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space left on the disk of {path}. What was done is kept; free some space and "
+                "run the same command again (`reseed plan` says how much is needed)."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(
+                f"{path} cannot be written ({error.strerror}). Make it writable or choose another "
+                "folder with `--out`."
+            ) from error
+        raise
