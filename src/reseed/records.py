@@ -112,6 +112,27 @@ class SAEArrays:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """How an assignment was found and proven."""
+
+    solver: str
+    """what solved it, by name"""
+    rounds: int = 1
+    """solves on a growing set of pairs; 1 where all pairs were there at once"""
+    edges: int
+    """pairs that the solver saw"""
+    ties: int | None = None
+    """latents of the smaller side that another assignment, no worse, pairs differently; None if
+    not proven or not counted"""
+    products: float = 1.0
+    """entries of the similarity that were computed, over all there are"""
+    peak_memory: int | None = None
+    """most bytes that the process has held so far, whatever for"""
+    ended: str = "proven"
+    """`"proven"`, `"out of rounds"` or `"out of time"`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
     """A one-to-one assignment between the latents of two dictionaries, with its evidence.
 
@@ -134,3 +155,5 @@ class Match:
     """whether the gap proves the assignment optimal"""
     seconds: float
     """wall time of the solve"""
+    certificate: Certificate | None = None
+    """how it was found; None in records made before there were certificates"""

@@ -51,7 +51,7 @@ def room(m: int) -> Search:
 
 
 @njit(cache=True, nogil=True)
-def _nearer(search: Search, j: int, distance: float, before: int) -> None:
+def nearer(search: Search, j: int, distance: float, before: int) -> None:
     """Note a shorter way to a column and move it up in the heap."""
     place, heap, size = search.place, search.heap, search.size
     search.distance[j], search.before[j] = distance, before
@@ -73,7 +73,7 @@ def _nearer(search: Search, j: int, distance: float, before: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _nearest(search: Search) -> int:
+def nearest(search: Search) -> int:
     """Take the nearest column out of the heap."""
     place, heap, size, distance = search.place, search.heap, search.size, search.distance
     first = heap[0]
@@ -125,7 +125,7 @@ def _look_along_row(
         if state.owner[j] < 0:
             best, end = there, j
         elif there < search.distance[j]:
-            _nearer(search, j, there, i)
+            nearer(search, j, there, i)
     return best, end
 
 
@@ -141,7 +141,7 @@ def _augment(graph: Graph, state: State, search: Search, outside: float, first: 
             best, last, end = shorter, i, column
         if search.size[0] == 0 or search.distance[search.heap[0]] >= best:
             break
-        j = _nearest(search)
+        j = nearest(search)
         distance, i = search.distance[j], owner[j]
         if distance + u[i] - outside < best:
             best, last, end = distance + u[i] - outside, i, -1
@@ -189,7 +189,7 @@ def _look_along_column(
         if k < 0:
             best, row = there, i
         elif search.place[k] != -2 and there < search.distance[k]:
-            _nearer(search, k, there, j)
+            nearer(search, k, there, j)
     return best, row
 
 
@@ -198,9 +198,9 @@ def _release(by_column: Graph, state: State, search: Search, first: int) -> None
     """Take the price from one free column, by the shortest path to who can do without one."""
     u, v, mate, owner = state
     best, last, taker = v[first], first, -1
-    _nearer(search, first, 0.0, -1)
+    nearer(search, first, 0.0, -1)
     while search.size[0] > 0 and search.distance[search.heap[0]] < best:
-        j = _nearest(search)
+        j = nearest(search)
         distance = search.distance[j]
         if distance + v[j] < best:
             best, last, taker = distance + v[j], j, -1

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from reseed.matching import auction, kernels, paths
 from reseed.matching.auction import Graph, State
+from reseed.matching.centre import centre
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -74,23 +75,26 @@ def solve(
         auction.settle(graph, state, outside, 0.0)
     auction.reduce_rows(graph, state, outside, _PASSES)
     auction.settle(graph, state, outside, _SLACK)
-    _finish(graph, edges, state, outside, deadline)
+    by_column = Graph(*kernels.grouped(m, edges.column, edges.row, edges.value))
+    if _finish(graph, by_column, state, outside, deadline):
+        centre(graph, by_column, state, outside)
     return state
 
 
-def _finish(graph: Graph, edges: Edges, state: State, outside: float, deadline: float) -> None:
+def _finish(
+    graph: Graph, by_column: Graph, state: State, outside: float, deadline: float
+) -> bool:
+    """Make an assignment best by shortest paths; returns whether there was time to."""
     search = paths.room(len(state.v))
     for some in _parts(np.flatnonzero((state.mate < 0) & (state.u > outside))):
         if time.perf_counter() > deadline:
-            return
+            return False
         paths.augment(graph, state, search, outside, some)
-    priced = np.flatnonzero((state.owner < 0) & (state.v > 0))
-    if len(priced):
-        by_column = Graph(*kernels.grouped(len(state.v), edges.column, edges.row, edges.value))
-        for some in _parts(priced):
-            if time.perf_counter() > deadline:
-                return
-            paths.release(by_column, state, search, some)
+    for some in _parts(np.flatnonzero((state.owner < 0) & (state.v > 0))):
+        if time.perf_counter() > deadline:
+            return False
+        paths.release(by_column, state, search, some)
+    return True
 
 
 def _parts(which: Integers) -> list[Integers]:

@@ -1,0 +1,173 @@
+"""The best one-to-one assignment of dictionaries of any size, with a proof, without the matrix.
+
+The prices of the best assignment on a few candidates bound what any assignment reaches (see
+`assignment`), once every other pair is known not to beat them:
+
+1. one pass over the blocks takes in the best pairs of every row and column;
+2. the sparse problem is solved exactly and gives prices;
+3. a pass at these prices, over the blocks that the bounds of earlier passes leave open, takes in
+   the pairs that violate them and those that nearly do;
+4. unless nothing was violated, go to 2. The solver goes on from where it was.
+
+A row that its candidates leave without a column stays outside, which is worse than any pair, and
+then every free column violates its price: a graph without a perfect matching mends itself.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.matching import candidates, sparse
+from reseed.matching.auction import State
+from reseed.matching.candidates import OutOfTime, Pool, score
+from reseed.matching.geometry import Geometry
+from reseed.matching.ties import ties
+from reseed.records import Certificate, Match
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+OUTSIDE = -1.001
+"""Worth of a row without a column: below every similarity, so that no row stays outside for good."""
+
+ROOM = 16
+"""Pairs that the first pass takes in for each row and each column, at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When to stop."""
+
+    tolerance: float = 1e-9
+    """largest gap to be called optimal, relative to the objective (at least to 1)"""
+    rounds: int = 50
+    """solves of the sparse problem"""
+    seconds: float = np.inf
+
+
+def nothing(_: float) -> None:
+    """Progress that nobody sees."""
+
+
+def exact(
+    geometry: Geometry,
+    limits: Limits | None = None,
+    show: Callable[[float], None] = nothing,
+) -> Match:
+    """The assignment with the largest summed similarity, and its certificate.
+
+    Args:
+        geometry: of n x m latents.
+        limits: when to stop; out of rounds or time the best found is returned, not as optimal.
+        show: told how many entries were multiplied, as they are.
+    """
+    limits = limits or Limits()
+    started = time.perf_counter()
+    flip = geometry.shape[0] > geometry.shape[1]
+    solve = _Solve(geometry.swapped() if flip else geometry, limits, started, show)
+    solve.run()
+    mate = solve.best_mate
+    pairs = np.stack([np.arange(len(mate)), mate], axis=1)
+    similarity = solve.best_values
+    if flip:
+        order = np.argsort(mate)
+        pairs, similarity = pairs[order][:, ::-1], similarity[order]
+    tolerance = limits.tolerance * max(1.0, abs(solve.primal))
+    gap = solve.dual - solve.primal
+    return Match(
+        pairs=np.ascontiguousarray(pairs),
+        similarity=similarity,
+        primal=solve.primal,
+        dual=solve.dual,
+        gap=gap,
+        tolerance=tolerance,
+        optimal=gap <= tolerance,
+        certificate=Certificate(
+            solver=sparse.SOLVER,
+            rounds=solve.rounds,
+            edges=len(solve.pool.keys),
+            ties=solve.ties(),
+            products=solve.pool.multiplied / (geometry.shape[0] * geometry.shape[1]),
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            ended=solve.ended,
+        ),
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Solve:
+    """One assignment under way; n <= m."""
+
+    def __init__(
+        self, geometry: Geometry, limits: Limits, started: float, show: Callable[[float], None]
+    ) -> None:
+        n, _ = geometry.shape
+        self.pool, self.limits, self.show = Pool(geometry), limits, show
+        self.deadline = started + limits.seconds
+        self.rounds, self.ended = 0, "proven"
+        self.state: State | None = None
+        # until anything is known: cosines are at most 1, and any assignment is one
+        self.dual = float(n)
+        self.best_mate = np.arange(n)
+        self.best_values = score(geometry, self.best_mate, self.best_mate)
+        self.primal = float(self.best_values.sum())
+
+    def run(self) -> None:
+        try:
+            candidates.first_pass(self.pool, ROOM, self.deadline, self.show)
+            while not self._round():
+                if self.rounds >= self.limits.rounds:
+                    self.ended = "out of rounds"
+                    return
+        except OutOfTime:
+            self.ended = "out of time"
+
+    def _round(self) -> bool:
+        """Solve on the candidates, price all others; returns whether the gap is small enough."""
+        geometry = self.pool.geometry
+        self.state = sparse.solve(
+            self.pool.edges, geometry.shape, OUTSIDE, before=self.state, deadline=self.deadline
+        )
+        self.rounds += 1
+        self._complete(self.state.mate)
+        if time.perf_counter() > self.deadline:
+            raise OutOfTime
+        v = np.maximum(self.state.v, 0.0)
+        u = _worth(self.pool, v)
+        room = 2 * ROOM
+        candidates.price_pass(self.pool, u, v, room, self.deadline, self.show)
+        self.dual = min(self.dual, float(_worth(self.pool, v).sum() + v.sum()))
+        return self.dual - self.primal <= self.limits.tolerance * max(1.0, abs(self.primal))
+
+    def _complete(self, mate: Integers) -> None:
+        """Take an assignment if it is the best so far; rows without a column get a free one."""
+        mate = mate.copy()
+        free = np.ones(self.pool.geometry.shape[1], dtype=bool)
+        free[mate[mate >= 0]] = False
+        mate[mate < 0] = np.flatnonzero(free)[: (mate < 0).sum()]
+        values = score(self.pool.geometry, np.arange(len(mate)), mate)
+        if values.sum() >= self.primal:
+            self.primal = float(values.sum())
+            self.best_mate, self.best_values = mate, values
+
+    def ties(self) -> int | None:
+        """See `Certificate.ties`; unknown unless the end was proven."""
+        if self.ended != "proven" or self.state is None:
+            return None
+        return ties(self.pool.edges, self.state, self.pool.geometry.shape)
+
+
+def _worth(pool: Pool, v: Floats) -> Floats:
+    """Best S_ij - v_j of each row over the pool, `[n]`."""
+    edges = pool.edges
+    worth = np.full(pool.geometry.shape[0], -np.inf)
+    # keys are sorted by row and every row has pairs: the first pass saw to it
+    start = np.flatnonzero(np.diff(edges.row, prepend=-1))
+    worth[edges.row[start]] = np.maximum.reduceat(edges.value - v[edges.column], start)
+    return worth
