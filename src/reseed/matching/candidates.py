@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +29,9 @@ Integers = NDArray[np.int64]
 
 ROWS, COLUMNS = 1_024, 2_048
 """Size of a block; both of its buffers stay in a third-level cache."""
+
+PRICE_ROWS = 512
+"""Rows of a block in a pass at prices: fewer are more alike, so bounds leave less of it open."""
 
 _SAMPLE = 64
 """Rows on which the width of a pass is chosen."""
@@ -85,8 +87,8 @@ class Pool:
         m = self.geometry.shape[1]
         return Edges(self.keys // m, self.keys % m, self.values)
 
-    def add(self, rows: Integers, columns: Integers) -> Floats:
-        """Score pairs and take in those that are new; returns the values of the new ones."""
+    def add(self, rows: Integers, columns: Integers) -> None:
+        """Score pairs and take in those that are new."""
         m = self.geometry.shape[1]
         keys = np.unique(rows * m + columns)
         if len(self.keys):
@@ -97,7 +99,6 @@ class Pool:
         order = np.argsort(self.keys, kind="stable")
         self.keys = self.keys[order]
         self.values = np.concatenate([self.values, values])[order]
-        return values
 
 
 def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
@@ -146,22 +147,22 @@ def price_pass(
     room: int,
     deadline: float,
     show: Callable[[float], None],
-) -> float:
+) -> None:
     """Take in all pairs with S_ij > u_i + v_j - width, at most about `room` a row.
 
     Only what the bounds cannot rule out is multiplied. The width is chosen so that few more than
     the violated pairs come in: those are what the next solves may need, and it makes the bound
     that this pass leaves behind tighter.
 
-    Returns:
-        By how much the worst of the new pairs is violated; at most 0 proves the prices.
-
     Raises:
         OutOfTime: if the deadline passes; what came in by then stays, without a bound.
     """
     geometry = pool.geometry
     n, _ = geometry.shape
-    width = max(_width(pool, u, v, room), 2 * geometry.error)
+    # prices move most after the first pass at prices; a wide one then leaves a bound that holds on
+    width = 2 * geometry.error
+    if not pool.bounds:
+        width = max(width, _width(pool, u, v, room))
     lists = Lists.of(n, room, np.float32(u - width))
     price = np.float32(v)
 
@@ -171,9 +172,8 @@ def price_pass(
     try:
         _multiply(pool, _not_ruled_out(pool, u, v, width), offer, deadline, show)
     finally:
-        added = pool.add(*lists.entries())
+        pool.add(*lists.entries())
     pool.bounds.append((lists.bar.astype(np.float64) + geometry.error, v.copy()))
-    return float(added.max(initial=-np.inf))
 
 
 def _width(pool: Pool, u: Floats, v: Floats, room: int) -> float:
@@ -197,13 +197,12 @@ def _not_ruled_out(
 ) -> Iterator[tuple[Integers, Integers]]:
     """Blocks that may hold a pair with S_ij > u_i + v_j - width by all the bounds."""
     n, _ = pool.geometry.shape
-    slack_rows = [row - u + width for row, _ in pool.bounds]
-    slack_columns = [v - column for _, column in pool.bounds]
-    if pool.top_row is not None:
-        slack_rows.append(pool.top_row - u + width)
-        slack_columns.append(v)
-    order = np.argsort(-slack_rows[0]) if slack_rows else np.arange(n)
-    for part in stretches(n, ROWS):
+    bounds = [] if pool.top_row is None else [(pool.top_row, np.zeros_like(v))]
+    bounds += pool.bounds
+    slack_rows = [row - u + width for row, _ in bounds]
+    slack_columns = [v - column for _, column in bounds]
+    order = _alike(u, slack_rows[-1]) if slack_rows else np.arange(n)
+    for part in stretches(n, PRICE_ROWS):
         rows = order[part]
         open_ = np.ones(len(v), dtype=bool)
         for row, column in zip(slack_rows, slack_columns, strict=True):
@@ -215,6 +214,14 @@ def _not_ruled_out(
             yield np.sort(rows), columns[some]
 
 
+def _alike(u: Floats, slack: Floats) -> Integers:
+    """Order of the rows in which neighbours are alike in both, so that bounds by blocks are tight."""
+    strips = max(1, round((len(u) / PRICE_ROWS) ** 0.5))
+    rank = np.empty(len(u), np.int64)
+    rank[np.argsort(u)] = np.arange(len(u))
+    return np.lexsort((-slack, rank * strips // len(u)))
+
+
 def _multiply(
     pool: Pool,
     blocks: Iterator[tuple[Any, Any]],
@@ -222,22 +229,16 @@ def _multiply(
     deadline: float,
     show: Callable[[float], None],
 ) -> None:
-    """Make blocks, and look through each while the next one is made."""
-    makers = [pool.geometry.multiplier(ROWS, COLUMNS) for _ in range(2)]
-    pending: Future[None] | None = None
-    with ThreadPoolExecutor(1) as looking:
-        for turn, (rows, columns) in enumerate(blocks):
-            if time.perf_counter() > deadline:
-                break
-            block = makers[turn % 2].block(rows, columns)
-            if pending is not None:
-                pending.result()
-            pending = looking.submit(offer, block, rows, columns)
-            pool.multiplied += block.size
-            show(block.size)
-        else:
-            deadline = np.inf
-        if pending is not None:
-            pending.result()
-    if deadline < np.inf:
-        raise OutOfTime
+    """Make blocks and look through them.
+
+    Looking in a thread of its own while the next block is made was slower on two cores: the product
+    waits for whichever of its threads lost its core.
+    """
+    multiplier = pool.geometry.multiplier(ROWS, COLUMNS)
+    for rows, columns in blocks:
+        if time.perf_counter() > deadline:
+            raise OutOfTime
+        block = multiplier.block(rows, columns)
+        offer(block, rows, columns)
+        pool.multiplied += block.size
+        show(block.size)

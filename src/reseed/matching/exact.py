@@ -36,7 +36,7 @@ Integers = NDArray[np.int64]
 OUTSIDE = -1.001
 """Worth of a row without a column: below every similarity, so that no row stays outside for good."""
 
-ROOM = 16
+ROOM = 24
 """Pairs that the first pass takes in for each row and each column, at least."""
 
 
@@ -140,8 +140,7 @@ class _Solve:
             raise OutOfTime
         v = np.maximum(self.state.v, 0.0)
         u = _worth(self.pool, v)
-        room = 2 * ROOM
-        candidates.price_pass(self.pool, u, v, room, self.deadline, self.show)
+        candidates.price_pass(self.pool, u, v, ROOM, self.deadline, self.show)
         self.dual = min(self.dual, float(_worth(self.pool, v).sum() + v.sum()))
         return self.dual - self.primal <= self.limits.tolerance * max(1.0, abs(self.primal))
 

@@ -25,7 +25,7 @@ _compiled: Callable[..., Any] = njit(cache=True, nogil=True)  # pyright: ignore[
 # sums may be taken in any order, so that several run at once
 _reordered: Callable[..., Any] = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})  # pyright: ignore[reportUnknownMemberType]
 
-_STRIDE = 64
+_STRIDE = 32
 """Entries that are tested together before any is looked at alone."""
 
 
@@ -34,7 +34,7 @@ def _keep(values: Floats32, others: Short, count: Short, bar: Floats32, i: int) 
     """Cut a full stretch to its best half and raise its bar to the worst that stays."""
     size = values.shape[1]
     half = size // 2
-    bar[i] = np.sort(values[i])[size - half]
+    bar[i] = np.partition(values[i], size - half)[size - half]
     above = 0
     for k in range(size):
         above += values[i, k] > bar[i]
