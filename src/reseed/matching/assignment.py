@@ -6,37 +6,63 @@ columns of the larger side (any v if the sides are equal), with n rows on the sm
     D(v) = Σ_i max_j (S_ij - v_j) + Σ_j v_j  >=  every primal value,
 
 so D(v) - primal bounds how far from the best an assignment is, whoever found it.
+
+Which solver runs: up to `DENSE_BELOW` similarities the dense one, which is faster there; above, the
+one in `exact`, which needs numba. Without numba the dense one goes on to `DENSE_LIMIT`, and larger
+dictionaries are refused. The certificate says which one it was.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from reseed.matching.similarity import cosines, unit
-from reseed.records import Match
+from reseed.errors import SpecError
+from reseed.matching.geometry import Geometry, cosine, dense
+from reseed.matching.limits import Limits
+from reseed.matching.similarity import DENSE_LIMIT
+from reseed.records import Certificate, Match
 
 Matrix = NDArray[np.float64]
 
+DENSE_BELOW = 2**19
+"""Similarities up to which the dense solver is the faster one (measured: 724 x 724 latents)."""
 
-def match(A: Any, B: Any) -> Match:
-    """Match the rows of two dictionaries one to one by signed cosine, exactly.
+DENSE_SOLVER = "dense Jonker-Volgenant (SciPy)"
+
+
+def match(
+    A: Any,
+    B: Any,
+    *,
+    tolerance: float = 1e-9,
+    seconds: float = float("inf"),
+    device: str = "cpu",
+) -> Match:
+    """Match the rows of two dictionaries one to one by signed cosine, exactly, at any size.
 
     Args:
         A: `[F_a, D]` rows are latents; NumPy array or torch tensor. Row lengths do not matter; a
             zero row has similarity 0 to everything.
         B: `[F_b, D]`.
+        tolerance: largest gap, relative to the objective, that counts as optimal. At 1e-9 the
+            assignment is the best one; 1e-6 may save a round on very large dictionaries.
+        seconds: when to stop with the best found so far, which is then not called optimal.
+        device: where products are made; `"cuda"` needs torch.
 
     Returns:
         min(F_a, F_b) pairs, the summed cosine (`primal`), a proven upper bound on it (`dual`),
         their `gap`, and whether that proves the assignment `optimal`.
 
     Raises:
-        SpecError: if a matrix has NaN, dimensions differ, or the sizes are above the dense limit.
+        SpecError: if a matrix has NaN or dimensions differ; or, without numba, if the sizes are
+            above the dense limit.
 
     Example:
         >>> import numpy as np, reseed
@@ -44,7 +70,39 @@ def match(A: Any, B: Any) -> Match:
         >>> reseed.match(A, A[[2, 0, 1]]).pairs.tolist()
         [[0, 1], [1, 2], [2, 0]]
     """
-    return assign(cosines(unit(A, "A"), unit(B, "B")))
+    geometry = cosine(A, B, device=device)
+    return solve(geometry, Limits(tolerance=tolerance, seconds=seconds))
+
+
+def solve(
+    geometry: Geometry,
+    limits: Limits | None = None,
+    show: Callable[[float], None] | None = None,
+) -> Match:
+    """Match two dictionaries one to one by any similarity.
+
+    Args:
+        geometry: the similarity.
+        limits: when to stop.
+        show: told how many similarities were computed, as they are.
+
+    Raises:
+        SpecError: without numba, if the sizes are above the dense limit.
+    """
+    entries = geometry.shape[0] * geometry.shape[1]
+    compiled = importlib.util.find_spec("numba") is not None
+    if not compiled and entries > DENSE_LIMIT:
+        raise SpecError(
+            f"{geometry.shape[0]} x {geometry.shape[1]} similarities take "
+            f"{entries * 8 / 2**30:.0f} GiB; dense matching is limited to "
+            f"{DENSE_LIMIT * 8 / 2**30:.0f} GiB, and matching without the matrix needs numba: "
+            "pip install numba"
+        )
+    if not compiled or entries <= DENSE_BELOW:
+        return assign(dense(geometry))
+    from reseed.matching.exact import exact
+
+    return exact(geometry, limits or Limits(), show)
 
 
 def assign(S: Matrix) -> Match:
@@ -72,6 +130,11 @@ def assign(S: Matrix) -> Match:
         tolerance=tolerance,
         optimal=gap <= tolerance,
         seconds=time.perf_counter() - started,
+        certificate=Certificate(
+            solver=DENSE_SOLVER,
+            edges=S.size,
+            ended="proven" if gap <= tolerance else "out of rounds",
+        ),
     )
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from reseed.matching import candidates, sparse
 from reseed.matching.auction import State
 from reseed.matching.candidates import OutOfTime, Pool, score
 from reseed.matching.geometry import Geometry
+from reseed.matching.limits import Limits
 from reseed.matching.ties import ties
 from reseed.records import Certificate, Match
 
@@ -40,25 +40,14 @@ ROOM = 24
 """Pairs that the first pass takes in for each row and each column, at least."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When to stop."""
-
-    tolerance: float = 1e-9
-    """largest gap to be called optimal, relative to the objective (at least to 1)"""
-    rounds: int = 50
-    """solves of the sparse problem"""
-    seconds: float = np.inf
-
-
 def nothing(_: float) -> None:
     """Progress that nobody sees."""
 
 
 def exact(
     geometry: Geometry,
-    limits: Limits | None = None,
-    show: Callable[[float], None] = nothing,
+    limits: Limits,
+    show: Callable[[float], None] | None = None,
 ) -> Match:
     """The assignment with the largest summed similarity, and its certificate.
 
@@ -67,10 +56,9 @@ def exact(
         limits: when to stop; out of rounds or time the best found is returned, not as optimal.
         show: told how many entries were multiplied, as they are.
     """
-    limits = limits or Limits()
     started = time.perf_counter()
     flip = geometry.shape[0] > geometry.shape[1]
-    solve = _Solve(geometry.swapped() if flip else geometry, limits, started, show)
+    solve = _Solve(geometry.swapped() if flip else geometry, limits, started, show or nothing)
     solve.run()
     mate = solve.best_mate
     pairs = np.stack([np.arange(len(mate)), mate], axis=1)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.matching.similarity import finite_rows, unit
+from reseed.matching.similarity import check_dense, check_dimensions, finite_rows, unit
 
 Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -212,17 +212,19 @@ def rows(given: Any, name: str) -> Rows:
     return Rows(exact, (np.abs(exact).max(axis=1) > 0).astype(np.float64), screen)
 
 
-def check_dimensions(d_a: int, d_b: int) -> None:
-    """Refuse rows that live in different spaces.
+def dense(geometry: Geometry) -> Floats:
+    """All similarities in float64, `[n, m]`, for the dense solver and for tests.
 
     Raises:
-        SpecError: if the dimensions differ.
+        SpecError: if there are more than `DENSE_LIMIT`.
     """
-    if d_a != d_b:
-        raise SpecError(
-            f"A has rows of {d_a} dimensions and B of {d_b}: they live in different spaces "
-            "(another site or subject?), so cosines between them mean nothing"
-        )
+    check_dense(*geometry.shape)
+    least: Floats | None = None
+    for left, right in geometry.views:
+        a, b = (side.exact * side.scale[:, None] for side in (left, right))
+        least = a @ b.T if least is None else np.minimum(least, a @ b.T)
+    assert least is not None
+    return least
 
 
 def stretches(size: int, step: int) -> Iterator[slice]:

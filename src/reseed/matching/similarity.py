@@ -70,14 +70,32 @@ def cosines(unit_a: NDArray[np.float64], unit_b: NDArray[np.float64]) -> NDArray
         SpecError: if the dimensions differ, or the array would be above `DENSE_LIMIT`.
     """
     (rows_a, d_a), (rows_b, d_b) = unit_a.shape, unit_b.shape
+    check_dimensions(d_a, d_b)
+    check_dense(rows_a, rows_b)
+    return unit_a @ unit_b.T
+
+
+def check_dimensions(d_a: int, d_b: int) -> None:
+    """Refuse rows that live in different spaces.
+
+    Raises:
+        SpecError: if the dimensions differ.
+    """
     if d_a != d_b:
         raise SpecError(
             f"A has rows of {d_a} dimensions and B of {d_b}: they live in different spaces "
             "(another site or subject?), so cosines between them mean nothing"
         )
-    if rows_a * rows_b > DENSE_LIMIT:
+
+
+def check_dense(n: int, m: int) -> None:
+    """Refuse an array of similarities that would not fit.
+
+    Raises:
+        SpecError: if it would have more than `DENSE_LIMIT` entries.
+    """
+    if n * m > DENSE_LIMIT:
         raise SpecError(
-            f"{rows_a} x {rows_b} similarities take {rows_a * rows_b * 8 / 2**30:.0f} GiB; dense "
-            f"matching is limited to {DENSE_LIMIT * 8 / 2**30:.0f} GiB"
+            f"{n} x {m} similarities take {n * m * 8 / 2**30:.0f} GiB; a dense array of them is "
+            f"limited to {DENSE_LIMIT * 8 / 2**30:.0f} GiB"
         )
-    return unit_a @ unit_b.T
