@@ -163,7 +163,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default=SIZES)
     parser.add_argument("--dimensions", type=int, default=768)
-    parser.add_argument("--power", type=float, default=0.5, help="amplitude of direction k: k^-power")
+    parser.add_argument(
+        "--power", type=float, default=0.5, help="amplitude of direction k: k^-power"
+    )
     parser.add_argument("--tolerance", type=float, default=1e-9, help="relative gap")
     parser.add_argument("--dense", type=int, default=16_384, help="largest size for SciPy dense")
     parser.add_argument("--json", type=Path, help="where to write the numbers")

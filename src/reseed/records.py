@@ -130,13 +130,18 @@ class Certificate:
     """most bytes that the process has held so far, whatever for"""
     ended: str = "proven"
     """`"proven"`, `"out of rounds"` or `"out of time"`"""
+    reject: float | None = None
+    """similarity at or below which no pair was made; None if every latent of the smaller side got
+    one"""
+    largest_component: int | None = None
+    """with a reject threshold, latents of the largest connected group of pairs above it"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
     """A one-to-one assignment between the latents of two dictionaries, with its evidence.
 
-    n = min(F_a, F_b) pairs.
+    n = min(F_a, F_b) pairs; fewer with a reject threshold.
     """
 
     pairs: NDArray[np.int64]
@@ -144,7 +149,7 @@ class Match:
     similarity: NDArray[np.float64]
     """[n] signed cosine of each pair"""
     primal: float
-    """sum of `similarity`"""
+    """sum of `similarity`; with a reject threshold, of what each pair is above it"""
     dual: float
     """a proven upper bound on what any assignment reaches"""
     gap: float

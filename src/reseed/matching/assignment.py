@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def match(
     A: Any,
     B: Any,
     *,
+    reject: float | None = None,
     tolerance: float = 1e-9,
     seconds: float = float("inf"),
     device: str = "cpu",
@@ -51,18 +53,20 @@ def match(
         A: `[F_a, D]` rows are latents; NumPy array or torch tensor. Row lengths do not matter; a
             zero row has similarity 0 to everything.
         B: `[F_b, D]`.
+        reject: lambda; only pairs with a larger cosine are made, and those that maximise the sum of
+            (cosine - lambda). None matches every latent of the smaller side.
         tolerance: largest gap, relative to the objective, that counts as optimal. At 1e-9 the
             assignment is the best one; 1e-6 may save a round on very large dictionaries.
         seconds: when to stop with the best found so far, which is then not called optimal.
         device: where products are made; `"cuda"` needs torch.
 
     Returns:
-        min(F_a, F_b) pairs, the summed cosine (`primal`), a proven upper bound on it (`dual`),
+        min(F_a, F_b) pairs (at most, with `reject`), the summed cosine (`primal`), a proven upper bound on it (`dual`),
         their `gap`, and whether that proves the assignment `optimal`.
 
     Raises:
-        SpecError: if a matrix has NaN or dimensions differ; or, without numba, if the sizes are
-            above the dense limit.
+        SpecError: if a matrix has NaN or dimensions differ; if a great many pairs are above
+            `reject`; or, without numba, if the sizes are above the dense limit.
 
     Example:
         >>> import numpy as np, reseed
@@ -71,13 +75,15 @@ def match(
         [[0, 1], [1, 2], [2, 0]]
     """
     geometry = cosine(A, B, device=device)
-    return solve(geometry, Limits(tolerance=tolerance, seconds=seconds))
+    return solve(geometry, Limits(tolerance=tolerance, seconds=seconds), reject=reject)
 
 
 def solve(
     geometry: Geometry,
     limits: Limits | None = None,
     show: Callable[[float], None] | None = None,
+    *,
+    reject: float | None = None,
 ) -> Match:
     """Match two dictionaries one to one by any similarity.
 
@@ -85,6 +91,7 @@ def solve(
         geometry: the similarity.
         limits: when to stop.
         show: told how many similarities were computed, as they are.
+        reject: see `match`.
 
     Raises:
         SpecError: without numba, if the sizes are above the dense limit.
@@ -99,7 +106,12 @@ def solve(
             "pip install numba"
         )
     if not compiled or entries <= DENSE_BELOW:
-        return assign(dense(geometry))
+        S = dense(geometry)
+        return assign(S) if reject is None else assign_above(S, reject)
+    if reject is not None:
+        from reseed.matching.reject import match_above
+
+        return match_above(geometry, reject, limits or Limits(), show)
     from reseed.matching.exact import exact
 
     return exact(geometry, limits or Limits(), show)
@@ -135,6 +147,27 @@ def assign(S: Matrix) -> Match:
             edges=S.size,
             ended="proven" if gap <= tolerance else "out of rounds",
         ),
+    )
+
+
+def assign_above(S: Matrix, least: float) -> Match:
+    """The one-to-one pairs with the largest Σ (similarity - least), all above `least`.
+
+    A pair that is not worth making counts 0, so the best assignment of max(S - least, 0) has the
+    best pairs in it, and its certificate is theirs.
+
+    Args:
+        S: `[rows, columns]`, finite.
+        least: lambda.
+    """
+    found = assign(np.maximum(S - least, 0.0))
+    made = found.similarity > 0
+    assert found.certificate is not None
+    return replace(
+        found,
+        pairs=found.pairs[made],
+        similarity=S[tuple(found.pairs[made].T)],
+        certificate=replace(found.certificate, reject=least),
     )
 
 

@@ -23,7 +23,9 @@ Short = NDArray[np.int32]
 _compiled: Callable[..., Any] = njit(cache=True, nogil=True)  # pyright: ignore[reportUnknownMemberType]
 
 # sums may be taken in any order, so that several run at once
-_reordered: Callable[..., Any] = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})  # pyright: ignore[reportUnknownMemberType]
+_reordered: Callable[..., Any] = njit(
+    cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}
+)  # pyright: ignore[reportUnknownMemberType]
 
 _STRIDE = 32
 """Entries that are tested together before any is looked at alone."""
@@ -204,3 +206,34 @@ def grouped(
         other[low:high] = other[low:high][order]
         value[low:high] = value[low:high][order]
     return start, other, value
+
+
+@_compiled
+def above(block: Floats32, limit: float, rows: Integers, columns: Integers) -> int:
+    """Where a block is above a limit.
+
+    Args:
+        block: `[R, C]`.
+        limit: of the same type.
+        rows, columns: filled, as far as they reach.
+
+    Returns:
+        How many entries there are, also where they did not all find room.
+    """
+    found, width = 0, block.shape[1]
+    for r in range(len(block)):
+        line = block[r]
+        for low in range(0, width, _STRIDE):
+            high = min(width, low + _STRIDE)
+            hits = np.int32(high < low + _STRIDE)
+            if hits == 0:
+                for k in range(_STRIDE):
+                    hits += np.int32(line[np.uint64(low) + np.uint64(k)] > limit)
+            if hits == 0:
+                continue
+            for c in range(low, high):
+                if line[c] > limit:
+                    if found < len(rows):
+                        rows[found], columns[found] = r, c
+                    found += 1
+    return found

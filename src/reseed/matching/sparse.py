@@ -81,9 +81,7 @@ def solve(
     return state
 
 
-def _finish(
-    graph: Graph, by_column: Graph, state: State, outside: float, deadline: float
-) -> bool:
+def _finish(graph: Graph, by_column: Graph, state: State, outside: float, deadline: float) -> bool:
     """Make an assignment best by shortest paths; returns whether there was time to."""
     search = paths.room(len(state.v))
     for some in _parts(np.flatnonzero((state.mate < 0) & (state.u > outside))):
