@@ -2,11 +2,11 @@
 
     python benchmarks/matching.py --sizes 4096,16384,131072 --json matching.json
 
-Every line is measured in this run, on this machine, on a pair that looks like real SAEs: 40 % of the
-latents shared, with noise of every strength; near-duplicates in families; a decaying spectrum (the
-amplitude of direction k falls as k^-1/2; see --power). SciPy's dense solver runs up to --dense latents:
-beyond, its time (n^3) and memory (8 n^2 bytes) are out of reach. Each size runs in a process of its
-own, so that peak memory is its own; compiled loops are made before the clock starts.
+Every line is measured in this run, on this machine, on a pair that looks like real SAEs: 40 % of
+the latents shared, with noise of every strength; near-duplicates in families; a decaying spectrum
+(the amplitude of direction k falls as k^-1/2; see --power). SciPy's dense solver runs up to --dense
+latents: beyond, its time (n^3) and memory (8 n^2 bytes) are out of reach. Each size runs in a
+process of its own, so that peak memory is its own; loops are compiled before the clock starts.
 """
 
 from __future__ import annotations

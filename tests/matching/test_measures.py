@@ -108,3 +108,18 @@ def test_share_at_falls_with_tau_and_counts_strictly() -> None:
     np.testing.assert_allclose(measures.share_at(score, taus, strict=False), [0.8, 0.6, 0.2, 0.2])
     np.testing.assert_allclose(measures.share_at(score, taus, strict=True), [0.8, 0.2, 0.2, 0.0])
     assert np.isnan(measures.share_at(pl.Series([], dtype=pl.Float64), taus, strict=False)).all()
+
+
+@pytest.mark.parametrize(("n", "m"), [(120, 120), (90, 140), (140, 90)])
+def test_comparing_without_the_matrix_gives_the_same_table(monkeypatch, n: int, m: int) -> None:
+    pytest.importorskip("numba")
+    a, b = noisy_pair(n, m)
+    dense = compare(a, b).table
+    monkeypatch.setattr("reseed.matching.assignment.DENSE_BELOW", 0)
+    sparse = compare(a, b).table
+    assert dense.schema == sparse.schema
+    for name, kind in dense.schema.items():
+        if kind == pl.Float64:
+            np.testing.assert_allclose(dense[name].to_numpy(), sparse[name].to_numpy(), atol=1e-12)
+        else:
+            assert dense[name].equals(sparse[name]), name

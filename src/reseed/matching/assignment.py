@@ -27,6 +27,7 @@ from scipy.optimize import linear_sum_assignment
 from reseed.errors import SpecError
 from reseed.matching.geometry import Geometry, cosine, dense
 from reseed.matching.limits import Limits
+from reseed.matching.nearest import BothNearest, from_dense
 from reseed.matching.similarity import DENSE_LIMIT
 from reseed.records import Certificate, Match
 
@@ -96,16 +97,7 @@ def solve(
     Raises:
         SpecError: without numba, if the sizes are above the dense limit.
     """
-    entries = geometry.shape[0] * geometry.shape[1]
-    compiled = importlib.util.find_spec("numba") is not None
-    if not compiled and entries > DENSE_LIMIT:
-        raise SpecError(
-            f"{geometry.shape[0]} x {geometry.shape[1]} similarities take "
-            f"{entries * 8 / 2**30:.0f} GiB; dense matching is limited to "
-            f"{DENSE_LIMIT * 8 / 2**30:.0f} GiB, and matching without the matrix needs numba: "
-            "pip install numba"
-        )
-    if not compiled or entries <= DENSE_BELOW:
+    if _dense_is_chosen(geometry):
         S = dense(geometry)
         return assign(S) if reject is None else assign_above(S, reject)
     if reject is not None:
@@ -115,6 +107,39 @@ def solve(
     from reseed.matching.exact import exact
 
     return exact(geometry, limits or Limits(), show)
+
+
+def solve_and_nearest(
+    geometry: Geometry, show: Callable[[float], None] | None = None
+) -> tuple[Match, BothNearest]:
+    """Match two dictionaries, and find the nearest neighbours of both sides in the same pass.
+
+    Args:
+        geometry: the similarity.
+        show: told how many similarities were computed, as they are.
+
+    Raises:
+        SpecError: as `solve`.
+    """
+    if _dense_is_chosen(geometry):
+        S = dense(geometry)
+        return assign(S), from_dense(S)
+    from reseed.matching.exact import exact_and_nearest
+
+    return exact_and_nearest(geometry, show)
+
+
+def _dense_is_chosen(geometry: Geometry) -> bool:
+    entries = geometry.shape[0] * geometry.shape[1]
+    compiled = importlib.util.find_spec("numba") is not None
+    if not compiled and entries > DENSE_LIMIT:
+        raise SpecError(
+            f"{geometry.shape[0]} x {geometry.shape[1]} similarities take "
+            f"{entries * 8 / 2**30:.0f} GiB; dense matching is limited to "
+            f"{DENSE_LIMIT * 8 / 2**30:.0f} GiB, and matching without the matrix needs numba: "
+            "pip install numba"
+        )
+    return not compiled or entries <= DENSE_BELOW
 
 
 def assign(S: Matrix) -> Match:

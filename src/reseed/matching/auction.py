@@ -1,8 +1,8 @@
 """Bids that bring the prices of a sparse assignment near the best ones, compiled by numba.
 
-Bertsekas' forward auction with epsilon scaling (Ann. Oper. Res. 14, 1988), then the row reduction of
-Jonker & Volgenant (Computing 38, 1987) at exact prices. `paths` does the rest. Rows hold their edges
-from the best down and prices are never negative, so a look at a row ends early.
+Bertsekas' forward auction with epsilon scaling (Ann. Oper. Res. 14, 1988), then the row reduction
+of Jonker & Volgenant (Computing 38, 1987) at exact prices. `paths` does the rest. Rows hold their
+edges from the best down and prices are never negative, so a look at a row ends early.
 
 Every row may also stay outside, which is worth `outside` to it.
 """
@@ -51,7 +51,11 @@ def best_two(
     """The two best columns of a row at these prices and what they give it.
 
     Args:
+        graph: the edges.
+        v: prices.
         floor: no price is below it.
+        outside: worth of having no column.
+        i: the row.
 
     Returns:
         Best column or -1 for outside, second column or -1, their worth.
@@ -74,6 +78,9 @@ def settle(graph: Graph, state: State, outside: float, slack: float) -> int:
     """Set u to the best worth of each row, and free rows that have less than that.
 
     Args:
+        graph: the edges.
+        state: changed in place.
+        outside: worth of having no column.
         slack: how much less a row may have and keep its column.
 
     Returns:
@@ -103,6 +110,9 @@ def bid(graph: Graph, state: State, outside: float, step: float, most_bids: int)
     """Let free rows bid, each raise by `step` more than needed, until none wants a column.
 
     Args:
+        graph: the edges.
+        state: changed in place.
+        outside: worth of having no column.
         step: epsilon; afterwards every row is within it of its best.
         most_bids: where to stop; the state is then still sound, with rows left free.
 

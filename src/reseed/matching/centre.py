@@ -1,7 +1,7 @@
 """Prices in the middle of those that prove an assignment, compiled by numba.
 
-Many prices prove the same assignment. Those that auctions and paths end with lie at the edge of what
-is possible: whole groups of rows are indifferent, and a pair that was not among the candidates
+Many prices prove the same assignment. Those that auctions and paths end with lie at the edge of
+what is possible: whole groups of rows are indifferent, and a pair that was not among the candidates
 violates them easily. The middle between the highest and the lowest prices is as good a proof, is
 violated by far fewer of the other pairs, and moves less from round to round.
 """
@@ -74,6 +74,7 @@ def centre(graph: Graph, by_column: Graph, state: State, outside: float) -> None
         graph: the edges by rows.
         by_column: the same by columns.
         state: optimal on these edges; u and v are changed, and stay a proof.
+        outside: worth of a row without a column.
     """
     search = room(len(state.v))
     _rise(by_column, state, search, outside)

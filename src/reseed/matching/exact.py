@@ -27,6 +27,7 @@ from reseed.matching.auction import State
 from reseed.matching.candidates import OutOfTime, Pool, score
 from reseed.matching.geometry import Geometry
 from reseed.matching.limits import Limits
+from reseed.matching.nearest import BothNearest, from_pairs
 from reseed.matching.ties import ties
 from reseed.records import Certificate, Match
 
@@ -34,7 +35,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 OUTSIDE = -1.001
-"""Worth of a row without a column: below every similarity, so that no row stays outside for good."""
+"""Worth of a row without a column: below every similarity, so that none stays outside for good."""
 
 ROOM = 24
 """Pairs that the first pass takes in for each row and each column, at least."""
@@ -56,20 +57,41 @@ def exact(
         limits: when to stop; out of rounds or time the best found is returned, not as optimal.
         show: told how many entries were multiplied, as they are.
     """
-    started = time.perf_counter()
-    flip = geometry.shape[0] > geometry.shape[1]
-    solve = _Solve(geometry.swapped() if flip else geometry, limits, started, show or nothing)
+    return _record(_solved(geometry, limits, show))
+
+
+def exact_and_nearest(
+    geometry: Geometry, show: Callable[[float], None] | None = None
+) -> tuple[Match, BothNearest]:
+    """The best assignment and, from the same pass over the blocks, the nearest neighbours.
+
+    Args:
+        geometry: of n x m latents.
+        show: told how many entries were multiplied, as they are.
+    """
+    solve = _solved(geometry, Limits(), show)
+    row, column, value = solve.pool.edges
+    found = from_pairs(row, column, value, solve.pool.geometry.shape)
+    return _record(solve), BothNearest(found.columns, found.rows) if solve.flip else found
+
+
+def _solved(geometry: Geometry, limits: Limits, show: Callable[[float], None] | None) -> _Solve:
+    solve = _Solve(geometry, limits, show or nothing)
     solve.run()
-    mate = solve.best_mate
+    return solve
+
+
+def _record(solve: _Solve) -> Match:
+    mate, similarity = solve.best_mate, solve.best_values
     pairs = np.stack([np.arange(len(mate)), mate], axis=1)
-    similarity = solve.best_values
-    if flip:
+    if solve.flip:
         order = np.argsort(mate)
-        pairs, similarity = pairs[order][:, ::-1], similarity[order]
-    tolerance = limits.tolerance * max(1.0, abs(solve.primal))
+        pairs, similarity = np.ascontiguousarray(pairs[order][:, ::-1]), similarity[order]
+    tolerance = solve.tolerance
     gap = solve.dual - solve.primal
+    n, m = solve.pool.geometry.shape
     return Match(
-        pairs=np.ascontiguousarray(pairs),
+        pairs=pairs,
         similarity=similarity,
         primal=solve.primal,
         dual=solve.dual,
@@ -81,23 +103,24 @@ def exact(
             rounds=solve.rounds,
             edges=len(solve.pool.keys),
             ties=solve.ties(),
-            products=solve.pool.multiplied / (geometry.shape[0] * geometry.shape[1]),
+            products=solve.pool.multiplied / (n * m),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             ended=solve.ended,
         ),
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - solve.started,
     )
 
 
 class _Solve:
     """One assignment under way; n <= m."""
 
-    def __init__(
-        self, geometry: Geometry, limits: Limits, started: float, show: Callable[[float], None]
-    ) -> None:
+    def __init__(self, geometry: Geometry, limits: Limits, show: Callable[[float], None]) -> None:
+        self.started = time.perf_counter()
+        self.flip = geometry.shape[0] > geometry.shape[1]
+        geometry = geometry.swapped() if self.flip else geometry
         n, _ = geometry.shape
         self.pool, self.limits, self.show = Pool(geometry), limits, show
-        self.deadline = started + limits.seconds
+        self.deadline = self.started + limits.seconds
         self.rounds, self.ended = 0, "proven"
         self.state: State | None = None
         # until anything is known: cosines are at most 1, and any assignment is one
@@ -130,7 +153,12 @@ class _Solve:
         u = _worth(self.pool, v)
         candidates.price_pass(self.pool, u, v, ROOM, self.deadline, self.show)
         self.dual = min(self.dual, float(_worth(self.pool, v).sum() + v.sum()))
-        return self.dual - self.primal <= self.limits.tolerance * max(1.0, abs(self.primal))
+        return self.dual - self.primal <= self.tolerance
+
+    @property
+    def tolerance(self) -> float:
+        """Largest gap to be called optimal."""
+        return self.limits.tolerance * max(1.0, abs(self.primal))
 
     def _complete(self, mate: Integers) -> None:
         """Take an assignment if it is the best so far; rows without a column get a free one."""

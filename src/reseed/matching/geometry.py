@@ -1,15 +1,15 @@
 """The similarity of two dictionaries as operations, never as a matrix.
 
-A `Geometry` knows how similar row i of A is to row j of B without holding all the numbers. Blocks of
-it come out of float32 products; chosen pairs are scored again in float64. A float32 product is off
+A `Geometry` knows how similar row i of A is to row j of B without holding all the numbers. Blocks
+of it come out of float32 products; chosen pairs are scored again in float64. A float32 product is off
 by at most `error`, so what a block cannot rule out by more than that is scored again.
 
 | similarity | constructor |
 |---|---|
 | signed cosine of rows | `cosine(A, B)` |
-| mean of the cosines of several views, e.g. decoder and encoder | `mean_cosine([...])` |
+| mean of the cosines of several views (decoder, encoder) | `mean_cosine([...])` |
 | the least of the cosines of several views | `least_cosine([...])` |
-| cosine of encoder rows where the input has covariance C | `cosine(whitened(A, C), whitened(B, C))` |
+| cosine of encoder rows for input of covariance C | `cosine(whitened(A, C), whitened(B, C))` |
 """
 
 from __future__ import annotations
@@ -225,6 +225,27 @@ def dense(geometry: Geometry) -> Floats:
         least = a @ b.T if least is None else np.minimum(least, a @ b.T)
     assert least is not None
     return least
+
+
+def cosines_of(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
+    """Similarities of chosen pairs in float64.
+
+    Args:
+        geometry: n x m.
+        rows: `[E]` of A.
+        columns: `[E]` of B.
+
+    Returns:
+        `[E]`.
+    """
+    out = np.full(len(rows), np.inf)
+    for part in stretches(len(rows), _CHUNK):
+        i, j = rows[part], columns[part]
+        for left, right in geometry.views:
+            a, b = left.exact[i].astype(np.float64), right.exact[j].astype(np.float64)
+            value = np.einsum("ed,ed->e", a, b) * left.scale[i] * right.scale[j]
+            out[part] = np.minimum(out[part], value)
+    return out
 
 
 def stretches(size: int, step: int) -> Iterator[slice]:

@@ -106,7 +106,10 @@ def offer_rows(
         rows: `[R]` which rows these are.
         columns: `[C]` which columns these are.
         price: `[C]`.
-        values, others, count, bar: lists of all rows.
+        values: `[n, room]` the lists of all rows.
+        others: `[n, room]` the columns in them.
+        count: `[n]` how long each is.
+        bar: `[n]` its bar.
     """
     width = len(columns)
     strides = (width + _STRIDE - 1) // _STRIDE
@@ -120,11 +123,12 @@ def offer_rows(
                 high = min(width, low + _STRIDE)
                 if high == low + _STRIDE and not _any_above_price(line, bar[i], price, low):
                     continue
-                for k in range(high - low):
-                    c = low + (k + i) % (high - low)
+                c = low + i % (high - low)
+                for _ in range(high - low):
                     x = line[c] - price[c]
                     if x > bar[i]:
                         _offer(values, others, count, bar, i, x, columns[c])
+                    c = c + 1 if c + 1 < high else low
 
 
 @_compiled
@@ -140,8 +144,13 @@ def offer_columns(
     """Offer a block of similarities to the lists of its columns.
 
     Args:
-        block: `[R, C]`, from row `first_row` and column `first_column` on.
-        values, others, count, bar: lists of all columns.
+        block: `[R, C]`.
+        first_row: which row its first is.
+        first_column: which column its first is.
+        values: `[m, room]` the lists of all columns.
+        others: `[m, room]` the rows in them.
+        count: `[m]` how long each is.
+        bar: `[m]` its bar.
     """
     rows, width = block.shape
     here = bar[first_column : first_column + width]
@@ -163,8 +172,10 @@ def dots(
     """Dot products in float64 of chosen rows of a and b.
 
     Args:
-        a, b: `[F_a, D]`, `[F_b, D]`.
-        rows, columns: `[E]`.
+        a: `[F_a, D]`.
+        b: `[F_b, D]`.
+        rows: `[E]` of a.
+        columns: `[E]` of b.
         out: `[E]`, filled.
     """
     for e in range(len(rows)):
@@ -215,7 +226,8 @@ def above(block: Floats32, limit: float, rows: Integers, columns: Integers) -> i
     Args:
         block: `[R, C]`.
         limit: of the same type.
-        rows, columns: filled, as far as they reach.
+        rows: filled, as far as they reach.
+        columns: filled with them.
 
     Returns:
         How many entries there are, also where they did not all find room.

@@ -111,7 +111,7 @@ def _clear(search: Search) -> None:
 def _look_along_row(
     graph: Graph, state: State, search: Search, i: int, distance: float, best: float
 ) -> tuple[float, int]:
-    """Reach the columns of a row; returns the shortest way to a free one, if shorter than `best`."""
+    """Reach the columns of a row; returns the shortest way to a free one, if below `best`."""
     base, end = distance + state.u[i], -1
     for e in range(graph.start[i], graph.start[i + 1]):
         if base - graph.value[e] >= best:
@@ -166,6 +166,10 @@ def augment(graph: Graph, state: State, search: Search, outside: float, rows: In
     """Bring in those of the rows that are free and want a column.
 
     Args:
+        graph: the edges by rows.
+        search: room, clear before and after.
+        outside: worth of a row without a column.
+        rows: to look at.
         state: u at least the best worth of each row, assigned rows exactly at it.
     """
     for i in rows:
@@ -229,6 +233,8 @@ def release(by_column: Graph, state: State, search: Search, columns: Integers) -
 
     Args:
         by_column: the graph by columns; its `column` are rows.
+        search: room, clear before and after.
+        columns: to look at.
         state: no row is free and wants a column.
     """
     for j in columns:

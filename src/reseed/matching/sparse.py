@@ -1,4 +1,4 @@
-"""The best assignment on a sparse graph, with exact prices, from scratch or from where one ended."""
+"""The best assignment on a sparse graph, with exact prices, from scratch or from an earlier one."""
 
 from __future__ import annotations
 

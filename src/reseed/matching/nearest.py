@@ -1,0 +1,91 @@
+"""The most similar latent of the other side, whether others share it or not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.matching.geometry import Geometry, Rows, cosines_of, stretches
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_BLOCK = 1_024
+
+
+class Nearest(NamedTuple):
+    """Nearest neighbours from one side."""
+
+    index: Integers
+    """[F] which latent of the other side; the first of several"""
+    similarity: Floats
+    """[F] how similar"""
+
+
+class BothNearest(NamedTuple):
+    """Nearest neighbours from both sides."""
+
+    rows: Nearest
+    columns: Nearest
+
+
+def from_dense(S: Floats) -> BothNearest:
+    """Nearest neighbours in a matrix of similarities."""
+    sides = ((matrix.argmax(axis=1), matrix.max(axis=1)) for matrix in (S, S.T))
+    return BothNearest(*(Nearest(*side) for side in sides))
+
+
+def from_pairs(
+    rows: Integers, columns: Integers, values: Floats, shape: tuple[int, int]
+) -> BothNearest:
+    """Nearest neighbours among pairs that contain them.
+
+    Args:
+        rows: `[E]`, sorted.
+        columns: `[E]`, sorted for each row; every row and every column has a pair.
+        values: `[E]` similarities.
+        shape: (n, m).
+    """
+    order = np.argsort(columns, kind="stable")
+    sides = (
+        _first_best(rows, columns, values),
+        _first_best(*(x[order] for x in (columns, rows, values))),
+    )
+    assert [len(side.index) for side in sides] == list(shape)
+    return BothNearest(*sides)
+
+
+def _first_best(own: Integers, other: Integers, values: Floats) -> Nearest:
+    """The best other end of each own end, the first of several; sorted by own end, then by other."""
+    start = np.flatnonzero(np.diff(own, prepend=-1))
+    best = np.maximum.reduceat(values, start)
+    hits = np.flatnonzero(values == np.repeat(best, np.diff(start, append=len(own))))
+    first = hits[np.diff(own[hits], prepend=-1) > 0]
+    return Nearest(other[first], best)
+
+
+def nearest_in_itself(rows: Rows) -> Nearest:
+    """The most similar other latent of the same dictionary.
+
+    Returns:
+        Similarity 0 and index 0 for a dictionary of one latent.
+    """
+    size = len(rows.scale)
+    if size == 1:
+        return Nearest(np.zeros(1, np.int64), np.zeros(1))
+    geometry = Geometry(views=((rows, rows),))
+    multiplier = geometry.multiplier(_BLOCK, _BLOCK)
+    best, index = np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)
+    for part in stretches(size, _BLOCK):
+        for columns in stretches(size, _BLOCK):
+            block = multiplier.block(part, columns)
+            if part == columns:
+                np.fill_diagonal(block, -np.inf)
+            top = block.argmax(axis=1)
+            value = block[np.arange(len(block)), top]
+            better = value > best[part]
+            best[part] = np.where(better, value, best[part])
+            index[part] = np.where(better, top + columns.start, index[part])
+    return Nearest(index, cosines_of(geometry, np.arange(size), index))
