@@ -62,8 +62,8 @@ def match(
         device: where products are made; `"cuda"` needs torch.
 
     Returns:
-        min(F_a, F_b) pairs (at most, with `reject`), the summed cosine (`primal`), a proven upper bound on it (`dual`),
-        their `gap`, and whether that proves the assignment `optimal`.
+        min(F_a, F_b) pairs (at most, with `reject`), the summed cosine (`primal`), a proven upper
+        bound on it (`dual`), their `gap`, and whether that proves the assignment `optimal`.
 
     Raises:
         SpecError: if a matrix has NaN or dimensions differ; if a great many pairs are above

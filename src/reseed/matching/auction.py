@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from numpy.typing import NDArray
+
+from reseed.matching.compiled import compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -44,7 +45,7 @@ class State(NamedTuple):
     """[m] row of each column, or -1"""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def best_two(
     graph: Graph, v: Floats, floor: float, outside: float, i: int
 ) -> tuple[int, int, float, float]:
@@ -73,7 +74,7 @@ def best_two(
     return first, second, most, next_
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def settle(graph: Graph, state: State, outside: float, slack: float) -> int:
     """Set u to the best worth of each row, and free rows that have less than that.
 
@@ -105,7 +106,7 @@ def settle(graph: Graph, state: State, outside: float, slack: float) -> int:
     return free
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def bid(graph: Graph, state: State, outside: float, step: float, most_bids: int) -> int:
     """Let free rows bid, each raise by `step` more than needed, until none wants a column.
 
@@ -140,7 +141,7 @@ def bid(graph: Graph, state: State, outside: float, step: float, most_bids: int)
     return bids
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def reduce_rows(graph: Graph, state: State, outside: float, passes: int) -> None:
     """Give free rows their best column and raise its price to where the second is as good.
 

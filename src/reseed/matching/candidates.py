@@ -47,7 +47,7 @@ class Lists(NamedTuple):
 
     values: Floats32
     others: NDArray[np.int32]
-    count: NDArray[np.int64]
+    length: NDArray[np.int64]
     bar: Floats32
 
     @staticmethod
@@ -62,8 +62,10 @@ class Lists(NamedTuple):
 
     def entries(self) -> tuple[Integers, Integers]:
         """Own and other end of everything kept."""
-        kept = np.arange(self.values.shape[1]) < self.count[:, None]
-        return np.repeat(np.arange(len(self.count)), self.count), self.others[kept].astype(np.int64)
+        kept = np.arange(self.values.shape[1]) < self.length[:, None]
+        return np.repeat(np.arange(len(self.length)), self.length), self.others[kept].astype(
+            np.int64
+        )
 
 
 @dataclass(slots=True)
@@ -111,8 +113,12 @@ def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
     halves = (slice(0, len(rows) // 2), slice(len(rows) // 2, None))
     with ThreadPoolExecutor(2) as threads:
         for left, right in geometry.views:
-            work = [(left.exact, right.exact, rows[h], columns[h], part[h]) for h in halves]
-            list(threads.map(lambda args: kernels.dots(*args), work))
+            work = [
+                threads.submit(kernels.dots, left.exact, right.exact, rows[h], columns[h], part[h])
+                for h in halves
+            ]
+            for done in work:
+                done.result()
             np.minimum(least, part * left.scale[rows] * right.scale[columns], out=least)
     return least
 
@@ -142,8 +148,8 @@ def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], N
     rows, columns = by_row.entries()
     columns_, rows_ = by_column.entries()
     pool.add(np.concatenate([rows, rows_]), np.concatenate([columns, columns_]))
-    pool.top_row = by_row.bar + pool.geometry.error
-    pool.top_column = by_column.bar + pool.geometry.error
+    pool.top_row = by_row.bar.astype(np.float64) + pool.geometry.error
+    pool.top_column = by_column.bar.astype(np.float64) + pool.geometry.error
 
 
 def _from_diagonal(start: int, m: int) -> list[slice]:
@@ -176,8 +182,8 @@ def price_pass(
     width = 2 * geometry.error
     if not pool.bounds:
         width = max(width, _width(pool, u, v, room))
-    lists = Lists.of(n, room, np.float32(u - width))
-    price = np.float32(v)
+    lists = Lists.of(n, room, (u - width).astype(np.float32))
+    price = v.astype(np.float32)
 
     def offer(block: Floats32, rows: Integers, columns: Integers) -> None:
         kernels.offer_rows(block, rows, columns, price[columns], *lists)
@@ -193,12 +199,14 @@ def _width(pool: Pool, u: Floats, v: Floats, room: int) -> float:
     """Width at which a pass keeps about a quarter of the room, from a sample of rows."""
     n, m = pool.geometry.shape
     rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64))
-    price = np.float32(v)
+    price = v.astype(np.float32)
     wanted = min(max(1, room // 4) * len(rows), len(rows) * m)
     best = np.empty(0, np.float32)
     multiplier = pool.geometry.multiplier(len(rows), COLUMNS)
     for columns in stretches(m, COLUMNS):
-        block = multiplier.block(rows, columns) - price[columns] - np.float32(u[rows])[:, None]
+        block = (
+            multiplier.block(rows, columns) - price[columns] - u[rows].astype(np.float32)[:, None]
+        )
         best = np.concatenate([best, block.ravel()])
         if len(best) > wanted:
             best = np.partition(best, len(best) - wanted)[-wanted:]
@@ -228,7 +236,7 @@ def _not_ruled_out(
 
 
 def _alike(u: Floats, slack: Floats) -> Integers:
-    """Order of the rows in which neighbours are alike in both, so that bounds by blocks are tight."""
+    """Order of the rows in which neighbours are alike in both: bounds by blocks are tight then."""
     strips = max(1, round((len(u) / PRICE_ROWS) ** 0.5))
     rank = np.empty(len(u), np.int64)
     rank[np.argsort(u)] = np.arange(len(u))

@@ -9,16 +9,16 @@ violated by far fewer of the other pairs, and moves less from round to round.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from numpy.typing import NDArray
 
 from reseed.matching.auction import Graph, State
+from reseed.matching.compiled import compiled
 from reseed.matching.paths import Search, nearer, nearest, room
 
 Floats = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rise(by_column: Graph, state: State, search: Search, outside: float) -> None:
     """How far each price can rise with all others rising along: `search.distance`."""
     for j in range(len(state.v)):
@@ -37,7 +37,7 @@ def _rise(by_column: Graph, state: State, search: Search, outside: float) -> Non
                 nearer(search, k, there, -1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fall(graph: Graph, state: State, search: Search) -> None:
     """How far each price can fall with all others falling along: `search.distance`."""
     u, v, mate, owner = state
@@ -66,7 +66,7 @@ def _fall(graph: Graph, state: State, search: Search) -> None:
                 nearer(search, j, there, -1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def centre(graph: Graph, by_column: Graph, state: State, outside: float) -> None:
     """Move the prices of an optimal assignment to the middle of what is possible.
 

@@ -1,8 +1,8 @@
 """The similarity of two dictionaries as operations, never as a matrix.
 
 A `Geometry` knows how similar row i of A is to row j of B without holding all the numbers. Blocks
-of it come out of float32 products; chosen pairs are scored again in float64. A float32 product is off
-by at most `error`, so what a block cannot rule out by more than that is scored again.
+of it come out of float32 products; chosen pairs are scored again in float64. A float32 product is
+off by at most `error`, so what a block cannot rule out by more than that is scored again.
 
 | similarity | constructor |
 |---|---|
@@ -65,10 +65,10 @@ class Geometry:
         """By how much an entry of a block can be off, whatever the order of the sums.
 
         Rounding of the unit rows and of D products and sums (Higham 2002, section 3.1), times two
-        for what is added afterwards.
+        for prices and bars, which are rounded too.
         """
         widest = max(left.screen.shape[1] for left, _ in self.views)
-        return 2.0 * (widest + 4) * 2.0**-24
+        return 2.0 * (widest + 16) * 2.0**-24
 
     def swapped(self) -> Geometry:
         """The same with A and B exchanged."""

@@ -8,30 +8,23 @@ bar; among equal entries those offered first stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
+
+from reseed.matching.compiled import compiled, reordered
 
 Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Short = NDArray[np.int32]
 
-_compiled: Callable[..., Any] = njit(cache=True, nogil=True)  # pyright: ignore[reportUnknownMemberType]
-
-# sums may be taken in any order, so that several run at once
-_reordered: Callable[..., Any] = njit(
-    cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}
-)  # pyright: ignore[reportUnknownMemberType]
-
 _STRIDE = 32
 """Entries that are tested together before any is looked at alone."""
 
 
-@_compiled
+@compiled
 def _keep(values: Floats32, others: Short, count: Integers, bar: Floats32, i: int) -> None:
     """Cut a full stretch to its best half and raise its bar to the worst that stays."""
     size = values.shape[1]
@@ -51,7 +44,7 @@ def _keep(values: Floats32, others: Short, count: Integers, bar: Floats32, i: in
     count[i] = at
 
 
-@_compiled
+@compiled
 def _offer(
     values: Floats32, others: Short, count: Integers, bar: Floats32, i: int, x: float, other: int
 ) -> None:
@@ -61,7 +54,7 @@ def _offer(
         _keep(values, others, count, bar, i)
 
 
-@_compiled
+@compiled
 def _any_above(line: Floats32, bar: Floats32, low: int) -> bool:
     """Whether an entry of a stretch is above the bar of its column.
 
@@ -72,20 +65,20 @@ def _any_above(line: Floats32, bar: Floats32, low: int) -> bool:
     for k in range(_STRIDE):
         c = np.uint64(low) + np.uint64(k)
         hits += np.int32(line[c] > bar[c])
-    return hits > 0
+    return bool(hits > 0)
 
 
-@_compiled
-def _any_above_price(line: Floats32, limit: float, price: Floats32, low: int) -> bool:
+@compiled
+def _any_above_price(line: Floats32, limit: Any, price: Floats32, low: int) -> bool:
     """Whether an entry of a stretch, less its price, is above the bar of its row."""
     hits = np.int32(0)
     for k in range(_STRIDE):
         c = np.uint64(low) + np.uint64(k)
         hits += np.int32(line[c] - price[c] > limit)
-    return hits > 0
+    return bool(hits > 0)
 
 
-@_compiled
+@compiled
 def offer_rows(
     block: Floats32,
     rows: Integers,
@@ -131,7 +124,7 @@ def offer_rows(
                     c = c + 1 if c + 1 < high else low
 
 
-@_compiled
+@compiled
 def offer_columns(
     block: Floats32,
     first_row: int,
@@ -165,7 +158,7 @@ def offer_columns(
                     _offer(values, others, count, bar, first_column + c, line[c], first_row + r)
 
 
-@_reordered
+@reordered
 def dots(
     a: Floats32 | Floats, b: Floats32 | Floats, rows: Integers, columns: Integers, out: Floats
 ) -> None:
@@ -186,7 +179,7 @@ def dots(
         out[e] = total
 
 
-@_compiled
+@compiled
 def grouped(
     groups: int, keys: Integers, others: Integers, values: Floats
 ) -> tuple[Integers, Short, Floats]:
@@ -219,8 +212,8 @@ def grouped(
     return start, other, value
 
 
-@_compiled
-def above(block: Floats32, limit: float, rows: Integers, columns: Integers) -> int:
+@compiled
+def above(block: Floats32, limit: float | np.float32, rows: Integers, columns: Integers) -> int:
     """Where a block is above a limit.
 
     Args:

@@ -18,7 +18,7 @@ _BLOCK = 1_024
 class Nearest(NamedTuple):
     """Nearest neighbours from one side."""
 
-    index: Integers
+    latent: Integers
     """[F] which latent of the other side; the first of several"""
     similarity: Floats
     """[F] how similar"""
@@ -49,16 +49,14 @@ def from_pairs(
         shape: (n, m).
     """
     order = np.argsort(columns, kind="stable")
-    sides = (
-        _first_best(rows, columns, values),
-        _first_best(*(x[order] for x in (columns, rows, values))),
-    )
-    assert [len(side.index) for side in sides] == list(shape)
-    return BothNearest(*sides)
+    of_rows = _first_best(rows, columns, values)
+    of_columns = _first_best(columns[order], rows[order], values[order])
+    assert (len(of_rows.latent), len(of_columns.latent)) == shape
+    return BothNearest(of_rows, of_columns)
 
 
 def _first_best(own: Integers, other: Integers, values: Floats) -> Nearest:
-    """The best other end of each own end, the first of several; sorted by own end, then by other."""
+    """The best other end of each own end, the first of several; sorted by own, then by other."""
     start = np.flatnonzero(np.diff(own, prepend=-1))
     best = np.maximum.reduceat(values, start)
     hits = np.flatnonzero(values == np.repeat(best, np.diff(start, append=len(own))))

@@ -107,7 +107,7 @@ def _side(
             full = np.zeros(size)
             full[own] = values
             columns[column] = _masked(full, none)
-        columns[f"{view}_nearest"] = nearest.index
+        columns[f"{view}_nearest"] = nearest.latent
         columns[f"{view}_max_cos"] = nearest.similarity
     return pl.DataFrame(columns).with_columns(pl.col("side").cast(pl.Categorical))
 

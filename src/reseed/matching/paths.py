@@ -8,13 +8,13 @@ partial assignments, and can be started from any prices.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from numpy.typing import NDArray
 
 from reseed.matching.auction import Graph, State
+from reseed.matching.compiled import compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -37,7 +37,7 @@ class Search(NamedTuple):
     """[2] of the heap, of `reached`"""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def room(m: int) -> Search:
     """Room for searches over m columns."""
     return Search(
@@ -50,8 +50,8 @@ def room(m: int) -> Search:
     )
 
 
-@njit(cache=True, nogil=True)
-def nearer(search: Search, j: int, distance: float, before: int) -> None:
+@compiled
+def nearer(search: Search, j: Any, distance: Any, before: int) -> None:
     """Note a shorter way to a column and move it up in the heap."""
     place, heap, size = search.place, search.heap, search.size
     search.distance[j], search.before[j] = distance, before
@@ -72,7 +72,7 @@ def nearer(search: Search, j: int, distance: float, before: int) -> None:
     place[j] = k
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def nearest(search: Search) -> int:
     """Take the nearest column out of the heap."""
     place, heap, size, distance = search.place, search.heap, search.size, search.distance
@@ -98,7 +98,7 @@ def nearest(search: Search) -> int:
     return first
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _clear(search: Search) -> None:
     for k in range(search.size[1]):
         j = search.reached[k]
@@ -107,7 +107,7 @@ def _clear(search: Search) -> None:
     search.size[:] = 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _look_along_row(
     graph: Graph, state: State, search: Search, i: int, distance: float, best: float
 ) -> tuple[float, int]:
@@ -129,7 +129,7 @@ def _look_along_row(
     return best, end
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _augment(graph: Graph, state: State, search: Search, outside: float, first: int) -> None:
     """Bring one free row in by the shortest path, and move the prices that it needs."""
     u, v, mate, owner = state
@@ -161,7 +161,7 @@ def _augment(graph: Graph, state: State, search: Search, outside: float, first: 
         end, last = left, search.before[left]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def augment(graph: Graph, state: State, search: Search, outside: float, rows: Integers) -> None:
     """Bring in those of the rows that are free and want a column.
 
@@ -178,7 +178,7 @@ def augment(graph: Graph, state: State, search: Search, outside: float, rows: In
             _clear(search)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _look_along_column(
     by_column: Graph, state: State, search: Search, j: int, distance: float, best: float
 ) -> tuple[float, int]:
@@ -197,7 +197,7 @@ def _look_along_column(
     return best, row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _release(by_column: Graph, state: State, search: Search, first: int) -> None:
     """Take the price from one free column, by the shortest path to who can do without one."""
     u, v, mate, owner = state
@@ -227,7 +227,7 @@ def _release(by_column: Graph, state: State, search: Search, first: int) -> None
         taker, last = left, search.before[last]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def release(by_column: Graph, state: State, search: Search, columns: Integers) -> None:
     """Take the price from those of the columns that are free and have one.
 

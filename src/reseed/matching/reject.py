@@ -119,8 +119,8 @@ def pairs_above(
 def _check_number(total: int, least: float) -> None:
     if total > MOST_PAIRS:
         raise SpecError(
-            f"more than {MOST_PAIRS} pairs are more similar than {least:g}; a reject threshold this "
-            "low rejects little: raise it, or match without one"
+            f"more than {MOST_PAIRS} pairs are more similar than {least:g}; a reject threshold "
+            "this low rejects little: raise it, or match without one"
         )
 
 
