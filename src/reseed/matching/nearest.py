@@ -64,26 +64,60 @@ def _first_best(own: Integers, other: Integers, values: Floats) -> Nearest:
     return Nearest(other[first], best)
 
 
+def largest(geometry: Geometry, *, absolute: bool) -> BothNearest:
+    """Nearest neighbours of both sides by one pass over the blocks, without an assignment.
+
+    Args:
+        geometry: n x m.
+        absolute: whether opposite counts as similar; the similarities given keep their sign.
+    """
+    n, m = geometry.shape
+    multiplier = geometry.multiplier(_BLOCK, _BLOCK)
+    rows, columns = _Best(n), _Best(m)
+    for part in stretches(n, _BLOCK):
+        for across in stretches(m, _BLOCK):
+            block = multiplier.block(part, across)
+            if absolute:
+                np.abs(block, out=block)
+            rows.offer(block, part, across)
+            columns.offer(block.T, across, part)
+    return BothNearest(
+        Nearest(rows.latent, cosines_of(geometry, np.arange(n), rows.latent)),
+        Nearest(columns.latent, cosines_of(geometry, columns.latent, np.arange(m))),
+    )
+
+
+class _Best:
+    """The best so far of each latent of one side."""
+
+    def __init__(self, size: int) -> None:
+        self.value = np.full(size, -np.inf, np.float32)
+        self.latent = np.zeros(size, np.int64)
+
+    def offer(self, block: NDArray[np.float32], own: slice, other: slice) -> None:
+        """Take what is better in a block, `[own, other]`."""
+        top = block.argmax(axis=1)
+        value = block[np.arange(len(block)), top]
+        better = value > self.value[own]
+        self.value[own] = np.where(better, value, self.value[own])
+        self.latent[own] = np.where(better, top + other.start, self.latent[own])
+
+
 def nearest_in_itself(rows: Rows) -> Nearest:
     """The most similar other latent of the same dictionary.
 
     Returns:
-        Similarity 0 and index 0 for a dictionary of one latent.
+        Similarity 0 and latent 0 for a dictionary of one latent.
     """
     size = len(rows.scale)
     if size == 1:
         return Nearest(np.zeros(1, np.int64), np.zeros(1))
     geometry = Geometry(views=((rows, rows),))
-    multiplier = geometry.multiplier(_BLOCK, _BLOCK)
-    best, index = np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)
+    multiplier, best = geometry.multiplier(_BLOCK, _BLOCK), _Best(size)
     for part in stretches(size, _BLOCK):
-        for columns in stretches(size, _BLOCK):
-            block = multiplier.block(part, columns)
-            if part == columns:
+        for across in stretches(size, _BLOCK):
+            block = multiplier.block(part, across)
+            if part == across:
                 np.fill_diagonal(block, -np.inf)
-            top = block.argmax(axis=1)
-            value = block[np.arange(len(block)), top]
-            better = value > best[part]
-            best[part] = np.where(better, value, best[part])
-            index[part] = np.where(better, top + columns.start, index[part])
-    return Nearest(index, cosines_of(geometry, np.arange(size), index))
+            best.offer(block, part, across)
+    return Nearest(best.latent, cosines_of(geometry, np.arange(size), best.latent))

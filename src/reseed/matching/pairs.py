@@ -16,6 +16,8 @@ decoder_nearest, encoder_nearest
     The most similar latent of the other side, whether others share it or not.
 decoder_max_cos, encoder_max_cos
     Signed cosine to it.
+decoder_mutual, encoder_mutual
+    Whether this latent is also the most similar one to it.
 
 Both sides come from the same two assignments, so they agree with each other.
 """
@@ -32,7 +34,7 @@ from numpy.typing import NDArray
 from reseed.errors import SpecError
 from reseed.matching.assignment import solve_and_nearest
 from reseed.matching.geometry import Geometry, cosine, cosines_of
-from reseed.matching.nearest import Nearest
+from reseed.matching.nearest import BothNearest
 from reseed.records import Match
 
 
@@ -74,7 +76,7 @@ def compare(a: Views, b: Views, show: Callable[[float], None] | None = None) -> 
     found = {view: solve_and_nearest(g, show) for view, g in geometry.items()}
     seen = {view: _Seen(geometry, view, match) for view, (match, _) in found.items()}
     sides = [
-        _side(name, side, sizes[side], {v: (seen[v], near[side]) for v, (_, near) in found.items()})
+        _side(name, side, sizes[side], {v: (seen[v], near) for v, (_, near) in found.items()})
         for side, name in enumerate("ab")
     ]
     return Comparison(pl.concat(sides), found["decoder"][0], found["encoder"][0])
@@ -90,11 +92,12 @@ class _Seen:
 
 
 def _side(
-    name: str, side: int, size: int, found: Mapping[str, tuple[_Seen, Nearest]]
+    name: str, side: int, size: int, found: Mapping[str, tuple[_Seen, BothNearest]]
 ) -> pl.DataFrame:
     columns: dict[str, Any] = {"side": [name] * size, "latent": np.arange(size)}
     for view, other in (("decoder", "encoder"), ("encoder", "decoder")):
-        seen, nearest = found[view]
+        seen, nearest = found[view][0], found[view][1][side]
+        back = found[view][1][1 - side].latent
         own = seen.pairs[:, side]
         partner = np.full(size, -1)
         partner[own] = seen.pairs[:, 1 - side]
@@ -109,6 +112,7 @@ def _side(
             columns[column] = _masked(full, none)
         columns[f"{view}_nearest"] = nearest.latent
         columns[f"{view}_max_cos"] = nearest.similarity
+        columns[f"{view}_mutual"] = back[nearest.latent] == np.arange(size)
     return pl.DataFrame(columns).with_columns(pl.col("side").cast(pl.Categorical))
 
 
