@@ -134,14 +134,8 @@ def mmcs(geometry: Geometry, *, absolute: bool) -> float:
     nearest neighbour and the sides still weigh the same. Source: Sharkey, Braun & Millidge 2022, made symmetric.
     """
     sides = largest(geometry, absolute=absolute)
-    return float(
-        np.mean(
-            [
-                np.abs(side.similarity).mean() if absolute else side.similarity.mean()
-                for side in sides
-            ]
-        )
-    )
+    means = [(np.abs(s) if absolute else s).mean() for s in (side.similarity for side in sides)]
+    return float(np.mean(means))
 
 
 def scores(table: pl.DataFrame, measure: Measure) -> pl.Series:
