@@ -131,7 +131,8 @@ def mmcs(geometry: Geometry, *, absolute: bool) -> float:
     id `mmcs_symmetric_signed` or `mmcs_symmetric_absolute`, version 1. Half of mean_i max_j S_ij
     plus half of mean_j max_i S_ij, with |S| if `absolute`: two numbers that are not to be compared,
     since latents of opposite direction count in one only. With unequal widths every latent has a
-    nearest neighbour and the sides still weigh the same. Source: Sharkey, Braun & Millidge 2022, made symmetric.
+    nearest neighbour and the sides still weigh the same. Source: Sharkey, Braun & Millidge 2022,
+    made symmetric.
     """
     sides = largest(geometry, absolute=absolute)
     means = [(np.abs(s) if absolute else s).mean() for s in (side.similarity for side in sides)]
