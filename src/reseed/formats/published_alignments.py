@@ -1,8 +1,8 @@
 """The alignments published with arXiv 2501.16615 (repository sae_overlap): index arrays in pickles.
 
 Layout: a list of dicts, each from a layer number or a name ("SAE 2") to (row_ind, col_ind), as
-SciPy's `linear_sum_assignment` returns them. They hold no cosines. A pickle can run any code when it
-is read; here nothing is allowed but what a NumPy index array is made of.
+SciPy's `linear_sum_assignment` returns them. They hold no cosines. A pickle can run any code when
+it is read; here nothing is allowed but what a NumPy index array is made of.
 """
 
 from __future__ import annotations

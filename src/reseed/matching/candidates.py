@@ -31,7 +31,7 @@ Integers = NDArray[np.int64]
 ROWS, COLUMNS = 1_024, 2_048
 """Size of a block; both of its buffers stay in a third-level cache."""
 
-PRICE_ROWS = 512
+PRICE_ROWS = 256
 """Rows of a block in a pass at prices: fewer are more alike, so bounds leave less of it open."""
 
 _SAMPLE = 64
