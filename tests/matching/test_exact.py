@@ -216,3 +216,20 @@ def test_torch_products_give_the_same() -> None:
     # any name but "cpu" goes through torch; "cpu:0" is the one that every machine has
     found = check(a, b, exact(cosine(a, b, device="cpu:0"), Limits()))
     np.testing.assert_array_equal(found.pairs, check(a, b).pairs)
+
+
+def test_rows_with_more_ties_than_room_are_settled_in_float64(monkeypatch) -> None:
+    """The best of a row is told from near-copies of it that float32 cannot tell apart."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(300, 6))
+    b = a[rng.integers(0, 5, 300)] + 1e-9 * rng.normal(size=(300, 6))
+    called = []
+    plain = candidates._best_exactly
+    monkeypatch.setattr(
+        candidates, "_best_exactly", lambda *args: called.append(len(args[1])) or plain(*args)
+    )
+    S = dense(cosine(a, b))
+    found = exact(cosine(a, b), Limits(tolerance=1e-13))
+    assert called
+    assert found.dual >= S[linear_sum_assignment(S, maximize=True)].sum() - 1e-11
+    check(a, b)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.matching import kernels
-from reseed.matching.geometry import Geometry, stretches
+from reseed.matching.geometry import Geometry, float64_block, stretches
 from reseed.matching.sparse import Edges
 
 Floats32 = NDArray[np.float32]
@@ -89,6 +89,13 @@ class Pool:
         """The pairs."""
         m = self.geometry.shape[1]
         return Edges(self.keys // m, self.keys % m, self.values)
+
+    def worth(self, v: Floats) -> Floats:
+        """Best S_ij - v_j of each row over the pool, `[n]`; after the first pass each has pairs."""
+        edges = self.edges
+        start = np.flatnonzero(np.diff(edges.row, prepend=-1))
+        assert len(start) == self.geometry.shape[0]
+        return np.maximum.reduceat(edges.value - v[edges.column], start)
 
     def add(self, rows: Integers, columns: Integers) -> None:
         """Score pairs and take in those that are new."""
@@ -192,7 +199,35 @@ def price_pass(
         _multiply(pool, _not_ruled_out(pool, u, v, width), offer, deadline, show)
     finally:
         pool.add(*lists.entries())
-    pool.bounds.append((lists.bar.astype(np.float64) + geometry.error, v.copy()))
+    bound = lists.bar.astype(np.float64) + geometry.error
+    # where a full list was cut among entries as good as its best, float32 cannot say which is best
+    close = np.flatnonzero(bound > pool.worth(v))
+    if len(close):
+        best, bound[close] = _best_exactly(geometry, close, v, deadline)
+        pool.add(close, best)
+    pool.bounds.append((bound, v.copy()))
+
+
+def _best_exactly(
+    geometry: Geometry, rows: Integers, v: Floats, deadline: float
+) -> tuple[Integers, Floats]:
+    """Column and value of max_j S_ij - v_j for chosen rows, by float64 products.
+
+    Raises:
+        OutOfTime: if the deadline passes.
+    """
+    column, value = np.zeros(len(rows), np.int64), np.full(len(rows), -np.inf)
+    for part in stretches(len(rows), ROWS):
+        for across in stretches(len(v), COLUMNS):
+            if time.perf_counter() > deadline:
+                raise OutOfTime
+            block = float64_block(geometry, rows[part], across) - v[across]
+            top = block.argmax(axis=1)
+            most = block[np.arange(len(block)), top]
+            better = most > value[part]
+            value[part] = np.where(better, most, value[part])
+            column[part] = np.where(better, top + across.start, column[part])
+    return column, value
 
 
 def _width(pool: Pool, u: Floats, v: Floats, room: int) -> float:

@@ -150,9 +150,9 @@ class _Solve:
         if time.perf_counter() > self.deadline:
             raise OutOfTime
         v = np.maximum(self.state.v, 0.0)
-        u = _worth(self.pool, v)
+        u = self.pool.worth(v)
         candidates.price_pass(self.pool, u, v, ROOM, self.deadline, self.show)
-        self.dual = min(self.dual, float(_worth(self.pool, v).sum() + v.sum()))
+        self.dual = min(self.dual, float(self.pool.worth(v).sum() + v.sum()))
         return self.dual - self.primal <= self.tolerance
 
     @property
@@ -176,13 +176,3 @@ class _Solve:
         if self.ended != "proven" or self.state is None:
             return None
         return ties(self.pool.edges, self.state, self.pool.geometry.shape)
-
-
-def _worth(pool: Pool, v: Floats) -> Floats:
-    """Best S_ij - v_j of each row over the pool, `[n]`."""
-    edges = pool.edges
-    worth = np.full(pool.geometry.shape[0], -np.inf)
-    # keys are sorted by row and every row has pairs: the first pass saw to it
-    start = np.flatnonzero(np.diff(edges.row, prepend=-1))
-    worth[edges.row[start]] = np.maximum.reduceat(edges.value - v[edges.column], start)
-    return worth

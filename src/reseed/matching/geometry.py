@@ -219,9 +219,15 @@ def dense(geometry: Geometry) -> Floats:
         SpecError: if there are more than `DENSE_LIMIT`.
     """
     check_dense(*geometry.shape)
+    return float64_block(geometry, slice(None), slice(None))
+
+
+def float64_block(geometry: Geometry, rows: Any, columns: Any) -> Floats:
+    """A block of similarities in float64; slices or index arrays."""
     least: Floats | None = None
     for left, right in geometry.views:
-        a, b = (side.exact * side.scale[:, None] for side in (left, right))
+        a = left.exact[rows] * left.scale[rows][:, None]
+        b = right.exact[columns] * right.scale[columns][:, None]
         least = a @ b.T if least is None else np.minimum(least, a @ b.T)
     assert least is not None
     return least
