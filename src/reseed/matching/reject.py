@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from reseed.errors import SpecError
 from reseed.matching import kernels, sparse
+from reseed.matching.auction import State
 from reseed.matching.candidates import COLUMNS, ROWS, score
 from reseed.matching.exact import nothing
 from reseed.matching.geometry import Geometry, stretches
@@ -53,18 +54,24 @@ def match_above(
     """
     started = time.perf_counter()
     edges = pairs_above(geometry, least, show)
-    n, m = geometry.shape
     gains = Edges(edges.row, edges.column, edges.value - least)
-    state = sparse.solve(gains, (n, m), 0.0, deadline=started + limits.seconds)
+    state = sparse.solve(gains, geometry.shape, 0.0, deadline=started + limits.seconds)
+    return _record(geometry, least, limits.tolerance, edges, state, started)
+
+
+def _record(
+    geometry: Geometry, least: float, relative: float, edges: Edges, state: State, started: float
+) -> Match:
     rows = np.flatnonzero(state.mate >= 0)
     pairs = np.stack([rows, state.mate[rows]], axis=1)
     similarity = score(geometry, pairs[:, 0], pairs[:, 1])
     primal = float((similarity - least).sum())
     v = np.maximum(state.v, 0.0)
-    worth = np.zeros(n)
-    np.maximum.at(worth, gains.row, gains.value - v[gains.column])
+    worth = np.zeros(geometry.shape[0])
+    np.maximum.at(worth, edges.row, edges.value - least - v[edges.column])
     dual = float(worth.sum() + v.sum())
-    tolerance = limits.tolerance * max(1.0, abs(primal))
+    tolerance = relative * max(1.0, abs(primal))
+    proven = dual - primal <= tolerance
     return Match(
         pairs=pairs,
         similarity=similarity,
@@ -72,15 +79,15 @@ def match_above(
         dual=dual,
         gap=dual - primal,
         tolerance=tolerance,
-        optimal=dual - primal <= tolerance,
+        optimal=proven,
         seconds=time.perf_counter() - started,
         certificate=Certificate(
             solver=sparse.SOLVER,
             edges=len(edges.row),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            ended="proven" if dual - primal <= tolerance else "out of time",
+            ended="proven" if proven else "out of time",
             reject=least,
-            largest_component=largest_component(edges, (n, m)),
+            largest_component=largest_component(edges, geometry.shape),
         ),
     )
 

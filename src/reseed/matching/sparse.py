@@ -50,13 +50,11 @@ def solve(
         shape: (n, m).
         outside: worth of a row without a column; a column without a row is worth 0.
         before: where an earlier solve on fewer edges ended; changed in place.
-        deadline: `time.perf_counter()` at which to stop. What is then returned is a sound
-            assignment with prices that need not be the best.
+        deadline: `time.perf_counter()` at which to stop, with whatever pairs there are by then.
 
     Returns:
-        An assignment; unless stopped no other is better on these edges, and for its prices
-        u_i + v_j >= S_ij on every edge with equality on its pairs, v_j = 0 on free columns and
-        u_i = outside on rows without a column.
+        Unless stopped the best on these edges: u_i + v_j >= S_ij on every edge, equal on pairs;
+        v_j = 0 on free columns, u_i = outside on rows without a column.
     """
     n, m = shape
     graph = Graph(*kernels.grouped(n, *edges))
