@@ -114,10 +114,36 @@ class SAEArrays:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """How an assignment was found and proven."""
+
+    solver: str
+    """what solved it, by name"""
+    rounds: int = 1
+    """solves on a growing set of pairs; 1 where all pairs were there at once"""
+    edges: int
+    """pairs that the solver saw"""
+    ties: int | None = None
+    """latents of the smaller side that another assignment, no worse, pairs differently; None if
+    not proven or not counted"""
+    products: float = 1.0
+    """entries of the similarity that were computed, over all there are"""
+    peak_memory: int | None = None
+    """most bytes that the process has held so far, whatever for"""
+    ended: str = "proven"
+    """`"proven"`, `"out of rounds"` or `"out of time"`"""
+    reject: float | None = None
+    """similarity at or below which no pair was made; None if every latent of the smaller side got
+    one"""
+    largest_component: int | None = None
+    """with a reject threshold, latents of the largest connected group of pairs above it"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
     """A one-to-one assignment between the latents of two dictionaries, with its evidence.
 
-    n = min(F_a, F_b) pairs.
+    n = min(F_a, F_b) pairs; fewer with a reject threshold.
     """
 
     pairs: NDArray[np.int64]
@@ -125,7 +151,7 @@ class Match:
     similarity: NDArray[np.float64]
     """[n] signed cosine of each pair"""
     primal: float
-    """sum of `similarity`"""
+    """sum of `similarity`; with a reject threshold, of what each pair is above it"""
     dual: float
     """a proven upper bound on what any assignment reaches"""
     gap: float
@@ -136,3 +162,5 @@ class Match:
     """whether the gap proves the assignment optimal"""
     seconds: float
     """wall time of the solve"""
+    certificate: Certificate | None = None
+    """how it was found; None in records made before there were certificates"""

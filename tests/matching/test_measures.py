@@ -5,6 +5,8 @@ import polars as pl
 import pytest
 
 from reseed.matching import measures
+from reseed.matching.geometry import cosine, dense
+from reseed.matching.nearest import nearest_in_itself
 from reseed.matching.pairs import Views, compare
 
 TAU = np.array([0.7])
@@ -108,3 +110,51 @@ def test_share_at_falls_with_tau_and_counts_strictly() -> None:
     np.testing.assert_allclose(measures.share_at(score, taus, strict=False), [0.8, 0.6, 0.2, 0.2])
     np.testing.assert_allclose(measures.share_at(score, taus, strict=True), [0.8, 0.2, 0.2, 0.0])
     assert np.isnan(measures.share_at(pl.Series([], dtype=pl.Float64), taus, strict=False)).all()
+
+
+@pytest.mark.parametrize(("n", "m"), [(120, 120), (90, 140), (140, 90)])
+def test_comparing_without_the_matrix_gives_the_same_table(monkeypatch, n: int, m: int) -> None:
+    pytest.importorskip("numba")
+    a, b = noisy_pair(n, m)
+    dense = compare(a, b).table
+    monkeypatch.setattr("reseed.matching.assignment.DENSE_BELOW", 0)
+    sparse = compare(a, b).table
+    assert dense.schema == sparse.schema
+    for name, kind in dense.schema.items():
+        if kind == pl.Float64:
+            np.testing.assert_allclose(dense[name].to_numpy(), sparse[name].to_numpy(), atol=1e-12)
+        else:
+            assert dense[name].equals(sparse[name]), name
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (14, 23), (1500, 1200)])
+def test_mmcs_signed_and_absolute_against_the_matrix(n: int, m: int) -> None:
+    geometry = cosine(*(views.decoder for views in noisy_pair(n, m)))
+    S = dense(geometry)
+    for absolute, T in ((False, S), (True, np.abs(S))):
+        expected = (T.max(axis=1).mean() + T.max(axis=0).mean()) / 2
+        assert measures.mmcs(geometry, absolute=absolute) == pytest.approx(expected, abs=1e-7)
+    opposite = cosine(np.eye(5), -np.eye(5))
+    assert measures.mmcs(opposite, absolute=True) == pytest.approx(1)
+    assert measures.mmcs(opposite, absolute=False) == pytest.approx(0)
+
+
+def test_mutual_nearest_is_the_same_from_both_sides() -> None:
+    a, b = noisy_pair(30, 45)
+    table = compare(a, b).table
+    S = dense(cosine(a.decoder, b.decoder))
+    expected = {(i, j) for i, j in enumerate(S.argmax(axis=1)) if S[:, j].argmax() == i}
+    for name, turn in (("a", 1), ("b", -1)):
+        mine = side(table, name).filter(pl.col("decoder_mutual"))
+        pairs = {pair[::turn] for pair in mine.select("latent", "decoder_nearest").iter_rows()}
+        assert pairs == expected
+        score = measures.scores(side(table, name), measures.MUTUAL_NEAREST)
+        assert (score > measures.LOWEST).sum() == len(expected)
+
+
+def test_the_nearest_of_a_dictionary_in_itself_leaves_it_out() -> None:
+    a, _ = noisy_pair(1300, 2)
+    rows = cosine(a.decoder, a.decoder).views[0][0]
+    S = dense(cosine(a.decoder, a.decoder))
+    np.fill_diagonal(S, -np.inf)
+    np.testing.assert_allclose(nearest_in_itself(rows).similarity, S.max(axis=1), atol=1e-7)

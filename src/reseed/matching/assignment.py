@@ -6,37 +6,69 @@ columns of the larger side (any v if the sides are equal), with n rows on the sm
     D(v) = Σ_i max_j (S_ij - v_j) + Σ_j v_j  >=  every primal value,
 
 so D(v) - primal bounds how far from the best an assignment is, whoever found it.
+
+Which solver runs: up to `DENSE_BELOW` similarities the dense one; above, the
+one in `exact`, which needs numba. Without numba the dense one goes on to `DENSE_LIMIT`, and larger
+dictionaries are refused. The certificate says which one it was.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from reseed.matching.similarity import cosines, unit
-from reseed.records import Match
+from reseed.errors import SpecError
+from reseed.matching.geometry import Geometry, cosine, dense
+from reseed.matching.limits import Limits
+from reseed.matching.nearest import BothNearest, from_dense
+from reseed.matching.similarity import DENSE_LIMIT
+from reseed.records import Certificate, Match
 
 Matrix = NDArray[np.float64]
 
+DENSE_BELOW = 2**21
+"""Similarities up to which the dense solver runs (1,448 x 1,448 latents). The sparse one is faster
+from 2^19 on, by less than what compiling it costs once."""
 
-def match(A: Any, B: Any) -> Match:
-    """Match the rows of two dictionaries one to one by signed cosine, exactly.
+DENSE_SOLVER = "dense Jonker-Volgenant (SciPy)"
+
+
+def match(
+    A: Any,
+    B: Any,
+    *,
+    reject: float | None = None,
+    tolerance: float = 1e-9,
+    seconds: float = float("inf"),
+    device: str = "cpu",
+) -> Match:
+    """Match the rows of two dictionaries one to one by signed cosine, exactly, at any size.
 
     Args:
         A: `[F_a, D]` rows are latents; NumPy array or torch tensor. Row lengths do not matter; a
             zero row has similarity 0 to everything.
         B: `[F_b, D]`.
+        reject: lambda; only pairs with a larger cosine are made, and those that maximise the sum of
+            (cosine - lambda). None matches every latent of the smaller side.
+        tolerance: largest gap, relative to the objective, that counts as optimal. At 1e-9 the
+            assignment is the best one; 1e-6 may save a round on very large dictionaries.
+        seconds: when to stop with the best found so far, which is then not called optimal.
+        device: where products are made; `"cuda"` needs torch.
 
     Returns:
-        min(F_a, F_b) pairs, the summed cosine (`primal`), a proven upper bound on it (`dual`),
-        their `gap`, and whether that proves the assignment `optimal`.
+        min(F_a, F_b) pairs (at most, with `reject`), the summed cosine (`primal`), a proven upper
+        bound on it (`dual`), their `gap`, and whether that proves the assignment `optimal`.
 
     Raises:
-        SpecError: if a matrix has NaN, dimensions differ, or the sizes are above the dense limit.
+        SpecError: if a matrix has NaN or dimensions differ; if a great many pairs are above
+            `reject`; or, without numba, if the sizes are above the dense limit.
 
     Example:
         >>> import numpy as np, reseed
@@ -44,7 +76,71 @@ def match(A: Any, B: Any) -> Match:
         >>> reseed.match(A, A[[2, 0, 1]]).pairs.tolist()
         [[0, 1], [1, 2], [2, 0]]
     """
-    return assign(cosines(unit(A, "A"), unit(B, "B")))
+    geometry = cosine(A, B, device=device)
+    return solve(geometry, Limits(tolerance=tolerance, seconds=seconds), reject=reject)
+
+
+def solve(
+    geometry: Geometry,
+    limits: Limits | None = None,
+    show: Callable[[float], None] | None = None,
+    *,
+    reject: float | None = None,
+) -> Match:
+    """Match two dictionaries one to one by any similarity.
+
+    Args:
+        geometry: the similarity.
+        limits: when to stop.
+        show: told how many similarities were computed, as they are.
+        reject: see `match`.
+
+    Raises:
+        SpecError: without numba, if the sizes are above the dense limit.
+    """
+    if _dense_is_chosen(geometry):
+        S = dense(geometry)
+        return assign(S) if reject is None else assign_above(S, reject)
+    if reject is not None:
+        from reseed.matching.reject import match_above
+
+        return match_above(geometry, reject, limits or Limits(), show)
+    from reseed.matching.exact import exact
+
+    return exact(geometry, limits or Limits(), show)
+
+
+def solve_and_nearest(
+    geometry: Geometry, show: Callable[[float], None] | None = None
+) -> tuple[Match, BothNearest]:
+    """Match two dictionaries, and find the nearest neighbours of both sides in the same pass.
+
+    Args:
+        geometry: the similarity.
+        show: told how many similarities were computed, as they are.
+
+    Raises:
+        SpecError: as `solve`.
+    """
+    if _dense_is_chosen(geometry):
+        S = dense(geometry)
+        return assign(S), from_dense(S)
+    from reseed.matching.exact import exact_and_nearest
+
+    return exact_and_nearest(geometry, show)
+
+
+def _dense_is_chosen(geometry: Geometry) -> bool:
+    entries = geometry.shape[0] * geometry.shape[1]
+    compiled = importlib.util.find_spec("numba") is not None
+    if not compiled and entries > DENSE_LIMIT:
+        raise SpecError(
+            f"{geometry.shape[0]} x {geometry.shape[1]} similarities take "
+            f"{entries * 8 / 2**30:.0f} GiB; dense matching is limited to "
+            f"{DENSE_LIMIT * 8 / 2**30:.0f} GiB, and matching without the matrix needs numba: "
+            "pip install numba"
+        )
+    return not compiled or entries <= DENSE_BELOW
 
 
 def assign(S: Matrix) -> Match:
@@ -72,6 +168,32 @@ def assign(S: Matrix) -> Match:
         tolerance=tolerance,
         optimal=gap <= tolerance,
         seconds=time.perf_counter() - started,
+        certificate=Certificate(
+            solver=DENSE_SOLVER,
+            edges=S.size,
+            ended="proven" if gap <= tolerance else "out of rounds",
+        ),
+    )
+
+
+def assign_above(S: Matrix, least: float) -> Match:
+    """The one-to-one pairs with the largest Σ (similarity - least), all above `least`.
+
+    A pair that is not worth making counts 0, so the best assignment of max(S - least, 0) has the
+    best pairs in it, and its certificate is theirs.
+
+    Args:
+        S: `[rows, columns]`, finite.
+        least: lambda.
+    """
+    found = assign(np.maximum(S - least, 0.0))
+    made = found.similarity > 0
+    assert found.certificate is not None
+    return replace(
+        found,
+        pairs=found.pairs[made],
+        similarity=S[tuple(found.pairs[made].T)],
+        certificate=replace(found.certificate, reject=least),
     )
 
 

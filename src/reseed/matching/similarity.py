@@ -16,6 +16,36 @@ DENSE_LIMIT = 16_384 * 16_384
 """Entries above which no dense array of similarities is made."""
 
 
+def finite_rows(rows: Any, name: str) -> NDArray[Any]:
+    """A dictionary as a C-contiguous array of float32 or float64, checked.
+
+    Args:
+        rows: `[F, D]`, an array or a tensor; other types than float32 become float64.
+        name: how to call it in messages.
+
+    Raises:
+        SpecError: if it is not a matrix of finite numbers.
+    """
+    if hasattr(rows, "detach"):
+        rows = rows.detach().cpu()
+        rows = rows.float() if str(rows.dtype) == "torch.bfloat16" else rows
+    array = np.asarray(rows)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
+        raise SpecError(
+            f"{name} must be a matrix of numbers with latents as rows, not an array of shape "
+            f"{array.shape} and type {array.dtype}"
+        )
+    array = np.ascontiguousarray(array, np.float32 if array.dtype == np.float32 else np.float64)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise SpecError(
+            f"{name}: {len(bad)} of {len(array)} rows have NaN or infinity (first: row {bad[0]}); "
+            "leave those latents out or mend the file, an assignment over them means nothing"
+        )
+    return array
+
+
 def unit(rows: Any, name: str) -> NDArray[np.float64]:
     """Rows scaled to length 1 in float64; a zero row stays zero, so it is similar to nothing.
 
@@ -26,20 +56,7 @@ def unit(rows: Any, name: str) -> NDArray[np.float64]:
     Raises:
         SpecError: if it is not a matrix of finite numbers.
     """
-    array = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
-        raise SpecError(
-            f"{name} must be a matrix of numbers with latents as rows, not an array of shape "
-            f"{array.shape} and type {array.dtype}"
-        )
-    array = array.astype(np.float64)
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        raise SpecError(
-            f"{name}: {len(bad)} of {len(array)} rows have NaN or infinity (first: row {bad[0]}); "
-            "leave those latents out or mend the file, an assignment over them means nothing"
-        )
+    array = finite_rows(rows, name).astype(np.float64)
     # scaling by the largest entry first keeps rows of any magnitude from over- or underflowing
     array /= np.where((top := np.abs(array).max(axis=1)) > 0, top, 1.0)[:, None]
     norms = np.linalg.norm(array, axis=1)
@@ -53,14 +70,32 @@ def cosines(unit_a: NDArray[np.float64], unit_b: NDArray[np.float64]) -> NDArray
         SpecError: if the dimensions differ, or the array would be above `DENSE_LIMIT`.
     """
     (rows_a, d_a), (rows_b, d_b) = unit_a.shape, unit_b.shape
+    check_dimensions(d_a, d_b)
+    check_dense(rows_a, rows_b)
+    return unit_a @ unit_b.T
+
+
+def check_dimensions(d_a: int, d_b: int) -> None:
+    """Refuse rows that live in different spaces.
+
+    Raises:
+        SpecError: if the dimensions differ.
+    """
     if d_a != d_b:
         raise SpecError(
             f"A has rows of {d_a} dimensions and B of {d_b}: they live in different spaces "
             "(another site or subject?), so cosines between them mean nothing"
         )
-    if rows_a * rows_b > DENSE_LIMIT:
+
+
+def check_dense(n: int, m: int) -> None:
+    """Refuse an array of similarities that would not fit.
+
+    Raises:
+        SpecError: if it would have more than `DENSE_LIMIT` entries.
+    """
+    if n * m > DENSE_LIMIT:
         raise SpecError(
-            f"{rows_a} x {rows_b} similarities take {rows_a * rows_b * 8 / 2**30:.0f} GiB; dense "
-            f"matching is limited to {DENSE_LIMIT * 8 / 2**30:.0f} GiB"
+            f"{n} x {m} similarities take {n * m * 8 / 2**30:.0f} GiB; a dense array of them is "
+            f"limited to {DENSE_LIMIT * 8 / 2**30:.0f} GiB"
         )
-    return unit_a @ unit_b.T

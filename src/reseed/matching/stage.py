@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from reseed.events import Events
+from reseed.events import Events, Task
 from reseed.files import json_bytes, parquet_bytes
 from reseed.formats import own
+from reseed.matching.geometry import rows
+from reseed.matching.nearest import nearest_in_itself
 from reseed.matching.pairs import Views, compare
-from reseed.matching.similarity import cosines, unit
+from reseed.matching.similarity import unit
 from reseed.records import Match, SAEArrays
 from reseed.seeds import digest
 from reseed.store import Store, snapshot_folder
@@ -57,7 +60,7 @@ def match_groups(
         events: progress.
 
     Raises:
-        SpecError: if a dictionary is too large for dense matching.
+        SpecError: if numba is missing and a dictionary is too large for dense matching.
         StoreError: if a run is damaged.
     """
     pairs = [pair for group in groups for pair in pairs_of(group)]
@@ -67,11 +70,11 @@ def match_groups(
             _describe(run, steps, store)
             task.advance(1)
         for pair in pairs:
-            _match(pair, steps, store)
+            _match(pair, steps, store, task)
             task.advance(1)
 
 
-def _match(pair: Pair, steps: Sequence[int], store: Store) -> None:
+def _match(pair: Pair, steps: Sequence[int], store: Store, task: Task) -> None:
     made_from = digest([store.checksum(f"runs/{run}") for run in pair] + list(steps))
     if store.has(pair_name(pair), made_from):
         return
@@ -79,7 +82,8 @@ def _match(pair: Pair, steps: Sequence[int], store: Store) -> None:
         certificates: dict[str, Any] = {}
         for step in steps:
             a, b = (load_snapshot(store, run, step) for run in pair)
-            found = compare(Views(a.W_enc, a.W_dec), Views(b.W_enc, b.W_dec))
+            show = _shown(task, f"{pair[0]} with {pair[1]} at {step}", len(a.W_dec) * len(b.W_dec))
+            found = compare(Views(a.W_enc, a.W_dec), Views(b.W_enc, b.W_dec), show)
             (folder / f"{step:08d}.parquet").write_bytes(parquet_bytes(found.table))
             certificates[str(step)] = {
                 "decoder": _certificate(found.decoder),
@@ -88,9 +92,25 @@ def _match(pair: Pair, steps: Sequence[int], store: Store) -> None:
         (folder / "certificates.json").write_bytes(json_bytes(certificates))
 
 
+def _shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
+    """Shows the way through one long comparison beside the bar, which counts pairs."""
+    done = 0.0
+
+    def show(more: float) -> None:
+        nonlocal done
+        done += more
+        task.advance(0, f"{name}: {done / entries:.2f} passes over the similarities")
+
+    return show
+
+
 def _certificate(match: Match) -> dict[str, Any]:
     names = ("primal", "dual", "gap", "tolerance", "optimal")
-    return {"pairs": len(match.pairs)} | {name: getattr(match, name) for name in names}
+    out = {"pairs": len(match.pairs)} | {name: getattr(match, name) for name in names}
+    more = {} if match.certificate is None else asdict(match.certificate)
+    # what else the process held would make two equal studies differ
+    more.pop("peak_memory", None)
+    return out | more
 
 
 def _describe(run: str, steps: Sequence[int], store: Store) -> None:
@@ -111,17 +131,14 @@ def describe(start: SAEArrays, end: SAEArrays) -> pl.DataFrame:
     of the same SAE.
     """
     decoder, first, encoder = (
-        unit(rows, name)
-        for rows, name in ((end.W_dec, "W_dec"), (start.W_dec, "start"), (end.W_enc, "W_enc"))
+        unit(weights, name)
+        for weights, name in ((end.W_dec, "W_dec"), (start.W_dec, "start"), (end.W_enc, "W_enc"))
     )
-    others = cosines(decoder, decoder)
-    np.fill_diagonal(others, -np.inf)
-    nearest = others.max(axis=1) if len(others) > 1 else np.zeros(1)
     return pl.DataFrame(
         {
             "latent": np.arange(len(decoder)),
             "enc_dec_cos": (encoder * decoder).sum(axis=1),
             "init_cos": (first * decoder).sum(axis=1),
-            "own_max_cos": nearest,
+            "own_max_cos": nearest_in_itself(rows(end.W_dec, "W_dec")).similarity,
         }
     )

@@ -1,0 +1,300 @@
+"""Which pairs an assignment may need, found in blocks, and a proven bound on all others.
+
+A `Pool` holds pairs with their similarity in float64. About every pair that is not in it a few
+statements hold, each left behind by a pass over the blocks:
+
+    S_ij <= row_k[i] + column_k[j]    after a pass at prices column_k
+    S_ij <= top_row[i], S_ij <= top_column[j]    after the first pass
+
+A pass at new prices multiplies only what these cannot rule out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.matching import kernels
+from reseed.matching.geometry import Geometry, float64_block, stretches
+from reseed.matching.sparse import Edges
+
+Floats32 = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+ROWS, COLUMNS = 1_024, 2_048
+"""Size of a block; both of its buffers stay in a third-level cache."""
+
+PRICE_ROWS = 256
+"""Rows of a block in a pass at prices: fewer are more alike, so bounds leave less of it open."""
+
+_SAMPLE = 64
+"""Rows on which the width of a pass is chosen."""
+
+
+class OutOfTime(Exception):  # noqa: N818  (an ending, not an error)
+    """The deadline passed inside a pass."""
+
+
+class Lists(NamedTuple):
+    """What each row (or column) keeps; see `kernels`."""
+
+    values: Floats32
+    others: NDArray[np.int32]
+    length: NDArray[np.int64]
+    bar: Floats32
+
+    @staticmethod
+    def of(size: int, room: int, bar: Floats32) -> Lists:
+        """Empty lists that keep at least `room` entries above the bar."""
+        return Lists(
+            np.empty((size, 2 * room), np.float32),
+            np.empty((size, 2 * room), np.int32),
+            np.zeros(size, np.int64),
+            bar,
+        )
+
+    def entries(self) -> tuple[Integers, Integers]:
+        """Own and other end of everything kept."""
+        kept = np.arange(self.values.shape[1]) < self.length[:, None]
+        return np.repeat(np.arange(len(self.length)), self.length), self.others[kept].astype(
+            np.int64
+        )
+
+
+@dataclass(slots=True)
+class Pool:
+    """Pairs with their similarities, and what is known about all others."""
+
+    geometry: Geometry
+    keys: Integers = field(default_factory=lambda: np.empty(0, np.int64))
+    """[E] row * m + column, sorted"""
+    values: Floats = field(default_factory=lambda: np.empty(0))
+    """[E] similarity in float64"""
+    top_row: Floats | None = None
+    top_column: Floats | None = None
+    bounds: list[tuple[Floats, Floats]] = field(default_factory=list[tuple[Floats, Floats]])
+    """row_k [n] and column_k [m] of each pass at prices"""
+    multiplied: int = 0
+    """entries of blocks that were made"""
+
+    @property
+    def edges(self) -> Edges:
+        """The pairs."""
+        m = self.geometry.shape[1]
+        return Edges(self.keys // m, self.keys % m, self.values)
+
+    def worth(self, v: Floats) -> Floats:
+        """Best S_ij - v_j of each row over the pool, `[n]`; after the first pass each has pairs."""
+        edges = self.edges
+        start = np.flatnonzero(np.diff(edges.row, prepend=-1))
+        assert len(start) == self.geometry.shape[0]
+        return np.maximum.reduceat(edges.value - v[edges.column], start)
+
+    def add(self, rows: Integers, columns: Integers) -> None:
+        """Score pairs and take in those that are new."""
+        m = self.geometry.shape[1]
+        # sorting is ten times faster than np.unique here
+        keys = np.sort(rows * m + columns)
+        keys = keys[np.diff(keys, prepend=-1) > 0]
+        if len(self.keys):
+            at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+            keys = keys[self.keys[at] != keys]
+        values = score(self.geometry, keys // m, keys % m)
+        self.keys = np.concatenate([self.keys, keys])
+        order = np.argsort(self.keys, kind="stable")
+        self.keys = self.keys[order]
+        self.values = np.concatenate([self.values, values])[order]
+
+
+def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
+    """Similarities of chosen pairs in float64, `[E]`."""
+    least = np.full(len(rows), np.inf)
+    part = np.empty(len(rows))
+    halves = (slice(0, len(rows) // 2), slice(len(rows) // 2, None))
+    with ThreadPoolExecutor(2) as threads:
+        for left, right in geometry.views:
+            work = [
+                threads.submit(kernels.dots, left.exact, right.exact, rows[h], columns[h], part[h])
+                for h in halves
+            ]
+            for done in work:
+                done.result()
+            np.minimum(least, part * left.scale[rows] * right.scale[columns], out=least)
+    return least
+
+
+def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], None]) -> None:
+    """Take in the best `room` (and up to twice as many) of each row and of each column.
+
+    Raises:
+        OutOfTime: if the deadline passes; the pool is unchanged then.
+    """
+    n, m = pool.geometry.shape
+    by_row = Lists.of(n, min(room, m), np.full(n, -np.inf, np.float32))
+    by_column = Lists.of(m, min(room, n), np.full(m, -np.inf, np.float32))
+
+    free = np.zeros(m, np.float32)
+    with ThreadPoolExecutor(1) as beside:
+
+        def offer(block: Floats32, rows: slice, columns: slice) -> None:
+            place = (rows.start, columns.start)
+            other = beside.submit(kernels.offer_columns, block, *place, *by_column)
+            numbers = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+            kernels.offer_rows(block, *numbers, free[columns], *by_row)
+            other.result()
+
+        blocks = ((r, c) for r in stretches(n, ROWS) for c in _from_diagonal(r.start, m))
+        _multiply(pool, blocks, offer, deadline, show)
+    rows, columns = by_row.entries()
+    columns_, rows_ = by_column.entries()
+    pool.add(np.concatenate([rows, rows_]), np.concatenate([columns, columns_]))
+    pool.top_row = by_row.bar.astype(np.float64) + pool.geometry.error
+    pool.top_column = by_column.bar.astype(np.float64) + pool.geometry.error
+
+
+def _from_diagonal(start: int, m: int) -> list[slice]:
+    """Column blocks from the one on the diagonal on, round to it."""
+    blocks = list(stretches(m, COLUMNS))
+    turn = (start // COLUMNS) % len(blocks)
+    return blocks[turn:] + blocks[:turn]
+
+
+def price_pass(
+    pool: Pool,
+    u: Floats,
+    v: Floats,
+    room: int,
+    deadline: float,
+    show: Callable[[float], None],
+) -> None:
+    """Take in all pairs with S_ij > u_i + v_j - width, at most about `room` a row.
+
+    Only what the bounds cannot rule out is multiplied. The width is chosen so that few more than
+    the violated pairs come in: those are what the next solves may need, and it makes the bound
+    that this pass leaves behind tighter.
+
+    Raises:
+        OutOfTime: if the deadline passes; what came in by then stays, without a bound.
+    """
+    geometry = pool.geometry
+    n, _ = geometry.shape
+    # prices move most after the first pass at prices; a wide one then leaves a bound that holds on
+    width = 2 * geometry.error
+    if not pool.bounds:
+        width = max(width, _width(pool, u, v, room))
+    lists = Lists.of(n, room, (u - width).astype(np.float32))
+    price = v.astype(np.float32)
+
+    def offer(block: Floats32, rows: Integers, columns: Integers) -> None:
+        kernels.offer_rows(block, rows, columns, price[columns], *lists)
+
+    try:
+        _multiply(pool, _not_ruled_out(pool, u, v, width), offer, deadline, show)
+    finally:
+        pool.add(*lists.entries())
+    bound = lists.bar.astype(np.float64) + geometry.error
+    # where a full list was cut among entries as good as its best, float32 cannot say which is best
+    close = np.flatnonzero(bound > pool.worth(v))
+    if len(close):
+        best, bound[close] = _best_exactly(geometry, close, v, deadline)
+        pool.add(close, best)
+    pool.bounds.append((bound, v.copy()))
+
+
+def _best_exactly(
+    geometry: Geometry, rows: Integers, v: Floats, deadline: float
+) -> tuple[Integers, Floats]:
+    """Column and value of max_j S_ij - v_j for chosen rows, by float64 products.
+
+    Raises:
+        OutOfTime: if the deadline passes.
+    """
+    column, value = np.zeros(len(rows), np.int64), np.full(len(rows), -np.inf)
+    for part in stretches(len(rows), ROWS):
+        for across in stretches(len(v), COLUMNS):
+            if time.perf_counter() > deadline:
+                raise OutOfTime
+            block = float64_block(geometry, rows[part], across) - v[across]
+            top = block.argmax(axis=1)
+            most = block[np.arange(len(block)), top]
+            better = most > value[part]
+            value[part] = np.where(better, most, value[part])
+            column[part] = np.where(better, top + across.start, column[part])
+    return column, value
+
+
+def _width(pool: Pool, u: Floats, v: Floats, room: int) -> float:
+    """Width at which a pass keeps about a quarter of the room, from a sample of rows."""
+    n, m = pool.geometry.shape
+    rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64))
+    price = v.astype(np.float32)
+    wanted = min(max(1, room // 4) * len(rows), len(rows) * m)
+    best = np.empty(0, np.float32)
+    multiplier = pool.geometry.multiplier(len(rows), COLUMNS)
+    for columns in stretches(m, COLUMNS):
+        block = (
+            multiplier.block(rows, columns) - price[columns] - u[rows].astype(np.float32)[:, None]
+        )
+        best = np.concatenate([best, block.ravel()])
+        if len(best) > wanted:
+            best = np.partition(best, len(best) - wanted)[-wanted:]
+    return -float(best.min())
+
+
+def _not_ruled_out(
+    pool: Pool, u: Floats, v: Floats, width: float
+) -> Iterator[tuple[Integers, Integers]]:
+    """Blocks that may hold a pair with S_ij > u_i + v_j - width by all the bounds."""
+    n, _ = pool.geometry.shape
+    bounds = [] if pool.top_row is None else [(pool.top_row, np.zeros_like(v))]
+    bounds += pool.bounds
+    slack_rows = [row - u + width for row, _ in bounds]
+    slack_columns = [v - column for _, column in bounds]
+    order = _alike(u, slack_rows[-1]) if slack_rows else np.arange(n)
+    for part in stretches(n, PRICE_ROWS):
+        rows = order[part]
+        open_ = np.ones(len(v), dtype=bool)
+        for row, column in zip(slack_rows, slack_columns, strict=True):
+            open_ &= column < row[rows].max()
+        if pool.top_column is not None:
+            open_ &= pool.top_column - v + width > u[rows].min()
+        columns = np.flatnonzero(open_)
+        for some in stretches(len(columns), COLUMNS):
+            yield np.sort(rows), columns[some]
+
+
+def _alike(u: Floats, slack: Floats) -> Integers:
+    """Order of the rows in which neighbours are alike in both: bounds by blocks are tight then."""
+    strips = max(1, round((len(u) / PRICE_ROWS) ** 0.5))
+    rank = np.empty(len(u), np.int64)
+    rank[np.argsort(u)] = np.arange(len(u))
+    return np.lexsort((-slack, rank * strips // len(u)))
+
+
+def _multiply(
+    pool: Pool,
+    blocks: Iterator[tuple[Any, Any]],
+    offer: Callable[[Floats32, Any, Any], None],
+    deadline: float,
+    show: Callable[[float], None],
+) -> None:
+    """Make blocks and look through them.
+
+    Looking in a thread of its own while the next block is made was slower on two cores: the product
+    waits for whichever of its threads lost its core.
+    """
+    multiplier = pool.geometry.multiplier(ROWS, COLUMNS)
+    for rows, columns in blocks:
+        if time.perf_counter() > deadline:
+            raise OutOfTime
+        block = multiplier.block(rows, columns)
+        offer(block, rows, columns)
+        pool.multiplied += block.size
+        show(block.size)

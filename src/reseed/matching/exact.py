@@ -1,0 +1,178 @@
+"""The best one-to-one assignment of dictionaries of any size, with a proof, without the matrix.
+
+The prices of the best assignment on a few candidates bound what any assignment reaches (see
+`assignment`), once every other pair is known not to beat them:
+
+1. one pass over the blocks takes in the best pairs of every row and column;
+2. the sparse problem is solved exactly and gives prices;
+3. a pass at these prices, over the blocks that the bounds of earlier passes leave open, takes in
+   the pairs that violate them and those that nearly do;
+4. unless nothing was violated, go to 2. The solver goes on from where it was.
+
+A row that its candidates leave without a column stays outside, which is worse than any pair, and
+then every free column violates its price: a graph without a perfect matching mends itself.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.matching import candidates, sparse
+from reseed.matching.auction import State
+from reseed.matching.candidates import OutOfTime, Pool, score
+from reseed.matching.geometry import Geometry
+from reseed.matching.limits import Limits
+from reseed.matching.nearest import BothNearest, from_pairs
+from reseed.matching.ties import ties
+from reseed.records import Certificate, Match
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+OUTSIDE = -1.001
+"""Worth of a row without a column: below every similarity, so that none stays outside for good."""
+
+ROOM = 24
+"""Pairs that the first pass takes in for each row and each column, at least."""
+
+
+def nothing(_: float) -> None:
+    """Progress that nobody sees."""
+
+
+def exact(
+    geometry: Geometry,
+    limits: Limits,
+    show: Callable[[float], None] | None = None,
+) -> Match:
+    """The assignment with the largest summed similarity, and its certificate.
+
+    Args:
+        geometry: of n x m latents.
+        limits: when to stop; out of rounds or time the best found is returned, not as optimal.
+        show: told how many entries were multiplied, as they are.
+    """
+    return _record(_solved(geometry, limits, show))
+
+
+def exact_and_nearest(
+    geometry: Geometry, show: Callable[[float], None] | None = None
+) -> tuple[Match, BothNearest]:
+    """The best assignment and, from the same pass over the blocks, the nearest neighbours.
+
+    Args:
+        geometry: of n x m latents.
+        show: told how many entries were multiplied, as they are.
+    """
+    solve = _solved(geometry, Limits(), show)
+    row, column, value = solve.pool.edges
+    found = from_pairs(row, column, value, solve.pool.geometry.shape)
+    return _record(solve), BothNearest(found.columns, found.rows) if solve.flip else found
+
+
+def _solved(geometry: Geometry, limits: Limits, show: Callable[[float], None] | None) -> _Solve:
+    solve = _Solve(geometry, limits, show or nothing)
+    solve.run()
+    return solve
+
+
+def _record(solve: _Solve) -> Match:
+    mate, similarity = solve.best_mate, solve.best_values
+    pairs = np.stack([np.arange(len(mate)), mate], axis=1)
+    if solve.flip:
+        order = np.argsort(mate)
+        pairs, similarity = np.ascontiguousarray(pairs[order][:, ::-1]), similarity[order]
+    tolerance = solve.tolerance
+    gap = solve.dual - solve.primal
+    n, m = solve.pool.geometry.shape
+    return Match(
+        pairs=pairs,
+        similarity=similarity,
+        primal=solve.primal,
+        dual=solve.dual,
+        gap=gap,
+        tolerance=tolerance,
+        optimal=gap <= tolerance,
+        certificate=Certificate(
+            solver=sparse.SOLVER,
+            rounds=solve.rounds,
+            edges=len(solve.pool.keys),
+            ties=solve.ties(),
+            products=solve.pool.multiplied / (n * m),
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            ended=solve.ended,
+        ),
+        seconds=time.perf_counter() - solve.started,
+    )
+
+
+class _Solve:
+    """One assignment under way; n <= m."""
+
+    def __init__(self, geometry: Geometry, limits: Limits, show: Callable[[float], None]) -> None:
+        self.started = time.perf_counter()
+        self.flip = geometry.shape[0] > geometry.shape[1]
+        geometry = geometry.swapped() if self.flip else geometry
+        n, _ = geometry.shape
+        self.pool, self.limits, self.show = Pool(geometry), limits, show
+        self.deadline = self.started + limits.seconds
+        self.rounds, self.ended = 0, "proven"
+        self.state: State | None = None
+        # until anything is known: cosines are at most 1, and any assignment is one
+        self.dual = float(n)
+        self.best_mate = np.arange(n)
+        self.best_values = score(geometry, self.best_mate, self.best_mate)
+        self.primal = float(self.best_values.sum())
+
+    def run(self) -> None:
+        try:
+            candidates.first_pass(self.pool, ROOM, self.deadline, self.show)
+            while not self._round():
+                if self.rounds >= self.limits.rounds:
+                    self.ended = "out of rounds"
+                    return
+        except OutOfTime:
+            self.ended = "out of time"
+
+    def _round(self) -> bool:
+        """Solve on the candidates, price all others; returns whether the gap is small enough."""
+        geometry = self.pool.geometry
+        self.state = sparse.solve(
+            self.pool.edges, geometry.shape, OUTSIDE, before=self.state, deadline=self.deadline
+        )
+        self.rounds += 1
+        self._complete(self.state.mate)
+        if time.perf_counter() > self.deadline:
+            raise OutOfTime
+        v = np.maximum(self.state.v, 0.0)
+        u = self.pool.worth(v)
+        candidates.price_pass(self.pool, u, v, ROOM, self.deadline, self.show)
+        self.dual = min(self.dual, float(self.pool.worth(v).sum() + v.sum()))
+        return self.dual - self.primal <= self.tolerance
+
+    @property
+    def tolerance(self) -> float:
+        """Largest gap to be called optimal."""
+        return self.limits.tolerance * max(1.0, abs(self.primal))
+
+    def _complete(self, mate: Integers) -> None:
+        """Take an assignment if it is the best so far; rows without a column get a free one."""
+        mate = mate.copy()
+        free = np.ones(self.pool.geometry.shape[1], dtype=bool)
+        free[mate[mate >= 0]] = False
+        mate[mate < 0] = np.flatnonzero(free)[: (mate < 0).sum()]
+        values = score(self.pool.geometry, np.arange(len(mate)), mate)
+        if values.sum() >= self.primal:
+            self.primal = float(values.sum())
+            self.best_mate, self.best_values = mate, values
+
+    def ties(self) -> int | None:
+        """See `Certificate.ties`; unknown unless the end was proven."""
+        if self.ended != "proven" or self.state is None:
+            return None
+        return ties(self.pool.edges, self.state, self.pool.geometry.shape)
