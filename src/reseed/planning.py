@@ -16,6 +16,7 @@ import numpy as np
 from reseed.activations.choice import Choice
 from reseed.events import Events
 from reseed.inputs import Inputs, existing
+from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline import locked
 from reseed.sae.spec import SAESpec
 from reseed.stability.stage import stability_name
@@ -25,9 +26,14 @@ from reseed.training.state import Failed, Missing
 if TYPE_CHECKING:
     from reseed.training.spec import RunSpec
 
-_DENSE_PROBE = 1024
+_PROBE = 1024
+"""Latents in the assignment or the product that is timed."""
 _ARRAYS_OF_A_MATCH = 6
 """Dense float64 arrays alive at a time while two SAEs are matched."""
+_BYTES_A_LATENT = 32_000
+"""Without the matrix: .5 GiB at 16,384 latents, 2.5 at 131,072 (docs/matching.md)."""
+_PRODUCTS = 2.2
+"""Time of a match without the matrix, in bare products of its size (docs/matching.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +152,7 @@ def _step_seconds(sae: SAESpec, dimensions: int, batch: int) -> float:
 
 
 def _analysis(study: Study, sites: dict[str, int]) -> Stage:
-    """Matching, nulls and the rest; the cubic assignment dominates."""
-    from reseed.matching.assignment import assign
-
+    """Matching, nulls and the rest; the assignments dominate."""
     runs = len(study.spec.seeds.init) * len(study.spec.seeds.data)
     pairs = len(list(combinations(range(runs), 2)))
     if all(study.store.has(stability_name(group.name)) for group in study.groups()) and (
@@ -156,9 +160,7 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     ):
         return Stage(name="match", what="done", seconds=0.0)
     solves = 2 * pairs * (len(study.spec.training.snapshot_steps) + study.spec.stability.null_draws)
-    similarity = np.random.default_rng(0).normal(size=(_DENSE_PROBE, _DENSE_PROBE))
-    one = timed(lambda: assign(similarity), times=1)
-    each = [one * (sae.latents / _DENSE_PROBE) ** 3 for sae in study.spec.sae]
+    each = [_solve_seconds(sae.latents, max(sites.values())) for sae in study.spec.sae]
     total = len(sites) * len(study.spec.sae) * pairs
     return Stage(
         name="match",
@@ -168,10 +170,21 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     )
 
 
+def _solve_seconds(latents: int, dimensions: int) -> float:
+    """Of one assignment, from one of `_PROBE` latents, or from one product of that size."""
+    numbers = np.random.default_rng(0)
+    if latents**2 <= DENSE_BELOW:
+        similarity = numbers.normal(size=(_PROBE, _PROBE))
+        return timed(lambda: assign(similarity), times=1) * (latents / _PROBE) ** 3
+    rows = numbers.normal(size=(_PROBE, dimensions)).astype(np.float32)
+    return _PRODUCTS * timed(lambda: rows @ rows.T) * (latents / _PROBE) ** 2
+
+
 def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], inputs: Inputs) -> int:
     """Bytes at the most: what this process took for the probe, and what the work adds to it."""
     widest = max(sae.latents for sae in study.spec.sae)
-    matching = _ARRAYS_OF_A_MATCH * 8 * widest**2
+    dense = widest**2 <= DENSE_BELOW
+    matching = _ARRAYS_OF_A_MATCH * 8 * widest**2 if dense else _BYTES_A_LATENT * widest
     if not missing:
         return _peak() + matching
     rows = int(inputs.opened.source.rows.max()) * study.spec.activations.mix_blocks
