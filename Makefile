@@ -14,7 +14,7 @@ test: check test-core .venv/.test
 	$(BIN)/python -m pytest -m "not slow and not peers"
 
 test-all: .venv/.test
-	$(BIN)/python -m pytest -m "not peers"
+	HYPOTHESIS_PROFILE=default $(BIN)/python -m pytest -m "not peers"
 
 check: .venv/.test
 	$(BIN)/ruff check .

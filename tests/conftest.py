@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# what guards a merge draws the same examples each time; `make test-all` looks for new ones
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 TINY = {
     "subject": {"kind": "toy", "features": 24, "dimensions": 8, "active": 2.0, "block": 64},

@@ -124,8 +124,9 @@ class Certificate:
     edges: int
     """pairs that the solver saw"""
     ties: int | None = None
-    """latents of the smaller side that another assignment, no worse, pairs differently; None if
-    not proven or not counted"""
+    """latents of the smaller side that another assignment, no worse, pairs differently: 0 where
+    the assignment is proven the only one; at least so many where a latent ties with more than a
+    pass takes in; None if not proven or not counted"""
     products: float = 1.0
     """entries of the similarity that were computed, over all there are"""
     peak_memory: int | None = None

@@ -94,6 +94,7 @@ def test_same_as_dense_small(case, n: int, m: int, seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 60), st.integers(2, 60), st.integers(0, 10**6))
+@example(2, 2, 39)
 def test_few_candidates_are_mended_by_pricing(n: int, m: int, seed: int) -> None:
     """One candidate a row and a column: nearly everything has to come in by its price."""
     with pytest.MonkeyPatch.context() as patch:

@@ -81,6 +81,8 @@ class Pool:
     top_column: Floats | None = None
     bounds: list[tuple[Floats, Floats]] = field(default_factory=list[tuple[Floats, Floats]])
     """row_k [n] and column_k [m] of each pass at prices"""
+    cut: bool = False
+    """whether the last pass at prices left out pairs that it found as good as the best"""
     multiplied: int = 0
     """entries of blocks that were made"""
 
@@ -189,7 +191,8 @@ def price_pass(
     width = 2 * geometry.error
     if not pool.bounds:
         width = max(width, _width(pool, u, v, room))
-    lists = Lists.of(n, room, (u - width).astype(np.float32))
+    least = (u - width).astype(np.float32)
+    lists = Lists.of(n, room, least.copy())
     price = v.astype(np.float32)
 
     def offer(block: Floats32, rows: Integers, columns: Integers) -> None:
@@ -205,6 +208,7 @@ def price_pass(
     if len(close):
         best, bound[close] = _best_exactly(geometry, close, v, deadline)
         pool.add(close, best)
+    pool.cut = bool((lists.bar > np.maximum(least, (u - 2 * geometry.error))).any())
     pool.bounds.append((bound, v.copy()))
 
 

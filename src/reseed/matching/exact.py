@@ -175,4 +175,6 @@ class _Solve:
         """See `Certificate.ties`; unknown unless the end was proven."""
         if self.ended != "proven" or self.state is None:
             return None
-        return ties(self.pool.edges, self.state, self.pool.geometry.shape)
+        found = ties(self.pool.edges, self.state, self.pool.geometry.shape)
+        # pairs that were left out can only add ties
+        return None if self.pool.cut and not found else found
