@@ -92,9 +92,24 @@ def _tag(kind: type[BaseModel]) -> str | None:
 class SAEArrays:
     """A sparse autoencoder as plain arrays: what is in a file, and what matching needs.
 
-    F latents, D input dimensions; rows are latents. `reconstruct(x) = codes(x) @ W_dec + b_dec`,
-    with codes from the pre-activations `(x - b_dec) @ W_enc.T + b_enc` (or `x @ ...` if not
-    `centred`) by the rule named in `activation`.
+    One kind for all architectures, in raw activation units: what a format scales or shifts was
+    folded in. F latents, D input and E output dimensions (E = D but for a transcoder); rows are
+    latents.
+
+        reconstruct(x) = codes(x) @ W_dec + b_dec  (+ x @ W_skip.T)
+
+    with codes from the pre-activations `p = (x - b_dec) @ W_enc.T + b_enc` (`x @ ...` if not
+    `centred`) by the rule named in `activation`:
+
+    - `{"kind": "topk", "k": k}`: the k largest of relu(p);
+    - `{"kind": "groupmax", "k": k}`: the largest of relu(p) in each of k equal runs of latents;
+    - `{"kind": "relu"}`: relu(p);
+    - `{"kind": "jumprelu"}`: relu(p) where p > `threshold`, else 0;
+    - `{"kind": "batchtopk", "k": k}`: the k N largest of relu(p) over all N rows given, for files
+      without an inference threshold; codes of a row then depend on the other rows.
+
+    With `normalised` each row is first scaled to mean 0 and deviation 1 (of D - 1, plus 1e-5), and
+    the reconstruction is scaled back; that cannot be folded into weights.
     """
 
     W_enc: Floats
@@ -102,15 +117,21 @@ class SAEArrays:
     b_enc: Floats
     """[F]"""
     W_dec: Floats
-    """[F, D]"""
+    """[F, E]"""
     b_dec: Floats
-    """[D]"""
+    """[E]"""
     activation: Mapping[str, Any]
     """e.g. `{"kind": "topk", "k": 32}`"""
+    threshold: Floats | None = None
+    """[F], for jumprelu only"""
+    W_skip: Floats | None = None
+    """[E, D], of a skip transcoder"""
     centred: bool = True
     """whether `b_dec` is subtracted from the input"""
+    normalised: bool = False
+    """whether rows are normalised one by one before encoding"""
     about: Mapping[str, Any]
-    """where it comes from: subject, site, tokens seen, seeds; free-form JSON"""
+    """where it comes from: subject, site, tokens seen, seeds, what was folded; free-form JSON"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

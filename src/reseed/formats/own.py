@@ -1,8 +1,9 @@
 """Our own format: a folder with `cfg.json` and `sae.safetensors`.
 
-`sae.safetensors` holds float32 `W_enc [F, D]`, `W_dec [F, D]`, `b_enc [F]`, `b_dec [D]`; `cfg.json`
-holds `format`, `version`, `activation`, `centred` and `about`. `reconstruct(x) = codes @ W_dec +
-b_dec` with codes from `(x - b_dec) @ W_enc.T + b_enc` by the activation rule.
+`sae.safetensors` holds float32 `W_enc [F, D]`, `W_dec [F, E]`, `b_enc [F]`, `b_dec [E]`, and where
+they are used `threshold [F]` and `W_skip [E, D]`; `cfg.json` holds `format`, `version`,
+`activation`, `centred`, `normalised` and `about`. What they mean is said at
+`reseed.records.SAEArrays`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from reseed.records import SAEArrays
 from reseed.store import Store
 
 NAME, VERSION = "reseed", 1
-_SHAPES = {"W_enc": "FD", "W_dec": "FD", "b_enc": "F", "b_dec": "D"}
+_SHAPES = {"W_enc": "FD", "W_dec": "FE", "b_enc": "F", "b_dec": "E"}
+_OPTIONAL = {"threshold": "F", "W_skip": "ED"}
 
 
 def write(folder: Path, sae: SAEArrays) -> None:
@@ -29,13 +31,15 @@ def write(folder: Path, sae: SAEArrays) -> None:
     Raises:
         StoreError: if the disk is full or the folder read-only.
     """
-    arrays = {name: getattr(sae, name) for name in _SHAPES}
+    every = {name: getattr(sae, name) for name in _SHAPES | _OPTIONAL}
+    arrays = {name: array for name, array in every.items() if array is not None}
     write_bytes(folder / "sae.safetensors", safetensors_bytes(arrays))
     cfg = {
         "format": NAME,
         "version": VERSION,
         "activation": dict(sae.activation),
         "centred": sae.centred,
+        "normalised": sae.normalised,
         "about": dict(sae.about),
     }
     write_bytes(folder / "cfg.json", json_bytes(cfg))
@@ -80,14 +84,22 @@ def read(folder: Path) -> SAEArrays:
     except KeyError as error:
         raise StoreError(f"{folder / 'cfg.json'} lacks {error}") from error
     return SAEArrays(
-        **{name: arrays[name] for name in _SHAPES}, activation=rule, centred=centred, about=about
+        **{name: arrays[name] for name in _SHAPES},
+        threshold=arrays.get("threshold"),
+        W_skip=arrays.get("W_skip"),
+        activation=rule,
+        centred=centred,
+        normalised=bool(cfg.get("normalised", False)),
+        about=about,
     )
 
 
 def _check(folder: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
     sizes: dict[str, int] = {}
-    for name, dims in _SHAPES.items():
+    for name, dims in (_SHAPES | _OPTIONAL).items():
         if name not in arrays:
+            if name in _OPTIONAL:
+                continue
             raise StoreError(f"{folder / 'sae.safetensors'} lacks {name}; it has {sorted(arrays)}")
         array = arrays[name]
         if array.ndim != len(dims) or any(

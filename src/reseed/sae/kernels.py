@@ -55,6 +55,12 @@ def top_codes_plain(pre: Tensor, k: int) -> Codes:
     return Codes(values.gather(1, order), latents)
 
 
+def codes_of(dense: Tensor) -> Codes:
+    """The positive entries of dense codes `[B, F]`, padded with silent ones to the same number."""
+    most = int((dense > 0).sum(1).max()) if dense.numel() else 0
+    return top_codes(dense, max(1, most))
+
+
 def decode(codes: Codes, W_dec: Tensor) -> Tensor:
     """Sum of the decoder rows of the active latents, weighted by their codes.
 

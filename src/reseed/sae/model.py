@@ -13,10 +13,11 @@ from torch import Tensor
 
 from reseed.errors import SpecError
 from reseed.records import SAEArrays
-from reseed.sae import kernels
+from reseed.sae import activations, kernels
 from reseed.sae.kernels import Codes
 
 Rows = Tensor | NDArray[Any]
+_LEAST_DEVIATION = 1e-5
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -24,15 +25,19 @@ class SAE:
     """A sparse autoencoder of F latents on D dimensions; rows of both matrices are latents.
 
     `reconstruct(x) = encode(x) @ W_dec + b_dec`, where the codes come from the pre-activations
-    `(x - b_dec) @ W_enc.T + b_enc` by the activation rule.
+    `(x - b_dec) @ W_enc.T + b_enc` by the activation rule. A transcoder reads D dimensions and
+    writes E; for all else E = D. The rules are described at `reseed.records.SAEArrays`.
 
     Args:
         W_enc: `[F, D]`.
-        W_dec: `[F, D]`.
+        W_dec: `[F, E]`.
         b_enc: `[F]`.
-        b_dec: `[D]`.
+        b_dec: `[E]`.
         activation: the rule as JSON, e.g. `{"kind": "topk", "k": 32}`.
+        threshold: `[F]`, for jumprelu.
+        W_skip: `[E, D]`, of a skip transcoder.
         centred: whether `b_dec` is subtracted from the input.
+        normalised: whether rows are normalised one by one, and reconstructions scaled back.
         about: where it comes from; free-form JSON.
     """
 
@@ -41,7 +46,10 @@ class SAE:
     b_enc: Tensor
     b_dec: Tensor
     activation: Mapping[str, Any]
+    threshold: Tensor | None = None
+    W_skip: Tensor | None = None
     centred: bool = True
+    normalised: bool = False
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
@@ -64,44 +72,74 @@ class SAE:
         Raises:
             SpecError: if x does not have D columns.
         """
+        return self._pre(self._scaled(self._rows(x))[0])
+
+    def encode_sparse(self, x: Rows) -> Codes:
+        """Codes of rows with K entries each, for pipelines that cannot afford `[N, F]`.
+
+        K is the k of the rule, or the most that fire in one of these rows.
+
+        Args:
+            x: `[N, D]`.
+        """
+        return self._codes(self._scaled(self._rows(x))[0])
+
+    def encode(self, x: Rows) -> Tensor:
+        """Codes `[N, F]` of rows `[N, D]`; leading dimensions of any number are kept."""
+        rows = torch.as_tensor(x)
+        pre = self.pre_activations(rows.reshape(-1, rows.shape[-1]))
+        codes = activations.apply(pre, self.activation, self.threshold)
+        return codes.reshape(*rows.shape[:-1], self.latents)
+
+    def decode(self, codes: Rows) -> Tensor:
+        """Rows `[N, E]` of dense codes `[N, F]`.
+
+        Without what skips the codes, and in the units of normalised rows where the SAE reads such;
+        `reconstruct` has both.
+        """
+        dense = torch.as_tensor(codes, dtype=self.W_dec.dtype, device=self.W_dec.device)
+        return dense @ self.W_dec + self.b_dec
+
+    def decode_sparse(self, codes: Codes) -> Tensor:
+        """Rows `[N, E]` of sparse codes; see `decode`."""
+        return kernels.decode(codes, self.W_dec) + self.b_dec
+
+    def reconstruct(self, x: Rows) -> Tensor:
+        """What the SAE makes of rows, `[N, D] -> [N, E]`, in raw activation units."""
+        given = torch.as_tensor(x)
+        rows = self._rows(given.reshape(-1, given.shape[-1]))
+        scaled, mean, scale = self._scaled(rows)
+        out = self.decode_sparse(self._codes(scaled))
+        if self.W_skip is not None:
+            out = out + scaled @ self.W_skip.T
+        return (out * scale + mean).reshape(*given.shape[:-1], self.W_dec.shape[1])
+
+    def _rows(self, x: Rows) -> Tensor:
         rows = torch.as_tensor(x, dtype=self.W_enc.dtype, device=self.W_enc.device)
         if rows.ndim < 1 or rows.shape[-1] != self.dimensions:
             raise SpecError(
                 f"this SAE reads rows of {self.dimensions} dimensions, these have shape "
                 f"{tuple(rows.shape)}; is it the right site?"
             )
-        if self.centred:
-            rows = rows - self.b_dec
-        return rows @ self.W_enc.T + self.b_enc
+        return rows
 
-    def encode_sparse(self, x: Rows) -> Codes:
-        """Codes of rows with K entries each, for pipelines that cannot afford `[N, F]`.
+    def _scaled(self, rows: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
+        """Rows as the encoder sees them, and what was taken out."""
+        if not self.normalised:
+            return rows, 0.0, 1.0
+        mean = rows.mean(dim=-1, keepdim=True)
+        scale = rows.std(dim=-1, keepdim=True) + _LEAST_DEVIATION
+        return (rows - mean) / scale, mean, scale
 
-        Args:
-            x: `[N, D]`.
-        """
-        return kernels.top_codes(self.pre_activations(x), self.activation["k"])
+    def _pre(self, scaled: Tensor) -> Tensor:
+        centred = scaled - self.b_dec if self.centred else scaled
+        return centred @ self.W_enc.T + self.b_enc
 
-    def encode(self, x: Rows) -> Tensor:
-        """Codes `[N, F]` of rows `[N, D]`; leading dimensions of any number are kept."""
-        rows = torch.as_tensor(x)
-        codes = self.encode_sparse(rows.reshape(-1, rows.shape[-1]))
-        return kernels.dense(codes, self.latents).reshape(*rows.shape[:-1], self.latents)
-
-    def decode(self, codes: Rows) -> Tensor:
-        """Rows `[N, D]` of dense codes `[N, F]`."""
-        dense = torch.as_tensor(codes, dtype=self.W_dec.dtype, device=self.W_dec.device)
-        return dense @ self.W_dec + self.b_dec
-
-    def decode_sparse(self, codes: Codes) -> Tensor:
-        """Rows `[N, D]` of sparse codes."""
-        return kernels.decode(codes, self.W_dec) + self.b_dec
-
-    def reconstruct(self, x: Rows) -> Tensor:
-        """`decode(encode(x))`, `[N, D] -> [N, D]`."""
-        rows = torch.as_tensor(x)
-        codes = self.encode_sparse(rows.reshape(-1, rows.shape[-1]))
-        return self.decode_sparse(codes).reshape(rows.shape)
+    def _codes(self, scaled: Tensor) -> Codes:
+        pre = self._pre(scaled)
+        if self.activation["kind"] == "topk":
+            return kernels.top_codes(pre, self.activation["k"])
+        return kernels.codes_of(activations.apply(pre, self.activation, self.threshold))
 
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""
@@ -115,7 +153,10 @@ class SAE:
             b_enc=numpy(self.b_enc),
             b_dec=numpy(self.b_dec),
             activation=self.activation,
+            threshold=None if self.threshold is None else numpy(self.threshold),
+            W_skip=None if self.W_skip is None else numpy(self.W_skip),
             centred=self.centred,
+            normalised=self.normalised,
             about=self.about,
         )
 
@@ -124,18 +165,22 @@ def from_arrays(arrays: SAEArrays) -> SAE:
     """The SAE that these arrays describe, on the CPU in float32.
 
     Raises:
-        SpecError: if the activation rule is not known.
+        SpecError: if the activation rule is not known, or lacks what it needs.
     """
-    if arrays.activation.get("kind") != "topk":
-        raise SpecError(
-            f"activation {arrays.activation.get('kind')!r} is not known; known is 'topk'"
-        )
+    activations.check(arrays.activation, len(arrays.W_enc), arrays.threshold)
+
+    def tensor(array: NDArray[np.float32] | None) -> Tensor | None:
+        return None if array is None else torch.from_numpy(np.array(array, dtype=np.float32))
+
     return SAE(
         W_enc=torch.from_numpy(np.array(arrays.W_enc)),
         W_dec=torch.from_numpy(np.array(arrays.W_dec)),
         b_enc=torch.from_numpy(np.array(arrays.b_enc)),
         b_dec=torch.from_numpy(np.array(arrays.b_dec)),
         activation=arrays.activation,
+        threshold=tensor(arrays.threshold),
+        W_skip=tensor(arrays.W_skip),
         centred=arrays.centred,
+        normalised=arrays.normalised,
         about=arrays.about,
     )
