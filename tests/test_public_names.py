@@ -9,6 +9,7 @@ import reseed
 PUBLIC = [
     "SAE",
     "BusyError",
+    "Comparison",
     "Interrupted",
     "Match",
     "ReseedError",
@@ -18,6 +19,7 @@ PUBLIC = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "compare",
     "harvest",
     "load",
     "match",

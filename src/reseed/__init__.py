@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reseed.api import harvest, load, plan, run
+    from reseed.comparing import compare
+    from reseed.comparison.result import Comparison
     from reseed.errors import (
         BusyError,
         Interrupted,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "reseed.api": ("harvest", "load", "plan", "run"),
+    "reseed.comparing": ("compare",),
+    "reseed.comparison.result": ("Comparison",),
     "reseed.errors": (
         "BusyError",
         "Interrupted",
@@ -49,6 +53,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "SAE",
     "BusyError",
+    "Comparison",
     "Interrupted",
     "Match",
     "ReseedError",
@@ -58,6 +63,7 @@ __all__ = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "compare",
     "harvest",
     "load",
     "match",
