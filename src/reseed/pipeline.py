@@ -157,9 +157,7 @@ def _gather_together(study: Study, inputs: Inputs, events: Events) -> None:
         for run in dict.fromkeys(run for pair in missing for run in pair)
     }
     matched = {pair: decoder_pairs(pair, pairs[pair].steps[-1], store) for pair in missing}
-    counters = {
-        pair: MatchedFiring(matched[pair], *(fired[run] for run in pair), *pair) for pair in missing
-    }
+    counters = {(a, b): MatchedFiring(matched[a, b], fired[a], fired[b], a, b) for a, b in missing}
     sites = {run.id: run.spec.site for run in study.runs}
     held_out = inputs.split[1]
     gather_together(counters, sites, inputs.source, held_out, store, made_from, events)

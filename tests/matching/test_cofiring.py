@@ -128,7 +128,9 @@ def test_entries_are_dense_codes() -> None:
     one.add_entries(*entries(a, 12), *entries(b, 14))
     other.add(from_entries(*entries(a, 12), 12, "A"), from_entries(*entries(b, 14), 15, "B"))
     want = plain("correlation", a, b)
-    np.testing.assert_allclose(one.values("correlation"), want[np.arange(12), np.arange(12)], atol=1e-5)
+    np.testing.assert_allclose(
+        one.values("correlation"), want[np.arange(12), np.arange(12)], atol=1e-5
+    )
     check = other.correlation()
     np.testing.assert_allclose(check.value, want[check.row, check.column], atol=1e-5)
 

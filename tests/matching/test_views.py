@@ -78,6 +78,14 @@ def test_everything_with_weights_is_an_sae() -> None:
     np.testing.assert_array_equal(found.pairs, reseed.match(A, B, view="minimum").pairs)
 
 
+def test_torch_makes_the_same_products() -> None:
+    pytest.importorskip("torch")
+    for view in ("mean", "minimum"):
+        # any name but "cpu" goes through torch; "cpu:0" is the one that every machine has
+        found = reseed.match(A, B, view=view, reject=0.1, device="cpu:0")
+        np.testing.assert_array_equal(found.pairs, reseed.match(A, B, view=view, reject=0.1).pairs)
+
+
 @pytest.mark.parametrize(
     ("a", "more", "says"),
     [

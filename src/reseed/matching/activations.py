@@ -97,9 +97,9 @@ def _edges(
         A, B = as_codes(codes_a, "A"), as_codes(codes_b, "B")
         return edges_above(A, B, measure, least), (A.shape[1], B.shape[1])
     sums: Cofiring | None = None
-    for A, B in _chunks(codes_a, codes_b):
-        sums = Cofiring(A.shape[1], B.shape[1]) if sums is None else sums
-        sums.add(A, B)
+    for a, b in _chunks(codes_a, codes_b):
+        sums = Cofiring(a.shape[1], b.shape[1]) if sums is None else sums
+        sums.add(a, b)
     if sums is None:
         raise SpecError("there are no codes: the iterable is empty")
     return sums.edges(measure, least), sums.latents

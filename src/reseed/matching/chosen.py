@@ -5,11 +5,11 @@ deviations s over all N tokens, silent ones included:
 
 | measure | formula | of a pair that never fires together |
 |---|---|---|
-| `"correlation"` | (mean(a b) - mean(a) mean(b)) / (s_a s_b), Pearson | -mean(a) mean(b) / (s_a s_b) <= 0 |
+| `"correlation"` | Pearson: (mean(ab) - mean(a) mean(b)) / (s_a s_b) | -mean(a) mean(b) / s_a s_b |
 | `"jaccard"` | n_ij / (n_i + n_j - n_ij) | 0 |
 
-A latent that never fires, or alike on every token, has correlation 0 with all others; one that never
-fires has Jaccard 0 with all others.
+A latent that never fires has both 0 with all others; one that fires alike on every token has
+correlation 0 with all others.
 
 Everything is a sum over tokens, so accumulators over different tokens add up to the whole.
 """
@@ -53,14 +53,14 @@ def sums_of(codes: Codes) -> Sums:
     width, at = codes.shape[1], codes.indices
     return Sums(
         np.bincount(at, minlength=width),
-        np.bincount(at, weights=codes.data, minlength=width),
-        np.bincount(at, weights=codes.data**2, minlength=width),
+        np.bincount(at, codes.data, width).astype(np.float64),
+        np.bincount(at, codes.data**2, width).astype(np.float64),
     )
 
 
 def added(one: Sums, other: Sums) -> Sums:
     """Of the tokens of both."""
-    return Sums(*(a + b for a, b in zip(one, other, strict=True)))
+    return Sums(one.fired + other.fired, one.total + other.total, one.square + other.square)
 
 
 class Together(NamedTuple):
@@ -72,7 +72,7 @@ class Together(NamedTuple):
     """[E] latent of B"""
     product: Floats
     """[E] sum over tokens of the product of their codes"""
-    count: Integers
+    both: Integers
     """[E] tokens on which both fire"""
 
 
@@ -88,8 +88,8 @@ def similarity(measure: Measure, pairs: Together, a: Sums, b: Sums, tokens: int)
     """
     i, j = pairs.row, pairs.column
     if measure == "jaccard":
-        either = a.fired[i] + b.fired[j] - pairs.count
-        return pairs.count / np.maximum(either, 1)
+        either = a.fired[i] + b.fired[j] - pairs.both
+        return pairs.both / np.maximum(either, 1)
     n = max(tokens, 1)
     covariance = pairs.product / n - (a.total[i] / n) * (b.total[j] / n)
     scale = _deviation(a, n)[i] * _deviation(b, n)[j]
@@ -150,7 +150,7 @@ class ChosenPairs:
         self.latents, self.tokens = latents, 0
         self._rows, self._columns = np.asarray(rows), np.asarray(columns)
         self._a, self._b = (no_sums(width) for width in latents)
-        self._product, self._count = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
+        self._product, self._both = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
 
     def add(self, A: Codes, B: Codes) -> None:
         """Take in more tokens.
@@ -167,7 +167,7 @@ class ChosenPairs:
         self._a, self._b = added(self._a, sums_of(A)), added(self._b, sums_of(B))
         both = A[:, self._rows].multiply(B[:, self._columns]).tocsr()
         self._product += np.bincount(both.indices, both.data, len(self._rows))
-        self._count += np.bincount(both.indices, minlength=len(self._rows))
+        self._both += np.bincount(both.indices, minlength=len(self._rows))
 
     def add_entries(self, values_a: Any, latents_a: Any, values_b: Any, latents_b: Any) -> None:
         """The same, with K entries for each token; see `codes.from_entries`."""
@@ -177,5 +177,5 @@ class ChosenPairs:
     def values(self, measure: Measure) -> Floats:
         """`[E]` similarity of the pairs over all tokens so far."""
         check_measure(measure)
-        pairs = Together(self._rows, self._columns, self._product, self._count)
+        pairs = Together(self._rows, self._columns, self._product, self._both)
         return similarity(measure, pairs, self._a, self._b, self.tokens)

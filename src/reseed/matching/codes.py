@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +28,16 @@ def as_codes(given: Any, name: str) -> Codes:
     Raises:
         SpecError: if it is not a matrix of finite numbers, none below 0.
     """
-    if issparse(given):
-        entries = given.tocoo()
-        return _checked(entries.data, entries.row, entries.col, given.shape, name)
-    array = _array(given)
+    sparse = cast("Any", given) if issparse(given) else None
+    array = _array(given) if sparse is None else sparse
     if array.ndim != 2 or array.dtype.kind not in "fiub":
         raise SpecError(
             f"{name} must be codes [tokens, latents] of numbers, not an array of shape "
             f"{array.shape} and type {array.dtype}"
         )
+    if sparse is not None:
+        entries = csr_array(sparse).tocoo()
+        return _checked(entries.data, entries.row, entries.col, sparse.shape, name)
     rows, columns = np.nonzero(array)
     return _checked(array[rows, columns], rows, columns, array.shape, name)
 
@@ -85,7 +86,8 @@ def _checked(
         first = np.flatnonzero(wrong)[0]
         raise SpecError(
             f"{name}: {wrong.sum()} codes are negative, NaN or infinite (first: {values[first]} of "
-            f"latent {columns[first]} at token {rows[first]}); codes are >= 0, 0 for a silent latent"
+            f"latent {columns[first]} at token {rows[first]}); codes are >= 0, 0 where a latent is "
+            "silent"
         )
     fires = value > _SMALLEST
     codes = csr_array((value[fires], (rows[fires], columns[fires])), shape=shape)

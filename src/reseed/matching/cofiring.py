@@ -69,7 +69,7 @@ class Cofiring:
         self.tokens += A.shape[0]
         self._a, self._b = added(self._a, sums_of(A)), added(self._b, sums_of(B))
         parts = [
-            Kept(found.row * self.latents[1] + found.column, found.product, found.count)
+            Kept(found.row * self.latents[1] + found.column, found.product, found.both)
             for found in cofiring(A, B)
         ]
         if parts:
@@ -101,10 +101,10 @@ class Cofiring:
     def edges(self, measure: Measure, above: float = -np.inf) -> Edges:
         """The co-firing pairs more similar than a value, by row, then by column."""
         check_measure(measure)
-        number, product, count = self._pairs()
+        number, product, both = self._pairs()
         row, column = np.divmod(number, self.latents[1])
         values = similarity(
-            measure, Together(row, column, product, count), self._a, self._b, self.tokens
+            measure, Together(row, column, product, both), self._a, self._b, self.tokens
         )
         return _above(row, column, values, above)
 
@@ -118,12 +118,12 @@ class Cofiring:
         """
         check_measure(measure)
         kept, wanted = self._pairs(), rows * self.latents[1] + columns
-        product, count = np.zeros(len(wanted)), np.zeros(len(wanted), np.int64)
+        product, both = np.zeros(len(wanted)), np.zeros(len(wanted), np.int64)
         if len(kept.number):
             place = np.searchsorted(kept.number, wanted).clip(max=len(kept.number) - 1)
             hit = kept.number[place] == wanted
-            product[hit], count[hit] = kept.product[place[hit]], kept.count[place[hit]]
-        pairs = Together(rows, columns, product, count)
+            product[hit], both[hit] = kept.product[place[hit]], kept.both[place[hit]]
+        pairs = Together(rows, columns, product, both)
         return similarity(measure, pairs, self._a, self._b, self.tokens)
 
     def _take(self, run: Kept) -> None:
@@ -148,9 +148,9 @@ class Cofiring:
         if found > MOST_PAIRS:
             raise SpecError(
                 f"{found:,} pairs of latents fire together within {self.tokens:,} tokens; at most "
-                f"{MOST_PAIRS:,} are kept. Give the codes of all tokens at once, as sparse matrices, "
-                "with a reject threshold: then no more is kept than is above it. Or leave out dense "
-                "latents, which fire together with nearly everything"
+                f"{MOST_PAIRS:,} are kept. Give the codes of all tokens at once, as sparse "
+                "matrices, with a reject threshold: then no more is kept than is above it. Or "
+                "leave out dense latents, which fire together with nearly everything"
             )
 
 
@@ -185,4 +185,3 @@ def edges_above(A: Codes, B: Codes, measure: Measure, above: float) -> Edges:
 def _above(row: Integers, column: Integers, values: Floats, above: float) -> Edges:
     keep = values > above
     return Edges(row[keep], column[keep], values[keep])
-

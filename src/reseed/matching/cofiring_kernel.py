@@ -26,7 +26,7 @@ class Kept(NamedTuple):
 
     number: Integers
     product: Floats
-    count: Integers
+    both: Integers
 
 
 def cofiring(A: Codes, B: Codes) -> Iterator[Together]:
@@ -38,15 +38,16 @@ def cofiring(A: Codes, B: Codes) -> Iterator[Together]:
     """
     by_latent = A.T.tocsr()
     at_most = most_pairs(A, B)
-    arrays = [_wide(by_latent.indptr), _wide(by_latent.indices), by_latent.data]
-    arrays += [_wide(B.indptr), _wide(B.indices), B.data]
+    a = _wide(by_latent.indptr), _wide(by_latent.indices), by_latent.data
+    b = _wide(B.indptr), _wide(B.indices), B.data
     product, count = np.zeros(B.shape[1]), np.zeros(B.shape[1], np.int64)
     for low, high in _parts(at_most):
         room = int(at_most[low:high].sum())
-        out = Together(*(np.empty(room, kind) for kind in (np.int64, np.int64, np.float64, np.int64)))
-        used = _count(*arrays, product, count, low, high, *out)
+        row, column, both = (np.empty(room, np.int64) for _ in range(3))
+        products = np.empty(room)
+        used = _count(*a, *b, product, count, low, high, row, column, products, both)
         if used:
-            yield Together(*(part[:used] for part in out))
+            yield Together(row[:used], column[:used], products[:used], both[:used])
 
 
 def most_pairs(A: Codes, B: Codes) -> Integers:
@@ -88,7 +89,10 @@ def _count(
     out_product: Floats,
     out_count: Integers,
 ) -> int:
-    """Fill in the pairs of latents low..high-1 of A; `product` and `count` are 0 before and after."""
+    """Fill in the pairs of latents low..high-1 of A; returns how many.
+
+    `product` and `count` are `[m]`, all 0 before and after.
+    """
     used = 0
     for i in range(low, high):
         first = used

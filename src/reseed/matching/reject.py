@@ -79,7 +79,8 @@ def match_edges(
     """
     started = time.perf_counter() if started is None else started
     above = edges.value > least
-    edges = edges if above.all() else Edges(*(part[above] for part in edges))
+    if not above.all():
+        edges = Edges(edges.row[above], edges.column[above], edges.value[above])
     gains = Edges(edges.row, edges.column, edges.value - least)
     state = sparse.solve(gains, shape, 0.0, deadline=started + limits.seconds)
     return _record(edges, shape, least, limits.tolerance, state, started)
