@@ -94,6 +94,7 @@ def test_torch_makes_the_same_products() -> None:
         (A, {"covariance": COVARIANCE}, "view is 'decoder', covariance is given"),
         (A.decoder, {"view": "mean"}, "A is a ndarray, not an SAE"),
         (Views(A.encoder, A.decoder[:-1]), {"view": "mean"}, "different numbers of latents"),
+        (Views(A.encoder.T, A.decoder), {}, "keep W_enc transposed"),
         (Views(A.encoder, A.decoder * np.nan), {}, "A's decoder: 40 of 40 rows have NaN"),
         (A, {"view": "whitened", "covariance": np.eye(3)}, "symmetric matrix over the 10"),
     ],

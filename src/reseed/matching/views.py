@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+
 from reseed.errors import SpecError, nearest
 from reseed.matching.geometry import Geometry, cosine, least_cosine, mean_cosine, whitened
 
@@ -61,12 +63,24 @@ def geometry_of(
 
 
 def views_of(given: Any) -> Views | None:
-    """Encoder and decoder rows of what may be an SAE; None of anything else."""
+    """Encoder and decoder rows of what may be an SAE; None of anything else.
+
+    Raises:
+        SpecError: if they are not of the same number of latents.
+    """
     if isinstance(given, Views):
-        return given
-    if hasattr(given, "W_enc") and hasattr(given, "W_dec"):
-        return Views(given.W_enc, given.W_dec)
-    return None
+        views = given
+    elif hasattr(given, "W_enc") and hasattr(given, "W_dec"):
+        views = Views(given.W_enc, given.W_dec)
+    else:
+        return None
+    encoder, decoder = (np.shape(rows) for rows in views)
+    if encoder[:1] != decoder[:1]:
+        raise SpecError(
+            f"encoder {encoder} and decoder {decoder} have different numbers of latents; rows are "
+            "latents in both (some libraries keep W_enc transposed)"
+        )
+    return views
 
 
 def _both(given: Any, name: str, view: str) -> Views:
