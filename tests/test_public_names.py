@@ -23,7 +23,9 @@ PUBLIC = [
     "harvest",
     "load",
     "match",
+    "match_activations",
     "plan",
+    "reject_threshold",
     "run",
     "train",
 ]

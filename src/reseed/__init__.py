@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         SubjectError,
         TrainingError,
     )
+    from reseed.matching.activations import match_activations
     from reseed.matching.assignment import match
     from reseed.records import Match
     from reseed.sae.model import SAE
+    from reseed.stability.reject_null import reject_threshold
     from reseed.study import Study
     from reseed.study_spec import StudySpec
     from reseed.training.arrays import train
@@ -41,9 +43,11 @@ _HOMES = {
         "SubjectError",
         "TrainingError",
     ),
+    "reseed.matching.activations": ("match_activations",),
     "reseed.matching.assignment": ("match",),
     "reseed.records": ("Match",),
     "reseed.sae.model": ("SAE",),
+    "reseed.stability.reject_null": ("reject_threshold",),
     "reseed.study": ("Study",),
     "reseed.study_spec": ("StudySpec",),
     "reseed.training.arrays": ("train",),
@@ -67,7 +71,9 @@ __all__ = [
     "harvest",
     "load",
     "match",
+    "match_activations",
     "plan",
+    "reject_threshold",
     "run",
     "train",
 ]
