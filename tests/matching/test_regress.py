@@ -1,4 +1,4 @@
-"""Sparse non-negative fits against SciPy over every triple; neighbourhoods against SciPy's angles."""
+"""Sparse non-negative fits and neighbourhoods against SciPy."""
 
 from itertools import combinations
 
@@ -35,7 +35,7 @@ def plain(a: np.ndarray, b: np.ndarray, most: int) -> float:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 9), st.integers(2, 7), st.integers(0, 10**6), st.sampled_from([0.0, 1.0]))
 def test_on_a_short_list_the_optimum_is_exact(m: int, d: int, seed: int, power: float) -> None:
-    """Up to 8 rows all are on the list; so fits of small dictionaries are SciPy's over all triples."""
+    """All of at most 9 rows are listed, so fits are those of SciPy over all triples."""
     b = dictionary(m, d, seed, power)
     a = dictionary(2, d, seed + 1, power)
     found = fits(rows(a, "A"), rows(b, "B"))

@@ -22,7 +22,7 @@ from reseed.matching.spec import MatchingSpec
 from reseed.matching.stage import Pair, load_snapshot, pair_name, pairs_of, weights_name
 from reseed.seeds import digest
 from reseed.stability import shares
-from reseed.stability.families import families, triangles
+from reseed.stability.families import families, family_summary
 from reseed.stability.intervals import mean_over_pairs
 from reseed.stability.latents import (
     RunFacts,
@@ -127,7 +127,7 @@ def _assess(
             found = headline(curves, matching.tau, **both, members=strata["all"])
             found["ceiling_same_run"] = _ceiling(group, store, matching.tau)
             write("n_of_m", n_of_m(latents, _pair_shares(found)))
-            summary |= {"headline": found, "families": _family_counts(latents, members, edges)}
+            summary |= {"headline": found, "families": family_summary(latents, edges)}
             summary["certificates"] = _certificates(group, store)
         (folder / "summary.json").write_bytes(json_bytes(summary))
 
@@ -245,19 +245,6 @@ def _counts(latents: pl.DataFrame, pairs: int) -> dict[str, Any]:
         "live": sums["alive"].to_list(),
         "dead": (sums["len"] - sums["alive"]).to_list(),
         "dense": sums["dense"].to_list(),
-    }
-
-
-def _family_counts(
-    latents: pl.DataFrame, members: pl.DataFrame, edges: pl.DataFrame
-) -> dict[str, Any]:
-    sizes = members.unique("family")["size"].value_counts().sort("size")
-    chains, closed = triangles(edges)
-    return {
-        "by_size": {str(size): int(count) for size, count in sizes.iter_rows()},
-        "orphans": int(latents["family"].null_count()),
-        "triangle_chains": chains,
-        "triangle_closure": closed / chains if chains else None,
     }
 
 
