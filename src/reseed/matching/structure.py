@@ -26,7 +26,7 @@ The formulas are in docs/structure.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,10 @@ from reseed.matching.subspaces import Overlap, overlaps, p_values
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+_NULL_LATENTS = 4_000
+"""Random latents that are enough for the null of the subspaces."""
 
 
 class Side(NamedTuple):
@@ -139,18 +143,34 @@ def _spans(
     for s in (0, 1):
         pools = [pick(sides[t], left[t]) for t in (s, 1 - s)]
         found = overlaps(*pools, **size)
-        chance = [
-            overlaps(*(_first(pair[t], len(left[t])) for t in (s, 1 - s)), **size) for pair in nulls
-        ]
+        chance = [overlaps(*pair, **size) for pair in _random_pools(pools, nulls, s)]
         empty = Overlap(*(np.zeros(0) for _ in found))
         null = Overlap(*(np.concatenate(parts) for parts in zip(empty, *chance, strict=True)))
         out.append(_Spans(left[s], found, null, p_values(found, null)))
     return out
 
 
-def _first(side: Rows, count: int) -> Rows:
-    """As many random latents as are left over, so that neighbours are as near by chance."""
-    return pick(side, np.arange(min(count, len(side.scale))))
+def _random_pools(
+    pools: Sequence[Rows], nulls: Sequence[tuple[Rows, Rows]], side: int
+) -> Iterator[tuple[Rows, Rows]]:
+    """Random pools as large as the real ones, so that neighbours are as near by chance.
+
+    A random dictionary is cut into as many of them as it gives and as are needed.
+    """
+    sizes = [int((pool.scale > 0).sum()) for pool in pools]
+    if not all(sizes):
+        return
+    latents = 0
+    for pair in nulls:
+        both = [pair[t] for t in (side, 1 - side)]
+        cuts = min(len(one.scale) // size for one, size in zip(both, sizes, strict=True))
+        for cut in range(cuts):
+            if latents >= _NULL_LATENTS:
+                return
+            parts = (np.arange(cut * size, (cut + 1) * size) for size in sizes)
+            first, second = (pick(one, part) for one, part in zip(both, parts, strict=True))
+            yield first, second
+            latents += sizes[0]
 
 
 # -- results ---------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def consistency(graph: Graph) -> Consistency:
     component = components(graph)
     place = component * len(graph.runs) + graph.run_of(np.arange(len(component)))
     twice = np.bincount(place, minlength=(component.max(initial=-1) + 1) * len(graph.runs)) > 1
-    torn = twice.reshape(-1, max(len(graph.runs), 1)).any(axis=1)
+    torn: Booleans = np.any(twice.reshape(-1, max(len(graph.runs), 1)), axis=1)
     return Consistency(
         chains=int((degree * (degree - 1) // 2).sum()),
         closed=int(support.sum()),
