@@ -13,7 +13,9 @@ from reseed.matching.labels import LABELS
 from reseed.matching.pairs import Views, compare
 from reseed.matching.spec import MatchingSpec
 from reseed.matching.stage import pairs_of
+from reseed.matching.structure import Side, structure
 from reseed.stability.latents import shared_edges
+from reseed.stability.nulls import CovarianceNull
 from reseed.stability.shares import PairTable
 from reseed.stability.structure_stage import (
     counterparts,
@@ -87,6 +89,24 @@ def test_latents_carry_their_verdict(study) -> None:
         assert {k: v for k, v in group["structure"]["verdicts"].items() if v} == dict(
             counted.iter_rows()
         )
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_independent_anisotropic_dictionaries_are_at_chance(power: float) -> None:
+    """Random rows reach tau by chance here; bars from the null keep labels near 1 % each."""
+    scale = np.arange(1, 33) ** -power
+    a, b = (np.random.default_rng(s).normal(size=(250, 32)) * scale for s in (1, 2))
+    first, second = (CovarianceNull(Views(rows, rows)) for rows in (a, b))
+    nulls = [
+        (first.draw("test", "a", i).decoder, second.draw("test", "b", i).decoder) for i in range(4)
+    ]
+    none = np.full(250, -1)
+    found = structure(Side(a, none), Side(b, none), nulls)
+    for side in "ab":
+        assert found.about[side]["by_chance"]["fit"] > 0.7
+        assert found.about[side]["subspaces"]["stable"] <= 0.02 * 250
+    assert (found.table["label"] == "novel").mean() > 0.93
+    assert (structure(Side(a, none), Side(b, none), []).table["label"] == "novel").mean() < 0.6
 
 
 def test_counterparts_are_the_shared_pairs_of_the_group() -> None:
