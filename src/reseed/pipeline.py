@@ -19,6 +19,7 @@ from reseed.seeds import digest
 from reseed.stability.activation_null import MatchedFiring
 from reseed.stability.notes import notes
 from reseed.stability.stage import assess, stability_name
+from reseed.stability.structure_stage import structure_groups
 from reseed.study import DATA_FILE, SPEC_FILE, SUBJECT, Run, Study
 from reseed.training.state import Done, Failed, Missing, forget_failure, run_name
 
@@ -60,9 +61,11 @@ def run_study(
                 forget_failure(run.spec, study.store)
         _train(study, inputs, events, stop)
         groups = study.groups()
-        match_groups(
-            [g.runs for g in groups], groups[0].steps if groups else [], study.store, events
-        )
+        together = [g.runs for g in groups]
+        match_groups(together, groups[0].steps if groups else [], study.store, events)
+        if groups:
+            last = groups[0].steps[-1]
+            structure_groups(together, last, study.spec.matching, study.store, events)
         _gather(study, inputs, events)
         _gather_together(study, inputs, events)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
