@@ -31,10 +31,11 @@ from reseed.stability.latents import (
     n_of_m,
     shared_edges,
 )
-from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
+from reseed.stability.nulls import COVARIANCE, UNTRAINED
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.summary import headline, reconstruction
+from reseed.stability.weight_nulls import CovarianceNull
 from reseed.store import Store
 
 
