@@ -60,9 +60,16 @@ class Inputs:
     @cached_property
     def of_random_subject(self) -> Inputs:
         """The same for the subject with random weights, in a folder of its own in the study's."""
-        other = Inputs(self._study.with_random_weights(), self._events)
-        other.look_up_sites()
-        return other
+        self.check_random_subject()
+        return Inputs(self._study.with_random_weights(), self._events)
+
+    def check_random_subject(self) -> None:
+        """Refuse a subject that cannot be given random weights; it is not kept in memory.
+
+        Raises:
+            SpecError, SubjectError: if it cannot, or cannot be read then.
+        """
+        Inputs(self._study.with_random_weights(), self._events).look_up_sites()
 
     def _estimate_moments(self) -> None:
         from reseed.activations.altered import estimate_moments, moments_name

@@ -99,6 +99,8 @@ def _train(study: Study, inputs: Inputs, events: Events, stop: Stop) -> None:
     from reseed.activations.stream import Stream
     from reseed.training.stage import train
 
+    if any(run.reads == "random_subject" for run in missing):
+        inputs.check_random_subject()  # before the others have taken their time
     spec = study.spec
     for reads, together in _by_activations(missing).items():
         data = inputs.data(reads)

@@ -179,11 +179,7 @@ class Study:
         return out
 
     def with_random_weights(self) -> Study:
-        """The study of the subject with random weights; its activations lie in a folder of it.
-
-        Raises:
-            SpecError: if the subject has no weights.
-        """
+        """The study of the subject with random weights; its activations lie in a folder of it."""
         folder = self.folder / "controls" / "random_subject"
         return Study(self.spec.with_random_weights(), folder)
 

@@ -47,11 +47,8 @@ TABLE = {
     (128, 1024, 0.5): (0.548, 0.488, 0.43, 0.026),
     (128, 1024, 1.0): (0.871, 0.829, 0.995, 0.88),
 }
-LARGE = {
-    (768, 8192, 0.0): (0.143, 0.133, 0.0, 0.0),
-    (768, 8192, 0.5): (0.464, 0.406, 0.17, 0.0016),
-    (512, 4096, 1.0): (0.885, 0.851, 0.995, 0.92),
-}
+LARGE = {(768, 8192, 0.0): 0.143, (768, 8192, 0.5): 0.464, (512, 4096, 1.0): 0.885}
+"""mean max |cos|; the exact assignment of these takes minutes"""
 
 
 def check(found, wanted):
@@ -71,9 +68,10 @@ def test_independent_dictionaries_and_the_covariance_null_agree_as_much_as_was_m
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LARGE, ids=str)
-def test_larger_dictionaries_agree_as_much_as_was_measured(case):
+def test_larger_dictionaries_are_as_near_as_was_measured(case):
     d, n, power = case
-    check(agreement(*(spectrum(n, d, power, seed) for seed in (0, 1))), LARGE[case])
+    a, b = (spectrum(n, d, power, seed).astype(np.float32) for seed in (0, 1))
+    assert np.abs(a @ b.T).max(axis=1).mean() == pytest.approx(LARGE[case], abs=0.003)
 
 
 def test_the_isotropic_null_is_the_flat_row_of_the_table():
