@@ -130,7 +130,7 @@ NULLS: tuple[NullKind, ...] = (
     NullKind(
         id="N8",
         name="frequency-matched permutation",
-        construction="counterparts drawn among latents of about the same firing rate",
+        construction="latents that fire about as often are exchanged",
         rules_out="that two latents correlate because both fire often",
         made="activations",
     ),
