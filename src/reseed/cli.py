@@ -278,6 +278,11 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         live = sum(counts["live"]) / (counts["latents"] * counts["runs"])
         cells = _shared_cells(group.get("headline"))
         table.add_row(group["label"], f"{live:.0%}", f"{fvu:.3f}", *cells)
+        for kind, control in group["controls"].items():
+            if control["shared"] is not None:
+                fvu = control["reconstruction"]["fvu"]["mean"]
+                cells = _shared_cells({"shared": control["shared"]})
+                table.add_row(f"  {kind}", "", f"{fvu:.3f}", *cells, style="dim")
     console.print(table)
     found = next((g["headline"] for g in summary["groups"] if "headline" in g), None)
     if found is not None:

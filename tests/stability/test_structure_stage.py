@@ -15,7 +15,6 @@ from reseed.matching.spec import MatchingSpec
 from reseed.matching.stage import pairs_of
 from reseed.matching.structure import Side, structure
 from reseed.stability.latents import shared_edges
-from reseed.stability.nulls import CovarianceNull
 from reseed.stability.shares import PairTable
 from reseed.stability.structure_stage import (
     counterparts,
@@ -24,6 +23,7 @@ from reseed.stability.structure_stage import (
     structures,
 )
 from reseed.stability.verdicts import VERDICTS
+from reseed.stability.weight_nulls import CovarianceNull
 
 
 @pytest.fixture

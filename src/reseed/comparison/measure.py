@@ -16,8 +16,9 @@ from reseed.matching.measures import Measure
 from reseed.matching.pairs import Views, compare
 from reseed.records import Match
 from reseed.stability import shares
-from reseed.stability.nulls import COVARIANCE, CovarianceNull, chance_corrected
+from reseed.stability.nulls import COVARIANCE, chance_corrected
 from reseed.stability.shares import TAUS, PairTable
+from reseed.stability.weight_nulls import CovarianceNull
 
 LARGE = 4096
 """Latents from which on one null draw of each pair says enough."""

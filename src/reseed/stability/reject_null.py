@@ -17,7 +17,7 @@ from reseed.errors import SpecError
 from reseed.matching.nearest import largest
 from reseed.matching.similarity import finite_rows
 from reseed.matching.views import View, Views, geometry_of, views_of, whitened
-from reseed.stability.nulls import CovarianceNull
+from reseed.stability.weight_nulls import CovarianceNull
 
 
 def reject_threshold(

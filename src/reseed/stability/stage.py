@@ -31,12 +31,13 @@ from reseed.stability.latents import (
     n_of_m,
     shared_edges,
 )
-from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
+from reseed.stability.nulls import COVARIANCE, UNTRAINED
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.structure_stage import structure_name, structures
 from reseed.stability.summary import headline, reconstruction
 from reseed.stability.verdicts import structure_summary, verdicts
+from reseed.stability.weight_nulls import CovarianceNull
 from reseed.store import Store
 
 

@@ -23,8 +23,8 @@ from reseed.matching.stage import Pair, load_snapshot, pair_name, pairs_of
 from reseed.matching.structure import Side, structure
 from reseed.records import Floats, SAEArrays
 from reseed.seeds import digest
-from reseed.stability.nulls import CovarianceNull
 from reseed.stability.verdicts import StructureTable
+from reseed.stability.weight_nulls import CovarianceNull
 from reseed.store import Store
 
 VERSION = 1
