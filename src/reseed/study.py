@@ -14,7 +14,8 @@ import polars as pl
 from reseed.errors import SpecError, StoreError, needs_train
 from reseed.matching.stage import pair_name, pairs_of
 from reseed.records import read_spec
-from reseed.stability.stage import Group, stability_name
+from reseed.stability.given import Group
+from reseed.stability.stage import stability_name
 from reseed.store import Store
 from reseed.study_spec import StudySpec
 from reseed.training.spec import RunSpec
