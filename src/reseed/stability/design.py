@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reseed.stability.intervals import Design
+from reseed.stability.intervals import Design, is_crossed
 
 NEITHER, SAME_DATA, SAME_INIT = "share neither seed", "share the data seed", "share the init seed"
 CLASSES = (NEITHER, SAME_DATA, SAME_INIT)
@@ -37,3 +37,20 @@ def independent_pairs(pairs: Sequence[Pair], design: Design) -> tuple[str, list[
         if found:
             return name, found
     return NEITHER, []
+
+
+def occasions(design: Design) -> list[str]:
+    """Runs that can count as independent occasions of finding a feature.
+
+    All runs, unless both seeds are crossed: then a set of runs of which no two share a seed, taken
+    in the order given. Runs from equal weights find nearly the same and would make the features
+    look few.
+    """
+    if not is_crossed(design):
+        return list(design)
+    chosen: list[str] = []
+    for run, (init, data) in design.items():
+        taken = [design[one] for one in chosen]
+        if all(init != i and data != d for i, d in taken):
+            chosen.append(run)
+    return chosen

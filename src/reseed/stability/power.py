@@ -89,8 +89,8 @@ def sentences(init_seeds: int, data_seeds: int) -> list[str]:
     needed = [trials_needed(alpha=alpha) for alpha in (0.05, 0.001)]
     out.append(
         f"telling a latent that comes back 9 times in 10 from one that comes back half the time: "
-        f"power {found.power:.0%} at alpha .05, {found.strict_power:.0%} at .001. For 90 % it takes "
-        f"{(needed[0] or MOST) + 1} and {(needed[1] or MOST) + 1} seeds."
+        f"power {found.power:.0%} at alpha .05, {found.strict_power:.0%} at .001. For 90 % it "
+        f"takes {(needed[0] or MOST) + 1} and {(needed[1] or MOST) + 1} seeds."
     )
     if runs == 2:
         out.append("two runs give one pair: shares will have no interval. Take three or more.")

@@ -1,7 +1,7 @@
 """Shares over all tau, on strata of the latents, each beside its nulls.
 
-A *stratum* is a set of latents of each run, see `reseed.stability.strata`. A share is taken among the latents
-of one side of a pair that belong to the stratum, and averaged over the two sides.
+A *stratum* is a set of latents of each run, see `reseed.stability.strata`. A share is taken among
+the latents of one side of a pair that belong to the stratum, and averaged over the two sides.
 """
 
 from __future__ import annotations

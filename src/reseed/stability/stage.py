@@ -22,10 +22,11 @@ from reseed.matching.stage import Pair, load_snapshot, pair_name, pairs_of, weig
 from reseed.seeds import digest
 from reseed.stability import curves, fdr, shares, unseen
 from reseed.stability.components import components, distance_from_init
+from reseed.stability.design import occasions
 from reseed.stability.families import families, triangles
 from reseed.stability.finds import Finds, finds
 from reseed.stability.given import Given, Group, read_group
-from reseed.stability.intervals import is_crossed, mean_over_pairs
+from reseed.stability.intervals import mean_over_pairs
 from reseed.stability.latents import by_frequency, latent_table, shared_edges
 from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
 from reseed.stability.shares import PairTable
@@ -168,11 +169,11 @@ def _over_seeds(
     write("n_of_m", curves.n_of_m(found, given.strata))
     once, laws = curves.only_in_one_table(found, given.strata, given.design)
     write("only_in_one", once)
-    counts = unseen.incidences(latents, len(given.facts))
+    counts = unseen.incidences(latents, occasions(given.design))
     grown = unseen.accumulation(counts)
     write("accumulation", pl.DataFrame({"m": np.arange(1, len(grown) + 1), "features": grown}))
     estimates = unseen.estimate(counts)
-    warnings = unseen.warnings(estimates, closure, crossed=is_crossed(given.design))
+    warnings = unseen.warnings(estimates, closure, len(given.facts))
     return {"only_in_one": laws, "unseen": asdict(estimates) | {"warnings": warnings}}
 
 

@@ -8,6 +8,7 @@ missed splits a family into features found once, and inflates the estimate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,20 +38,23 @@ class Unseen:
     """first order"""
 
 
-def incidences(latents: pl.DataFrame, runs: int) -> NDArray[np.int64]:
-    """How many features were found in exactly 1, 2, ... `runs` runs, `[runs]`.
+def incidences(latents: pl.DataFrame, runs: Sequence[str]) -> NDArray[np.int64]:
+    """How many features were found in exactly 1, 2, ... of some runs.
 
     A feature is a family with a live latent, or a live orphan; it counts once for each run in
     which it has a live latent. Dead latents are not features.
 
     Args:
         latents: run, alive, family (null for an orphan).
-        runs: of the group.
+        runs: which runs are occasions.
+
+    Returns:
+        `[runs]`.
     """
-    live = latents.filter("alive")
+    live = latents.filter("alive", pl.col("run").is_in(list(runs)))
     orphans = int(live["family"].null_count())
     members = live.drop_nulls("family").group_by("family").agg(pl.col("run").n_unique())
-    counts = np.bincount(members["run"].to_numpy(), minlength=runs + 1)[1 : runs + 1]
+    counts = np.bincount(members["run"].to_numpy(), minlength=len(runs) + 1)[1:]
     counts[0] += orphans
     return counts
 
@@ -114,13 +118,13 @@ def accumulation(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return counts.sum() - missed @ counts
 
 
-def warnings(found: Unseen, closure: float | None, *, crossed: bool) -> list[str]:
+def warnings(found: Unseen, closure: float | None, of: int) -> list[str]:
     """Why the estimates should not be believed, in sentences; empty if nothing speaks against them.
 
     Args:
         found: the estimates.
         closure: triangle closure of the group's matches.
-        crossed: whether runs share seeds.
+        of: runs of the group; more than counted where some share a seed.
     """
     out: list[str] = []
     if closure is not None and closure < CLOSED:
@@ -139,6 +143,9 @@ def warnings(found: Unseen, closure: float | None, *, crossed: bool) -> list[str
             f"{found.once / found.observed:.0%} of the features were found in one run only; the "
             "estimate then rests on those found twice, and on tau."
         )
-    if crossed:
-        out.append("some runs share a seed, so they are not independent occasions.")
+    if of > found.runs:
+        out.append(
+            f"{found.runs} of the {of} runs count: of those no two share a seed, and only such are "
+            "independent occasions."
+        )
     return out
