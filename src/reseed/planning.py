@@ -19,6 +19,7 @@ from reseed.inputs import Inputs, existing
 from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline import locked
 from reseed.sae.spec import SAESpec
+from reseed.stability.power import sentences
 from reseed.stability.stage import stability_name
 from reseed.study import SUBJECT, Study
 from reseed.training.state import Failed, Missing
@@ -60,6 +61,8 @@ class Plan:
     """bytes at the most, estimated"""
     free_disk: int
     """bytes"""
+    tells: list[str]
+    """what the seeds will be able to tell"""
 
     @property
     def seconds(self) -> float:
@@ -97,6 +100,7 @@ def make_plan(study: Study, events: Events) -> Plan:
         choice=choice,
         memory=_memory(study, missing, about["sites"], inputs),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
+        tells=sentences(len(study.spec.seeds.init), len(study.spec.seeds.data)),
     )
 
 

@@ -71,7 +71,7 @@ def components(
     columns = np.stack([shared, cosine, before, numbers], axis=1)
     values = _with_ends(lambda left: _class_means(end, columns, design, left), design)
     parts = _with_ends(
-        lambda left: _parts(_class_means(end, shared[:, None], design, left)), design
+        lambda left: _parts(_class_means(end, shared[:, None], design, left)), design, -np.inf
     )
     names = ("shared", "pw_mcc", "untrained", "same_number")
     return {
@@ -117,9 +117,9 @@ def _parts(means: Floats | None) -> Floats | None:
 
 
 def _with_ends(
-    statistic: Callable[[set[str]], Floats | None], design: Design
+    statistic: Callable[[set[str]], Floats | None], design: Design, least: float = -1.0
 ) -> Callable[..., Number]:
-    """A function that gives one entry of the statistic with its interval."""
+    """A function that gives one entry of the statistic with its interval, cut at `least` and 1."""
     value = statistic(set())
     assert value is not None
     error, freedom = crossed_error(statistic, design)
@@ -129,7 +129,7 @@ def _with_ends(
         if error is None or np.isnan(error[at]):
             return {"value": None if np.isnan(found) else found, "interval_95": None}
         reach = float(stats.t.ppf(0.975, freedom) * error[at])
-        return {"value": found, "interval_95": [found - reach, found + reach]}
+        return {"value": found, "interval_95": [max(found - reach, least), min(found + reach, 1.0)]}
 
     return number
 

@@ -229,3 +229,25 @@ def by_frequency(table: pl.DataFrame, bins: int = 10) -> pl.DataFrame:
         )
         .drop("bin")
     )
+
+
+def by_count(table: pl.DataFrame) -> pl.DataFrame:
+    """What each count says of a latent: the posterior by firing rate, trials and count.
+
+    Returns:
+        rate_bin (-1 for the dead), rate_lo, rate_hi (of the bin), n_seeds, n_matched, latents (of
+        all runs), recurrence_mean, recurrence_lo, recurrence_hi.
+    """
+    rates = table.group_by("rate_bin").agg(
+        pl.col("firing_rate").min().alias("rate_lo"), pl.col("firing_rate").max().alias("rate_hi")
+    )
+    posterior = ("recurrence_mean", "recurrence_lo", "recurrence_hi")
+    keys = ("rate_bin", "n_seeds", "n_matched")
+    counted = table.group_by(keys).agg(
+        pl.len().cast(pl.Int64).alias("latents"), *(pl.col(name).first() for name in posterior)
+    )
+    return (
+        counted.join(rates, on="rate_bin")
+        .sort(keys)
+        .select("rate_bin", "rate_lo", "rate_hi", "n_seeds", "n_matched", "latents", *posterior)
+    )

@@ -27,7 +27,13 @@ from reseed.stability.families import families, triangles
 from reseed.stability.finds import Finds, finds
 from reseed.stability.given import Given, Group, read_group
 from reseed.stability.intervals import mean_over_pairs
-from reseed.stability.latents import by_frequency, latent_table, shared_edges
+from reseed.stability.latents import (
+    VERSION,
+    by_count,
+    by_frequency,
+    latent_table,
+    shared_edges,
+)
 from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
@@ -79,7 +85,7 @@ def _made_from(group: Group, matching: MatchingSpec, spec: StabilitySpec, store:
     inputs = [store.checksum(pair_name(pair)) for pair in pairs]
     inputs += [store.checksum(evidence_name(run)) for run in group.runs]
     inputs += [store.checksum(weights_name(run)) for run in group.runs]
-    return digest([inputs, matching.digest(), spec.digest(), list(group.steps)])
+    return digest([inputs, matching.digest(), spec.digest(), list(group.steps), VERSION])
 
 
 Writer = Callable[[str, pl.DataFrame], None]
@@ -166,6 +172,7 @@ def _over_seeds(
     write: Writer,
 ) -> dict[str, Any]:
     """Curves over runs: N of M, only in one, accumulation."""
+    write("reproducibility", by_count(latents))
     write("n_of_m", curves.n_of_m(found, given.strata))
     once, laws = curves.only_in_one_table(found, given.strata, given.design)
     write("only_in_one", once)
