@@ -74,7 +74,7 @@ def run(
 
 @app.command()
 def plan(study: StudyPath, out: OutPath = None) -> None:
-    """Say what `run` would do: tokens, time (from a short probe), disk, memory, what it can tell."""
+    """Say what `run` would do: tokens, time (by a probe), disk, memory, and what it can tell."""
     from reseed.api import events_of
     from reseed.planning import make_plan
 
@@ -189,8 +189,8 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print(
             "shared: latents with the same counterpart by encoder and decoder, both cosines at "
             f"least {found['tau']:g}, in another run; chance: random dictionaries of the same "
-            f"covariance; a run against itself gives {found['ceiling_same_run']:.0%}; FDR 5 %: with a "
-            "match that chance does not explain, whatever the cosine.",
+            f"covariance; a run against itself gives {found['ceiling_same_run']:.0%}; FDR 5 %: "
+            "with a match that chance does not explain, whatever the cosine.",
             style="dim",
         )
     for group in summary["groups"]:
@@ -203,7 +203,7 @@ def _shared_cells(found: dict[str, Any] | None) -> Sequence[str]:
         return ["–"] * 4
     shared, found_at = found["shared"]["all"], found["match_at_fdr"].get("all")
     low_high, null = shared["interval_95"], shared["null_covariance"]
-    interval = "" if low_high is None else f" ({_clip(low_high[0])} to {_clip(low_high[1])})"
+    interval = "" if low_high is None else f" ({_clip(low_high[0])}–{_clip(low_high[1])})"
     return [
         f"{shared['value']:.1%}{interval}",
         "–" if null is None else f"{null['mean']:.1%}",

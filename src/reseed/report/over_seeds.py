@@ -104,7 +104,8 @@ def by_rate(group: GroupFacts) -> Html:
     shares = (
         "Share with the same partner at tau, and share with a match at a false discovery rate of "
         "5%, for all, live, dead and dense latents and for fifths of the live ones by firing rate; "
-        "what some run lacks is left out. Bars with whiskers: 95% interval over runs; dashed: chance at tau among live latents. "
+        "what some run lacks is left out. Bars with whiskers: 95% interval over runs; dashed: "
+        "chance at tau among live latents. "
         "Condition every claim on firing rate: what comes back most can be what fires most."
     )
     counts = (

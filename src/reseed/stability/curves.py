@@ -90,11 +90,13 @@ def only_in_one(found: Sequence[Finds], members: Members) -> Floats:
     trials = min((len(one.others) for one in found), default=0)
     curves: list[Floats] = []
     for one in found:
+        total, drawn = len(one.others), np.arange(1, trials + 1)
         matched = one.matched[members[one.run]].sum(axis=1)
-        total = len(one.others)
-        drawn = np.arange(1, trials + 1)
-        missed = special.comb(total - matched[:, None], drawn) / special.comb(total, drawn)
-        curves.append(missed.mean(axis=0) if len(matched) else np.full(trials, np.nan))
+        counts = np.bincount(matched, minlength=total + 1)
+        missing = total - np.arange(total + 1)[:, None]
+        missed = special.comb(missing, drawn) / special.comb(total, drawn)
+        none = np.full(trials, np.nan)
+        curves.append(counts @ missed / len(matched) if len(matched) else none)
     return np.mean(curves, axis=0) if curves else np.zeros(0)
 
 
@@ -112,11 +114,12 @@ def power_law(share: Floats, first: int = 2) -> PowerLaw | None:
         return None
     at = np.arange(first, first + len(share), dtype=np.float64)
 
-    # For a given b the best a and c follow from linear least squares, so one number is sought.
+    # For a given b the best a and c follow from a straight line, so one number is sought.
     def solve(b: float) -> tuple[float, float, float]:
-        columns = np.stack([at**b, np.ones(len(at))], axis=1)
-        (a, c), *_ = np.linalg.lstsq(columns, share)
-        return float(a), float(c), float(((columns @ [a, c] - share) ** 2).sum())
+        x = at**b - (at**b).mean()
+        a = float(x @ share / (x @ x))
+        c = float(share.mean() - a * (at**b).mean())
+        return a, c, float(((a * at**b + c - share) ** 2).sum())
 
     grid = np.linspace(-6.0, -0.05, 120)
     best = int(np.argmin([solve(b)[2] for b in grid]))

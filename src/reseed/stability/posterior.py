@@ -129,8 +129,10 @@ def _log_likelihood(at: Floats, counts: Histograms) -> float:
     alpha, beta = _shape(at)
     total = 0.0
     for trials, found in counts.items():
-        log_pmf = stats.betabinom.logpmf(np.arange(trials + 1), trials, alpha, beta)
-        total += float(np.where(found > 0, found * log_pmf, 0.0).sum())
+        r = np.arange(trials + 1)
+        # without the number of orders, which is the same whatever alpha and beta are
+        log_likelihood = special.betaln(alpha + r, beta + trials - r) - special.betaln(alpha, beta)
+        total += float((found * log_likelihood).sum())
     return total
 
 
@@ -174,7 +176,7 @@ def _errors(loss: Callable[[Floats], float], best: Floats) -> Floats:
 def _quantile(a: Floats, b: Floats, weight: Floats, at: float) -> Floats:
     """Quantile of the weighted mixture of Beta(a, b) in each column, by bisection."""
     low, high = np.zeros(a.shape[1]), np.ones(a.shape[1])
-    for _ in range(50):
+    for _ in range(40):
         middle = (low + high) / 2
         below = (weight * special.betainc(a, b, middle)).sum(axis=0) < at
         low, high = np.where(below, middle, low), np.where(below, high, middle)

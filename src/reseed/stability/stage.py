@@ -41,9 +41,9 @@ from reseed.stability.summary import (
     fits,
     found_at_fdr,
     headline,
+    latent_tests,
     reconstruction,
     strata_table,
-    tests_by_latent,
 )
 from reseed.store import Store
 
@@ -100,7 +100,7 @@ def _assess(
     members = families(edges)
     found = finds(edges, given.pairs, given.sizes)
     nulls = _nulls(group, given, spec, store)
-    tests = tests_by_latent(given.independent(group.steps[-1]), nulls, given.strata)
+    tests = latent_tests(given.independent(group.steps[-1]), nulls, given.strata)
     latents, fitted = latent_table(
         given.facts, end, found, members, tests, given.bins, spec.dense_rate
     )

@@ -95,7 +95,7 @@ def found_at_fdr(
     return out
 
 
-def tests_by_latent(
+def latent_tests(
     end: Sequence[PairTable],
     nulls: Mapping[str, Sequence[PairTable]],
     strata: Mapping[str, Members],
