@@ -106,6 +106,12 @@ def _families(group: GroupFacts) -> Html:
             f" of {count(found['triangle_chains'])} chains over three runs: the higher, the less "
             "the pairwise matches contradict each other.",
         )
+    if over_seeds.of_independent(group):
+        words = join(
+            words,
+            " Families join all pairs of runs, those that share a seed too: a family can be one "
+            "start, trained several times.",
+        )
     return tag(
         "div", tag("h3", "Families"), tag("ul", *sizes, orphans, class_="plain"), tag("p", words),
         class_="words",

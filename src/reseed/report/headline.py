@@ -29,7 +29,10 @@ def verdict(summary: dict[str, Any]) -> Html:
             else "a latent can come back only where an SAE was trained at least twice"
         )
         return tag("p", f"No verdict yet: {why}.", class_="verdict")
-    parts = [_found(groups, _what_differs(summary["training"], groups)), _chance(groups)]
+    parts: list[Html | None] = [
+        _found(groups, _what_differs(summary["training"], groups)),
+        _chance(groups),
+    ]
     parts.append(_without_tau(groups))
     if any(g["notes"] for g in groups):
         parts.append(join(" ", tag("a", "Read the notes first.", href="#notes")))

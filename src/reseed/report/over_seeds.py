@@ -119,7 +119,8 @@ def by_rate(group: GroupFacts) -> Html:
             figure(
                 "recurrence",
                 "Reproducibility of the latents",
-                "Latents of all runs by the mean of that posterior, stacked by firing rate.",
+                "Latents of all runs by how probable it is that an independent run finds them "
+                "(posterior mean), stacked by firing rate.",
             ),
             figure("posterior", "What a count says about a latent", counts),
         ),

@@ -121,14 +121,16 @@ def power_law(share: Floats, first: int = 2) -> PowerLaw | None:
         c = float(share.mean() - a * (at**b).mean())
         return a, c, float(((a * at**b + c - share) ** 2).sum())
 
-    grid = np.linspace(-6.0, -0.05, 120)
+    grid = np.linspace(-6.0, -0.05, 60)
     best = int(np.argmin([solve(b)[2] for b in grid]))
     if best in (0, len(grid) - 1):
         return None
     ends = (grid[best - 1], grid[best + 1])
-    found = optimize.minimize_scalar(
-        lambda b: solve(b)[2], bounds=ends, method="bounded", options={"xatol": 1e-10}
-    )
+
+    def loss(b: float) -> float:
+        return solve(b)[2]
+
+    found = optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-10})
     b = float(found.x)  # pyright: ignore[reportAttributeAccessIssue]
     a, c, _ = solve(b)
     return PowerLaw(a, b, c)

@@ -215,9 +215,9 @@ def reproducibility(
         `[n]` each; NaN without trials.
     """
     tested = trials > 0
-    out = [np.full(len(matched), np.nan) for _ in range(3)]
+    mean, low, high = (np.full(len(matched), np.nan) for _ in range(3))
     if not tested.any():
-        return Reproducibility(*out, {})
+        return Reproducibility(mean, low, high, {})
     pooled = fit(histograms(matched[tested], trials[tested]), copies)
     fits = {"pooled": pooled}
     parts = {b: tested & (bins == b) for b in np.unique(bins[tested])}
@@ -231,9 +231,9 @@ def reproducibility(
         chosen = fits.get(name_of(int(b)), pooled)
         for t in np.unique(trials[part]):
             which = part & (trials == t)
-            for column, values in zip(out, chosen.posterior(int(t)), strict=True):
+            for column, values in zip((mean, low, high), chosen.posterior(int(t)), strict=True):
                 column[which] = values[matched[which]]
-    return Reproducibility(*out, fits)
+    return Reproducibility(mean, low, high, fits)
 
 
 def name_of(number: int) -> str:
