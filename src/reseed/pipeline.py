@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reseed.events import Events
-from reseed.evidence.spec import evidence_name
+from reseed.evidence.spec import cofiring_name, evidence_name
 from reseed.inputs import Inputs
 from reseed.interrupts import Stop
-from reseed.matching.stage import match_groups
+from reseed.matching.stage import decoder_pairs, match_groups, pair_name, pairs_of
 from reseed.report.page import write_report
 from reseed.seeds import digest
+from reseed.stability.activation_null import MatchedFiring
 from reseed.stability.notes import notes
 from reseed.stability.stage import assess, stability_name
+from reseed.stability.structure_stage import structure_groups
 from reseed.study import DATA_FILE, SPEC_FILE, SUBJECT, Run, Study
 from reseed.training.state import Done, Failed, Missing, forget_failure, run_name
 
@@ -59,10 +61,13 @@ def run_study(
                 forget_failure(run.spec, study.store)
         _train(study, inputs, events, stop)
         groups = study.groups()
-        match_groups(
-            [g.runs for g in groups], groups[0].steps if groups else [], study.store, events
-        )
+        together = [g.runs for g in groups]
+        match_groups(together, groups[0].steps if groups else [], study.store, events)
+        if groups:
+            last = groups[0].steps[-1]
+            structure_groups(together, last, study.spec.matching, study.store, events)
         _gather(study, inputs, events)
+        _gather_together(study, inputs, events)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
         _summarise(study)
         write_report(study.store, REPORT)
@@ -133,6 +138,32 @@ def _gather(study: Study, inputs: Inputs, events: Events) -> None:
         made_from,
         events,
     )
+
+
+def _gather_together(study: Study, inputs: Inputs, events: Events) -> None:
+    """How the latents that decoder rows match at the end of training fire together."""
+    store = study.store
+    pairs = {pair: group for group in study.groups() for pair in pairs_of(group.runs)}
+    made_from = {
+        pair: digest(
+            [store.checksum(pair_name(pair)), *(store.checksum(f"runs/{run}") for run in pair)]
+        )
+        for pair in pairs
+    }
+    missing = [pair for pair in pairs if not store.has(cofiring_name(pair), made_from[pair])]
+    if not missing:
+        return
+    from reseed.evidence.together import gather_together
+
+    fired = {
+        run: store.table(evidence_name(run), "firing.parquet")["fired"].to_numpy()
+        for run in dict.fromkeys(run for pair in missing for run in pair)
+    }
+    matched = {pair: decoder_pairs(pair, pairs[pair].steps[-1], store) for pair in missing}
+    counters = {(a, b): MatchedFiring(matched[a, b], fired[a], fired[b], a, b) for a, b in missing}
+    sites = {run.id: run.spec.site for run in study.runs}
+    held_out = inputs.split[1]
+    gather_together(counters, sites, inputs.source, held_out, store, made_from, events)
 
 
 def _summarise(study: Study) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from reseed.errors import SpecError, StoreError, needs_train
+from reseed.evidence.spec import cofiring_name
 from reseed.matching.stage import pair_name, pairs_of
 from reseed.records import read_spec
 from reseed.stability.given import Group
@@ -87,6 +88,16 @@ class PairMatch:
     def certificates(self) -> dict[str, Any]:
         """primal, dual, gap and whether optimal, of both assignments at every snapshot."""
         return self._store.document(pair_name((self.a, self.b)), "certificates.json")
+
+    def activations(self) -> pl.DataFrame:
+        """How the latents matched by decoder rows fire together on held-out tokens.
+
+        latent_a, latent_b, act_corr, act_jaccard, null_corr, null_jaccard; docs/matching.md.
+
+        Raises:
+            StoreError: if the study has not come this far, or the piece is damaged.
+        """
+        return self._store.table(cofiring_name((self.a, self.b)), "matched.parquet")
 
 
 class Study:

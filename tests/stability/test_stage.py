@@ -20,6 +20,7 @@ from reseed.stability.latents import COLUMNS
 from reseed.stability.notes import notes
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.stage import assess, stability_name
+from reseed.stability.structure_stage import structure_groups
 from reseed.store import Store, snapshot_folder
 
 F, D, SURE, MAYBE = 60, 32, 20, 20
@@ -81,11 +82,12 @@ def assessed(tmp_path):
         runs = [write_run(store, *pair, dead) for pair in seeds]
         group = Group(name="toy", label="toy", runs=runs, steps=(0, 10), batch=4)
         match_groups([runs], group.steps, store, events)
+        structure_groups([runs], 10, MatchingSpec(), store, events)
         assess([group], MatchingSpec(), StabilitySpec(), store, events)
         name = stability_name("toy")
         summary = store.document(name, "summary.json")
         latents = store.table(name, "latents.parquet")
-        assert latents.columns == list(COLUMNS)
+        assert latents.columns[: len(COLUMNS)] == list(COLUMNS)
         page(store, {"group": "toy", **summary})
         return store, summary, latents
 

@@ -79,8 +79,9 @@ def shares_data(table: pl.DataFrame) -> dict[str, Any]:
     # strata by firing rate have a figure of their own
     table = table.filter(~pl.col("stratum").str.starts_with("rate"))
     parts = table.partition_by(["measure", "stratum"], as_dict=True, maintain_order=True)
+    there = [name for name in _CURVES if name in table.columns]
     curves = {
-        f"{measure}/{stratum}": _columns(t, *_CURVES) for (measure, stratum), t in parts.items()
+        f"{measure}/{stratum}": _columns(t, *there) for (measure, stratum), t in parts.items()
     }
     return {"tau": short(table["tau"].unique(maintain_order=True).to_list()), "curves": curves}
 

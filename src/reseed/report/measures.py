@@ -8,7 +8,7 @@ from typing import Any
 from reseed.report.markup import Html, Inside, join, table, tag
 from reseed.report.numbers import NONE, cosine, cosine_range, percent, percent_range
 
-_MEASURES: Mapping[str, str] = {
+THRESHOLDED: Mapping[str, str] = {
     "shared": "the same partner in the decoder and the encoder assignment, both cosines reach tau",
     "both": "both cosines above tau, each under its own assignment",
     "equal": "the same partner in both assignments, whatever the cosine",
@@ -17,7 +17,7 @@ _MEASURES: Mapping[str, str] = {
     "match_at_fdr": "`shared` beyond what chance gives, at a false discovery rate of 5%; no tau",
     "nearest_at_fdr": "the same for nearest neighbours, not one to one",
 }
-_MEANS: Mapping[str, str] = {
+MEANS: Mapping[str, str] = {
     "pw_mcc": "mean decoder cosine under the assignment; no tau",
     "mmcs_decoder": "mean decoder cosine to the nearest neighbour; no tau",
 }
@@ -27,12 +27,12 @@ def measures_table(headline: Mapping[str, Any]) -> Html:
     """One row for each measure: value, interval and chance, on all and on live latents."""
     rows = [
         _row(name, words, headline[name], percent, percent_range)
-        for name, words in _MEASURES.items()
+        for name, words in THRESHOLDED.items()
         if "all" in headline.get(name, {})
     ]
     rows += [
         _row(name, words, headline[name], cosine, cosine_range)
-        for name, words in _MEANS.items()
+        for name, words in MEANS.items()
         if name in headline
     ]
     head: list[Inside] = [

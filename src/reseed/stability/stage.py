@@ -23,7 +23,7 @@ from reseed.seeds import digest
 from reseed.stability import curves, fdr, shares, unseen
 from reseed.stability.components import components, distance_from_init
 from reseed.stability.design import occasions
-from reseed.stability.families import families, triangles
+from reseed.stability.families import families, family_summary
 from reseed.stability.finds import Finds, finds
 from reseed.stability.given import Given, Group, read_group
 from reseed.stability.intervals import mean_over_pairs
@@ -37,6 +37,7 @@ from reseed.stability.latents import (
 from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
+from reseed.stability.structure_stage import structure_name, structures
 from reseed.stability.summary import (
     fits,
     found_at_fdr,
@@ -45,6 +46,7 @@ from reseed.stability.summary import (
     reconstruction,
     strata_table,
 )
+from reseed.stability.verdicts import structure_summary, verdicts
 from reseed.store import Store
 
 
@@ -83,6 +85,7 @@ def assess(
 def _made_from(group: Group, matching: MatchingSpec, spec: StabilitySpec, store: Store) -> str:
     pairs = pairs_of(group.runs)
     inputs = [store.checksum(pair_name(pair)) for pair in pairs]
+    inputs += [store.checksum(structure_name(pair)) for pair in pairs]
     inputs += [store.checksum(evidence_name(run)) for run in group.runs]
     inputs += [store.checksum(weights_name(run)) for run in group.runs]
     return digest([inputs, matching.digest(), spec.digest(), list(group.steps), VERSION])
@@ -104,6 +107,8 @@ def _assess(
     latents, fitted = latent_table(
         given.facts, end, found, members, tests, given.bins, spec.dense_rate
     )
+    beyond = [one for one in structures(group.runs, store) if one.pair in given.pairs]
+    latents = verdicts(latents, beyond)
     summary: dict[str, Any] = {
         "label": group.label,
         "runs": list(group.runs),
@@ -125,7 +130,7 @@ def _assess(
         if end:
             numbers = _shares(group, given, nulls, latents, matching.tau, write)
             numbers["ceiling_same_run"] = _ceiling(group, store, matching.tau)
-            whole = _family_counts(latents, members, edges)
+            whole = family_summary(latents, edges)
             summary |= {"independent": _independent(given), "headline": numbers}
             summary |= {"families": whole, "reproducibility": fits(fitted)}
             summary |= _over_seeds(given, found, latents, whole["triangle_closure"], write)
@@ -133,6 +138,7 @@ def _assess(
             summary["components"] = components(
                 end, start, given.design, given.strata["live"], matching.tau
             )
+            summary["structure"] = structure_summary(latents, beyond)
             summary["certificates"] = _certificates(group, store)
         (folder / "summary.json").write_bytes(json_bytes(summary))
 
@@ -261,19 +267,6 @@ def _counts(latents: pl.DataFrame, pairs: int) -> dict[str, Any]:
         "live": sums["alive"].to_list(),
         "dead": (sums["len"] - sums["alive"]).to_list(),
         "dense": sums["dense"].to_list(),
-    }
-
-
-def _family_counts(
-    latents: pl.DataFrame, members: pl.DataFrame, edges: pl.DataFrame
-) -> dict[str, Any]:
-    sizes = members.unique("family")["size"].value_counts().sort("size")
-    chains, closed = triangles(edges)
-    return {
-        "by_size": {str(size): int(count) for size, count in sizes.iter_rows()},
-        "orphans": int(latents["family"].null_count()),
-        "triangle_chains": chains,
-        "triangle_closure": closed / chains if chains else None,
     }
 
 
