@@ -176,7 +176,8 @@ def reading(groups: Groups) -> Html:
     tokens = span([group["reconstruction"]["held_out_tokens"] for group in groups])
     return tag(
         "p",
-        "Intervals are over runs, one left out at a time, not over latents. Chance: random "
+        "Intervals are over runs, one left out at a time (whole seeds where both vary), not over "
+        "latents. Chance: random "
         "dictionaries with the covariance of the trained ones. Chance-corrected: 0 is chance, 100% "
         "is full agreement. FDR: latents whose match stands out from the best matches of random "
         "latents, at a false discovery rate of 5% (Benjamini-Hochberg). Run with itself: what the "

@@ -171,7 +171,7 @@ def origins(group: GroupFacts) -> Html | None:
     if found is None:
         return None
     caption = (
-        "Of what one live latent of a run stands for: the part that is found whatever the seeds, "
+        "Of the live latents that one run finds: the part that is found whatever the seeds, "
         "what sharing the init seed adds, what sharing the data seed adds, and the rest; they add "
         "to 100%. Below 0: sharing that seed did not help. Runs of one init seed start from equal "
         "weights: where their untrained pair is 100% and their matches join latents of the same "
