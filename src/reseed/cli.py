@@ -77,7 +77,7 @@ def run(
 
 @app.command()
 def plan(study: StudyPath, out: OutPath = None) -> None:
-    """Say what `run` would do: tokens, time (from a short probe), disk and memory."""
+    """Say what `run` would do: tokens, time (by a probe), disk, memory, and what it can tell."""
     from reseed.api import events_of
     from reseed.planning import make_plan
 
@@ -106,6 +106,9 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
         f"memory: about {found.memory / 1e9:.1f} GB at the most; "
         f"free disk: {found.free_disk / 1e9:.0f} GB"
     )
+    console.print("what it will be able to tell:")
+    for line in found.tells:
+        console.print(f"  {line}", highlight=False)
 
 
 @app.command()
@@ -271,7 +274,7 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     runs, training = summary["runs"], summary["training"]
     title = f"{summary['study']}: {len(runs['done'])} runs of {training['tokens']:,} tokens"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
-    for head in ("", "live", "FVU", "shared (95 %)", "chance", "untrained"):
+    for head in ("", "live", "FVU", "shared (95 %)", "chance", "untrained", "FDR 5 %"):
         table.add_column(head, justify="right" if head else "left")
     for group in summary["groups"]:
         counts, fvu = group["counts"], group["reconstruction"]["fvu"]["mean"]
@@ -281,7 +284,7 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         for kind, control in group["controls"].items():
             if control["shared"] is not None:
                 fvu = control["reconstruction"]["fvu"]["mean"]
-                cells = _shared_cells({"shared": control["shared"]})
+                cells = _shared_cells({"shared": control["shared"], "match_at_fdr": {}})
                 table.add_row(f"  {kind}", "", f"{fvu:.3f}", *cells, style="dim")
     console.print(table)
     found = next((g["headline"] for g in summary["groups"] if "headline" in g), None)
@@ -289,7 +292,8 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         console.print(
             "shared: latents with the same counterpart by encoder and decoder, both cosines at "
             f"least {found['tau']:g}, in another run; chance: random dictionaries of the same "
-            f"covariance; a run against itself gives {found['ceiling_same_run']:.0%}.",
+            f"covariance; a run against itself gives {found['ceiling_same_run']:.0%}; FDR 5 %: "
+            "with a match that chance does not explain, whatever the cosine.",
             style="dim",
         )
     for group in summary["groups"]:
@@ -299,14 +303,15 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
 
 def _shared_cells(found: dict[str, Any] | None) -> Sequence[str]:
     if found is None:
-        return ["–"] * 3
-    shared = found["shared"]["all"]
+        return ["–"] * 4
+    shared, found_at = found["shared"]["all"], found["match_at_fdr"].get("all")
     low_high, null = shared["interval_95"], shared["null_covariance"]
-    interval = "" if low_high is None else f" ({_clip(low_high[0])} to {_clip(low_high[1])})"
+    interval = "" if low_high is None else f" ({_clip(low_high[0])}–{_clip(low_high[1])})"
     return [
         f"{shared['value']:.1%}{interval}",
         "–" if null is None else f"{null['mean']:.1%}",
         f"{shared['null_untrained']:.1%}",
+        "–" if found_at is None else f"{found_at['value']:.1%}",
     ]
 
 

@@ -19,6 +19,7 @@ from reseed.inputs import Inputs, existing
 from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline import locked
 from reseed.sae.spec import SAESpec
+from reseed.stability.power import sentences, trials_of
 from reseed.stability.stage import stability_name
 from reseed.study import SUBJECT, Study
 from reseed.training.state import Failed, Missing
@@ -60,6 +61,8 @@ class Plan:
     """bytes at the most, estimated"""
     free_disk: int
     """bytes"""
+    tells: list[str]
+    """what the seeds will be able to tell"""
 
     @property
     def seconds(self) -> float:
@@ -99,6 +102,7 @@ def make_plan(study: Study, events: Events) -> Plan:
         choice=choice,
         memory=_memory(study, missing, about["sites"], inputs),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
+        tells=sentences(len(study.spec.seeds.init), len(study.spec.seeds.data)),
     )
 
 
@@ -172,7 +176,9 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
         len(groups) == len(study.spec.sae) * len(sites) * kinds
     ):
         return Stage(name="match", what="done", seconds=0.0)
-    solves = 2 * pairs * (len(study.spec.training.snapshot_steps) + study.spec.stability.null_draws)
+    independent = runs * trials_of(len(study.spec.seeds.init), len(study.spec.seeds.data)) // 2
+    nulls = independent * study.spec.stability.null_draws
+    solves = 2 * (pairs * len(study.spec.training.snapshot_steps) + nulls)
     each = [_solve_seconds(sae.latents, max(sites.values())) for sae in study.spec.sae]
     total = len(sites) * len(study.spec.sae) * pairs * kinds
     return Stage(

@@ -15,7 +15,8 @@ from reseed.errors import SpecError, StoreError, needs_train
 from reseed.evidence.spec import cofiring_name
 from reseed.matching.stage import pair_name, pairs_of
 from reseed.records import read_spec
-from reseed.stability.stage import Group, stability_name
+from reseed.stability.given import Group
+from reseed.stability.stage import stability_name
 from reseed.store import Store
 from reseed.study_spec import StudySpec
 from reseed.training.spec import Control, RunSpec

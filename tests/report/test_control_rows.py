@@ -29,7 +29,12 @@ def group(controls):
         **about,
         "label": "toy",
         "tokens": 3000,
-        "headline": {"tau": 0.7, "shared": shared, "ceiling_same_run": 1.0},
+        "headline": {
+            "tau": 0.7,
+            "shared": shared,
+            "match_at_fdr": {},
+            "ceiling_same_run": 1.0,
+        },
         "controls": made,
     }
 

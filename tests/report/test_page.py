@@ -111,6 +111,16 @@ def test_without_interval_and_chance_the_page_says_so(make_page):
     assert "chance was not measured" in text
 
 
+def test_the_page_says_what_needs_no_tau_and_what_seeds_share(make_page):
+    text = read(make_page(crossed=True)).text
+    assert "Without a threshold: 60.0% have a match that chance does not explain" in text
+    assert "Where disagreement comes from" in text
+    assert "share the init seed" in text
+    assert "Do not lean on it. Single matches are unreliable." in text
+    assert "Where disagreement comes from" not in read(make_page()).text
+    assert "95% interval of the offset" not in text
+
+
 def test_hostile_text_stays_text(make_page):
     path = make_page(name=HOSTILE, notes=[HOSTILE], failed={"r": HOSTILE})
     page = read(path)

@@ -33,6 +33,7 @@ def write_study(
     texts: bool = True,
     null: bool = True,
     live: int = LATENTS,
+    crossed: bool = False,
     failed: dict[str, str] | None = None,
     notes: Sequence[str] = (),
     name: str = "tiny",
@@ -46,12 +47,13 @@ def write_study(
         texts: whether there are contexts.
         null: whether chance was measured.
         live: latents of each run that fire.
+        crossed: whether there are variance components.
         failed: id to reason.
         notes: of each group.
         name: of the study.
     """
     store = Store(root)
-    one = [_group(store, number, runs, texts, null, live) for number in range(groups)]
+    one = [_group(store, number, runs, texts, null, live, crossed) for number in range(groups)]
     summary = {
         "reseed": "0.1.0",
         "study": name,
@@ -80,7 +82,7 @@ def write_study(
 
 
 def _group(
-    store: Store, number: int, runs: int, texts: bool, null: bool, live: int
+    store: Store, number: int, runs: int, texts: bool, null: bool, live: int, crossed: bool
 ) -> dict[str, Any]:
     name = f"group{number}"
     ids = [f"{name}-i{seed}-d0" for seed in range(runs)]
@@ -108,7 +110,7 @@ def _group(
     }
     tables = {"latents": _latents(ids, live), "frequency": _frequency(runs)}
     if runs > 1:
-        out |= _paired_summary(runs, null, pairs)
+        out |= _paired_summary(runs, null, pairs, crossed)
         tables |= _paired_tables(runs, null)
     with store.piece(f"stability/{name}") as folder:
         for file, table in tables.items():
@@ -116,7 +118,7 @@ def _group(
     return out
 
 
-def _paired_summary(runs: int, null: bool, pairs: int) -> dict[str, Any]:
+def _paired_summary(runs: int, null: bool, pairs: int, crossed: bool) -> dict[str, Any]:
     def number(value: float, untrained: float = 0.0) -> dict[str, Any]:
         return {
             "value": value,
@@ -129,8 +131,26 @@ def _paired_summary(runs: int, null: bool, pairs: int) -> dict[str, Any]:
     strata = ("all", "live", "dense")
     shown = {m: {s: number(0.5, float(m == "equal")) for s in strata} for m in MEASURES}
     means = {m: {"all": number(0.7, 0.4)} for m in ("pw_mcc", "mmcs_decoder")}
+    found = {"all": number(0.6), "live": number(0.65)} if null else {}
+    fdr = {"match_at_fdr": found, "nearest_at_fdr": found}
+    law = {"a": 0.5, "b": -0.9, "c": 0.3, "c_interval_95": None}
+    none = {"a": None, "b": None, "c": None, "c_interval_95": None}
     return {
-        "headline": {"tau": 0.7, **shown, **means, "ceiling_same_run": 1.0},
+        "independent": {"pairs": pairs, "they": "share the data seed", "trials": runs - 1},
+        "only_in_one": dict.fromkeys(("all", "live"), law if runs > 4 else none),
+        "unseen": {
+            "runs": runs,
+            "observed": 20,
+            "once": 6,
+            "twice": 4,
+            "chao2": 23.0,
+            "ice": 22.0,
+            "jackknife": 25.0,
+            "warnings": ["single matches are unreliable."],
+        },
+        "components": _components() if crossed else None,
+        "distance_from_init": {"mean": 0.4, "lo": 0.3, "hi": 0.5},
+        "headline": {"tau": 0.7, **shown, **means, **fdr, "ceiling_same_run": 1.0},
         "families": {
             "by_size": {"2": 1, str(runs): 2},
             "orphans": 9,
@@ -165,12 +185,84 @@ def _paired_tables(runs: int, null: bool) -> dict[str, pl.DataFrame]:
         for m in ("shared", "pw_mcc")
     ]
     n_of_m = [
-        {"stratum": s, "n": n, "m": runs, "latents": 2.5, "share": 1 / runs, "binomial": 0.2}
+        {
+            "stratum": s,
+            "n": n,
+            "m": runs,
+            "latents": 2.5,
+            "share": 1 / runs,
+            "binomial": 0.2,
+            "beta_binomial": 0.3,
+            "alpha": 0.4,
+            "beta": 0.5,
+        }
         for s in ("all", "live")
         for n in range(1, runs + 1)
     ]
     rows = {"shares": shares, "cosines": cosines, "trend": trend, "n_of_m": n_of_m}
+    rows |= _over_seeds(runs, null)
     return {name: pl.DataFrame(found, infer_schema_length=None) for name, found in rows.items()}
+
+
+def _components() -> dict[str, Any]:
+    def one(value: float) -> dict[str, Any]:
+        return {"value": value, "interval_95": [value - 0.1, value + 0.1]}
+
+    names = ("shared", "pw_mcc", "untrained", "same_number")
+    kinds = ("share neither seed", "share the data seed", "share the init seed")
+    parts = {"feature": 0.4, "init": 0.5, "data": -0.02, "both": 0.12}
+    return {
+        "classes": {kind: {"pairs": 9, **{name: one(0.5) for name in names}} for kind in kinds},
+        "parts": {name: one(value) for name, value in parts.items()},
+    }
+
+
+def _over_seeds(runs: int, null: bool) -> dict[str, list[dict[str, Any]]]:
+    ends = {"lo": 0.4, "hi": 0.6} if runs > 2 else {"lo": None, "hi": None}
+    strata = [
+        {
+            "stratum": s,
+            "rate_lo": 0.01 * n,
+            "rate_hi": 0.02 * n,
+            "latents": 4.0,
+            "recurrence_mean": 0.5,
+            "shared": 0.5,
+            "shared_lo": ends["lo"],
+            "shared_hi": ends["hi"],
+            "found": 0.6 if null else None,
+            "found_lo": None,
+            "found_hi": None,
+            "untrained": 0.1,
+        }
+        for n, s in enumerate(("all", "live", "dead", "dense", "rate1", "rate2"))
+    ]
+    counts = [
+        {
+            "rate_bin": b,
+            "rate_lo": max(b, 0) * 0.1,
+            "rate_hi": (b + 1) * 0.1,
+            "n_seeds": runs,
+            "n_matched": n,
+            "latents": 5 + n,
+            "recurrence_mean": (n + 0.5) / runs,
+            "recurrence_lo": n / (runs + 1),
+            "recurrence_hi": (n + 1) / runs,
+        }
+        for b in (-1, 0, 1)
+        for n in range(runs)
+    ]
+    once = [
+        {"stratum": s, "m": m, "share": 1 / m, **ends, "fitted": 1 / m if runs > 4 else None}
+        for s in ("all", "live")
+        for m in range(2, runs + 1)
+    ]
+    grown = [{"m": m, "features": 10.0 * m} for m in range(1, runs + 1)]
+    return {
+        "strata": strata,
+        "reproducibility": counts,
+        "only_in_one": once,
+        "accumulation": grown,
+    }
 
 
 def _latents(ids: Sequence[str], live: int) -> pl.DataFrame:
@@ -202,15 +294,17 @@ def _latent(run: str, latent: int, others: int, live: int) -> dict[str, Any]:
         "init_cos": 0.4,
         "own_max_cos": 0.3,
         "n_runs": others + 1,
+        "n_seeds": others + 1,
         "n_matched": found,
         "recurrence": found / others if others else None,
+        "recurrence_mean": (found + 0.3) / (others + 1) if others else None,
         "recurrence_lo": 0.1 if others else None,
         "recurrence_hi": 0.9 if others else None,
         "max_decoder_cos": 0.1 * latent + 0.2 if others else None,
         "max_encoder_cos": 0.1 * latent + 0.1 if others else None,
         "family": latent if found else None,
         "family_size": found + 1 if found else None,
-        "metric_version": 1,
+        "metric_version": 2,
     }
 
 

@@ -12,7 +12,6 @@ from reseed.matching.pairs import Views
 from reseed.stability import shares
 from reseed.stability.families import families, triangles
 from reseed.stability.intervals import mean_over_pairs, wilson
-from reseed.stability.latents import n_of_m
 from reseed.stability.weight_nulls import CovarianceNull
 
 
@@ -35,18 +34,55 @@ def test_jackknife_is_exact_for_a_sum_of_run_effects() -> None:
     assert (high - low) / 2 == pytest.approx(2.5706 * error, rel=1e-3)
 
 
-def test_coverage_of_the_jackknife_over_runs() -> None:
-    """Nominal 95 %, for pair values that share run effects and have noise of their own."""
-    rng, names = np.random.default_rng(0), list("abcdefgh")
+@pytest.mark.parametrize("runs", [3, 5, 8])
+@pytest.mark.parametrize(("noise", "most"), [(0.0, 0.97), (0.5, 0.98), (5.0, 1.0)])
+def test_coverage_of_the_jackknife_over_runs(runs, noise, most) -> None:
+    """Nominal 95 %: exact where runs differ, too wide (never too narrow) where only pairs do."""
+    rng, names = np.random.default_rng(0), list("abcdefgh")[:runs]
     pairs = list(combinations(names, 2))
-    held = 0
-    for _ in range(1000):
-        effect = dict(zip(names, rng.normal(size=8), strict=True))
-        noise = rng.normal(scale=0.3, size=len(pairs))
-        values = np.array([(effect[i] + effect[j]) / 2 for i, j in pairs]) + noise
+    studies = 4000
+    effects = rng.normal(size=(studies, runs))
+    values = np.stack(
+        [(effects[:, i] + effects[:, j]) / 2 for i, j in combinations(range(runs), 2)]
+    ) + noise * rng.normal(size=(len(pairs), studies))
+    _, low, high = mean_over_pairs(pairs, values)
+    assert 0.93 <= ((low <= 0) & (high >= 0)).mean() <= most
+
+
+@pytest.mark.parametrize(
+    ("init", "data", "run", "pair", "most"),
+    [(1.0, 0.0, 0.0, 0.2, 0.97), (1.0, 1.0, 0.0, 0.2, 1.0), (0.0, 0.0, 1.0, 0.2, 1.0)],
+    ids=["init", "both", "runs"],
+)
+def test_coverage_with_crossed_seeds(init, data, run, pair, most) -> None:
+    """Runs that share a seed are dependent; leaving out runs alone would be far too narrow."""
+    rng, studies = np.random.default_rng(1), 3000
+    design = {f"{i}{d}": (i, d) for i in range(3) for d in range(3)}
+    pairs = [
+        (a, b)
+        for a, b in combinations(design, 2)
+        if design[a][0] != design[b][0] and design[a][1] != design[b][1]
+    ]
+    of_init, of_data = (s * rng.normal(size=(3, studies)) for s in (init, data))
+    effect = {
+        name: of_init[i] + of_data[d] + run * rng.normal(size=studies)
+        for name, (i, d) in design.items()
+    }
+    values = np.stack([(effect[a] + effect[b]) / 2 for a, b in pairs])
+    values += pair * rng.normal(size=values.shape)
+    _, low, high = mean_over_pairs(pairs, values, design)
+    assert 0.92 <= ((low <= 0) & (high >= 0)).mean() <= most
+    if init and not data:
         _, low, high = mean_over_pairs(pairs, values)
-        held += low <= 0 <= high
-    assert 0.93 <= held / 1000 <= 0.98
+        assert ((low <= 0) & (high >= 0)).mean() < 0.9
+
+
+def test_crossed_seeds_of_two_levels_have_no_interval() -> None:
+    design = {f"{i}{d}": (i, d) for i in range(2) for d in range(3)}
+    pairs = [("00", "11"), ("01", "10"), ("00", "12"), ("02", "11")]
+    mean, low, _ = mean_over_pairs(pairs, np.arange(4.0), design)
+    assert mean == 1.5
+    assert np.isnan(low)
 
 
 def test_one_pair_has_no_interval() -> None:
@@ -159,18 +195,3 @@ def test_families_never_hold_two_latents_of_a_run_and_forget_order(seed: int) ->
         assert len({run for run, _ in family}) == len(family) >= 2
     shuffled = edges(*[rows[i] for i in rng.permutation(len(rows))])
     assert families(shuffled).equals(found)
-
-
-def test_n_of_m_counts_the_star_and_the_binomial() -> None:
-    table = pl.DataFrame(
-        {
-            "run": ["a"] * 4 + ["b"] * 4 + ["c"] * 4,
-            "n_matched": [0, 0, 2, 2] * 3,
-            "alive": [False, True, True, True] * 3,
-        }
-    )
-    found = n_of_m(table, {"all": 0.5, "live": 0.25})
-    everyone = found.filter(stratum="all")
-    assert everyone["latents"].to_list() == [2, 0, 2]
-    assert everyone["binomial"].to_list() == pytest.approx([0.25, 0.5, 0.25])
-    assert found.filter(stratum="live")["share"].to_list() == pytest.approx([1 / 3, 0, 2 / 3])

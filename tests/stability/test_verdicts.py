@@ -13,7 +13,7 @@ def latents(*rows: tuple[int, bool, bool], runs: str = RUNS) -> pl.DataFrame:
     """Rows of run a: how often matched, alive, dense."""
     return pl.DataFrame(
         [("a", i, *row, len(runs)) for i, row in enumerate(rows)],
-        schema=["run", "latent", "n_matched", "alive", "dense", "n_runs"],
+        schema=["run", "latent", "n_matched", "alive", "dense", "n_seeds"],
         orient="row",
     )
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from reseed.report.markup import Html, join, tag
-from reseed.report.numbers import cosine, count, percent_range, rate
+from reseed.report.numbers import cosine, count, percent, percent_range, rate
 from reseed.report.reading import Card, GroupFacts
 
 _SHOWN = 3
@@ -51,10 +51,11 @@ def _card(card: Card, seeds: str) -> Html:
 
 
 def _facts(one: dict[str, Any]) -> Html:
-    others = one["n_runs"] - 1
+    others = one["n_seeds"] - 1
     found = f"{one['n_matched']} of {others} other run{'s' if others != 1 else ''}"
     facts = [
         ("found in", found),
+        ("reproducibility", percent(one["recurrence_mean"])),
         ("95% interval", percent_range([one["recurrence_lo"], one["recurrence_hi"]])),
         ("decoder cosine", cosine(one["max_decoder_cos"])),
         ("encoder cosine", cosine(one["max_encoder_cos"])),

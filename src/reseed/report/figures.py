@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
+from reseed.report import over_seeds
 from reseed.report.numbers import short
 from reseed.report.reading import GroupFacts, RunFacts
 
@@ -43,8 +43,9 @@ def group_data(group: GroupFacts) -> dict[str, Any]:
         "cosines": cosines_data(tables["cosines"]),
         "shares": shares_data(tables["shares"]),
         "n_of_m": _n_of_m(tables["n_of_m"]),
+        **over_seeds.data(group.summary, tables),
         "frequency": _frequency(tables["frequency"]),
-        "latents": _latents(tables["latents"], group.summary["runs"]),
+        "latents": _latents(tables["latents"], group.summary),
         "trend": _columns(tables["trend"].filter(measure="shared"), "tokens", "value", "lo", "hi"),
     }
 
@@ -75,6 +76,8 @@ def cosines_data(table: pl.DataFrame) -> dict[str, Any]:
 
 def shares_data(table: pl.DataFrame) -> dict[str, Any]:
     """Curves over tau by measure and stratum."""
+    # strata by firing rate have a figure of their own
+    table = table.filter(~pl.col("stratum").str.starts_with("rate"))
     parts = table.partition_by(["measure", "stratum"], as_dict=True, maintain_order=True)
     there = [name for name in _CURVES if name in table.columns]
     curves = {
@@ -85,7 +88,7 @@ def shares_data(table: pl.DataFrame) -> dict[str, Any]:
 
 def _n_of_m(table: pl.DataFrame) -> dict[str, Any]:
     return {
-        str(stratum): _columns(rows, "n", "m", "latents", "share", "binomial")
+        str(stratum): _columns(rows, "n", "m", "latents", "share", "binomial", "beta_binomial")
         for (stratum,), rows in table.group_by(["stratum"], maintain_order=True)
     }
 
@@ -94,10 +97,10 @@ def _frequency(table: pl.DataFrame) -> dict[str, list[Any]]:
     return _columns(table, "rate_lo", "rate_hi", "latents", "recurrence", "max_decoder_cos")
 
 
-def _latents(table: pl.DataFrame, runs: Sequence[str]) -> dict[str, Any]:
+def _latents(table: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
     """Live latents by how many other runs they are found in; every stride-th of them."""
     live = table.filter("alive")
-    place = {run: number for number, run in enumerate(runs)}
+    place = {run: number for number, run in enumerate(summary["runs"])}
     kept = live.gather_every(stride(len(live), POINTS)).with_columns(
         pl.col("run").replace_strict(place, return_dtype=pl.Int64)
     )
@@ -106,7 +109,7 @@ def _latents(table: pl.DataFrame, runs: Sequence[str]) -> dict[str, Any]:
         "n_matched", maintain_order=True
     )
     return {
-        "others": len(runs) - 1,
+        "others": summary["independent"]["trials"],
         "found": [{"n": int(p["n_matched"][0]), **_columns(p, *names)} for p in parts],
     }
 

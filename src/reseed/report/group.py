@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from reseed.report import over_seeds
 from reseed.report.cards import cards
 from reseed.report.figures import POINTS, STEPS, stride
+from reseed.report.layout import choice, figure, pair
 from reseed.report.markup import Html, Inside, join, table, tag
 from reseed.report.measures import measures_table
 from reseed.report.numbers import NONE, count, percent, span
 from reseed.report.reading import GroupFacts
 
-_STRATA = ("all", "live", "dense")
+_STRATA = ("all", "live", "dead", "dense")
 
 
 def group_section(group: GroupFacts, number: int) -> Html:
@@ -20,7 +22,10 @@ def group_section(group: GroupFacts, number: int) -> Html:
         parts = [
             _cosines(),
             _shares(group),
+            over_seeds.by_rate(group),
             _n_of_m(group),
+            over_seeds.unseen(group),
+            over_seeds.origins(group),
             _frequency(group),
             _trend(group),
             _training(group),
@@ -35,30 +40,15 @@ def group_section(group: GroupFacts, number: int) -> Html:
     return tag("section", title, *parts, class_="group", data_group=number, hidden=number > 0)
 
 
-def _figure(
-    name: str, title: str, caption: Inside, *before: Inside, height: str = "", **data: str
-) -> Html:
-    """A figure: title, plot, legend (both filled by the script) and how to read it."""
-    plot = tag(
-        "div", class_=f"plot {height}".strip(), data_plot=name, role="img", aria_label=title, **data
-    )
-    legend = tag("div", class_="legend")
-    return tag("figure", tag("h3", title), *before, plot, legend, tag("figcaption", caption))
-
-
-def _pair(*figures: Html) -> Html:
-    return tag("div", *figures, class_="pair")
-
-
 def _cosines() -> Html:
     caption = (
         "How similar each latent is to its partner in another run. A hill near 1 that neither "
         "chance nor the untrained pair has is what comes back; bins are 0.02 wide, counts are "
         "means over pairs of runs, cosines below -0.5 stand at -0.5."
     )
-    return _pair(
-        _figure("cosines", "Matched cosines, decoder", caption, data_view="decoder"),
-        _figure(
+    return pair(
+        figure("cosines", "Matched cosines, decoder", caption, data_view="decoder"),
+        figure(
             "cosines",
             "Matched cosines, encoder",
             "The same for encoder rows under their own assignment.",
@@ -67,40 +57,37 @@ def _cosines() -> Html:
     )
 
 
-def _choice(name: str, label: str, options: list[str]) -> Html:
-    inside = (tag("option", option, value=option) for option in options)
-    return tag("label", label, " ", tag("select", *inside, data_option=name))
-
-
 def _shares(group: GroupFacts) -> Html:
     table_ = group.tables["shares"]
     measures = table_["measure"].unique(maintain_order=True).to_list()
     strata = [s for s in _STRATA if s in set(table_["stratum"])]
     controls = tag(
         "div",
-        _choice("measure", "measure", measures),
-        _choice("stratum", "latents", strata),
+        choice("measure", "measure", measures),
+        choice("stratum", "latents", strata),
         class_="controls",
     )
     caption = (
         "Share of latents that come back if at least this cosine is asked for; the dotted mark is "
         "tau. Believe the part of the blue line that lies clear of chance. Bands: 95% interval "
-        "over runs (blue), range of the draws (chance). Dense latents are too few for a null."
+        "over runs (blue), range of the draws (chance). Dead and dense latents are too few for a "
+        "null."
     )
-    return _figure("shares", "Share over tau", caption, controls)
+    return figure("shares", "Share over tau", caption, controls)
 
 
 def _n_of_m(group: GroupFacts) -> Html:
     strata = [s for s in _STRATA if s in set(group.tables["n_of_m"]["stratum"])]
-    controls = tag("div", _choice("stratum", "latents", strata), class_="controls")
+    controls = tag("div", choice("stratum", "latents", strata), class_="controls")
     caption = (
-        "Seen from a run: how many latents are found in exactly n of all runs, itself included. "
-        "Bars above the diamonds at both ends mean that some latents nearly always come back and "
-        "others never do; the diamonds are what independent luck at the mean share of all "
-        "latents gives."
+        "Seen from a run: how many latents are found in exactly n of all runs, itself included"
+        f"{over_seeds.of_independent(group)}. Bars above the diamonds at both ends mean that some "
+        "latents nearly always come back and others never do; the diamonds are what independent "
+        "luck gives if all latents are equally reproducible, the circles if their reproducibility "
+        "follows a beta distribution."
     )
-    figure = _figure("n-of-m", "Found in n of M runs", caption, controls)
-    return _pair(figure, _families(group))
+    shown = figure("n-of-m", "Found in n of M runs", caption, controls)
+    return pair(shown, _families(group))
 
 
 def _families(group: GroupFacts) -> Html:
@@ -119,6 +106,12 @@ def _families(group: GroupFacts) -> Html:
             f" of {count(found['triangle_chains'])} chains over three runs: the higher, the less "
             "the pairwise matches contradict each other.",
         )
+    if over_seeds.of_independent(group):
+        words = join(
+            words,
+            " Families join all pairs of runs, those that share a seed too: a family can be one "
+            "start, trained several times.",
+        )
     return tag(
         "div", tag("h3", "Families"), tag("ul", *sizes, orphans, class_="plain"), tag("p", words),
         class_="words",
@@ -134,7 +127,7 @@ def _frequency(group: GroupFacts) -> Html:
         "cosine in the other runs, averaged over them. Lines are means over tenths of the latents "
         "by firing rate; where they rise, what fires more comes back more."
     )
-    return _figure("frequency", "Firing rate and reproducibility", caption, height="tall")
+    return figure("frequency", "Firing rate and reproducibility", caption, height="tall")
 
 
 def _trend(group: GroupFacts) -> Html:
@@ -145,7 +138,7 @@ def _trend(group: GroupFacts) -> Html:
     )
     if points < 3:
         caption += " Only start and end were kept; `training.snapshots` adds points between."
-    return _figure("trend", "Shared share over training", caption)
+    return figure("trend", "Shared share over training", caption)
 
 
 def _training(group: GroupFacts) -> Html:
@@ -154,15 +147,15 @@ def _training(group: GroupFacts) -> Html:
     thinned = f" One step in {every} is drawn." if every > 1 else ""
     silent = sorted({run.spec["sae"].get("dead_after") for run in group.runs} - {None})
     after = f" for {span(silent)} tokens" if silent else ""
-    return _pair(
-        _figure(
+    return pair(
+        figure(
             "training",
             "Training: unexplained variance",
             "FVU of each training batch, lower is better; runs that lie on each other learnt "
             "equally well." + thinned,
             data_metric="fvu",
         ),
-        _figure(
+        figure(
             "training",
             "Training: dead share",
             f"Share of latents that have not fired{after} of training; it stays 0 until that many "

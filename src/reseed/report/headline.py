@@ -16,7 +16,7 @@ from reseed.report.numbers import (
 )
 
 Groups = Sequence[dict[str, Any]]
-_ALONE = tag("td", "one run: nothing to compare", colspan=7, class_="word")
+_ALONE = tag("td", "one run: nothing to compare", colspan=8, class_="word")
 
 
 def verdict(summary: dict[str, Any]) -> Html:
@@ -29,16 +29,21 @@ def verdict(summary: dict[str, Any]) -> Html:
             else "a latent can come back only where an SAE was trained at least twice"
         )
         return tag("p", f"No verdict yet: {why}.", class_="verdict")
-    parts = [_found(groups, _what_differs(summary["training"])), _chance(groups)]
+    parts: list[Html | None] = [
+        _found(groups, _what_differs(summary["training"], groups)),
+        _chance(groups),
+    ]
+    parts.append(_without_tau(groups))
     if any(g["notes"] for g in groups):
         parts.append(join(" ", tag("a", "Read the notes first.", href="#notes")))
     return tag("p", *parts, class_="verdict")
 
 
-def _what_differs(training: dict[str, Any]) -> str:
+def _what_differs(training: dict[str, Any], groups: Groups) -> str:
     init, data = len(training["init_seeds"]) > 1, len(training["data_seeds"]) > 1
     if init and data:
-        return "its seeds (init, data order or both)"
+        apart = all(g["independent"]["they"] == "share neither seed" for g in groups)
+        return "its two seeds, init and data order" if apart else "its seeds"
     return "the order of its data" if data else "its init seed"
 
 
@@ -75,6 +80,20 @@ def _chance(groups: Groups) -> Html:
     return join(*parts, ".")
 
 
+def _without_tau(groups: Groups) -> Html | None:
+    """The share with a match at a false discovery rate, which needs no threshold."""
+    found = [g["headline"]["match_at_fdr"].get("all") for g in groups]
+    values = [one["value"] for one in found if one and one["value"] is not None]
+    if not values:
+        return None
+    low, high = percent(min(values)), percent(max(values))
+    shown = low if low == high else f"{low} to {high}"
+    return join(
+        " Without a threshold: ", tag("strong", shown), " have a match that chance does not "
+        "explain (false discovery rate 5%)."
+    )  # fmt: skip
+
+
 def _most(values: Sequence[float]) -> str:
     return "at most " if min(values) < max(values) else ""
 
@@ -106,26 +125,28 @@ def shares_table(groups: Groups) -> Html:
         if "headline" not in group:
             rows.append([_name(group, number), _ALONE])
             continue
-        found = group["headline"]["shared"]
-        ceiling = percent(group["headline"]["ceiling_same_run"])
+        found, ceiling = group["headline"], percent(group["headline"]["ceiling_same_run"])
         controls = group.get("controls", {})
-        name = _name(group, number, 2 + len(controls))
-        rows.append([name, *_share_cells("all", found["all"], ceiling)])
-        rows.append(_share_cells("live", found["live"], NONE))
-        rows += [_control_cells(kind, one) for kind, one in controls.items()]
+        tau = f"shared at tau {found['tau']:g}"
+        strata = [
+            (stratum, words, found[name].get(stratum))
+            for stratum in ("all", "live")
+            for name, words in (("shared", tau), ("match_at_fdr", "match at FDR 5%"))
+        ]
+        shown = [(s, words, one) for s, words, one in strata if one is not None]
+        for at, (stratum, words, one) in enumerate(shown):
+            name = [_name(group, number, len(shown) + len(controls))] if at == 0 else []
+            reached = ceiling if at == 0 else NONE
+            rows.append([*name, *_share_cells(stratum, words, one, reached)])
+        rows += [_control_cells(kind, one, tau) for kind, one in controls.items()]
     head: list[Inside] = [
-        "SAE", "latents", _shared_head(groups), "95% interval", "chance (range of draws)",
+        "SAE", "latents", "what counts", "share", "95% interval", "chance (range of draws)",
         "untrained pair", "run with itself", "chance-corrected",
     ]  # fmt: skip
-    return table(head, rows, caption="What comes back", class_="numbers")
+    return table(head, rows, caption="What comes back", class_="numbers shares")
 
 
-def _shared_head(groups: Groups) -> str:
-    tau = next((g["headline"]["tau"] for g in groups if "headline" in g), None)
-    return "shared" if tau is None else f"shared at tau {tau:g}"
-
-
-def _share_cells(stratum: str, one: dict[str, Any], ceiling: str) -> list[Html]:
+def _share_cells(stratum: str, words: str, one: dict[str, Any], ceiling: str) -> list[Html]:
     null = one["null_covariance"]
     chance = NONE if null is None else percent(null["mean"])
     if null is not None and null["lo"] != null["hi"]:
@@ -138,16 +159,17 @@ def _share_cells(stratum: str, one: dict[str, Any], ceiling: str) -> list[Html]:
         ceiling,
         percent(one["chance_corrected"]),
     ]
-    return [tag("td", stratum, class_="word"), *(tag("td", cell) for cell in cells)]
+    names = (tag("td", name, class_="word") for name in (stratum, words))
+    return [*names, *(tag("td", cell) for cell in cells)]
 
 
-def _control_cells(kind: str, one: dict[str, Any]) -> list[Html]:
+def _control_cells(kind: str, one: dict[str, Any], tau: str) -> list[Html]:
     """A control run beside the runs that it is compared with, on all latents."""
     name = f"control: {kind.replace('_', ' ')}"
     if one["shared"] is None:
-        few = tag("td", "fewer than two runs", colspan=6, class_="word")
+        few = tag("td", "fewer than two runs", colspan=7, class_="word")
         return [tag("td", name, class_="word"), few]
-    return _share_cells(name, one["shared"]["all"], NONE)
+    return _share_cells(name, tau, one["shared"]["all"], NONE)
 
 
 def training_table(groups: Groups, training: dict[str, Any]) -> Html:
@@ -177,12 +199,14 @@ def reading(groups: Groups) -> Html:
         )
     return tag(
         "p",
-        "Intervals are over runs, one left out at a time, not over latents. Chance: random "
+        "Intervals are over runs, one left out at a time (whole seeds where both vary), not over "
+        "latents. Chance: random "
         "dictionaries with the covariance of the trained ones. Chance-corrected: 0 is chance, 100% "
-        "is full agreement. Run with itself: what the measurement gives when everything comes "
-        f"back. Live, dead and dense latents, FVU and L0 were measured on {tokens} held-out "
-        "tokens; where runs differ, a range is given. The gap is how far an assignment can be from "
-        f"the best one.{controls}",
+        "is full agreement. FDR: latents whose match stands out from the best matches of random "
+        "latents, at a false discovery rate of 5% (Benjamini-Hochberg). Run with itself: what the "
+        "measurement gives when everything comes back. Live, dead and dense latents, "
+        f"FVU and L0 were measured on {tokens} held-out tokens; where runs differ, a range is "
+        f"given. The gap is how far an assignment can be from the best one.{controls}",
         class_="caption",
     )
 

@@ -14,6 +14,8 @@ THRESHOLDED: Mapping[str, str] = {
     "equal": "the same partner in both assignments, whatever the cosine",
     "decoder_only": "decoder cosine above tau under the decoder assignment",
     "max_cos_both": "cosines to the nearest neighbours above tau; not one to one",
+    "match_at_fdr": "`shared` beyond what chance gives, at a false discovery rate of 5%; no tau",
+    "nearest_at_fdr": "the same for nearest neighbours, not one to one",
 }
 MEANS: Mapping[str, str] = {
     "pw_mcc": "mean decoder cosine under the assignment; no tau",
@@ -26,7 +28,7 @@ def measures_table(headline: Mapping[str, Any]) -> Html:
     rows = [
         _row(name, words, headline[name], percent, percent_range)
         for name, words in THRESHOLDED.items()
-        if name in headline
+        if "all" in headline.get(name, {})
     ]
     rows += [
         _row(name, words, headline[name], cosine, cosine_range)

@@ -15,7 +15,10 @@ SPEC = "study.toml"
 CARDS = 12
 """Latents shown at each end."""
 _TABLES = ("latents", "frequency")
-_PAIR_TABLES = ("shares", "trend", "cosines", "n_of_m")
+_PAIR_TABLES = (
+    "shares", "trend", "cosines", "n_of_m", "strata", "reproducibility", "only_in_one",
+    "accumulation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

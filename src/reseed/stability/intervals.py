@@ -2,43 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+Floats = NDArray[np.float64]
+Ends = tuple[Floats, Floats, Floats]
+"""Value, lower and upper end."""
+Design = Mapping[str, tuple[int, int]]
+"""Run to its init seed and its data seed."""
+
 
 def mean_over_pairs(
-    pairs: Sequence[tuple[str, str]], values: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over pairs of runs with a 95 % interval by the delete-one-run jackknife.
+    pairs: Sequence[tuple[str, str]], values: Floats, design: Design | None = None
+) -> Ends:
+    """Mean over pairs of runs with a 95 % interval by the delete-one jackknife.
 
     Pairs that share a run are dependent, so whole runs are left out one at a time; the quantile is
-    Student's with runs - 1 degrees of freedom.
+    Student's with runs - 1 degrees of freedom. Where runs are crossed over several init and several
+    data seeds, runs that share a seed are dependent too: then whole seeds are left out, see
+    `crossed_error`.
 
     Args:
         pairs: names of the two runs of each pair.
         values: `[pairs, ...]`.
+        design: seeds of the runs; left out, runs share none.
 
     Returns:
         Mean, lower and upper end, each `[...]`; NaN ends with fewer than three runs, since one pair
         says nothing about how much pairs differ.
     """
     runs = sorted({run for pair in pairs for run in pair})
+
+    def without(left: set[str]) -> Floats | None:
+        kept = [not left & set(pair) for pair in pairs]
+        return values[kept].mean(axis=0) if any(kept) else None
+
     mean = values.mean(axis=0)
-    if len(runs) < 3:
-        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    without = np.stack([values[[run not in pair for pair in pairs]].mean(axis=0) for run in runs])
-    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
-    error = np.sqrt((len(runs) - 1) / len(runs) * spread)
-    reach = float(stats.t.ppf(0.975, len(runs) - 1)) * error
-    return mean, mean - reach, mean + reach
+    if design is not None and is_crossed({run: design[run] for run in runs}):
+        error, freedom = crossed_error(without, {run: design[run] for run in runs})
+    elif len(runs) < 3:
+        error, freedom = None, 0
+    else:
+        error, freedom = _error([without({run}) for run in runs]), len(runs) - 1
+    return _ends(mean, error, freedom)
 
 
-def wilson(
-    found: NDArray[np.int64], trials: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def jackknife(statistic: Callable[[set[str]], Floats | None], runs: Sequence[str]) -> Ends:
+    """A statistic of all runs with a 95 % interval by leaving out one run at a time.
+
+    Args:
+        statistic: of the runs without those named; None if it cannot be told.
+        runs: names.
+
+    Returns:
+        Value, lower and upper end; NaN ends where leaving one out leaves nothing to tell.
+    """
+    value = statistic(set())
+    if value is None:
+        raise ValueError("the statistic of all runs cannot be told")
+    error = _error([statistic({run}) for run in runs]) if len(runs) > 2 else None
+    return _ends(np.asarray(value, dtype=np.float64), error, len(runs) - 1)
+
+
+def is_crossed(design: Design) -> bool:
+    """Whether there are at least two init seeds and two data seeds."""
+    return all(len({seeds[axis] for seeds in design.values()}) > 1 for axis in (0, 1))
+
+
+def crossed_error(
+    without: Callable[[set[str]], Floats | None], design: Design
+) -> tuple[Floats | None, int]:
+    """Standard error where both seeds are crossed, by leaving out whole seeds.
+
+    The variance is that of leaving out init seeds plus that of leaving out data seeds, less that of
+    single runs, which both count (two-way clustering, Cameron, Gelbach & Miller 2011), but never
+    less than the larger of the first two. Degrees of freedom: of the seed that has fewer levels.
+
+    Returns:
+        Error and degrees of freedom; None where a seed has fewer than three levels.
+    """
+    levels = [sorted({seeds[axis] for seeds in design.values()}) for axis in (0, 1)]
+    freedom = min(map(len, levels)) - 1
+    if freedom < 2:
+        return None, 0
+    by_seed = [
+        _error([without({r for r, s in design.items() if s[axis] == level}) for level in found])
+        for axis, found in enumerate(levels)
+    ]
+    single = _error([without({run}) for run in design])
+    init, data = by_seed
+    if init is None or data is None or single is None:
+        return None, 0
+    larger = np.maximum(init**2, data**2)
+    return np.sqrt(np.maximum(init**2 + data**2 - single**2, larger)), freedom
+
+
+def _error(left_out: Sequence[Floats | None]) -> Floats | None:
+    """Jackknife standard error from the values with one left out."""
+    known = [value for value in left_out if value is not None]
+    if len(known) < len(left_out) or len(known) < 3:
+        return None
+    values = np.stack([np.asarray(value, dtype=np.float64) for value in known])
+    spread = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+    return np.asarray(np.sqrt((len(values) - 1) / len(values) * spread))
+
+
+def _ends(value: Floats, error: Floats | None, freedom: int) -> Ends:
+    if error is None:
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    reach = float(stats.t.ppf(0.975, freedom)) * error
+    return value, value - reach, value + reach
+
+
+def wilson(found: NDArray[np.int64], trials: int) -> tuple[Floats, Floats]:
     """95 % Wilson interval of a proportion for each count.
 
     Args:

@@ -7,13 +7,27 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from numpy.typing import NDArray
 
 from reseed.matching import measures
-from reseed.stability.intervals import wilson
+from reseed.stability.finds import Finds
+from reseed.stability.posterior import BetaBinomial, reproducibility
 from reseed.stability.shares import PairTable
+from reseed.stability.strata import RateBin, bin_of
 
-VERSION = 1
+VERSION = 2
+"""Of the definitions of the columns. 2: recurrence_lo and _hi are of a posterior, not Wilson's;
+n_seeds counts independent runs."""
+
+EDGE = {"run_a": pl.String, "latent_a": pl.Int64, "run_b": pl.String, "latent_b": pl.Int64}
+COLUMNS = (
+    "run", "latent", "run_sha256", "sae_id", "sae_sha256", "init_seed", "data_seed", "fired",
+    "firing_rate", "rate_bin", "mean_act", "max_act", "alive", "dense", "enc_dec_cos", "init_cos",
+    "own_max_cos", "n_runs", "n_seeds", "n_matched", "recurrence", "recurrence_mean",
+    "recurrence_lo", "recurrence_hi", "other_runs", "match_cos", "best_dec_cos", "best_enc_cos",
+    "max_decoder_cos", "max_encoder_cos", "p_null", "q_fdr", "n_matched_fdr", "null_id", "family",
+    "family_size", "metric_version", "run_id",
+)  # fmt: skip
 
 
 class RunFacts(NamedTuple):
@@ -23,6 +37,12 @@ class RunFacts(NamedTuple):
     sha256: str
     weights: pl.DataFrame
     firing: pl.DataFrame
+    seeds: tuple[int, int] = (0, 0)
+    """init seed, data seed"""
+    sae_id: str = ""
+    """name of the SAE's folder in the study"""
+    sae_sha256: str = ""
+    """of its weights file"""
 
 
 def shared_edges(tables: Sequence[PairTable], tau: float) -> pl.DataFrame:
@@ -31,140 +51,162 @@ def shared_edges(tables: Sequence[PairTable], tau: float) -> pl.DataFrame:
     Returns:
         run_a, latent_a, run_b, latent_b, similarity (the lesser of both cosines).
     """
-    frames = [
-        table.filter(pl.col("side") == "a")
-        .with_columns(
-            similarity=measures.scores(table.filter(pl.col("side") == "a"), measures.SHARED)
+    frames = [pl.DataFrame(schema=EDGE | {"similarity": pl.Float64})]
+    for pair, table in tables:
+        side = table.filter(pl.col("side") == "a")
+        frames.append(
+            side.with_columns(similarity=measures.scores(side, measures.SHARED))
+            .filter(pl.col("similarity") >= tau - 1e-9)
+            .select(
+                pl.lit(pair[0]).alias("run_a"),
+                pl.col("latent").alias("latent_a"),
+                pl.lit(pair[1]).alias("run_b"),
+                pl.col("decoder_match").alias("latent_b"),
+                "similarity",
+            )
         )
-        .filter(pl.col("similarity") >= tau - 1e-9)
-        .select(
-            pl.lit(pair[0]).alias("run_a"),
-            pl.col("latent").alias("latent_a"),
-            pl.lit(pair[1]).alias("run_b"),
-            pl.col("decoder_match").alias("latent_b"),
-            "similarity",
-        )
-        for pair, table in tables
-    ]
     return pl.concat(frames)
 
 
 def latent_table(
     facts: Sequence[RunFacts],
     tables: Sequence[PairTable],
-    edges: pl.DataFrame,
+    found: Mapping[str, Finds],
     families: pl.DataFrame,
+    tests: pl.DataFrame,
+    bins: list[RateBin],
     dense_rate: float,
-) -> pl.DataFrame:
+) -> tuple[pl.DataFrame, dict[str, BetaBinomial]]:
     """The table of all latents of a group.
 
+    Args:
+        facts: of each run.
+        tables: of all pairs at the end of training, those that share a seed too.
+        found: in which independent other runs each latent was found.
+        families: family, run, latent, size.
+        tests: run, latent, p_null, q_fdr, n_matched_fdr, null_id.
+        bins: of firing rate.
+        dense_rate: above it a latent is dense.
+
     Returns:
-        run, latent, run_sha256; fired, firing_rate, mean_act, max_act, alive, dense; enc_dec_cos,
-        init_cos, own_max_cos; n_runs, n_matched (other runs in which it is shared), recurrence
-        (their share), recurrence_lo and recurrence_hi (95 % Wilson over the other runs);
-        max_decoder_cos, max_encoder_cos (to the nearest latent of each other run, averaged over
-        those); family, family_size (null for an orphan); metric_version.
+        The columns `COLUMNS`, described in docs/stability.md; and the fits of the posterior.
     """
-    others = len(facts) - 1
-    near = _nearest(tables)
-    found = pl.concat(
-        [
-            edges.select(pl.col("run_a").alias("run"), pl.col("latent_a").alias("latent")),
-            edges.select(pl.col("run_b").alias("run"), pl.col("latent_b").alias("latent")),
-        ]
-    )
-    counts = found.group_by("run", "latent").agg(pl.len().cast(pl.Int64).alias("n_matched"))
-    rows = pl.concat([_facts(one) for one in facts])
+    rows = pl.concat([_facts(one, bins, len(facts)) for one in facts])
+    counts = pl.concat([_counts(one) for one in found.values()])
     table = (
-        rows.join(near, on=["run", "latent"], how="left")
-        .join(counts, on=["run", "latent"], how="left")
-        .with_columns(pl.col("n_matched").fill_null(0))
-        .join(families.rename({"size": "family_size"}), on=["run", "latent"], how="left")
+        rows.join(counts, on=["run", "latent"], how="left", maintain_order="left")
+        .join(_others(facts, tables), on=["run", "latent"], how="left", maintain_order="left")
+        .join(_nearest(tables, found), on=["run", "latent"], how="left", maintain_order="left")
+        .join(tests, on=["run", "latent"], how="left", maintain_order="left")
+        .join(
+            families.rename({"size": "family_size"}),
+            on=["run", "latent"],
+            how="left",
+            maintain_order="left",
+        )
     )
-    matched = table["n_matched"].to_numpy()
-    low, high = wilson(matched, others) if others else (np.full(len(matched), np.nan),) * 2
-    return table.with_columns(
-        pl.Series("recurrence", matched / others if others else np.full(len(matched), np.nan)),
-        pl.Series("recurrence_lo", low),
-        pl.Series("recurrence_hi", high),
-        pl.lit(others + 1).alias("n_runs"),
+    trials = table["n_seeds"].to_numpy() - 1
+    posterior = reproducibility(
+        table["n_matched"].to_numpy(), trials, table["rate_bin"].to_numpy(), len(facts)
+    )
+    columns = [
+        pl.Series("recurrence_mean", posterior.mean),
+        pl.Series("recurrence_lo", posterior.low),
+        pl.Series("recurrence_hi", posterior.high),
+        pl.Series("recurrence", _ratio(table["n_matched"].to_numpy(), trials)),
+    ]
+    whole = table.with_columns(
+        *(column.fill_nan(None) for column in columns),
         (pl.col("fired") > 0).alias("alive"),
         (pl.col("firing_rate") > dense_rate).alias("dense"),
         pl.lit(VERSION).alias("metric_version"),
-    ).select(
-        "run", "latent", "run_sha256", "fired", "firing_rate", "mean_act", "max_act", "alive",
-        "dense", "enc_dec_cos", "init_cos", "own_max_cos", "n_runs", "n_matched", "recurrence",
-        "recurrence_lo", "recurrence_hi", "max_decoder_cos", "max_encoder_cos", "family",
-        "family_size", "metric_version",
-    )  # fmt: skip
+        pl.col("run").alias("run_id"),
+    )
+    return whole.select(COLUMNS), posterior.fits
 
 
-def _facts(one: RunFacts) -> pl.DataFrame:
+def _ratio(matched: NDArray[np.int64], trials: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.where(trials > 0, matched / np.maximum(trials, 1), np.nan)
+
+
+def _facts(one: RunFacts, bins: list[RateBin], runs: int) -> pl.DataFrame:
+    places = bin_of(one.firing["rate"].to_numpy(), bins)
     return (
         one.firing.rename({"rate": "firing_rate"})
-        .join(one.weights, on="latent")
+        .with_columns(pl.Series("rate_bin", places, dtype=pl.Int64))
+        .join(one.weights, on="latent", maintain_order="left")
         .select(
             pl.lit(one.run).alias("run"),
             pl.lit(one.sha256).alias("run_sha256"),
+            pl.lit(one.sae_id).alias("sae_id"),
+            pl.lit(one.sae_sha256).alias("sae_sha256"),
+            pl.lit(one.seeds[0], dtype=pl.Int64).alias("init_seed"),
+            pl.lit(one.seeds[1], dtype=pl.Int64).alias("data_seed"),
+            pl.lit(runs, dtype=pl.Int64).alias("n_runs"),
             pl.all(),
         )
     )
 
 
-def _nearest(tables: Sequence[PairTable]) -> pl.DataFrame:
-    """Cosine to the nearest latent of each other run, averaged over those runs."""
-    schema = {"run": pl.String, "latent": pl.Int64}
+def _counts(one: Finds) -> pl.DataFrame:
+    size = len(one.matched)
+    return pl.DataFrame(
+        {
+            "run": pl.Series([one.run] * size, dtype=pl.String),
+            "latent": np.arange(size),
+            "n_seeds": np.full(size, len(one.others) + 1),
+            "n_matched": one.matched.sum(axis=1).astype(np.int64),
+        }
+    )
+
+
+def _sides(tables: Sequence[PairTable]) -> pl.DataFrame:
+    """Each latent in each pair, from its side."""
     names = ("decoder_max_cos", "encoder_max_cos")
-    sides = [
-        table.filter(pl.col("side") == side).select(pl.lit(run).alias("run"), "latent", *names)
-        for pair, table in tables
-        for side, run in zip("ab", pair, strict=True)
-    ]
-    if not sides:
-        return pl.DataFrame(
-            schema=schema | {"max_decoder_cos": pl.Float64, "max_encoder_cos": pl.Float64}
-        )
+    schema = {"run": pl.String, "other": pl.String, "latent": pl.Int64}
+    frames = [pl.DataFrame(schema=schema | dict.fromkeys((*names, "score"), pl.Float64))]
+    for pair, table in tables:
+        for side, run, other in (("a", *pair), ("b", pair[1], pair[0])):
+            mine = table.filter(pl.col("side") == side)
+            frames.append(
+                mine.select(
+                    pl.lit(run).alias("run"),
+                    pl.lit(other).alias("other"),
+                    "latent",
+                    *names,
+                    measures.scores(mine, measures.SHARED).alias("score"),
+                )
+            )
+    return pl.concat(frames)
+
+
+def _others(facts: Sequence[RunFacts], tables: Sequence[PairTable]) -> pl.DataFrame:
+    """Lists over the other runs of the group, in its order."""
+    order = {one.run: place for place, one in enumerate(facts)}
     return (
-        pl.concat(sides)
+        _sides(tables)
+        .sort(pl.col("other").replace_strict(order, default=0, return_dtype=pl.Int64))
+        .group_by("run", "latent", maintain_order=True)
+        .agg(
+            pl.col("other").alias("other_runs"),
+            pl.when(pl.col("score") > measures.LOWEST).then(pl.col("score")).alias("match_cos"),
+            pl.col("decoder_max_cos").alias("best_dec_cos"),
+            pl.col("encoder_max_cos").alias("best_enc_cos"),
+        )
+    )
+
+
+def _nearest(tables: Sequence[PairTable], found: Mapping[str, Finds]) -> pl.DataFrame:
+    """Cosine to the nearest latent of each independent other run, averaged over those runs."""
+    independent = [t for t in tables if t.pair[1] in found[t.pair[0]].others]
+    return (
+        _sides(independent)
         .group_by("run", "latent")
         .agg(
             pl.col("decoder_max_cos").mean().alias("max_decoder_cos"),
             pl.col("encoder_max_cos").mean().alias("max_encoder_cos"),
         )
     )
-
-
-def n_of_m(table: pl.DataFrame, pair_share: Mapping[str, float]) -> pl.DataFrame:
-    """How many latents are found in exactly n of the m runs, seen from each run and averaged.
-
-    Counting is a star around each run: a latent found in n runs is shared with n - 1 others, which
-    need not be shared with each other.
-
-    Args:
-        table: from `latent_table`.
-        pair_share: mean shared share of a pair, for each stratum; gives the binomial of
-            independent sharing.
-
-    Returns:
-        stratum ("all", "live"), n, m, latents (mean over runs), share, binomial (expected share).
-    """
-    runs = table["run"].n_unique()
-    frames: list[pl.DataFrame] = []
-    for stratum, rows in (("all", table), ("live", table.filter("alive"))):
-        counts = np.bincount(rows["n_matched"].to_numpy(), minlength=runs)[:runs]
-        frames.append(
-            pl.DataFrame(
-                {
-                    "stratum": [stratum] * runs,
-                    "n": np.arange(1, runs + 1),
-                    "m": [runs] * runs,
-                    "latents": counts / runs,
-                    "share": counts / max(counts.sum(), 1),
-                    "binomial": stats.binom.pmf(np.arange(runs), runs - 1, pair_share[stratum]),
-                }
-            )
-        )
-    return pl.concat(frames)
 
 
 def by_frequency(table: pl.DataFrame, bins: int = 10) -> pl.DataFrame:
@@ -186,4 +228,26 @@ def by_frequency(table: pl.DataFrame, bins: int = 10) -> pl.DataFrame:
             pl.col("max_decoder_cos").mean(),
         )
         .drop("bin")
+    )
+
+
+def by_count(table: pl.DataFrame) -> pl.DataFrame:
+    """What each count says of a latent: the posterior by firing rate, trials and count.
+
+    Returns:
+        rate_bin (-1 for the dead), rate_lo, rate_hi (of the bin), n_seeds, n_matched, latents (of
+        all runs), recurrence_mean, recurrence_lo, recurrence_hi.
+    """
+    rates = table.group_by("rate_bin").agg(
+        pl.col("firing_rate").min().alias("rate_lo"), pl.col("firing_rate").max().alias("rate_hi")
+    )
+    posterior = ("recurrence_mean", "recurrence_lo", "recurrence_hi")
+    keys = ("rate_bin", "n_seeds", "n_matched")
+    counted = table.group_by(keys).agg(
+        pl.len().cast(pl.Int64).alias("latents"), *(pl.col(name).first() for name in posterior)
+    )
+    return (
+        counted.join(rates, on="rate_bin")
+        .sort(keys)
+        .select("rate_bin", "rate_lo", "rate_hi", "n_seeds", "n_matched", "latents", *posterior)
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reseed.stability.design import SAME_INIT
+
 
 def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -> list[str]:
     """Plain sentences about what weakens the numbers of a group.
@@ -20,6 +22,7 @@ def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -
         return ["one run only: nothing can be said about what comes back. Add seeds."]
     if counts["runs"] == 2:
         out.append("two runs give one pair: there is no interval. Add seeds.")
+    out += _shared_seeds(group)
     seen = sorted(trend.items())
     if len(seen) >= 3 and seen[-1][1] - seen[-2][1] > 0.1 * max(seen[-1][1], 1e-9):
         (before, low), (last, high) = seen[-2:]
@@ -62,4 +65,27 @@ def _controls(group: Mapping[str, Any]) -> list[str]:
                 f"the runs themselves ({real['value']:.1%}): their share does not rule out "
                 f"{control['rules_out']}."
             )
+    return out
+
+
+def _shared_seeds(group: Mapping[str, Any]) -> list[str]:
+    """What the seeds that runs share mean for the numbers."""
+    they, counts = group["independent"]["they"], group["counts"]
+    if they == SAME_INIT:
+        return [
+            "all runs start from the same weights, so what they share can be what they started "
+            "with: read every share beside the untrained pair, and add init seeds."
+        ]
+    left_out = counts["pairs"] - group["independent"]["pairs"]
+    if not left_out:
+        return []
+    out = [
+        f"{left_out} of {counts['pairs']} pairs are left out of all shares, since their runs share "
+        "a seed; they are shown under where disagreement comes from."
+    ]
+    if group["headline"]["shared"]["all"]["interval_95"] is None:
+        out.append(
+            "crossed seeds with fewer than three of one kind (or runs missing) give no interval; "
+            "take three init and three data seeds."
+        )
     return out

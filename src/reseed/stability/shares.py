@@ -1,7 +1,7 @@
 """Shares over all tau, on strata of the latents, each beside its nulls.
 
-A *stratum* is a set of latents of each run (all; live; dense). A share is taken among the latents
-of one side of a pair that belong to the stratum, and averaged over the two sides.
+A *stratum* is a set of latents of each run, see `reseed.stability.strata`. A share is taken among
+the latents of one side of a pair that belong to the stratum, and averaged over the two sides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from reseed.matching import measures
 from reseed.matching.measures import Measure
 from reseed.matching.pairs import Views, compare
-from reseed.stability.intervals import mean_over_pairs
+from reseed.stability.intervals import Design, mean_over_pairs
 from reseed.stability.weight_nulls import WeightNull
 
 TAUS: NDArray[np.float64] = np.round(np.linspace(0.0, 1.0, 101), 2)
@@ -91,14 +91,18 @@ def share_table(
     untrained: Sequence[PairTable],
     nulls: Mapping[str, Sequence[PairTable]],
     strata: Strata,
+    design: Design | None = None,
 ) -> pl.DataFrame:
     """Every thresholded measure over `TAUS`, on every stratum, with interval and nulls.
+
+    Strata by firing rate are given for the measure `shared` only.
 
     Args:
         tables: of the pairs of a group at the end of training.
         untrained: of the same pairs at the start.
         nulls: draws for each stratum; a stratum without draws has no null.
         strata: which latents belong.
+        design: seeds of the runs.
 
     Returns:
         measure, stratum, tau, share, lo, hi, null, null_lo, null_hi (range of draws), untrained.
@@ -106,24 +110,28 @@ def share_table(
     pairs = [t.pair for t in tables]
     frames: list[pl.DataFrame] = []
     for stratum, members in strata.items():
-        for measure in measures.THRESHOLDED:
+        by_rate = stratum.startswith("rate")
+        for measure in (measures.SHARED,) if by_rate else measures.THRESHOLDED:
             shares = np.stack([curve(t, measure, members) for t in tables])
-            mean, low, high = mean_over_pairs(pairs, shares)
+            mean, low, high = mean_over_pairs(pairs, shares, design)
             columns = {"tau": TAUS, "share": mean, "lo": low.clip(0, 1), "hi": high.clip(0, 1)}
-            if nulls.get(stratum):
-                chance = null_curves(nulls[stratum], measure)
-                columns |= {
-                    "null": chance.mean(axis=0),
-                    "null_lo": chance.min(axis=0),
-                    "null_hi": chance.max(axis=0),
-                }
-            else:
-                columns |= dict.fromkeys(("null", "null_lo", "null_hi"), np.full(len(TAUS), np.nan))
+            columns |= _null_columns(nulls.get(stratum, ()), measure)
             before = [curve(t, measure, members) for t in untrained]
             columns["untrained"] = np.mean(before, axis=0)
             head = [pl.lit(measure.id).alias("measure"), pl.lit(stratum).alias("stratum")]
             frames.append(pl.DataFrame(columns).select(*head, pl.all()))
     return pl.concat(frames).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def _null_columns(draws: Sequence[PairTable], measure: Measure) -> dict[str, NDArray[np.float64]]:
+    if not draws:
+        return dict.fromkeys(("null", "null_lo", "null_hi"), np.full(len(TAUS), np.nan))
+    chance = null_curves(draws, measure)
+    return {
+        "null": chance.mean(axis=0),
+        "null_lo": chance.min(axis=0),
+        "null_hi": chance.max(axis=0),
+    }
 
 
 def histogram(kind: str, tables: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -5,13 +5,12 @@ One piece for each group of runs: `stability/GROUP`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from reseed.events import Events
 from reseed.evidence.spec import evidence_name
@@ -21,36 +20,35 @@ from reseed.matching.pairs import Views, compare
 from reseed.matching.spec import MatchingSpec
 from reseed.matching.stage import Pair, load_snapshot, pair_name, pairs_of, weights_name
 from reseed.seeds import digest
-from reseed.stability import shares
+from reseed.stability import curves, fdr, shares, unseen
+from reseed.stability.components import components, distance_from_init
+from reseed.stability.design import occasions
 from reseed.stability.families import families, family_summary
+from reseed.stability.finds import Finds, finds
+from reseed.stability.given import Given, Group, read_group
 from reseed.stability.intervals import mean_over_pairs
 from reseed.stability.latents import (
-    RunFacts,
+    VERSION,
+    by_count,
     by_frequency,
     latent_table,
-    n_of_m,
     shared_edges,
 )
 from reseed.stability.nulls import COVARIANCE, UNTRAINED
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.structure_stage import structure_name, structures
-from reseed.stability.summary import headline, reconstruction
+from reseed.stability.summary import (
+    fits,
+    found_at_fdr,
+    headline,
+    latent_tests,
+    reconstruction,
+    strata_table,
+)
 from reseed.stability.verdicts import structure_summary, verdicts
 from reseed.stability.weight_nulls import CovarianceNull
 from reseed.store import Store
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Finished runs that differ in nothing but their seeds."""
-
-    name: str
-    label: str
-    runs: Sequence[str]
-    steps: Sequence[int]
-    """snapshots; the first is the start of training, the last its end"""
-    batch: int
 
 
 def stability_name(group: str) -> str:
@@ -91,20 +89,27 @@ def _made_from(group: Group, matching: MatchingSpec, spec: StabilitySpec, store:
     inputs += [store.checksum(structure_name(pair)) for pair in pairs]
     inputs += [store.checksum(evidence_name(run)) for run in group.runs]
     inputs += [store.checksum(weights_name(run)) for run in group.runs]
-    return digest([inputs, matching.digest(), spec.digest(), list(group.steps)])
+    return digest([inputs, matching.digest(), spec.digest(), list(group.steps), VERSION])
+
+
+Writer = Callable[[str, pl.DataFrame], None]
 
 
 def _assess(
     group: Group, matching: MatchingSpec, spec: StabilitySpec, store: Store, made_from: str
 ) -> None:
-    facts = [_facts(run, store) for run in group.runs]
-    tables = {step: _tables(group.runs, step, store) for step in group.steps}
-    end, start = tables[group.steps[-1]], tables[group.steps[0]]
-    strata = _strata(facts, spec)
-    edges = _edges(end, matching.tau)
+    given = read_group(group, spec, store)
+    end = given.tables[group.steps[-1]]
+    edges = shared_edges(end, matching.tau)
     members = families(edges)
-    beyond = structures(group.runs, store)
-    latents = verdicts(latent_table(facts, end, edges, members, spec.dense_rate), beyond)
+    found = finds(edges, given.pairs, given.sizes)
+    nulls = _nulls(group, given, spec, store)
+    tests = latent_tests(given.independent(group.steps[-1]), nulls, given.strata)
+    latents, fitted = latent_table(
+        given.facts, end, found, members, tests, given.bins, spec.dense_rate
+    )
+    beyond = [one for one in structures(group.runs, store) if one.pair in given.pairs]
+    latents = verdicts(latents, beyond)
     summary: dict[str, Any] = {
         "label": group.label,
         "runs": list(group.runs),
@@ -113,6 +118,7 @@ def _assess(
         "reconstruction": reconstruction(
             [store.document(evidence_name(run), "reconstruction.json") for run in group.runs]
         ),
+        "distance_from_init": dict(distance_from_init(latents)),
     }
     with store.piece(stability_name(group.name), made_from) as folder:
 
@@ -123,68 +129,78 @@ def _assess(
         write("families", members)
         write("frequency", by_frequency(latents))
         if end:
-            nulls = _nulls(group, strata, spec, store)
-            curves = shares.share_table(end, start, nulls, strata)
-            write("shares", curves)
-            write("trend", _trend(group, tables, matching.tau))
-            write("cosines", _histograms(end, start, nulls["all"]))
-            both = {"end": end, "start": start, "nulls": nulls["all"]}
-            found = headline(curves, matching.tau, **both, members=strata["all"])
-            found["ceiling_same_run"] = _ceiling(group, store, matching.tau)
-            write("n_of_m", n_of_m(latents, _pair_shares(found)))
-            summary |= {"headline": found, "families": family_summary(latents, edges)}
+            numbers = _shares(group, given, nulls, latents, matching.tau, write)
+            numbers["ceiling_same_run"] = _ceiling(group, store, matching.tau)
+            whole = family_summary(latents, edges)
+            summary |= {"independent": _independent(given), "headline": numbers}
+            summary |= {"families": whole, "reproducibility": fits(fitted)}
+            summary |= _over_seeds(given, found, latents, whole["triangle_closure"], write)
+            start = given.tables[group.steps[0]]
+            summary["components"] = components(
+                end, start, given.design, given.strata["live"], matching.tau
+            )
             summary["structure"] = structure_summary(latents, beyond)
             summary["certificates"] = _certificates(group, store)
         (folder / "summary.json").write_bytes(json_bytes(summary))
 
 
-def _pair_shares(found: Mapping[str, Any]) -> dict[str, float]:
-    """Mean shared share of a pair; 0 on live latents where a run has none."""
-    return {stratum: found["shared"][stratum]["value"] or 0.0 for stratum in ("all", "live")}
+def _independent(given: Given) -> dict[str, Any]:
+    trials = {sum(run in pair for pair in given.pairs) for run in given.sizes}
+    return {"pairs": len(given.pairs), "they": given.kind, "trials": max(trials)}
 
 
-def _facts(run: str, store: Store) -> RunFacts:
-    return RunFacts(
-        run,
-        store.checksum(f"runs/{run}"),
-        store.table(weights_name(run), "latents.parquet"),
-        store.table(evidence_name(run), "firing.parquet"),
-    )
+def _shares(
+    group: Group,
+    given: Given,
+    nulls: Mapping[str, Sequence[PairTable]],
+    latents: pl.DataFrame,
+    tau: float,
+    write: Writer,
+) -> dict[str, Any]:
+    """Shares, cosines and trend; gives the headline numbers."""
+    end, start = (given.independent(step) for step in (group.steps[-1], group.steps[0]))
+    table = shares.share_table(end, start, nulls, given.strata, given.design)
+    write("shares", table)
+    write("trend", _trend(group, given, tau))
+    write("cosines", _histograms(end, start, nulls["all"]))
+    both = {"end": end, "start": start, "nulls": nulls["all"]}
+    numbers = headline(table, tau, **both, members=given.strata["all"], design=given.design)
+    for name, measure in (("match_at_fdr", fdr.MATCHED), ("nearest_at_fdr", fdr.NEAREST)):
+        numbers[name] = found_at_fdr(end, start, nulls, given.strata, given.design, measure)
+    write("strata", strata_table(numbers, latents, len(given.facts)))
+    return numbers
 
 
-def _tables(runs: Sequence[str], step: int, store: Store) -> list[PairTable]:
-    file = f"{step:08d}.parquet"
-    return [PairTable(pair, store.table(pair_name(pair), file)) for pair in pairs_of(runs)]
-
-
-def _edges(end: Sequence[PairTable], tau: float) -> pl.DataFrame:
-    if end:
-        return shared_edges(end, tau)
-    ends = {"run_a": pl.String, "latent_a": pl.Int64, "run_b": pl.String, "latent_b": pl.Int64}
-    return pl.DataFrame(schema=ends | {"similarity": pl.Float64})
-
-
-def _strata(facts: Sequence[RunFacts], spec: StabilitySpec) -> dict[str, dict[str, NDArray[Any]]]:
-    out: dict[str, dict[str, NDArray[Any]]] = {"all": {}, "live": {}, "dense": {}}
-    for one in facts:
-        fired = one.firing["fired"].to_numpy()
-        out["all"][one.run] = np.ones(len(fired), dtype=bool)
-        out["live"][one.run] = fired > 0
-        out["dense"][one.run] = one.firing["rate"].to_numpy() > spec.dense_rate
-    return out
+def _over_seeds(
+    given: Given,
+    found: Mapping[str, Finds],
+    latents: pl.DataFrame,
+    closure: float | None,
+    write: Writer,
+) -> dict[str, Any]:
+    """Curves over runs: N of M, only in one, accumulation."""
+    write("reproducibility", by_count(latents))
+    write("n_of_m", curves.n_of_m(found, given.strata))
+    once, laws = curves.only_in_one_table(found, given.strata, given.design)
+    write("only_in_one", once)
+    counts = unseen.incidences(latents, occasions(given.design))
+    grown = unseen.accumulation(counts)
+    write("accumulation", pl.DataFrame({"m": np.arange(1, len(grown) + 1), "features": grown}))
+    estimates = unseen.estimate(counts)
+    warnings = unseen.warnings(estimates, closure, len(given.facts))
+    return {"only_in_one": laws, "unseen": asdict(estimates) | {"warnings": warnings}}
 
 
 def _nulls(
-    group: Group,
-    strata: Mapping[str, Mapping[str, NDArray[Any]]],
-    spec: StabilitySpec,
-    store: Store,
+    group: Group, given: Given, spec: StabilitySpec, store: Store
 ) -> dict[str, list[PairTable]]:
-    """Covariance-matched draws for all latents and for the live ones; dense ones are too few."""
+    """Covariance-matched draws for all latents and for the live ones; other strata are too few."""
+    if not given.pairs:
+        return {}
     saes = {run: load_snapshot(store, run, group.steps[-1]) for run in group.runs}
     out: dict[str, list[PairTable]] = {}
     for stratum in ("all", "live"):
-        keep = strata[stratum]
+        keep = given.strata[stratum]
         if stratum == "live" and all(k.all() for k in keep.values()):
             out["live"] = out["all"]
             continue
@@ -193,18 +209,19 @@ def _nulls(
             for run, sae in saes.items()
             if keep[run].sum() > 1
         }
-        pairs = [p for p in pairs_of(group.runs) if all(run in nulls for run in p)]
+        pairs = [p for p in given.pairs if all(run in nulls for run in p)]
         out[stratum] = [
             draw for pair in pairs for draw in shares.draw_nulls(pair, nulls, spec.null_draws)
         ]
     return out
 
 
-def _trend(group: Group, tables: Mapping[int, Sequence[PairTable]], tau: float) -> pl.DataFrame:
+def _trend(group: Group, given: Given, tau: float) -> pl.DataFrame:
     """Shares on all latents and mean cosine at every snapshot: tokens, measure, value, lo, hi."""
     at = int(np.abs(shares.TAUS - tau).argmin())
     rows: list[tuple[int, str, float, float, float]] = []
-    for step, found in tables.items():
+    for step in group.steps:
+        found = given.independent(step)
         pairs: list[Pair] = [t.pair for t in found]
         for measure in measures.ALL:
             lowest = -1.0 if measure in measures.MEANS else 0.0
@@ -212,7 +229,7 @@ def _trend(group: Group, tables: Mapping[int, Sequence[PairTable]], tau: float) 
                 each = [shares.mean_score(t, measure, shares.everyone(t)) for t in found]
             else:
                 each = [shares.curve(t, measure, shares.everyone(t))[at] for t in found]
-            value, *ends = mean_over_pairs(pairs, np.array(each))
+            value, *ends = mean_over_pairs(pairs, np.array(each), given.design)
             low, high = (float(end.clip(lowest, 1.0)) for end in ends)
             rows.append((step * group.batch, measure.id, float(value), low, high))
     names = ["tokens", "measure", "value", "lo", "hi"]

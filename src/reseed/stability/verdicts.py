@@ -59,7 +59,7 @@ def verdicts(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> pl.D
     """Add a verdict to each latent of a group.
 
     Args:
-        latents: one row for each latent of each run, with run, latent, alive, dense, n_runs,
+        latents: one row for each latent of each run, with run, latent, alive, dense, n_seeds,
             n_matched.
         structure: of every pair of the runs.
 
@@ -71,7 +71,7 @@ def verdicts(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> pl.D
     """
     found = _by_latent(structure)
     table = latents.join(found, on=["run", "latent"], how="left", maintain_order="left")
-    others = pl.col("n_runs") - 1
+    others = pl.col("n_seeds") - 1
     verdict = pl.when(~pl.col("alive")).then(pl.lit("dead")).when("dense").then(pl.lit("dense"))
     verdict = verdict.when(others == 0).then(None)
     verdict = verdict.when(2 * pl.col("n_matched") > others).then(pl.lit("feature_stable"))

@@ -80,7 +80,8 @@ PLOTS["n-of-m"] = (plot, group, c) => {
   const x = found.n.map((n, at) => n + " of " + found.m[at]);
   const traces = [
     { type: "bar", name: "latents", x, y: found.share, marker: { color: rgba(c.observed, 0.75), swatch: c.observed }, customdata: found.latents, hovertemplate: "%{x} runs: %{y:.1%}, %{customdata} latents a run<extra></extra>" },
-    { type: "scatter", mode: "markers", name: "if sharing were independent", x, y: found.binomial, marker: { symbol: "diamond", size: 11, color: c.null, line: { width: 1.5, color: c.page } }, hovertemplate: "independent: %{y:.1%}<extra></extra>" },
+    { type: "scatter", mode: "markers", name: "beta-binomial", x, y: found.beta_binomial, marker: { symbol: "circle", size: 10, color: c.untrained, line: { width: 1.5, color: c.page } }, hovertemplate: "beta-binomial: %{y:.1%}<extra></extra>" },
+    { type: "scatter", mode: "markers", name: "binomial", x, y: found.binomial, marker: { symbol: "diamond", size: 11, color: c.null, line: { width: 1.5, color: c.page } }, hovertemplate: "independent: %{y:.1%}<extra></extra>" },
   ];
   return show(plot, traces, layout(c,
     axis(c, "runs in which the latent is found", { type: "category", showgrid: false }),
@@ -146,4 +147,115 @@ PLOTS.trend = (plot, group, c) => {
   return show(plot, traces, layout(c,
     axis(c, "tokens seen", { nticks: 6, rangemode: "tozero" }),
     axis(c, "shared", { ...SHARE, range: [0, top > 0 ? Math.min(1.02, 1.15 * top) : 1] })));
+};
+
+// A 95% interval as whiskers; none where it could not be told.
+function whiskers(value, lo, hi, colour) {
+  const reach = (end, sign) => value.map((v, at) => (v === null || end[at] === null ? 0 : Math.max(sign * (end[at] - v), 0)));
+  return { type: "data", symmetric: false, array: reach(hi, 1), arrayminus: reach(lo, -1), color: colour, thickness: 1.5, width: 3 };
+}
+
+PLOTS.strata = (plot, group, c) => {
+  const found = group.strata, x = found.name;
+  const bar = (name, key, colour) => ({
+    type: "bar", name, x, y: found[key], marker: { color: rgba(colour, 0.75), swatch: colour },
+    error_y: whiskers(found[key], found[key + "_lo"], found[key + "_hi"], c.ink), customdata: found.latents,
+    hovertemplate: "%{x}, %{customdata:.4~g} latents a run<br>" + name + ": %{y:.1%}<extra></extra>",
+  });
+  const traces = [bar("shared at tau " + group.tau, "shared", c.observed)];
+  if (found.found.some((value) => value !== null)) traces.push(bar("match at FDR 5%", "found", c.always === c.observed ? c.runs[3] : c.always));
+  traces.push({ type: "scatter", mode: "markers", name: UNTRAINED, x, y: found.untrained,
+    marker: { symbol: "x-thin-open", size: 9, color: c.untrained, line: { width: 2, color: c.untrained } }, hovertemplate: UNTRAINED + ": %{y:.1%}<extra></extra>" });
+  if (found.null !== null) {
+    traces.push(line(CHANCE, x, x.map(() => found.null), c.null, { line: { color: c.null, width: 2, dash: "5px,3px" }, hovertemplate: CHANCE + ", live: %{y:.1%}<extra></extra>" }));
+  }
+  return show(plot, traces, layout(c,
+    axis(c, "latents; firing rate of the live ones", { type: "category", showgrid: false }),
+    axis(c, "share of latents", { tickformat: ".0%", range: [0, 1.02], nticks: 6 }), { bargap: 0.25, bargroupgap: 0.05 }));
+};
+
+// From rarely (orange) to often (blue), as for what is found never to always; the dead are grey.
+function rateColours(c, bins) {
+  const live = bins.filter((bin) => bin.name !== "dead").length;
+  const first = bins.length - live;
+  return bins.map((bin, at) => (bin.name === "dead" ? c.grid : foundColour(c, at - first, Math.max(live - 1, 1))));
+}
+
+function rateName(bin) {
+  return bin.name === "dead" ? "dead" : "fires on " + bin.name;
+}
+
+PLOTS.recurrence = (plot, group, c) => {
+  const { bins } = group.reproducibility;
+  if (!bins.length) return nothing(plot, "No latent has an independent other run, so nothing can be told.");
+  const colours = rateColours(c, bins);
+  const traces = bins.map((bin, at) => {
+    const colour = colours[at];
+    return { type: "histogram", histfunc: "sum", name: rateName(bin), x: bin.recurrence_mean, y: bin.latents,
+      xbins: { start: 0, end: 1.0001, size: 0.05 }, autobinx: false, marker: { color: colour, swatch: colour, symbol: "bar" },
+      hovertemplate: rateName(bin) + "<br>%{x}: %{y} latents<extra></extra>" };
+  });
+  return show(plot, traces, layout(c,
+    axis(c, "reproducibility (posterior mean)", { range: [0, 1], tickformat: ".0%", nticks: 6 }),
+    axis(c, "latents of all runs", { rangemode: "tozero", nticks: 6 }), { barmode: "stack" }));
+};
+
+PLOTS.posterior = (plot, group, c) => {
+  const { bins, trials } = group.reproducibility;
+  if (!bins.length) return nothing(plot, "No latent has an independent other run, so nothing can be told.");
+  const most = Math.max(...bins.flatMap((bin) => bin.latents));
+  const colours = rateColours(c, bins);
+  const traces = bins.map((bin, at) => {
+    const colour = colours[at], shift = 0.13 * (at - (bins.length - 1) / 2);
+    return { type: "scatter", mode: "markers", name: rateName(bin), x: bin.n_matched.map((n) => n + shift), y: bin.recurrence_mean,
+      error_y: whiskers(bin.recurrence_mean, bin.recurrence_lo, bin.recurrence_hi, colour),
+      marker: { color: colour, size: bin.latents.map((n) => 5 + 9 * Math.sqrt(n / most)), swatch: colour, line: { width: 1, color: c.page } },
+      customdata: bin.latents.map((n, i) => [n, bin.n_matched[i], bin.recurrence_lo[i], bin.recurrence_hi[i]]),
+      hovertemplate: rateName(bin) + "<br>found in %{customdata[1]} of " + trials + ": %{y:.1%} (%{customdata[2]:.1%} to %{customdata[3]:.1%})<br>%{customdata[0]} latents<extra></extra>" };
+  });
+  const ticks = [...Array(trials + 1).keys()];
+  return show(plot, traces, layout(c,
+    axis(c, "found in so many of " + trials + " other runs", { tickvals: ticks, range: [-0.6, trials + 0.6], showgrid: false }),
+    axis(c, "reproducibility", SHARE)));
+};
+
+PLOTS["only-in-one"] = (plot, group, c) => {
+  const found = group.only_in_one.all, live = group.only_in_one.live;
+  if (!found || !found.m.length) return nothing(plot, "No run has another one to look into.");
+  const hover = { hovertemplate: "%{x} runs: %{y:.1%}<extra></extra>" };
+  const traces = [...band("all latents", found.m, found.lo, found.hi, c.observed)];
+  traces.push(line("all latents", found.m, found.share, c.observed, { ...hover, mode: "lines+markers", marker: { size: 8, color: c.observed } }));
+  if (live && live.share.some((value, at) => value !== null && Math.abs(value - found.share[at]) > 0.01)) {
+    traces.push(line("live latents", live.m, live.share, c.untrained, { ...hover, mode: "lines+markers", marker: { size: 6, color: c.untrained } }));
+  }
+  if (found.c !== null) {
+    const dashed = { color: c.null, width: 2, dash: "5px,3px" }, ends = [found.m[0], found.m[found.m.length - 1]];
+    traces.push(line("fit", found.m, found.fitted, c.null, { ...hover, line: dashed }),
+      line("its offset c", ends, [found.c, found.c], c.muted, { line: { color: c.muted, width: 1.5, dash: "2px,2px" }, hovertemplate: "offset %{y:.1%}<extra></extra>" }));
+  }
+  return show(plot, traces, layout(c,
+    axis(c, "M, runs looked at", { dtick: 1 }), axis(c, "found in one run only", { tickformat: ".0%", rangemode: "tozero", nticks: 6 })));
+};
+
+PLOTS.accumulation = (plot, group, c) => {
+  const { m, features, chao2 } = group.accumulation;
+  const hover = { hovertemplate: "%{x} runs: %{y:.4~s} features<extra></extra>" };
+  const traces = [
+    line("Chao2, a lower bound", [m[0], m[m.length - 1]], [chao2, chao2], c.null, { line: { color: c.null, width: 2, dash: "5px,3px" }, hovertemplate: "Chao2: %{y:.4~s}<extra></extra>" }),
+    line("found", m, features, c.observed, { ...hover, mode: "lines+markers", marker: { size: 8, color: c.observed } }),
+  ];
+  return show(plot, traces, layout(c,
+    axis(c, "runs", { dtick: 1 }), axis(c, "features", { rangemode: "tozero", nticks: 6, tickformat: "~s" })));
+};
+
+PLOTS.components = (plot, group, c) => {
+  const { name, value, lo, hi } = group.components;
+  const traces = [{ type: "bar", orientation: "h", name: "part of what one run finds", y: name, x: value,
+    marker: { color: rgba(c.observed, 0.75), swatch: c.observed }, error_x: whiskers(value, lo, hi, c.ink),
+    hovertemplate: "%{y}: %{x:.1%}<extra></extra>" }];
+  plot.style.height = "240px";
+  const low = Math.min(0, ...value, ...lo.filter((v) => v !== null)), high = Math.max(1, ...value, ...hi.filter((v) => v !== null));
+  return show(plot, traces, layout(c,
+    axis(c, "share of what one run finds", { tickformat: ".0%", nticks: 6, zeroline: true, zerolinecolor: c.muted, range: [low - 0.02, high + 0.02] }),
+    axis(c, "", { type: "category", autorange: "reversed", showgrid: false }), { bargap: 0.35 }));
 };

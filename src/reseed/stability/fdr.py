@@ -1,0 +1,183 @@
+"""Which latents have a match that chance does not explain, without a threshold on the cosine.
+
+The statistic of a latent is the best that it reaches with *any* latent of the other SAE, so it is
+held against the same maximum of random latents (null N2), never against one random pair. Draws of
+the null are pooled: of n random latents, r reach the statistic, and p = (1 + r) / (1 + n). With the
+defaults there are six random latents for each real one, so p is never below about 1 / (6 F), and
+Benjamini-Hochberg over F latents finds something as soon as four stand above all random ones: no
+tail has to be extrapolated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from reseed.matching import measures
+from reseed.matching.measures import Measure
+from reseed.stability.shares import PairTable
+from reseed.stability.strata import Members
+
+LEVEL = 0.05
+"""False discovery rate of the headline."""
+MATCHED, NEAREST = measures.SHARED, measures.MAX_COS_BOTH
+"""Statistics: lesser cosine to the counterpart of both assignments; lesser of both cosines to the
+nearest neighbour, not one to one."""
+
+Floats = NDArray[np.float64]
+
+
+def p_values(observed: Floats, null: Floats) -> Floats:
+    """(1 + random latents that reach it) / (1 + all random latents), for each latent.
+
+    Args:
+        observed: `[F]` statistics.
+        null: `[n]` statistics of random latents, of all draws.
+
+    Returns:
+        `[F]`, in (0, 1]; 1 where there are no random latents.
+    """
+    ordered = np.sort(null)
+    # cosines of equal rows differ in their last digits, so a hair below still reaches
+    reached = len(ordered) - np.searchsorted(ordered, observed - 1e-9, side="left")
+    return (1 + reached) / (1 + len(ordered))
+
+
+def q_values(p: Floats) -> Floats:
+    """Benjamini-Hochberg: the false discovery rate at which each latent is found."""
+    return stats.false_discovery_control(p, method="bh") if len(p) else p
+
+
+def simes(p: Floats) -> Floats:
+    """One p-value over several other runs: some run has a match (Simes 1986).
+
+    Args:
+        p: `[F, T]`, NaN where a run cannot say.
+
+    Returns:
+        `[F]`; NaN without any run that can.
+    """
+    known = (~np.isnan(p)).sum(axis=1)
+    ordered = np.sort(p, axis=1)  # NaN last
+    rank = np.arange(1, p.shape[1] + 1)
+    # without any other run there is nothing to take a minimum of
+    scaled = np.concatenate([ordered * known[:, None] / rank, np.full((len(p), 1), np.inf)], axis=1)
+    least = np.nanmin(scaled, axis=1)
+    return np.where(known > 0, np.minimum(least, 1.0), np.nan)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTest:
+    """The test of all latents of one side of a pair, in a stratum."""
+
+    run: str
+    other: str
+    latent: NDArray[np.int64]
+    p: Floats
+    q: Floats
+
+
+def examine(
+    one: PairTable, draws: Sequence[PairTable], members: Members, measure: Measure = MATCHED
+) -> list[PairTest]:
+    """Test the latents of both sides of a pair that belong to a stratum.
+
+    Args:
+        one: observed.
+        draws: of the null of this stratum, for this pair; without any nothing is tested.
+        members: of the stratum.
+        measure: the statistic.
+
+    Returns:
+        Two tests, or none without draws.
+    """
+    if not draws:
+        return []
+    null = np.concatenate([measures.scores(d.table, measure).to_numpy() for d in draws])
+    out: list[PairTest] = []
+    for side, run in zip("ab", one.pair, strict=True):
+        mine = one.table.filter(pl.col("side") == side).filter(pl.Series(members[run]))
+        p = p_values(measures.scores(mine, measure).to_numpy(), null)
+        other = one.pair[1] if side == "a" else one.pair[0]
+        found = PairTest(run=run, other=other, latent=mine["latent"].to_numpy(), p=p, q=q_values(p))
+        out.append(found)
+    return out
+
+
+def share_found(tests: Sequence[PairTest], members: Members | None = None) -> float:
+    """Share of a pair with a match at `LEVEL`, the mean of its sides.
+
+    Args:
+        tests: of both sides.
+        members: which of the tested latents count; left out, all of them.
+
+    Returns:
+        NaN without tests or where a side has no such latents.
+    """
+    sides: list[float] = []
+    for one in tests:
+        q = one.q if members is None else one.q[members[one.run][one.latent]]
+        sides.append(float((q <= LEVEL).mean()) if len(q) else float("nan"))
+    return float(np.mean(sides)) if sides else float("nan")
+
+
+def null_shares(draws: Sequence[PairTable], measure: Measure = MATCHED) -> Floats:
+    """What the same test finds in each draw of a pair's null, held against its other draws.
+
+    Returns:
+        `[draws]`; empty with fewer than two draws.
+    """
+    if len(draws) < 2:
+        return np.zeros(0)
+    out: list[float] = []
+    for at, one in enumerate(draws):
+        others = [draw for place, draw in enumerate(draws) if place != at]
+        sides = {side: one.table.filter(pl.col("side") == side) for side in "ab"}
+        null = np.concatenate([measures.scores(d.table, measure).to_numpy() for d in others])
+        each = [
+            q_values(p_values(measures.scores(t, measure).to_numpy(), null)) for t in sides.values()
+        ]
+        out.append(float(np.mean([(q <= LEVEL).mean() if len(q) else 0.0 for q in each])))
+    return np.array(out)
+
+
+def by_latent(
+    tests: Sequence[PairTest], sizes: Mapping[str, int], runs: Sequence[str]
+) -> pl.DataFrame:
+    """What the tests of all pairs say of each latent.
+
+    Args:
+        tests: of a stratum; of independent pairs only.
+        sizes: latents of each run.
+        runs: of the group, in order.
+
+    Returns:
+        run, latent, p_null (some other run has a match, by Simes over the other runs), q_fdr
+        (Benjamini-Hochberg over the tested latents of the run), n_matched_fdr (other runs with a
+        match at `LEVEL` in the test of that pair); null for latents that were not tested.
+    """
+    frames: list[pl.DataFrame] = []
+    for run in runs:
+        mine = [one for one in tests if one.run == run]
+        p = np.full((sizes[run], len(mine)), np.nan)
+        found = np.zeros(sizes[run], dtype=np.int64)
+        for at, one in enumerate(mine):
+            p[one.latent, at] = one.p
+            found[one.latent] += one.q <= LEVEL
+        whole = simes(p)
+        tested = ~np.isnan(whole)
+        q = np.full(sizes[run], np.nan)
+        q[tested] = q_values(whole[tested])
+        columns = {"latent": np.arange(sizes[run]), "p_null": whole, "q_fdr": q}
+        frame = pl.DataFrame(columns).with_columns(
+            pl.Series("n_matched_fdr", found).zip_with(
+                pl.Series(tested), pl.Series([None], dtype=pl.Int64)
+            )
+        )
+        frames.append(frame.select(pl.lit(run).alias("run"), pl.all()))
+    return pl.concat(frames).with_columns(pl.selectors.float().fill_nan(None))
