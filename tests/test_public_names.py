@@ -18,10 +18,13 @@ PUBLIC = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "consensus",
+    "export",
     "harvest",
     "load",
     "match",
     "plan",
+    "predict",
     "run",
     "train",
 ]

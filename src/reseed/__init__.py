@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reseed.api import harvest, load, plan, run
+    from reseed.api import consensus, export, harvest, load, plan, predict, run
     from reseed.errors import (
         BusyError,
         Interrupted,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reseed.training.arrays import train
 
 _HOMES = {
-    "reseed.api": ("harvest", "load", "plan", "run"),
+    "reseed.api": ("consensus", "export", "harvest", "load", "plan", "predict", "run"),
     "reseed.errors": (
         "BusyError",
         "Interrupted",
@@ -58,10 +58,13 @@ __all__ = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "consensus",
+    "export",
     "harvest",
     "load",
     "match",
     "plan",
+    "predict",
     "run",
     "train",
 ]

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reseed.errors import ReseedError, SpecError, StoreError, extra_missing
+from reseed.product_commands import consensus, export, predict
 from reseed.study import Study
 
 app = typer.Typer(
@@ -166,6 +167,11 @@ def sites(
         spec = LanguageModelSpec(model=subject)
     for site in known_sites(spec, pattern):
         typer.echo(site)
+
+
+app.command()(consensus)
+app.command()(predict)
+app.command()(export)
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
