@@ -138,7 +138,7 @@ class _Work:
         inputs.look_up_sites()
         mean, refitted = self._refit(inputs, asked)
         beside, missing = self._same_width(inputs) if asked.same_width else (None, "not asked for")
-        saes = {"consensus": refitted, "consensus, not refitted": mean}
+        saes = {"consensus": refitted, "not refitted": mean}
         saes |= {} if beside is None else {"same width": beside}
         found = evaluate(
             {name: from_arrays(sae) for name, sae in saes.items()},
@@ -210,7 +210,7 @@ class _Work:
     ) -> dict[str, Any]:
         seen = self.same.training.steps * self.same.training.batch
         refit = self.training.steps * self.training.batch
-        tokens = {"consensus": refit, "consensus, not refitted": 0, "same width": seen}
+        tokens = {"consensus": refit, "not refitted": 0, "same width": seen}
         rows = [self._row(name, one, tokens[name]) for name, one in found.items()]
         first = self.members.unique("latent")
         return {

@@ -97,8 +97,8 @@ def _evaluation(rows: pl.DataFrame) -> Table:
 
 def _with_range(row: dict[str, Any], name: str, form: str) -> str:
     middle, low, high = (row[f"{name}{end}"] for end in ("", "_lo", "_hi"))
-    ends = "" if low is None else f" ({low:{form}} to {high:{form}})"
-    return f"{middle:{form}}{ends}"
+    spread = low is not None and f"{low:{form}}" != f"{high:{form}}"
+    return f"{middle:{form}}" + (f" ({low:{form}} to {high:{form}})" if spread else "")
 
 
 def predict(

@@ -73,8 +73,8 @@ def export_latents(
     Raises:
         SpecError, StoreError: as `reseed.export`.
     """
-    wanted = latent_table.format_of(path, kind)
     latent_table.check_target(path, overwrite=overwrite)
+    wanted = latent_table.format_of(path, kind)
     frames: list[pl.DataFrame] = []
     for one in groups_of(study, group):
         seeds = latent_table.per_seed(_tables(study, one))

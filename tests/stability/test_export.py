@@ -7,8 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import reseed
-from reseed.errors import SpecError, StoreError
+from reseed.errors import SpecError
 from reseed.matching.pairs import Views, compare
 from reseed.stability.export import VERSION, format_of, per_seed, public, select, write
 from reseed.stability.shares import PairTable
@@ -33,7 +32,7 @@ def read(path: Path, kind: str) -> pl.DataFrame:
     if kind == "jsonl":
         frame = pl.read_ndjson(path)
     else:
-        frame = pl.read_csv(path, missing_utf8_is_empty_string=True)
+        frame = pl.read_csv(path)
         nested = [None if not v else json.loads(v) for v in frame["per_seed"]]
         frame = frame.with_columns(pl.Series("per_seed", nested))
     assert frame["latent_table_version"].to_list() == [VERSION] * len(frame)
@@ -141,70 +140,3 @@ def test_per_seed_is_the_nearest_latent_of_each_other_run() -> None:
             assert one["best_dec_cos"] == pytest.approx(nearest, abs=1e-6)
             assert one["best_enc_cos"] == pytest.approx(nearest, abs=1e-6)
     assert per_seed([]).schema == found.schema
-
-
-# -- through the doors -----------------------------------------------------------------------------
-
-
-def test_a_study_is_exported_whole(finished, tmp_path) -> None:
-    study = reseed.Study.load(finished)
-    path = tmp_path / "out" / "latents.parquet"
-    table = reseed.export(study, path)
-    assert table.equals(pl.read_parquet(path))
-    assert len(table) == len(study.latents) == 2 * (16 + 8)
-    assert table["sae_id"].to_list() == study.latents["run"].to_list()
-    assert table["n_matched"].to_list() == study.latents["n_matched"].to_list()
-    assert table["per_seed"].list.len().to_list() == [1] * len(table)
-    nearest = table["per_seed"].list.first().struct.field("best_dec_cos")
-    assert nearest.to_list() == pytest.approx(study.latents["max_decoder_cos"].to_list())
-
-
-def test_the_command_filters_and_never_overwrites_silently(cli, finished, tmp_path) -> None:
-    path = tmp_path / "some.csv"
-    group = reseed.Study.load(finished).groups()[0]
-    command = ("export", finished, "--where", "latent < 3", "--group", group.label)
-    done = cli(*command, "--columns", "sae_id,latent", "--out", path)
-    assert done.returncode == 0, done.stderr
-    assert "6 of 48" in done.stdout
-    back = pl.read_csv(path)
-    assert back.columns == ["sae_id", "latent", "latent_table_version"]
-    assert set(back["sae_id"]) == set(group.runs)
-    before = path.read_bytes()
-    again = cli("export", finished, "--out", path)
-    assert again.returncode == 2
-    assert "--overwrite" in again.stderr
-    assert path.read_bytes() == before
-    assert cli("export", finished, "--out", path, "--overwrite").returncode == 0
-    assert len(pl.read_csv(path)) == 48
-
-
-def test_wrong_asking_writes_nothing(cli, finished, tmp_path) -> None:
-    for arguments, message in (
-        (("--where", "latnet < 3"), "did you mean 'latent'"),
-        (("--columns", "latent,alife"), "did you mean 'alive'"),
-        (("--group", "topk 61"), "did you mean"),
-        (("--format", "jsnol"), "did you mean 'jsonl'"),
-    ):
-        done = cli("export", finished, *arguments, "--out", tmp_path / "x.csv")
-        assert done.returncode == 2, arguments
-        assert message in done.stderr
-    assert "is a folder" in cli("export", finished, "--out", tmp_path).stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_study_without_results_says_so(cli, write_study, tmp_path) -> None:
-    path = write_study()
-    with pytest.raises(StoreError, match="no finished runs"):
-        reseed.export(reseed.Study.load(path), tmp_path / "x.parquet")
-    assert cli("export", path, "--out", tmp_path / "x.parquet").returncode == 3
-    assert not (tmp_path / "x.parquet").exists()
-
-
-def test_the_page_describes_every_column(finished, tmp_path) -> None:
-    """What docs/latent_table.md lists without "to come" is what a file has."""
-    page = (Path(__file__).parents[2] / "docs" / "latent_table.md").read_text()
-    rows = re.findall(r"^\| (`.*?) \| .*? \| (.*) \|$", page, flags=re.MULTILINE)
-    words = [(re.findall(r"`(\w+)`", names), text) for names, text in rows]
-    now = {name for names, text in words if "to come" not in text for name in names}
-    table = reseed.export(reseed.Study.load(finished), tmp_path / "x.parquet")
-    assert now == set(table.columns)

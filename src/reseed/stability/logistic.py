@@ -146,11 +146,10 @@ def _newton(
         if decrease < _CLOSE:
             break
         size = 1.0
-        while size > 1e-6:
-            there = objective(weights - size * move, design, found, trials, penalty)
-            if there <= value - 1e-4 * size * decrease:
-                break
+        there = objective(weights - move, design, found, trials, penalty)
+        while there > value - 1e-4 * size * decrease and size > 1e-6:
             size /= 2
+            there = objective(weights - size * move, design, found, trials, penalty)
         weights, value = weights - size * move, there
     return weights
 

@@ -111,7 +111,7 @@ def arrays(one: Labelled, features: Sequence[str]) -> Group:
     found = np.zeros((len(one.latents), len(runs)), dtype=np.bool_)
     found[a, run[b]] = True
     found[b, run[a]] = True
-    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(one.latents),) * 2)
+    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(found), len(found)))
     feature = connected_components(graph, directed=False)[1]
     alive = one.latents["alive"].to_numpy()
     live = one.latents.filter("alive")

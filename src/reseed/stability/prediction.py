@@ -98,9 +98,9 @@ def _check(train: Sequence[Labelled]) -> None:
     most = max((one.latents["run"].n_unique() for one in train), default=0)
     if most < _LEAST_RUNS:
         raise SpecError(
-            f"the largest group has {most} runs; to learn from some runs and judge on another takes "
-            f"{_LEAST_RUNS} (and an interval worth having more). Add seeds to the study, or train "
-            "on another one and apply it here."
+            f"the largest group has {most} runs; to learn from some and judge on another "
+            f"takes {_LEAST_RUNS}, and an interval worth having more. Add seeds to the study, or "
+            "train on another one and apply it here."
         )
     for one in train:
         if not one.latents["alive"].any():
@@ -129,8 +129,8 @@ def _said(found: pl.DataFrame, better: bool | None, features: Sequence[str]) -> 
     if better:
         return f"Skill beyond frequency, from {others}: gain {interval} in log-loss; {numbers}."
     return (
-        f"No skill beyond frequency: {others} gain {interval} in log-loss, which does not exclude "
-        f"nothing; {numbers}. The probabilities given are those by frequency alone."
+        f"No skill beyond frequency is shown: the gain from {others} is {interval} in log-loss; "
+        f"{numbers}. The probabilities given are those by frequency alone."
     )
 
 

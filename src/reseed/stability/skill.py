@@ -37,8 +37,9 @@ def brier(p: Floats, found: NDArray[np.bool_]) -> float:
 
 
 def auroc(p: Floats, found: NDArray[np.bool_]) -> float:
-    """Probability that a found latent is given more than one that is not, ties half; NaN if all
-    are alike.
+    """Probability that a found latent is given more than one that is not, ties half.
+
+    NaN if all were found, or none.
     """
     if found.all() or not found.any():
         return float("nan")
@@ -95,7 +96,7 @@ def skill(pairs: pl.DataFrame) -> pl.DataFrame:
         metric, frequency, full, gain (positive is better: less loss, more area), lo, hi, runs,
         pairs. Null where it could not be told; the interval of fewer than three runs.
     """
-    rows: list[tuple[str, float, float, float, float, float, int, int]] = []
+    rows: list[tuple[str | float, ...]] = []
     for metric in METRICS:
         both = pairs.select("run_a", "run_b", f"{metric}_frequency", f"{metric}_full")
         known = both.filter(pl.all_horizontal(pl.selectors.float().is_finite()))
@@ -137,9 +138,9 @@ def reliability(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.Data
 
     def sums(weights: Floats) -> tuple[Floats, Floats]:
         """Sums of a bin, and what is left of them without each run."""
-        whole = np.bincount(place, weights, bins)
+        whole = _count(place, weights, bins)
         of_run = [
-            np.bincount(place[mine], weights[mine], bins)
+            _count(place[mine], weights[mine], bins)
             for mine in ((ends == run).any(axis=1) for run in range(runs))
         ]
         return whole, whole - np.array(of_run)
@@ -159,6 +160,10 @@ def reliability(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.Data
             "trials": trials[use].astype(np.int64),
         }
     ).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def _count(place: NDArray[np.int64], weights: Floats, bins: int) -> Floats:
+    return np.bincount(place, weights, bins).astype(np.float64)
 
 
 def _trials(

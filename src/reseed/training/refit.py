@@ -78,5 +78,4 @@ def refit(
         silent += x.shape[0]
         silent[out.fired] = 0
         show(step, out.fvu)
-    new = {name: value.detach().numpy().copy() for name, value in p.items()}
-    return SAEArrays(**new, activation=start.activation, about=start.about)
+    return topk.freeze(p, spec, start.about).arrays()
