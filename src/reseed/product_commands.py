@@ -134,6 +134,7 @@ def predict(
     )
     console = Console()
     console.print(_skill(found.skill, f"on runs not seen; learned from {found.runs} runs"))
+    console.print(_each(found.each))
     console.print(_reliability(found.reliability))
     if found.transfer is not None:
         console.print(_skill(found.transfer, "where it was applied"))
@@ -165,6 +166,19 @@ def _skill(rows: pl.DataFrame, title: str) -> Table:
             gain += f" ({row['lo']:+.4f} to {row['hi']:+.4f})"
         values = [f"{row[n]:.4f}" if known else "–" for n in ("frequency", "full")]
         table.add_row(row["metric"].replace("_", " "), *values, gain)
+    return table
+
+
+def _each(rows: pl.DataFrame) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="frequency and one feature more", title_justify="left")
+    for head in ("", "gain in log-loss (95 %)", "AUROC"):
+        table.add_column(head, justify="right" if head else "left")
+    for row in rows.iter_rows(named=True):
+        gain = "–" if row["gain"] is None else f"{row['gain']:+.4f}"
+        if row["lo"] is not None:
+            gain += f" ({row['lo']:+.4f} to {row['hi']:+.4f})"
+        area = "–" if row["auroc"] is None else f"{row['auroc']:.3f}"
+        table.add_row(row["feature"], gain, area)
     return table
 
 

@@ -84,7 +84,7 @@ def test_no_skill_is_found_where_frequency_says_all() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runs", [3, 5, 9])
+@pytest.mark.parametrize("runs", [3, 5])
 def test_false_skill_is_rarer_than_the_level(runs) -> None:
     """Skill is said where the interval lies above 0: at most 2.5 % of the time, and so it is."""
     found = [judged(world(seed, runs=runs)) for seed in range(100)]
@@ -121,6 +121,9 @@ def test_skill_is_found_where_the_encoder_says_more() -> None:
     assert all(table[metric]["lo"] > 0 for metric in METRICS)
     assert table["auroc"]["full"] > table["auroc"]["frequency"] + 0.05
     assert found.latents["probability"].equals(found.latents["full"].rename("probability"))
+    each = dict(found.each.select("feature", "lo").iter_rows())
+    assert set(each) == set(found.features) - {"firing_rate"}
+    assert [name for name, low in each.items() if low > 0] == ["enc_dec_cos"]
     off = (found.reliability["predicted"] - found.reliability["observed"]).abs()
     assert off.mean() < 0.06
     inside = found.reliability.filter(pl.col("predicted").is_between("lo", "hi"))

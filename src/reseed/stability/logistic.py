@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
-from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit, log_expit
 
 Floats = NDArray[np.float64]
@@ -141,7 +140,7 @@ def _newton(
         p = expit(design @ weights)
         gradient = design.T @ (trials * p - found) + penalty * weights
         hessian = (design * (trials * p * (1 - p))[:, None]).T @ design + np.diag(penalty)
-        move: Floats = cho_solve(cho_factor(hessian), gradient)
+        move = np.linalg.solve(hessian, gradient)
         decrease = float(gradient @ move)
         if decrease < _CLOSE:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,8 @@ class Prediction:
     leaving out one training run at a time. Null for latents that never fired."""
     skill: pl.DataFrame
     """on held-out runs: metric, frequency, full, gain, lo, hi, runs, pairs; see `skill.skill`"""
+    each: pl.DataFrame
+    """the same for frequency and one other feature: feature, gain, lo, hi (log-loss), auroc"""
     reliability: pl.DataFrame
     """on held-out runs, of the model that `probability` is from: predicted, observed, lo, hi,
     trials"""
@@ -85,6 +87,7 @@ def predict(
     return Prediction(
         latents=latents,
         skill=found,
+        each=_each(groups, features),
         reliability=reliability(groups, [both[:, chosen] for both in unseen]),
         features=features,
         runs=runs,
@@ -110,6 +113,18 @@ def _check(train: Sequence[Labelled]) -> None:
 def _beyond(found: pl.DataFrame) -> bool | None:
     low = found.row(by_predicate=pl.col("metric") == "log_loss", named=True)["lo"]
     return None if low is None else bool(low > 0)
+
+
+def _each(groups: Sequence[Group], features: Sequence[str]) -> pl.DataFrame:
+    """What each feature adds to frequency when it is the only one."""
+    frames: list[pl.DataFrame] = []
+    for i, name in enumerate(features[1:], start=1):
+        two = [replace(group, rows=group.rows[:, [0, i]]) for group in groups]
+        found = skill(pair_scores(two, held_out(two)))
+        area = found.filter(metric="auroc").select(pl.col("full").alias("auroc"))
+        gain = found.filter(metric="log_loss").select("gain", "lo", "hi")
+        frames.append(pl.concat([gain, area], how="horizontal").insert_column(0, pl.lit(name)))
+    return pl.concat(frames).rename({"literal": "feature"})
 
 
 def _said(found: pl.DataFrame, better: bool | None, features: Sequence[str]) -> str:
