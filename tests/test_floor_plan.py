@@ -20,6 +20,7 @@ ALLOWED = {
     "training": {"activations", "formats", "sae", "subjects"},
     "evidence": {"formats", "sae", "subjects"},
     "stability": {"evidence", "matching"},
+    "comparison": {"evidence", "formats", "matching", "sae", "stability", "subjects"},
     "report": set(),
 }
 """Room to the rooms it may import; the ground floor is open to all."""
@@ -27,8 +28,8 @@ ALLOWED = {
 STUDY = {"study", "study_spec"}
 """Knows the specs and results of all rooms, but runs nothing."""
 DOORS = {
-    "inputs", "pipeline", "planning", "products", "pooling", "api", "cli", "product_commands",
-    "__init__",
+    "comparing", "inputs", "pipeline", "planning", "products", "pooling", "api", "cli",
+    "product_commands", "__init__",
 }  # fmt: skip
 """Call the rooms; only they may import the study."""
 
