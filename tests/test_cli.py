@@ -13,7 +13,7 @@ import pytest
 from reseed.errors import Interrupted
 from reseed.interrupts import Stop
 
-COMMANDS = ("run", "plan", "status", "report", "sites")
+COMMANDS = ("run", "plan", "status", "report", "sites", "consensus", "predict", "export")
 
 
 def said(done):

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reseed.api import harvest, load, plan, run
+    from reseed.api import consensus, export, harvest, load, plan, predict, run
     from reseed.comparing import compare
     from reseed.comparison.result import Comparison
     from reseed.errors import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reseed.training.arrays import train
 
 _HOMES = {
-    "reseed.api": ("harvest", "load", "plan", "run"),
+    "reseed.api": ("consensus", "export", "harvest", "load", "plan", "predict", "run"),
     "reseed.comparing": ("compare",),
     "reseed.comparison.result": ("Comparison",),
     "reseed.errors": (
@@ -68,11 +68,14 @@ __all__ = [
     "SubjectError",
     "TrainingError",
     "compare",
+    "consensus",
+    "export",
     "harvest",
     "load",
     "match",
     "match_activations",
     "plan",
+    "predict",
     "reject_threshold",
     "run",
     "train",

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reseed.errors import ReseedError, SpecError, StoreError, extra_missing
+from reseed.product_commands import consensus, export, predict
 from reseed.study import Study
 
 if TYPE_CHECKING:
@@ -172,6 +173,11 @@ def sites(
         spec = LanguageModelSpec(model=subject)
     for site in known_sites(spec, pattern):
         typer.echo(site)
+
+
+app.command()(consensus)
+app.command()(predict)
+app.command()(export)
 
 
 @app.command()

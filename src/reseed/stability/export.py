@@ -1,0 +1,207 @@
+"""The table of latents as a file for others: one row a latent, with a version.
+
+The columns are described in docs/latent_table.md. Inside a study some have other names, since
+there they are keys between tables; `public` gives them the names of the file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+
+from reseed.errors import SpecError, nearest
+from reseed.files import write_bytes
+from reseed.stability.shares import PairTable
+
+Format = Literal["parquet", "csv", "jsonl"]
+VERSION_NAME = "latent_table_version"
+VERSION = 1
+"""Rises when a column changes its name, its unit or its meaning; not when one is added."""
+_NAMES = {"run": "sae_id", "run_sha256": "sae_sha256", "n_runs": "n_seeds"}
+_EXAMPLE = '--where "alive AND n_matched >= 2 AND firing_rate BETWEEN 0.001 AND 0.1"'
+
+
+def public(latents: pl.DataFrame) -> pl.DataFrame:
+    """The table of latents under the names of the file; what could not be told (NaN) is null.
+
+    Args:
+        latents: as in `Study.latents`; columns not known here are kept.
+    """
+    names = {
+        old: new
+        for old, new in _NAMES.items()
+        if old in latents.columns and new not in latents.columns
+    }
+    return latents.rename(names).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def per_seed(tables: Sequence[PairTable]) -> pl.DataFrame:
+    """What each other run of the group says about each latent, as one nested column.
+
+    Args:
+        tables: of all pairs of a group, as `reseed.matching.pairs` makes them.
+
+    Returns:
+        run, latent, per_seed: a list over the other runs, in their order, of sae_id (of the other
+        run), best_dec_cos and best_enc_cos (largest cosine to one of its rows).
+    """
+    sides = [
+        table.filter(pl.col("side") == side).select(
+            pl.lit(pair[mine]).alias("run"),
+            "latent",
+            pl.struct(
+                pl.lit(pair[1 - mine]).alias("sae_id"),
+                pl.col("decoder_max_cos").alias("best_dec_cos"),
+                pl.col("encoder_max_cos").alias("best_enc_cos"),
+            ).alias("per_seed"),
+        )
+        for pair, table in tables
+        for mine, side in enumerate("ab")
+    ]
+    if not sides:
+        cosines = {"sae_id": pl.String, "best_dec_cos": pl.Float64, "best_enc_cos": pl.Float64}
+        nested = pl.List(pl.Struct(cosines))
+        return pl.DataFrame(schema={"run": pl.String, "latent": pl.Int64, "per_seed": nested})
+    return pl.concat(sides).group_by("run", "latent", maintain_order=True).agg("per_seed")
+
+
+def select(
+    table: pl.DataFrame, where: str | None = None, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Some rows and some columns of a table.
+
+    Args:
+        table: from `public`.
+        where: a condition on columns in SQL, e.g. `"alive AND n_matched >= 2"`; rows for which it
+            is null are left out. It can name columns and use SQL's functions of them, and nothing
+            else: it reads no file and no other table.
+        columns: which columns, in this order; all if left out.
+
+    Raises:
+        SpecError: if the condition cannot be read or is none, or a column is unknown.
+    """
+    for name in columns or ():
+        if name not in table.columns:
+            raise SpecError(f"no column {name!r} in the table of latents; {_hint(name, table)}")
+    if columns is not None and len(set(columns)) < len(columns):
+        raise SpecError(f"columns = {list(columns)} names a column twice")
+    kept = table if where is None else table.filter(_condition(table, where))
+    return kept if columns is None else kept.select(columns)
+
+
+def _condition(table: pl.DataFrame, where: str) -> pl.Expr:
+    """The condition as an expression that was found to say yes or no of each row."""
+    try:
+        condition = pl.sql_expr(where)
+    except pl.exceptions.PolarsError as error:
+        raise SpecError(
+            f"the condition {where!r} cannot be read: {_first_line(error)}. It is one SQL "
+            f"condition on columns, e.g. {_EXAMPLE}"
+        ) from None
+    for name in condition.meta.root_names():
+        if name.startswith("_POLARS_TMP"):
+            raise SpecError(f"the condition {where!r} has a sub-query; it can only name columns")
+        if name not in table.columns:
+            raise SpecError(
+                f"the condition {where!r} names {name!r}, which is no column; {_hint(name, table)}."
+                " Text stands in single quotes."
+            )
+    try:
+        found = table.select(condition.alias("keep"))
+    except pl.exceptions.PolarsError as error:
+        raise SpecError(
+            f"the condition {where!r} cannot be applied: {_first_line(error)}. The types of the "
+            "columns are in docs/latent_table.md"
+        ) from None
+    if found.schema["keep"] != pl.Boolean or not condition.meta.root_names():
+        raise SpecError(
+            f"the condition {where!r} does not say yes or no of a row (it gives "
+            f"{found.schema['keep']}); compare a column with something, e.g. {_EXAMPLE}"
+        )
+    if len(found) != len(table):
+        raise SpecError(f"the condition {where!r} says the same of all rows; compare each row")
+    return condition
+
+
+def _hint(name: str, table: pl.DataFrame) -> str:
+    if name in _NAMES and _NAMES[name] in table.columns:
+        return f"here it is called {_NAMES[name]!r}"
+    return nearest(name, table.columns)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
+
+
+def format_of(path: Path, wanted: str | None = None) -> Format:
+    """The format that was asked for, or that the name's ending says.
+
+    Raises:
+        SpecError: if it is none of the three.
+    """
+    known = get_args(Format)
+    for one in known:
+        if wanted == one or (wanted is None and path.suffix.lower() == f".{one}"):
+            return one
+    if wanted is not None:
+        raise SpecError(f"format {wanted!r}: {nearest(wanted, known)}")
+    raise SpecError(
+        f"{path} does not say its format; end its name with .{', .'.join(known)}, or give --format"
+    )
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse a place that cannot take the file, before any work.
+
+    Raises:
+        SpecError: if it is a folder, or a file that may not be replaced.
+    """
+    if path.is_dir():
+        raise SpecError(f"{path} is a folder; name the file to write, e.g. {path}/latents.parquet")
+    if path.exists() and not overwrite:
+        raise SpecError(
+            f"{path} exists already and was left as it is; give --overwrite (overwrite=True) to "
+            "replace it, or another name"
+        )
+
+
+def write(table: pl.DataFrame, path: Path, kind: Format) -> None:
+    """Write a table; it appears whole or not at all.
+
+    Parquet keeps all types and has the version in its metadata. JSONL and CSV get it as a last
+    column; in CSV a nested column is JSON in a text column, and null is an empty field.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only.
+    """
+    buffer = io.BytesIO()
+    if kind == "parquet":
+        table.write_parquet(buffer, metadata={VERSION_NAME: str(VERSION)})
+    else:
+        marked = table.with_columns(pl.lit(VERSION).alias(VERSION_NAME))
+        if kind == "jsonl":
+            marked.write_ndjson(buffer)
+        else:
+            _flat(marked).write_csv(buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _flat(table: pl.DataFrame) -> pl.DataFrame:
+    """Nested columns as JSON text."""
+    nested = [name for name, kind in table.schema.items() if kind.is_nested()]
+    return table.with_columns(
+        # a struct around it, since only structs are encoded; its own name is cut off again
+        pl.when(pl.col(name).is_not_null())
+        .then(
+            pl.struct(pl.col(name).alias("x"))
+            .struct.json_encode()
+            .str.strip_prefix('{"x":')
+            .str.strip_suffix("}")
+        )
+        .alias(name)
+        for name in nested
+    )

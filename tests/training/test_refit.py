@@ -1,0 +1,101 @@
+"""Refitting an encoder: what moves, what does not, and what it is good for."""
+
+import numpy as np
+import pytest
+import torch
+
+from reseed.errors import SpecError, TrainingError
+from reseed.records import SAEArrays
+from reseed.sae import topk
+from reseed.sae.model import from_arrays
+from reseed.sae.spec import TopKSpec
+from reseed.training.refit import refit
+from reseed.training.spec import TrainingSpec
+
+SPEC = TopKSpec(latents=24, k=3, lr=5e-3)
+TRAINING = TrainingSpec(tokens=40_000, batch=200)
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[np.ndarray, torch.Tensor]:
+    """Known unit directions, and sparse sums of them."""
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(24, 12))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    fires = draw.random((8000, 24)) < 0.1
+    x = (fires * draw.uniform(0.5, 1.5, fires.shape)) @ features
+    return features.astype(np.float32), torch.from_numpy(x.astype(np.float32))
+
+
+def start(features: np.ndarray, **changes) -> SAEArrays:
+    arrays = {
+        "W_enc": features * 0.3,
+        "b_enc": np.full(24, 0.1, np.float32),
+        "W_dec": features,
+        "b_dec": np.zeros(12, np.float32),
+        "activation": {"kind": "topk", "k": 3},
+        "about": {"kind": "test"},
+    }
+    return SAEArrays(**(arrays | changes))
+
+
+def batches(x: torch.Tensor):
+    return lambda step: x[(step * 200) % len(x) :][:200]
+
+
+def fvu(sae: SAEArrays, x: torch.Tensor) -> float:
+    error = from_arrays(sae).reconstruct(x) - x
+    return float(error.square().sum() / (x - x.mean(0)).square().sum())
+
+
+def test_the_decoder_stays_and_the_encoder_learns(world) -> None:
+    features, x = world
+    before = start(features)
+    held_out, shown = x[-1000:], []
+    fitted = refit(before, batches(x[:-1000]), SPEC, TRAINING, lambda step, _: shown.append(step))
+    np.testing.assert_array_equal(fitted.W_dec, before.W_dec)
+    assert shown == list(range(200))
+    assert fvu(fitted, held_out) < 0.5 * fvu(before, held_out)
+    assert (fitted.about, fitted.activation) == (before.about, before.activation)
+    np.testing.assert_array_equal(before.W_enc, features * 0.3)
+
+
+def test_equal_batches_give_equal_results(world) -> None:
+    features, x = world
+    short = TrainingSpec(tokens=4000, batch=200)
+    a, b = (refit(start(features), batches(x), SPEC, short) for _ in range(2))
+    for name in ("W_enc", "b_enc", "b_dec"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_the_first_step_is_the_gradient_of_the_loss_without_the_decoder(world) -> None:
+    """Adam's first step is the sign of the gradient; autograd of the plain loss says which."""
+    features, x = world
+    one = TrainingSpec(tokens=400, batch=200, warmup_steps=0)
+    before = start(features)
+    after = refit(before, batches(x), SPEC, TrainingSpec(tokens=200, batch=200, warmup_steps=0))
+    p = {n: torch.tensor(getattr(before, n)) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    for value in p.values():
+        value.requires_grad_()
+    topk.loss_plain(p, x[:200], SPEC, torch.zeros(24, dtype=torch.bool)).backward()
+    moved = after.W_enc - before.W_enc
+    gradient = p["W_enc"].grad.numpy()
+    clear = np.abs(gradient) > 1e-6
+    np.testing.assert_array_equal(np.sign(moved)[clear], -np.sign(gradient)[clear])
+    assert one.steps == 2
+
+
+def test_a_refit_that_does_not_fit_is_refused(world) -> None:
+    features, x = world
+    with pytest.raises(SpecError, match="TopK of 4"):
+        refit(start(features), batches(x), SPEC.model_copy(update={"k": 4}), TRAINING)
+    with pytest.raises(SpecError, match="24 latents"):
+        refit(start(features), batches(x), TopKSpec(latents=25, k=3), TRAINING)
+
+
+def test_nan_stops_the_refit_with_its_step(world) -> None:
+    features, x = world
+    spoilt = x.clone()
+    spoilt[650] = float("nan")
+    with pytest.raises(TrainingError, match="step 3"):
+        refit(start(features), batches(spoilt), SPEC, TRAINING)
