@@ -9,6 +9,7 @@ import reseed
 PUBLIC = [
     "SAE",
     "BusyError",
+    "Calibration",
     "Interrupted",
     "Match",
     "ReseedError",
@@ -18,6 +19,7 @@ PUBLIC = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "calibrate",
     "harvest",
     "load",
     "match",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reseed.api import harvest, load, plan, run
+    from reseed.calibrating import Calibration, calibrate
     from reseed.errors import (
         BusyError,
         Interrupted,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "reseed.api": ("harvest", "load", "plan", "run"),
+    "reseed.calibrating": ("Calibration", "calibrate"),
     "reseed.errors": (
         "BusyError",
         "Interrupted",
@@ -49,6 +51,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "SAE",
     "BusyError",
+    "Calibration",
     "Interrupted",
     "Match",
     "ReseedError",
@@ -58,6 +61,7 @@ __all__ = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "calibrate",
     "harvest",
     "load",
     "match",

@@ -168,6 +168,82 @@ def sites(
         typer.echo(site)
 
 
+@app.command()
+def calibrate(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A preset (small, laptop, full), or the TOML or folder of a study of the toy.",
+            metavar="[PRESET|STUDY]",
+        ),
+    ] = "laptop",
+    out: OutPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train on known features and say how well "found by N of M runs" tells them.
+
+    Stop it whenever you like: the same command continues where it was.
+    """
+    from reseed.api import events_of
+    from reseed.calibrating import calibrate_study, open_calibration
+    from reseed.interrupts import Stop
+
+    study = open_calibration(what, out)
+    with Stop().listening() as stop:
+        events = events_of(study, progress=not quiet)
+        found = calibrate_study(study, events, stop, command=f"reseed calibrate {what}")
+    console = Console()
+    show_calibration(console, found.summary)
+    console.print(f"\nPage: [bold]{found.report}[/bold]  ({found.seconds:.0f} s)", soft_wrap=True)
+    if found.failed:
+        for failed in found.failed:
+            console.print(f"failed: {failed.id}: {failed.state.reason}", soft_wrap=True)  # pyright: ignore
+        raise typer.Exit(1)
+
+
+def show_calibration(console: Console, summary: dict[str, Any]) -> None:
+    """The short table of a calibration; fits 80 columns."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title=summary["study"], title_justify="left", padding=(0, 1, 0, 0)
+    )
+    for head in (
+        "",
+        "AUC",
+        "precision",
+        "recall",
+        "base",
+        "features found",
+        "coverage",
+        "subspaces",
+    ):
+        table.add_column(head, justify="right" if head else "left")
+    for group in summary["groups"]:
+        one, recall = group["detector"]["feature"], group["recall"]
+        covered = group["coverage"].get("beta-binomial", {}).get("coverage")
+        planted = group["subspaces"]
+        table.add_row(
+            group["label"].split(" · ")[-1],
+            "–" if one["auc"] is None else f"{one['auc']:.3f}",
+            *(
+                "–" if one[name] is None else f"{one[name]:.0%}"
+                for name in ("precision", "recall", "base")
+            ),
+            f"{recall['mean']:.0%} of {recall['of']:,}",
+            "–" if covered is None else f"{covered:.0%}",
+            f"{planted['stable']} of {planted['planted']}" if planted else "–",
+        )
+    console.print(table)
+    for group in summary["groups"][:1]:
+        console.print(
+            f'precision, recall: of "found by all {group["judges"]} runs" for live latents that '
+            f"are a true feature (cosine at least {group['feature']:g}); base: precision of "
+            "calling every live latent; features found: true features that a run has a latent for; "
+            "coverage: of the 95 % interval of reproducibility; subspaces: planted ones that come "
+            "out as one span in every run.",
+            style="dim",
+        )
+
+
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
     """The short table at the end of a run; fits 80 columns."""
     runs, training = summary["runs"], summary["training"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from reseed.activations.spec import ActivationSpec
+from reseed.calibration.spec import CalibrationSpec
 from reseed.evidence.spec import EvidenceSpec
 from reseed.matching.spec import MatchingSpec
 from reseed.records import Spec
@@ -49,6 +50,8 @@ class StudySpec(Spec):
     matching: MatchingSpec = MatchingSpec()
     evidence: EvidenceSpec = EvidenceSpec()
     stability: StabilitySpec = StabilitySpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    """Read by `reseed calibrate` only."""
 
     @model_validator(mode="before")
     @classmethod

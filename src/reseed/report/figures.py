@@ -30,8 +30,12 @@ def stride(rows: int, most: int) -> int:
 
 
 def script_data(groups: Sequence[GroupFacts]) -> Html:
-    """The data of all figures as JSON that cannot end the script element it stands in."""
-    data = {"groups": [group_data(group) for group in groups]}
+    """The data of all figures of a study."""
+    return as_script({"groups": [group_data(group) for group in groups]})
+
+
+def as_script(data: Any) -> Html:
+    """JSON that cannot end the script element it stands in."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     escapes = {
         "<": "\\u003c",

@@ -43,7 +43,8 @@ def write_report(store: Store, name: str) -> None:
     groups = [read_group(store, one) for one in summary["groups"]]
     failures = read_failures(store, summary)
     body = _body(summary, groups, failures, read_spec_text(store))
-    store.write_bytes(name, _document(f"{summary['study']} · reseed", body, groups).encode())
+    page = document(f"{summary['study']} · reseed", body, script_data(groups), _SCRIPTS)
+    store.write_bytes(name, page.encode())
 
 
 def _body(
@@ -102,9 +103,16 @@ def _chooser(groups: Sequence[GroupFacts]) -> Html | None:
     return tag("nav", tag("label", "SAE ", tag("select", *options, id="choose")), class_="tabs")
 
 
-def _document(title: str, body: Html, groups: Sequence[GroupFacts]) -> str:
-    """The whole file. Its policy lets no byte in from outside and runs no script but its own."""
-    scripts = [get_plotlyjs(), "\n".join(_asset(name) for name in _SCRIPTS)]
+def document(title: str, body: Html, data: Html, names: Sequence[str]) -> str:
+    """The whole file. Its policy lets no byte in from outside and runs no script but its own.
+
+    Args:
+        title: of the window.
+        body: what is read.
+        data: what is drawn, as JSON fit for a script element.
+        names: assets that draw it.
+    """
+    scripts = [get_plotlyjs(), "\n".join(_asset(name) for name in names)]
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -119,8 +127,8 @@ def _document(title: str, body: Html, groups: Sequence[GroupFacts]) -> str:
         tag("title", title),
         tag("style", Html(_asset("page.css"))),
     )
-    data = tag("script", script_data(groups), type="application/json", id="data")
-    ending = join(data, *(tag("script", Html(script)) for script in scripts))
+    inside = tag("script", data, type="application/json", id="data")
+    ending = join(inside, *(tag("script", Html(script)) for script in scripts))
     return f"<!doctype html>\n{tag('html', head, tag('body', body, ending), lang='en')}\n"
 
 

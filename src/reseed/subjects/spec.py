@@ -134,9 +134,7 @@ class ToySpec(Spec):
         }
 
 
-_LATER = frozenset(
-    {"factors", "factor_share", "roots", "children", "depth", "subspaces", "rank"}
-)
+_LATER = frozenset({"factors", "factor_share", "roots", "children", "depth", "subspaces", "rank"})
 
 SubjectSpec = Annotated[
     LanguageModelSpec | ModuleSpec | ArraysSpec | ToySpec, Field(discriminator="kind")
