@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from reseed.api import events_of
 from reseed.calibration.presets import PRESETS
@@ -180,6 +183,49 @@ def calibrate_study(study: Study, events: Events, stop: Stop, command: str = "")
         failed=outcome.failed,
         seconds=time.monotonic() - started,
     )
+
+
+def show_calibration(console: Console, summary: dict[str, Any]) -> None:
+    """The short table of a calibration; fits 80 columns."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title=summary["study"], title_justify="left", padding=(0, 1, 0, 0)
+    )
+    for head in (
+        "",
+        "AUC",
+        "precision",
+        "recall",
+        "base",
+        "features found",
+        "coverage",
+        "subspaces",
+    ):
+        table.add_column(head, justify="right" if head else "left")
+    for group in summary["groups"]:
+        one, recall = group["detector"]["feature"], group["recall"]
+        covered = group["coverage"].get("beta-binomial", {}).get("coverage")
+        planted = group["subspaces"]
+        table.add_row(
+            group["label"].split(" · ")[-1],
+            "–" if one["auc"] is None else f"{one['auc']:.3f}",
+            *(
+                "–" if one[name] is None else f"{one[name]:.0%}"
+                for name in ("precision", "recall", "base")
+            ),
+            f"{recall['mean']:.0%} of {recall['of']:,}",
+            "–" if covered is None else f"{covered:.0%}",
+            f"{planted['stable']} of {planted['planted']}" if planted else "–",
+        )
+    console.print(table)
+    for group in summary["groups"][:1]:
+        console.print(
+            f'precision, recall: of "found by all {group["judges"]} runs" for live latents that '
+            f"are a true feature (cosine at least {group['feature']:g}); base: precision of "
+            "calling every live latent; features found: true features that a run has a latent for; "
+            "coverage: of the 95 % interval of reproducibility; subspaces: planted ones that come "
+            "out as one span in every run.",
+            style="dim",
+        )
 
 
 def _row(group: dict[str, Any]) -> dict[str, Any]:

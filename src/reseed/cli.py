@@ -185,7 +185,7 @@ def calibrate(
     Stop it whenever you like: the same command continues where it was.
     """
     from reseed.api import events_of
-    from reseed.calibrating import calibrate_study, open_calibration
+    from reseed.calibrating import calibrate_study, open_calibration, show_calibration
     from reseed.interrupts import Stop
 
     study = open_calibration(what, out)
@@ -199,49 +199,6 @@ def calibrate(
         for failed in found.failed:
             console.print(f"failed: {failed.id}: {failed.state.reason}", soft_wrap=True)  # pyright: ignore
         raise typer.Exit(1)
-
-
-def show_calibration(console: Console, summary: dict[str, Any]) -> None:
-    """The short table of a calibration; fits 80 columns."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title=summary["study"], title_justify="left", padding=(0, 1, 0, 0)
-    )
-    for head in (
-        "",
-        "AUC",
-        "precision",
-        "recall",
-        "base",
-        "features found",
-        "coverage",
-        "subspaces",
-    ):
-        table.add_column(head, justify="right" if head else "left")
-    for group in summary["groups"]:
-        one, recall = group["detector"]["feature"], group["recall"]
-        covered = group["coverage"].get("beta-binomial", {}).get("coverage")
-        planted = group["subspaces"]
-        table.add_row(
-            group["label"].split(" · ")[-1],
-            "–" if one["auc"] is None else f"{one['auc']:.3f}",
-            *(
-                "–" if one[name] is None else f"{one[name]:.0%}"
-                for name in ("precision", "recall", "base")
-            ),
-            f"{recall['mean']:.0%} of {recall['of']:,}",
-            "–" if covered is None else f"{covered:.0%}",
-            f"{planted['stable']} of {planted['planted']}" if planted else "–",
-        )
-    console.print(table)
-    for group in summary["groups"][:1]:
-        console.print(
-            f'precision, recall: of "found by all {group["judges"]} runs" for live latents that '
-            f"are a true feature (cosine at least {group['feature']:g}); base: precision of "
-            "calling every live latent; features found: true features that a run has a latent for; "
-            "coverage: of the 95 % interval of reproducibility; subspaces: planted ones that come "
-            "out as one span in every run.",
-            style="dim",
-        )
 
 
 def show_summary(console: Console, summary: dict[str, Any]) -> None:

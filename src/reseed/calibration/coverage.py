@@ -27,7 +27,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _LARGEST_LOG = 9.0
-_PRECISE = {"ftol": 1e-14, "gtol": 1e-9}
 RULES = ("Wilson", "beta-binomial")
 """Intervals under test: of the latent alone; of the posterior with a prior fitted to all latents of
 the stratum, one-sided where n is 0 or T."""
@@ -103,7 +102,7 @@ def fit_beta_binomial(counts: NDArray[np.generic]) -> tuple[float, float]:
     starts = [np.log([mean * size, (1 - mean) * size]) for size in (0.3, 1.0, 3.0, 30.0)]
     bounds = [(-_LARGEST_LOG, _LARGEST_LOG)] * 2
     best = min(starts, key=lambda start: loss(start)[0])
-    found = minimize(loss, best, jac=True, method="L-BFGS-B", bounds=bounds, options=_PRECISE)
+    found = minimize(loss, best, jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-12)
     a, b = np.exp(found.x)
     return float(a), float(b)
 
@@ -128,7 +127,7 @@ def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, F
     # no count excludes what it would be most likely under: 0 for none, 1 for all
     low = np.where(n == 0, 0.0, betaincinv(found, missed, np.where(n == trials, 0.05, 0.025)))
     high = np.where(n == trials, 1.0, betaincinv(found, missed, np.where(n == 0, 0.95, 0.975)))
-    return found / (a + b + trials), low, high
+    return np.asarray(found / (a + b + trials), np.float64), low, high
 
 
 def cross_counts(
@@ -220,8 +219,9 @@ def _raw(counts: Integers, said: Floats) -> float:
 
 
 def _mean(values: Floats, weight: NDArray[np.generic]) -> float:
-    total = float(np.asarray(weight, np.float64).sum())
-    return float((values * weight).sum() / total) if total else float("nan")
+    given = np.asarray(weight, np.float64)
+    total = float(given.sum())
+    return float((values * given).sum() / total) if total else float("nan")
 
 
 def _reliability(rule: str, counts: Integers, said: Floats, size: int) -> pl.DataFrame:

@@ -45,7 +45,7 @@ def explain(W_dec: Any, truth: Truth, spec: CalibrationSpec) -> pl.DataFrame:
     rows = np.asarray(W_dec, np.float32)
     _check(rows, truth)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = rows / np.where(length > 0, length, 1)
+    rows = (rows / np.where(length > 0, length, 1)).astype(np.float32)
     parts = [_explain(rows[i : i + _BLOCK], truth) for i in range(0, len(rows), _BLOCK)]
     table = pl.concat(parts).with_columns(latent=pl.int_range(len(rows), dtype=pl.Int64))
     found = (

@@ -125,7 +125,7 @@ def _marginals(spec: ToySpec, alone: NDArray[np.float64]) -> NDArray[np.float64]
 
 def _structured(spec: ToySpec) -> Truth:
     rank_of_unit, parent, depth, subspace = _layout(spec)
-    weights = (1.0 + rank_of_unit) ** -spec.zipf
+    weights = np.asarray((1.0 + rank_of_unit) ** -spec.zipf, np.float64)
     firing = np.minimum(1.0, _scale(spec, weights) * weights)
     alone = np.where(parent >= 0, firing / firing[parent], firing)
     features = _directions(spec)
