@@ -72,6 +72,15 @@ def test_the_command(small, cli):
     assert "calibration.html" in done.stdout
 
 
+def test_a_preset_as_toml(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = cli("calibrate", "full", "--toml")
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine.toml").write_text(done.stdout)
+    assert open_calibration("mine.toml").spec == open_calibration("full").spec
+
+
 def test_every_preset_is_a_calibration_that_can_be_made(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in PRESETS:

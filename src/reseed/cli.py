@@ -179,6 +179,9 @@ def calibrate(
     ] = "laptop",
     out: OutPath = None,
     quiet: Quiet = False,
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Print the TOML, to change or to plan; do nothing.")
+    ] = False,
 ) -> None:
     """Train on known features and say how well "found by N of M runs" tells them.
 
@@ -189,6 +192,9 @@ def calibrate(
     from reseed.interrupts import Stop
 
     study = open_calibration(what, out)
+    if toml:
+        typer.echo(study.source, nl=False)
+        return
     with Stop().listening() as stop:
         events = events_of(study, progress=not quiet)
         found = calibrate_study(study, events, stop, command=f"reseed calibrate {what}")

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from reseed.calibration.detector import area_under, detect, histogram, rates, strata
+from reseed.calibration.detector import area_under, detect, histogram, rates, scores, strata
 from reseed.calibration.recurrence import Recurrence
 from reseed.calibration.resampling import MOST, jackknife, subsets
 
@@ -140,9 +140,8 @@ def test_subsets_are_all_or_a_sample():
     assert 0.9 * MOST <= len(many) <= MOST
     assert (np.diff(many, axis=1) > 0).all()
     np.testing.assert_array_equal(many, subsets(20, 8))
-    counts = histogram(
-        np.zeros((4, 3, 4), bool), np.ones((4, 3), bool), np.ones((4, 3), bool), subsets(4, 2)
-    )
+    pairs, every = subsets(4, 2), np.ones((4, 3), bool)
+    counts = histogram(scores(np.zeros((4, 3, 4), bool), pairs), every, every, pairs)
     assert counts.shape == (6, 2, 2)
     assert counts[:, 1, 0].tolist() == [6] * 6
 

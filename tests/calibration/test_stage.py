@@ -142,3 +142,16 @@ def test_too_few_runs_are_refused():
     check(CalibrationSpec(subset=3), 5)
     with pytest.raises(SpecError, match="subset = 3 of 4 runs leaves 1 held out"):
         check(CalibrationSpec(subset=3), 4)
+
+
+def test_all_latents_dead(planted, known, tmp_path):
+    draw = np.random.default_rng(0)
+    rows = [draw.standard_normal((10, 48)) for _ in range(5)]
+    store, group = planted.write_group(tmp_path, rows, [np.zeros(10)] * 5)
+    (summary,) = calibrate_groups([group], known["toy"], 0.7, known["spec"], store, Events())
+    assert summary["live"] == 0
+    assert summary["detector"]["feature"]["auc"] is None
+    assert summary["detector"]["feature"]["precision"] is None
+    assert summary["coverage"]["Wilson"]["coverage"] is None
+    assert summary["subspaces"]["absent"] == 3
+    assert summary["found_by_all_but_no_feature"]["median_rate"] is None

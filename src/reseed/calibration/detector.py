@@ -82,10 +82,11 @@ def detect(seen: Recurrence, bins: int) -> Detected:
     groups = strata(seen.rate, bins)
     for size in range(2, len(seen.rate) + 1):
         chosen = subsets(len(seen.rate), size)
+        score = scores(seen.found, chosen)
         for label, kinds in LABELS.items():
             positive = np.isin(seen.kind, kinds)
             for stratum in groups:
-                counts = histogram(seen.found, positive, stratum.members, chosen)
+                counts = histogram(score, positive, stratum.members, chosen)
                 curve, area = _summaries(counts, chosen, len(seen.rate))
                 head = {
                     "label": label,
@@ -99,13 +100,26 @@ def detect(seen: Recurrence, bins: int) -> Detected:
     return Detected(pl.concat(curves), pl.concat(areas))
 
 
+def scores(found: Bools, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """In how many others of a set of runs each latent is found.
+
+    Args:
+        found: `[R, F, R]`.
+        chosen: `[n, M]` sets of runs.
+
+    Returns:
+        `[n, M, F]`, from 0 to M - 1.
+    """
+    return np.stack([found[runs][:, :, runs].sum(axis=2) for runs in chosen])
+
+
 def histogram(
-    found: Bools, positive: Bools, members: Bools, chosen: NDArray[np.int64]
+    score: NDArray[np.int64], positive: Bools, members: Bools, chosen: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """How many latents have each score, apart by truth.
 
     Args:
-        found: `[R, F, R]`.
+        score: `[n, M, F]` of `scores`.
         positive: `[R, F]` whether each latent exists.
         members: `[R, F]` which ones count.
         chosen: `[n, M]` sets of runs.
@@ -116,9 +130,7 @@ def histogram(
     size = chosen.shape[1]
     out = np.zeros((len(chosen), 2, size), np.int64)
     for number, runs in enumerate(chosen):
-        score = found[runs][:, :, runs].sum(axis=2)
-        where = members[runs]
-        index = (positive[runs] * size + score)[where]
+        index = (positive[runs] * size + score[number])[members[runs]]
         out[number] = np.bincount(index, minlength=2 * size).reshape(2, size)
     return out
 

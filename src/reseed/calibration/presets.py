@@ -110,7 +110,8 @@ subset = 4
 
 FULL = """\
 # The sizes of SynthSAEBench-16k (arXiv 2602.14687): 16,384 features in 768 dimensions, 34 active,
-# 128 trees of three levels below the root. `reseed plan` says how long it takes on your machine.
+# 128 trees of three levels below the root. How long it takes on your machine:
+#     reseed calibrate full --toml > full.toml; reseed plan full.toml
 
 [subject]
 kind = "toy"
