@@ -27,24 +27,34 @@ def killed(_name, _args):
 def test_the_small_preset_tells_features_from_the_rest(small):
     assert small.failed == []
     table = small.table
-    assert table["sae"].to_list() == ["toy · topk 64 k3", "toy · topk 32 k3"]
+    assert table["sae"].to_list() == ["toy · topk 96 k3", "toy · topk 32 k3"]
     for row in table.iter_rows(named=True):
         assert row["auc"] > 0.55
         assert row["precision"] > row["base"]
         assert row["found_all"] <= row["found_mean"] <= row["found_any"]
         assert row["found_mean"] <= row["most"]
         assert 0.8 < row["coverage"] <= 1
-        assert row["subspaces_planted"] == 4
+        assert row["subspaces_planted"] == 6
     assert set(small.roc["sae"]) == set(table["sae"])
     assert small.roc.filter(stratum="live", label="feature", m=3, n=1)["recall"].to_list() == [1, 1]
-    assert small.read("features").height == 2 * (64 - 8)
+    assert small.read("features").height == 2 * (48 - 12)
     assert small.report.read_text().startswith("<!doctype html>")
+
+
+def test_planted_subspaces_come_out_where_there_are_latents_to_spare(small):
+    """And their latents, which have no preferred direction, come back less than features do."""
+    assert small.table["subspaces_stable"][0] >= 4
+    assert small.table["subspaces_stable"][1] <= 2
+    latents = small.read("latents").filter(sae="toy · topk 96 k3")
+    mean = {kind: latents.filter(kind=kind)["n_matched"].mean() for kind in ("feature", "subspace")}
+    assert mean["subspace"] < mean["feature"]
+    assert latents.filter(kind="none", firing_rate=0)["n_matched"].sum() == 0
 
 
 def test_it_is_an_ordinary_study(small):
     study = reseed.Study.load(small.study.folder)
     assert study.spec.calibration.subset == 3
-    assert study.latents.height == 5 * (64 + 32)
+    assert study.latents.height == 5 * (96 + 32)
     assert (study.folder / "report.html").exists()
 
 
@@ -67,7 +77,7 @@ def test_killed_while_it_judges(small, tmp_path, tree, faults, number):
 def test_the_command(small, cli):
     done = cli("calibrate", small.study.folder, "-q")
     assert done.returncode == 0, done.stderr
-    assert "topk 64 k3" in done.stdout
+    assert "topk 96 k3" in done.stdout
     assert "found by all 3 runs" in " ".join(done.stdout.split())
     assert "calibration.html" in done.stdout
 

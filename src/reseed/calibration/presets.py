@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 SMALL = """\
-# The smallest calibration: seconds, to see that the instrument works. Too small to quote.
+# The smallest calibration, to see that the instrument works. Too small to quote. The wide SAE has
+# latents to spare, so that planted subspaces must come out; the narrow one has too few.
 
 [subject]
 kind = "toy"
-features = 64
+features = 48
 dimensions = 32
 active = 2.5
-zipf = 0.5
+zipf = 0.3
 roots = 2
 children = 2
 depth = 1
-subspaces = 4
+subspaces = 6
 rank = 2
 factors = 2
 block = 128
@@ -28,7 +29,7 @@ keep = "live"
 mix_blocks = 32
 
 [[sae]]
-latents = 64
+latents = 96
 k = 3
 lr = 1e-2
 
