@@ -31,12 +31,14 @@ RUNS = 6
 
 @pytest.fixture(scope="session")
 def known(planted, tmp_path_factory):
-    """Six runs: 20 features, 5 sums of parent and child in all of them, parts of two of the three
+    """Six runs: 20 features, 4 sums of parent and child, one of strangers, parts of two of three
     subspaces, 10 random rows each, all shuffled; 4 dead latents that are nothing."""
     draw, truth = np.random.default_rng(0), truth_of(TOY)
-    child = np.flatnonzero(truth.parent >= 0)[:5]
-    sums = truth.features[child] + truth.features[truth.parent[child]]
-    features = np.setdiff1d(truth.single, [*child, *truth.parent[child]])[:20]
+    child = np.flatnonzero(truth.parent >= 0)[:4]
+    others = np.setdiff1d(truth.single, [*child, *truth.parent[child]])
+    features, strangers = others[:20], others[-2:]
+    sums = truth.features[[*child, strangers[0]]]
+    sums = sums + truth.features[[*truth.parent[child], strangers[1]]]
     decoders, rates, orders = [], [], []
     for _ in range(RUNS):
         around = draw.standard_normal((4, 2)) @ truth.bases[0]

@@ -22,12 +22,12 @@ def test_kinds_are_what_was_planted(known):
         back = np.empty(44, dtype=object)
         back[order] = kind
         assert set(back[:20]) == {"feature"}
-        assert set(back[20:25]) == {"pair"}
+        assert back[20:25].tolist() == ["tree"] * 4 + ["pair"]
         assert set(back[25:30]) == {"subspace"}
         assert "feature" not in set(back[30:])
-    pairs = latents.filter(kind="pair", n_matched=5)
-    assert pairs.height == 30
-    assert pairs["kin"].all()
+    sums = latents.filter(pl.col("kind").is_in(["tree", "pair"]), n_matched=5)
+    assert sums.height == 30
+    assert (sums["pair_cos"] > 0.98).all()
 
 
 def test_recurrence_finds_all_features_and_the_sums(known):
@@ -42,7 +42,7 @@ def test_recurrence_finds_all_features_and_the_sums(known):
     wrong = known["summary"]["found_by_all_but_no_feature"]
     assert wrong["found_by_all"] == back.height
     assert wrong["no_feature"] == back.height - 120
-    assert wrong["pair"] == wrong["pair_of_kin"] == 30
+    assert (wrong["tree"], wrong["pair"]) == (24, 6)
     assert 20 / 30 <= one["precision"] <= 20 / 25
     both = known["summary"]["detector"]["feature or subspace"]
     assert both["precision"] >= one["precision"]

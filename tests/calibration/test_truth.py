@@ -30,16 +30,19 @@ def test_the_opposite_direction_is_no_feature():
     assert "feature" not in set(table["kind"])
 
 
-def test_sums_are_pairs_and_kin_are_told():
-    child = int(np.flatnonzero(TRUTH.parent >= 0)[0])
-    parent = int(TRUTH.parent[child])
-    stranger = next(i for i in TRUTH.single if i not in (child, parent) and TRUTH.parent[i] < 0)
-    rows = TRUTH.features[[child, child]] + TRUTH.features[[parent, stranger]]
-    table = explain(rows, TRUTH, SPEC)
-    assert table["kind"].to_list() == ["pair", "pair"]
-    assert table["kin"].to_list() == [True, False]
-    np.testing.assert_allclose(table["pair_cos"], 1, atol=1e-5)
-    assert {table["feature"][0], table["second"][0]} == {child, parent}
+def test_sums_are_pairs_and_merged_families_are_trees():
+    child = np.flatnonzero(TRUTH.parent >= 0)
+    parent = int(TRUTH.parent[child[0]])
+    children = np.flatnonzero(TRUTH.parent == parent)
+    strangers = [i for i in TRUTH.single if TRUTH.root[i] == i and i not in TRUTH.parent][:2]
+    rows = [TRUTH.features[[parent, *children]].sum(0), TRUTH.features[strangers].sum(0)]
+    table = explain(np.stack(rows), TRUTH, SPEC)
+    assert table["kind"].to_list() == ["tree", "pair"]
+    assert table["tree_cos"][0] == pytest.approx(1, abs=1e-5)
+    assert table["tree_cos"][1] is None
+    assert table["pair_cos"][1] == pytest.approx(1, abs=1e-5)
+    assert {table["feature"][1], table["second"][1]} == set(strangers)
+    assert set(TRUTH.root[children]) == {parent}
 
 
 def test_any_direction_in_a_planted_subspace_is_captured():

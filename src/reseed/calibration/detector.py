@@ -1,10 +1,10 @@
 """Recurrence as a detector: a latent found by at least N of M runs is called a feature.
 
 The score of a latent of run r in a set of M runs is the number of those runs that have it, its own
-included. Truth: whether it is a true feature (cosine at least `feature`), or that or a part of a
-planted subspace. Everything is averaged over all sets of M of the R runs there are (a U-statistic;
-of very many sets a seeded sample). Intervals leave out one run at a time, as row and as judge; for
-M = R there is nothing to leave out and no interval.
+included. Truth: whether it is a true feature (cosine at least `feature`); or that or a part of a
+planted subspace; or that or a merger inside one tree. Everything is averaged over all sets of M of
+the R runs there are (a U-statistic; of very many sets a seeded sample). Intervals leave out one run
+at a time, as row and as judge; for M = R there is nothing to leave out and no interval.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from reseed.calibration.resampling import jackknife, subsets
 
 Floats = NDArray[np.float64]
 
-LABELS = {"feature": ("feature",), "feature or subspace": ("feature", "subspace")}
+LABELS = {
+    "feature": ("feature",),
+    "feature or subspace": ("feature", "subspace"),
+    "anything planted": ("feature", "subspace", "tree"),
+}
 """What counts as existing, by the kinds of `truth.KINDS`."""
 
 

@@ -77,8 +77,7 @@ def _detector(tables: Mapping[str, pl.DataFrame], size: int) -> dict[str, Any]:
 def _false_alarms(seen: Recurrence, latents: pl.DataFrame) -> dict[str, Any]:
     """Live latents found by all runs that are no feature: what they are instead, summed over runs.
 
-    `near` are those whose cosine to a feature is at least 0.7; of `pair` those with `kin` join a
-    parent and its child.
+    `near` are those of kind none whose cosine to a feature is at least 0.7.
     """
     every = latents.filter(
         (pl.col("firing_rate") > 0) & (pl.col("n_matched") == len(seen.rate) - 1)
@@ -89,7 +88,6 @@ def _false_alarms(seen: Recurrence, latents: pl.DataFrame) -> dict[str, Any]:
         "found_by_all": len(every),
         "no_feature": len(wrong),
         **{kind: int((wrong["kind"] == kind).sum()) for kind in KINDS[1:]},
-        "pair_of_kin": len(wrong.filter((pl.col("kind") == "pair") & pl.col("kin"))),
         "near": len(wrong.filter(near)),
         "median_rate": float(np.median(wrong["firing_rate"])) if len(wrong) else None,
     }

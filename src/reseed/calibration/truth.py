@@ -1,4 +1,4 @@
-"""What each latent is, by the truth: a feature, a part of a planted subspace, a sum of two, none.
+"""What each latent is, by the truth: a feature, a part of a subspace or of a tree, a pair, none.
 
 F latents, D dimensions. Rows are compared by cosine, signed: codes of an SAE are not negative, so a
 latent that points the other way does not represent a feature.
@@ -6,6 +6,7 @@ latent that points the other way does not represent a feature.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from reseed.subjects.toy_truth import Truth
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-KINDS = ("feature", "subspace", "pair", "none")
+KINDS = ("feature", "subspace", "tree", "pair", "none")
 """What a latent can be, in the order in which it is asked."""
 
 _BLOCK = 1024
@@ -36,8 +37,9 @@ def explain(W_dec: Any, truth: Truth, spec: CalibrationSpec) -> pl.DataFrame:
     Returns:
         latent; feature (the most similar true feature of one dimension), feature_cos; second (the
         one most similar to what is left), pair_cos (length of the unit row inside the plane of
-        both), kin (one of the two is the other's parent); subspace (the planted subspace that holds
-        most of it, null without any), capture (how much, a length); kind, one of `KINDS`.
+        both), tree_cos (inside the span of the tree of its nearest feature, null outside trees);
+        subspace (the planted subspace that holds most of it, null without any), capture (how much,
+        a length); kind, one of `KINDS`: the first whose cosine or length reaches its threshold.
 
     Raises:
         SpecError: if dimensions differ or the toy has no feature of one dimension.
@@ -46,13 +48,16 @@ def explain(W_dec: Any, truth: Truth, spec: CalibrationSpec) -> pl.DataFrame:
     _check(rows, truth)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = (rows / np.where(length > 0, length, 1)).astype(np.float32)
-    parts = [_explain(rows[i : i + _BLOCK], truth) for i in range(0, len(rows), _BLOCK)]
+    trees = _tree_bases(truth)
+    parts = [_explain(rows[i : i + _BLOCK], truth, trees) for i in range(0, len(rows), _BLOCK)]
     table = pl.concat(parts).with_columns(latent=pl.int_range(len(rows), dtype=pl.Int64))
     found = (
         pl.when(pl.col("feature_cos") >= spec.feature)
         .then(pl.lit("feature"))
         .when(pl.col("capture").fill_null(0) >= spec.capture)
         .then(pl.lit("subspace"))
+        .when(pl.col("tree_cos").fill_null(0) >= spec.feature)
+        .then(pl.lit("tree"))
         .when(pl.col("pair_cos") >= spec.feature)
         .then(pl.lit("pair"))
         .otherwise(pl.lit("none"))
@@ -70,7 +75,7 @@ def _check(rows: Floats, truth: Truth) -> None:
         raise SpecError("every feature of the toy lies in a subspace; there is none to be found")
 
 
-def _explain(rows: Floats, truth: Truth) -> pl.DataFrame:
+def _explain(rows: Floats, truth: Truth, trees: Mapping[int, Floats]) -> pl.DataFrame:
     single = truth.single
     candidates = truth.features[single]
     similarity = rows @ candidates.T
@@ -87,7 +92,7 @@ def _explain(rows: Floats, truth: Truth) -> pl.DataFrame:
         "feature_cos": cosine.astype(np.float64),
         "second": other,
         "pair_cos": _in_plane(rows, candidates[best], candidates[second]),
-        "kin": (truth.parent[first] == other) | (truth.parent[other] == first),
+        "tree_cos": pl.Series(_in_tree(rows, truth.root[first], trees)).fill_nan(None),
         "subspace": pl.Series(subspace, dtype=pl.Int64).replace(-1, None),
         "capture": pl.Series(capture).fill_nan(None),
     }
@@ -101,6 +106,23 @@ def _in_plane(rows: Floats, one: Floats, other: Floats) -> NDArray[np.float64]:
     c = np.einsum("nd,nd->n", one, other, dtype=np.float64)
     squared = (a**2 + b**2 - 2 * a * b * c) / np.maximum(1 - c**2, 1e-12)
     return np.sqrt(squared.clip(0, 1))
+
+
+def _tree_bases(truth: Truth) -> dict[int, Floats]:
+    """Root to `[T, D]` orthonormal basis of its tree; a tree has at least two features."""
+    root = truth.root
+    roots = np.unique(root[truth.parent >= 0])
+    bases = {int(r): np.linalg.qr(truth.features[root == r].T)[0].T for r in roots}
+    return {r: np.ascontiguousarray(basis) for r, basis in bases.items()}
+
+
+def _in_tree(rows: Floats, root: Integers, trees: Mapping[int, Floats]) -> NDArray[np.float64]:
+    """[n] length of each unit row inside the span of a tree; NaN without one."""
+    out = np.full(len(rows), np.nan)
+    for one in np.intersect1d(root, list(trees)).tolist():
+        at = np.flatnonzero(root == one)
+        out[at] = np.linalg.norm(rows[at] @ trees[one].T, axis=1)
+    return out
 
 
 def _captured(rows: Floats, bases: Floats) -> tuple[Integers, NDArray[np.float64]]:

@@ -45,8 +45,9 @@ def group_section(
 
 
 _ROC = (
-    "Each line is a number of runs M, each point a threshold n: all latents found by at least n of "
-    "them are called features. Up and left is better; the dotted diagonal is guessing."
+    "Each line is a number of runs M (the least, the headline, all), each point a threshold n: all "
+    "latents found by at least n of them are called. Up and left is better; the dotted diagonal is "
+    "guessing."
 )
 _RULE = (
     "Precision: of the latents called, how many exist. Recall: of those that exist, how many are "
@@ -72,9 +73,10 @@ def _alarms(summary: Mapping[str, Any]) -> Html:
     parts = [
         f"Of {count(one['found_by_all'])} live latents found by all {summary['runs']} runs (summed "
         f"over runs) {count(one['no_feature'])} are no feature at cosine {summary['feature']:g}: ",
-        f"{count(one['subspace'])} lie in a planted subspace, {count(one['pair'])} are the sum of "
-        f"two features ({count(one['pair_of_kin'])} of those parent and child), "
-        f"{count(one['none'])} neither ({count(one['near'])} of those within cosine 0.7 of one).",
+        f"{count(one['subspace'])} lie in a planted subspace, {count(one['tree'])} in the span of "
+        "one tree (a feature merged with its parent or children), "
+        f"{count(one['pair'])} are the sum of two features, {count(one['none'])} none of these "
+        f"({count(one['near'])} of them within cosine 0.7 of a feature).",
     ]
     return tag("p", *parts, class_="caption")
 

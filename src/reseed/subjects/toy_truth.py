@@ -55,6 +55,14 @@ class Truth:
         return self.features[rows].reshape(count, rank, self.features.shape[1])
 
     @property
+    def root(self) -> Integers:
+        """[G] the feature at the top of the tree that each belongs to; itself outside trees."""
+        root = np.arange(len(self.parent))
+        for _ in range(int(self.depth.max(initial=0))):
+            root = np.where(self.parent[root] >= 0, self.parent[root], root)
+        return root
+
+    @property
     def single(self) -> Integers:
         """[G - S r] rows that are features of one dimension."""
         return np.flatnonzero(self.subspace < 0)

@@ -3,6 +3,9 @@
 
 const PLOTS = {};
 
+const STEPS = [-5, -4, -3, -2, -1, 0].flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power));
+const RATE = { type: "log", tickvals: STEPS, ticktext: STEPS.map((value) => Number((100 * value).toPrecision(1)) + "%") };
+
 function curveOf(plot, group, size) {
   return group.curves[[option(plot, "label"), option(plot, "stratum"), size].join("/")];
 }
@@ -10,7 +13,9 @@ function curveOf(plot, group, size) {
 PLOTS.roc = (plot, group, c) => {
   const label = option(plot, "label"), stratum = option(plot, "stratum");
   const area = group.areas[label + "/" + stratum];
+  const some = [2, group.judges, group.runs];
   const shown = group.sizes.filter((size) => {
+    if (!some.includes(size)) return false;
     const one = curveOf(plot, group, size);
     return one && one.recall.every((value) => value !== null) && one.false_alarm.every((value) => value !== null);
   });
@@ -19,7 +24,7 @@ PLOTS.roc = (plot, group, c) => {
   const traces = shown.map((size) => {
     const one = curveOf(plot, group, size), main = size === group.judges;
     const at = area.m.indexOf(size);
-    const colour = main ? c.observed : between(c.never, c.always, (size - 2) / Math.max(group.runs - 2, 1));
+    const colour = main ? c.observed : (size === 2 ? c.null : c.untrained);
     // the lowest threshold calls everything; a last point calls nothing
     return line("M = " + size + (main ? " (headline)" : "") + ", AUC " + Number(area.auc[at]).toFixed(3),
       [...one.false_alarm, 0], [...one.recall, 0], colour, {
@@ -63,7 +68,7 @@ PLOTS.recall = (plot, group, c) => {
     line("in every run", x, flat(all), c.null, { line: { color: c.null, width: 2.5, dash: "5px,3px" }, hovertemplate: "every %{y:.1%}<extra></extra>" }),
   ];
   return show(plot, traces, layout(c,
-    axis(c, "firing probability", { type: "log", tickformat: "~%" }), axis(c, "share of true features", SHARE)));
+    axis(c, "firing probability", RATE), axis(c, "share of true features", SHARE)));
 };
 
 PLOTS.reliability = (plot, group, c) => {
@@ -93,5 +98,5 @@ PLOTS.subspaces = (plot, group, c) => {
   }));
   const chance = { type: "scatter", mode: "markers", name: "random latents", x: one.rate, y: one.null_hi, marker: { symbol: "diamond", size: 6, color: c.null }, hovertemplate: "random %{y:.3f}<extra></extra>" };
   return show(plot, [chance, ...dots], layout(c,
-    axis(c, "firing probability of the subspace", { type: "log", tickformat: "~%" }), axis(c, "agreement of two runs", { range: [-0.02, 1.02], nticks: 6 })));
+    axis(c, "firing probability of the subspace", RATE), axis(c, "agreement of two runs", { range: [-0.02, 1.02], nticks: 6 })));
 };
