@@ -34,7 +34,8 @@ def test_matching_works() -> None:
 @pytest.mark.parametrize(
     "module",
     ["cli", "study", "pipeline", "planning", "api", "stability.stage", "matching.stage",
-     "report.page", "formats.own", "training.state", "evidence.spec", "activations.choice"],
+     "report.page", "formats.own", "training.state", "evidence.spec", "activations.choice",
+     "calibrating", "calibration.stage", "subjects.toy"],
 )  # fmt: skip
 def test_importing_needs_no_torch(module: str) -> None:
     done = without_torch(f"import reseed.{module}")

@@ -21,6 +21,7 @@ ALLOWED = {
     "evidence": {"formats", "sae", "subjects"},
     "stability": {"evidence", "matching"},
     "comparison": {"evidence", "formats", "matching", "sae", "stability", "subjects"},
+    "calibration": {"evidence", "matching", "stability", "subjects"},
     "report": set(),
 }
 """Room to the rooms it may import; the ground floor is open to all."""
@@ -28,7 +29,7 @@ ALLOWED = {
 STUDY = {"study", "study_spec"}
 """Knows the specs and results of all rooms, but runs nothing."""
 DOORS = {
-    "comparing", "inputs", "pipeline", "planning", "products", "pooling", "api", "cli",
+    "calibrating", "comparing", "inputs", "pipeline", "planning", "products", "pooling", "api", "cli",
     "product_commands", "__init__",
 }  # fmt: skip
 """Call the rooms; only they may import the study."""
@@ -105,8 +106,9 @@ def test_reading_needs_no_torch(python, finished):
         FORBID
         + f"""
 import reseed, reseed.cli, reseed.api, reseed.planning, reseed.pipeline
-import reseed.products, reseed.pooling, reseed.product_commands
+import reseed.calibrating, reseed.products, reseed.pooling, reseed.product_commands
 import reseed.stability.stage, reseed.matching.stage, reseed.formats.own, reseed.report.page
+import reseed.calibration.stage
 import numpy as np
 study = reseed.Study.load({str(finished)!r})
 assert len(study.latents) == 2 * (16 + 8)

@@ -9,6 +9,7 @@ import reseed
 PUBLIC = [
     "SAE",
     "BusyError",
+    "Calibration",
     "Comparison",
     "Interrupted",
     "Match",
@@ -19,6 +20,7 @@ PUBLIC = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "calibrate",
     "compare",
     "consensus",
     "export",

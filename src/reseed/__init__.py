@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reseed.api import consensus, export, harvest, load, plan, predict, run
+    from reseed.calibrating import Calibration, calibrate
     from reseed.comparing import compare
     from reseed.comparison.result import Comparison
     from reseed.errors import (
@@ -34,6 +35,7 @@ _HOMES = {
     "reseed.api": ("consensus", "export", "harvest", "load", "plan", "predict", "run"),
     "reseed.comparing": ("compare",),
     "reseed.comparison.result": ("Comparison",),
+    "reseed.calibrating": ("Calibration", "calibrate"),
     "reseed.errors": (
         "BusyError",
         "Interrupted",
@@ -57,6 +59,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "SAE",
     "BusyError",
+    "Calibration",
     "Comparison",
     "Interrupted",
     "Match",
@@ -67,6 +70,7 @@ __all__ = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "calibrate",
     "compare",
     "consensus",
     "export",

@@ -275,6 +275,45 @@ def _show_comparison(console: Console, found: Comparison) -> None:
         console.print(f"[yellow]![/yellow] {escape(warning)}", highlight=False)
 
 
+@app.command()
+def calibrate(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A preset (small, laptop, full), or the TOML or folder of a study of the toy.",
+            metavar="[PRESET|STUDY]",
+        ),
+    ] = "laptop",
+    out: OutPath = None,
+    quiet: Quiet = False,
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Print the TOML, to change or to plan; do nothing.")
+    ] = False,
+) -> None:
+    """Train on known features and say how well "found by N of M runs" tells them.
+
+    Stop it whenever you like: the same command continues where it was.
+    """
+    from reseed.api import events_of
+    from reseed.calibrating import calibrate_study, open_calibration, show_calibration
+    from reseed.interrupts import Stop
+
+    study = open_calibration(what, out)
+    if toml:
+        typer.echo(study.source, nl=False)
+        return
+    with Stop().listening() as stop:
+        events = events_of(study, progress=not quiet)
+        found = calibrate_study(study, events, stop, command=f"reseed calibrate {what}")
+    console = Console()
+    show_calibration(console, found.summary)
+    console.print(f"\nPage: [bold]{found.report}[/bold]  ({found.seconds:.0f} s)", soft_wrap=True)
+    if found.failed:
+        for failed in found.failed:
+            console.print(f"failed: {failed.id}: {failed.state.reason}", soft_wrap=True)  # pyright: ignore
+        raise typer.Exit(1)
+
+
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
     """The short table at the end of a run; fits 80 columns."""
     runs, training = summary["runs"], summary["training"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from reseed.activations.spec import ActivationSpec
+from reseed.calibration.spec import CalibrationSpec
 from reseed.errors import SpecError
 from reseed.evidence.spec import EvidenceSpec
 from reseed.matching.spec import MatchingSpec
@@ -51,6 +52,8 @@ class StudySpec(Spec):
     evidence: EvidenceSpec = EvidenceSpec()
     stability: StabilitySpec = StabilitySpec()
     controls: ControlsSpec = ControlsSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    """Read by `reseed calibrate` only."""
 
     @model_validator(mode="before")
     @classmethod

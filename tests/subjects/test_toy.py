@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from reseed.seeds import digest
 from reseed.subjects.spec import ToySpec
 from reseed.subjects.toy import Toy, ToySource
 
@@ -76,3 +77,114 @@ def test_source_gives_blocks_in_the_order_asked_for():
     both = source.read([3, 1])["toy"]
     assert both.dtype == torch.float32
     assert torch.equal(both, torch.cat([source.read([3])["toy"], source.read([1])["toy"]]))
+
+
+STRUCTURED = {
+    "features": 120,
+    "dimensions": 24,
+    "active": 6.0,
+    "roots": 2,
+    "children": 3,
+    "depth": 2,
+    "subspaces": 4,
+    "rank": 3,
+    "factors": 3,
+    "factor_share": 0.4,
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        STRUCTURED,
+        STRUCTURED | {"zipf": 1.5, "active": 20.0},
+        STRUCTURED | {"roots": 0, "subspaces": 0},
+        STRUCTURED | {"factors": 0, "subspaces": 0, "zipf": 0.0},
+    ],
+)
+def test_structured_features_fire_as_often_as_the_power_law_says(more):
+    toy = Toy(spec(**more))
+    assert toy.firing.sum() == pytest.approx(toy.spec.active, rel=1e-9)
+    lead = toy.truth.subspace < 0
+    ratio = toy.firing / toy.firing.min()
+    assert (np.diff(toy.firing) <= 1e-15).all()
+    assert ratio[lead & (toy.firing < 1)].max() > (1 if toy.spec.zipf else 0)
+    seen = np.concatenate([toy.coefficients(b) != 0 for b in range(80)])
+    error = np.sqrt(toy.firing * (1 - toy.firing) / len(seen))
+    assert (np.abs(seen.mean(0) - toy.firing) <= 4.5 * error + 1e-9).all()
+
+
+def test_trees_have_levels_and_a_child_needs_its_parent():
+    toy = Toy(spec(**STRUCTURED))
+    truth = toy.truth
+    assert np.bincount(truth.depth).tolist() == [120 - 6 - 18, 6, 18]
+    child = np.flatnonzero(truth.parent >= 0)
+    assert (truth.depth[truth.parent[child]] == truth.depth[child] - 1).all()
+    assert np.unique(truth.parent[child], return_counts=True)[1].tolist() == [3] * 8
+    seen = np.concatenate([toy.coefficients(b) > 0 for b in range(40)])
+    assert not (seen[:, child] & ~seen[:, truth.parent[child]]).any()
+    assert seen[:, child].any()
+
+
+def test_planted_subspaces_have_no_preferred_direction():
+    toy = Toy(spec(**STRUCTURED))
+    bases = toy.truth.bases
+    assert bases.shape == (4, 3, 24)
+    for basis in bases:
+        np.testing.assert_allclose(basis @ basis.T, np.eye(3), atol=1e-6)
+    codes = np.concatenate([toy.coefficients(b) for b in range(200)])
+    for number in range(4):
+        inside = codes[:, toy.truth.subspace == number]
+        inside = inside[(inside != 0).any(1)]
+        length = np.linalg.norm(inside, axis=1)
+        assert length.mean() == pytest.approx(1, abs=0.03)
+        u = inside / length[:, None]
+        np.testing.assert_allclose(u.mean(0), 0, atol=4 / np.sqrt(3 * len(u)))
+        np.testing.assert_allclose(u.T @ u / len(u), np.eye(3) / 3, atol=2 / np.sqrt(len(u)))
+
+
+def test_factors_make_firing_correlate_in_few_dimensions():
+    more = {"roots": 0, "subspaces": 0, "factors": 1, "factor_share": 0.5, "zipf": 0.0}
+    toy = Toy(spec(**STRUCTURED | more | {"active": 30.0}))
+    seen = np.concatenate([toy.coefficients(b) > 0 for b in range(30)])
+    c = np.corrcoef(seen.T)[np.triu_indices(120, 1)]
+    # one factor of either sign: pairs go together or apart, none is left alone
+    assert (np.abs(c) > 0.1).all()
+    assert (c > 0).any()
+    assert (c < 0).any()
+
+
+def test_a_structured_block_is_the_same_however_it_is_made(monkeypatch):
+    toy = Toy(spec(**STRUCTURED))
+    whole = toy.rows(5)
+    np.testing.assert_allclose(toy.sparse(5).toarray(), toy.coefficients(5))
+    dense = toy.coefficients(5) @ toy.features
+    assert (whole - dense).std() == pytest.approx(toy.spec.noise, rel=0.1)
+    monkeypatch.setattr("reseed.subjects.toy._LEVELS", 120 * 7)
+    np.testing.assert_allclose(toy.rows(5), whole, atol=1e-6)
+
+
+def test_what_came_later_leaves_older_ids_alone():
+    """Digest and bytes of toys from before there were trees and subspaces."""
+    old = {"active": 4.0, "group": 5, "correlation": 0.6, "hierarchy": True}
+    assert digest(spec().model_dump(mode="json"), 8) == "833ecdd0"
+    assert digest(spec(**old).model_dump(mode="json"), 8) == "5926d323"
+    assert "roots" in spec(roots=1, depth=1).model_dump()
+    again = ToySpec(**spec(**STRUCTURED).model_dump())
+    assert again == spec(**STRUCTURED)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"roots": 40}, "840 features in trees"),
+        ({"subspaces": 30, "rank": 5}, "150 in subspaces"),
+        ({"subspaces": 1, "rank": 30}, "rank = 30 is above dimensions = 24"),
+        ({"group": 4}, "do not go with"),
+        ({"correlation": 0.2}, "do not go with"),
+    ],
+)
+def test_structure_that_cannot_be_is_refused(more, words):
+    given = STRUCTURED | {"children": 4} | more
+    with pytest.raises(ValueError, match=words):
+        spec(**given)

@@ -13,19 +13,26 @@ from plotly.offline import get_plotlyjs
 
 from reseed.report.markup import Html, join, tag
 
-_SCRIPTS = ("draw.js", "plots.js", "page.js")
+SCRIPTS = ("draw.js", "plots.js", "page.js")
+"""What draws the report of a study."""
 
 
-def document(title: str, body: Html, groups: Sequence[Mapping[str, Any]]) -> str:
+def document(
+    title: str,
+    body: Html,
+    groups: Sequence[Mapping[str, Any]],
+    scripts: Sequence[str] = SCRIPTS,
+) -> str:
     """The whole file. Its policy lets no byte in from outside and runs no script but its own.
 
     Args:
         title: of the window.
         body: what is read.
         groups: what the figures of each section are drawn from.
+        scripts: assets that draw them.
     """
-    scripts = [get_plotlyjs(), "\n".join(_asset(name) for name in _SCRIPTS)]
-    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
+    whole = [get_plotlyjs(), "\n".join(_asset(name) for name in scripts)]
+    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in whole)
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -40,7 +47,7 @@ def document(title: str, body: Html, groups: Sequence[Mapping[str, Any]]) -> str
         tag("style", Html(_asset("page.css"))),
     )
     data = tag("script", _script_data(groups), type="application/json", id="data")
-    ending = join(data, *(tag("script", Html(script)) for script in scripts))
+    ending = join(data, *(tag("script", Html(script)) for script in whole))
     return f"<!doctype html>\n{tag('html', head, tag('body', body, ending), lang='en')}\n"
 
 

@@ -91,6 +91,21 @@ class ToySpec(Spec):
     """Features in a group; 1 for independent features."""
     hierarchy: bool = False
     """Whether the first feature of a group is the parent without which the others are silent."""
+    factors: Annotated[int, Field(ge=0)] = 0
+    """Rank of a Gaussian copula through which all features but children fire together; 0: none."""
+    factor_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the variance of each feature's level that the factors make."""
+    roots: Annotated[int, Field(ge=0)] = 0
+    """Features at the top of a tree; 0: no trees. A child fires only with its parent."""
+    children: Annotated[int, Field(ge=1)] = 4
+    """Of each feature of a tree that is not at the bottom."""
+    depth: Annotated[int, Field(ge=1)] = 3
+    """Levels of a tree below its root."""
+    subspaces: Annotated[int, Field(ge=0)] = 0
+    """Planted features of several dimensions, each `rank` of the features: they fire together,
+    in a direction that is uniform in their subspace."""
+    rank: Annotated[int, Field(ge=2)] = 2
+    """Dimensions of each planted subspace."""
     noise: Annotated[float, Field(ge=0)] = 0.01
     """Standard deviation of isotropic noise, each dimension."""
     seed: int = 0
@@ -104,8 +119,47 @@ class ToySpec(Spec):
             raise ValueError(f"active = {self.active:g} is above features = {self.features}")
         if self.group > self.features:
             raise ValueError(f"group = {self.group} is above features = {self.features}")
+        if self.structured:
+            self._check_structure()
         return self
 
+    @property
+    def structured(self) -> bool:
+        """Whether features have factors, trees or planted subspaces."""
+        return self.factors > 0 or self.roots > 0 or self.subspaces > 0
+
+    @property
+    def tree_features(self) -> int:
+        """Features that belong to trees."""
+        return self.roots * sum(self.children**level for level in range(self.depth + 1))
+
+    def _check_structure(self) -> None:
+        if self.group > 1 or self.correlation > 0 or self.hierarchy:
+            raise ValueError(
+                "group, correlation and hierarchy do not go with factors, roots or subspaces; "
+                "take one of the two kinds of structure"
+            )
+        if self.rank > self.dimensions:
+            raise ValueError(f"rank = {self.rank} is above dimensions = {self.dimensions}")
+        trees, planted = self.tree_features, self.subspaces * self.rank
+        if trees + planted > self.features:
+            raise ValueError(
+                f"{trees} features in trees and {planted} in subspaces are more than features = "
+                f"{self.features}"
+            )
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Options that came later are written only where they are set: older ids stay."""
+        fields = ToySpec.model_fields
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if name not in _LATER or value != fields[name].default
+        }
+
+
+_LATER = frozenset({"factors", "factor_share", "roots", "children", "depth", "subspaces", "rank"})
 
 SubjectSpec = Annotated[
     LanguageModelSpec | ModuleSpec | ArraysSpec | ToySpec, Field(discriminator="kind")

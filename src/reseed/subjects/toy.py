@@ -1,32 +1,38 @@
 """A subject whose features are known: sparse sums of fixed directions.
 
 G features, D dimensions. A sample is `coefficients @ features + noise`. Which features fire follows
-a Gaussian copula: feature i fires where `sqrt(c) * shared + sqrt(1 - c) * own` is above a
-threshold, with standard normal `shared` (one a group) and `own`, and c the correlation. Groups are
-neighbouring features. The magnitude of a feature that fires is `max(0.1, 1 + 0.25 * normal)`.
+a Gaussian copula: a feature fires where its level, standard normal, is above a threshold. Levels
+share a factor inside a group, or low-rank factors (`sqrt(1 - s) * own + sqrt(s) * loading @
+factors`, with loadings of length 1). A child is silent where its parent is. The magnitude of a
+feature that fires is `max(0.1, 1 + 0.25 * normal)`; a planted subspace gives that magnitude in a
+direction that is uniform in it, so that coefficients of its rows have either sign.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
-from torch import Tensor
+from scipy.sparse import csr_array
+from scipy.special import ndtri
 
 from reseed.records import Floats
 from reseed.seeds import generator
 from reseed.subjects.spec import ToySpec
+from reseed.subjects.toy_truth import Integers, group_of, truth_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SITE = "toy"
 """The name of the only site of the toy."""
 
-_QUADRATURE_NODES = 64
 _MAGNITUDE_SPREAD = 0.25
 _SMALLEST_MAGNITUDE = 0.1
+_LEVELS = 2**22
+"""Levels drawn at a time: 16 MiB, whatever the size of a block."""
 
 
 class Toy:
@@ -37,36 +43,93 @@ class Toy:
 
     Attributes:
         spec: as given.
+        truth: everything that is true of the features.
         features: float32 `[G, D]`, unit rows.
         firing: float64 `[G]`, the probability that each feature fires; sums to `spec.active`.
     """
 
     def __init__(self, spec: ToySpec) -> None:
         self.spec = spec
-        self.features: Floats = _directions(spec)
-        weights = np.arange(1, spec.features + 1, dtype=np.float64) ** -spec.zipf
-        scale = _scale(spec, weights)
-        alone = np.minimum(1.0, scale * weights)
-        self.firing: NDArray[np.float64] = _marginals(spec, alone)
+        self.truth = truth_of(spec)
+        self.features: Floats = self.truth.features
+        self.firing: NDArray[np.float64] = self.truth.firing
         # float32 like the draws; a feature that always fires has the threshold -inf.
-        self._thresholds = (-ndtri(alone)).astype(np.float32)
+        self._thresholds = (-ndtri(self.truth.alone)).astype(np.float32)
+        self._loadings = _loadings(spec, self.truth.parent)
+        self._copies, self._lead = _copies(self.truth.subspace)
 
     def coefficients(self, block: int) -> Floats:
         """How strongly each feature fires: float32 `[spec.block, G]`, zero where it is silent."""
+        if self.spec.structured:
+            return self.sparse(block).toarray()
         fires = self._fires(block)
-        draw = generator("toy-magnitude", self.spec.seed, block)
-        noise = draw.standard_normal(int(fires.sum()), dtype=np.float32)
         out = np.zeros(fires.shape, np.float32)
-        out[fires] = np.maximum(1 + _MAGNITUDE_SPREAD * noise, np.float32(_SMALLEST_MAGNITUDE))
+        out[fires] = self._magnitudes(block, int(fires.sum()))
         return out
+
+    def sparse(self, block: int) -> csr_array:
+        """The same as a sparse array, made without the dense one where the toy is structured."""
+        if not self.spec.structured:
+            return csr_array(self.coefficients(block))
+        rows, columns = self._events(block)
+        values = self._magnitudes(block, len(rows))
+        self._turn(block, columns, values)
+        shape = (self.spec.block, self.spec.features)
+        return csr_array((values, (rows, columns)), shape=shape)
 
     def rows(self, block: int) -> Floats:
         """The samples of a block: float32 `[spec.block, D]`."""
-        samples: Floats = self.coefficients(block) @ self.features
+        structured = self.spec.structured
+        fired = self.sparse(block) if structured else self.coefficients(block)
+        samples: Floats = fired @ self.features
         draw = generator("toy-noise", self.spec.seed, block)
         noise = draw.standard_normal(samples.shape, dtype=np.float32)
         samples += np.float32(self.spec.noise) * noise
         return samples
+
+    def _magnitudes(self, block: int, count: int) -> Floats:
+        draw = generator("toy-magnitude", self.spec.seed, block)
+        noise = draw.standard_normal(count, dtype=np.float32)
+        return np.maximum(1 + _MAGNITUDE_SPREAD * noise, np.float32(_SMALLEST_MAGNITUDE))
+
+    def _turn(self, block: int, columns: Integers, values: Floats) -> None:
+        """Give the dimensions of a subspace one magnitude, in a uniform direction; in place."""
+        inside = np.flatnonzero(self.truth.subspace[columns] >= 0)
+        if not len(inside):
+            return
+        # a subspace fires whole, so its dimensions stand side by side
+        events = inside.reshape(-1, self.spec.rank)
+        draw = generator("toy-direction", self.spec.seed, block)
+        direction = draw.standard_normal(events.shape, dtype=np.float32)
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        values[events] = direction * values[events[:, :1]]
+
+    def _events(self, block: int) -> tuple[Integers, Integers]:
+        """Row and feature of everything that fires, by row."""
+        found = [np.argwhere(fires) + (first, 0) for first, fires in self._parts(block)]
+        both = np.concatenate(found).T
+        return both[0], both[1]
+
+    def _parts(self, block: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """First row of each part of a structured block, and what fires in it."""
+        spec, truth = self.spec, self.truth
+        own = generator("toy-firing", spec.seed, block)
+        shared = generator("toy-factors", spec.seed, block)
+        step = max(1, _LEVELS // spec.features)
+        for first in range(0, spec.block, step):
+            size = min(step, spec.block - first)
+            level = own.standard_normal((size, spec.features), dtype=np.float32)
+            if spec.factors:
+                factors = shared.standard_normal((size, spec.factors), dtype=np.float32)
+                child = (truth.parent >= 0).astype(np.float32)
+                level *= np.maximum(child, np.float32(np.sqrt(1 - spec.factor_share)))
+                level += factors @ self._loadings
+            fires = level > self._thresholds
+            fires[:, self._copies] = fires[:, self._lead]
+            for depth in range(1, int(truth.depth.max(initial=0)) + 1):
+                at = np.flatnonzero(truth.depth == depth)
+                fires[:, at] &= fires[:, truth.parent[at]]
+            yield first, fires
 
     def _fires(self, block: int) -> NDArray[np.bool_]:
         spec = self.spec
@@ -77,10 +140,10 @@ class Toy:
             shared = generator("toy-shared", spec.seed, block)
             factor = shared.standard_normal((spec.block, groups), dtype=np.float32)
             level *= np.float32(np.sqrt(1 - spec.correlation))
-            level += np.float32(np.sqrt(spec.correlation)) * factor[:, _group_of(spec)]
+            level += np.float32(np.sqrt(spec.correlation)) * factor[:, group_of(spec)]
         fires = level > self._thresholds
         if spec.hierarchy:
-            fires &= fires[:, _group_of(spec) * spec.group]
+            fires &= fires[:, group_of(spec) * spec.group]
         return fires
 
 
@@ -109,6 +172,8 @@ class ToySource:
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks; see `BlockSource.read`."""
+        import torch
+
         shape = (len(blocks), self.toy.spec.block, self.toy.spec.dimensions)
         out = np.empty(shape, np.float32)
         for place, block in enumerate(blocks):
@@ -116,40 +181,20 @@ class ToySource:
         return {SITE: torch.from_numpy(out.reshape(-1, shape[-1]))}
 
 
-def _directions(spec: ToySpec) -> Floats:
-    draw = generator("toy-features", spec.seed)
-    rows = draw.standard_normal((spec.features, spec.dimensions))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+def _loadings(spec: ToySpec, parent: Integers) -> Floats:
+    """[factors, G] of length sqrt(factor_share); 0 for children, which follow their parent."""
+    draw = generator("toy-loadings", spec.seed)
+    rows = draw.standard_normal((spec.features, spec.factors)).astype(np.float32)
+    if not spec.factors:
+        return rows.T
+    rows *= np.sqrt(np.float32(spec.factor_share)) / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows[parent >= 0] = 0
+    return np.ascontiguousarray(rows.T)
 
 
-def _group_of(spec: ToySpec) -> NDArray[np.int64]:
-    """[G] number of the group of each feature."""
-    return np.arange(spec.features, dtype=np.int64) // spec.group
-
-
-def _scale(spec: ToySpec, weights: NDArray[np.float64]) -> float:
-    """The factor that makes the firing probabilities, each capped at 1, sum to `active`."""
-    if spec.active >= spec.features:
-        return 1.0 / float(weights[-1])
-
-    def excess(scale: float) -> float:
-        return float(_marginals(spec, np.minimum(1.0, scale * weights)).sum()) - spec.active
-
-    return float(brentq(excess, 0.0, 1.0 / float(weights[-1]), xtol=1e-15, rtol=1e-14))
-
-
-def _marginals(spec: ToySpec, alone: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[G] firing probability after children of silent parents were silenced."""
-    if not spec.hierarchy or spec.group == 1:
-        return alone
-    parent = _group_of(spec) * spec.group
-    # Given the shared factor parent and child are independent; average over the factor.
-    nodes, mass = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
-    shift, spread = np.sqrt(spec.correlation), np.sqrt(1 - spec.correlation)
-    both = np.zeros_like(alone)
-    with np.errstate(divide="ignore"):
-        levels = ndtri(alone)
-    for node, weight in zip(nodes, mass / mass.sum(), strict=True):
-        given = ndtr((levels + shift * node) / spread)
-        both += weight * given * given[parent]
-    return np.where(parent == np.arange(spec.features), alone, both)
+def _copies(subspace: Integers) -> tuple[Integers, Integers]:
+    """Dimensions of a subspace after its first, and that first one: they fire together."""
+    rows = np.flatnonzero(subspace >= 0)
+    first = rows[np.searchsorted(subspace[rows], subspace[rows])]
+    after = rows != first
+    return rows[after], first[after]

@@ -1,0 +1,249 @@
+"""Whether the intervals of a latent's reproducibility hold it, judged by runs held out.
+
+M of the R runs judge: a latent found in n of the T = M - 1 others gets an interval for p, the
+probability that an independent run finds it. The K = R - M runs left out are the truth, in which it
+is found k times. k / K is not p: with few runs held out it strays out of an interval that holds p.
+So the distribution of p among latents of the same n is estimated from their k by maximum likelihood
+(beta-binomial), and coverage is the mass of that distribution inside the interval; the raw share,
+noise and all, stands beside it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import betainc, betaincinv, betaln, psi
+
+from reseed.calibration.detector import Stratum, strata
+from reseed.calibration.recurrence import Recurrence
+from reseed.calibration.resampling import jackknife, subsets
+from reseed.stability.intervals import wilson
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_LARGEST_LOG = 9.0
+RULES = ("Wilson", "beta-binomial")
+"""Intervals under test: of the latent alone; of the posterior with a prior fitted to all latents of
+the stratum, one-sided where n is 0 or T."""
+
+
+class Covered(NamedTuple):
+    """The two tables of `coverage`."""
+
+    table: pl.DataFrame
+    """rule, stratum, rate_lo, rate_hi, m, held_out (K); latents; coverage, _lo, _hi (95 %,
+    jackknife over runs); raw (share of latents whose k / K lies inside); width (mean of the
+    intervals)"""
+    reliability: pl.DataFrame
+    """rule, stratum, m, n (found by n of m, itself included), latents; said (mean posterior, for
+    Wilson (n - 1) / T), lo, hi (mean ends of the interval); held_out (mean of k / K), truth_lo and
+    truth_hi (central 95 % of the fitted distribution of p)"""
+
+
+def coverage(seen: Recurrence, size: int, bins: int) -> Covered:
+    """Judge the intervals that `size` runs give by the other runs.
+
+    Args:
+        seen: R runs.
+        size: M, at least 2.
+        bins: of firing rate.
+
+    Returns:
+        Empty tables if fewer than two runs would be held out.
+    """
+    runs = len(seen.rate)
+    tables: list[pl.DataFrame] = []
+    points: list[pl.DataFrame] = []
+    if runs - size >= 2:
+        chosen = subsets(runs, size)
+        for stratum in strata(seen.rate, bins):
+            table, point = _stratum(seen, stratum, chosen)
+            head = [
+                pl.lit(stratum.name).alias("stratum"),
+                pl.lit(stratum.lo, dtype=pl.Float64).alias("rate_lo"),
+                pl.lit(stratum.hi, dtype=pl.Float64).alias("rate_hi"),
+                pl.lit(size).alias("m"),
+                pl.lit(runs - size).alias("held_out"),
+            ]
+            tables.append(table.select("rule", *head, pl.exclude("rule")))
+            points.append(point.select("rule", head[0], head[3], pl.exclude("rule")))
+    empty = pl.DataFrame(schema={"rule": pl.String, "stratum": pl.String})
+    return Covered(*(pl.concat(found) if found else empty for found in (tables, points)))
+
+
+def fit_beta_binomial(counts: NDArray[np.generic]) -> tuple[float, float]:
+    """Maximum likelihood of (a, b): p ~ Beta(a, b), count ~ Binomial(T, p).
+
+    Args:
+        counts: `[T + 1]` how many had each count from 0 to T; T at least 1.
+
+    Returns:
+        a and b, each between e^-9 and e^9.
+    """
+    given = np.asarray(counts, np.float64)
+    weights = given / max(float(given.sum()), 1.0)  # or the first step of the search goes astray
+    trials = len(weights) - 1
+    n = np.arange(trials + 1)
+
+    def loss(logs: Floats) -> tuple[float, Floats]:
+        a, b = np.exp(logs)
+        value = -(weights * (betaln(n + a, trials - n + b) - betaln(a, b))).sum()
+        whole = psi(trials + a + b) - psi(a + b)
+        slope_a = -(weights * (psi(n + a) - psi(a) - whole)).sum() * a
+        slope_b = -(weights * (psi(trials - n + b) - psi(b) - whole)).sum() * b
+        return float(value), np.array([slope_a, slope_b])
+
+    mean = min(max(float((weights * n).sum()) / trials, 0.02), 0.98)
+    starts = [np.log([mean * size, (1 - mean) * size]) for size in (0.3, 1.0, 3.0, 30.0)]
+    bounds = [(-_LARGEST_LOG, _LARGEST_LOG)] * 2
+    best = min(starts, key=lambda start: loss(start)[0])
+    found = minimize(loss, best, jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-12)
+    a, b = np.exp(found.x)
+    return float(a), float(b)
+
+
+def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
+    """What a rule says of latents found in n of T other runs.
+
+    Args:
+        rule: of `RULES`.
+        counts: `[T + 1]` latents by n; the prior is fitted to them.
+
+    Returns:
+        Mean, lower and upper end for every n, `[T + 1]` each.
+    """
+    trials = len(counts) - 1
+    n = np.arange(trials + 1)
+    if rule == "Wilson":
+        low, high = wilson(n, trials)
+        return n / trials, low, high
+    a, b = fit_beta_binomial(counts)
+    found, missed = a + n, b + trials - n
+    # no count excludes what it would be most likely under: 0 for none, 1 for all
+    low = np.where(n == 0, 0.0, betaincinv(found, missed, np.where(n == trials, 0.05, 0.025)))
+    high = np.where(n == trials, 1.0, betaincinv(found, missed, np.where(n == 0, 0.95, 0.975)))
+    return np.asarray(found / (a + b + trials), np.float64), low, high
+
+
+def cross_counts(
+    seen: Recurrence, members: NDArray[np.bool_], chosen: Integers, skip: int | None = None
+) -> Integers:
+    """Latents by how often judges and held-out runs find them.
+
+    Args:
+        seen: R runs.
+        members: `[R, F]` which ones count.
+        chosen: `[n, M]` sets of judges.
+        skip: a run that is neither judge nor held out; sets with it are left as zeros.
+
+    Returns:
+        `[n, T + 1, K + 1]`.
+    """
+    runs, size = len(seen.rate), chosen.shape[1]
+    found = seen.found
+    out: list[Integers] = []
+    for judges in chosen:
+        others = [r for r in range(runs) if r not in judges and r != skip]
+        shape = size, len(others) + 1
+        if skip in judges:
+            out.append(np.zeros((size, runs - size), np.int64))
+            continue
+        n = found[judges][:, :, judges].sum(axis=2)
+        k = found[judges][:, :, others].sum(axis=2)
+        index = (n * shape[1] + k)[members[judges]]
+        out.append(np.bincount(index, minlength=shape[0] * shape[1]).reshape(shape))
+    return np.stack(out)
+
+
+def _stratum(
+    seen: Recurrence, stratum: Stratum, chosen: Integers
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    runs = len(seen.rate)
+    whole = cross_counts(seen, stratum.members, chosen)
+    left = [cross_counts(seen, stratum.members, chosen, skip=run) for run in range(runs)]
+    rows: list[dict[str, object]] = []
+    points: list[pl.DataFrame] = []
+    for rule in RULES:
+        said = _said(rule, whole)
+        value = _covered(whole, said)
+        ends = jackknife(np.array(value), np.array([_covered(one, said) for one in left]))
+        low, high = (min(max(float(end), 0.0), 1.0) for end in ends)
+        weight = whole.sum(axis=2)
+        rows.append(
+            {
+                "rule": rule,
+                "latents": float(whole.sum() / len(chosen) / chosen.shape[1]),
+                "coverage": value,
+                "coverage_lo": low,
+                "coverage_hi": high,
+                "raw": _raw(whole, said),
+                "width": _mean(said[:, 2] - said[:, 1], weight),
+            }
+        )
+        points.append(_reliability(rule, whole, said, chosen.shape[1]))
+    table = pl.DataFrame(rows).with_columns(pl.selectors.float().fill_nan(None))
+    return table, pl.concat(points).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def _said(rule: str, counts: Integers) -> Floats:
+    """`[sets, 3, T + 1]` what a rule says from the judges of each set alone."""
+    if rule == "Wilson":  # the same whatever the others show
+        one = np.stack(intervals(rule, counts[0].sum(axis=1)))
+        return np.broadcast_to(one, (len(counts), *one.shape))
+    return np.stack([np.stack(intervals(rule, one.sum(axis=1))) for one in counts])
+
+
+def _covered(counts: Integers, said: Floats) -> float:
+    """Mass of the estimated distribution of p inside the intervals, over all sets and n."""
+    per_n = counts.sum(axis=0)
+    weight = counts.sum(axis=2)
+    if not weight.sum() or counts.shape[2] < 3:
+        return float("nan")
+    total = 0.0
+    for n in np.flatnonzero(per_n.sum(axis=1)):
+        a, b = fit_beta_binomial(per_n[n])
+        inside = betainc(a, b, said[:, 2, n]) - betainc(a, b, said[:, 1, n])
+        total += float((weight[:, n] * inside).sum())
+    return total / float(weight.sum())
+
+
+def _raw(counts: Integers, said: Floats) -> float:
+    share = np.arange(counts.shape[2]) / (counts.shape[2] - 1)
+    inside = (share >= said[:, 1, :, None] - 1e-9) & (share <= said[:, 2, :, None] + 1e-9)
+    return float((counts * inside).sum() / counts.sum()) if counts.sum() else float("nan")
+
+
+def _mean(values: Floats, weight: NDArray[np.generic]) -> float:
+    given = np.asarray(weight, np.float64)
+    total = float(given.sum())
+    return float((values * given).sum() / total) if total else float("nan")
+
+
+def _reliability(rule: str, counts: Integers, said: Floats, size: int) -> pl.DataFrame:
+    share = np.arange(counts.shape[2]) / (counts.shape[2] - 1)
+    rows: list[dict[str, object]] = []
+    for n in range(counts.shape[1]):
+        of_n, weight = counts[:, n].sum(axis=0), counts[:, n].sum(axis=1)
+        spread = (np.nan, np.nan)
+        if of_n.sum() and len(share) > 2:
+            a, b = fit_beta_binomial(of_n)
+            spread = betaincinv(a, b, 0.025), betaincinv(a, b, 0.975)
+        rows.append(
+            {
+                "rule": rule,
+                "n": n + 1,
+                "latents": float(of_n.sum() / len(counts) / size),
+                "said": _mean(said[:, 0, n], weight),
+                "lo": _mean(said[:, 1, n], weight),
+                "hi": _mean(said[:, 2, n], weight),
+                "held_out": _mean(share, of_n),
+                "truth_lo": float(spread[0]),
+                "truth_hi": float(spread[1]),
+            }
+        )
+    return pl.DataFrame(rows)

@@ -1,0 +1,209 @@
+"""Recurrence as a detector: a latent found by at least N of M runs is called a feature.
+
+The score of a latent of run r in a set of M runs is the number of those runs that have it, its own
+included. Truth: whether it is a true feature (cosine at least `feature`); or that or a part of a
+planted subspace; or that or a merger inside one tree. Everything is averaged over all sets of M of
+the R runs there are (a U-statistic; of very many sets a seeded sample). Intervals leave out one run
+at a time, as row and as judge; for M = R there is nothing to leave out and no interval.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.calibration.recurrence import Bools, Recurrence
+from reseed.calibration.resampling import jackknife, subsets
+
+Floats = NDArray[np.float64]
+
+LABELS = {
+    "feature": ("feature",),
+    "feature or subspace": ("feature", "subspace"),
+    "anything planted": ("feature", "subspace", "tree"),
+}
+"""What counts as existing, by the kinds of `truth.KINDS`."""
+
+
+class Stratum(NamedTuple):
+    """Some of the latents."""
+
+    name: str
+    lo: float | None
+    """least firing rate, for a bin"""
+    hi: float | None
+    members: Bools
+    """[R, F]"""
+
+
+class Detected(NamedTuple):
+    """The two tables of `detect`."""
+
+    curve: pl.DataFrame
+    """label, stratum, rate_lo, rate_hi, m, n; called (latents a run found by at least n of m);
+    recall, false_alarm and precision, each with _lo and _hi; null where undefined"""
+    area: pl.DataFrame
+    """label, stratum, rate_lo, rate_hi, m; latents and positives (a run), base (their ratio: the
+    precision of calling everything), auc, auc_lo, auc_hi"""
+
+
+def strata(rate: Floats, bins: int) -> list[Stratum]:
+    """All latents, live ones, and live ones in bins of firing rate of equal size.
+
+    Args:
+        rate: `[R, F]`.
+        bins: how many; fewer where rates coincide.
+    """
+    live = rate > 0
+    out = [
+        Stratum("all", None, None, np.ones_like(live)),
+        Stratum("live", None, None, live),
+    ]
+    if not live.any():
+        return out
+    edges = np.unique(np.quantile(rate[live], np.linspace(0, 1, bins + 1)))
+    if len(edges) < 2:
+        return out
+    at = np.searchsorted(edges, rate, side="right").clip(1, len(edges) - 1)
+    for number in range(1, len(edges)):
+        ends = float(edges[number - 1]), float(edges[number])
+        out.append(Stratum(f"rate {number}", *ends, live & (at == number)))
+    return out
+
+
+def detect(seen: Recurrence, bins: int) -> Detected:
+    """ROC, area under it, precision and recall of recurrence, for every M from 2 to R.
+
+    Args:
+        seen: of at least two runs.
+        bins: of firing rate.
+    """
+    curves: list[pl.DataFrame] = []
+    areas: list[pl.DataFrame] = []
+    groups = strata(seen.rate, bins)
+    for size in range(2, len(seen.rate) + 1):
+        chosen = subsets(len(seen.rate), size)
+        score = scores(seen.found, chosen)
+        for label, kinds in LABELS.items():
+            positive = np.isin(seen.kind, kinds)
+            for stratum in groups:
+                counts = histogram(score, positive, stratum.members, chosen)
+                curve, area = _summaries(counts, chosen, len(seen.rate))
+                head = {
+                    "label": label,
+                    "stratum": stratum.name,
+                    "rate_lo": stratum.lo,
+                    "rate_hi": stratum.hi,
+                    "m": size,
+                }
+                curves.append(_with(curve, head))
+                areas.append(_with(area, head))
+    return Detected(pl.concat(curves), pl.concat(areas))
+
+
+def scores(found: Bools, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """In how many others of a set of runs each latent is found.
+
+    Args:
+        found: `[R, F, R]`.
+        chosen: `[n, M]` sets of runs.
+
+    Returns:
+        `[n, M, F]`, from 0 to M - 1.
+    """
+    return np.stack([found[runs][:, :, runs].sum(axis=2) for runs in chosen])
+
+
+def histogram(
+    score: NDArray[np.int64], positive: Bools, members: Bools, chosen: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """How many latents have each score, apart by truth.
+
+    Args:
+        score: `[n, M, F]` of `scores`.
+        positive: `[R, F]` whether each latent exists.
+        members: `[R, F]` which ones count.
+        chosen: `[n, M]` sets of runs.
+
+    Returns:
+        `[n, 2, M]`: set, false or true, found by 1 to M of M.
+    """
+    size = chosen.shape[1]
+    out = np.zeros((len(chosen), 2, size), np.int64)
+    for number, runs in enumerate(chosen):
+        index = (positive[runs] * size + score[number])[members[runs]]
+        out[number] = np.bincount(index, minlength=2 * size).reshape(2, size)
+    return out
+
+
+def area_under(counts: NDArray[np.int64]) -> Floats:
+    """Area under the ROC curve: a true one scores above a false one, ties count half.
+
+    Args:
+        counts: `[..., 2, M]` latents by truth and score.
+
+    Returns:
+        `[...]`; NaN where one of the two is missing.
+    """
+    false, true = counts[..., 0, :].astype(np.float64), counts[..., 1, :].astype(np.float64)
+    below = np.cumsum(false, axis=-1) - false
+    wins = (true * (below + 0.5 * false)).sum(axis=-1)
+    return _ratio(wins, false.sum(axis=-1) * true.sum(axis=-1))
+
+
+def rates(counts: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Recall (true positive rate), false positive rate and precision of each threshold.
+
+    Args:
+        counts: `[..., 2, M]`.
+
+    Returns:
+        `[..., M]` each, for "found by at least 1 ... M"; NaN where undefined.
+    """
+    called = np.cumsum(counts[..., ::-1], axis=-1)[..., ::-1]
+    false, true = called[..., 0, :], called[..., 1, :]
+    return _ratio(true, true[..., :1]), _ratio(false, false[..., :1]), _ratio(true, true + false)
+
+
+def _summaries(
+    counts: NDArray[np.int64], chosen: NDArray[np.int64], runs: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    whole, size = counts.sum(axis=0), counts.shape[2]
+    left = np.stack([counts[(chosen != run).all(axis=1)].sum(axis=0) for run in range(runs)])
+    per_run = len(chosen) * size
+    columns: dict[str, Floats] = {
+        "n": np.arange(1, size + 1),
+        "called": np.cumsum(whole.sum(axis=0)[::-1])[::-1] / per_run,
+    }
+    names = ("recall", "false_alarm", "precision")
+    for name, value, without in zip(names, rates(whole), rates(left), strict=True):
+        low, high = jackknife(value, without)
+        columns |= {name: value, f"{name}_lo": low.clip(0, 1), f"{name}_hi": high.clip(0, 1)}
+    auc = area_under(whole)
+    low, high = jackknife(auc, area_under(left))
+    false, true = whole.sum(axis=1)
+    area = {
+        "latents": np.array([(false + true) / per_run]),
+        "positives": np.array([true / per_run]),
+        "base": _ratio(np.array([true]), np.array([false + true])),
+        "auc": np.array([auc]),
+        "auc_lo": np.array([low]).clip(0, 1),
+        "auc_hi": np.array([high]).clip(0, 1),
+    }
+    return pl.DataFrame(columns), pl.DataFrame(area)
+
+
+def _with(frame: pl.DataFrame, head: dict[str, str | float | int | None]) -> pl.DataFrame:
+    types = {"label": pl.String, "stratum": pl.String, "m": pl.Int64}
+    first = [
+        pl.lit(value, dtype=types.get(name, pl.Float64)).alias(name) for name, value in head.items()
+    ]
+    return frame.select(*first, pl.all()).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Floats:
+    a, b = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)

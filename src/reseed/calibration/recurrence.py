@@ -1,0 +1,87 @@
+"""In which other runs each latent is found, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.matching import measures
+from reseed.matching.stage import Pair
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recurrence:
+    """Matches and truth of R runs of F latents each."""
+
+    partner: NDArray[np.int64]
+    """[R, F, R] the latent of run s with which a latent of run r is shared; -1 for none"""
+    kind: NDArray[np.str_]
+    """[R, F] what each latent is, see `truth.KINDS`"""
+    feature: NDArray[np.int64]
+    """[R, F] its nearest true feature"""
+    rate: NDArray[np.float64]
+    """[R, F] its firing rate on held-out samples; 0 is dead"""
+
+    @property
+    def found(self) -> Bools:
+        """[R, F, R] whether a latent of run r is found in run s; False in its own."""
+        return self.partner >= 0
+
+    def of(self, runs: Sequence[int]) -> Recurrence:
+        """The same of some of the runs."""
+        at = np.array(runs)
+        return Recurrence(
+            partner=self.partner[at][:, :, at],
+            kind=self.kind[at],
+            feature=self.feature[at],
+            rate=self.rate[at],
+        )
+
+    def without(self, run: int) -> Recurrence:
+        """The same without one run."""
+        return self.of([r for r in range(len(self.rate)) if r != run])
+
+
+def gather(
+    runs: Sequence[str],
+    tables: Mapping[Pair, pl.DataFrame],
+    explained: Mapping[str, pl.DataFrame],
+    rates: Mapping[str, NDArray[np.float64]],
+    tau: float,
+) -> Recurrence:
+    """Collect what was measured about the runs of a group.
+
+    Args:
+        runs: their ids.
+        tables: of `reseed.matching.pairs` of every two of them.
+        explained: of `truth.explain`, of each run.
+        rates: firing rates of each run, `[F]`.
+        tau: of the shared rule of arXiv 2501.16615.
+    """
+    place = {run: number for number, run in enumerate(runs)}
+    latents = len(explained[runs[0]])
+    partner = np.full((len(runs), latents, len(runs)), -1)
+    for (a, b), table in tables.items():
+        mine, others = shared_pairs(table, tau)
+        partner[place[a], mine, place[b]] = others
+        partner[place[b], others, place[a]] = mine
+    return Recurrence(
+        partner=partner,
+        kind=np.stack([explained[run]["kind"].to_numpy().astype(np.str_) for run in runs]),
+        feature=np.stack([explained[run]["feature"].to_numpy() for run in runs]),
+        rate=np.stack([rates[run] for run in runs]),
+    )
+
+
+def shared_pairs(table: pl.DataFrame, tau: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Latents of run a and of run b that are shared at tau: one counterpart, both cosines."""
+    one = table.filter(pl.col("side") == "a")
+    # cosines of equal rows come out a rounding below 1
+    kept = one.filter(measures.scores(one, measures.SHARED) >= tau - 1e-9)
+    return kept["latent"].to_numpy(), kept["decoder_match"].to_numpy()

@@ -1,0 +1,136 @@
+"""What each latent is, by the truth: a feature, a part of a subspace or of a tree, a pair, none.
+
+F latents, D dimensions. Rows are compared by cosine, signed: codes of an SAE are not negative, so a
+latent that points the other way does not represent a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.calibration.spec import CalibrationSpec
+from reseed.errors import SpecError
+from reseed.subjects.toy_truth import Truth
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+KINDS = ("feature", "subspace", "tree", "pair", "none")
+"""What a latent can be, in the order in which it is asked."""
+
+_BLOCK = 1024
+
+
+def explain(W_dec: Any, truth: Truth, spec: CalibrationSpec) -> pl.DataFrame:
+    """Compare every latent of one SAE with the truth.
+
+    Args:
+        W_dec: `[F, D]`; lengths do not matter, a zero row is nothing.
+        truth: of the toy that it was trained on.
+        spec: thresholds.
+
+    Returns:
+        latent; feature (the most similar true feature of one dimension), feature_cos; second (the
+        one most similar to what is left), pair_cos (length of the unit row inside the plane of
+        both), tree_cos (inside the span of the tree of its nearest feature, null outside trees);
+        subspace (the planted subspace that holds most of it, null without any), capture (how much,
+        a length); kind, one of `KINDS`: the first whose cosine or length reaches its threshold.
+
+    Raises:
+        SpecError: if dimensions differ or the toy has no feature of one dimension.
+    """
+    rows = np.asarray(W_dec, np.float32)
+    _check(rows, truth)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = (rows / np.where(length > 0, length, 1)).astype(np.float32)
+    trees = _tree_bases(truth)
+    parts = [_explain(rows[i : i + _BLOCK], truth, trees) for i in range(0, len(rows), _BLOCK)]
+    table = pl.concat(parts).with_columns(latent=pl.int_range(len(rows), dtype=pl.Int64))
+    found = (
+        pl.when(pl.col("feature_cos") >= spec.feature)
+        .then(pl.lit("feature"))
+        .when(pl.col("capture").fill_null(0) >= spec.capture)
+        .then(pl.lit("subspace"))
+        .when(pl.col("tree_cos").fill_null(0) >= spec.feature)
+        .then(pl.lit("tree"))
+        .when(pl.col("pair_cos") >= spec.feature)
+        .then(pl.lit("pair"))
+        .otherwise(pl.lit("none"))
+    )
+    return table.select("latent", pl.exclude("latent")).with_columns(kind=found)
+
+
+def _check(rows: Floats, truth: Truth) -> None:
+    if rows.ndim != 2 or rows.shape[1] != truth.features.shape[1]:
+        raise SpecError(
+            f"decoder rows have shape {rows.shape}, true features {truth.features.shape}; "
+            "these SAEs were not trained on this toy"
+        )
+    if not len(truth.single):
+        raise SpecError("every feature of the toy lies in a subspace; there is none to be found")
+
+
+def _explain(rows: Floats, truth: Truth, trees: Mapping[int, Floats]) -> pl.DataFrame:
+    single = truth.single
+    candidates = truth.features[single]
+    similarity = rows @ candidates.T
+    best = similarity.argmax(axis=1)
+    cosine = similarity[np.arange(len(rows)), best]
+    left = rows - cosine[:, None] * candidates[best]
+    similarity = np.abs(left @ candidates.T, out=similarity)
+    similarity[np.arange(len(rows)), best] = -1
+    second = similarity.argmax(axis=1)
+    subspace, capture = _captured(rows, truth.bases)
+    first, other = single[best], single[second]
+    columns: dict[str, Any] = {
+        "feature": first,
+        "feature_cos": cosine.astype(np.float64),
+        "second": other,
+        "pair_cos": _in_plane(rows, candidates[best], candidates[second]),
+        "tree_cos": pl.Series(_in_tree(rows, truth.root[first], trees)).fill_nan(None),
+        "subspace": pl.Series(subspace, dtype=pl.Int64).replace(-1, None),
+        "capture": pl.Series(capture).fill_nan(None),
+    }
+    return pl.DataFrame(columns)
+
+
+def _in_plane(rows: Floats, one: Floats, other: Floats) -> NDArray[np.float64]:
+    """[n] length of each unit row inside the plane of two unit vectors."""
+    a = np.einsum("nd,nd->n", rows, one, dtype=np.float64)
+    b = np.einsum("nd,nd->n", rows, other, dtype=np.float64)
+    c = np.einsum("nd,nd->n", one, other, dtype=np.float64)
+    squared = (a**2 + b**2 - 2 * a * b * c) / np.maximum(1 - c**2, 1e-12)
+    return np.sqrt(squared.clip(0, 1))
+
+
+def _tree_bases(truth: Truth) -> dict[int, Floats]:
+    """Root to `[T, D]` orthonormal basis of its tree; a tree has at least two features."""
+    root = truth.root
+    roots = np.unique(root[truth.parent >= 0])
+    bases = {int(r): np.linalg.qr(truth.features[root == r].T)[0].T for r in roots}
+    return {r: np.ascontiguousarray(basis) for r, basis in bases.items()}
+
+
+def _in_tree(rows: Floats, root: Integers, trees: Mapping[int, Floats]) -> NDArray[np.float64]:
+    """[n] length of each unit row inside the span of a tree; NaN without one."""
+    out = np.full(len(rows), np.nan)
+    for one in np.intersect1d(root, list(trees)).tolist():
+        at = np.flatnonzero(root == one)
+        out[at] = np.linalg.norm(rows[at] @ trees[one].T, axis=1)
+    return out
+
+
+def _captured(rows: Floats, bases: Floats) -> tuple[Integers, NDArray[np.float64]]:
+    """The planted subspace that holds most of each row and how much; -1 and NaN without any."""
+    if not len(bases):
+        return np.full(len(rows), -1), np.full(len(rows), np.nan)
+    count, rank, _ = bases.shape
+    inside = (rows @ bases.reshape(count * rank, -1).T).reshape(len(rows), count, rank)
+    length = np.linalg.norm(inside, axis=2)
+    best = length.argmax(axis=1)
+    return best, length[np.arange(len(rows)), best].astype(np.float64)

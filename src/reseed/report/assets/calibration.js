@@ -1,0 +1,102 @@
+"use strict";
+// The figures of a calibration: (plot element, data of its group, colours) -> drawn.
+
+const PLOTS = {};
+
+const STEPS = [-5, -4, -3, -2, -1, 0].flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power));
+const RATE = { type: "log", tickvals: STEPS, ticktext: STEPS.map((value) => Number((100 * value).toPrecision(1)) + "%") };
+
+function curveOf(plot, group, size) {
+  return group.curves[[option(plot, "label"), option(plot, "stratum"), size].join("/")];
+}
+
+PLOTS.roc = (plot, group, c) => {
+  const label = option(plot, "label"), stratum = option(plot, "stratum");
+  const area = group.areas[label + "/" + stratum];
+  const some = [2, group.judges, group.runs];
+  const shown = group.sizes.filter((size) => {
+    if (!some.includes(size)) return false;
+    const one = curveOf(plot, group, size);
+    return one && one.recall.every((value) => value !== null) && one.false_alarm.every((value) => value !== null);
+  });
+  if (!shown.length) return nothing(plot, "Here all latents exist, or none does: there is nothing to tell apart.");
+  const guess = line("guessing", [0, 1], [0, 1], c.muted, { quiet: true, hoverinfo: "skip", line: { color: c.muted, width: 1.5, dash: "dot" } });
+  const traces = shown.map((size) => {
+    const one = curveOf(plot, group, size), main = size === group.judges;
+    const at = area.m.indexOf(size);
+    const colour = main ? c.observed : (size === 2 ? c.null : c.untrained);
+    // the lowest threshold calls everything; a last point calls nothing
+    return line("M = " + size + (main ? " (headline)" : "") + ", AUC " + Number(area.auc[at]).toFixed(3),
+      [...one.false_alarm, 0], [...one.recall, 0], colour, {
+        mode: "lines+markers", marker: { size: main ? 9 : 5, color: colour },
+        line: { color: colour, width: main ? 3 : 1.2 },
+        customdata: [...one.n.map((n, i) => [n, one.precision[i] === null ? "–" : (100 * one.precision[i]).toFixed(1) + "%"]), ["none", "–"]],
+        hovertemplate: "at least %{customdata[0]} of " + size + "<br>recall %{y:.1%}, false alarms %{x:.1%}<br>precision %{customdata[1]}<extra></extra>",
+      });
+  });
+  return show(plot, [guess, ...traces], layout(c,
+    axis(c, "false alarms", SHARE), axis(c, "recall", SHARE)));
+};
+
+PLOTS.rule = (plot, group, c) => {
+  const one = curveOf(plot, group, group.judges);
+  if (!one) return nothing(plot, "There are no such latents.");
+  const x = one.n, hover = (word) => ({ hovertemplate: word + " %{y:.1%}<extra></extra>" });
+  const base = one.precision[0];
+  const traces = [
+    ...band("precision", x, one.precision_lo, one.precision_hi, c.observed),
+    ...band("recall", x, one.recall_lo, one.recall_hi, c.null),
+    line("precision", x, one.precision, c.observed, { mode: "lines+markers", marker: { size: 9, color: c.observed }, ...hover("precision") }),
+    line("recall", x, one.recall, c.null, { mode: "lines+markers", marker: { size: 9, color: c.null }, ...hover("recall") }),
+    { type: "scatter", mode: "markers", name: "calling everything", x: [x[0]], y: [base], marker: { symbol: "diamond", size: 13, color: c.untrained, line: { width: 1, color: c.page } }, ...hover("base") },
+  ];
+  return show(plot, traces, layout(c,
+    axis(c, "n, of " + group.judges, { dtick: 1, range: [0.8, group.judges + 0.2] }), axis(c, "share", SHARE)));
+};
+
+PLOTS.recall = (plot, group, c) => {
+  const { rate_lo, rate_hi, any, mean, all, mean_lo, mean_hi } = group.recall;
+  const x = rate_lo.flatMap((low, at) => [low, rate_hi[at], null]);
+  const flat = (values) => values.flatMap((value) => [value, value, null]);
+  const middle = rate_lo.map((low, at) => Math.sqrt(low * rate_hi[at]));
+  const bars = mean.map((value, at) => (mean_hi[at] === null ? 0 : mean_hi[at] - value));
+  const down = mean.map((value, at) => (mean_lo[at] === null ? 0 : value - mean_lo[at]));
+  const traces = [
+    line("in any run", x, flat(any), c.untrained, { line: { color: c.untrained, width: 2.5, dash: "2px,2px" }, hovertemplate: "any %{y:.1%}<extra></extra>" }),
+    line("in a run", x, flat(mean), c.observed, { line: { color: c.observed, width: 3 }, hovertemplate: "a run %{y:.1%}<extra></extra>" }),
+    { type: "scatter", mode: "markers", name: "in a run", quiet: true, x: middle, y: mean, hoverinfo: "skip", marker: { size: 1, color: c.observed }, error_y: { type: "data", symmetric: false, array: bars, arrayminus: down, color: c.observed, thickness: 2, width: 5 } },
+    line("in every run", x, flat(all), c.null, { line: { color: c.null, width: 2.5, dash: "5px,3px" }, hovertemplate: "every %{y:.1%}<extra></extra>" }),
+  ];
+  return show(plot, traces, layout(c,
+    axis(c, "firing probability", RATE), axis(c, "share of true features", SHARE)));
+};
+
+PLOTS.reliability = (plot, group, c) => {
+  const rules = Object.entries(group.reliability);
+  if (!rules.length) return nothing(plot, "Too few runs were held out to judge the intervals.");
+  const colours = [c.null, c.observed];
+  const guess = line("right", [0, 1], [0, 1], c.muted, { quiet: true, hoverinfo: "skip", line: { color: c.muted, width: 1.5, dash: "dot" } });
+  const traces = rules.map(([rule, one], at) => ({
+    type: "scatter", mode: "markers", name: rule, x: one.held_out, y: one.said,
+    marker: { size: 9, color: colours[at], symbol: at ? "circle" : "diamond" },
+    error_y: { type: "data", symmetric: false, array: one.hi.map((hi, i) => hi - one.said[i]), arrayminus: one.lo.map((lo, i) => one.said[i] - lo), color: colours[at], thickness: 2, width: 5 },
+    customdata: one.n.map((n, i) => [n, one.latents[i]]),
+    hovertemplate: "found by %{customdata[0]} of " + group.judges + " (%{customdata[1]} latents a run)<br>said %{y:.1%}, held out %{x:.1%}<extra></extra>",
+  }));
+  return show(plot, [guess, ...traces], layout(c,
+    axis(c, "share of the held-out runs", SHARE), axis(c, "said, with 95% interval", SHARE)));
+};
+
+PLOTS.subspaces = (plot, group, c) => {
+  const one = group.subspaces, colours = { stable: c.always, partial: c.middle, absent: c.never };
+  const pick = (values, verdict) => values.filter((_, at) => one.verdict[at] === verdict);
+  const dots = Object.keys(colours).filter((verdict) => one.verdict.includes(verdict)).map((verdict) => ({
+    type: "scatter", mode: "markers", name: verdict, x: pick(one.rate, verdict), y: pick(one.agreement, verdict),
+    marker: { size: 9, color: colours[verdict] },
+    customdata: pick(one.latents, verdict).map((n, at) => [n, pick(one.dimensions, verdict)[at]]),
+    hovertemplate: "fires on %{x:.3~%}<br>agreement %{y:.3f}<br>%{customdata[0]} latents span %{customdata[1]} dimensions, a run<extra>" + verdict + "</extra>",
+  }));
+  const chance = { type: "scatter", mode: "markers", name: "random latents", x: one.rate, y: one.null_hi, marker: { symbol: "diamond", size: 6, color: c.null }, hovertemplate: "random %{y:.3f}<extra></extra>" };
+  return show(plot, [chance, ...dots], layout(c,
+    axis(c, "firing probability of the subspace", RATE), axis(c, "agreement of two runs", { range: [-0.02, 1.02], nticks: 6 })));
+};
