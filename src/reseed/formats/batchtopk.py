@@ -30,7 +30,7 @@ _LOG = "jumprelu.log_threshold"
 def recognise(found: Files) -> bool:
     """A folder whose settings have `sae_type` and whose weights have this repository's names."""
     return (
-        not found.is_file
+        found.means(_CFG, _WEIGHTS)
         and {"sae_type", "act_size", "dict_size"} <= found.settings(_CFG).keys()
         and {"W_enc", "W_dec", "b_enc", "b_dec"} <= found.keys(_WEIGHTS)
     )

@@ -38,6 +38,10 @@ class Files:
         """Whether one file is named, not a folder."""
         return self.path.is_file()
 
+    def means(self, *names: str) -> bool:
+        """Whether the folder is named, or one of these files in it."""
+        return not self.is_file or self.path.name in names
+
     def names(self) -> list[str]:
         """Names of the files of the folder and below, sorted; of a file, its own only.
 

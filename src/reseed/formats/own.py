@@ -56,7 +56,8 @@ def read_piece(store: Store, piece: str, inner: str = ".") -> SAEArrays:
 
 def recognise(found: Files) -> bool:
     """A folder whose `cfg.json` says format `reseed`."""
-    return not found.is_file and found.settings("cfg.json").get("format") == NAME
+    mine = found.means("cfg.json", "sae.safetensors")
+    return mine and found.settings("cfg.json").get("format") == NAME
 
 
 def read(folder: Path | Files, **which: Any) -> SAEArrays:

@@ -39,7 +39,7 @@ _TRANSCODERS = {
 def recognise(found: Files) -> bool:
     """A folder whose settings have `d_in` and `d_sae` and whose weights have SAELens' names."""
     return (
-        not found.is_file
+        found.means(_CFG, _WEIGHTS)
         and {"d_in", "d_sae"} <= found.settings(_CFG).keys()
         and {"W_enc", "W_dec", "b_dec"} <= found.keys(_WEIGHTS)
     )

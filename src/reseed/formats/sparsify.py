@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _CFG, _WEIGHTS = "cfg.json", "sae.safetensors"
 def recognise(found: Files) -> bool:
     """A folder whose settings have `d_in` and whose weights have sparsify's names."""
     return (
-        not found.is_file
+        found.means(_CFG, _WEIGHTS)
         and "d_in" in found.settings(_CFG)
         and {"encoder.weight", "b_dec"} <= found.keys(_WEIGHTS)
     )
@@ -52,7 +53,6 @@ def read(found: Files, **which: Any) -> SAEArrays:
         sizes={"D": D, "E": D, "F": F},
     )
     skip = flag(cfg, "skip_connection", where, default=False)
-    facts = {"site": found.folder.name, "multi_topk": cfg.get("multi_topk")}
     return SAEArrays(
         W_enc=weights.take("encoder.weight", "FD"),
         b_enc=weights.take("encoder.bias", "F"),
@@ -61,8 +61,16 @@ def read(found: Files, **which: Any) -> SAEArrays:
         W_skip=weights.take("W_skip", "ED") if skip else None,
         activation={"kind": str(cfg.get("activation", "topk")), "k": k},
         centred=not flag(cfg, "transcode", where, default=False),
-        about=about(NAME, [], [], facts),
+        about=about(NAME, [], [], _facts(found.folder)),
     )
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Site and seed, which sparsify keeps in the names of folders: `layers.6.mlp/seed1`."""
+    seed = re.fullmatch(r"seed(\d+)", folder.name)
+    site = folder.parent.name if seed else folder.name
+    facts: dict[str, Any] = {"init_seed": int(seed[1])} if seed else {}
+    return facts | ({"site": site} if re.search(r"\.\d+(\.|$)", site) else {})
 
 
 def write(folder_or_file: Path, sae: SAEArrays, **options: Any) -> None:
