@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reseed.errors import SpecError, StoreError
@@ -15,12 +15,19 @@ from reseed.records import SAEArrays
 NAMES = reading.names()
 
 
+class Whole(dict):
+    """Files by name; short when a failing test prints it."""
+
+    def __repr__(self) -> str:
+        return f"Whole({sorted(self)})"
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """For each format, the files of an SAE that was written in it."""
     rng = np.random.default_rng(0)
     kinds = ({"kind": "topk", "k": 3}, {"kind": "relu"}, {"kind": "jumprelu"})
-    files = {}
+    files = Whole()
     for name in NAMES:
         for activation in kinds:
             folder = tmp_path_factory.mktemp("whole") / "sae"
@@ -60,6 +67,7 @@ def damaged(content: bytes, where) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None)
 @given(victim=SHARE, where=DAMAGE)
 def test_damage_ends_in_a_clear_error(tmp_path_factory, whole, name, victim, where) -> None:
     if name not in whole:
