@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,6 +135,15 @@ def test_load_gives_an_sae_with_its_source(tmp_path, make) -> None:
     assert kept["origin"] == {"format": "sparsify", "source": str(tmp_path)}
 
 
+def test_arrays_of_other_types_are_written_in_float32(tmp_path, make, same) -> None:
+    sae = make("topk")
+    twice = replace(sae, W_enc=sae.W_enc.astype(np.float64), W_dec=np.asfortranarray(sae.W_dec))
+    for format in ("sparsify", "dictionary_learning"):
+        reading.write(tmp_path / format, twice, format)
+        same(sae, reading.read(tmp_path / format))
+    assert load_file(tmp_path / "sparsify" / "sae.safetensors")["W_dec"].dtype == np.float32
+
+
 def test_only_complete_saes_are_written(tmp_path, make) -> None:
     bad = make("topk", b_enc=np.full(12, np.nan, np.float32))
     with pytest.raises(StoreError, match="NaN"):
@@ -189,8 +199,11 @@ def test_damaged_weights_are_named(tmp_path, make, format, damage) -> None:
 def test_inspect_shows_what_it_is(cli, tmp_path, make, published) -> None:
     done = cli("inspect", published.folder / "saelens" / "training_batchtopk_scaled")
     assert done.returncode == 0, done.stderr
-    words = ("saelens", "12", "jumprelu", "scaled by 2.5", "gpt2", "do not have norm 1")
-    assert all(word in done.stdout for word in words if word != "gpt2")
+    for word in ("saelens", "12", "jumprelu, threshold", "scaled by 2.5"):
+        assert word in done.stdout
+    assert "norm 1" not in done.stdout
+    done = cli("inspect", published.folder / "saelens" / "topk")
+    assert "12 of 12 decoder rows do not have norm 1" in done.stdout
     done = cli("inspect", published.folder / "sparsify" / "run")
     assert done.returncode == 2
     assert "--inner" in done.stderr
