@@ -79,12 +79,16 @@ def test_foreign_files_are_recognised_as_nothing(tmp_path) -> None:
     (tmp_path / "cfg.json").write_text("[1]")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     save_file({"wte": np.zeros((2, 2))}, tmp_path / "model.safetensors")
-    (tmp_path / "ae.pt").write_bytes(b"no zip")
-    (tmp_path / "sae.safetensors").write_bytes(b"")
     for path in (tmp_path, *tmp_path.iterdir()):
         assert reading.recognise(path) == []
     with pytest.raises(SpecError, match=r"cfg\.json.*formats that are known: reseed, sparsify"):
         reading.read(tmp_path)
+    for name in ("ae.pt", "sae.safetensors"):
+        (tmp_path / name).write_bytes(b"neither zip nor header")
+        assert reading.recognise(tmp_path) == []
+        with pytest.raises(StoreError, match=name):
+            reading.read(tmp_path)
+        (tmp_path / name).unlink()
 
 
 def test_an_ambiguous_folder_names_its_candidates(tmp_path, make) -> None:
@@ -191,9 +195,10 @@ def test_damaged_weights_are_named(tmp_path, make, format, damage) -> None:
     reading.write(tmp_path, make("topk"), format)
     (file,) = tmp_path.glob("*.safetensors")
     change(file)
-    with pytest.raises(StoreError, match=word) as caught:
-        reading.read(tmp_path, format=format)
-    assert file.name in str(caught.value)
+    for given in (format, None) if damage != "missing" else (format,):
+        with pytest.raises(StoreError, match=word) as caught:
+            reading.read(tmp_path, format=given)
+        assert file.name in str(caught.value)
 
 
 def test_inspect_shows_what_it_is(cli, tmp_path, make, published) -> None:
