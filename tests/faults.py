@@ -18,6 +18,7 @@ from functools import partial
 HEAVY = (
     "reseed.activations.shards",
     "reseed.evidence.stage",
+    "reseed.evidence.together",
     "reseed.pipeline",
     "reseed.subjects.opening",
     "reseed.training.stage",

@@ -154,6 +154,29 @@ def test_firing_is_what_the_saes_do_on_held_out_tokens(study) -> None:
     assert told["fvu"] == pytest.approx(float(error), rel=1e-4)
 
 
+def test_co_firing_is_what_matched_latents_do_on_held_out_tokens(study) -> None:
+    from reseed.activations.shards import ShardSource
+    from reseed.activations.stream import split_blocks
+
+    match = study.matches[-1]
+    runs = {run.id: run for run in study.runs}
+    blocks = study.store.document("subject", "subject.json")["blocks"]
+    _, held_out = split_blocks(blocks, study.spec.activations.held_out)
+    x = ShardSource(study.store).read(held_out.tolist())[runs[match.a].spec.site]
+    a, b = (runs[name].sae().encode(x).double().numpy() for name in (match.a, match.b))
+    found = match.activations()
+    pairs = match.table().filter(side="a").select("latent", "decoder_match")
+    assert found.select("latent_a", "latent_b").rows() == pairs.rows()
+    for row in found.iter_rows(named=True):
+        one, other = a[:, row["latent_a"]], b[:, row["latent_b"]]
+        dead = one.std() == 0 or other.std() == 0
+        want = 0.0 if dead else np.corrcoef(one, other)[0, 1]
+        assert row["act_corr"] == pytest.approx(want, abs=1e-6)
+        either = ((one > 0) | (other > 0)).sum()
+        assert row["act_jaccard"] == pytest.approx(((one > 0) & (other > 0)).sum() / max(either, 1))
+    assert found["act_corr"].mean() > found["null_corr"].mean() + 0.2
+
+
 def test_contexts_are_the_strongest_and_show_their_activations(study) -> None:
     from reseed.subjects.tokens import TokenBlocks
 

@@ -20,13 +20,14 @@ ALLOWED = {
     "training": {"activations", "formats", "sae", "subjects"},
     "evidence": {"formats", "sae", "subjects"},
     "stability": {"evidence", "matching"},
+    "comparison": {"evidence", "formats", "matching", "sae", "stability", "subjects"},
     "report": set(),
 }
 """Room to the rooms it may import; the ground floor is open to all."""
 
 STUDY = {"study", "study_spec"}
 """Knows the specs and results of all rooms, but runs nothing."""
-DOORS = {"inputs", "pipeline", "planning", "api", "cli", "__init__"}
+DOORS = {"comparing", "inputs", "pipeline", "planning", "api", "cli", "__init__"}
 """Call the rooms; only they may import the study."""
 
 FILES = sorted(HOME.rglob("*.py"), key=lambda path: path.as_posix())

@@ -9,6 +9,7 @@ import reseed
 PUBLIC = [
     "SAE",
     "BusyError",
+    "Comparison",
     "Interrupted",
     "Match",
     "ReseedError",
@@ -18,10 +19,13 @@ PUBLIC = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "compare",
     "harvest",
     "load",
     "match",
+    "match_activations",
     "plan",
+    "reject_threshold",
     "run",
     "train",
 ]

@@ -27,8 +27,8 @@ def undisturbed(finished, tree):
 def attack(finished, tmp_path):
     """Runs the study once for each number, killed at that change; gives exit statuses."""
 
-    def run(mode, numbers, folder="tiny"):
-        command = [sys.executable, SERVER, finished / "study.toml", tmp_path / folder, mode]
+    def run(mode, numbers, folder="tiny", study=finished / "study.toml"):
+        command = [sys.executable, SERVER, study, tmp_path / folder, mode]
         done = subprocess.run(
             [*map(str, command), *map(str, numbers)], capture_output=True, text=True, timeout=280
         )
@@ -53,6 +53,19 @@ def test_killed_again_and_again(attack, undisturbed, tree, tmp_path, mode, code)
     assert statuses.count(code) >= 5
     assert statuses[-1] == 0
     assert tree(tmp_path / "tiny", skip=(".lock", "events.jsonl")) == undisturbed
+
+
+def test_controls_killed_again_and_again(attack, write_study, tree, tmp_path):
+    """Made-up activations, their moments and rows held in place go on as they were."""
+    kinds = ["gaussian", "shuffled", "soft_frozen_decoder"]
+    path = write_study("controls", controls={"kinds": kinds})
+    study = Study.load(path)
+    reseed.run(study, progress=False)
+    statuses = attack("kill", [*draws(3, 10, 20, 150), 0], study=path)
+    assert statuses.count(-9) >= 5
+    assert statuses[-1] == 0
+    skip = (".lock", "events.jsonl", "summary.json", "report.html")  # these say the folder's name
+    assert tree(tmp_path / "tiny", skip=skip) == tree(study.folder, skip=skip)
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reseed.api import harvest, load, plan, run
+    from reseed.comparing import compare
+    from reseed.comparison.result import Comparison
     from reseed.errors import (
         BusyError,
         Interrupted,
@@ -19,15 +21,19 @@ if TYPE_CHECKING:
         SubjectError,
         TrainingError,
     )
+    from reseed.matching.activations import match_activations
     from reseed.matching.assignment import match
     from reseed.records import Match
     from reseed.sae.model import SAE
+    from reseed.stability.reject_null import reject_threshold
     from reseed.study import Study
     from reseed.study_spec import StudySpec
     from reseed.training.arrays import train
 
 _HOMES = {
     "reseed.api": ("harvest", "load", "plan", "run"),
+    "reseed.comparing": ("compare",),
+    "reseed.comparison.result": ("Comparison",),
     "reseed.errors": (
         "BusyError",
         "Interrupted",
@@ -37,9 +43,11 @@ _HOMES = {
         "SubjectError",
         "TrainingError",
     ),
+    "reseed.matching.activations": ("match_activations",),
     "reseed.matching.assignment": ("match",),
     "reseed.records": ("Match",),
     "reseed.sae.model": ("SAE",),
+    "reseed.stability.reject_null": ("reject_threshold",),
     "reseed.study": ("Study",),
     "reseed.study_spec": ("StudySpec",),
     "reseed.training.arrays": ("train",),
@@ -49,6 +57,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "SAE",
     "BusyError",
+    "Comparison",
     "Interrupted",
     "Match",
     "ReseedError",
@@ -58,10 +67,13 @@ __all__ = [
     "StudySpec",
     "SubjectError",
     "TrainingError",
+    "compare",
     "harvest",
     "load",
     "match",
+    "match_activations",
     "plan",
+    "reject_threshold",
     "run",
     "train",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -15,6 +15,9 @@ from rich.table import Table
 
 from reseed.errors import ReseedError, SpecError, StoreError, extra_missing
 from reseed.study import Study
+
+if TYPE_CHECKING:
+    from reseed.comparison.result import Comparison
 
 app = typer.Typer(
     name="reseed",
@@ -212,6 +215,101 @@ def convert(
     Console().print(f"Written: {target} ({to}, {len(sae.W_enc):,} latents)", soft_wrap=True)
 
 
+@app.command()
+def compare(
+    saes: Annotated[
+        list[str],
+        typer.Argument(help="Two or more: folders, files or hf:owner/repo/path.", metavar="A B"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the results; else compare-A-B here.")
+    ] = None,
+    names: Annotated[str | None, typer.Option(help="Of the SAEs, with commas between.")] = None,
+    tau: Annotated[float, typer.Option(help="Cosine from which on a latent is shared.")] = 0.7,
+    draws: Annotated[
+        int | None, typer.Option(help="Random pairs for each pair; else 3, or 1 for wide SAEs.")
+    ] = None,
+    activations: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rows to run the SAEs on: .npy, file.safetensors#key, or a study's folder#site; "
+            "once, or once for each SAE."
+        ),
+    ] = None,
+    align: Annotated[
+        str | None, typer.Option(help="'procrustes': SAEs of different subjects.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Language model that makes the rows.")] = None,
+    text: Annotated[str | None, typer.Option(help="What it reads.")] = None,
+    template: Annotated[str, typer.Option(help="How a record becomes a document.")] = "{text}",
+    site: Annotated[str | None, typer.Option(help="Where, e.g. layers.6.mlp.")] = None,
+    tokens: Annotated[int, typer.Option(help="How many rows it makes.")] = 20_000,
+    quiet: Quiet = False,
+) -> None:
+    """Compare SAEs that anybody trained: which latents of one are in the other?"""
+    from reseed.comparing import REPORT
+    from reseed.comparing import compare as compare_saes
+    from reseed.comparison.dictionary import short_names
+
+    chosen = names.split(",") if names else short_names(saes)
+    folder = out or Path("-".join(["compare", *chosen]))
+    rows: Any = activations[0] if activations and len(activations) == 1 else activations
+    if model or text or site:
+        if rows:
+            raise SpecError("give --activations, or --model, --text and --site; not both")
+        made = {"model": model, "text": text, "site": site, "template": template, "tokens": tokens}
+        rows = {key: value for key, value in made.items() if value is not None}
+    if align not in (None, "procrustes"):
+        raise SpecError(f"--align {align!r}: only 'procrustes' is known")
+    found = compare_saes(
+        *saes,
+        names=chosen,
+        tau=tau,
+        null_draws=draws,
+        activations=rows,
+        align=align,  # pyright: ignore[reportArgumentType]
+        out=folder,
+        progress=not quiet,
+    )
+    console = Console()
+    _show_comparison(console, found)
+    console.print(f"\nReport: [bold]{folder / REPORT}[/bold]", soft_wrap=True)
+
+
+def _show_comparison(console: Console, found: Comparison) -> None:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in ("A", "B", "A's shared", "B's shared", "chance", "at FDR 5 %", "PW-MCC", "proven"):
+        table.add_column(head, justify="left" if head in "AB" else "right", overflow="fold")
+    for one in found.pairs:
+        shared, mcc = one.numbers["shared"], one.numbers["pw_mcc"]
+        fdr = one.numbers["share_fdr"]
+        proven = sum(view["optimal"] for view in one.certificates.values())
+        table.add_row(
+            one.a,
+            one.b,
+            f"{shared['a']:.1%}",
+            f"{shared['b']:.1%}",
+            f"{shared['null']['mean']:.1%}",
+            f"{fdr['a']:.1%} / {fdr['b']:.1%}",
+            f"{mcc['value']:.3f} ({mcc['null']['mean']:.3f})",
+            f"{proven} of {len(one.certificates)}",
+        )
+    console.print(table)
+    over = found.summary["over_pairs"]["shared"]
+    if over["interval_95"] is None:
+        words = "two SAEs are one pair: there is no interval over trainings"
+    else:
+        low, high = (_clip(end) for end in over["interval_95"])
+        words = f"all pairs: {over['value']:.1%} shared (95 % {low} to {high}, unit: the SAE)"
+    console.print(
+        f"shared: same counterpart by encoder and decoder, both cosines at least "
+        f"{found.summary['tau']:g}; chance: random dictionaries of the same covariance; {words}.",
+        style="dim",
+    )
+    for warning in found.warnings:
+        console.print(f"[yellow]![/yellow] {escape(warning)}", highlight=False)
+
+
 def show_summary(console: Console, summary: dict[str, Any]) -> None:
     """The short table at the end of a run; fits 80 columns."""
     runs, training = summary["runs"], summary["training"]
@@ -224,6 +322,11 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         live = sum(counts["live"]) / (counts["latents"] * counts["runs"])
         cells = _shared_cells(group.get("headline"))
         table.add_row(group["label"], f"{live:.0%}", f"{fvu:.3f}", *cells)
+        for kind, control in group["controls"].items():
+            if control["shared"] is not None:
+                fvu = control["reconstruction"]["fvu"]["mean"]
+                cells = _shared_cells({"shared": control["shared"]})
+                table.add_row(f"  {kind}", "", f"{fvu:.3f}", *cells, style="dim")
     console.print(table)
     found = next((g["headline"] for g in summary["groups"] if "headline" in g), None)
     if found is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from reseed.files import json_bytes
 from reseed.seeds import digest
 from reseed.study import SUBJECT, Study
 from reseed.subjects.spec import LanguageModelSpec
+from reseed.training.spec import Control
 from reseed.training.state import Missing
 
 if TYPE_CHECKING:
@@ -24,11 +26,58 @@ if TYPE_CHECKING:
     from reseed.subjects.source import BlockSource
 
 
+class Data(NamedTuple):
+    """What some runs learn from and are evaluated on."""
+
+    source: BlockSource
+    training: np.ndarray[Any, Any]
+    """blocks to train on"""
+    held_out: np.ndarray[Any, Any]
+    places: Callable[[], Places | None]
+    """where held-out rows stand in the text; None if they stand in none"""
+
+
 class Inputs:
     """The activations of a study and what belongs to them; opened only if something needs them."""
 
     def __init__(self, study: Study, events: Events) -> None:
         self._study, self._events = study, events
+
+    def data(self, control: Control | None) -> Data:
+        """The activations of the subject, or those of a control (`RunSpec.reads`)."""
+        if control == "random_subject":
+            return self.of_random_subject.data(None)
+        if control is None:
+            return Data(self.source, *self.split, self.places)
+        from reseed.activations.altered import GaussianSource, ShuffledSource, read_moments
+
+        if control == "shuffled":
+            return Data(ShuffledSource(self.source), *self.split, _nowhere)
+        self._estimate_moments()
+        moments = {site: read_moments(self._study.store, site) for site in self._study.sites()}
+        return Data(GaussianSource(moments), *self.split, _nowhere)
+
+    @cached_property
+    def of_random_subject(self) -> Inputs:
+        """The same for the subject with random weights, in a folder of its own in the study's."""
+        self.check_random_subject()
+        return Inputs(self._study.with_random_weights(), self._events)
+
+    def check_random_subject(self) -> None:
+        """Refuse a subject that cannot be given random weights; it is not kept in memory.
+
+        Raises:
+            SpecError, SubjectError: if it cannot, or cannot be read then.
+        """
+        Inputs(self._study.with_random_weights(), self._events).look_up_sites()
+
+    def _estimate_moments(self) -> None:
+        from reseed.activations.altered import estimate_moments, moments_name
+
+        study = self._study
+        made_from = {site: digest([study.spec.data, site]) for site in study.sites()}
+        if not all(study.store.has(moments_name(site), made_from[site]) for site in made_from):
+            estimate_moments(self.source, self.split[0], study.store, made_from, self._events)
 
     @cached_property
     def opened(self) -> Opened:
@@ -98,12 +147,13 @@ class Inputs:
         """Live or shards."""
         study = self._study
         about = study.store.document(SUBJECT, "subject.json")
-        data_seeds = {r.spec.data_seed for r in study.runs if isinstance(r.state, Missing)}
+        missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
+        streams = {(r.reads, r.data_seed) for r in missing if r.reads in (None, "shuffled")}
         return choose(
             study.spec.activations,
             rows=about["training_rows"] + about["held_out_rows"],
             dimensions=sum(about["sites"].values()),
-            passes=passes_over(about["training_rows"], study.spec.training.tokens, len(data_seeds)),
+            passes=passes_over(about["training_rows"], study.spec.training.tokens, len(streams)),
             free_disk=shutil.disk_usage(existing(study.folder)).free,
         )
 
@@ -132,6 +182,10 @@ class Inputs:
                 self.opened.source, self.opened.blocks, spec, study.store, made_from, self._events
             )
         return ShardSource(study.store)
+
+
+def _nowhere() -> None:
+    """Rows that were made up stand nowhere in a text."""
 
 
 def existing(path: Path) -> Path:

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reseed.events import Events
-from reseed.evidence.spec import evidence_name
-from reseed.inputs import Inputs
+from reseed.evidence.spec import cofiring_name, evidence_name
+from reseed.inputs import Data, Inputs
 from reseed.interrupts import Stop
-from reseed.matching.stage import match_groups
+from reseed.matching.stage import decoder_pairs, match_groups, pair_name, pairs_of
 from reseed.report.page import write_report
 from reseed.seeds import digest
+from reseed.stability.activation_null import MatchedFiring
 from reseed.stability.notes import notes
+from reseed.stability.nulls import null_of_control
 from reseed.stability.stage import assess, stability_name
+from reseed.stability.structure_stage import structure_groups
 from reseed.study import DATA_FILE, SPEC_FILE, SUBJECT, Run, Study
+from reseed.training.spec import Control, RunSpec
 from reseed.training.state import Done, Failed, Missing, forget_failure, run_name
 
 REPORT = "report.html"
@@ -58,11 +62,15 @@ def run_study(
             for run in study.runs:
                 forget_failure(run.spec, study.store)
         _train(study, inputs, events, stop)
-        groups = study.groups()
-        match_groups(
-            [g.runs for g in groups], groups[0].steps if groups else [], study.store, events
-        )
+        controls = [g for kinds in study.control_groups().values() for g in kinds.values()]
+        groups = study.groups() + controls
+        together = [g.runs for g in groups]
+        match_groups(together, groups[0].steps if groups else [], study.store, events)
+        if groups:
+            last = groups[0].steps[-1]
+            structure_groups(together, last, study.spec.matching, study.store, events)
         _gather(study, inputs, events)
+        _gather_together(study, inputs, events)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
         _summarise(study)
         write_report(study.store, REPORT)
@@ -96,18 +104,22 @@ def _train(study: Study, inputs: Inputs, events: Events, stop: Stop) -> None:
     from reseed.activations.stream import Stream
     from reseed.training.stage import train
 
+    if any(run.reads == "random_subject" for run in missing):
+        inputs.check_random_subject()  # before the others have taken their time
     spec = study.spec
+    for reads, together in _by_activations(missing).items():
+        data = inputs.data(reads)
 
-    def stream_of(data_seed: int) -> Stream:
-        return Stream(
-            inputs.source,
-            inputs.split[0],
-            data_seed=data_seed,
-            batch=spec.training.batch,
-            mix=spec.activations.mix_blocks,
-        )
+        def stream_of(data_seed: int, data: Data = data) -> Stream:
+            return Stream(
+                data.source,
+                data.training,
+                data_seed=data_seed,
+                batch=spec.training.batch,
+                mix=spec.activations.mix_blocks,
+            )
 
-    train(missing, stream_of, study.store, events, stop)
+        train(together, stream_of, study.store, events, stop)
 
 
 def _gather(study: Study, inputs: Inputs, events: Events) -> None:
@@ -115,24 +127,57 @@ def _gather(study: Study, inputs: Inputs, events: Events) -> None:
     done = [run.spec for run in study.runs if isinstance(run.state, Done)]
     evidence = study.spec.evidence.digest()
     made_from = {run.id: digest([store.checksum(run_name(run)), evidence]) for run in done}
-    sites = {
-        run.id: run.site for run in done if not store.has(evidence_name(run.id), made_from[run.id])
-    }
-    if not sites:
+    missing = [run for run in done if not store.has(evidence_name(run.id), made_from[run.id])]
+    if not missing:
         return
     from reseed.evidence.stage import gather
 
+    for reads, together in _by_activations(missing).items():
+        data = inputs.data(reads)
+        gather(
+            {run.id: run.site for run in together},
+            data.source,
+            data.held_out,
+            data.places(),
+            study.spec.evidence,
+            store,
+            made_from,
+            events,
+        )
+
+
+def _by_activations(runs: list[RunSpec]) -> dict[Control | None, list[RunSpec]]:
+    """Runs that learn from the same activations; those of the question first, as in the spec."""
+    out: dict[Control | None, list[RunSpec]] = {}
+    for run in runs:
+        out.setdefault(run.reads, []).append(run)
+    return out
+
+
+def _gather_together(study: Study, inputs: Inputs, events: Events) -> None:
+    """How the latents that decoder rows match at the end of training fire together."""
+    store = study.store
+    pairs = {pair: group for group in study.groups() for pair in pairs_of(group.runs)}
+    made_from = {
+        pair: digest(
+            [store.checksum(pair_name(pair)), *(store.checksum(f"runs/{run}") for run in pair)]
+        )
+        for pair in pairs
+    }
+    missing = [pair for pair in pairs if not store.has(cofiring_name(pair), made_from[pair])]
+    if not missing:
+        return
+    from reseed.evidence.together import gather_together
+
+    fired = {
+        run: store.table(evidence_name(run), "firing.parquet")["fired"].to_numpy()
+        for run in dict.fromkeys(run for pair in missing for run in pair)
+    }
+    matched = {pair: decoder_pairs(pair, pairs[pair].steps[-1], store) for pair in missing}
+    counters = {(a, b): MatchedFiring(matched[a, b], fired[a], fired[b], a, b) for a, b in missing}
+    sites = {run.id: run.spec.site for run in study.runs}
     held_out = inputs.split[1]
-    gather(
-        sites,
-        inputs.source,
-        held_out,
-        inputs.places(),
-        study.spec.evidence,
-        store,
-        made_from,
-        events,
-    )
+    gather_together(counters, sites, inputs.source, held_out, store, made_from, events)
 
 
 def _summarise(study: Study) -> None:
@@ -148,6 +193,7 @@ def _summarise(study: Study) -> None:
         if "headline" in one:
             table = store.table(name, "trend.parquet").filter(measure="shared")
             trend = dict(table.select("tokens", "value").iter_rows())
+        one["controls"] = _controls(study, group.name)
         groups.append({**one, "notes": notes(one, trend, epochs)})
     done = [run.id for run in runs if isinstance(run.state, Done)]
     missing = [run.id for run in runs if isinstance(run.state, Missing)]
@@ -171,3 +217,21 @@ def _summarise(study: Study) -> None:
         "groups": groups,
     }
     store.write_json(SUMMARY, summary)
+
+
+def _controls(study: Study, group: str) -> dict[str, Any]:
+    """What the control runs of a group share; null where fewer than two of a kind are done."""
+    out: dict[str, Any] = {}
+    there = study.control_groups().get(group, {})
+    for kind in study.spec.controls.kinds:
+        null = null_of_control(kind)
+        one: dict[str, Any] = {"null": null.id, "rules_out": null.rules_out}
+        one |= {"group": None, "counts": None, "reconstruction": None, "shared": None}
+        if kind in there:
+            name = there[kind].name
+            found = study.store.document(stability_name(name), "summary.json")
+            one |= {"group": name} | {k: found[k] for k in ("counts", "reconstruction")}
+            if "headline" in found:
+                one["shared"] = found["headline"]["shared"]
+        out[kind] = one
+    return out

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -87,6 +87,8 @@ def make_plan(study: Study, events: Events) -> Plan:
         choice = inputs.choice()
         rows = about["training_rows"] + about["held_out_rows"]
         stages = [_harvest(study, inputs, choice, rows)] if missing else []
+        if any(run.reads == "random_subject" for run in missing):
+            stages.append(_second_harvest(study, inputs))
         stages += [_training(missing, about["sites"])] if missing else []
         stages.append(_analysis(study, about["sites"]))
     return Plan(
@@ -116,6 +118,15 @@ def _harvest(study: Study, inputs: Inputs, choice: Choice, rows: int) -> Stage:
         )
     what = f"{rows:,} tokens to shards, once"
     return Stage(name="harvest", what=what, seconds=per_row * rows, disk=choice.disk)
+
+
+def _second_harvest(study: Study, inputs: Inputs) -> Stage:
+    """Of the subject with random weights; the same sizes, so the same time."""
+    other = inputs.of_random_subject
+    about = study.with_random_weights().store.document(SUBJECT, "subject.json")
+    rows = about["training_rows"] + about["held_out_rows"]
+    found = _harvest(study.with_random_weights(), other, other.choice(), rows)
+    return replace(found, name="harvest, random subject")
 
 
 def _training(missing: list[RunSpec], sites: dict[str, int]) -> Stage:
@@ -155,18 +166,20 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     """Matching, nulls and the rest; the assignments dominate."""
     runs = len(study.spec.seeds.init) * len(study.spec.seeds.data)
     pairs = len(list(combinations(range(runs), 2)))
-    if all(study.store.has(stability_name(group.name)) for group in study.groups()) and (
-        len(study.groups()) == len(study.spec.sae) * len(sites)
+    kinds = 1 + len(study.spec.controls.kinds)
+    groups = study.groups() + [g for k in study.control_groups().values() for g in k.values()]
+    if all(study.store.has(stability_name(group.name)) for group in groups) and (
+        len(groups) == len(study.spec.sae) * len(sites) * kinds
     ):
         return Stage(name="match", what="done", seconds=0.0)
     solves = 2 * pairs * (len(study.spec.training.snapshot_steps) + study.spec.stability.null_draws)
     each = [_solve_seconds(sae.latents, max(sites.values())) for sae in study.spec.sae]
-    total = len(sites) * len(study.spec.sae) * pairs
+    total = len(sites) * len(study.spec.sae) * pairs * kinds
     return Stage(
         name="match",
-        what=f"{total} pairs, {solves * len(sites) * len(study.spec.sae)} assignments",
-        seconds=len(sites) * solves * sum(each),
-        disk=sum(200 * sae.latents for sae in study.spec.sae) * len(sites) * pairs,
+        what=f"{total} pairs, {solves * len(sites) * len(study.spec.sae) * kinds} assignments",
+        seconds=kinds * len(sites) * solves * sum(each),
+        disk=kinds * sum(200 * sae.latents for sae in study.spec.sae) * len(sites) * pairs,
     )
 
 

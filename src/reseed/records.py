@@ -172,7 +172,7 @@ class Match:
     pairs: NDArray[np.int64]
     """[n, 2] row of A, row of B; sorted by row of A"""
     similarity: NDArray[np.float64]
-    """[n] signed cosine of each pair"""
+    """[n] how similar each pair is: a signed cosine, unless matched by activations"""
     primal: float
     """sum of `similarity`; with a reject threshold, of what each pair is above it"""
     dual: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from reseed.errors import SpecError, StoreError, needs_train
+from reseed.evidence.spec import cofiring_name
 from reseed.matching.stage import pair_name, pairs_of
 from reseed.records import read_spec
 from reseed.stability.stage import Group, stability_name
 from reseed.store import Store
 from reseed.study_spec import StudySpec
-from reseed.training.spec import RunSpec
+from reseed.training.spec import Control, RunSpec
 from reseed.training.state import Done, RunState, run_name, run_state
 
 if TYPE_CHECKING:
@@ -87,6 +88,16 @@ class PairMatch:
         """primal, dual, gap and whether optimal, of both assignments at every snapshot."""
         return self._store.document(pair_name((self.a, self.b)), "certificates.json")
 
+    def activations(self) -> pl.DataFrame:
+        """How the latents matched by decoder rows fire together on held-out tokens.
+
+        latent_a, latent_b, act_corr, act_jaccard, null_corr, null_jaccard; docs/matching.md.
+
+        Raises:
+            StoreError: if the study has not come this far, or the piece is damaged.
+        """
+        return self._store.table(cofiring_name((self.a, self.b)), "matched.parquet")
+
 
 class Study:
     """A spec and its folder.
@@ -150,26 +161,45 @@ class Study:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs of the spec with their states."""
+        """All runs of the spec with their states, control runs among them."""
         return [Run(s, run_state(s, self.store), self.store) for s in self.spec.runs(self.sites())]
 
     def groups(self) -> list[Group]:
-        """Finished runs, grouped by everything but their seeds; runs that failed are left out."""
+        """Finished runs, grouped by everything but their seeds; runs that failed are left out.
+
+        Control runs are not among them, see `control_groups`.
+        """
+        return [_group(runs) for runs in self._finished(None).values()]
+
+    def control_groups(self) -> dict[str, dict[Control, Group]]:
+        """The finished control runs in the same way.
+
+        Returns:
+            Name of the group that they are compared with, to kind of control, to their group.
+        """
+        partners = {
+            (run.site, run.sae): run.group
+            for run in self.spec.runs(self.sites())
+            if run.control is None
+        }
+        out: dict[str, dict[Control, Group]] = {}
+        for kind in self.spec.controls.kinds:
+            for runs in self._finished(kind).values():
+                partner = partners[runs[0].site, runs[0].sae]
+                out.setdefault(partner, {})[kind] = _group(runs)
+        return out
+
+    def with_random_weights(self) -> Study:
+        """The study of the subject with random weights; its activations lie in a folder of it."""
+        folder = self.folder / "controls" / "random_subject"
+        return Study(self.spec.with_random_weights(), folder)
+
+    def _finished(self, control: Control | None) -> dict[str, list[RunSpec]]:
         names: dict[str, list[RunSpec]] = {}
         for run in self.runs:
-            if isinstance(run.state, Done):
+            if run.spec.control == control and isinstance(run.state, Done):
                 names.setdefault(run.spec.group, []).append(run.spec)
-        training = self.spec.training
-        return [
-            Group(
-                name=name,
-                label=f"{runs[0].site} · {runs[0].sae.label}",
-                runs=[run.id for run in runs],
-                steps=training.snapshot_steps,
-                batch=training.batch,
-            )
-            for name, runs in names.items()
-        ]
+        return names
 
     # -- results ----------------------------------------------------------------------------------
 
@@ -240,6 +270,20 @@ class Study:
                 + "\nNothing was changed. Give this study a folder of its own with `--out`, or put "
                 "the old values back. (More seeds, widths or architectures may be added in place.)"
             )
+
+
+def _group(runs: Sequence[RunSpec]) -> Group:
+    first = runs[0]
+    label = f"{first.site} · {first.sae.label}"
+    if first.control is not None:
+        label += f" · {first.control.replace('_', ' ')}"
+    return Group(
+        name=first.group,
+        label=label,
+        runs=[run.id for run in runs],
+        steps=first.training.snapshot_steps,
+        batch=first.training.batch,
+    )
 
 
 def _differences(there: Any, wanted: Any, at: str = "") -> Iterator[str]:

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from reseed.activations.spec import ActivationSpec
+from reseed.errors import SpecError
 from reseed.evidence.spec import EvidenceSpec
 from reseed.matching.spec import MatchingSpec
 from reseed.records import Spec
 from reseed.sae.spec import SAESpec
 from reseed.seeds import digest
 from reseed.stability.spec import StabilitySpec
-from reseed.subjects.spec import LanguageModelSpec, SubjectSpec, TextSpec
-from reseed.training.spec import RunSpec, TrainingSpec
+from reseed.subjects.spec import LanguageModelSpec, ModuleSpec, SubjectSpec, TextSpec
+from reseed.training.spec import Control, ControlsSpec, RunSpec, TrainingSpec
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
@@ -49,6 +50,7 @@ class StudySpec(Spec):
     matching: MatchingSpec = MatchingSpec()
     evidence: EvidenceSpec = EvidenceSpec()
     stability: StabilitySpec = StabilitySpec()
+    controls: ControlsSpec = ControlsSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -74,7 +76,35 @@ class StudySpec(Spec):
                 f"training.tokens = {self.training.tokens} makes fewer than 10 steps of "
                 f"{self.training.batch}; train longer or take a smaller batch"
             )
+        if "random_subject" in self.controls.kinds:
+            self._check_random_subject()
         return self
+
+    def _check_random_subject(self) -> None:
+        subject = self.subject
+        if not isinstance(subject, LanguageModelSpec | ModuleSpec):
+            raise ValueError(
+                f"controls.kinds has 'random_subject', but a subject of kind {subject.kind!r} has "
+                "no weights that could be random; take it out, 'gaussian' and 'shuffled' work on "
+                "any activations"
+            )
+        if subject.random_weights is not None:
+            raise ValueError(
+                "controls.kinds has 'random_subject', but subject.random_weights says that the "
+                "subject itself has random weights; take one of the two out"
+            )
+
+    def with_random_weights(self) -> StudySpec:
+        """The same study of the subject with random weights, without controls.
+
+        Raises:
+            SpecError: if the subject has no weights.
+        """
+        if not isinstance(self.subject, LanguageModelSpec | ModuleSpec):
+            raise SpecError(f"a subject of kind {self.subject.kind!r} has no weights")
+        seed = {"random_weights": self.controls.random_weights}
+        subject = self.subject.model_copy(update=seed)
+        return self.model_copy(update={"subject": subject, "controls": ControlsSpec()})
 
     @property
     def data(self) -> dict[str, Any]:
@@ -87,11 +117,17 @@ class StudySpec(Spec):
         return {"subject": subject, "text": text, "activations": keep}
 
     def runs(self, sites: Sequence[str]) -> list[RunSpec]:
-        """All runs at these sites, in a fixed order."""
-        data = digest(self.data)
+        """All runs at these sites, in a fixed order: those of the question, then the controls."""
+        kinds: tuple[Control | None, ...] = (None, *self.controls.kinds)
+        return [run for kind in kinds for run in self._runs(sites, kind)]
+
+    def _runs(self, sites: Sequence[str], control: Control | None) -> list[RunSpec]:
+        random = control == "random_subject"
+        data = digest((self.with_random_weights() if random else self).data)
         return [
             RunSpec(
                 data=data,
+                control=control,
                 site=site,
                 sae=sae,
                 training=self.training,

@@ -13,7 +13,7 @@ from reseed.stability import shares
 from reseed.stability.families import families, triangles
 from reseed.stability.intervals import mean_over_pairs, wilson
 from reseed.stability.latents import n_of_m
-from reseed.stability.nulls import CovarianceNull
+from reseed.stability.weight_nulls import CovarianceNull
 
 
 def spectrum_rows(n: int, d: int, power: float, seed: int) -> np.ndarray:

@@ -21,15 +21,15 @@ class Choice(NamedTuple):
     """bytes that shards take"""
 
 
-def passes_over(training_rows: int, tokens: int, data_seeds: int) -> int:
-    """How often the activations are gone through: each data seed's epochs, and once for evidence.
+def passes_over(training_rows: int, tokens: int, streams: int) -> int:
+    """How often the activations are gone through: each stream's epochs, and once for evidence.
 
     Args:
         training_rows: rows that are not held out.
         tokens: that each run sees.
-        data_seeds: whose runs are missing.
+        streams: data seeds whose runs are missing; those of shuffled controls count by themselves.
     """
-    return data_seeds * -(-tokens // max(training_rows, 1)) + 1
+    return streams * -(-tokens // max(training_rows, 1)) + 1
 
 
 def choose(

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from reseed.records import Spec
 
+Pair = tuple[str, str]
+"""Ids of two runs."""
+
 
 class EvidenceSpec(Spec):
     """What is kept of each latent's firing on held-out tokens."""
@@ -23,3 +26,8 @@ class EvidenceSpec(Spec):
 def evidence_name(run: str) -> str:
     """Name of the piece with the evidence of a run."""
     return f"evidence/{run}"
+
+
+def cofiring_name(pair: Pair) -> str:
+    """Name of the piece with how the matched latents of two runs fire together."""
+    return f"cofiring/{pair[0]}--{pair[1]}"

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from reseed.errors import SpecError
-from reseed.matching.geometry import Geometry, cosine, dense
+from reseed.matching.geometry import Geometry, dense
 from reseed.matching.limits import Limits
 from reseed.matching.nearest import BothNearest, from_dense
 from reseed.matching.similarity import DENSE_LIMIT
+from reseed.matching.views import View, geometry_of
 from reseed.records import Certificate, Match
 
 Matrix = NDArray[np.float64]
@@ -44,19 +45,26 @@ def match(
     A: Any,
     B: Any,
     *,
+    view: View = "decoder",
+    covariance: Any = None,
     reject: float | None = None,
     tolerance: float = 1e-9,
     seconds: float = float("inf"),
     device: str = "cpu",
 ) -> Match:
-    """Match the rows of two dictionaries one to one by signed cosine, exactly, at any size.
+    """Match the latents of two dictionaries one to one by signed cosine, exactly, at any size.
 
     Args:
         A: `[F_a, D]` rows are latents; NumPy array or torch tensor. Row lengths do not matter; a
-            zero row has similarity 0 to everything.
-        B: `[F_b, D]`.
+            zero row has similarity 0 to everything. Or an SAE, `SAEArrays` or `Views`.
+        B: the same, of F_b latents.
+        view: which rows of SAEs are compared: `"decoder"`; `"encoder"`; both, by the `"mean"` or by
+            the `"minimum"` of their cosines; `"whitened"`, encoder rows as they act on whitened
+            input. Plain rows are taken as they are, or whitened.
+        covariance: `[D, D]` of the SAEs' input, for `"whitened"` only.
         reject: lambda; only pairs with a larger cosine are made, and those that maximise the sum of
-            (cosine - lambda). None matches every latent of the smaller side.
+            (cosine - lambda). `reseed.reject_threshold` gives one from a null. None matches every
+            latent of the smaller side.
         tolerance: largest gap, relative to the objective, that counts as optimal. At 1e-9 the
             assignment is the best one; 1e-6 may save a round on very large dictionaries.
         seconds: when to stop with the best found so far, which is then not called optimal.
@@ -67,8 +75,9 @@ def match(
         bound on it (`dual`), their `gap`, and whether that proves the assignment `optimal`.
 
     Raises:
-        SpecError: if a matrix has NaN or dimensions differ; if a great many pairs are above
-            `reject`; or, without numba, if the sizes are above the dense limit.
+        SpecError: if a matrix has NaN or dimensions differ; if the view needs what is not given; if
+            a great many pairs are above `reject`; or, without numba, if the sizes are above the
+            dense limit.
 
     Example:
         >>> import numpy as np, reseed
@@ -76,7 +85,7 @@ def match(
         >>> reseed.match(A, A[[2, 0, 1]]).pairs.tolist()
         [[0, 1], [1, 2], [2, 0]]
     """
-    geometry = cosine(A, B, device=device)
+    geometry = geometry_of(A, B, view=view, covariance=covariance, device=device)
     return solve(geometry, Limits(tolerance=tolerance, seconds=seconds), reject=reject)
 
 
@@ -98,7 +107,7 @@ def solve(
     Raises:
         SpecError: without numba, if the sizes are above the dense limit.
     """
-    if _dense_is_chosen(geometry):
+    if dense_is_chosen(geometry.shape):
         S = dense(geometry)
         return assign(S) if reject is None else assign_above(S, reject)
     if reject is not None:
@@ -122,7 +131,7 @@ def solve_and_nearest(
     Raises:
         SpecError: as `solve`.
     """
-    if _dense_is_chosen(geometry):
+    if dense_is_chosen(geometry.shape):
         S = dense(geometry)
         return assign(S), from_dense(S)
     from reseed.matching.exact import exact_and_nearest
@@ -130,12 +139,17 @@ def solve_and_nearest(
     return exact_and_nearest(geometry, show)
 
 
-def _dense_is_chosen(geometry: Geometry) -> bool:
-    entries = geometry.shape[0] * geometry.shape[1]
+def dense_is_chosen(shape: tuple[int, int]) -> bool:
+    """Whether this many similarities are matched as a matrix; see above.
+
+    Raises:
+        SpecError: if there are too many for that and the other solver lacks numba.
+    """
+    entries = shape[0] * shape[1]
     compiled = importlib.util.find_spec("numba") is not None
     if not compiled and entries > DENSE_LIMIT:
         raise SpecError(
-            f"{geometry.shape[0]} x {geometry.shape[1]} similarities take "
+            f"{shape[0]} x {shape[1]} similarities take "
             f"{entries * 8 / 2**30:.0f} GiB; dense matching is limited to "
             f"{DENSE_LIMIT * 8 / 2**30:.0f} GiB, and matching without the matrix needs numba: "
             "pip install numba"

@@ -1,4 +1,4 @@
-"""The loops that NumPy cannot do fast, compiled by numba; `plain` has a slow twin of each.
+"""The loops that NumPy cannot do fast, compiled by numba; each has a plain twin in the tests.
 
 Lists: what a row (or a column) keeps of the entries offered to it is a fixed stretch of an array,
 `values[i, :count[i]]` and `others[i, :count[i]]`, and a bar `bar[i]`: every entry above the bar was

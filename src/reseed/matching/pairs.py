@@ -35,14 +35,8 @@ from reseed.errors import SpecError
 from reseed.matching.assignment import solve_and_nearest
 from reseed.matching.geometry import Geometry, cosine, cosines_of
 from reseed.matching.nearest import BothNearest
+from reseed.matching.views import Views
 from reseed.records import Match
-
-
-class Views(NamedTuple):
-    """Encoder and decoder rows of one SAE, `[F, D]` each."""
-
-    encoder: Any
-    decoder: Any
 
 
 class Comparison(NamedTuple):

@@ -54,20 +54,53 @@ def match_above(
     """
     started = time.perf_counter()
     edges = pairs_above(geometry, least, show)
+    return match_edges(edges, geometry.shape, least, limits, started=started)
+
+
+def match_edges(
+    edges: Edges,
+    shape: tuple[int, int],
+    least: float,
+    limits: Limits,
+    *,
+    started: float | None = None,
+) -> Match:
+    """The one-to-one pairs with the largest Σ (similarity - least), of given pairs.
+
+    Args:
+        edges: all pairs more similar than `least`; others may be among them and do no harm.
+        shape: (n, m).
+        least: lambda.
+        limits: of these the tolerance and the time count.
+        started: `time.perf_counter()` from which the time counts; now if left out.
+
+    Returns:
+        As `match_above`.
+    """
+    started = time.perf_counter() if started is None else started
+    above = edges.value > least
+    if not above.all():
+        edges = Edges(edges.row[above], edges.column[above], edges.value[above])
     gains = Edges(edges.row, edges.column, edges.value - least)
-    state = sparse.solve(gains, geometry.shape, 0.0, deadline=started + limits.seconds)
-    return _record(geometry, least, limits.tolerance, edges, state, started)
+    state = sparse.solve(gains, shape, 0.0, deadline=started + limits.seconds)
+    return _record(edges, shape, least, limits.tolerance, state, started)
 
 
 def _record(
-    geometry: Geometry, least: float, relative: float, edges: Edges, state: State, started: float
+    edges: Edges,
+    shape: tuple[int, int],
+    least: float,
+    relative: float,
+    state: State,
+    started: float,
 ) -> Match:
-    rows = np.flatnonzero(state.mate >= 0)
-    pairs = np.stack([rows, state.mate[rows]], axis=1)
-    similarity = score(geometry, pairs[:, 0], pairs[:, 1])
+    made = np.flatnonzero(state.mate[edges.row] == edges.column)
+    made = made[np.argsort(edges.row[made])]
+    pairs = np.stack([edges.row[made], edges.column[made]], axis=1)
+    similarity = edges.value[made]
     primal = float((similarity - least).sum())
     v = np.maximum(state.v, 0.0)
-    worth = np.zeros(geometry.shape[0])
+    worth = np.zeros(shape[0])
     np.maximum.at(worth, edges.row, edges.value - least - v[edges.column])
     dual = float(worth.sum() + v.sum())
     tolerance = relative * max(1.0, abs(primal))
@@ -87,7 +120,7 @@ def _record(
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             ended="proven" if proven else "out of time",
             reject=least,
-            largest_component=largest_component(edges, geometry.shape),
+            largest_component=largest_component(edges, shape),
         ),
     )
 

@@ -1,7 +1,4 @@
-"""Signed cosines between the rows of two dictionaries.
-
-A and B are `[F_a, D]` and `[F_b, D]`, rows are latents.
-"""
+"""Rows of dictionaries, checked and scaled, and how large a dense array of similarities may be."""
 
 from __future__ import annotations
 
@@ -61,18 +58,6 @@ def unit(rows: Any, name: str) -> NDArray[np.float64]:
     array /= np.where((top := np.abs(array).max(axis=1)) > 0, top, 1.0)[:, None]
     norms = np.linalg.norm(array, axis=1)
     return array / np.where(norms > 0, norms, 1.0)[:, None]
-
-
-def cosines(unit_a: NDArray[np.float64], unit_b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """All signed cosines `[F_a, F_b]` of unit rows.
-
-    Raises:
-        SpecError: if the dimensions differ, or the array would be above `DENSE_LIMIT`.
-    """
-    (rows_a, d_a), (rows_b, d_b) = unit_a.shape, unit_b.shape
-    check_dimensions(d_a, d_b)
-    check_dense(rows_a, rows_b)
-    return unit_a @ unit_b.T
 
 
 def check_dimensions(d_a: int, d_b: int) -> None:

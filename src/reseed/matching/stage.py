@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from reseed.events import Events, Task
 from reseed.files import json_bytes, parquet_bytes
@@ -46,6 +47,17 @@ def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:
         StoreError: if it is missing or damaged.
     """
     return own.read_piece(store, f"runs/{run}", snapshot_folder(step))
+
+
+def decoder_pairs(pair: Pair, step: int, store: Store) -> NDArray[np.int64]:
+    """`[E, 2]` latents of two runs that are matched by decoder rows after a step.
+
+    Raises:
+        StoreError: if the match is missing or damaged.
+    """
+    table = store.table(pair_name(pair), f"{step:08d}.parquet")
+    mine = table.filter(pl.col("side") == "a").drop_nulls("decoder_match")
+    return mine.select("latent", "decoder_match").to_numpy().astype(np.int64)
 
 
 def match_groups(

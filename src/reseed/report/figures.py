@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
-from reseed.report.markup import Html
 from reseed.report.numbers import short
 from reseed.report.reading import GroupFacts, RunFacts
 
@@ -29,22 +27,6 @@ def stride(rows: int, most: int) -> int:
     return max(1, -(-rows // most))
 
 
-def script_data(groups: Sequence[GroupFacts]) -> Html:
-    """The data of all figures as JSON that cannot end the script element it stands in."""
-    data = {"groups": [group_data(group) for group in groups]}
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    escapes = {
-        "<": "\\u003c",
-        ">": "\\u003e",
-        "&": "\\u0026",
-        "\u2028": "\\u2028",
-        "\u2029": "\\u2029",
-    }
-    for sign, code in escapes.items():
-        text = text.replace(sign, code)
-    return Html(text)
-
-
 def group_data(group: GroupFacts) -> dict[str, Any]:
     """Everything that is drawn of a group."""
     out: dict[str, Any] = {
@@ -58,8 +40,8 @@ def group_data(group: GroupFacts) -> dict[str, Any]:
     return out | {
         "headline": _headline(group.summary["headline"]),
         "tau": group.summary["headline"]["tau"],
-        "cosines": _cosines(tables["cosines"]),
-        "shares": _shares(tables["shares"]),
+        "cosines": cosines_data(tables["cosines"]),
+        "shares": shares_data(tables["shares"]),
         "n_of_m": _n_of_m(tables["n_of_m"]),
         "frequency": _frequency(tables["frequency"]),
         "latents": _latents(tables["latents"], group.summary["runs"]),
@@ -82,7 +64,8 @@ def _headline(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cosines(table: pl.DataFrame) -> dict[str, Any]:
+def cosines_data(table: pl.DataFrame) -> dict[str, Any]:
+    """Histograms of matched cosines by view and kind."""
     bins = table.filter(kind="observed", view="decoder")["bin"]
     out: dict[str, Any] = {"bin": short(bins.to_list())}
     for (kind, view), rows in table.group_by(["kind", "view"], maintain_order=True):
@@ -90,10 +73,12 @@ def _cosines(table: pl.DataFrame) -> dict[str, Any]:
     return out
 
 
-def _shares(table: pl.DataFrame) -> dict[str, Any]:
+def shares_data(table: pl.DataFrame) -> dict[str, Any]:
+    """Curves over tau by measure and stratum."""
     parts = table.partition_by(["measure", "stratum"], as_dict=True, maintain_order=True)
+    there = [name for name in _CURVES if name in table.columns]
     curves = {
-        f"{measure}/{stratum}": _columns(t, *_CURVES) for (measure, stratum), t in parts.items()
+        f"{measure}/{stratum}": _columns(t, *there) for (measure, stratum), t in parts.items()
     }
     return {"tau": short(table["tau"].unique(maintain_order=True).to_list()), "curves": curves}
 

@@ -108,8 +108,11 @@ def shares_table(groups: Groups) -> Html:
             continue
         found = group["headline"]["shared"]
         ceiling = percent(group["headline"]["ceiling_same_run"])
-        rows.append([_name(group, number, 2), *_share_cells("all", found["all"], ceiling)])
+        controls = group.get("controls", {})
+        name = _name(group, number, 2 + len(controls))
+        rows.append([name, *_share_cells("all", found["all"], ceiling)])
         rows.append(_share_cells("live", found["live"], NONE))
+        rows += [_control_cells(kind, one) for kind, one in controls.items()]
     head: list[Inside] = [
         "SAE", "latents", _shared_head(groups), "95% interval", "chance (range of draws)",
         "untrained pair", "run with itself", "chance-corrected",
@@ -138,9 +141,24 @@ def _share_cells(stratum: str, one: dict[str, Any], ceiling: str) -> list[Html]:
     return [tag("td", stratum, class_="word"), *(tag("td", cell) for cell in cells)]
 
 
+def _control_cells(kind: str, one: dict[str, Any]) -> list[Html]:
+    """A control run beside the runs that it is compared with, on all latents."""
+    name = f"control: {kind.replace('_', ' ')}"
+    if one["shared"] is None:
+        few = tag("td", "fewer than two runs", colspan=6, class_="word")
+        return [tag("td", name, class_="word"), few]
+    return _share_cells(name, one["shared"]["all"], NONE)
+
+
 def training_table(groups: Groups, training: dict[str, Any]) -> Html:
     """What was trained: counts, reconstruction, tokens, certificates."""
-    rows = [_training_row(group, number, training) for number, group in enumerate(groups)]
+    rows: list[list[Html]] = []
+    for number, group in enumerate(groups):
+        rows.append(_training_row(_name(group, number), group, training))
+        for kind, one in group.get("controls", {}).items():
+            if one["counts"] is not None:
+                name = tag("th", f"control: {kind.replace('_', ' ')}", scope="row")
+                rows.append(_training_row(name, {**one, "tokens": group["tokens"]}, training))
     head: list[Inside] = [
         "SAE", "runs", "tokens seen", "epochs", "latents", "live", "dead", "dense",
         "FVU, held out", "L0", "assignments proven optimal", "largest gap",
@@ -151,6 +169,12 @@ def training_table(groups: Groups, training: dict[str, Any]) -> Html:
 def reading(groups: Groups) -> Html:
     """How to read both tables."""
     tokens = span([group["reconstruction"]["held_out_tokens"] for group in groups])
+    controls = ""
+    if any(group.get("controls") for group in groups):
+        controls = (
+            " Controls are runs of the same recipe and seeds in which there is less to find, or "
+            "nothing; each is evaluated on its own activations."
+        )
     return tag(
         "p",
         "Intervals are over runs, one left out at a time, not over latents. Chance: random "
@@ -158,12 +182,12 @@ def reading(groups: Groups) -> Html:
         "is full agreement. Run with itself: what the measurement gives when everything comes "
         f"back. Live, dead and dense latents, FVU and L0 were measured on {tokens} held-out "
         "tokens; where runs differ, a range is given. The gap is how far an assignment can be from "
-        "the best one.",
+        f"the best one.{controls}",
         class_="caption",
     )
 
 
-def _training_row(group: dict[str, Any], number: int, training: dict[str, Any]) -> list[Html]:
+def _training_row(name: Html, group: dict[str, Any], training: dict[str, Any]) -> list[Html]:
     counts, found = group["counts"], group["reconstruction"]
     proof = group.get("certificates")
     cells = [
@@ -177,7 +201,7 @@ def _training_row(group: dict[str, Any], number: int, training: dict[str, Any]) 
         f"{proof['optimal']:,} of {proof['assignments']:,}" if proof else NONE,
         f"{proof['largest_gap']:.2g}" if proof else NONE,
     ]
-    return [_name(group, number), *(tag("td", cell) for cell in cells)]
+    return [name, *(tag("td", cell) for cell in cells)]
 
 
 def _name(group: dict[str, Any], number: int, rows: int | None = None) -> Html:

@@ -8,14 +8,14 @@ from typing import Any
 from reseed.report.markup import Html, Inside, join, table, tag
 from reseed.report.numbers import NONE, cosine, cosine_range, percent, percent_range
 
-_MEASURES: Mapping[str, str] = {
+THRESHOLDED: Mapping[str, str] = {
     "shared": "the same partner in the decoder and the encoder assignment, both cosines reach tau",
     "both": "both cosines above tau, each under its own assignment",
     "equal": "the same partner in both assignments, whatever the cosine",
     "decoder_only": "decoder cosine above tau under the decoder assignment",
     "max_cos_both": "cosines to the nearest neighbours above tau; not one to one",
 }
-_MEANS: Mapping[str, str] = {
+MEANS: Mapping[str, str] = {
     "pw_mcc": "mean decoder cosine under the assignment; no tau",
     "mmcs_decoder": "mean decoder cosine to the nearest neighbour; no tau",
 }
@@ -25,12 +25,12 @@ def measures_table(headline: Mapping[str, Any]) -> Html:
     """One row for each measure: value, interval and chance, on all and on live latents."""
     rows = [
         _row(name, words, headline[name], percent, percent_range)
-        for name, words in _MEASURES.items()
+        for name, words in THRESHOLDED.items()
         if name in headline
     ]
     rows += [
         _row(name, words, headline[name], cosine, cosine_range)
-        for name, words in _MEANS.items()
+        for name, words in MEANS.items()
         if name in headline
     ]
     head: list[Inside] = [

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
-
-from plotly.offline import get_plotlyjs
 
 from reseed.report import headline
 from reseed.report.closing import glossary, left_out, provenance
-from reseed.report.figures import script_data
+from reseed.report.document import document
+from reseed.report.figures import group_data
 from reseed.report.group import group_section
-from reseed.report.markup import Html, join, tag
+from reseed.report.markup import Html, tag
 from reseed.report.reading import (
     GroupFacts,
     read_failures,
@@ -24,7 +20,6 @@ from reseed.report.reading import (
 )
 from reseed.store import Store
 
-_SCRIPTS = ("draw.js", "plots.js", "page.js")
 _TABS = 6
 """Up to so many groups are chosen by buttons; more by a list."""
 
@@ -43,7 +38,8 @@ def write_report(store: Store, name: str) -> None:
     groups = [read_group(store, one) for one in summary["groups"]]
     failures = read_failures(store, summary)
     body = _body(summary, groups, failures, read_spec_text(store))
-    store.write_bytes(name, _document(f"{summary['study']} · reseed", body, groups).encode())
+    data = [group_data(group) for group in groups]
+    store.write_bytes(name, document(f"{summary['study']} · reseed", body, data).encode())
 
 
 def _body(
@@ -100,33 +96,3 @@ def _chooser(groups: Sequence[GroupFacts]) -> Html | None:
         return tag("nav", *buttons, class_="tabs", aria_label="Which SAE")
     options = (tag("option", g.label, value=n) for n, g in enumerate(groups))
     return tag("nav", tag("label", "SAE ", tag("select", *options, id="choose")), class_="tabs")
-
-
-def _document(title: str, body: Html, groups: Sequence[GroupFacts]) -> str:
-    """The whole file. Its policy lets no byte in from outside and runs no script but its own."""
-    scripts = [get_plotlyjs(), "\n".join(_asset(name) for name in _SCRIPTS)]
-    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name_="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Html(_asset("page.css"))),
-    )
-    data = tag("script", script_data(groups), type="application/json", id="data")
-    ending = join(data, *(tag("script", Html(script)) for script in scripts))
-    return f"<!doctype html>\n{tag('html', head, tag('body', body, ending), lang='en')}\n"
-
-
-def _asset(name: str) -> str:
-    return resources.files("reseed.report").joinpath("assets", name).read_text("utf-8")
-
-
-def _sha256(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

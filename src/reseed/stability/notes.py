@@ -32,6 +32,7 @@ def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -
         out.append(
             f"every training token was seen {epochs:.1f} times; different text would serve better."
         )
+    out += _controls(group)
     dead = sum(counts["dead"]) / (counts["latents"] * counts["runs"])
     if dead > 0.1:
         out.append(
@@ -45,4 +46,20 @@ def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -
             f"{certificates['assignments']} assignments are not proven optimal; the largest gap is "
             f"{certificates['largest_gap']:.3g}."
         )
+    return out
+
+
+def _controls(group: Mapping[str, Any]) -> list[str]:
+    """Controls that share as much as the runs of the question do."""
+    real = group["headline"]["shared"]["all"]
+    low = real["value"] if real["interval_95"] is None else real["interval_95"][0]
+    out: list[str] = []
+    for kind, control in group.get("controls", {}).items():
+        found = control["shared"] and control["shared"]["all"]["value"]
+        if found is not None and found > 0 and found >= low:
+            out.append(
+                f"the control {kind.replace('_', ' ')} shares {found:.1%}, not clearly less than "
+                f"the runs themselves ({real['value']:.1%}): their share does not rule out "
+                f"{control['rules_out']}."
+            )
     return out

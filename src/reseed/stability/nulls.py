@@ -1,90 +1,159 @@
-"""What the same measurement gives when there is nothing to find."""
+"""What the same measurement gives when there is nothing to find: the nulls by name.
+
+Each answers another doubt, so a share is read beside several. How those of weights are made stands
+in `reseed.stability.weight_nulls`; those that need training are the control runs of a study
+(`reseed.training.spec`). The same table for people is docs/nulls.md.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from reseed.matching.pairs import Views
-from reseed.seeds import generator
+from dataclasses import dataclass
+from typing import Literal
 
 COVARIANCE = "N2 covariance-matched"
 UNTRAINED = "N4 untrained pair"
 
 
-class CovarianceNull:
-    """Random latents with the anisotropy of real ones (null N2).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NullKind:
+    """A null: how it is made and which explanation it rules out."""
 
-    Encoder and decoder rows of a latent are drawn together from one Gaussian with the joint mean
-    and covariance of the real unit rows. Scaling a drawn row to length 1 flattens the spectrum, so
-    the Gaussian is adjusted until its *unit* rows have the real second moments along the real
-    principal directions of each view. Without that the null is too low: of independent
-    dictionaries with amplitudes falling as 1/k it explains 65 % of an apparent share of 82 %, with
-    it all (a test holds this).
+    id: str
+    name: str
+    construction: str
+    rules_out: str
+    made: Literal["weights", "snapshots", "control runs", "strata", "activations"]
+    """from what"""
+    control: str | None = None
+    """its word in `[controls]`, if runs have to be trained for it"""
+    source: str | None = None
+    """arXiv id of the paper that asks for it"""
 
-    Args:
-        views: rows `[F, D]` of one SAE; zero rows are left out.
+
+NULLS: tuple[NullKind, ...] = (
+    NullKind(
+        id="N0",
+        name="same run",
+        construction="an SAE against itself; or against the same run made again",
+        rules_out="that the measurement cannot reach 1",
+        made="weights",
+    ),
+    NullKind(
+        id="N1",
+        name="isotropic",
+        construction="independent unit vectors of uniform direction, as many as latents",
+        rules_out="that a cosine of 0.3 is a lot: the best of many candidates is never near 0",
+        made="weights",
+    ),
+    NullKind(
+        id="N2",
+        name="covariance-matched",
+        construction="Gaussian rows with mean and covariance of the trained unit rows",
+        rules_out="that shared dominant directions alone make rows similar",
+        made="weights",
+    ),
+    NullKind(
+        id="N3",
+        name="rotated",
+        construction="the trained dictionary under a random rotation of all directions",
+        rules_out="that the inner geometry of a dictionary alone makes it match another",
+        made="weights",
+    ),
+    NullKind(
+        id="N3b",
+        name="rotated inside bands",
+        construction="the same, turning only directions of about equal second moment",
+        rules_out="that inner geometry and shared dominant directions together do",
+        made="weights",
+    ),
+    NullKind(
+        id="N4",
+        name="untrained pair",
+        construction="the same runs before their first step; same init and another data order as "
+        "the positive control",
+        rules_out="that runs agree because they start near each other",
+        made="snapshots",
+        source="2606.02061",
+    ),
+    NullKind(
+        id="N5a",
+        name="Gaussian activations",
+        construction="runs on Gaussian rows with mean and covariance of the activations",
+        rules_out="that fitting the covariance alone makes runs agree",
+        made="control runs",
+        control="gaussian",
+    ),
+    NullKind(
+        id="N5b",
+        name="shuffled activations",
+        construction="runs on rows whose dimensions are permuted independently of each other",
+        rules_out="that the distribution of each single dimension makes runs agree",
+        made="control runs",
+        control="shuffled",
+    ),
+    NullKind(
+        id="N6",
+        name="random subject",
+        construction="runs on the same architecture and text with random weights",
+        rules_out="that the text and the architecture, not what was learned, make runs agree",
+        made="control runs",
+        control="random_subject",
+        source="2501.17727",
+    ),
+    NullKind(
+        id="N7a",
+        name="frozen decoder",
+        construction="runs whose decoder rows stay at their random start",
+        rules_out="that decoder rows need not be learned to reconstruct and agree so well",
+        made="control runs",
+        control="frozen_decoder",
+        source="2602.14111",
+    ),
+    NullKind(
+        id="N7b",
+        name="soft-frozen decoder",
+        construction="runs whose decoder rows keep a cosine of at least 0.8 to their start",
+        rules_out="that small turns of random decoder rows do to reconstruct and agree so well",
+        made="control runs",
+        control="soft_frozen_decoder",
+        source="2602.14111",
+    ),
+    NullKind(
+        id="N7c",
+        name="frozen encoder",
+        construction="runs whose encoder rows stay at their random start",
+        rules_out="that encoder rows need not be learned to reconstruct and agree so well",
+        made="control runs",
+        control="frozen_encoder",
+        source="2602.14111",
+    ),
+    NullKind(
+        id="N8",
+        name="frequency-matched permutation",
+        construction="latents that fire about as often are exchanged",
+        rules_out="that two latents correlate because both fire often",
+        made="activations",
+    ),
+    NullKind(
+        id="N9",
+        name="strata",
+        construction="every share on all, on live and on dense latents",
+        rules_out="that dead latents at their start or dense ones decide the share",
+        made="strata",
+    ),
+)
+"""All nulls in the order of their ids."""
+
+
+def null_of_control(control: str) -> NullKind:
+    """The null that a kind of control run makes.
+
+    Raises:
+        KeyError: if there is no such control.
     """
-
-    def __init__(self, views: Views) -> None:
-        encoder, decoder = (np.asarray(v, dtype=np.float64) for v in views)
-        keep = (np.abs(encoder).sum(1) > 0) & (np.abs(decoder).sum(1) > 0)
-        rows = [_unit(encoder[keep]), _unit(decoder[keep])]
-        self.count, self._split = int(keep.sum()), encoder.shape[1]
-        both = np.concatenate(rows, axis=1)
-        self._mean = both.mean(axis=0)
-        self._root = _root(both - self._mean)
-        self._adjust([view.T @ view / len(view) for view in rows])
-
-    def draw(self, *key: int | str) -> Views:
-        """As many random latents as there are real ones that are not zero.
-
-        Args:
-            key: of the generator, e.g. the pair, the side and the draw.
-        """
-        mix = generator("null-covariance", *key).standard_normal((self.count, len(self._root)))
-        rows = self._mean + mix @ self._root
-        return Views(rows[:, : self._split], rows[:, self._split :])
-
-    def _adjust(self, moments: list[NDArray[np.float64]]) -> None:
-        """Scale the principal directions of each view until unit rows have these moments."""
-        size = max(2000, len(self._root))
-        mix = generator("null-adjust").standard_normal((size, len(self._root)))
-        bases = [np.linalg.eigh(moment) for moment in moments]
-        parts = (slice(0, self._split), slice(self._split, None))
-        for _ in range(_ROUNDS):
-            rows, off = self._mean + mix @ self._root, 0.0
-            for (wanted, basis), part in zip(bases, parts, strict=True):
-                found = ((_unit(rows[:, part]) @ basis) ** 2).mean(axis=0)
-                real = wanted > wanted[-1] * 1e-9
-                scale = np.sqrt(np.where(real, wanted, 1.0) / np.where(real, found, 1.0))
-                change = (basis * scale) @ basis.T
-                self._root[:, part] = self._root[:, part] @ change
-                self._mean[part] = self._mean[part] @ change
-                off = max(off, float(np.abs(found - wanted).sum()))
-            if off < _CLOSE:
-                return
-
-
-_ROUNDS = 20
-_CLOSE = 2e-3
-"""Summed difference of the second moments, of a total of 1, at which the adjustment ends."""
-
-
-def _root(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`[rank, 2D]` R with RᵀR the covariance of the rows."""
-    values, vectors = np.linalg.eigh(centred.T @ centred / max(len(centred) - 1, 1))
-    keep = values > values[-1] * 1e-12
-    return (vectors[:, keep] * np.sqrt(values[keep])).T
+    return {kind.control: kind for kind in NULLS if kind.control}[control]
 
 
 def chance_corrected(observed: float, null: float) -> float:
     """(observed - null) / (1 - null): 0 at chance, 1 when everything agrees."""
     return (observed - null) / (1.0 - null) if null < 1.0 else 0.0
-
-
-def _unit(rows: NDArray[Any]) -> NDArray[np.float64]:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1.0)

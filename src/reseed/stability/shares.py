@@ -17,7 +17,7 @@ from reseed.matching import measures
 from reseed.matching.measures import Measure
 from reseed.matching.pairs import Views, compare
 from reseed.stability.intervals import mean_over_pairs
-from reseed.stability.nulls import CovarianceNull
+from reseed.stability.weight_nulls import WeightNull
 
 TAUS: NDArray[np.float64] = np.round(np.linspace(0.0, 1.0, 101), 2)
 HISTOGRAM: NDArray[np.float64] = np.round(np.linspace(-0.5, 1.0, 76), 2)
@@ -55,7 +55,7 @@ def mean_score(one: PairTable, measure: Measure, members: Mapping[str, NDArray[n
     return float(np.mean(sides))
 
 
-def draw_nulls(pair: Pair, nulls: Mapping[str, CovarianceNull], draws: int) -> list[PairTable]:
+def draw_nulls(pair: Pair, nulls: Mapping[str, WeightNull], draws: int) -> list[PairTable]:
     """Random dictionaries in place of the two of a pair, matched in the same way.
 
     Args:

@@ -22,7 +22,7 @@ from reseed.matching.spec import MatchingSpec
 from reseed.matching.stage import Pair, load_snapshot, pair_name, pairs_of, weights_name
 from reseed.seeds import digest
 from reseed.stability import shares
-from reseed.stability.families import families, triangles
+from reseed.stability.families import families, family_summary
 from reseed.stability.intervals import mean_over_pairs
 from reseed.stability.latents import (
     RunFacts,
@@ -31,10 +31,13 @@ from reseed.stability.latents import (
     n_of_m,
     shared_edges,
 )
-from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
+from reseed.stability.nulls import COVARIANCE, UNTRAINED
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
+from reseed.stability.structure_stage import structure_name, structures
 from reseed.stability.summary import headline, reconstruction
+from reseed.stability.verdicts import structure_summary, verdicts
+from reseed.stability.weight_nulls import CovarianceNull
 from reseed.store import Store
 
 
@@ -85,6 +88,7 @@ def assess(
 def _made_from(group: Group, matching: MatchingSpec, spec: StabilitySpec, store: Store) -> str:
     pairs = pairs_of(group.runs)
     inputs = [store.checksum(pair_name(pair)) for pair in pairs]
+    inputs += [store.checksum(structure_name(pair)) for pair in pairs]
     inputs += [store.checksum(evidence_name(run)) for run in group.runs]
     inputs += [store.checksum(weights_name(run)) for run in group.runs]
     return digest([inputs, matching.digest(), spec.digest(), list(group.steps)])
@@ -99,7 +103,8 @@ def _assess(
     strata = _strata(facts, spec)
     edges = _edges(end, matching.tau)
     members = families(edges)
-    latents = latent_table(facts, end, edges, members, spec.dense_rate)
+    beyond = structures(group.runs, store)
+    latents = verdicts(latent_table(facts, end, edges, members, spec.dense_rate), beyond)
     summary: dict[str, Any] = {
         "label": group.label,
         "runs": list(group.runs),
@@ -127,7 +132,8 @@ def _assess(
             found = headline(curves, matching.tau, **both, members=strata["all"])
             found["ceiling_same_run"] = _ceiling(group, store, matching.tau)
             write("n_of_m", n_of_m(latents, _pair_shares(found)))
-            summary |= {"headline": found, "families": _family_counts(latents, members, edges)}
+            summary |= {"headline": found, "families": family_summary(latents, edges)}
+            summary["structure"] = structure_summary(latents, beyond)
             summary["certificates"] = _certificates(group, store)
         (folder / "summary.json").write_bytes(json_bytes(summary))
 
@@ -245,19 +251,6 @@ def _counts(latents: pl.DataFrame, pairs: int) -> dict[str, Any]:
         "live": sums["alive"].to_list(),
         "dead": (sums["len"] - sums["alive"]).to_list(),
         "dense": sums["dense"].to_list(),
-    }
-
-
-def _family_counts(
-    latents: pl.DataFrame, members: pl.DataFrame, edges: pl.DataFrame
-) -> dict[str, Any]:
-    sizes = members.unique("family")["size"].value_counts().sort("size")
-    chains, closed = triangles(edges)
-    return {
-        "by_size": {str(size): int(count) for size, count in sizes.iter_rows()},
-        "orphans": int(latents["family"].null_count()),
-        "triangle_chains": chains,
-        "triangle_closure": closed / chains if chains else None,
     }
 
 

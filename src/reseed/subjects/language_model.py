@@ -7,7 +7,7 @@ pass ends at the last wanted site, so logits are never computed.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from reseed.errors import SpecError, SubjectError
 from reseed.subjects.gguf import cached_model
 from reseed.subjects.quiet import quiet_transformers
+from reseed.subjects.random_weights import seeded
 from reseed.subjects.sites import read_sites, resolve_sites
 from reseed.subjects.spec import LanguageModelSpec, package_file
 from reseed.subjects.tokenizer import Tokenizer
 
 _LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 """What transformers raises when a model cannot be loaded."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _HEADS_THAT_MAY_BE_MISSING = ("pooler",)
 """Parts of a body that published checkpoints often lack; they are random then, and no sites."""
@@ -117,16 +120,9 @@ def load_language_model(
         SpecError: if a site is unknown or a package is missing.
         SubjectError: if the model cannot be found or loaded, or lacks weights.
     """
-    from transformers import AutoModel
-
-    where, hub = _located(spec)
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
-    maker: Any = AutoModel
     try:
         with quiet_transformers():
-            body, report = maker.from_pretrained(
-                where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **hub
-            )
+            body, report = _trained(spec) if spec.random_weights is None else _random(spec)
     except _LOADING as error:
         raise _unloadable(spec, "model", error) from error
     missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
@@ -141,6 +137,38 @@ def load_language_model(
     if missing and random:
         raise SpecError(f"site {random[0]!r}: {spec.model} has no trained weights for it")
     return model
+
+
+def _trained(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
+    """The body with its trained weights, and what was missing."""
+    from transformers import AutoModel
+
+    where, hub = _located(spec)
+    maker: Any = AutoModel
+    return maker.from_pretrained(
+        where,
+        dtype=_DTYPES[spec.dtype],
+        trust_remote_code=False,
+        output_loading_info=True,
+        **hub,
+    )
+
+
+def _random(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
+    """The body with weights as before any training, by the initialiser of its architecture.
+
+    Like "step 0" in arXiv 2501.17727: embeddings are random as well.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    assert spec.random_weights is not None
+    where, hub = _located(spec)
+    config_maker: Any = AutoConfig
+    maker: Any = AutoModel
+    config = config_maker.from_pretrained(where, trust_remote_code=False, **hub)
+    with seeded(spec.random_weights):
+        body = maker.from_config(config, dtype=_DTYPES[spec.dtype], trust_remote_code=False)
+    return body, {"missing_keys": (), "mismatched_keys": ()}
 
 
 def load_tokenizer(spec: LanguageModelSpec) -> Tokenizer:

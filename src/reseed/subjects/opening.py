@@ -15,6 +15,7 @@ from reseed.store import Store
 from reseed.subjects.arrays import ArraySource
 from reseed.subjects.language_model import load_language_model
 from reseed.subjects.module_source import ModuleSource, open_factory
+from reseed.subjects.random_weights import randomise
 from reseed.subjects.sites import list_sites, resolve_sites
 from reseed.subjects.source import BlockSource
 from reseed.subjects.spec import (
@@ -101,6 +102,8 @@ def _open_language_model(
 
 def _open_module(subject: ModuleSpec, sites: Sequence[str]) -> BlockSource:
     module, batches = open_factory(subject)
+    if subject.random_weights is not None:
+        randomise(module, subject.random_weights)
     return ModuleSource(module, sites, batches)
 
 

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+    model_validator,
+)
 
 from reseed.records import Spec
+
+RandomWeights = Annotated[int, Field(ge=0)] | None
+
+
+def _unless_random(out: dict[str, Any]) -> dict[str, Any]:
+    """Without `random_weights` where the weights are the real ones.
+
+    Digests are taken of what is written, and those of subjects are older than this key.
+    """
+    if out.get("random_weights") is None:
+        out.pop("random_weights", None)
+    return out
 
 
 class LanguageModelSpec(Spec):
@@ -22,6 +40,13 @@ class LanguageModelSpec(Spec):
     """In which the subject computes; activations are handed on in float32."""
     batch_blocks: Annotated[int, Field(ge=1)] = 8
     """Blocks of tokens in one forward pass."""
+    random_weights: RandomWeights = None
+    """Seed of random weights in place of the trained ones, drawn as for a new training, embeddings
+    too; left out, the trained ones."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _unless_random(handler(self))
 
 
 class ModuleSpec(Spec):
@@ -30,6 +55,12 @@ class ModuleSpec(Spec):
     kind: Literal["module"]
     factory: str
     """`package.module:function`; `batches` is a sequence of inputs, each a tensor or a dict."""
+    random_weights: RandomWeights = None
+    """Seed of random weights in place of those that the function gives; left out, those."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _unless_random(handler(self))
 
 
 class ArraysSpec(Spec):

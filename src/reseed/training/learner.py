@@ -10,6 +10,7 @@ from torch import Tensor
 from reseed.errors import TrainingError
 from reseed.sae import topk
 from reseed.sae.model import SAE
+from reseed.training.controls import FROZEN, keep_near
 from reseed.training.schedule import warmup_then_linear
 from reseed.training.spec import RunSpec
 
@@ -29,7 +30,11 @@ class Learner:
         self.step = 0
         start = topk.initial(spec.sae, spec.init_seed, topk.geometric_median(first).numpy())
         self.parameters = {name: torch.nn.Parameter(value) for name, value in start.items()}
-        self._optimizer = torch.optim.Adam(self.parameters.values(), fused=True)
+        frozen = FROZEN.get(spec.control)
+        self._trained = {name: p for name, p in self.parameters.items() if name != frozen}
+        soft = spec.control == "soft_frozen_decoder"
+        self._near = start["W_dec"].clone() if soft else None
+        self._optimizer = torch.optim.Adam(self._trained.values(), fused=True)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64)
 
     @property
@@ -57,9 +62,9 @@ class Learner:
         spec, p = self.spec, {name: value.data for name, value in self.parameters.items()}
         dead = self._silent >= spec.sae.dead_after
         out = topk.step(p, x, spec.sae, dead)
-        for name, parameter in self.parameters.items():
+        for name, parameter in self._trained.items():
             parameter.grad = out.gradients[name]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), spec.training.clip))
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained.values(), spec.training.clip))
         if not (math.isfinite(out.fvu) and math.isfinite(norm)):
             raise TrainingError(
                 f"loss {out.fvu:.4g}, gradient norm {norm:.4g} at step {self.step} "
@@ -70,7 +75,10 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         self._optimizer.step()
-        p["W_dec"].div_(torch.linalg.vector_norm(p["W_dec"], dim=1, keepdim=True))
+        if "W_dec" in self._trained:
+            p["W_dec"].div_(torch.linalg.vector_norm(p["W_dec"], dim=1, keepdim=True))
+        if self._near is not None:
+            keep_near(p["W_dec"], self._near)
         self._silent += x.shape[0]
         self._silent[out.fired] = 0
         self.step += 1
@@ -105,6 +113,8 @@ class Learner:
             "data_seed": spec.data_seed,
             "tokens": self.tokens,
         }
+        if spec.control is not None:
+            about["control"] = spec.control
         p = {name: value.data for name, value in self.parameters.items()}
         return topk.freeze(p, spec.sae, about)
 
@@ -113,6 +123,7 @@ class Learner:
         out = {"step": torch.tensor(self.step), "silent": self._silent}
         for name, parameter in self.parameters.items():
             out[f"parameter.{name}"] = parameter.data
+        for name, parameter in self._trained.items():
             for key, value in self._optimizer.state[parameter].items():
                 out[f"adam.{name}.{key}"] = value
         return out
@@ -127,6 +138,7 @@ class Learner:
         self._silent = state["silent"].clone()
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state[f"parameter.{name}"])
+        for name, parameter in self._trained.items():
             prefix = f"adam.{name}."
             self._optimizer.state[parameter] = {
                 key.removeprefix(prefix): value.clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,17 @@ from reseed.sae.spec import SAESpec
 from reseed.seeds import digest
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+Control = Literal[
+    "gaussian",
+    "shuffled",
+    "random_subject",
+    "frozen_decoder",
+    "soft_frozen_decoder",
+    "frozen_encoder",
+]
+"""A way to train in which there is less to find, or nothing; docs/nulls.md says what each tells."""
+_OTHER_ACTIVATIONS: tuple[Control, ...] = ("gaussian", "shuffled", "random_subject")
 
 
 class TrainingSpec(Spec):
@@ -59,6 +70,21 @@ class TrainingSpec(Spec):
         return tuple(sorted({0, self.steps} | inner))
 
 
+class ControlsSpec(Spec):
+    """Runs that are trained to compare with (nulls N5 to N7), with the seeds of the real ones."""
+
+    kinds: tuple[Control, ...] = ()
+    """Each trains as many runs again as the study has."""
+    random_weights: Annotated[int, Field(ge=0)] = 0
+    """Seed of the weights of the subject in `random_subject`."""
+
+    @model_validator(mode="after")
+    def _different(self) -> ControlsSpec:
+        if len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"kinds = {list(self.kinds)} names a control twice")
+        return self
+
+
 class RunSpec(Spec):
     """One training. Its identity is the digest of what it is made of."""
 
@@ -69,11 +95,21 @@ class RunSpec(Spec):
     training: TrainingSpec
     init_seed: Annotated[int, Field(ge=0)]
     data_seed: Annotated[int, Field(ge=0)]
+    control: Control | None = None
+    """What makes it a control run; None for the runs of the question."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the result; how often it is saved on the way does not."""
-        return self.model_dump(mode="json", exclude={"training": {"checkpoint_tokens", "threads"}})
+        out = self.model_dump(mode="json", exclude={"training": {"checkpoint_tokens", "threads"}})
+        if self.control is None:  # as it was before there were controls
+            del out["control"]
+        return out
+
+    @property
+    def reads(self) -> Control | None:
+        """The control whose activations it learns from; None for those of the subject."""
+        return self.control if self.control in _OTHER_ACTIVATIONS else None
 
     @property
     def id(self) -> str:
@@ -91,4 +127,5 @@ class RunSpec(Spec):
     def _shape(self) -> str:
         """Site, architecture and sizes, fit for a file name: arrays are named by the user."""
         site = re.sub(r"[^A-Za-z0-9._-]", "-", self.site)[-60:]
-        return f"{site}.{self.sae.architecture}-f{self.sae.latents}-k{self.sae.k}"
+        shape = f"{site}.{self.sae.architecture}-f{self.sae.latents}-k{self.sae.k}"
+        return shape if self.control is None else f"{shape}-{self.control}"

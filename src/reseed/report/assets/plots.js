@@ -24,6 +24,7 @@ PLOTS.forest = (plot, _, c) => {
     shared,
   ];
   traces[1].marker.line = { width: 2, color: c.untrained };
+  if (one.every((f) => f.untrained === null)) traces.splice(1, 1);
   const names = groups.map((group, at) => ({
     text: plain(group.label), x: 0, y: place[at], xref: "paper", xanchor: "left", yanchor: "bottom",
     yshift: 9, showarrow: false, font: { size: 13, color: c.ink },
@@ -58,13 +59,13 @@ PLOTS.shares = (plot, group, c) => {
     return nothing(plot, "Some run has no such latents, so there is no share.");
   }
   const hover = { hovertemplate: "%{y:.1%}" };
-  const traces = [...band("share", tau, one.lo, one.hi, c.observed)];
+  const traces = one.lo ? [...band("share", tau, one.lo, one.hi, c.observed)] : [];
   if (one.null.some((value) => value !== null)) {
     traces.push(...band(CHANCE, tau, one.null_lo, one.null_hi, c.null),
       line(CHANCE, tau, one.null, c.null, { ...hover, line: { color: c.null, width: 2, dash: "5px,3px" } }));
   }
+  if (one.untrained) traces.push(line(UNTRAINED, tau, one.untrained, c.untrained, { ...hover, line: { color: c.untrained, width: 2, dash: "2px,2px" } }));
   traces.push(
-    line(UNTRAINED, tau, one.untrained, c.untrained, { ...hover, line: { color: c.untrained, width: 2, dash: "2px,2px" } }),
     line("share", tau, one.share, c.observed, { ...hover, line: { color: c.observed, width: 2.5 } }));
   const mark = { type: "line", x0: group.tau, x1: group.tau, y0: 0, y1: 1, yref: "paper", line: { color: c.muted, width: 1.5, dash: "dot" } };
   const word = { text: "tau " + group.tau, x: group.tau, y: 1, yref: "paper", xanchor: "left", yanchor: "top", xshift: 4, showarrow: false, font: { size: 12, color: c.muted } };

@@ -1,0 +1,1 @@
+"""Two or more SAEs that are already there, compared."""

@@ -1,0 +1,106 @@
+"""How SAEs behave on activations: which latents fire, and what is reconstructed. Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from reseed.comparison.dictionary import Dictionary
+from reseed.errors import SpecError
+from reseed.events import Events
+from reseed.evidence.firing import Firing
+from reseed.sae.model import from_arrays
+from reseed.subjects.source import BlockSource
+
+_CHUNK = 16
+_MOSTLY = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnActivations:
+    """An SAE on activations."""
+
+    firing: pl.DataFrame
+    """latent, fired, rate, mean_act, max_act"""
+    reconstruction: Mapping[str, Any]
+    """rows, fvu, l0"""
+
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """[F] fired at least once."""
+        return (self.firing["fired"] > 0).to_numpy()
+
+
+def run_on(
+    given: Sequence[Dictionary],
+    source: BlockSource,
+    sites: Mapping[str, str],
+    blocks: Sequence[int],
+    events: Events,
+) -> dict[str, OnActivations]:
+    """Encode and reconstruct rows with each SAE, in one pass.
+
+    Args:
+        given: SAEs; bare matrices are left out, they cannot be run.
+        source: of the activations.
+        sites: name of an SAE to the site that it reads.
+        blocks: which.
+        events: progress.
+
+    Raises:
+        SpecError: if a site has other dimensions than its SAE reads.
+    """
+    saes = {one.name: from_arrays(one.sae) for one in given if one.sae is not None}
+    for name, sae in saes.items():
+        if source.sites[sites[name]] != sae.dimensions:
+            raise SpecError(
+                f"{name} reads {sae.dimensions} dimensions, the activations {sites[name]!r} have "
+                f"{source.sites[sites[name]]}; are they of this SAE's site?"
+            )
+    firing = {name: Firing(sae.latents, sae.dimensions) for name, sae in saes.items()}
+    total = int(source.rows[list(blocks)].sum())
+    with events.task("activations", total, "rows") as task, torch.no_grad():
+        for first in range(0, len(blocks), _CHUNK):
+            chunk = list(blocks[first : first + _CHUNK])
+            rows = source.read(chunk)
+            for name, sae in saes.items():
+                x = rows[sites[name]]
+                # a transcoder writes another site, whose activations are not here
+                whole = sae.W_dec.shape[1] == sae.dimensions
+                made = sae.reconstruct(x) if whole else torch.full_like(x, torch.nan)
+                firing[name].add(x, sae.encode_sparse(x), made)
+            task.advance(int(source.rows[chunk].sum()))
+    return {
+        name: OnActivations(firing=one.table(), reconstruction=_finite(one.reconstruction()))
+        for name, one in firing.items()
+    }
+
+
+def warnings(found: Mapping[str, OnActivations]) -> list[str]:
+    """What the activations say against the comparison."""
+    out: list[str] = []
+    for name, one in found.items():
+        dead = 1 - float(one.live.mean())
+        fvu = one.reconstruction["fvu"]
+        if dead > _MOSTLY:
+            out.append(
+                f"{name}: {dead:.0%} of the latents did not fire on "
+                f"{one.reconstruction['rows']:,} rows; read the shares on live latents, dead ones "
+                "keep where they started."
+            )
+        if fvu is not None and fvu > 1:
+            out.append(
+                f"{name}: reconstructs these activations worse than their mean does (FVU "
+                f"{fvu:.3g}); is it the right site, layer and scaling?"
+            )
+    return out
+
+
+def _finite(found: Mapping[str, float | int]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in found.items()}

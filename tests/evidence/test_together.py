@@ -1,0 +1,56 @@
+"""The co-firing of matched latents as pieces of a study: made once, alone, and made again."""
+
+import shutil
+
+import pytest
+
+import reseed
+from reseed.events import Events
+from reseed.interrupts import Stop
+from reseed.pipeline import run_study
+from reseed.study import Study
+
+
+@pytest.fixture
+def study(finished, tmp_path) -> Study:
+    shutil.copytree(finished, tmp_path / "tiny")
+    return Study.load(tmp_path / "tiny")
+
+
+def test_what_is_missing_is_made_without_the_rest(study, tree, monkeypatch) -> None:
+    """A folder made before there was co-firing gets it, and its evidence is not made again."""
+    import reseed.evidence.stage as evidence
+
+    monkeypatch.setattr(evidence, "gather", None)
+    before = tree(study.folder)
+    pieces = sorted((study.folder / "cofiring").iterdir())
+    assert len(pieces) == 2  # two widths, one pair of runs each
+    assert [match.activations().height for match in study.matches] == [16, 8]
+    for gone in (pieces, pieces[:1]):
+        for piece in gone:
+            shutil.rmtree(piece)
+        run_study(study, Events(), Stop())
+        assert tree(study.folder) == before
+
+
+def test_nothing_is_read_when_nothing_is_missing(study, monkeypatch) -> None:
+    import reseed.evidence.together as together
+
+    monkeypatch.setattr(together, "gather_together", None)
+    run_study(study, Events(), Stop())
+
+
+def test_another_match_makes_it_anew(study) -> None:
+    match = study.matches[0]
+    piece = study.folder / "cofiring" / f"{match.a}--{match.b}" / "piece.json"
+    first = piece.read_text()
+    piece.write_text(first.replace('"made_from": "', '"made_from": "0'))
+    run_study(study, Events(), Stop())
+    assert piece.read_text() == first
+
+
+def test_a_damaged_piece_is_named(study) -> None:
+    match = study.matches[0]
+    (study.folder / "cofiring" / f"{match.a}--{match.b}" / "matched.parquet").write_bytes(b"")
+    with pytest.raises(reseed.StoreError, match=r"cofiring/.*matched\.parquet has 0 bytes"):
+        match.activations()
