@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from reseed.errors import SpecError, needs_train
 from reseed.events import Events, JsonlSink, Sink
-from reseed.formats import own
+from reseed.formats import reading
 from reseed.interrupts import Stop
 from reseed.pipeline import Outcome, run_study
 from reseed.planning import Plan, make_plan
@@ -73,20 +72,27 @@ def events_of(study: Study, progress: bool, sinks: Sequence[Sink] = ()) -> Event
     return Events(JsonlSink(study.store.path(EVENTS_FILE)), *sinks, console=console)
 
 
-def load(path: str | os.PathLike[str]) -> SAE:
-    """Load an SAE that reseed wrote, e.g. the folder of a run.
+def load(
+    path: str | os.PathLike[str], *, format: str | None = None, inner: str | None = None
+) -> SAE:
+    """Load an SAE that reseed or anybody else wrote, in raw activation units.
 
     Args:
-        path: folder with `cfg.json` and `sae.safetensors`.
+        path: file or folder in any format of `docs/formats.md`, or `hf:OWNER/REPO/PATH@REVISION`.
+        format: its name, where several fit.
+        inner: which one, where a folder or a file holds several.
+
+    Returns:
+        The SAE; `about` says what was folded into its weights, and what to beware of.
 
     Raises:
-        SpecError: if it is not such a folder.
+        SpecError: if it is in no known format, or in several, or holds several SAEs.
         StoreError: if a file is damaged.
     """
     with needs_train("reseed.load"):
         from reseed.sae.model import from_arrays
 
-    return from_arrays(own.read(Path(path)))
+    return from_arrays(reading.read(os.fspath(path), format=format, inner=inner))
 
 
 def harvest(

@@ -40,6 +40,16 @@ OutPath = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for the results; else the TOML's name without ending."),
 ]
+SourceArg = Annotated[
+    str,
+    typer.Argument(help="File, folder, or hf:OWNER/REPO/PATH@REVISION.", metavar="SRC"),
+]
+FormatOpt = Annotated[
+    str | None, typer.Option("--format", help="Format of the source, where several fit.")
+]
+InnerOpt = Annotated[
+    str | None, typer.Option("--inner", help="Which SAE, where the source holds several.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -178,6 +188,40 @@ def sites(
 app.command()(consensus)
 app.command()(predict)
 app.command()(export)
+
+
+@app.command()
+def inspect(source: SourceArg, format: FormatOpt = None, inner: InnerOpt = None) -> None:
+    """Say what an SAE is: its format, sizes and rule, what was folded, what looks wrong."""
+    from reseed.formats import reading
+    from reseed.formats.facts import facts, warnings
+
+    sae = reading.read(source, format=format, inner=inner)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, text in facts(sae):
+        table.add_row(name, escape(text))
+    console = Console()
+    console.print(table)
+    for one in warnings(sae):
+        console.print(f"[yellow]![/yellow] {escape(one)}", highlight=False)
+
+
+@app.command()
+def convert(
+    source: SourceArg,
+    target: Annotated[Path, typer.Argument(help="Folder or file to write.", metavar="DST")],
+    to: Annotated[str, typer.Option("--to", help="Format to write.", metavar="FORMAT")],
+    format: FormatOpt = None,
+    inner: InnerOpt = None,
+) -> None:
+    """Write an SAE in another format; what that format cannot express is refused."""
+    from reseed.formats import reading
+
+    sae = reading.read(source, format=format, inner=inner)
+    reading.write(target, sae, to)
+    Console().print(f"Written: {target} ({to}, {len(sae.W_enc):,} latents)", soft_wrap=True)
 
 
 @app.command()

@@ -108,8 +108,9 @@ class SAEArrays:
     - `{"kind": "batchtopk", "k": k}`: the k N largest of relu(p) over all N rows given, for files
       without an inference threshold; codes of a row then depend on the other rows.
 
-    With `normalised` each row is first scaled to mean 0 and deviation 1 (of D - 1, plus 1e-5), and
-    the reconstruction is scaled back; that cannot be folded into weights.
+    With `normalised` the mean of each row is taken out first and the row divided by its deviation
+    (with D - 1) plus 1e-5; the reconstruction is multiplied by the deviation alone and gets the
+    mean back, as all libraries do that have this. It cannot be folded into weights.
     """
 
     W_enc: Floats

@@ -68,10 +68,10 @@ def codes_by_hand(pre, rule, threshold):
 def test_rules_by_hand(rule, transcoder: bool, normalised: bool) -> None:
     a = arrays(rule, transcoder=transcoder, normalised=normalised)
     x = np.random.default_rng(1).normal(1, 2, size=(N, D)).astype(np.float32)
-    mean, scale = 0.0, 1.0
+    mean, scale, least = 0.0, 1.0, 0.0
     if normalised:
-        mean, scale = x.mean(1, keepdims=True), x.std(1, ddof=1, keepdims=True) + 1e-5
-    rows = (x - mean) / scale
+        mean, scale, least = x.mean(1, keepdims=True), x.std(1, ddof=1, keepdims=True), 1e-5
+    rows = (x - mean) / (scale + least)
     pre = (rows - a.b_dec if a.centred else rows) @ a.W_enc.T + a.b_enc
     codes = codes_by_hand(pre, rule, a.threshold)
     expected = codes @ a.W_dec + a.b_dec

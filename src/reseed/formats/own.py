@@ -11,12 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load
-
 from reseed.errors import SpecError, StoreError
-from reseed.files import json_bytes, read_json, safetensors_bytes, write_bytes
+from reseed.files import json_bytes, safetensors_bytes, write_bytes
+from reseed.formats.checks import Weights, complete
+from reseed.formats.files import Files
 from reseed.records import SAEArrays
 from reseed.store import Store
 
@@ -25,7 +23,7 @@ _SHAPES = {"W_enc": "FD", "W_dec": "FE", "b_enc": "F", "b_dec": "E"}
 _OPTIONAL = {"threshold": "F", "W_skip": "ED"}
 
 
-def write(folder: Path, sae: SAEArrays) -> None:
+def write(folder: Path, sae: SAEArrays, **options: Any) -> None:
     """Write an SAE into a folder.
 
     Raises:
@@ -56,61 +54,46 @@ def read_piece(store: Store, piece: str, inner: str = ".") -> SAEArrays:
     return read(store.path(piece) / inner)
 
 
-def read(folder: Path) -> SAEArrays:
+def recognise(found: Files) -> bool:
+    """A folder whose `cfg.json` says format `reseed`."""
+    mine = found.means("cfg.json", "sae.safetensors")
+    return mine and found.settings("cfg.json").get("format") == NAME
+
+
+def read(folder: Path | Files, **which: Any) -> SAEArrays:
     """Read an SAE from a folder.
 
     Raises:
         SpecError: if the folder is not in this format.
         StoreError: if a file is missing, damaged, holds NaN, or shapes do not fit each other.
     """
-    if not (folder / "cfg.json").exists():
+    found = folder if isinstance(folder, Files) else Files(folder)
+    if not found.has("cfg.json"):
         raise SpecError(
-            f"{folder} holds no cfg.json, so it is not an SAE that reseed wrote. Give the folder "
-            "with cfg.json and sae.safetensors, e.g. STUDY/runs/RUN."
+            f"{found.path} holds no cfg.json, so it is not an SAE that reseed wrote. Give the "
+            "folder with cfg.json and sae.safetensors, e.g. STUDY/runs/RUN."
         )
-    cfg = read_json(folder / "cfg.json")
-    if not isinstance(cfg, dict) or cfg.get("format") != NAME or cfg.get("version") != VERSION:
-        raise SpecError(
-            f"{folder / 'cfg.json'} does not say format {NAME!r}, version {VERSION}; "
-            "only SAEs written by reseed can be read so far"
-        )
+    cfg, where = found.json("cfg.json"), str(found.folder / "cfg.json")
+    if cfg.get("format") != NAME or cfg.get("version") != VERSION:
+        raise SpecError(f"{where} does not say format {NAME!r}, version {VERSION}")
+    arrays = found.tensors("sae.safetensors")
+    weights = Weights(arrays=arrays, where=str(found.folder / "sae.safetensors"))
     try:
-        arrays = load((folder / "sae.safetensors").read_bytes())
-    except (OSError, SafetensorError, ValueError) as error:
-        raise StoreError(f"{folder / 'sae.safetensors'} cannot be read: {error}") from error
-    _check(folder, arrays)
-    try:
-        rule, centred, about = cfg["activation"], bool(cfg["centred"]), cfg["about"]
+        rule, centred, about = cfg["activation"], cfg["centred"], cfg["about"]
     except KeyError as error:
-        raise StoreError(f"{folder / 'cfg.json'} lacks {error}") from error
-    return SAEArrays(
-        **{name: arrays[name] for name in _SHAPES},
-        threshold=arrays.get("threshold"),
-        W_skip=arrays.get("W_skip"),
+        raise StoreError(f"{where} lacks {error}") from error
+    if not isinstance(rule, dict):
+        raise StoreError(f"{where}: the activation rule is {rule!r}, not a table")
+    taken = {
+        name: weights.take(name, dims)
+        for name, dims in (_SHAPES | _OPTIONAL).items()
+        if name in _SHAPES or name in arrays
+    }
+    sae = SAEArrays(
+        **taken,
         activation=rule,
-        centred=centred,
+        centred=bool(centred),
         normalised=bool(cfg.get("normalised", False)),
-        about=about,
+        about=about if isinstance(about, dict) else {},
     )
-
-
-def _check(folder: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
-    sizes: dict[str, int] = {}
-    for name, dims in (_SHAPES | _OPTIONAL).items():
-        if name not in arrays:
-            if name in _OPTIONAL:
-                continue
-            raise StoreError(f"{folder / 'sae.safetensors'} lacks {name}; it has {sorted(arrays)}")
-        array = arrays[name]
-        if array.ndim != len(dims) or any(
-            sizes.setdefault(d, n) != n for d, n in zip(dims, array.shape, strict=True)
-        ):
-            raise StoreError(
-                f"{folder / 'sae.safetensors'}: {name} has shape {array.shape}, which does not fit "
-                f"[{', '.join(dims)}] with {sizes}"
-            )
-        if not np.isfinite(array).all():
-            raise StoreError(
-                f"{folder / 'sae.safetensors'}: {name} has NaN or infinity; a training that ended "
-                "in NaN wrote it, or the file is damaged"
-            )
+    return complete(sae, where)

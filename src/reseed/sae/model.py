@@ -108,11 +108,11 @@ class SAE:
         """What the SAE makes of rows, `[N, D] -> [N, E]`, in raw activation units."""
         given = torch.as_tensor(x)
         rows = self._rows(given.reshape(-1, given.shape[-1]))
-        scaled, mean, scale = self._scaled(rows)
+        scaled, mean, deviation = self._scaled(rows)
         out = self.decode_sparse(self._codes(scaled))
         if self.W_skip is not None:
             out = out + scaled @ self.W_skip.T
-        return (out * scale + mean).reshape(*given.shape[:-1], self.W_dec.shape[1])
+        return (out * deviation + mean).reshape(*given.shape[:-1], self.W_dec.shape[1])
 
     def _rows(self, x: Rows) -> Tensor:
         rows = torch.as_tensor(x, dtype=self.W_enc.dtype, device=self.W_enc.device)
@@ -124,12 +124,12 @@ class SAE:
         return rows
 
     def _scaled(self, rows: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
-        """Rows as the encoder sees them, and what was taken out."""
+        """Rows as the encoder sees them, their means and their deviations."""
         if not self.normalised:
             return rows, 0.0, 1.0
         mean = rows.mean(dim=-1, keepdim=True)
-        scale = rows.std(dim=-1, keepdim=True) + _LEAST_DEVIATION
-        return (rows - mean) / scale, mean, scale
+        deviation = rows.std(dim=-1, keepdim=True)
+        return (rows - mean) / (deviation + _LEAST_DEVIATION), mean, deviation
 
     def _pre(self, scaled: Tensor) -> Tensor:
         centred = scaled - self.b_dec if self.centred else scaled

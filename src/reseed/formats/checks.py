@@ -1,0 +1,167 @@
+"""What every reader checks: that arrays are there, fit each other and are finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from reseed.errors import SpecError, StoreError
+from reseed.records import Floats, SAEArrays
+
+_KINDS = ("topk", "groupmax", "relu", "jumprelu", "batchtopk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """The arrays of one SAE in a file, taken out one by one and checked on the way.
+
+    Dimensions have letters: F latents, D input, E output. What the first array or the settings say
+    of a letter holds for all that come after.
+    """
+
+    arrays: Mapping[str, Any]
+    where: str
+    """names the file in messages"""
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    """letter to size, as far as known"""
+
+    def take(self, key: str, dims: str, *, to: str | None = None) -> Floats:
+        """An array in float32.
+
+        Args:
+            key: its name in the file.
+            dims: its dimensions there, e.g. `"DF"`.
+            to: the order they are wanted in, e.g. `"FD"`.
+
+        Raises:
+            StoreError: if it is missing, no array of numbers, has NaN, or does not fit.
+        """
+        if key not in self.arrays:
+            raise StoreError(f"{self.where} lacks {key}; it has {shown(self.arrays)}")
+        array = self.arrays[key]
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+            raise StoreError(f"{self.where}: {key} is no array of numbers")
+        if array.ndim != len(dims) or any(
+            self.sizes.setdefault(d, n) != n for d, n in zip(dims, array.shape, strict=True)
+        ):
+            raise StoreError(
+                f"{self.where}: {key} has shape {list(array.shape)}, which does not fit "
+                f"[{', '.join(dims)}] with {self.sizes}; settings and weights of different SAEs "
+                "were mixed, or a matrix is transposed"
+            )
+        with np.errstate(over="ignore"):
+            out = array.astype(np.float32, copy=False)
+        if not np.isfinite(out).all():
+            raise StoreError(
+                f"{self.where}: {key} has NaN or infinity; a training that ended in NaN wrote it, "
+                "or the file is damaged"
+            )
+        return np.ascontiguousarray(out if to in (None, dims) else out.T)
+
+    def number(self, key: str) -> float:
+        """A single finite number, stored as such or as an array of one.
+
+        Raises:
+            StoreError: if it is anything else.
+        """
+        value = np.asarray(self.arrays.get(key))
+        if value.size != 1 or value.dtype.kind not in "fiu" or not np.isfinite(value).all():
+            raise StoreError(f"{self.where}: {key} is not one finite number")
+        return float(value.reshape(()))
+
+
+def whole(settings: Mapping[str, Any], key: str, where: str, *, least: int = 1) -> int:
+    """A whole number from settings.
+
+    Raises:
+        StoreError: if it is missing, no whole number, or too small.
+    """
+    value = settings.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int or not least <= value < 2**31:
+        raise StoreError(f"{where}: {key} should be a whole number from {least}, not {value!r}")
+    return value
+
+
+def flag(settings: Mapping[str, Any], key: str, where: str, *, default: bool) -> bool:
+    """A yes or no from settings.
+
+    Raises:
+        StoreError: if it is anything else.
+    """
+    value = settings.get(key, default)
+    if not isinstance(value, bool):
+        raise StoreError(f"{where}: {key} should be true or false, not {value!r}")
+    return value
+
+
+def about(name: str, folded: list[str], warnings: list[str], facts: Mapping[str, Any]) -> Any:
+    """The record of where an SAE comes from: plain facts that are known, and what was done.
+
+    Args:
+        name: of the format.
+        folded: what was folded into the weights, in sentences.
+        warnings: what a user should know, in sentences.
+        facts: of the file; only text and finite numbers are kept.
+    """
+    plain = {
+        key: value
+        for key, value in facts.items()
+        if isinstance(value, str | bool | int) or (isinstance(value, float) and np.isfinite(value))
+    }
+    return {"format": name, **plain, "folded": folded, "warnings": warnings}
+
+
+def complete(sae: SAEArrays, where: str) -> SAEArrays:
+    """The same SAE in float32, if shapes fit, numbers are finite and its rule can be applied.
+
+    Raises:
+        SpecError: if the rule cannot be applied, e.g. k above the width.
+        StoreError: if arrays do not fit.
+    """
+    names = {"W_enc": "FD", "b_enc": "F", "W_dec": "FE", "b_dec": "E"}
+    names |= {"threshold": "F", "W_skip": "ED"}
+    arrays = {name: getattr(sae, name) for name in names}
+    weights = Weights(
+        arrays={name: array for name, array in arrays.items() if array is not None}, where=where
+    )
+    checked = {
+        name: weights.take(name, dims)
+        for name, dims in names.items()
+        if arrays[name] is not None or name in ("W_enc", "b_enc", "W_dec", "b_dec")
+    }
+    sizes = weights.sizes
+    if min(sizes.values()) < 1:
+        raise StoreError(f"{where} holds an SAE without latents or dimensions: {sizes}")
+    if sae.centred and sizes["D"] != sizes["E"]:
+        raise StoreError(
+            f"{where}: b_dec of {sizes['E']} dimensions cannot be subtracted from an input of "
+            f"{sizes['D']}"
+        )
+    _check_rule(sae, sizes["F"], where)
+    return replace(sae, **checked)
+
+
+def _check_rule(sae: SAEArrays, latents: int, where: str) -> None:
+    kind, k = sae.activation.get("kind"), sae.activation.get("k")
+    if kind not in _KINDS:
+        raise SpecError(f"{where}: activation {kind!r} is not known; known are {', '.join(_KINDS)}")
+    if (kind == "jumprelu") != (sae.threshold is not None):
+        raise SpecError(f"{where}: thresholds belong to jumprelu and to no other rule; {kind}")
+    if kind in ("topk", "groupmax", "batchtopk"):
+        if type(k) is not int or not 1 <= k <= latents:
+            raise SpecError(
+                f"{where}: {kind} with k = {k!r} cannot be applied to {latents} latents"
+            )
+        if kind == "groupmax" and latents % k:
+            raise SpecError(f"{where}: groupmax cannot cut {latents} latents into {k} equal groups")
+
+
+def shown(names: Mapping[str, Any]) -> str:
+    """Names for a message, the first twelve of them."""
+    listed = sorted(map(str, names))
+    return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")

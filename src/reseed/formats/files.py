@@ -1,0 +1,161 @@
+"""What a reference to an SAE holds: a file, or a folder of files. Formats see nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reseed.errors import SpecError, StoreError
+from reseed.formats.arrays import Array, Arrays
+from reseed.formats.numpy_file import read_npy, read_npz
+from reseed.formats.safetensors_file import read_safetensors
+from reseed.formats.torch_file import read_torch
+
+_MOST_NAMES, _DEEPEST = 10_000, 6
+_LARGEST_JSON = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The file or the folder that a reference names.
+
+    Names are relative to the folder; for a file, to the folder it lies in, so that a format finds
+    the settings that lie beside the weights (`"config.json"`, `"../config.json"`).
+    """
+
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder itself, or the one the file lies in."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def is_file(self) -> bool:
+        """Whether one file is named, not a folder."""
+        return self.path.is_file()
+
+    def means(self, *names: str) -> bool:
+        """Whether the folder is named, or one of these files in it."""
+        return not self.is_file or self.path.name in names
+
+    def names(self) -> list[str]:
+        """Names of the files of the folder and below, sorted; of a file, its own only.
+
+        At most 10,000, and not deeper than 6 folders. Links to folders are not followed.
+
+        Raises:
+            SpecError: if there is neither a file nor a folder.
+        """
+        if self.path.is_file():
+            return [self.path.name]
+        if not self.path.is_dir():
+            raise SpecError(f"{self.path} does not exist; is the path right?")
+        found: list[str] = []
+        for at, folders, files in os.walk(self.path):
+            below = Path(at).relative_to(self.path)
+            folders[:] = [] if len(below.parts) >= _DEEPEST else sorted(folders)
+            found += [(below / name).as_posix() for name in files]
+            if len(found) > _MOST_NAMES:
+                break
+        return sorted(found[:_MOST_NAMES])
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return (self.folder / name).is_file()
+
+    def inside(self, name: str) -> Files:
+        """The file or folder of this name."""
+        return Files(self.folder / name)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A table in JSON.
+
+        Raises:
+            StoreError: if it is missing, larger than 16 MiB, damaged, or no table.
+        """
+        path = self._existing(name)
+        try:
+            if path.stat().st_size > _LARGEST_JSON:
+                raise ValueError("it has more than 16 MiB, no settings are that long")
+            value = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise StoreError(f"{path} is no JSON that can be read: {error}") from error
+        if not isinstance(value, dict):
+            raise StoreError(f"{path} should hold a table, not a {type(value).__name__}")
+        return value
+
+    def tensors(self, name: str) -> Arrays:
+        """The arrays of a safetensors file.
+
+        Raises:
+            StoreError: if it is missing or damaged.
+        """
+        return read_safetensors(self._existing(name))
+
+    def torch_dict(self, name: str) -> Arrays:
+        """What `torch.save` wrote, tensors as NumPy arrays, dicts inside as `Arrays`.
+
+        Raises:
+            SpecError: if it is a bare pickle of torch < 1.6.
+            StoreError: if it is missing, damaged, or names anything but tensors and plain values.
+        """
+        return read_torch(self._existing(name))
+
+    def npz(self, name: str) -> Arrays:
+        """The arrays of an `.npz` file.
+
+        Raises:
+            StoreError: if it is missing, damaged, or holds pickled objects.
+        """
+        return read_npz(self._existing(name))
+
+    def npy(self, name: str) -> Array:
+        """The array of an `.npy` file.
+
+        Raises:
+            StoreError: if it is missing, damaged, or holds pickled objects.
+        """
+        return read_npy(self._existing(name))
+
+    def keys(self, name: str) -> frozenset[str]:
+        """Names of the arrays in a file of any of these kinds; none if it cannot be read.
+
+        For recognising, which must be cheap and never fail on a foreign file.
+        """
+        try:
+            return frozenset(self._arrays(name) if self.has(name) else ())
+        except (SpecError, StoreError):
+            return frozenset()
+
+    def damage(self, name: str) -> str | None:
+        """What is wrong with a file of arrays, if it cannot be read."""
+        try:
+            self._arrays(name)
+        except (SpecError, StoreError) as error:
+            return str(error)
+        return None
+
+    def _arrays(self, name: str) -> Collection[str]:
+        """Names of the arrays of a file; none if it is of no kind that has such."""
+        readers = {".safetensors": self.tensors, ".npz": self.npz}
+        readers |= dict.fromkeys((".pt", ".pth", ".bin"), self.torch_dict)
+        reader = readers.get(Path(name).suffix)
+        return reader(name) if reader else ()
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Like `json`, but an empty table if there is none that can be read; for recognising."""
+        try:
+            return self.json(name) if self.has(name) else {}
+        except StoreError:
+            return {}
+
+    def _existing(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise StoreError(f"{path} is missing; was the whole SAE copied?")
+        return path

@@ -1,0 +1,200 @@
+"""Reads what `torch.save` wrote (`.pt`, `.pth`, `.bin`) without torch, and runs nothing of it.
+
+Such a file is a zip archive of raw tensors and a pickle that says which is where. A pickle can name
+any function to be called. Here only dicts, plain values and tensors are built, whatever it names
+else is refused, and no size is believed before the archive's directory confirms it. That is what
+`torch.load(weights_only=True)` promises, with bounds on memory, and where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reseed.errors import SpecError, StoreError
+from reseed.formats.arrays import Array, Arrays, Stored, decoded, disk_dtype
+
+_STORAGES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+}  # fmt: skip
+_LARGEST_PICKLE = 8 * 2**20
+_DEEPEST = 16
+_DAMAGE = (
+    OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError,
+    OverflowError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def read_torch(path: Path) -> Arrays:
+    """What a file of `torch.save` holds; the top must be a dict.
+
+    Tensors become NumPy arrays, float16 and bfloat16 as float32, dicts inside `Arrays`.
+
+    Raises:
+        SpecError: if it was saved in the way of before 2020 (torch < 1.6).
+        StoreError: if it is damaged, or names anything but tensors, dicts and plain values.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise _not_a_zip(path)
+        with zipfile.ZipFile(path) as archive:
+            directory = _directory(path, archive)
+            top = next((n for n in directory if n.endswith("/data.pkl")), None)
+            if top is None or directory[top].file_size > _LARGEST_PICKLE:
+                raise ValueError("it has no data.pkl of a possible size")
+            root = top.removesuffix("data.pkl")
+            if f"{root}byteorder" in directory and archive.read(f"{root}byteorder") != b"little":
+                raise ValueError("it was written on a big-endian machine, which is not read")
+            content = archive.read(top)
+        _check_opcodes(content)
+        value = _Tensors(path, directory, root, content).load()
+    except pickle.UnpicklingError as error:
+        raise StoreError(f"{path} is refused: {error}. Nothing in it was run.") from error
+    except _DAMAGE as error:
+        raise StoreError(
+            f"{path} cannot be read: {error}. It was cut while it was copied or written; "
+            "get it again."
+        ) from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} holds a {type(value).__name__}, not a dict of tensors")
+    return _plain(path, value)
+
+
+def _not_a_zip(path: Path) -> Exception:
+    with open(path, "rb") as handle:
+        first = handle.read(2)
+    if first[:1] == b"\x80":
+        return SpecError(
+            f"{path} is a bare pickle, as torch wrote before version 1.6. Such files are not read. "
+            "If you trust it: torch.save(torch.load(path, weights_only=True), path)."
+        )
+    return ValueError("it is no zip archive, which torch.save writes")
+
+
+def _directory(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Members by name; none compressed, so that none is larger than the file."""
+    members = archive.infolist()
+    if any(one.compress_type != zipfile.ZIP_STORED for one in members):
+        raise ValueError("it has compressed members, which torch.save does not write")
+    total, length = sum(one.file_size for one in members), path.stat().st_size
+    if total > length:
+        raise ValueError(f"its members claim {total:,} bytes of a file of {length:,}")
+    return {one.filename: one for one in members}
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuse what makes the unpickler take memory that the file does not have."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.proto > 4:
+            raise ValueError(f"its pickle uses {opcode.name}, which torch.save does not write")
+        if "PUT" in opcode.name and int(str(argument)) > len(content):
+            raise ValueError("its pickle numbers more objects than it has")
+
+
+class _Tensors(pickle.Unpickler):
+    """Builds dicts, plain values and `Stored` arrays; everything else is refused."""
+
+    def __init__(
+        self, path: Path, directory: Mapping[str, zipfile.ZipInfo], root: str, content: bytes
+    ) -> None:
+        super().__init__(io.BytesIO(content))
+        self._path, self._directory, self._root = path, directory, root
+
+        # made anew for each file: a pickle can set attributes of what it is given
+        class Dict(dict[Any, Any]):
+            pass
+
+        def size(sizes: Any = ()) -> tuple[Any, ...]:
+            return tuple(sizes)
+
+        def tensor(*given: Any) -> Stored:
+            return self._tensor(*given[:4])
+
+        def parameter(tensor: Any, *_: Any) -> Any:
+            return tensor
+
+        self._known: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): Dict,
+            ("torch", "Size"): size,
+            ("torch._utils", "_rebuild_tensor"): tensor,
+            ("torch._utils", "_rebuild_tensor_v2"): tensor,
+            ("torch._utils", "_rebuild_parameter"): parameter,
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("torch", "torch.storage") and name in _STORAGES:
+            return _STORAGES[name]
+        if module == "torch" and name in ("float32", "float64", "float16", "bfloat16"):
+            return f"torch.{name}"
+        if (module, name) not in self._known:
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, and only tensors, dicts, numbers and text are read"
+            )
+        return self._known[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, dtype, key, _, count = pid
+        if kind != "storage" or dtype not in _STORAGES.values():
+            raise ValueError("it refers to something that is no tensor")
+        info = self._directory[f"{self._root}data/{key}"]
+        if type(count) is not int or count * disk_dtype(dtype).itemsize > info.file_size:
+            raise ValueError(
+                f"tensor storage {key} claims {count} x {dtype}, but has {info.file_size:,} bytes"
+            )
+        return info, dtype, count
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:
+        info, dtype, count = storage
+        if not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
+            raise ValueError("a tensor has sizes that are not whole numbers")
+        last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        if math.prod(shape) > count or (math.prod(shape) and last >= count):
+            raise ValueError(f"a tensor of shape {tuple(shape)} is larger than its storage")
+        path, itemsize = self._path, disk_dtype(dtype).itemsize
+
+        def fetch() -> Array:
+            try:
+                with zipfile.ZipFile(path) as archive, archive.open(info) as handle:
+                    data = bytearray(handle.read(count * itemsize))
+                flat = np.frombuffer(data, disk_dtype(dtype), count)[offset:]
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
+                raise StoreError(f"{path} cannot be read: {error}; get it again") from error
+            view = np.lib.stride_tricks.as_strided(
+                flat, shape, [s * itemsize for s in strides], writeable=False
+            )
+            return decoded(np.ascontiguousarray(view), dtype, tuple(shape))
+
+        return Stored(shape=tuple(shape), dtype=dtype, fetch=fetch)
+
+
+def _plain(path: Path, value: dict[Any, Any]) -> Arrays:
+    """Dicts in dicts as `Arrays`, each once however often it is referred to."""
+    done: dict[int, Arrays] = {}
+    under_way: set[int] = set()
+
+    def plain(one: dict[Any, Any]) -> Arrays:
+        if id(one) in done:
+            return done[id(one)]
+        if id(one) in under_way or len(under_way) > _DEEPEST:
+            raise StoreError(f"{path} holds dicts in dicts without end")
+        under_way.add(id(one))
+        held: dict[str, Any] = {}
+        for name, inner in dict.items(one):
+            if not isinstance(name, str | int):
+                raise StoreError(f"{path} holds a {type(name).__name__} where a name should be")
+            held[str(name)] = plain(inner) if isinstance(inner, dict) else inner
+        under_way.discard(id(one))
+        done[id(one)] = Arrays(path=path, held=held)
+        return done[id(one)]
+
+    return plain(value)
