@@ -29,8 +29,8 @@ ALLOWED = {
 STUDY = {"study", "study_spec"}
 """Knows the specs and results of all rooms, but runs nothing."""
 DOORS = {
-    "calibrating", "comparing", "inputs", "pipeline", "planning", "products", "pooling", "api", "cli",
-    "product_commands", "__init__",
+    "calibrating", "comparing", "inputs", "pipeline", "planning", "products", "pooling", "api",
+    "cli", "product_commands", "__init__",
 }  # fmt: skip
 """Call the rooms; only they may import the study."""
 
