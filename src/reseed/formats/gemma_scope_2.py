@@ -82,6 +82,6 @@ def write(to: Path, sae: SAEArrays, **options: Any) -> None:
 
 
 def _file(found: Files) -> str | None:
-    if found.is_file:
+    if not found.means(CONFIG):
         return found.path.name if found.path.suffix == ".safetensors" else None
     return FILE if found.has(FILE) else None

@@ -44,8 +44,8 @@ class Names:
 
 
 def weights_file(found: Files) -> str | None:
-    """The weight file that their loader would take; a file given by name is the one."""
-    if found.is_file:
+    """The weight file that their loader would take; one given by name is the one."""
+    if not found.means(CONFIG, "hyperparams.json"):
         right = found.path.suffix in (".safetensors", ".pt")
         return found.path.name if right else None
     return next((name for name in _FILES if found.has(name)), None)

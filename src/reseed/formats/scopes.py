@@ -94,7 +94,8 @@ def unscaled(sae: SAEArrays, by: Scales) -> SAEArrays:
     sae = sae if by.into == by.out else uncentred(sae)
 
     def times(array: Floats, factor: float) -> Floats:
-        return (array.astype(np.float64) * factor).astype(np.float32)
+        most = float(np.finfo(np.float32).max)  # the threshold of a latent that never fires
+        return np.clip(array.astype(np.float64) * factor, -most, most).astype(np.float32)
 
     return replace(
         sae,
