@@ -52,7 +52,9 @@ def make():
             "b_enc": normal(F),
             "W_dec": normal(F, E),
             "b_dec": normal(E),
-            "activation": {"kind": kind} if kind in ("relu", "jumprelu") else {"kind": kind, "k": k},
+            "activation": {"kind": kind}
+            if kind in ("relu", "jumprelu")
+            else {"kind": kind, "k": k},
             "threshold": np.abs(normal(F)) if kind == "jumprelu" else None,
             "centred": D == E,
             "about": {},

@@ -1,4 +1,4 @@
-"""Against what `SparseCoder` of sparsify 1.3.3 wrote and computes (tests/peers/write_formats.py)."""
+"""Against what sparsify 1.3.3 wrote and computes (tests/peers/write_formats.py)."""
 
 import json
 import shutil

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,8 @@ def facts(sae: SAEArrays) -> list[tuple[str, str]]:
         rows.append(("skip", "a linear map from input to output beside the latents"))
     said = {k: v for k, v in sae.about.items() if isinstance(v, str | int | float | bool)}
     rows += [(key, str(value)) for key, value in said.items() if key != "format"]
+    if isinstance(origin := sae.about.get("origin"), Mapping):
+        rows.append(("origin", ", ".join(str(value) for value in origin.values())))
     rows += [("folded", str(one)) for one in _sentences(sae, "folded")]
     return rows
 
@@ -47,13 +49,17 @@ def warnings(sae: SAEArrays) -> list[str]:
         )
     for name, norms in (("encoder", encoder), ("decoder", decoder)):
         if zero := int((norms == 0).sum()):
-            out.append(f"{zero:,} latents have an {name} row of zeros: they are dead")
-    never = _never(sae)
-    if never:
-        out.append(f"{never:,} latents can never fire: no input direction and too small a bias")
+            have, article = _have(zero), "an" if name == "encoder" else "a"
+            out.append(f"{have} {article} {name} row of zeros")
+    if never := _never(sae):
+        out.append(f"{_have(never)} no encoder row and too small a bias, and can never fire")
     if len(sae.W_enc) < sae.W_enc.shape[1]:
         out.append("there are fewer latents than dimensions; is a matrix transposed?")
     return out
+
+
+def _have(latents: int) -> str:
+    return "1 latent has" if latents == 1 else f"{latents:,} latents have"
 
 
 def rule(sae: SAEArrays) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,9 +17,10 @@ from reseed.formats.arrays import Array, Arrays, Stored, at
 
 _MOST_COMPRESSED = 50
 """Times by which an `.npz` may grow when it is read; weights hardly shrink at all."""
+_LARGEST_HEADER = 10_000
 _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError, RuntimeError,
-    NotImplementedError, zipfile.BadZipFile, zlib.error,
+    MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -85,17 +88,22 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stor
 
 
 def _header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(handle)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        raise ValueError(f"version {version} of the format is not read")
-    shape, fortran, dtype = read(handle)
-    if dtype.kind not in "fiub" or not dtype.isnative or any(n < 0 for n in shape):
-        raise ValueError(f"it holds {dtype} of shape {shape}; only plain numbers are read")
-    return shape, fortran, dtype
+    """Shape, whether columns come first, and type. NumPy's own reader evaluates less strictly."""
+    magic, version = handle.read(6), handle.read(2)
+    if magic != b"\x93NUMPY" or version not in (b"\1\0", b"\2\0", b"\3\0"):
+        raise ValueError("it does not start as a file of NumPy does")
+    size = int.from_bytes(handle.read(2 if version == b"\1\0" else 4), "little")
+    if size > _LARGEST_HEADER:
+        raise ValueError(f"its header claims {size:,} bytes")
+    fields = ast.literal_eval(handle.read(size).decode("latin1").strip())
+    if not isinstance(fields, dict) or not {"descr", "fortran_order", "shape"} <= fields.keys():
+        raise ValueError("its header is not a table of descr, fortran_order and shape")
+    descr, shape = fields["descr"], fields["shape"]
+    if not isinstance(descr, str) or not re.fullmatch(r"[<|]([fiu][1248]|b1)", descr):
+        raise ValueError(f"it holds {descr}; only plain numbers are read")
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"its shape {shape} is not made of whole numbers")
+    return shape, bool(fields["fortran_order"]), np.dtype(descr)
 
 
 def _damaged(path: Path, error: BaseException) -> StoreError:

@@ -7,10 +7,13 @@ SAEs, is an error that names them.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from reseed.errors import SpecError, nearest
 from reseed.formats import (
@@ -32,7 +35,7 @@ from reseed.formats import (
 )
 from reseed.formats.checks import complete
 from reseed.formats.files import Files
-from reseed.formats.references import resolve
+from reseed.formats.references import Place, resolve
 from reseed.records import SAEArrays
 
 FORMATS: tuple[ModuleType, ...] = (
@@ -105,13 +108,12 @@ def read(
     if inner is not None and found.inside(inner).path.exists() and not found.is_file:
         found, inner = found.inside(inner), None
     module = _chosen(found, format)
-    sae: SAEArrays = module.read(found, **({"inner": inner} if inner else {}), **which)
+    with np.errstate(all="ignore"):  # what overflows is found below
+        sae: SAEArrays = module.read(found, **({"inner": inner} if inner else {}), **which)
     if inner is not None and not hasattr(module, "inside"):
         raise SpecError(f"{found.path} has no {inner} in it; {_listed(found)}")
-    where = {"source": place.name, "revision": place.revision}
-    known = {key: value for key, value in where.items() if value is not None}
     sae = complete(sae, str(found.path))
-    return replace(sae, about={"format": module.NAME, **sae.about, **known})
+    return replace(sae, about=_with_source(sae.about, module.NAME, place))
 
 
 def write(path: Path, sae: SAEArrays, format: str, **options: Any) -> None:
@@ -127,7 +129,24 @@ def write(path: Path, sae: SAEArrays, format: str, **options: Any) -> None:
         SpecError: if the format is not known, or cannot express this SAE; nothing was written.
         StoreError: if it cannot be written.
     """
-    _named(format).write(path, complete(sae, "the SAE to write"), **options)
+    module = _named(format)
+    if path.is_dir() and (others := set(recognise(path)) - {format}):
+        raise SpecError(
+            f"{path} already holds an SAE as {', '.join(sorted(others))}; two formats in one "
+            "folder cannot be told apart, choose another folder"
+        )
+    module.write(path, complete(sae, "the SAE to write"), **options)
+
+
+def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str, Any]:
+    """Where it was read from; our own format keeps where it came from before as `origin`."""
+    where = {"format": name, "source": place.name, "revision": place.revision}
+    now = {key: value for key, value in where.items() if value is not None}
+    before = {key: about[key] for key in where if key in about}
+    kept = {key: value for key, value in about.items() if key not in where}
+    if "source" in before:
+        kept.setdefault("origin", before)
+    return {**now, **kept}
 
 
 def _matching(found: Files) -> list[ModuleType]:

@@ -1,0 +1,359 @@
+"""Containers of arrays: the same as the libraries that write them read; refused when damaged."""
+
+import contextlib
+import json
+import pickle
+import struct
+import tracemalloc
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from reseed.errors import SpecError, StoreError
+from reseed.formats.files import Files
+
+
+@pytest.fixture
+def found(tmp_path):
+    return Files(tmp_path)
+
+
+def assert_same(ours, theirs) -> None:
+    """What we read of a dict of torch, against what `torch.load` gives."""
+    assert list(ours) == [str(key) for key in theirs]
+    for key, value in theirs.items():
+        mine = ours[str(key)]
+        if isinstance(value, dict):
+            assert_same(mine, value)
+        elif isinstance(value, torch.Tensor):
+            half = value.dtype in (torch.float16, torch.bfloat16)
+            value = (value.float() if half else value).detach().numpy()
+            assert mine.dtype == value.dtype
+            np.testing.assert_array_equal(mine, value)
+        else:
+            assert mine == value
+
+
+DTYPES = [
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
+]  # fmt: skip
+
+
+def test_torch_files_as_torch_reads_them(found) -> None:
+    shared = torch.randn(4, 6)
+    kept = {dtype: torch.randn(3, 2).mul(9).to(getattr(torch, dtype)) for dtype in DTYPES}
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.randn(3))])
+    content = {
+        **kept,
+        "transposed": shared.T,
+        "part": shared[1:3, ::2],
+        "scalar": torch.tensor(3, dtype=torch.int32),
+        "empty": torch.zeros(0, 5),
+        "state": torch.nn.Linear(3, 2).state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "parameter": torch.nn.Parameter(torch.randn(2)),
+        "plain": [1, 2.5, "text", None, True, (1, 2), torch.Size([3])],
+        0: "a number as a name",
+    }
+    torch.save(content, found.path / "x.pt")
+    ours = found.torch_dict("x.pt")
+    assert_same(ours, torch.load(found.path / "x.pt", weights_only=True))
+    assert ours.shape("part") == (2, 3)
+    assert ours.shape("plain") is None
+
+
+def test_safetensors_as_safetensors_reads_them(found) -> None:
+    kept = {dtype: torch.randn(3, 2).mul(9).to(getattr(torch, dtype)) for dtype in DTYPES}
+    save_file(kept | {"empty": torch.zeros(0, 5)}, found.path / "x.safetensors", {"a": "b"})
+    ours = found.tensors("x.safetensors")
+    assert ours.metadata == {"a": "b"}
+    assert_same(
+        {k: ours[k] for k in sorted(ours)},
+        dict(sorted((kept | {"empty": torch.zeros(0, 5)}).items())),
+    )
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_as_numpy_reads_them(found, save) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "a": rng.normal(size=(3, 4)).astype(np.float32),
+        "columns": np.asfortranarray(rng.normal(size=(3, 4))),
+        "half": rng.normal(size=5).astype(np.float16),
+        "whole": np.arange(4),
+        "scalar": np.float64(3),
+    }
+    save(found.path / "x.npz", **arrays)
+    ours = found.npz("x.npz")
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(ours[name], value)
+        np.save(found.path / "x.npy", value)
+        np.testing.assert_array_equal(found.npy("x.npy"), value)
+    assert ours["half"].dtype == np.float32
+
+
+class Runs:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def zipped(path, pickled: bytes, storages=(b"",)):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for i, data in enumerate(storages):
+            archive.writestr(f"archive/data/{i}", data)
+
+
+def test_code_in_a_pickle_is_not_run(found, tmp_path) -> None:
+    mark = tmp_path / "mark"
+    torch.save({"a": torch.zeros(2), "b": Runs(mark)}, tmp_path / "x.pt")
+    with pytest.raises(StoreError, match=r"open.*Nothing in it was run"):
+        found.torch_dict("x.pt")
+    np.savez(tmp_path / "x.npz", a=np.array([Runs(mark)], dtype=object))
+    with pytest.raises(StoreError, match="pickled objects"):
+        found.npz("x.npz")
+    np.save(tmp_path / "x.npy", np.array([Runs(mark)], dtype=object))
+    with pytest.raises(StoreError, match="pickled objects"):
+        found.npy("x.npy")
+    (tmp_path / "old.pt").write_bytes(pickle.dumps(Runs(mark), protocol=2))
+    with pytest.raises(SpecError, match=r"before version 1\.6"):
+        found.torch_dict("old.pt")
+    assert not mark.exists()
+
+
+def test_a_file_of_torch_before_1_6_is_explained(found) -> None:
+    old = {"a": torch.zeros(2)}
+    torch.save(old, found.path / "x.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(SpecError, match=r"weights_only=True"):
+        found.torch_dict("x.pt")
+
+
+class Tensor:
+    """Pickles as a call of a function of torch with arguments that lie."""
+
+    def __init__(self, count, shape, strides, offset=0):
+        self.storage = ("storage", torch.FloatStorage, "0", "cpu", count)
+        self.shape, self.strides, self.offset = shape, strides, offset
+
+    def __reduce__(self):
+        from torch._utils import _rebuild_tensor_v2
+
+        return _rebuild_tensor_v2, (
+            Stands(self.storage), self.offset, self.shape, self.strides, False, OrderedDict(),
+        )  # fmt: skip
+
+
+class Stands:
+    def __init__(self, pid):
+        self.pid = pid
+
+
+def lying(count, shape, strides, offset=0):
+    import io
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            return value.pid if isinstance(value, Stands) else None
+
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol=2).dump({"a": Tensor(count, shape, strides, offset)})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "strides", "offset"),
+    [
+        (10**9, (10**9,), (1,), 0),  # a storage larger than its bytes
+        (4, (10**12,), (0,), 0),  # one number, shown a million million times
+        (4, (2, 2), (8, 1), 0),  # beyond the end
+        (4, (4,), (1,), 1),
+        (4, (4,), (-1,), 0),  # before the start
+        (4, (2, 2), (1,), 0),
+        (4, ("4",), (1,), 0),
+        (-4, (4,), (1,), 0),
+    ],
+)
+def test_tensors_that_lie_about_their_size(found, count, shape, strides, offset) -> None:
+    zipped(found.path / "x.pt", lying(count, shape, strides, offset), [np.zeros(4, "f4").tobytes()])
+    with pytest.raises(StoreError):
+        found.torch_dict("x.pt")
+
+
+def test_an_honest_one_of_these_is_read(found) -> None:
+    zipped(found.path / "x.pt", lying(4, (2, 2), (1, 2)), [np.arange(4, dtype="f4").tobytes()])
+    np.testing.assert_array_equal(found.torch_dict("x.pt")["a"], [[0, 2], [1, 3]])
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",  # bytearray of 2^40
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # number 2^31 of the memo
+        b"\x80\x02]" + b"(" * 10**5 + b".",
+        b"\x80\x02" + b"]" * 10**5 + b"a" * 10**5 + b".",
+        b"\x80\x02ctorch\nload\n.",
+        b"\x80\x02cbuiltins\neval\n.",
+        b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
+        b"",
+    ],
+)
+def test_hostile_pickles(found, pickled) -> None:
+    zipped(found.path / "x.pt", pickled)
+    with pytest.raises(StoreError):
+        found.torch_dict("x.pt")
+
+
+def test_archives_that_would_grow(found) -> None:
+    with zipfile.ZipFile(found.path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("archive/data/0", b"\0" * 10**7)
+    with pytest.raises(StoreError, match="compressed"):
+        found.torch_dict("x.pt")
+    np.savez_compressed(found.path / "x.npz", a=np.zeros(10**7))
+    with pytest.raises(StoreError, match="would grow"):
+        found.npz("x.npz")
+
+
+def safetensors(path, header, data=b"") -> None:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"a": {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        entry(shape=(2**40,)),
+        entry(shape=(2**40, 2**40), offsets=(0, 2**82)),
+        entry(offsets=(0, 2**40), shape=(2**38,)),
+        entry(offsets=(-8, 0)),
+        entry(shape=(-2,)),
+        entry(shape=(2.0,)),
+        entry(dtype="F8_E4M3"),
+        entry(dtype="object"),
+        {"a": 3},
+        {"a": {"dtype": "F32"}},
+        [1, 2],
+        b"{" * 10**5,
+        b"[" * 10**5,
+    ],
+)
+def test_safetensors_headers_that_lie(found, header) -> None:
+    safetensors(found.path / "x.safetensors", header, b"\0" * 8)
+    tracemalloc.start()
+    with pytest.raises(StoreError):
+        found.tensors("x.safetensors")
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+    assert found.keys("x.safetensors") == frozenset()
+
+
+def test_a_header_longer_than_the_file(found) -> None:
+    (found.path / "x.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    with pytest.raises(StoreError, match="longer than the file"):
+        found.tensors("x.safetensors")
+
+
+def test_npy_headers_that_lie(found) -> None:
+    for shape in ((2**40,), (2**40, 2**40), (-1,)):
+        with open(found.path / "x.npy", "wb") as handle:
+            np.lib.format.write_array_header_1_0(
+                handle, {"descr": "<f4", "fortran_order": False, "shape": shape}
+            )
+        with pytest.raises(StoreError):
+            found.npy("x.npy")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """One sound file of each kind."""
+    folder = tmp_path_factory.mktemp("whole")
+    tensors = {"a": torch.randn(5, 4), "b": torch.randn(3)}
+    torch.save(tensors, folder / "x.pt")
+    save_file(tensors, folder / "x.safetensors")
+    np.savez(folder / "x.npz", **{k: v.numpy() for k, v in tensors.items()})
+    np.save(folder / "x.npy", tensors["a"].numpy())
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read_all(folder, name) -> None:
+    found = Files(folder)
+    if name.endswith(".npy"):
+        found.npy(name)
+        return
+    reader = {"t": found.torch_dict, "s": found.tensors, "z": found.npz}
+    arrays = reader[name[-1]](name)
+    for key in arrays:
+        assert arrays[key] is not None
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors", "x.npz", "x.npy"])
+@given(data=st.data())
+def test_damaged_files_end_in_a_clear_error_or_are_read(
+    tmp_path_factory, whole, name, data
+) -> None:
+    """Cut anywhere, or with bytes changed: never another exception, never much memory."""
+    content = bytearray(whole[name])
+    if data.draw(st.booleans(), label="cut"):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    for _ in range(data.draw(st.integers(0, 4))):
+        if content:
+            at = data.draw(st.integers(0, len(content) - 1))
+            content[at] = data.draw(st.integers(0, 255))
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / name).write_bytes(bytes(content))
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(SpecError, StoreError):
+            read_all(folder, name)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_names_are_sorted_and_bounded(found, tmp_path) -> None:
+    deep = tmp_path.joinpath(*"abcdefghij")
+    deep.mkdir(parents=True)
+    (deep / "x").touch()
+    (tmp_path / "a" / "y.json").write_text("{}")
+    (tmp_path / "z").symlink_to(tmp_path)
+    assert found.names() == ["a/y.json"]
+    assert Files(tmp_path / "a" / "y.json").names() == ["y.json"]
+    with pytest.raises(SpecError, match="does not exist"):
+        Files(tmp_path / "missing").names()
+
+
+def test_settings_beside_a_file_are_found(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    (tmp_path / "inner").mkdir()
+    file = tmp_path / "inner" / "x.pt"
+    file.touch()
+    assert Files(file).json("../config.json") == {"a": 1}
+    assert not Files(file).has("config.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{", "[" * 10**5, "\ud83d".encode("utf-8", "ignore").decode() + "\x00"]
+)
+def test_damaged_json(found, text) -> None:
+    (found.path / "cfg.json").write_text(text)
+    with pytest.raises(StoreError, match=r"cfg\.json"):
+        found.json("cfg.json")
+    assert found.settings("cfg.json") == {}
+    with pytest.raises(StoreError, match="is missing"):
+        found.json("none.json")
