@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reseed.errors import SpecError, StoreError
@@ -23,7 +23,8 @@ def whole(tmp_path_factory):
     files = {}
     for name in NAMES:
         for activation in kinds:
-            folder = tmp_path_factory.mktemp("whole") / "sae"
+            # one format keeps k in the name of the folder
+            folder = tmp_path_factory.mktemp("whole") / "sae-L0_3"
             sae = SAEArrays(
                 W_enc=rng.normal(size=(12, 6)).astype(np.float32),
                 b_enc=np.zeros(12, np.float32),
@@ -37,7 +38,11 @@ def whole(tmp_path_factory):
                 reading.write(folder, sae, name)
             except SpecError:
                 continue
-            files[name] = {path.name: path.read_bytes() for path in folder.iterdir()}
+            files[name] = {
+                path.relative_to(folder): path.read_bytes()
+                for path in folder.rglob("*")
+                if path.is_file()
+            }
             break
     return files
 
@@ -54,13 +59,15 @@ def damage(content: bytes, data) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_damage_ends_in_a_clear_error(tmp_path_factory, whole, name, data) -> None:
     if name not in whole:
         pytest.skip("it writes none of these kinds")
-    folder = tmp_path_factory.mktemp("damaged")
+    folder = tmp_path_factory.mktemp("damaged") / "sae-L0_3"
     victim = data.draw(st.sampled_from(sorted(whole[name])))
     for file, content in whole[name].items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(damage(content, data) if file == victim else content)
     tracemalloc.start()
     try:
@@ -73,5 +80,5 @@ def test_damage_ends_in_a_clear_error(tmp_path_factory, whole, name, data) -> No
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.parent)
     assert peak < 50e6

@@ -72,14 +72,18 @@ def read(found: Files, **which: Any) -> SAEArrays:
 
 
 def jumprelu(given: dict[str, Floats], about: dict[str, Any]) -> SAEArrays:
-    """The SAE of these arrays, named as in the file; rows are latents."""
+    """The SAE of these arrays, named as in the file; rows are latents.
+
+    With no threshold above 0 it is a ReLU.
+    """
+    open_ = bool((given["threshold"] <= 0).all())
     return SAEArrays(
         W_enc=given["w_enc"],
         W_dec=given["w_dec"],
         b_enc=given["b_enc"],
         b_dec=given["b_dec"],
-        activation={"kind": "jumprelu"},
-        threshold=given["threshold"],
+        activation={"kind": "relu" if open_ else "jumprelu"},
+        threshold=None if open_ else given["threshold"],
         centred=False,
         about=about,
     )
