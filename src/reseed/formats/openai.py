@@ -121,7 +121,9 @@ def write(to: Path, sae: SAEArrays, **options: Any) -> None:
 def _said(rule: Any) -> dict[str, Any]:
     if rule["kind"] == "relu":
         return {"activation": "ReLU", "activation_state_dict": {}}
-    state = {"k": rule["k"], "postact_fn": "ReLU"}
-    # their class writes both twice, and their loader takes neither less nor more
-    again = {f"activation.{name}": value for name, value in state.items()}
-    return {**again, "activation": "TopK", "activation_state_dict": state}
+    # their class saves these two a second time, as activation.k and activation.postact_fn, and then
+    # refuses to load its own file for that; the published files do not have them
+    return {
+        "activation": "TopK",
+        "activation_state_dict": {"k": rule["k"], "postact_fn": "ReLU"},
+    }
