@@ -15,12 +15,19 @@ from reseed.records import SAEArrays
 NAMES = reading.names()
 
 
+class Whole(dict):
+    """Files by name; short when a failing test prints it."""
+
+    def __repr__(self) -> str:
+        return f"Whole({sorted(self)})"
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """For each format, the files of an SAE that was written in it."""
     rng = np.random.default_rng(0)
     kinds = ({"kind": "topk", "k": 3}, {"kind": "relu"}, {"kind": "jumprelu"})
-    files = {}
+    files = Whole()
     for name in NAMES:
         for activation in kinds:
             # one format keeps k in the name of the folder
@@ -47,28 +54,34 @@ def whole(tmp_path_factory):
     return files
 
 
-def damage(content: bytes, data) -> bytes:
-    changed = bytearray(content)
-    if data.draw(st.booleans(), label="cut"):
-        changed = changed[: data.draw(st.integers(0, len(changed)))]
-    for _ in range(data.draw(st.integers(0, 3), label="bytes changed")):
+SHARE = st.floats(0, 1, exclude_max=True)
+DAMAGE = st.tuples(
+    st.none() | SHARE,
+    st.lists(st.tuples(SHARE, st.sampled_from(list(b'0159"{}[],:.eNI\x00\xff'))), max_size=3),
+)
+"""Where to cut, as a share of the length, and bytes to change near the start, where headers are."""
+
+
+def damaged(content: bytes, where) -> bytes:
+    cut, changes = where
+    changed = bytearray(content if cut is None else content[: int(cut * len(content))])
+    for share, byte in changes:
         if changed:
-            at = data.draw(st.integers(0, min(len(changed), 600) - 1))
-            changed[at] = data.draw(st.sampled_from(b'0159"{}[],:.eNI\x00\xff'))
+            changed[int(share * min(len(changed), 600))] = byte
     return bytes(changed)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None)
-@given(data=st.data())
-def test_damage_ends_in_a_clear_error(tmp_path_factory, whole, name, data) -> None:
+@given(victim=SHARE, where=DAMAGE)
+def test_damage_ends_in_a_clear_error(tmp_path_factory, whole, name, victim, where) -> None:
     if name not in whole:
         pytest.skip("it writes none of these kinds")
     folder = tmp_path_factory.mktemp("damaged") / "sae-L0_3"
-    victim = data.draw(st.sampled_from(sorted(whole[name])))
+    chosen = sorted(whole[name])[int(victim * len(whole[name]))]
     for file, content in whole[name].items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(damage(content, data) if file == victim else content)
+        (folder / file).write_bytes(damaged(content, where) if file == chosen else content)
     tracemalloc.start()
     try:
         assert set(reading.recognise(folder)) <= set(NAMES)

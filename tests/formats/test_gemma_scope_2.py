@@ -74,7 +74,9 @@ def test_bfloat16(tmp_path, x) -> None:
 
 
 def test_cross_layer_transcoders_are_refused(tmp_path) -> None:
-    save_file(params() | {"w_dec": np.zeros((F, 3, D), np.float32)}, tmp_path / "params.safetensors")
+    save_file(
+        params() | {"w_dec": np.zeros((F, 3, D), np.float32)}, tmp_path / "params.safetensors"
+    )
     with pytest.raises(SpecError, match="cross-layer transcoder: its latents write to 3 layers"):
         reading.read(tmp_path)
 

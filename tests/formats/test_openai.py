@@ -65,7 +65,9 @@ def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> Non
 )
 def test_other_files_are_refused(published, tmp_path, changes, error, word) -> None:
     content = torch.load(published.folder / "openai" / "topk" / "6.pt", weights_only=True)
-    torch.save({k: v for k, v in {**content, **changes}.items() if v is not None}, tmp_path / "6.pt")
+    torch.save(
+        {k: v for k, v in {**content, **changes}.items() if v is not None}, tmp_path / "6.pt"
+    )
     with pytest.raises(error, match=word):
         reading.read(tmp_path, format="openai")
 

@@ -61,6 +61,13 @@ def test_checkpoints_compute_what_the_finished_sae_does(published, case, word) -
     """SAELens itself loads these in scaled units; the finished SAE is the truth."""
     sae = published("saelens", f"training_{case}")
     assert word in " ".join(sae.about["folded"])
+    if case in ("topk", "topk_scaled", "batchtopk", "batchtopk_scaled", "matryoshka"):
+        np.testing.assert_allclose(np.linalg.norm(sae.W_dec, axis=1), 1, rtol=1e-5)
+    if case.startswith("batchtopk"):
+        finished = published("saelens", f"{case}_finished")
+        for name in ("W_enc", "b_enc", "threshold"):
+            ours, theirs = getattr(sae, name), getattr(finished, name)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_reader_should_know_is_said(published) -> None:

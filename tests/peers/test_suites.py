@@ -40,7 +40,9 @@ def x():
 
 
 def agree(arrays, x, theirs) -> None:
-    torch.testing.assert_close(theirs.detach(), from_arrays(arrays).reconstruct(x), atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        theirs.detach(), from_arrays(arrays).reconstruct(x), atol=2e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("kind", "normalised"), [("topk", True), ("relu", False)])

@@ -121,8 +121,8 @@ def write(to: Path, sae: SAEArrays, **options: Any) -> None:
 def _said(rule: Any) -> dict[str, Any]:
     if rule["kind"] == "relu":
         return {"activation": "ReLU", "activation_state_dict": {}}
-    # their class saves these two a second time, as activation.k and activation.postact_fn, and then
-    # refuses to load its own file for that; the published files do not have them
+    # their class saves these two a second time, as activation.k and activation.postact_fn, and its
+    # loader refuses a file that has them so
     return {
         "activation": "TopK",
         "activation_state_dict": {"k": rule["k"], "postact_fn": "ReLU"},

@@ -139,7 +139,9 @@ def _unscaled(
     if not isinstance(factor, float | int) or not np.isfinite(factor) or factor <= 0:
         raise StoreError(f"{found.folder / _SCALER}: a scaling_factor of {factor!r} is no scale")
     folded.append(f"activations were scaled by {factor:g}")
-    return folds.unscaled(sae, float(factor))
+    sae = folds.unscaled(sae, float(factor))
+    # decoder rows that had norm 1 get it back, as SAELens has it in what it saves at the end
+    return folds.rescaled(sae, np.full(cfg.d_sae, 1 / factor)) if cfg.rescaled else sae
 
 
 def _unwhitened(found: Files, sae: SAEArrays) -> SAEArrays:
