@@ -180,14 +180,14 @@ def test_readers_name_the_damage(study):
 
 def test_load_names_the_damage(study, tmp_path):
     folder = study.folder / "runs" / study.runs[0].id
-    with pytest.raises(reseed.SpecError, match="no cfg.json"):
+    with pytest.raises(reseed.SpecError, match="no SAE in a format that is known"):
         reseed.load(tmp_path)
     os.truncate(folder / "sae.safetensors", 100)
     with pytest.raises(reseed.StoreError, match="sae.safetensors"):
         reseed.load(folder)
     (folder / "cfg.json").write_text(json.dumps({"format": "other"}))
-    with pytest.raises(reseed.SpecError, match="format"):
-        reseed.load(folder)
+    with pytest.raises(reseed.SpecError, match="does not say format 'reseed'"):
+        reseed.load(folder, format="reseed")
 
 
 def test_a_stopped_harvest_is_not_taken_for_another(study, tree, tmp_path, faults):

@@ -214,6 +214,20 @@ def test_hostile_pickles(found, pickled) -> None:
         found.torch_dict("x.pt")
 
 
+def test_dicts_that_refer_to_each_other(found) -> None:
+    shared = {"a": 1}
+    for _ in range(14):
+        shared = {str(i): shared for i in range(50)}  # 50^14 if each were written out
+    zipped(found.path / "x.pt", pickle.dumps(shared, protocol=2))
+    assert len(found.torch_dict("x.pt")) == 50
+    round_about = {}
+    round_about["itself"] = round_about
+    for bad, word in ((round_about, "without end"), ({(1, 2): 3}, "a tuple where a name")):
+        zipped(found.path / "x.pt", pickle.dumps(bad, protocol=2))
+        with pytest.raises(StoreError, match=word):
+            found.torch_dict("x.pt")
+
+
 def test_archives_that_would_grow(found) -> None:
     with zipfile.ZipFile(found.path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))

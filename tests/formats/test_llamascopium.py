@@ -15,7 +15,8 @@ from reseed.formats.llamascopium import expansion
 from reseed.sae.model import from_arrays
 
 CASES = [
-    "topk", "topk_unnormed", "jumprelu", "transcoder", "transcoder_topk", "relu", "batchtopk", "bf16",
+    "topk", "topk_unnormed", "jumprelu", "transcoder", "transcoder_topk", "relu", "batchtopk",
+    "bf16",
 ]  # fmt: skip
 
 

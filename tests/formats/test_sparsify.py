@@ -64,6 +64,8 @@ def test_settings_of_before_there_were_kinds(copy) -> None:
     [
         ({"signed": True}, SpecError, "signed"),
         ({"k": 4000}, SpecError, "4000 cannot be applied to 12"),
+        ({"k": 10**4000}, StoreError, "whole number"),
+        ({"expansion_factor": 10**4000, "num_latents": 0}, StoreError, "whole number"),
         ({"k": "gone"}, StoreError, "k should be a whole number"),
         ({"num_latents": 13}, StoreError, "does not fit"),
         ({"d_in": 7}, StoreError, "does not fit"),

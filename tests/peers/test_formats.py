@@ -7,6 +7,7 @@ and e2e_sae are no packages: name their files in BATCHTOPK_SAE and E2E_SPARSIFIE
 import importlib.util
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -144,21 +145,25 @@ def test_sparsify_to_saelens_and_back(tmp_path) -> None:
         torch.testing.assert_close(converted, theirs, rtol=1e-6, atol=1e-6)
 
 
-def test_saelens_reads_sparsify_wrongly_and_we_do_not(tmp_path) -> None:
-    """Its loader of sparsify transposes W_dec; sparsify itself is the judge of the format."""
+def test_saelens_cannot_read_sparsify(tmp_path) -> None:
+    """Its loader transposes W_dec; sparsify itself is the judge of its format, and we agree."""
     sae_lens, sparsify = pytest.importorskip("sae_lens"), pytest.importorskip("sparsify")
-    from sae_lens.loading import pretrained_sae_loaders
+    from sae_lens.loading.pretrained_sae_loaders import sparsify_disk_loader
 
-    loader = getattr(pretrained_sae_loaders, "sparsify_disk_loader", None)
-    assert loader is not None, "its loader has another name now; look whether it is right"
-    source = PUBLISHED / "sparsify" / "topk"
-    theirs = sparsify.SparseCoder.load_from_disk(source)(rows()).sae_out
-    assert_same(theirs, reading.read(source))
-    try:
-        wrong = sae_lens.SAE.load_from_disk(source, converter=loader)(rows())
-    except (RuntimeError, ValueError, KeyError):
-        return
-    assert not torch.allclose(wrong, theirs, atol=1e-3)
+    folder = tmp_path / "layers.1"
+    shutil.copytree(PUBLISHED / "sparsify" / "topk", folder)
+    theirs = sparsify.SparseCoder.load_from_disk(folder)(rows()).sae_out
+    assert_same(theirs, reading.read(folder))
+    with pytest.raises(RuntimeError, match="size mismatch for W_dec"):
+        sae_lens.SAE.load_from_disk(folder, converter=sparsify_disk_loader)
+
+
+def test_sparsify_cannot_read_its_seed_folders() -> None:
+    sparsify = pytest.importorskip("sparsify")
+    run = PUBLISHED / "sparsify" / "run"
+    with pytest.raises(FileNotFoundError):
+        sparsify.SparseCoder.load_many(str(run), local=True)
+    assert len(reading.list_saes(run)) == 2
 
 
 def test_saelens_loads_checkpoints_in_scaled_units(tmp_path) -> None:

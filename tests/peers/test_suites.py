@@ -1,7 +1,7 @@
 """What we write of the formats of suites, loaded by the libraries that read them.
 
-Run by `make test-peers`; a library that is not installed is skipped. OpenAI's is no package: a clone
-of openai/sparse_autoencoder on PYTHONPATH.
+Run by `make test-peers`; a library that is not installed is skipped. OpenAI's is no package: put a
+clone of openai/sparse_autoencoder on PYTHONPATH.
 """
 
 import numpy as np

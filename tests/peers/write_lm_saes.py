@@ -1,8 +1,8 @@
 """Writes small SAEs with the classes of lm_saes that wrote Llama Scope and Llama Scope R1-Distill.
 
 Neither is on PyPI: `python tests/peers/write_lm_saes.py OLD/src MIDDLE/src`, with
-OpenMOSS/Language-Model-SAEs at 1e71036 (October 2024) and 63ec3cc (February 2025). Of these packages
-only the class of the SAE and its settings are imported.
+OpenMOSS/Language-Model-SAEs at 1e71036 (October 2024) and 63ec3cc (February 2025). Of these
+packages only the class of the SAE and its settings are imported.
 """
 
 import subprocess
@@ -27,7 +27,7 @@ OLD = {
 MIDDLE = {
     "jumprelu": {"act_fn": "jumprelu"},
     "transcoder": {"act_fn": "jumprelu", "hook_point_out": OUT},
-    # no topk: where less than k pre-activations are above 0, the class of that time lets all through
+    # no topk: where less than k pre-activations are above 0, that class lets all of them through
     "centred": {"act_fn": "relu", "apply_decoder_bias_to_pre_encoder": True},
     "unnormed": {"act_fn": "jumprelu", "norm_activation": "inference"},
 }

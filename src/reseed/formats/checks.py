@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ def whole(settings: Mapping[str, Any], key: str, where: str, *, least: int = 1) 
     value = settings.get(key)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if type(value) is not int or value < least:
+    if type(value) is not int or not least <= value < 2**31:
         raise StoreError(f"{where}: {key} should be a whole number from {least}, not {value!r}")
     return value
 
@@ -117,7 +117,7 @@ def about(name: str, folded: list[str], warnings: list[str], facts: Mapping[str,
 
 
 def complete(sae: SAEArrays, where: str) -> SAEArrays:
-    """The same SAE, if its shapes fit, its numbers are finite and its rule can be applied.
+    """The same SAE in float32, if shapes fit, numbers are finite and its rule can be applied.
 
     Raises:
         SpecError: if the rule cannot be applied, e.g. k above the width.
@@ -129,9 +129,11 @@ def complete(sae: SAEArrays, where: str) -> SAEArrays:
     weights = Weights(
         arrays={name: array for name, array in arrays.items() if array is not None}, where=where
     )
-    for name, dims in names.items():
-        if arrays[name] is not None or name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-            weights.take(name, dims)
+    checked = {
+        name: weights.take(name, dims)
+        for name, dims in names.items()
+        if arrays[name] is not None or name in ("W_enc", "b_enc", "W_dec", "b_dec")
+    }
     sizes = weights.sizes
     if min(sizes.values()) < 1:
         raise StoreError(f"{where} holds an SAE without latents or dimensions: {sizes}")
@@ -141,7 +143,7 @@ def complete(sae: SAEArrays, where: str) -> SAEArrays:
             f"{sizes['D']}"
         )
     _check_rule(sae, sizes["F"], where)
-    return sae
+    return replace(sae, **checked)
 
 
 def _check_rule(sae: SAEArrays, latents: int, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,13 +127,25 @@ class Files:
 
         For recognising, which must be cheap and never fail on a foreign file.
         """
+        try:
+            return frozenset(self._arrays(name) if self.has(name) else ())
+        except (SpecError, StoreError):
+            return frozenset()
+
+    def damage(self, name: str) -> str | None:
+        """What is wrong with a file of arrays, if it cannot be read."""
+        try:
+            self._arrays(name)
+        except (SpecError, StoreError) as error:
+            return str(error)
+        return None
+
+    def _arrays(self, name: str) -> Collection[str]:
+        """Names of the arrays of a file; none if it is of no kind that has such."""
         readers = {".safetensors": self.tensors, ".npz": self.npz}
         readers |= dict.fromkeys((".pt", ".pth", ".bin"), self.torch_dict)
         reader = readers.get(Path(name).suffix)
-        try:
-            return frozenset(reader(name)) if reader and self.has(name) else frozenset()
-        except (SpecError, StoreError):
-            return frozenset()
+        return reader(name) if reader else ()
 
     def settings(self, name: str) -> dict[str, Any]:
         """Like `json`, but an empty table if there is none that can be read; for recognising."""

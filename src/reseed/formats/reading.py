@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from reseed.errors import SpecError, nearest
+from reseed.errors import SpecError, StoreError, nearest
 from reseed.formats import (
     batchtopk,
     circuit_tracer,
@@ -174,7 +174,16 @@ def _chosen(found: Files, format: str | None) -> ModuleType:
             f"{found.path} can be read as {candidates}, and nothing in it tells which; choose one "
             f"with --format (format=...)"
         )
+    _refuse_damage(found)
     raise SpecError(f"{found.path} is no SAE in a format that is known. {_listed(found)}")
+
+
+def _refuse_damage(found: Files) -> None:
+    """Name what is damaged, where that may be why nothing is recognised."""
+    near = [name for name in found.names() if "/" not in name and name.endswith(_WEIGHTS)]
+    for name in near[:20]:
+        if (damage := found.damage(name)) is not None:
+            raise StoreError(damage)
 
 
 def _listed(found: Files) -> str:

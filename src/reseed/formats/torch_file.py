@@ -28,6 +28,7 @@ _STORAGES = {
     "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
 _LARGEST_PICKLE = 8 * 2**20
+_DEEPEST = 16
 _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError,
     OverflowError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
@@ -176,11 +177,24 @@ class _Tensors(pickle.Unpickler):
         return Stored(shape=tuple(shape), dtype=dtype, fetch=fetch)
 
 
-def _plain(path: Path, value: dict[Any, Any], depth: int = 0) -> Arrays:
-    if depth > 16:
-        raise StoreError(f"{path} holds dicts in dicts without end")
-    held = {
-        str(name): _plain(path, one, depth + 1) if isinstance(one, dict) else one
-        for name, one in dict.items(value)
-    }
-    return Arrays(path=path, held=held)
+def _plain(path: Path, value: dict[Any, Any]) -> Arrays:
+    """Dicts in dicts as `Arrays`, each once however often it is referred to."""
+    done: dict[int, Arrays] = {}
+    under_way: set[int] = set()
+
+    def plain(one: dict[Any, Any]) -> Arrays:
+        if id(one) in done:
+            return done[id(one)]
+        if id(one) in under_way or len(under_way) > _DEEPEST:
+            raise StoreError(f"{path} holds dicts in dicts without end")
+        under_way.add(id(one))
+        held: dict[str, Any] = {}
+        for name, inner in dict.items(one):
+            if not isinstance(name, str | int):
+                raise StoreError(f"{path} holds a {type(name).__name__} where a name should be")
+            held[str(name)] = plain(inner) if isinstance(inner, dict) else inner
+        under_way.discard(id(one))
+        done[id(one)] = Arrays(path=path, held=held)
+        return done[id(one)]
+
+    return plain(value)
