@@ -30,7 +30,8 @@ def whole(tmp_path_factory):
     files = Whole()
     for name in NAMES:
         for activation in kinds:
-            folder = tmp_path_factory.mktemp("whole") / "sae"
+            # one format keeps k in the name of the folder
+            folder = tmp_path_factory.mktemp("whole") / "sae-L0_3"
             sae = SAEArrays(
                 W_enc=rng.normal(size=(12, 6)).astype(np.float32),
                 b_enc=np.zeros(12, np.float32),
@@ -44,7 +45,11 @@ def whole(tmp_path_factory):
                 reading.write(folder, sae, name)
             except SpecError:
                 continue
-            files[name] = {path.name: path.read_bytes() for path in folder.iterdir()}
+            files[name] = {
+                path.relative_to(folder): path.read_bytes()
+                for path in folder.rglob("*")
+                if path.is_file()
+            }
             break
     return files
 
@@ -72,9 +77,10 @@ def damaged(content: bytes, where) -> bytes:
 def test_damage_ends_in_a_clear_error(tmp_path_factory, whole, name, victim, where) -> None:
     if name not in whole:
         pytest.skip("it writes none of these kinds")
-    folder = tmp_path_factory.mktemp("damaged")
+    folder = tmp_path_factory.mktemp("damaged") / "sae-L0_3"
     chosen = sorted(whole[name])[int(victim * len(whole[name]))]
     for file, content in whole[name].items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(damaged(content, where) if file == chosen else content)
     tracemalloc.start()
     try:
@@ -87,5 +93,5 @@ def test_damage_ends_in_a_clear_error(tmp_path_factory, whole, name, victim, whe
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.parent)
     assert peak < 50e6

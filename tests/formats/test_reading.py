@@ -1,6 +1,5 @@
 """Recognising, choosing, and converting between all formats that there are."""
 
-import itertools
 import json
 from dataclasses import replace
 
@@ -40,8 +39,8 @@ AT_LEAST = {
 
 
 @pytest.mark.parametrize("name", SAES)
-def test_round_trips_through_every_pair_of_formats(tmp_path, make, same, name) -> None:
-    """Whatever writes an SAE reads it back, and so does whatever it is converted to from there."""
+def test_round_trips_through_every_format(tmp_path, make, same, name) -> None:
+    """Whatever writes an SAE reads it back; `test_pairs` goes on from there to every other."""
     sae, written, reasons = make(**SAES[name]), {}, {}
     for format in reading.names():
         try:
@@ -55,10 +54,6 @@ def test_round_trips_through_every_pair_of_formats(tmp_path, make, same, name) -
             same(sae, written[format])
     assert all(len(reason) > 15 for reason in reasons.values())
     assert written.keys() >= AT_LEAST.get(name, {"reseed"})
-    for first, second in itertools.permutations(written, 2):
-        place = tmp_path / f"{first} to {second}"
-        reading.write(place, written[first], second)
-        same(sae, reading.read(place))
 
 
 def test_names_are_unique_and_modules_complete() -> None:

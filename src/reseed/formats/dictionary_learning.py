@@ -29,11 +29,14 @@ NAME = "dictionary_learning"
 _WEIGHTS, _CFG = "ae.pt", "config.json"
 _TRAINERS = {"TopKTrainer": TOPK, "BatchTopKTrainer": BATCH}
 _BACKUP = frozenset({"step", "ae", "config"})
+_ENDINGS = (".pt", ".pth")
+"""Other formats have the same names in other containers."""
 
 
 def recognise(found: Files) -> bool:
     """A folder with such an `ae.pt`, or a `.pt` file like it."""
-    keys = found.keys(_file(found))
+    name = _file(found)
+    keys = found.keys(name) if name.endswith(_ENDINGS) else frozenset[str]()
     return keys >= _BACKUP or bool(candidates(keys))
 
 

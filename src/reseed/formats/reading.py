@@ -16,7 +16,23 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError, nearest
-from reseed.formats import batchtopk, dictionary_learning, e2e_sae, own, saelens, sparsify
+from reseed.formats import (
+    batchtopk,
+    circuit_tracer,
+    dictionary_learning,
+    e2e_sae,
+    gemma_scope,
+    gemma_scope_2,
+    goodfire,
+    llama_scope,
+    llama_scope_r1,
+    llamascopium,
+    openai,
+    own,
+    qwen_scope,
+    saelens,
+    sparsify,
+)
 from reseed.formats.checks import complete
 from reseed.formats.files import Files
 from reseed.formats.references import Place, resolve
@@ -29,6 +45,15 @@ FORMATS: tuple[ModuleType, ...] = (
     dictionary_learning,
     batchtopk,
     e2e_sae,
+    llama_scope,
+    llama_scope_r1,
+    llamascopium,
+    gemma_scope,
+    gemma_scope_2,
+    openai,
+    goodfire,
+    qwen_scope,
+    circuit_tracer,
 )
 """Each with `NAME`, `recognise`, `read`, `write`, and `inside` where a file can hold several."""
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy")
