@@ -28,10 +28,13 @@ ALLOWED = {
 
 STUDY = {"study", "study_spec"}
 """Knows the specs and results of all rooms, but runs nothing."""
-DOORS = {
-    "calibrating", "comparing", "inputs", "pipeline", "planning", "products", "pooling", "api",
-    "cli", "product_commands", "__init__",
-}  # fmt: skip
+DOORS = {"calibrating", "comparing", "inputs", "pipeline", "planning", "pooling", "products"} | {
+    "__init__",
+    "api",
+    "cli",
+    "product_commands",
+    "sae_commands",
+}
 """Call the rooms; only they may import the study."""
 
 FILES = sorted(HOME.rglob("*.py"), key=lambda path: path.as_posix())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from reseed.comparison.dictionary import Dictionary, dictionaries
 from reseed.comparison.result import Comparison
 from reseed.comparison.spec import FromSubject
-from reseed.comparison.stage import compare_all, write
+from reseed.comparison.stage import compare_all, decoder_pairs, with_firing, write
 from reseed.errors import SpecError, needs_train
 from reseed.events import Events, JsonlSink
 from reseed.records import read_spec
@@ -108,38 +108,27 @@ def _compared(
     store: Store | None,
     events: Events,
 ) -> Comparison:
-    functional: Mapping[str, Any] = {}
-    said: list[str] = []
-    crossing: list[dict[str, Any]] = []
-    if activations is not None:
-        with needs_train("reseed.compare with activations"):
-            from reseed.comparison.crossing import aligned
-            from reseed.comparison.functional import run_on, warnings
+    settings: Any = {"tau": tau, "null_draws": null_draws, "store": store, "events": events}
+    if activations is None:
+        return compare_all(found, functional={}, warnings=[], **settings)
+    with needs_train("reseed.compare with activations"):
+        from reseed.comparison.crossing import aligned
+        from reseed.comparison.functional import fire_together, run_on, warnings
 
-        opened = open_activations(activations, len(found), store, events)
-        names = [one.name for one in found]
-        sites = dict(zip(names, opened.sites, strict=True))
-        functional = run_on(found, opened.source, sites, opened.blocks, events)
-        said = warnings(functional)
+    opened = open_activations(activations, len(found), store, events)
+    sites = dict(zip((one.name for one in found), opened.sites, strict=True))
+    where = (opened.source, sites, opened.blocks)
+    functional = run_on(found, *where, events)
+    turned, crossing = [found[0]], list[dict[str, Any]]()
+    for other in found[1:]:
         if align is not None:
-            for place in range(1, len(found)):
-                pair = (opened.sites[0], opened.sites[place])
-                found[place], lost = aligned(
-                    found[0], found[place], opened.source, pair, opened.blocks
-                )
-                crossing.append(lost)
-    result = compare_all(
-        found,
-        tau=tau,
-        null_draws=null_draws,
-        functional=functional,
-        warnings=said,
-        store=store,
-        events=events,
-    )
-    if crossing:
-        return replace(result, summary={**result.summary, "crossing": crossing})
-    return result
+            pair = (opened.sites[0], sites[other.name])
+            other, lost = aligned(found[0], other, opened.source, pair, opened.blocks)  # noqa: PLW2901
+            crossing.append(lost)
+        turned.append(other)
+    result = compare_all(turned, functional=functional, warnings=warnings(functional), **settings)
+    matched = {(one.a, one.b): decoder_pairs(one.table) for one in result.pairs}
+    return with_firing(result, fire_together(found, *where, matched, events), crossing)
 
 
 def _check_folder(store: Store) -> None:

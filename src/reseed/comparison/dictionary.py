@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.formats import reading
+from reseed.files import file_sha256
+from reseed.formats import plain, reading
+from reseed.formats.files import Files
+from reseed.formats.references import resolve
 from reseed.matching.pairs import Views
 from reseed.matching.similarity import finite_rows
 from reseed.records import SAEArrays
+
+_MOST_FILES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +33,7 @@ class Dictionary:
     sae: SAEArrays | None
     """None for bare matrices, which cannot be run"""
     sha256: str
-    """of the arrays, whatever file they lie in"""
+    """of encoder and decoder rows, whatever file they lie in"""
     about: Mapping[str, Any]
     """format, path, subject, site, what was folded; as far as known"""
 
@@ -71,7 +75,7 @@ def dictionaries(given: Sequence[Any], names: Sequence[str] | None) -> list[Dict
 
 def _dictionary(given: Any, name: str) -> Dictionary:
     if isinstance(given, str | os.PathLike):
-        return _of_arrays(reading.read(os.fspath(given)), name, {"path": str(given)})
+        return _of_path(os.fspath(given), name)
     if hasattr(given, "arrays"):
         return _of_arrays(given.arrays(), name, {})
     if isinstance(given, SAEArrays):
@@ -86,6 +90,24 @@ def _dictionary(given: Any, name: str) -> Dictionary:
     return _of_views(Views(decoder, decoder), name, has_encoder=False)
 
 
+def _of_path(given: str, name: str) -> Dictionary:
+    """In any format; matrices without settings are taken where no format fits."""
+    place = resolve(given)
+    found = Files(place.path)
+    if reading.recognise(place.path) or not plain.recognise(found):
+        return _of_arrays(reading.read(given), name, {"path": given, "files": _files(found)})
+    bare = plain.read(found)
+    encoder = bare.W_dec if bare.W_enc is None else bare.W_enc
+    made = _of_views(Views(encoder, bare.W_dec), name, has_encoder=bare.W_enc is not None)
+    return replace(made, about={**bare.about, "path": given, "files": _files(found)})
+
+
+def _files(found: Files) -> dict[str, str]:
+    """SHA-256 of the files behind a reference; of a folder, of those that are not below others."""
+    names = [name for name in found.names() if "/" not in name]
+    return {name: file_sha256(found.folder / name) for name in names[:_MOST_FILES]}
+
+
 def _of_arrays(sae: SAEArrays, name: str, about: Mapping[str, Any]) -> Dictionary:
     views = Views(
         finite_rows(sae.W_enc, f"{name}'s encoder"), finite_rows(sae.W_dec, f"{name}'s decoder")
@@ -95,7 +117,7 @@ def _of_arrays(sae: SAEArrays, name: str, about: Mapping[str, Any]) -> Dictionar
         views=views,
         has_encoder=True,
         sae=sae,
-        sha256=_sha256([sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec]),
+        sha256=_sha256(views),
         about={**sae.about, **about},
     )
 
@@ -111,7 +133,7 @@ def _of_views(views: Views, name: str, *, has_encoder: bool) -> Dictionary:
         views=views,
         has_encoder=has_encoder,
         sae=None,
-        sha256=_sha256(list(views)),
+        sha256=_sha256(views),
         about={},
     )
 
@@ -136,10 +158,10 @@ def _parts(path: str) -> list[str]:
     return [part.replace("--", "-").lstrip(".") for part in found] or ["sae"]
 
 
-def _sha256(arrays: Sequence[NDArray[Any]]) -> str:
+def _sha256(views: Views) -> str:
     found = hashlib.sha256()
-    for array in arrays:
-        tight = np.ascontiguousarray(array)
+    for array in views:
+        tight = np.ascontiguousarray(array, np.float32)
         found.update(f"{tight.shape}{tight.dtype}".encode())
         found.update(tight.tobytes())
     return found.hexdigest()

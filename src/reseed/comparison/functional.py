@@ -15,6 +15,7 @@ from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.evidence.firing import Firing
+from reseed.matching.chosen import ChosenPairs
 from reseed.sae.model import from_arrays
 from reseed.subjects.source import BlockSource
 
@@ -80,6 +81,47 @@ def run_on(
         name: OnActivations(firing=one.table(), reconstruction=_finite(one.reconstruction()))
         for name, one in firing.items()
     }
+
+
+def fire_together(
+    given: Sequence[Dictionary],
+    source: BlockSource,
+    sites: Mapping[str, str],
+    blocks: Sequence[int],
+    pairs: Mapping[tuple[str, str], NDArray[np.int64]],
+    events: Events,
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Correlation of the activations of matched latents, in one more pass.
+
+    Args:
+        given: SAEs; pairs with bare matrices are left out.
+        source: of the activations.
+        sites: name of an SAE to the site that it reads.
+        blocks: which.
+        pairs: names of two SAEs to their matched latents, `[E, 2]`.
+        events: progress.
+
+    Returns:
+        `[E]` for each pair.
+    """
+    saes = {one.name: from_arrays(one.sae) for one in given if one.sae is not None}
+    counters = {
+        pair: ChosenPairs(
+            matched[:, 0], matched[:, 1], (saes[pair[0]].latents, saes[pair[1]].latents)
+        )
+        for pair, matched in pairs.items()
+        if all(name in saes for name in pair)
+    }
+    total = int(source.rows[list(blocks)].sum())
+    with events.task("co-firing", total, "rows") as task, torch.no_grad():
+        for first in range(0, len(blocks), _CHUNK):
+            chunk = list(blocks[first : first + _CHUNK])
+            rows = source.read(chunk)
+            codes = {name: sae.encode_sparse(rows[sites[name]]) for name, sae in saes.items()}
+            for (a, b), counter in counters.items():
+                counter.add_entries(*codes[a], *codes[b])
+            task.advance(int(source.rows[chunk].sum()))
+    return {pair: counter.values("correlation") for pair, counter in counters.items()}
 
 
 def warnings(found: Mapping[str, OnActivations]) -> list[str]:

@@ -15,7 +15,7 @@ from reseed.matching import measures
 from reseed.matching.measures import Measure
 from reseed.matching.pairs import Views, compare
 from reseed.records import Match
-from reseed.stability import shares
+from reseed.stability import fdr, shares
 from reseed.stability.nulls import COVARIANCE, chance_corrected
 from reseed.stability.shares import TAUS, PairTable
 from reseed.stability.weight_nulls import CovarianceNull
@@ -75,13 +75,14 @@ def measure_pair(
         for measure in measures.THRESHOLDED
     ]
     kinds = {"observed": [found.table], COVARIANCE: [one.table for one in chance]}
+    tests = fdr.examine(observed, chance, strata["all"])
     return PairFacts(
         a=a.name,
         b=b.name,
-        table=found.table,
+        table=_tested(found.table, tests),
         curve=pl.concat(curves).with_columns(pl.selectors.float().fill_nan(None)),
         cosines=pl.concat([shares.histogram(kind, tables) for kind, tables in kinds.items()]),
-        numbers=_numbers(observed, chance, strata["all"], tau),
+        numbers=_numbers(observed, chance, strata["all"], tau) | _found_at_fdr(observed, chance),
         certificates={view: _certificate(getattr(found, view)) for view in Views._fields},
     )
 
@@ -154,6 +155,26 @@ def _numbers(
         value = shares.mean_score(observed, measure, members)
         out[measure.id] = _beside(value, shares.null_means(chance, measure))
     return out
+
+
+def _found_at_fdr(observed: PairTable, chance: list[PairTable]) -> dict[str, Any]:
+    """Shares with a match that stands out from random latents; null of one draw is not known."""
+    out: dict[str, Any] = {}
+    everyone = shares.everyone(observed)
+    for name, measure in (("match_at_fdr", fdr.MATCHED), ("nearest_at_fdr", fdr.NEAREST)):
+        tests = fdr.examine(observed, chance, everyone, measure)
+        sides = [float((one.q <= fdr.LEVEL).mean()) for one in tests]
+        null = fdr.null_shares(chance, measure)
+        value = float(np.mean(sides))
+        beside = _beside(value, null) if len(null) else {"null": None, "chance_corrected": None}
+        out[name] = {"a": sides[0], "b": sides[1], "value": value, "level": fdr.LEVEL} | beside
+    return out
+
+
+def _tested(table: pl.DataFrame, tests: list[fdr.PairTest]) -> pl.DataFrame:
+    """The table of a pair with p_null and q_fdr of each latent; rows are in the tests' order."""
+    p, q = (np.concatenate([getattr(one, name) for one in tests]) for name in ("p", "q"))
+    return table.with_columns(pl.Series("p_null", p), pl.Series("q_fdr", q))
 
 
 def _beside(value: float, null: NDArray[np.float64]) -> dict[str, Any]:

@@ -38,8 +38,11 @@ class Comparison:
 
     @property
     def share_fdr(self) -> float:
-        """Share of A's latents with a match in B at a false discovery rate of 5 %."""
-        return float(self.pairs[0].numbers["share_fdr"]["a"])
+        """Share of A's latents with a match in B at a false discovery rate of 5 %.
+
+        Held against random latents of the same covariance, without a threshold on the cosine.
+        """
+        return float(self.pairs[0].numbers["match_at_fdr"]["a"])
 
     @property
     def curve(self) -> pl.DataFrame:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from reseed.comparison.checks import check
 from reseed.comparison.dictionary import Dictionary
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 SUMMARY, LATENTS, CURVE = "comparison.json", "latents.parquet", "curve.parquet"
 _TABLES = ("table", "curve", "cosines")
 _DRAWS = 3
+_CORRELATED = {"sae": pl.String, "other": pl.String, "latent": pl.Int64, "act_corr": pl.Float64}
 
 
 def compare_all(
@@ -71,6 +74,43 @@ def compare_all(
         summary=summary,
         warnings=tuple(said),
     )
+
+
+def decoder_pairs(table: pl.DataFrame) -> NDArray[np.int64]:
+    """`[E, 2]` latents of A and B that the decoder assignment pairs."""
+    mine = table.filter(pl.col("side") == "a").drop_nulls("decoder_match")
+    return mine.select("latent", "decoder_match").to_numpy().astype(np.int64)
+
+
+def with_firing(
+    found: Comparison,
+    correlations: Mapping[tuple[str, str], NDArray[np.float64]],
+    crossing: Sequence[Mapping[str, Any]],
+) -> Comparison:
+    """The same with what only activations can say.
+
+    Args:
+        found: a comparison.
+        correlations: of the activations of the pairs that `decoder_pairs` gives, `[E]`.
+        crossing: what crossing over between subjects reconstructs.
+
+    Returns:
+        With a column `act_corr` in `latents`, null where one of the two cannot be run.
+    """
+    frames = [pl.DataFrame(schema=_CORRELATED)]
+    for one in found.pairs:
+        if (one.a, one.b) not in correlations:
+            continue
+        matched, values = decoder_pairs(one.table), correlations[one.a, one.b]
+        for side, own, other in ((0, one.a, one.b), (1, one.b, one.a)):
+            columns = {"latent": matched[:, side], "act_corr": values}
+            names = [pl.lit(own).alias("sae"), pl.lit(other).alias("other")]
+            frames.append(pl.DataFrame(columns).select(*names, pl.all()))
+    latents = found.latents.join(
+        pl.concat(frames), on=["sae", "other", "latent"], how="left", maintain_order="left"
+    )
+    more = {"crossing": list(crossing)} if crossing else {}
+    return replace(found, latents=latents, summary={**found.summary, **more})
 
 
 def write(found: Comparison, store: Store) -> None:

@@ -124,15 +124,15 @@ def _pairs_table(pairs: Sequence[PairPage]) -> Html:
     rows: list[list[Html]] = []
     for number, one in enumerate(pairs):
         shared, mcc = one.numbers["shared"], one.numbers["pw_mcc"]
-        fdr = one.numbers.get("share_fdr", {})
+        fdr = one.numbers["match_at_fdr"]
         proven = sum(found["optimal"] for found in one.certificates.values())
         cells = [
             tag("strong", percent(shared["a"])),
             tag("strong", percent(shared["b"])),
             percent(shared["null"]["mean"]),
             percent(shared["chance_corrected"]),
-            percent(fdr.get("a")),
-            percent(fdr.get("b")),
+            percent(fdr["a"]),
+            percent(fdr["b"]),
             cosine(mcc["value"]),
             cosine(mcc["null"]["mean"]),
             f"{proven} of {len(one.certificates)}",
@@ -271,7 +271,8 @@ def _measures(pair: PairPage) -> Html:
             one = pair.numbers[name]
             cells = [
                 shown(one["value"]), shown(one.get("a")), shown(one.get("b")),
-                shown(one["null"]["mean"]), shown(one["chance_corrected"]),
+                shown(one["null"]["mean"] if one["null"] else None),
+                shown(one["chance_corrected"]),
             ]  # fmt: skip
             head = [tag("th", tag("code", name), scope="row"), tag("td", meaning, class_="word")]
             rows.append([*head, *(tag("td", cell) for cell in cells)])
