@@ -19,10 +19,11 @@ def test_a_study_is_exported_whole(finished, tmp_path) -> None:
     table = reseed.export(study, path)
     assert table.equals(pl.read_parquet(path))
     assert len(table) == len(study.latents) == 2 * (16 + 8)
-    assert table["sae_id"].to_list() == study.latents["run"].to_list()
+    assert table["run"].to_list() == study.latents["run"].to_list()
     assert table["n_matched"].to_list() == study.latents["n_matched"].to_list()
-    assert table["per_seed"].list.len().to_list() == [1] * len(table)
-    nearest = table["per_seed"].list.first().struct.field("best_dec_cos")
+    assert table["best_dec_cos"].list.len().to_list() == [1] * len(table)
+    assert table["act_corr"].list.len().to_list() == [1] * len(table)
+    nearest = table["best_dec_cos"].list.first()
     assert nearest.to_list() == pytest.approx(study.latents["max_decoder_cos"].to_list())
 
 
@@ -30,12 +31,12 @@ def test_the_command_filters_and_never_overwrites_silently(cli, finished, tmp_pa
     path = tmp_path / "some.csv"
     group = reseed.Study.load(finished).groups()[0]
     command = ("export", finished, "--where", "latent < 3", "--group", group.label)
-    done = cli(*command, "--columns", "sae_id,latent", "--out", path)
+    done = cli(*command, "--columns", "run,latent", "--out", path)
     assert done.returncode == 0, done.stderr
     assert "6 of 32" in done.stdout
     back = pl.read_csv(path)
-    assert back.columns == ["sae_id", "latent", "latent_table_version"]
-    assert set(back["sae_id"]) == set(group.runs)
+    assert back.columns == ["run", "latent", "latent_table_version"]
+    assert set(back["run"]) == set(group.runs)
     before = path.read_bytes()
     again = cli("export", finished, "--out", path)
     assert again.returncode == 2
@@ -68,11 +69,10 @@ def test_a_study_without_results_says_so(cli, write_study, tmp_path) -> None:
 
 
 def test_the_page_describes_every_column(finished, tmp_path) -> None:
-    """What docs/latent_table.md lists without "to come" is what a file has."""
+    """What docs/latent_table.md lists is what a file has."""
     page = (Path(__file__).parents[1] / "docs" / "latent_table.md").read_text()
     rows = re.findall(r"^\| (`.*?) \| (.*) \|$", page, flags=re.MULTILINE)
-    words = [(re.findall(r"`(\w+)`", names), text) for names, text in rows]
-    now = {name for names, text in words if "to come" not in text for name in names}
+    now = {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)}
     table = reseed.export(reseed.Study.load(finished), tmp_path / "x.parquet")
     assert now == set(table.columns)
 

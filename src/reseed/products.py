@@ -77,10 +77,7 @@ def export_latents(
     wanted = latent_table.format_of(path, kind)
     frames: list[pl.DataFrame] = []
     for one in groups_of(study, group):
-        seeds = latent_table.per_seed(_tables(study, one))
-        whole = latents_of(study, one).join(
-            seeds, on=["run", "latent"], how="left", maintain_order="left"
-        )
+        whole = latents_of(study, one)
         frames.append(whole.select(pl.lit(one.label).alias("group"), pl.all()))
     every = latent_table.public(pl.concat(frames))
     table = latent_table.select(every, where, columns)
@@ -107,8 +104,7 @@ def predict_from(
     if apply is None:
         return predict(learned)
     if isinstance(apply, pl.DataFrame):
-        names = {"sae_id": "run"} if "run" not in apply.columns else {}
-        return predict(learned, apply.rename(names, strict=False))
+        return predict(learned, apply)
     there = [_labelled(apply, one, one.label) for one in groups_of(apply, None)]
     table = pl.concat(
         [one.latents.select(pl.lit(one.name).alias("group"), pl.all()) for one in there],

@@ -1,7 +1,6 @@
 """The table of latents as a file for others: one row a latent, with a version.
 
-The columns are described in docs/latent_table.md. Inside a study some have other names, since
-there they are keys between tables; `public` gives them the names of the file.
+The columns are described in docs/latent_table.md.
 """
 
 from __future__ import annotations
@@ -15,58 +14,21 @@ import polars as pl
 
 from reseed.errors import SpecError, nearest
 from reseed.files import write_bytes
-from reseed.stability.shares import PairTable
 
 Format = Literal["parquet", "csv", "jsonl"]
 VERSION_NAME = "latent_table_version"
 VERSION = 1
 """Rises when a column changes its name, its unit or its meaning; not when one is added."""
-_NAMES = {"run": "sae_id", "run_sha256": "sae_sha256", "n_runs": "n_seeds"}
 _EXAMPLE = '--where "alive AND n_matched >= 2 AND firing_rate BETWEEN 0.001 AND 0.1"'
 
 
 def public(latents: pl.DataFrame) -> pl.DataFrame:
-    """The table of latents under the names of the file; what could not be told (NaN) is null.
+    """The table of latents as others read it: what could not be told (NaN) is null.
 
     Args:
         latents: as in `Study.latents`; columns not known here are kept.
     """
-    names = {
-        old: new
-        for old, new in _NAMES.items()
-        if old in latents.columns and new not in latents.columns
-    }
-    return latents.rename(names).with_columns(pl.selectors.float().fill_nan(None))
-
-
-def per_seed(tables: Sequence[PairTable]) -> pl.DataFrame:
-    """What each other run of the group says about each latent, as one nested column.
-
-    Args:
-        tables: of all pairs of a group, as `reseed.matching.pairs` makes them.
-
-    Returns:
-        run, latent, per_seed: a list over the other runs, in their order, of sae_id (of the other
-        run), best_dec_cos and best_enc_cos (largest cosine to one of its rows).
-    """
-    sides = [
-        table.filter(pl.col("side") == side).select(
-            pl.lit(pair[mine]).alias("run"),
-            "latent",
-            pl.struct(
-                pl.lit(pair[1 - mine]).alias("sae_id"),
-                pl.col("decoder_max_cos").alias("best_dec_cos"),
-                pl.col("encoder_max_cos").alias("best_enc_cos"),
-            ).alias("per_seed"),
-        )
-        for pair, table in tables
-        for mine, side in enumerate("ab")
-    ]
-    if not sides:
-        cosines = {"sae_id": pl.String, "best_dec_cos": pl.Float64, "best_enc_cos": pl.Float64}
-        nested = pl.List(pl.Struct(cosines))
-        return pl.DataFrame(schema={"run": pl.String, "latent": pl.Int64, "per_seed": nested})
-    return pl.concat(sides).group_by("run", "latent", maintain_order=True).agg("per_seed")
+    return latents.with_columns(pl.selectors.float().fill_nan(None))
 
 
 def select(
@@ -86,7 +48,9 @@ def select(
     """
     for name in columns or ():
         if name not in table.columns:
-            raise SpecError(f"no column {name!r} in the table of latents; {_hint(name, table)}")
+            raise SpecError(
+                f"no column {name!r} in the table of latents; {nearest(name, table.columns)}"
+            )
     if columns is not None and len(set(columns)) < len(columns):
         raise SpecError(f"columns = {list(columns)} names a column twice")
     kept = table if where is None else table.filter(_condition(table, where))
@@ -107,8 +71,8 @@ def _condition(table: pl.DataFrame, where: str) -> pl.Expr:
             raise SpecError(f"the condition {where!r} has a sub-query; it can only name columns")
         if name not in table.columns:
             raise SpecError(
-                f"the condition {where!r} names {name!r}, which is no column; {_hint(name, table)}."
-                " Text stands in single quotes."
+                f"the condition {where!r} names {name!r}, which is no column; "
+                f"{nearest(name, table.columns)}. Text stands in single quotes."
             )
     try:
         found = table.select(condition.alias("keep"))
@@ -125,12 +89,6 @@ def _condition(table: pl.DataFrame, where: str) -> pl.Expr:
     if len(found) != len(table):
         raise SpecError(f"the condition {where!r} says the same of all rows; compare each row")
     return condition
-
-
-def _hint(name: str, table: pl.DataFrame) -> str:
-    if name in _NAMES and _NAMES[name] in table.columns:
-        return f"here it is called {_NAMES[name]!r}"
-    return nearest(name, table.columns)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reseed.evidence.spec import evidence_name
+from reseed.evidence.spec import cofiring_name, evidence_name
 from reseed.files import file_sha256
 from reseed.matching.stage import Pair, pair_name, pairs_of, weights_name
 from reseed.stability.design import independent_pairs
@@ -37,6 +37,8 @@ class Given(NamedTuple):
     design: Design
     tables: dict[int, list[PairTable]]
     """of all pairs at each snapshot"""
+    firing: list[PairTable]
+    """how matched latents of pairs fire together, where that was measured"""
     kind: str
     """what independent pairs share, see `reseed.stability.design`"""
     pairs: list[Pair]
@@ -66,7 +68,12 @@ def read_group(group: Group, spec: StabilitySpec, store: Store) -> Given:
     rates = {one.run: one.firing["rate"].to_numpy() for one in facts}
     members, bins = strata(rates, spec.dense_rate)
     tables = {step: _tables(group.runs, step, store) for step in group.steps}
-    return Given(facts, design, tables, kind, pairs, members, bins)
+    firing = [
+        PairTable(pair, store.table(cofiring_name(pair), "matched.parquet"))
+        for pair in pairs_of(group.runs)
+        if store.has(cofiring_name(pair))
+    ]
+    return Given(facts, design, tables, firing, kind, pairs, members, bins)
 
 
 def _facts(run: str, step: int, store: Store) -> RunFacts:

@@ -25,7 +25,7 @@ COLUMNS = (
     "firing_rate", "rate_bin", "mean_act", "max_act", "alive", "dense", "enc_dec_cos", "init_cos",
     "own_max_cos", "n_runs", "n_seeds", "n_matched", "recurrence", "recurrence_mean",
     "recurrence_lo", "recurrence_hi", "other_runs", "match_cos", "best_dec_cos", "best_enc_cos",
-    "max_decoder_cos", "max_encoder_cos", "p_null", "q_fdr", "n_matched_fdr", "null_id", "family",
+    "act_corr", "max_decoder_cos", "max_encoder_cos", "p_null", "q_fdr", "n_matched_fdr", "null_id", "family",
     "family_size", "metric_version", "run_id",
 )  # fmt: skip
 
@@ -71,6 +71,7 @@ def shared_edges(tables: Sequence[PairTable], tau: float) -> pl.DataFrame:
 def latent_table(
     facts: Sequence[RunFacts],
     tables: Sequence[PairTable],
+    firing: Sequence[PairTable],
     found: Mapping[str, Finds],
     families: pl.DataFrame,
     tests: pl.DataFrame,
@@ -82,6 +83,7 @@ def latent_table(
     Args:
         facts: of each run.
         tables: of all pairs at the end of training, those that share a seed too.
+        firing: of these pairs how decoder-matched latents fire together, where that is known.
         found: in which independent other runs each latent was found.
         families: family, run, latent, size.
         tests: run, latent, p_null, q_fdr, n_matched_fdr, null_id.
@@ -95,7 +97,9 @@ def latent_table(
     counts = pl.concat([_counts(one) for one in found.values()])
     table = (
         rows.join(counts, on=["run", "latent"], how="left", maintain_order="left")
-        .join(_others(facts, tables), on=["run", "latent"], how="left", maintain_order="left")
+        .join(
+            _others(facts, tables, firing), on=["run", "latent"], how="left", maintain_order="left"
+        )
         .join(_nearest(tables, found), on=["run", "latent"], how="left", maintain_order="left")
         .join(tests, on=["run", "latent"], how="left", maintain_order="left")
         .join(
@@ -180,11 +184,25 @@ def _sides(tables: Sequence[PairTable]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _others(facts: Sequence[RunFacts], tables: Sequence[PairTable]) -> pl.DataFrame:
+def _together(firing: Sequence[PairTable]) -> pl.DataFrame:
+    """Correlation of activations at the decoder match of each latent in each pair."""
+    schema = {"run": pl.String, "other": pl.String, "latent": pl.Int64, "act_corr": pl.Float64}
+    frames = [pl.DataFrame(schema=schema)]
+    for pair, table in firing:
+        for latent, run, other in (("latent_a", *pair), ("latent_b", pair[1], pair[0])):
+            names = [pl.lit(run).alias("run"), pl.lit(other).alias("other")]
+            frames.append(table.select(*names, pl.col(latent).alias("latent"), "act_corr"))
+    return pl.concat(frames)
+
+
+def _others(
+    facts: Sequence[RunFacts], tables: Sequence[PairTable], firing: Sequence[PairTable]
+) -> pl.DataFrame:
     """Lists over the other runs of the group, in its order."""
     order = {one.run: place for place, one in enumerate(facts)}
     return (
         _sides(tables)
+        .join(_together(firing), on=["run", "other", "latent"], how="left", maintain_order="left")
         .sort(pl.col("other").replace_strict(order, default=0, return_dtype=pl.Int64))
         .group_by("run", "latent", maintain_order=True)
         .agg(
@@ -192,6 +210,7 @@ def _others(facts: Sequence[RunFacts], tables: Sequence[PairTable]) -> pl.DataFr
             pl.when(pl.col("score") > measures.LOWEST).then(pl.col("score")).alias("match_cos"),
             pl.col("decoder_max_cos").alias("best_dec_cos"),
             pl.col("encoder_max_cos").alias("best_enc_cos"),
+            "act_corr",
         )
     )
 

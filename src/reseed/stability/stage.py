@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from reseed.events import Events
-from reseed.evidence.spec import evidence_name
+from reseed.evidence.spec import cofiring_name, evidence_name
 from reseed.files import json_bytes, parquet_bytes
 from reseed.matching import measures
 from reseed.matching.pairs import Views, compare
@@ -89,6 +89,8 @@ def _made_from(group: Group, matching: MatchingSpec, spec: StabilitySpec, store:
     inputs += [store.checksum(structure_name(pair)) for pair in pairs]
     inputs += [store.checksum(evidence_name(run)) for run in group.runs]
     inputs += [store.checksum(weights_name(run)) for run in group.runs]
+    together = [cofiring_name(pair) for pair in pairs]
+    inputs += [store.checksum(name) for name in together if store.has(name)]
     return digest([inputs, matching.digest(), spec.digest(), list(group.steps), VERSION])
 
 
@@ -106,7 +108,7 @@ def _assess(
     nulls = _nulls(group, given, spec, store)
     tests = latent_tests(given.independent(group.steps[-1]), nulls, given.strata)
     latents, fitted = latent_table(
-        given.facts, end, found, members, tests, given.bins, spec.dense_rate
+        given.facts, end, given.firing, found, members, tests, given.bins, spec.dense_rate
     )
     beyond = [one for one in structures(group.runs, store) if one.pair in given.pairs]
     latents = verdicts(latents, beyond)
