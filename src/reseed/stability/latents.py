@@ -25,7 +25,8 @@ COLUMNS = (
     "firing_rate", "rate_bin", "mean_act", "max_act", "alive", "dense", "enc_dec_cos", "init_cos",
     "own_max_cos", "n_runs", "n_seeds", "n_matched", "recurrence", "recurrence_mean",
     "recurrence_lo", "recurrence_hi", "other_runs", "match_cos", "best_dec_cos", "best_enc_cos",
-    "act_corr", "max_decoder_cos", "max_encoder_cos", "p_null", "q_fdr", "n_matched_fdr", "null_id", "family",
+    "act_corr", "max_decoder_cos", "max_encoder_cos", "p_null", "q_fdr", "n_matched_fdr", "null_id",
+    "family",
     "family_size", "metric_version", "run_id",
 )  # fmt: skip
 
