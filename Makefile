@@ -30,7 +30,8 @@ bench: .venv/.test
 
 # The core alone, without torch: what reads a study must work there.
 test-core: .venv-core/.done
-	.venv-core/bin/python -m pytest -m "not slow and not peers and not browser" tests/test_core_alone.py tests/matching tests/stability
+	.venv-core/bin/python -m pytest -m "not slow and not peers and not browser" tests/test_core_alone.py \
+	    tests/matching tests/stability tests/comparison tests/calibration
 
 # Other libraries pin what they like: they get an environment of their own.
 peers: .venv-peers/.done
@@ -62,9 +63,11 @@ clean:
 	.venv-core/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest pytest-timeout hypothesis
 	touch $@
 
-.venv-peers/.done: constraints.txt tests/peers/write_sparsify.py
+.venv-peers/.done: constraints.txt Makefile
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip --disable-pip-version-check install -q torch==2.13.0 transformers \
-	    -e ".[train]" pytest pytest-timeout eai-sparsify==1.3.3
-	.venv-peers/bin/python tests/peers/write_sparsify.py
+	    -e ".[train]" pytest pytest-timeout hypothesis einops eai-sparsify==1.3.3 sae-lens==6.54.12 \
+	    llamascopium==2.0.0b34
+	.venv-peers/bin/python -m pip --disable-pip-version-check install -q --no-deps \
+	    dictionary-learning==0.1.0 circuit-tracer==0.5.0
 	touch $@

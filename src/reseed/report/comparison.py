@@ -92,7 +92,15 @@ def _verdict(pairs: Sequence[PairPage], tau: float) -> Html:
             "the latents are in the other SAE", tail,
         ]  # fmt: skip
     most = max(one.numbers["shared"]["null"]["mean"] for one in pairs)
-    return join(*parts, "Random dictionaries of the same covariance share ", percent(most), ".")
+    found = [one.numbers["match_at_fdr"]["value"] for one in pairs]
+    span = (
+        percent(found[0]) if len(found) == 1 else f"{percent(min(found))} to {percent(max(found))}"
+    )
+    return join(
+        *parts, "Random dictionaries of the same covariance share ", percent(most),
+        ". Without a threshold: ", tag("strong", span), " have a match that chance does not "
+        "explain (false discovery rate 5%).",
+    )  # fmt: skip
 
 
 def _warnings(said: Sequence[str]) -> Html | None:
@@ -118,7 +126,7 @@ def _headline(summary: Mapping[str, Any], pairs: Sequence[PairPage]) -> Html:
 
 def _pairs_table(pairs: Sequence[PairPage]) -> Html:
     head: list[Inside] = [
-        "A", "B", "A's shared", "B's shared", "chance", "chance-corrected", "A's match, FDR 5%",
+        "A and B", "A's shared", "B's shared", "chance", "chance-corrected", "A's match, FDR 5%",
         "B's match, FDR 5%", "mean cosine (PW-MCC)", "its chance", "proven optimal",
     ]  # fmt: skip
     rows: list[list[Html]] = []
@@ -137,9 +145,8 @@ def _pairs_table(pairs: Sequence[PairPage]) -> Html:
             cosine(mcc["null"]["mean"]),
             f"{proven} of {len(one.certificates)}",
         ]
-        link = tag("a", one.a, href="#details", data_choose=number)
-        name = [tag("th", link, scope="row"), tag("th", one.b, scope="row")]
-        rows.append([*name, *(tag("td", cell) for cell in cells)])
+        link = tag("a", _label(one), href="#details", data_choose=number)
+        rows.append([tag("th", link, scope="row"), *(tag("td", cell) for cell in cells)])
     return table(head, rows, caption="What is in both", class_="numbers")
 
 

@@ -14,7 +14,7 @@ THRESHOLDED: Mapping[str, str] = {
     "equal": "the same partner in both assignments, whatever the cosine",
     "decoder_only": "decoder cosine above tau under the decoder assignment",
     "max_cos_both": "cosines to the nearest neighbours above tau; not one to one",
-    "match_at_fdr": "`shared` beyond what chance gives, at a false discovery rate of 5%; no tau",
+    "match_at_fdr": "as shared, beyond what chance gives, at a false discovery rate of 5%; no tau",
     "nearest_at_fdr": "the same for nearest neighbours, not one to one",
 }
 MEANS: Mapping[str, str] = {
