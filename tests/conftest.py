@@ -77,6 +77,7 @@ def write_study(tmp_path):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A finished tiny study of two widths; copy it before you change it."""
+    pytest.importorskip("torch", reason="training needs torch")
     import reseed
 
     path = tmp_path_factory.mktemp("finished") / "tiny.toml"
