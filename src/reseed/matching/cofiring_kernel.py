@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reseed.matching.chosen import Together
 from reseed.matching.codes import Codes
-from reseed.matching.compiled import compiled
+from reseed.compiled import compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

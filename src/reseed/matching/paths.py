@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.matching.auction import Graph, State
-from reseed.matching.compiled import compiled
+from reseed.compiled import compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
