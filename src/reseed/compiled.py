@@ -25,6 +25,6 @@ def reordered(function: F) -> F:
 
 
 def arithmetic(function: F) -> F:
-    """The same, with division as in NumPy: a check for zero would keep several from running at once."""
+    """The same, with division as in NumPy: checks for zero would keep several from running."""
     flags = {"reassoc", "contract", "nsz"}
     return njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function)  # pyright: ignore[reportReturnType, reportCallIssue]

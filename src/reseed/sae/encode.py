@@ -1,19 +1,19 @@
 """TopK codes of rows on a CPU: a rounded product shows who can win, float32 decides.
 
-The product of rows x and encoder rows w is made in bfloat16 where that is fast, else in float32, and
-only looked at for bounds. With x~, w~ the rounded rows, dx = x - x~, dw = w - w~:
+The product of rows x and encoder rows w is made in bfloat16 where that is fast, else in float32,
+and only looked at for bounds. With x~, w~ the rounded rows, dx = x - x~, dw = w - w~:
 
     |x w - x~ w~| <= |x| |dw| + |dx| |w~|                  (Cauchy-Schwarz, exact lengths)
     |sum as computed - x~ w~| <= g |x~| |w~|,  g = (D + 8) 2^-23   (float32 sums in any order)
     |product as stored - sum| <= 2^-7 |product|            (bfloat16, any rounding)
     |score as computed - (x w + b)| <= g |x| |w| + 2^-22 (|x w| + |b|)
 
-The sum of these is a bound e on how far the stored product plus b is from the score in float32 that
-decides. There are k latents whose score is at least the k-th largest lower bound (product + b - e).
-A latent whose upper bound (product + b + e) is below that has k others above it and is no member. So
-every member is among the latents that are kept and scored: none is missed, and the codes do not
-depend on the product, its type or the threads that made it. Among equal scores the lowest latent
-wins. Scores at or below 0 are silent.
+The sum of these is a bound e on how far the stored product plus b is from the score in float32
+that decides. There are k latents whose score is at least the k-th largest lower bound
+(product + b - e). A latent whose upper bound (product + b + e) is below that has k others above it
+and is no member. So every member is among the latents that are kept and scored: none is missed,
+and the codes do not depend on the product, its type or the threads that made it. Among equal scores
+the lowest latent wins. Scores at or below 0 are silent.
 
 B rows, F latents, D dimensions.
 """
@@ -151,7 +151,7 @@ def _bounds(x: Floats, b_enc: Floats, screen: Screen) -> _Bounds:
     else:
         left = torch.empty(x.shape, dtype=torch.bfloat16)
         loops.to_halves(x, _bits(left), length, lost)
-        some = length > 0
+        some = (length > 0) & np.isfinite(length)
         share = float(np.sqrt(lost[some] / length[some]).max(initial=0.0))
     sums = (dimensions + 8) * 2.0**-23
     w, dw = np.sqrt(screen.length), np.sqrt(screen.lost)
@@ -171,9 +171,7 @@ def _bits(halves: Tensor) -> NDArray[np.uint16]:
     return cast("NDArray[np.uint16]", halves.view(torch.int16).numpy().view(np.uint16))
 
 
-def codes(
-    x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threads: int
-) -> Codes:
+def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threads: int) -> Codes:
     """The k largest pre-activations of rows, after ReLU.
 
     Args:

@@ -131,6 +131,28 @@ def _widen(halves: Halves, out: Floats32) -> None:
         bits[c] = np.uint32(halves[c]) << np.uint32(16)
 
 
+@arithmetic
+def _lowers(products: Floats32, upper: Floats32, lift: Floats32, drop: Floats32) -> None:
+    """Turn upper bounds into the smallest that each pre-activation can be, in place."""
+    for c in range(len(upper)):
+        upper[c] = 2 * products[c] - (upper[c] - lift[c]) + drop[c]
+
+
+@compiled
+def _first_bar(lower: Floats32, k: int) -> np.float32:
+    """A bar to begin with: the k-th largest of the maxima of groups, as k latents reach it."""
+    size = min(_STRIDE, len(lower) // (4 * k))
+    if size < 2:
+        return np.float32(0.0)
+    groups = len(lower) // size
+    best = lower[:groups].copy()
+    for part in range(1, size):
+        others = lower[part * groups : (part + 1) * groups]
+        for g in range(groups):
+            best[g] = others[g] if others[g] > best[g] else best[g]
+    return max(np.float32(0.0), np.partition(best, groups - k)[groups - k] * _BELOW)
+
+
 @compiled
 def screen(
     halves: Halves,
@@ -173,6 +195,7 @@ def screen(
     rows, width = halves.shape if is_half else products.shape
     room = upper.shape[1]
     line, wide = np.empty(width, np.float32), np.empty(width, np.float32)
+    lowest = np.empty(width, np.float32)
     here = slice(first_latent, first_latent + width)
     for r in range(rows):
         i = first_row + r
@@ -184,6 +207,10 @@ def screen(
         else:
             wide = products[r]
             _uppers(wide, line, slack, reach[i], slope[here], lift[here])
+        if first_latent == 0:
+            lowest[:] = line
+            _lowers(wide, lowest, lift[here], drop[here])
+            bar[i] = _first_bar(lowest, k)
         for low in range(0, width, _STRIDE):
             high = min(width, low + _STRIDE)
             if high == low + _STRIDE and not _any_above(line, bar[i], low):
