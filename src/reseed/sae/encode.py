@@ -37,7 +37,7 @@ from reseed.sae.kernels import Codes
 
 Floats = NDArray[np.float32]
 
-_ROWS, _LATENTS = 512, 4096
+_ROWS, _LATENTS = 256, 4096
 """Largest block of a product: what a thread keeps in its cache."""
 _PIECE = 1024
 """Encoder rows that are rounded at a time."""
@@ -192,6 +192,8 @@ def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threa
     right = torch.from_numpy(W_enc) if screen.halves is None else screen.halves
     high, wide = min(_ROWS, math.ceil(rows / threads)), min(_LATENTS, latents)
     blocks = [torch.empty(high * wide, dtype=right.dtype) for _ in range(threads)]
+    half, no_bits = screen.halves is not None, np.empty((0, 0), np.uint16)
+    nothing = np.empty((0, 0), np.float32)
 
     def block(piece: int) -> None:
         first, stop = piece * high, min(rows, (piece + 1) * high)
@@ -200,11 +202,14 @@ def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threa
             width = min(wide, latents - low)
             out = kept[: (stop - first) * width].view(stop - first, width)
             torch.mm(bounds.left[first:stop], right[low : low + width].T, out=out)
-            half = screen.halves is not None
+            both = (_bits(out), nothing) if half else (no_bits, out.numpy())
+            given = *both, half, first
+            if low == 0:
+                loops.first_bars(
+                    *given, k, bounds.slack, bounds.reach, bounds.slope, bounds.drop, bar
+                )
             loops.screen(
-                _bits(out) if half else np.empty((0, 0), np.uint16),
-                np.empty((0, 0), np.float32) if half else out.numpy(),
-                half, first, low, k, bounds.slack, bounds.reach, bounds.slope, bounds.lift,
+                *given, low, k, bounds.slack, bounds.reach, bounds.slope, bounds.lift,
                 bounds.drop, upper, lower, latent, count, bar,
             )  # fmt: skip
         blocks.append(kept)
@@ -212,3 +217,27 @@ def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threa
 
     workers.run(block, range(math.ceil(rows / high)), threads)
     return Codes(torch.from_numpy(values), torch.from_numpy(chosen))
+
+
+_AT_A_TIME = 4096
+"""Rows of which candidates are kept at a time."""
+
+
+def top_codes(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> Codes:
+    """`codes` of any number of rows, with encoder rows that are looked at for this call.
+
+    Args:
+        x: `[N, D]` float32 on the CPU, what the encoder reads.
+        W_enc: `[F, D]`.
+        b_enc: `[F]`.
+        k: codes of a row, at most F.
+    """
+    threads = torch.get_num_threads()
+    rows, bias = W_enc.contiguous(), b_enc.contiguous().numpy()
+    screen = new_screen(rows, threads)
+    given = x.contiguous().numpy()
+    parts = [
+        codes(given[low : low + _AT_A_TIME], rows.numpy(), bias, screen, k, threads)
+        for low in range(0, max(1, len(given)), _AT_A_TIME)
+    ]
+    return Codes(torch.cat([p.values for p in parts]), torch.cat([p.latents for p in parts]))

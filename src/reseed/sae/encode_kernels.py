@@ -20,7 +20,7 @@ Halves = NDArray[np.uint16]
 Short = NDArray[np.int32]
 Integers = NDArray[np.int64]
 
-_STRIDE = 32
+_STRIDE, _SEGMENT = 32, 1024
 _BELOW = np.float32(1 - 2**-21)
 """A bar lies this much below the bound that it is made of, so that equals stay above it."""
 
@@ -110,9 +110,7 @@ def _uppers(
 ) -> None:
     """The largest that each pre-activation can be."""
     for c in range(len(out)):
-        out[c] = products[c] + slack * abs(products[c]) + lift[c]
-    for c in range(len(out)):
-        out[c] += reach * slope[c]
+        out[c] = products[c] + slack * abs(products[c]) + (reach * slope[c] + lift[c])
 
 
 @compiled
@@ -132,25 +130,61 @@ def _widen(halves: Halves, out: Floats32) -> None:
 
 
 @arithmetic
-def _lowers(products: Floats32, upper: Floats32, lift: Floats32, drop: Floats32) -> None:
-    """Turn upper bounds into the smallest that each pre-activation can be, in place."""
-    for c in range(len(upper)):
-        upper[c] = 2 * products[c] - (upper[c] - lift[c]) + drop[c]
+def _lowers(
+    products: Floats32,
+    out: Floats32,
+    slack: np.float32,
+    reach: np.float32,
+    slope: Floats32,
+    drop: Floats32,
+) -> None:
+    """The smallest that each pre-activation can be."""
+    for c in range(len(out)):
+        out[c] = products[c] - slack * abs(products[c]) - (reach * slope[c] - drop[c])
 
 
 @compiled
-def _first_bar(lower: Floats32, k: int) -> np.float32:
-    """A bar to begin with: the k-th largest of the maxima of groups, as k latents reach it."""
-    size = min(_STRIDE, len(lower) // (4 * k))
+def _largest(best: Floats32, others: Floats32) -> None:
+    for g in range(len(best)):
+        best[g] = others[g] if others[g] > best[g] else best[g]
+
+
+@compiled
+def first_bars(
+    halves: Halves,
+    products: Floats32,
+    is_half: bool,
+    first_row: int,
+    k: int,
+    slack: np.float32,
+    reach: Floats32,
+    slope: Floats32,
+    drop: Floats32,
+    bar: Floats32,
+) -> None:
+    """Bars to begin with: the k-th largest of the maxima of groups, since k latents reach it.
+
+    Arguments are those of `screen`; the block begins at latent 0.
+    """
+    rows, width = halves.shape if is_half else products.shape
+    size = min(_STRIDE, width // (4 * k))
     if size < 2:
-        return np.float32(0.0)
-    groups = len(lower) // size
-    best = lower[:groups].copy()
-    for part in range(1, size):
-        others = lower[part * groups : (part + 1) * groups]
-        for g in range(groups):
-            best[g] = others[g] if others[g] > best[g] else best[g]
-    return max(np.float32(0.0), np.partition(best, groups - k)[groups - k] * _BELOW)
+        return
+    groups = width // size
+    low, wide = np.empty(groups, np.float32), np.empty(groups, np.float32)
+    best = np.empty(groups, np.float32)
+    for r in range(rows):
+        i = first_row + r
+        best[:] = 0
+        for left in range(0, size * groups, groups):
+            part = slice(left, left + groups)
+            if is_half:
+                _widen(halves[r, part], wide)
+            else:
+                wide[:] = products[r, part]
+            _lowers(wide, low, slack, reach[i], slope[part], drop[part])
+            _largest(best, low)
+        bar[i] = np.partition(best, groups - k)[groups - k] * _BELOW
 
 
 @compiled
@@ -193,38 +227,40 @@ def screen(
         bar: `[B]`.
     """
     rows, width = halves.shape if is_half else products.shape
-    room = upper.shape[1]
-    line, wide = np.empty(width, np.float32), np.empty(width, np.float32)
-    lowest = np.empty(width, np.float32)
-    here = slice(first_latent, first_latent + width)
-    for r in range(rows):
-        i = first_row + r
-        if count[i] < 0:
-            continue
-        if is_half:
-            _widen(halves[r], wide)
-            _uppers(wide, line, slack, reach[i], slope[here], lift[here])
-        else:
-            wide = products[r]
-            _uppers(wide, line, slack, reach[i], slope[here], lift[here])
-        if first_latent == 0:
-            lowest[:] = line
-            _lowers(wide, lowest, lift[here], drop[here])
-            bar[i] = _first_bar(lowest, k)
-        for low in range(0, width, _STRIDE):
-            high = min(width, low + _STRIDE)
-            if high == low + _STRIDE and not _any_above(line, bar[i], low):
-                continue
-            for c in range(low, high):
-                if not line[c] > bar[i]:
+    room, places = upper.shape[1], np.empty(_STRIDE + 1, np.int64)
+    segment = min(width, _SEGMENT)
+    lines, wides = np.empty(segment, np.float32), np.empty(segment, np.float32)
+    for left in range(0, width, segment):
+        right = min(width, left + segment)
+        line, wide = lines[: right - left], wides[: right - left]
+        low_bias = lift[first_latent + left : first_latent + right]
+        low_slope = slope[first_latent + left : first_latent + right]
+        for r in range(rows):
+            i = first_row + r
+            if is_half:
+                _widen(halves[r, left:right], wide)
+            else:
+                wide[:] = products[r, left:right]
+            _uppers(wide, line, slack, reach[i], low_slope, low_bias)
+            for low in range(0, right - left, _STRIDE):
+                high = min(right - left, low + _STRIDE)
+                if high == low + _STRIDE and not _any_above(line, bar[i], low):
                     continue
-                at, j = count[i], first_latent + c
-                error = slack * abs(wide[c]) + reach[i] * slope[j]
-                upper[i, at], lower[i, at] = line[c], wide[c] - error + drop[j]
-                latent[i, at] = j
-                count[i] = at + 1
-                if count[i] == room:
-                    _cut(k, upper, lower, latent, count, bar, i)
+                found = 0
+                for c in range(low, high):  # without a branch that cannot be foreseen
+                    places[found] = c
+                    found += line[c] > bar[i]
+                for e in range(found):
+                    c, at = places[e], count[i]
+                    if at < 0:
+                        break
+                    j = first_latent + left + c
+                    error = slack * abs(wide[c]) + reach[i] * slope[j]
+                    upper[i, at], lower[i, at] = line[c], wide[c] - error + drop[j]
+                    latent[i, at] = j
+                    count[i] = at + 1
+                    if count[i] == room:
+                        _cut(k, upper, lower, latent, count, bar, i)
 
 
 @compiled

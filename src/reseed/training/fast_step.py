@@ -1,4 +1,4 @@
-"""The fast way to make a step on a CPU: compiled loops around one rounded product (docs/speed.md)."""
+"""The fast way to make a step on a CPU: compiled loops around one product (docs/speed.md)."""
 
 from __future__ import annotations
 

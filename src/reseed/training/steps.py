@@ -1,7 +1,8 @@
 """How a step is made: what both ways have, and the plain one by torch.
 
-The other is `fast_step`. Both give the same to float rounding, and keep the same state under the same names, so that a run
-that was begun one way could go on the other. Within one way results are bit-identical.
+The other is `fast_step`. Both give the same to float rounding, and keep the same state under the
+same names, so that a run that was begun one way could go on the other. Within one way results are
+bit-identical.
 """
 
 from __future__ import annotations
