@@ -24,7 +24,6 @@ import math
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
 
 import numpy as np
 import torch
@@ -32,13 +31,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reseed.sae import encode_kernels as loops
+from reseed.sae import screen_kernels as screening
 from reseed.sae import workers
 from reseed.sae.kernels import Codes
+from reseed.sae.screen_kernels import Block, Bounds, Candidates
 
 Floats = NDArray[np.float32]
 
 _ROWS, _LATENTS = 256, 4096
 """Largest block of a product: what a thread keeps in its cache."""
+_AT_A_TIME = 4096
+"""Rows of which candidates are kept at a time."""
 _PIECE = 1024
 """Encoder rows that are rounded at a time."""
 _ROUNDED = 2.0**-7 + 2.0**-20
@@ -124,25 +127,8 @@ def halves_are_fast() -> bool:
     return best[1] < 0.75 * best[0]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Bounds:
-    """What a stored product plus its bias can be away from the score."""
-
-    left: Tensor
-    """[B, D] rows as they enter the product"""
-    slack: np.float32
-    """error in parts of the product"""
-    reach: Floats
-    """[B] and"""
-    slope: Floats
-    """[F]: their product is the rest of the error"""
-    lift: Floats
-    """[F] largest bias"""
-    drop: Floats
-    """[F] smallest bias"""
-
-
-def _bounds(x: Floats, b_enc: Floats, screen: Screen) -> _Bounds:
+def _bounds(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor, Bounds]:
+    """Rows as they enter the product, and what it can be away from the score."""
     rows, dimensions = x.shape
     length, lost = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
     left, share = torch.from_numpy(x), 0.0
@@ -157,18 +143,29 @@ def _bounds(x: Floats, b_enc: Floats, screen: Screen) -> _Bounds:
     w, dw = np.sqrt(screen.length), np.sqrt(screen.lost)
     slope = dw + share * (w + dw) + sums * ((1 + share) * (w + dw) + w)
     bias = np.abs(b_enc) * 2.0**-20
-    return _Bounds(
-        left=left,
+    bounds = Bounds(
         slack=np.float32(_PRODUCT if screen.halves is None else _ROUNDED),
         reach=np.where(length > 0, np.sqrt(length) + _DENORMAL, 0).astype(np.float32),
         slope=(slope * _OVER + (w > 0) * _DENORMAL).astype(np.float32),
         lift=(b_enc + bias).astype(np.float32),
         drop=(b_enc - bias).astype(np.float32),
     )
+    return left, bounds
 
 
 def _bits(halves: Tensor) -> NDArray[np.uint16]:
-    return cast("NDArray[np.uint16]", halves.view(torch.int16).numpy().view(np.uint16))
+    return halves.view(torch.int16).numpy().view(np.uint16)
+
+
+def _no_candidates(rows: int, latents: int, k: int) -> Candidates:
+    room = min(latents + 1, max(4 * k, k + 64))
+    return Candidates(
+        upper=np.empty((rows, room), np.float32),
+        lower=np.empty((rows, room), np.float32),
+        latent=np.empty((rows, room), np.int32),
+        length=np.zeros(rows, np.int64),
+        bar=np.zeros(rows, np.float32),
+    )
 
 
 def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threads: int) -> Codes:
@@ -183,44 +180,32 @@ def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threa
         threads: to use.
     """
     rows, latents = len(x), len(W_enc)
-    bounds = _bounds(x, b_enc, screen)
-    room = min(latents + 1, max(4 * k, k + 64))
-    upper, lower = np.empty((rows, room), np.float32), np.empty((rows, room), np.float32)
-    latent, count = np.empty((rows, room), np.int32), np.zeros(rows, np.int64)
-    bar = np.zeros(rows, np.float32)
-    values, chosen = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
+    half, (left, bounds) = screen.halves is not None, _bounds(x, b_enc, screen)
     right = torch.from_numpy(W_enc) if screen.halves is None else screen.halves
+    kept = _no_candidates(rows, latents, k)
+    values, chosen = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
     high, wide = min(_ROWS, math.ceil(rows / threads)), min(_LATENTS, latents)
-    blocks = [torch.empty(high * wide, dtype=right.dtype) for _ in range(threads)]
-    half, no_bits = screen.halves is not None, np.empty((0, 0), np.uint16)
-    nothing = np.empty((0, 0), np.float32)
+    room = [torch.empty(high * wide, dtype=right.dtype) for _ in range(threads)]
+    no_bits, no_products = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
 
-    def block(piece: int) -> None:
+    def look(piece: int) -> None:
         first, stop = piece * high, min(rows, (piece + 1) * high)
-        kept = blocks.pop()
+        mine = room.pop()
         for low in range(0, latents, wide):
             width = min(wide, latents - low)
-            out = kept[: (stop - first) * width].view(stop - first, width)
-            torch.mm(bounds.left[first:stop], right[low : low + width].T, out=out)
-            both = (_bits(out), nothing) if half else (no_bits, out.numpy())
-            given = *both, half, first
+            out = mine[: (stop - first) * width].view(stop - first, width)
+            torch.mm(left[first:stop], right[low : low + width].T, out=out)
+            both = (_bits(out), no_products) if half else (no_bits, out.numpy())
+            block = Block(*both, half, first)
             if low == 0:
-                loops.first_bars(
-                    *given, k, bounds.slack, bounds.reach, bounds.slope, bounds.drop, bar
-                )
-            loops.screen(
-                *given, low, k, bounds.slack, bounds.reach, bounds.slope, bounds.lift,
-                bounds.drop, upper, lower, latent, count, bar,
-            )  # fmt: skip
-        blocks.append(kept)
-        loops.settle(first, stop, x, W_enc, b_enc, upper, latent, count, values, chosen)
+                screening.first_bars(block, k, bounds, kept.bar)
+            screening.screen(block, low, k, bounds, kept)
+        room.append(mine)
+        given = kept.upper, kept.latent, kept.length
+        loops.settle(first, stop, x, W_enc, b_enc, *given, values, chosen)
 
-    workers.run(block, range(math.ceil(rows / high)), threads)
+    workers.run(look, range(math.ceil(rows / high)), threads)
     return Codes(torch.from_numpy(values), torch.from_numpy(chosen))
-
-
-_AT_A_TIME = 4096
-"""Rows of which candidates are kept at a time."""
 
 
 def top_codes(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> Codes:

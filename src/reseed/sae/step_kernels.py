@@ -119,10 +119,10 @@ def centre(x: Floats32, b_dec: Floats32, mean: Floats32, out: Floats32) -> float
     Returns:
         Squared distance of all rows from their mean.
     """
-    total = 0.0
+    total = np.float64(0.0)
     for i in range(len(x)):
         total += _centred(x[i], b_dec, mean, out[i])
-    return total
+    return float(total)
 
 
 @arithmetic
@@ -231,7 +231,7 @@ def norms(
         bias: `[F]`, filled with the gradient of b_enc.
         through: `[D]`, filled with bias W_enc over this stretch.
     """
-    total = 0.0
+    total = np.float64(0.0)
     gradient = np.empty(x.shape[1], np.float32)
     through[:] = 0
     for j in range(first, stop):
@@ -249,4 +249,4 @@ def norms(
         if decoder:
             gradient_row(gradient, low, high, values, rows, residual, len(residual))
             total += squares(gradient)
-    return total
+    return float(total)

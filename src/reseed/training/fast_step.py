@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +15,10 @@ from reseed.sae.sparse_step import LATENTS, Found, find
 from reseed.sae.spec import TopKSpec
 from reseed.training import adam_kernels as loops
 from reseed.training.steps import BETAS, EPSILON, Seen
+
+Floats = NDArray[np.float32]
+_Trained = tuple[Floats, Floats, Floats]
+"""A parameter with its two moments."""
 
 
 class FastStep:
@@ -100,14 +103,12 @@ class FastStep:
             second.copy_(state[f"adam.{name}.exp_avg_sq"])
         self._screen = encode.new_screen(self._all["W_enc"], torch.get_num_threads())
 
-    def _arrays(self, name: str) -> tuple[NDArray[np.float32], ...] | None:
+    def _arrays(self, name: str) -> _Trained | None:
         """A parameter with its moments; None if it is not trained."""
         if name not in self._moments:
             return None
-        return tuple(
-            cast("NDArray[np.float32]", part.numpy())
-            for part in (self._all[name], *self._moments[name])
-        )
+        first, second = self._moments[name]
+        return self._all[name].numpy(), first.numpy(), second.numpy()
 
 
 def _pace(clip: float, rate: float, step: int) -> loops.Pace:
