@@ -184,7 +184,7 @@ def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threa
     right = torch.from_numpy(W_enc) if screen.halves is None else screen.halves
     kept = _no_candidates(rows, latents, k)
     values, chosen = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
-    high, wide = min(_ROWS, math.ceil(rows / threads)), min(_LATENTS, latents)
+    high, wide = max(1, min(_ROWS, math.ceil(rows / threads))), min(_LATENTS, latents)
     room = [torch.empty(high * wide, dtype=right.dtype) for _ in range(threads)]
     no_bits, no_products = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
 
