@@ -10,7 +10,7 @@ import reseed
 
 HOME = Path(reseed.__file__).parent
 
-GROUND = {"errors", "events", "files", "interrupts", "records", "seeds", "store"}
+GROUND = {"compiled", "errors", "events", "files", "interrupts", "records", "seeds", "store"}
 ALLOWED = {
     "activations": {"subjects"},
     "sae": set(),

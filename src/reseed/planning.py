@@ -22,6 +22,7 @@ from reseed.sae.spec import SAESpec
 from reseed.stability.power import sentences, trials_of
 from reseed.stability.stage import stability_name
 from reseed.study import SUBJECT, Study
+from reseed.training.memory import free_memory, learner_bytes, passes
 from reseed.training.state import Failed, Missing
 
 if TYPE_CHECKING:
@@ -140,9 +141,13 @@ def _training(missing: list[RunSpec], sites: dict[str, int]) -> Stage:
         for (sae, site), count in _counted(missing).items()
     )
     snapshots = len(training.snapshot_steps) + 1
+    groups = _passes(missing, sites)
+    largest = max(sum(learner_bytes(run, sites[run.site]) for run in group) for group in groups)
     return Stage(
         name="train",
-        what=f"{len(missing)} runs of {training.steps:,} steps of {training.batch:,} tokens",
+        what=f"{len(missing)} runs of {training.steps:,} steps of {training.batch:,} tokens, in "
+        f"{len(groups)} {'pass' if len(groups) == 1 else 'passes'} of at most {largest / 1e9:.2g} "
+        "GB of weights and optimiser",
         seconds=step * training.steps,
         disk=sum(snapshots * 8 * r.sae.latents * sites[r.site] for r in missing),
     )
@@ -208,9 +213,22 @@ def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], inputs:
         return _peak() + matching
     rows = int(inputs.opened.source.rows.max()) * study.spec.activations.mix_blocks
     chunks = 3 * rows * sum(sites.values()) * 4
-    # weights, gradients and two moments, of encoder and decoder
-    learners = sum(2 * 4 * run.sae.latents * sites[run.site] * 4 for run in missing)
+    groups = _passes(missing, sites)
+    learners = max(sum(learner_bytes(run, sites[run.site]) for run in group) for group in groups)
     return _peak() + max(matching, chunks + learners)
+
+
+def _passes(missing: list[RunSpec], sites: dict[str, int]) -> list[list[RunSpec]]:
+    """The groups in which runs would be trained, by the memory that is free now."""
+    sources = {(run.data_seed, run.reads) for run in missing}
+    free = free_memory()
+    return [
+        group
+        for source in sorted(sources, key=str)
+        for group in passes(
+            [run for run in missing if (run.data_seed, run.reads) == source], sites, free
+        )
+    ]
 
 
 def _peak() -> int:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.matching.compiled import compiled
+from reseed.compiled import compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

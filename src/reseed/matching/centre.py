@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.compiled import compiled
 from reseed.matching.auction import Graph, State
-from reseed.matching.compiled import compiled
 from reseed.matching.paths import Search, nearer, nearest, room
 
 Floats = NDArray[np.float64]

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.compiled import compiled
 from reseed.matching.chosen import Together
 from reseed.matching.codes import Codes
-from reseed.matching.compiled import compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

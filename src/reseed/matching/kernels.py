@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.matching.compiled import compiled, reordered
+from reseed.compiled import compiled, reordered
 
 Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]

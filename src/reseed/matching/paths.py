@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.compiled import compiled
 from reseed.matching.auction import Graph, State
-from reseed.matching.compiled import compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -8,6 +8,7 @@ small part of it, since only K of F latents are touched.
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,11 @@ class Codes(NamedTuple):
     """[B, K] float, >= 0"""
     latents: Tensor
     """[B, K] int64, ascending in each row, without repeats"""
+
+
+def compiles() -> bool:
+    """Whether numba is here, for the loops that are faster than what this file has."""
+    return find_spec("numba") is not None
 
 
 def top_codes(pre: Tensor, k: int) -> Codes:

@@ -87,8 +87,11 @@ class SAE:
     def encode(self, x: Rows) -> Tensor:
         """Codes `[N, F]` of rows `[N, D]`; leading dimensions of any number are kept."""
         rows = torch.as_tensor(x)
-        pre = self.pre_activations(rows.reshape(-1, rows.shape[-1]))
-        codes = activations.apply(pre, self.activation, self.threshold)
+        flat = self._scaled(self._rows(rows.reshape(-1, rows.shape[-1])))[0]
+        if self.activation["kind"] == "topk":
+            codes = kernels.dense(self._codes(flat), self.latents)
+        else:
+            codes = activations.apply(self._pre(flat), self.activation, self.threshold)
         return codes.reshape(*rows.shape[:-1], self.latents)
 
     def decode(self, codes: Rows) -> Tensor:
@@ -131,15 +134,32 @@ class SAE:
         deviation = rows.std(dim=-1, keepdim=True)
         return (rows - mean) / (deviation + _LEAST_DEVIATION), mean, deviation
 
+    def _centred(self, scaled: Tensor) -> Tensor:
+        return scaled - self.b_dec if self.centred else scaled
+
     def _pre(self, scaled: Tensor) -> Tensor:
-        centred = scaled - self.b_dec if self.centred else scaled
+        return self._pre_of(self._centred(scaled))
+
+    def _pre_of(self, centred: Tensor) -> Tensor:
         return centred @ self.W_enc.T + self.b_enc
 
     def _codes(self, scaled: Tensor) -> Codes:
-        pre = self._pre(scaled)
         if self.activation["kind"] == "topk":
-            return kernels.top_codes(pre, self.activation["k"])
+            return self._top_codes(self._centred(scaled), self.activation["k"])
+        pre = self._pre(scaled)
         return kernels.codes_of(activations.apply(pre, self.activation, self.threshold))
+
+    def _top_codes(self, centred: Tensor, k: int) -> Codes:
+        """By compiled loops where they apply: on a CPU, in float32, without autograd."""
+        given = centred, self.W_enc, self.b_enc
+        plain = any(
+            t.device.type != "cpu" or t.dtype != torch.float32 or t.requires_grad for t in given
+        )
+        if plain or not kernels.compiles():
+            return kernels.top_codes(self._pre_of(centred), k)
+        from reseed.sae import encode  # needs numba
+
+        return encode.top_codes(*given, k)
 
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""

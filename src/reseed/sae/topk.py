@@ -124,7 +124,7 @@ def _add_auxk(
     """Add the gradients of the auxiliary loss; only rows of dead latents are touched."""
     rows = dead.nonzero()[:, 0]
     W_enc, W_dec = p["W_enc"][rows], p["W_dec"][rows]
-    active, share = _auxk_size(x_dimensions=centred.shape[1], dead=len(rows))
+    active, share = auxk_size(x_dimensions=centred.shape[1], dead=len(rows))
     codes = kernels.top_codes(torch.addmm(p["b_enc"][rows], centred, W_enc.T), active)
     weight = spec.auxk_alpha * share * 2.0 / scale
     # the target e = x - x̂ is a constant: what the live latents leave unexplained
@@ -138,7 +138,7 @@ def _add_auxk(
     gradients["b_dec"] -= bias @ W_enc
 
 
-def _auxk_size(x_dimensions: int, dead: int) -> tuple[int, float]:
+def auxk_size(x_dimensions: int, dead: int) -> tuple[int, float]:
     """How many dead latents may fire, and the factor that fades the loss out as few are dead."""
     wanted = max(1, x_dimensions // 2)
     return min(wanted, dead), min(dead / wanted, 1.0)
@@ -153,7 +153,7 @@ def loss_plain(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Tensor
     scale = (x - x.mean(0)).square().sum()
     loss = (x_hat - x).square().sum() / scale
     if spec.auxk_alpha > 0 and bool(dead.any()):
-        active, share = _auxk_size(x.shape[1], int(dead.sum()))
+        active, share = auxk_size(x.shape[1], int(dead.sum()))
         only_dead = torch.where(dead, pre, -torch.inf)
         aux = kernels.dense(kernels.top_codes_plain(only_dead, active), width)
         e = (x - x_hat).detach()

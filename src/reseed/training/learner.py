@@ -9,12 +9,23 @@ from torch import Tensor
 
 from reseed.errors import TrainingError
 from reseed.sae import topk
+from reseed.sae.kernels import compiles
 from reseed.sae.model import SAE
+from reseed.sae.spec import TopKSpec
 from reseed.training.controls import FROZEN, keep_near
 from reseed.training.schedule import warmup_then_linear
 from reseed.training.spec import RunSpec
+from reseed.training.steps import PlainStep, Step
 
 Metrics = dict[str, float]
+
+
+def _fast(
+    parameters: topk.Parameters, trained: frozenset[str], spec: TopKSpec, clip: float
+) -> Step:
+    from reseed.training.fast_step import FastStep  # needs numba
+
+    return FastStep(parameters, trained, spec, clip)
 
 
 class Learner:
@@ -23,18 +34,19 @@ class Learner:
     Args:
         spec: the run.
         first: `[B, D]` first batch of its stream; its geometric median is where `b_dec` starts.
+        plain: make steps the plain way, also where there is a faster one.
     """
 
-    def __init__(self, spec: RunSpec, first: Tensor) -> None:
+    def __init__(self, spec: RunSpec, first: Tensor, *, plain: bool = False) -> None:
         self.spec = spec
         self.step = 0
         start = topk.initial(spec.sae, spec.init_seed, topk.geometric_median(first).numpy())
-        self.parameters = {name: torch.nn.Parameter(value) for name, value in start.items()}
-        frozen = FROZEN.get(spec.control)
-        self._trained = {name: p for name, p in self.parameters.items() if name != frozen}
+        self.parameters = start
+        trained = frozenset(name for name in start if name != FROZEN.get(spec.control))
         soft = spec.control == "soft_frozen_decoder"
         self._near = start["W_dec"].clone() if soft else None
-        self._optimizer = torch.optim.Adam(self._trained.values(), fused=True)
+        given = start, trained, spec.sae, spec.training.clip
+        self._way: Step = PlainStep(*given) if plain or not compiles() else _fast(*given)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64)
 
     @property
@@ -59,30 +71,21 @@ class Learner:
         Raises:
             TrainingError: if loss, gradient or weights are NaN or infinite; nothing was updated.
         """
-        spec, p = self.spec, {name: value.data for name, value in self.parameters.items()}
-        dead = self._silent >= spec.sae.dead_after
-        out = topk.step(p, x, spec.sae, dead)
-        for name, parameter in self._trained.items():
-            parameter.grad = out.gradients[name]
-        norm = float(torch.nn.utils.clip_grad_norm_(self._trained.values(), spec.training.clip))
-        if not (math.isfinite(out.fvu) and math.isfinite(norm)):
+        dead = self._silent >= self.spec.sae.dead_after
+        seen = self._way.look(x, dead)
+        if not (math.isfinite(seen.fvu) and math.isfinite(seen.norm)):
             raise TrainingError(
-                f"loss {out.fvu:.4g}, gradient norm {norm:.4g} at step {self.step} "
+                f"loss {seen.fvu:.4g}, gradient norm {seen.norm:.4g} at step {self.step} "
                 f"(learning rate {self.learning_rate:.3g}); the usual cause is a learning rate "
                 "that is too high, or activations all alike within a batch"
             )
-        self._remove_parallel(p["W_dec"], out.gradients["W_dec"])
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        self._optimizer.step()
-        if "W_dec" in self._trained:
-            p["W_dec"].div_(torch.linalg.vector_norm(p["W_dec"], dim=1, keepdim=True))
+        self._way.apply(self.learning_rate)
         if self._near is not None:
-            keep_near(p["W_dec"], self._near)
+            keep_near(self.parameters["W_dec"], self._near)
         self._silent += x.shape[0]
-        self._silent[out.fired] = 0
+        self._silent[seen.fired] = 0
         self.step += 1
-        return {"fvu": out.fvu, "l0": out.l0, "dead": float(dead.float().mean())}
+        return {"fvu": seen.fvu, "l0": seen.l0, "dead": float(dead.float().mean())}
 
     @property
     def learning_rate(self) -> float:
@@ -115,18 +118,13 @@ class Learner:
         }
         if spec.control is not None:
             about["control"] = spec.control
-        p = {name: value.data for name, value in self.parameters.items()}
-        return topk.freeze(p, spec.sae, about)
+        return topk.freeze(self.parameters, spec.sae, about)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""
         out = {"step": torch.tensor(self.step), "silent": self._silent}
-        for name, parameter in self.parameters.items():
-            out[f"parameter.{name}"] = parameter.data
-        for name, parameter in self._trained.items():
-            for key, value in self._optimizer.state[parameter].items():
-                out[f"adam.{name}.{key}"] = value
-        return out
+        out |= {f"parameter.{name}": value for name, value in self.parameters.items()}
+        return out | self._way.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` gave.
@@ -136,17 +134,6 @@ class Learner:
         """
         self.step = int(state["step"])
         self._silent = state["silent"].clone()
-        for name, parameter in self.parameters.items():
-            parameter.data.copy_(state[f"parameter.{name}"])
-        for name, parameter in self._trained.items():
-            prefix = f"adam.{name}."
-            self._optimizer.state[parameter] = {
-                key.removeprefix(prefix): value.clone()
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-
-    @staticmethod
-    def _remove_parallel(rows: Tensor, gradient: Tensor) -> None:
-        """Take out of each row's gradient what would only change the row's length."""
-        gradient.sub_((gradient * rows).sum(1, keepdim=True) * rows)
+        for name, value in self.parameters.items():
+            value.copy_(state[f"parameter.{name}"])
+        self._way.restore(state)

@@ -1,5 +1,7 @@
 """The door of training: makes the missing runs of a study, all of a data seed in one pass.
 
+Where they do not fit into memory together, they are split over passes.
+
 A run in work lies in `runs/ID.part` (one checkpoint file, replaced whole; snapshots), a finished
 one in the piece `runs/ID`, a failed one leaves `runs/ID.failed.json`.
 """
@@ -25,6 +27,7 @@ from reseed.formats import own
 from reseed.interrupts import Stop
 from reseed.store import PIECE, Store, move_into_place, seal, snapshot_folder
 from reseed.training.learner import Learner
+from reseed.training.memory import free_memory, passes
 from reseed.training.spec import RunSpec
 from reseed.training.state import (
     Failed,
@@ -63,8 +66,17 @@ def train(
     """
     missing = [run for run in runs if isinstance(run_state(run, store), Missing)]
     for data_seed in sorted({run.data_seed for run in missing}):
-        together = [run for run in missing if run.data_seed == data_seed]
-        _train_together(together, stream_of(data_seed), store, events, stop)
+        of_seed = [run for run in missing if run.data_seed == data_seed]
+        stream = stream_of(data_seed)
+        dimensions = {site: x.shape[1] for site, x in stream.batch(0).items()}
+        groups = passes(of_seed, dimensions, free_memory())
+        if len(groups) > 1:
+            events.say(
+                f"{len(of_seed)} runs do not fit into the free memory together; "
+                f"they are trained in {len(groups)} passes"
+            )
+        for together in groups:
+            _train_together(together, stream, store, events, stop)
 
 
 def _train_together(

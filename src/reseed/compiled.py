@@ -22,3 +22,9 @@ def compiled(function: F) -> F:
 def reordered(function: F) -> F:
     """The same, with sums in any order, so that several run at once."""
     return njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})(function)  # pyright: ignore[reportReturnType, reportCallIssue]
+
+
+def arithmetic(function: F) -> F:
+    """The same, with division as in NumPy: checks for zero would keep several from running."""
+    flags = {"reassoc", "contract", "nsz"}
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function)  # pyright: ignore[reportReturnType, reportCallIssue]

@@ -1,0 +1,1 @@
+"""What is measured against bare products and other libraries."""

@@ -1,0 +1,257 @@
+"""A training step against the bare encoder product that it contains, and against other libraries.
+
+    python -m benchmarks.step                                    the table
+    python -m benchmarks.step --latents 16384 --json step.json   one row
+    python -m benchmarks.step --peers-python .venv-peers/bin/python
+    python -m benchmarks.step --seeds 1,2,4,8 --latents 4096     many runs on one pass
+
+Product (into an output that is there, by NumPy and by torch, the one with the lower median counts),
+our step and the plain step in torch are timed in turn, round by round; a ratio is the median of the
+ratios of rounds. Other work on the machine then moves both sides. Peers run on the same batches in
+their own interpreter, each in turn with the bare product there. Each size has a process of its own,
+so that peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float32]
+
+SHAPES = [(4096, 576), (16384, 576), (65536, 576), (16384, 2304)]
+PEERS = ("sparsify", "sae_lens", "dictionary_learning")
+BATCHES = 4
+HEAD = (
+    f"{'latents':>8} {'D':>5} {'k':>4} {'batch':>5} {'step s':>7} {'product':>7} {'ratio':>6} "
+    f"{'plain':>6} {'peak GB':>7} {'beyond':>6}  peers: times our step"
+)
+
+
+def batches(dimensions: int, rows: int, seed: int = 0) -> Rows:
+    """`[BATCHES, rows, D]` rows with a decaying spectrum, heavy tails and a mean."""
+    rng = np.random.default_rng(seed)
+    amplitude = (np.arange(1, dimensions + 1) ** -0.5).astype(np.float32)
+    out = rng.laplace(size=(BATCHES, rows, dimensions)).astype(np.float32) * amplitude
+    turn = np.linalg.qr(rng.standard_normal((dimensions, dimensions)))[0].astype(np.float32)
+    return out @ turn + 0.3 * rng.standard_normal(dimensions).astype(np.float32)
+
+
+def clock(work: Callable[..., object], *given: object, **named: object) -> float:
+    """Seconds of a call, begun when the threads of the one before sleep."""
+    time.sleep(0.05)
+    started = time.perf_counter()
+    work(*given, **named)
+    return time.perf_counter() - started
+
+
+def peak() -> int:
+    """Bytes that this process has taken at the most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def learner(x: Any, latents: int, k: int, *, plain: bool = False, seed: int = 0) -> Any:
+    """One run with the recipe's own learning rate, past its warm-up."""
+    from reseed.sae.spec import TopKSpec
+    from reseed.training.learner import Learner
+    from reseed.training.spec import RunSpec, TrainingSpec
+
+    training = TrainingSpec(tokens=100_000 * len(x), batch=len(x), warmup_steps=0)
+    spec = RunSpec(
+        data="benchmark",
+        site="x",
+        sae=TopKSpec(latents=latents, k=k),
+        training=training,
+        init_seed=seed,
+        data_seed=0,
+    )
+    return Learner(spec, x, plain=plain)
+
+
+def measure(latents: int, dimensions: int, batch: int, k: int, rounds: int) -> dict[str, Any]:
+    """One row: ours, the bare product, the plain step."""
+    import torch
+
+    x = torch.from_numpy(batches(dimensions, batch))
+    learner(x[0][:64], 64, 4).update(x[0][:64])  # loads what is compiled
+    before = peak()
+    ours = learner(x[0], latents, k)
+    for i in range(3):
+        ours.update(x[i % BATCHES])
+    most = peak()
+    state = 6 * 4 * latents * dimensions
+    weights, out = ours.parameters["W_enc"], torch.empty(batch, latents)
+    plain = learner(x[0], latents, k, plain=True)
+    plain.update(x[0])
+    times: dict[str, list[float]] = {n: [] for n in ("torch", "numpy", "ours", "plain")}
+    for i in range(rounds):
+        rows = x[i % BATCHES]
+        times["torch"].append(clock(torch.mm, rows, weights.T, out=out))
+        times["ours"].append(clock(ours.update, rows))
+        arrays = rows.numpy(), weights.numpy().T
+        times["numpy"].append(clock(np.matmul, *arrays, out=out.numpy()))
+        if i % 4 == 0:
+            times["plain"].append(clock(plain.update, rows))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    product = min(("torch", "numpy"), key=lambda name: middle[name])
+    bare = times[product]
+    return {
+        "latents": latents,
+        "dimensions": dimensions,
+        "batch": batch,
+        "k": k,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
+        "seconds": middle["ours"],
+        "product_seconds": middle[product],
+        "product_by": product,
+        "ratio_to_product": middle_ratio(times["ours"], bare),
+        "plain_seconds": middle["plain"],
+        "plain_ratio_to_product": middle_ratio(times["plain"], bare[::4]),
+        "peak_bytes": most,
+        "peak_beyond_weights_and_moments": most - before - state,
+    }
+
+
+def middle_ratio(over: list[float], under: list[float]) -> float:
+    """Median of the ratios of rounds."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def add_peers(row: dict[str, Any], python: Path | None, rounds: int) -> None:
+    """Time other libraries in their interpreter on the same batches."""
+    row["peers"] = {}
+    for name in PEERS:
+        if python is None:
+            row["peers"][name] = {"skipped": "no --peers-python"}
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "batches.npy"
+            np.save(path, batches(row["dimensions"], row["batch"]))
+            sizes = [str(row["latents"]), str(row["k"]), str(rounds)]
+            script = Path(__file__).with_name("peers_step.py")
+            done = subprocess.run(
+                [str(python), str(script), name, str(path), *sizes],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            row["peers"][name] = {"skipped": reason[:200]}
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        found["times_ours"] = found["ratio_to_product"] / row["ratio_to_product"]
+        row["peers"][name] = found
+
+
+def many_seeds(counts: list[int], latents: int, dimensions: int, batch: int, k: int) -> None:
+    """S runs from one pass, against the harvest and S times the step of a run alone, and S passes.
+
+    The harvest is a stand-in: 60 square products of the batch, 20 M weights at D = 576.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    layers = torch.randn(60, dimensions, dimensions, generator=generator) / dimensions**0.5
+    x = torch.from_numpy(batches(dimensions, batch))
+
+    def harvest(rows: Any) -> None:
+        for layer in layers:
+            rows = torch.tanh(rows @ layer)
+
+    def one_pass(runs: list[Any], rows: Any) -> None:
+        harvest(rows)
+        for run in runs:
+            run.update(rows)
+
+    print(f"{'seeds':>5} {'one pass':>9} {'harvest + S steps':>18} {'ratio':>6} {'S passes':>9}")
+    for count in counts:
+        runs = [learner(x[0], latents, k, seed=s) for s in range(count)]
+        one_pass(runs, x[0])
+        together, apart, passes = list[float](), list[float](), list[float]()
+        for i in range(9):
+            rows = x[i % BATCHES]
+            read, step = clock(harvest, rows), clock(runs[0].update, rows)
+            apart.append(read + count * step)
+            passes.append(count * (read + step))
+            together.append(clock(one_pass, runs, rows))
+        middle = map(statistics.median, (together, apart, passes))
+        a, b, c = middle
+        print(f"{count:>5} {a:>9.3f} {b:>18.3f} {middle_ratio(together, apart):>6.2f} {c:>9.3f}")
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for people."""
+    peers = [
+        f"{name} {found['times_ours']:.1f}x" if "times_ours" in found else f"{name} skipped"
+        for name, found in row["peers"].items()
+    ]
+    beyond = row["peak_beyond_weights_and_moments"]
+    return (
+        f"{row['latents']:>8} {row['dimensions']:>5} {row['k']:>4} {row['batch']:>5} "
+        f"{row['seconds']:>7.3f} {row['product_seconds']:>7.3f} {row['ratio_to_product']:>6.2f} "
+        f"{row['plain_ratio_to_product']:>6.2f} {row['peak_bytes'] / 1e9:>7.2f} "
+        f"{beyond / 1e9:>6.2f}  " + ", ".join(peers)
+    )
+
+
+def in_own_process(latents: int, dimensions: int, options: argparse.Namespace) -> dict[str, Any]:
+    """`measure` in a process of its own."""
+    sizes = ["--latents", str(latents), "--dimensions", str(dimensions)]
+    sizes += ["--batch", str(options.batch), "--k", str(options.k), "--rounds", str(options.rounds)]
+    command = [sys.executable, "-m", "benchmarks.step", "--only", *sizes]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--latents", type=int, help="one row instead of the table")
+    parser.add_argument("--dimensions", type=int, default=576)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--peers-python", type=Path, help="interpreter that has the peers")
+    parser.add_argument("--seeds", help="numbers of runs on one pass, instead of the table")
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--only", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    shape = (options.latents or 4096, options.dimensions, options.batch, options.k)
+    if options.seeds:
+        many_seeds([int(s) for s in options.seeds.split(",")], *shape)
+        return
+    if options.only:
+        print(json.dumps(measure(*shape, options.rounds)))
+        return
+    print(HEAD, flush=True)
+    rows: list[dict[str, Any]] = []
+    for latents, dimensions in [shape[:2]] if options.latents else SHAPES:
+        row = in_own_process(latents, dimensions, options)
+        add_peers(row, options.peers_python, max(3, options.rounds // 4))
+        rows.append(row)
+        print(line(row), flush=True)
+        if options.json:
+            what = rows[0] if options.latents else rows
+            options.json.write_text(json.dumps(what, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

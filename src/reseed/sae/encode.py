@@ -1,0 +1,228 @@
+"""TopK codes of rows on a CPU: a rounded product shows who can win, float32 decides.
+
+The product of rows x and encoder rows w is made in bfloat16 where that is fast, else in float32,
+and only looked at for bounds. With x~, w~ the rounded rows, dx = x - x~, dw = w - w~:
+
+    |x w - x~ w~| <= |x| |dw| + |dx| |w~|                  (Cauchy-Schwarz, exact lengths)
+    |sum as computed - x~ w~| <= g |x~| |w~|,  g = (D + 8) 2^-23   (float32 sums in any order)
+    |product as stored - sum| <= 2^-7 |product|            (bfloat16, any rounding)
+    |score as computed - (x w + b)| <= g |x| |w| + 2^-22 (|x w| + |b|)
+
+The sum of these is a bound e on how far the stored product plus b is from the score in float32
+that decides. There are k latents whose score is at least the k-th largest lower bound
+(product + b - e). A latent whose upper bound (product + b + e) is below that has k others above it
+and is no member. So every member is among the latents that are kept and scored: none is missed,
+and the codes do not depend on the product, its type or the threads that made it. Among equal scores
+the lowest latent wins. Scores at or below 0 are silent.
+
+B rows, F latents, D dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.sae import encode_kernels as loops
+from reseed.sae import screen_kernels as screening
+from reseed.sae import workers
+from reseed.sae.kernels import Codes
+from reseed.sae.screen_kernels import Block, Bounds, Candidates
+
+Floats = NDArray[np.float32]
+
+_ROWS, _LATENTS = 256, 4096
+"""Largest block of a product: what a thread keeps in its cache."""
+_AT_A_TIME = 4096
+"""Rows of which candidates are kept at a time."""
+_PIECE = 1024
+"""Encoder rows that are rounded at a time."""
+_ROUNDED = 2.0**-7 + 2.0**-20
+_PRODUCT = 2.0**-20
+_OVER = 1 + 2.0**-10
+"""Bounds are this much larger than computed lengths, since these are rounded as well."""
+_DENORMAL = 1e-24
+"""Stands for numbers that the processor takes for 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Screen:
+    """Encoder rows rounded to bfloat16, with the lengths that bound what that changes."""
+
+    halves: Tensor | None
+    """[F, D] bfloat16; None if products are made in float32"""
+    length: Floats
+    """[F] squared lengths of encoder rows"""
+    lost: Floats
+    """[F] squared lengths of what rounding took from them"""
+
+    @property
+    def finite(self) -> bool:
+        """Whether all encoder rows are."""
+        return bool(np.isfinite(self.length).all())
+
+    def bits(self) -> NDArray[np.uint16]:
+        """The rounded rows as bits, `[F, D]`, to be written to; empty without them."""
+        if self.halves is None:
+            return np.empty((0, 0), np.uint16)
+        return _bits(self.halves)
+
+    def of(self, rows: Tensor) -> Screen:
+        """That of some encoder rows.
+
+        Args:
+            rows: `[R]` int64.
+        """
+        halves = None if self.halves is None else self.halves[rows]
+        return Screen(halves, self.length[rows.numpy()], self.lost[rows.numpy()])
+
+
+def new_screen(W_enc: Tensor, threads: int, *, halves: bool | None = None) -> Screen:
+    """Look at encoder rows.
+
+    Args:
+        W_enc: `[F, D]` float32.
+        threads: to use.
+        halves: whether products are made in bfloat16; left out, whether that is fast here.
+    """
+    latents, dimensions = W_enc.shape
+    use = halves_are_fast() if halves is None else halves
+    room = torch.empty(latents if use else 0, dimensions, dtype=torch.bfloat16)
+    screen = Screen(room if use else None, *np.zeros((2, latents), np.float32))
+    rows, bits = W_enc.detach().numpy(), screen.bits()
+
+    def look(piece: int) -> None:
+        part = slice(piece * _PIECE, (piece + 1) * _PIECE)
+        if use:
+            loops.to_halves(rows[part], bits[part], screen.length[part], screen.lost[part])
+        else:
+            np.einsum("fd,fd->f", rows[part], rows[part], out=screen.length[part])
+
+    workers.run(look, range(math.ceil(latents / _PIECE)), threads)
+    return screen
+
+
+@lru_cache(maxsize=1)
+def halves_are_fast() -> bool:
+    """Whether a product in bfloat16 is clearly faster here than one in float32; measured once.
+
+    What is chosen decides the time that codes take, never the codes.
+    """
+    best: list[float] = []
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(128, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+        out, times = torch.empty(128, 1024, dtype=dtype), list[float]()
+        for _ in range(4):
+            started = time.thread_time_ns()
+            torch.mm(a, b.T, out=out)
+            times.append(time.thread_time_ns() - started)
+        best.append(min(times))
+    return best[1] < 0.75 * best[0]
+
+
+def _bounds(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor, Bounds]:
+    """Rows as they enter the product, and what it can be away from the score."""
+    rows, dimensions = x.shape
+    length, lost = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
+    left, share = torch.from_numpy(x), 0.0
+    if screen.halves is None:
+        np.einsum("bd,bd->b", x, x, out=length)
+    else:
+        left = torch.empty(x.shape, dtype=torch.bfloat16)
+        loops.to_halves(x, _bits(left), length, lost)
+        some = (length > 0) & np.isfinite(length)
+        share = float(np.sqrt(lost[some] / length[some]).max(initial=0.0))
+    sums = (dimensions + 8) * 2.0**-23
+    w, dw = np.sqrt(screen.length), np.sqrt(screen.lost)
+    slope = dw + share * (w + dw) + sums * ((1 + share) * (w + dw) + w)
+    bias = np.abs(b_enc) * 2.0**-20
+    bounds = Bounds(
+        slack=np.float32(_PRODUCT if screen.halves is None else _ROUNDED),
+        reach=np.where(length > 0, np.sqrt(length) + _DENORMAL, 0).astype(np.float32),
+        slope=(slope * _OVER + (w > 0) * _DENORMAL).astype(np.float32),
+        lift=(b_enc + bias).astype(np.float32),
+        drop=(b_enc - bias).astype(np.float32),
+    )
+    return left, bounds
+
+
+def _bits(halves: Tensor) -> NDArray[np.uint16]:
+    return halves.view(torch.int16).numpy().view(np.uint16)
+
+
+def _no_candidates(rows: int, latents: int, k: int) -> Candidates:
+    room = min(latents + 1, max(4 * k, k + 64))
+    return Candidates(
+        upper=np.empty((rows, room), np.float32),
+        lower=np.empty((rows, room), np.float32),
+        latent=np.empty((rows, room), np.int32),
+        length=np.zeros(rows, np.int64),
+        bar=np.zeros(rows, np.float32),
+    )
+
+
+def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threads: int) -> Codes:
+    """The k largest pre-activations of rows, after ReLU.
+
+    Args:
+        x: `[B, D]` float32, what the encoder reads.
+        W_enc: `[F, D]`.
+        b_enc: `[F]`.
+        screen: of W_enc as it is now.
+        k: codes of a row, at most F.
+        threads: to use.
+    """
+    rows, latents = len(x), len(W_enc)
+    half, (left, bounds) = screen.halves is not None, _bounds(x, b_enc, screen)
+    right = torch.from_numpy(W_enc) if screen.halves is None else screen.halves
+    kept = _no_candidates(rows, latents, k)
+    values, chosen = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
+    high, wide = max(1, min(_ROWS, math.ceil(rows / threads))), min(_LATENTS, latents)
+    room = [torch.empty(high * wide, dtype=right.dtype) for _ in range(threads)]
+    no_bits, no_products = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
+
+    def look(piece: int) -> None:
+        first, stop = piece * high, min(rows, (piece + 1) * high)
+        mine = room.pop()
+        for low in range(0, latents, wide):
+            width = min(wide, latents - low)
+            out = mine[: (stop - first) * width].view(stop - first, width)
+            torch.mm(left[first:stop], right[low : low + width].T, out=out)
+            both = (_bits(out), no_products) if half else (no_bits, out.numpy())
+            block = Block(*both, half, first)
+            if low == 0:
+                screening.first_bars(block, k, bounds, kept.bar)
+            screening.screen(block, low, k, bounds, kept)
+        room.append(mine)
+        given = kept.upper, kept.latent, kept.length
+        loops.settle(first, stop, x, W_enc, b_enc, *given, values, chosen)
+
+    workers.run(look, range(math.ceil(rows / high)), threads)
+    return Codes(torch.from_numpy(values), torch.from_numpy(chosen))
+
+
+def top_codes(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> Codes:
+    """`codes` of any number of rows, with encoder rows that are looked at for this call.
+
+    Args:
+        x: `[N, D]` float32 on the CPU, what the encoder reads.
+        W_enc: `[F, D]`.
+        b_enc: `[F]`.
+        k: codes of a row, at most F.
+    """
+    threads = torch.get_num_threads()
+    rows, bias = W_enc.contiguous(), b_enc.contiguous().numpy()
+    screen = new_screen(rows, threads)
+    given = x.contiguous().numpy()
+    parts = [
+        codes(given[low : low + _AT_A_TIME], rows.numpy(), bias, screen, k, threads)
+        for low in range(0, max(1, len(given)), _AT_A_TIME)
+    ]
+    return Codes(torch.cat([p.values for p in parts]), torch.cat([p.latents for p in parts]))

@@ -1,0 +1,60 @@
+"""Threads that each work alone: products of one thread and compiled loops, side by side.
+
+A product over all threads waits for whichever of them lost its core, and its threads stay awake
+between products. Here every thread takes the next piece of work when it is done with one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
+
+
+def run(work: Callable[[int], None], pieces: Sequence[int], threads: int) -> None:
+    """Do a piece of work for each number; which thread does which must not matter.
+
+    Args:
+        work: called once for each.
+        pieces: numbers.
+        threads: at the most; torch's own products take one thread each inside.
+    """
+    if threads <= 1 or len(pieces) <= 1:
+        for piece in pieces:
+            work(piece)
+        return
+    left, lock = iter(pieces), threading.Lock()
+
+    def take() -> None:
+        while True:
+            with lock:
+                piece = next(left, None)
+            if piece is None:
+                return
+            work(piece)
+
+    tasks = [_pool(threads).submit(take) for _ in range(min(threads, len(pieces)))]
+    for task in tasks:
+        task.result()
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    before = torch.get_num_threads()
+    ready = threading.Barrier(threads + 1)
+
+    def alone() -> None:
+        # torch's number belongs to the thread that sets it, once that thread has asked for it
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="reseed", initializer=alone)
+    for _ in range(threads):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(before)
+    return pool

@@ -1,0 +1,130 @@
+"""The fast way to make a step on a CPU: compiled loops around one product (docs/speed.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.sae import encode, topk, workers
+from reseed.sae.sparse_step import LATENTS, Found, find
+from reseed.sae.spec import TopKSpec
+from reseed.training import adam_kernels as loops
+from reseed.training.steps import BETAS, EPSILON, Seen
+
+Floats = NDArray[np.float32]
+_Trained = tuple[Floats, Floats, Floats]
+"""A parameter with its two moments."""
+
+
+class FastStep:
+    """By compiled loops, on a CPU in float32: see docs/speed.md.
+
+    Args:
+        parameters: of the run, float32 on the CPU, updated in place.
+        trained: names of those that are trained.
+        spec: the architecture.
+        clip: largest norm of the gradient.
+    """
+
+    def __init__(
+        self, parameters: topk.Parameters, trained: frozenset[str], spec: TopKSpec, clip: float
+    ) -> None:
+        self._all, self._trained, self._spec, self._clip = parameters, trained, spec, clip
+        self._moments = {
+            name: (torch.zeros_like(p), torch.zeros_like(p))
+            for name, p in parameters.items()
+            if name in trained
+        }
+        self._made = 0
+        self._found: Found | None = None
+        self._screen = encode.new_screen(parameters["W_enc"], torch.get_num_threads())
+
+    def look(self, x: Tensor, dead: Tensor) -> Seen:
+        """See `Step`."""
+        self._found = None
+        if not self._screen.finite:  # what is not finite is never among the k largest
+            return Seen(math.nan, 0.0, torch.zeros_like(dead), math.nan)
+        threads = torch.get_num_threads()
+        found = find(
+            self._all, x, self._spec, dead, self._screen, trained=self._trained, threads=threads
+        )
+        self._found = found
+        return Seen(found.fvu, found.l0, found.fired, found.norm)
+
+    def apply(self, rate: float) -> None:
+        """See `Step`."""
+        found, self._found = self._found, None
+        if found is None:
+            raise RuntimeError("apply needs a look before")
+        self._made += 1
+        pace = _pace(min(1.0, self._clip / (found.norm + 1e-6)), rate, self._made)
+        latents = len(found.b_enc)
+        encoder, decoder = self._arrays("W_enc"), self._arrays("W_dec")
+        entries, screen, bits = found.entries, self._screen, self._screen.bits()
+
+        def work(piece: int) -> None:
+            stretch = piece * LATENTS, min(latents, (piece + 1) * LATENTS), entries.starts
+            if encoder is not None:
+                loops.update_encoder(
+                    *stretch, entries.rows, entries.flow, found.x, pace, *encoder,
+                    bits, screen.length, screen.lost,
+                )  # fmt: skip
+            if decoder is not None:
+                loops.update_decoder(
+                    *stretch, entries.rows, entries.values, found.residual, pace, *decoder
+                )
+
+        workers.run(work, range(math.ceil(latents / LATENTS)), torch.get_num_threads())
+        for name, gradient in (("b_enc", found.b_enc), ("b_dec", found.b_dec)):
+            arrays = self._arrays(name)
+            if arrays is not None:
+                p, m, v = arrays
+                loops.adam(p, gradient * pace.clip, m, v, pace)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Step`."""
+        out: dict[str, Tensor] = {}
+        for name, (first, second) in self._moments.items():
+            out[f"adam.{name}.step"] = torch.tensor(float(self._made))
+            out[f"adam.{name}.exp_avg"] = first
+            out[f"adam.{name}.exp_avg_sq"] = second
+        return out
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Step`."""
+        for name, (first, second) in self._moments.items():
+            self._made = int(state[f"adam.{name}.step"])
+            first.copy_(state[f"adam.{name}.exp_avg"])
+            second.copy_(state[f"adam.{name}.exp_avg_sq"])
+        self._screen = encode.new_screen(self._all["W_enc"], torch.get_num_threads())
+
+    def _arrays(self, name: str) -> _Trained | None:
+        """A parameter with its moments; None if it is not trained."""
+        if name not in self._moments:
+            return None
+        first, second = self._moments[name]
+        return self._all[name].numpy(), first.numpy(), second.numpy()
+
+
+def _pace(clip: float, rate: float, step: int) -> loops.Pace:
+    first, second = BETAS
+    return loops.Pace(
+        *np.array(
+            [
+                clip,
+                first,
+                second,
+                1 - first,
+                1 - second,
+                rate / (1 - first**step),
+                1 / math.sqrt(1 - second**step),
+                EPSILON,
+            ],
+            np.float32,
+        )
+    )

@@ -1,0 +1,71 @@
+"""How much memory runs take, and which of them are trained in one pass. Read without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from reseed.training.spec import RunSpec
+
+_A_WEIGHT = 26
+"""Bytes: float32 and two moments of encoder and decoder, the encoder once more in bfloat16."""
+_SHARE = 0.8
+"""Of the free memory that learners may take."""
+
+
+def learner_bytes(run: RunSpec, dimensions: int) -> int:
+    """What a run holds while it is trained; gradients are never stored (docs/speed.md).
+
+    Args:
+        run: a run.
+        dimensions: D of its site.
+    """
+    soft = 4 if run.control == "soft_frozen_decoder" else 0  # where the decoder started
+    return (_A_WEIGHT + soft) * run.sae.latents * dimensions
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that can be taken without swapping, a container's limit counted; None if unknown.
+
+    Args:
+        root: of the file system; tests give another.
+    """
+    found: list[int] = []
+    try:
+        for text in (root / "proc/meminfo").read_text("ascii").splitlines():
+            if text.startswith("MemAvailable:"):
+                found.append(int(text.split()[1]) * 1024)
+        group = root / "sys/fs/cgroup"
+        limit = (group / "memory.max").read_text("ascii").strip()
+        if limit != "max":
+            found.append(int(limit) - int((group / "memory.current").read_text("ascii")))
+    except (OSError, ValueError):
+        pass
+    if not found and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(found, default=None)
+
+
+def passes(
+    runs: Sequence[RunSpec], dimensions: Mapping[str, int], free: int | None
+) -> list[list[RunSpec]]:
+    """Runs in groups that fit into memory together, in their order; each run once.
+
+    A run that does not fit alone is a group by itself: it may still go, on swap.
+
+    Args:
+        runs: of one data seed.
+        dimensions: D of each site.
+        free: bytes that are free; None if unknown, then all go together.
+    """
+    out: list[list[RunSpec]] = []
+    left = 0.0
+    for run in runs:
+        size = learner_bytes(run, dimensions[run.site])
+        if not out or (free is not None and size > left):
+            out.append([])
+            left = _SHARE * (free or 0)
+        out[-1].append(run)
+        left -= size
+    return out

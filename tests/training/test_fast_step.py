@@ -1,0 +1,130 @@
+"""The fast way and the plain way are one training; the fast one is itself on any threads."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reseed.sae import encode
+from reseed.subjects.spec import ToySpec
+from reseed.subjects.toy import Toy
+from reseed.training.learner import Learner
+from reseed.training.spec import RunSpec, TrainingSpec
+
+CONTROLS = (None, "frozen_decoder", "soft_frozen_decoder", "frozen_encoder")
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(count, d, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(count, d))).float()
+
+
+def learner(x, control=None, *, plain=False, batch=32, steps=1000, clip=1.0, **sae):
+    training = TrainingSpec(tokens=batch * steps, batch=batch, warmup_steps=0, clip=clip)
+    sae = {"latents": 20, "k": 3, "lr": 1e-3, **sae}
+    spec = RunSpec(
+        data="", site="x", sae=sae, training=training, init_seed=0, data_seed=0, control=control
+    )
+    return Learner(spec, x[:batch], plain=plain)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(CONTROLS), st.integers(2, 70), st.integers(1, 24), st.sampled_from([0, 1 / 32]),
+    st.sampled_from([1e-3, 1.0, 1e3]), st.data(),
+)  # fmt: skip
+def test_a_step_equals_autograd_clipping_adam_and_unit_rows(control, latents, d, alpha, clip, data):
+    """Several steps of torch's own, on the loss as a formula."""
+    k = data.draw(st.one_of(st.just(1), st.integers(1, latents)))
+    x = rows(96, d + 1)
+    settings = {"latents": latents, "k": k, "auxk_alpha": alpha, "dead_after": 32, "clip": clip}
+    fast, plain = (learner(x, control, plain=way, **settings) for way in (False, True))
+    for i in range(3):
+        batch = x[i * 32 : (i + 1) * 32]
+        a, b = fast.update(batch), plain.update(batch)
+        assert a["fvu"] == pytest.approx(b["fvu"], rel=1e-4)
+        assert a["dead"] == b["dead"]
+    ours, theirs = fast.state(), plain.state()
+    assert set(ours) == set(theirs)
+    for name, value in ours.items():
+        if "exp_avg" in name:
+            continue
+        # Adam divides by the gradient's own size, so that rounding in a tiny one is a step of lr
+        far = (value - theirs[name]).abs() > 1e-5
+        assert far.float().mean() < 0.02, name
+        assert (value - theirs[name]).abs().max() <= 2.1 * 3e-3, name
+    for name in (n for n in ours if n.endswith("exp_avg")):
+        scale = theirs[name].abs().max()
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=float(2e-5 * scale))
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_run_can_go_on_the_other_way(control):
+    x = rows(320, 8)
+    fast, plain = learner(x, control), learner(x, control, plain=True)
+    for i in range(4):
+        fast.update(x[i * 32 : (i + 1) * 32])
+    plain.restore({name: value.clone() for name, value in fast.state().items()})
+    for i in range(4, 10):
+        a, b = (way.update(x[i * 32 : (i + 1) * 32]) for way in (fast, plain))
+        assert a["fvu"] == pytest.approx(b["fvu"], rel=1e-4)
+    torch.testing.assert_close(fast.sae().W_dec, plain.sae().W_dec, atol=1e-3, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    toy = Toy(ToySpec(kind="toy", features=128, dimensions=32, active=3, zipf=1.0, noise=0.05))
+    return torch.from_numpy(np.concatenate([toy.rows(block) for block in range(120)]))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1 / 32])
+def test_loss_curves_lie_on_each_other(toy, alpha):
+    """500 steps; latents that nearly tie part by rounding, the loss does not."""
+    given = {"latents": 160, "k": 4, "lr": 2e-3, "batch": 128, "steps": 500, "auxk_alpha": alpha}
+    ways = [learner(toy, plain=plain, dead_after=2000, **given) for plain in (False, True)]
+    at = [(i * 128) % (len(toy) - 128) for i in range(500)]
+    curves = np.array([[w.update(toy[i : i + 128])["fvu"] for i in at] for w in ways])
+    assert curves[:, -50:].mean() < 0.5 * curves[:, :10].mean()
+    np.testing.assert_allclose(curves[0, :50], curves[1, :50], rtol=1e-4)
+    assert np.abs(curves[0] / curves[1] - 1).max() < 0.05
+    assert abs(curves[0, -100:].mean() / curves[1, -100:].mean() - 1) < 0.005
+
+
+def state_after(x, threads, halves, monkeypatch):
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(encode, "halves_are_fast", lambda: halves)
+    given = {"latents": 1100, "k": 5, "batch": 300, "auxk_alpha": 1 / 32, "dead_after": 600}
+    made = learner(x, **given)
+    for i in range(5):
+        made.update(x[i * 300 : (i + 1) * 300])
+    return made.state()
+
+
+def test_the_same_bytes_twice_on_any_threads_and_by_any_product(monkeypatch):
+    x = rows(1500, 24)
+    first = state_after(x, 1, True, monkeypatch)
+    for threads, halves in ((1, True), (2, True), (3, True), (1, False), (2, False)):
+        for name, value in state_after(x, threads, halves, monkeypatch).items():
+            assert torch.equal(value, first[name]), (name, threads, halves)
+
+
+def test_where_nothing_compiles_the_plain_way_is_taken(monkeypatch):
+    from reseed.sae import kernels
+    from reseed.training import learner as module
+    from reseed.training.steps import PlainStep
+
+    for place in (kernels, module):
+        monkeypatch.setattr(place, "compiles", lambda: False)
+    x = rows(64, 8)
+    made = learner(x)
+    assert isinstance(made._way, PlainStep)
+    made.update(x[:32])
+    made.sae().encode(x)
