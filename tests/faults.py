@@ -21,6 +21,7 @@ HEAVY = (
     "reseed.evidence.together",
     "reseed.pipeline",
     "reseed.subjects.opening",
+    "reseed.training.fast_step",  # numba tries its cache folder for each loop, which would count
     "reseed.training.stage",
     "torch._dynamo",  # the first optimiser step would import it, in every copy anew
 )
