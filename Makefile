@@ -27,6 +27,7 @@ format: .venv/.test
 
 bench: .venv/.test
 	$(BIN)/python benchmarks/matching.py
+	$(BIN)/python -m benchmarks.step
 
 # The core alone, without torch: what reads a study must work there.
 test-core: .venv-core/.done
