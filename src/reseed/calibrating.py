@@ -53,8 +53,8 @@ class Calibration:
         Columns: sae, runs, judges, live, features and subspace_latents (live latents a run that are
         one); auc, auc_lo, auc_hi; called, precision, recall (of "found by all M", with _lo, _hi),
         base; found_mean, found_any, found_all (true features in a run, any, all runs), most (what
-        the width allows); false_match, false_non_match; coverage (of the beta-binomial interval);
-        subspaces_planted, subspaces_stable.
+        the width allows); false_match, false_non_match; coverage (of the
+        interval of the posterior); subspaces_planted, subspaces_stable.
         """
         return pl.DataFrame([_row(group) for group in self.summary["groups"]])
 
@@ -203,7 +203,7 @@ def show_calibration(console: Console, summary: dict[str, Any]) -> None:
         table.add_column(head, justify="right" if head else "left")
     for group in summary["groups"]:
         one, recall = group["detector"]["feature"], group["recall"]
-        covered = group["coverage"].get("beta-binomial", {}).get("coverage")
+        covered = group["coverage"].get("posterior", {}).get("coverage")
         planted = group["subspaces"]
         table.add_row(
             group["label"].split(" · ")[-1],
@@ -232,7 +232,7 @@ def _row(group: dict[str, Any]) -> dict[str, Any]:
     one, found, wrong = group["detector"]["feature"], group["recall"], group["pairwise"]
     keep = ("auc", "auc_lo", "auc_hi", "called", "precision", "precision_lo", "precision_hi",
             "recall", "recall_lo", "recall_hi", "base")  # fmt: skip
-    interval = group["coverage"].get("beta-binomial", {})
+    interval = group["coverage"].get("posterior", {})
     subspaces = group["subspaces"] or {}
     return {
         "sae": group["label"],

@@ -14,7 +14,7 @@ from reseed.comparison.dictionary import Dictionary, dictionaries
 from reseed.comparison.result import Comparison
 from reseed.comparison.spec import FromSubject
 from reseed.comparison.stage import compare_all, decoder_pairs, with_firing, write
-from reseed.errors import SpecError, needs_train
+from reseed.errors import SpecError, StoreError, needs_train
 from reseed.events import Events, JsonlSink
 from reseed.records import read_spec
 from reseed.report.comparison import write_comparison
@@ -133,8 +133,6 @@ def _compared(
 
 def _check_folder(store: Store) -> None:
     """Refuse a folder that holds something else."""
-    from reseed.errors import StoreError
-
     known = {"pairs", "comparison.json", "tokens", EVENTS_FILE, ".lock"}
     there = {child.name for child in store.root.iterdir()} if store.root.is_dir() else set[str]()
     if there and not there & known:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ import polars as pl
 from reseed.errors import SpecError, StoreError, needs_train
 from reseed.evidence.spec import cofiring_name
 from reseed.matching.stage import pair_name, pairs_of
-from reseed.records import read_spec
 from reseed.stability.given import Group
 from reseed.stability.stage import stability_name
 from reseed.store import Store
-from reseed.study_spec import StudySpec
+from reseed.study_spec import StudySpec, read_study
 from reseed.training.spec import Control, RunSpec
 from reseed.training.state import Done, RunState, run_name, run_state
 
@@ -135,8 +133,7 @@ class Study:
                 f"the folder {given} has no {SPEC_FILE}" if given.is_dir() else f"no file {given}"
             )
             raise SpecError(f"{what}; give the TOML file of a study or the folder of its results")
-        source = _read(file)
-        spec = read_spec(StudySpec, _parse(source, file), str(file))
+        spec, source = read_study(file)
         folder = Path(out) if out else (given if given.is_dir() else given.with_suffix(""))
         return cls(spec, folder, source)
 
@@ -293,17 +290,3 @@ def _differences(there: Any, wanted: Any, at: str = "") -> Iterator[str]:
             yield from _differences(there.get(key), wanted.get(key), f"{at}.{key}".strip("."))
     elif there != wanted:
         yield f"{at}: there {there!r}, now {wanted!r}"
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file} cannot be read: {error}") from error
-
-
-def _parse(source: str, file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{file} is not TOML: {error}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -12,7 +14,7 @@ from reseed.calibration.spec import CalibrationSpec
 from reseed.errors import SpecError
 from reseed.evidence.spec import EvidenceSpec
 from reseed.matching.spec import MatchingSpec
-from reseed.records import Spec
+from reseed.records import Spec, read_spec
 from reseed.sae.spec import SAESpec
 from reseed.seeds import digest
 from reseed.stability.spec import StabilitySpec
@@ -142,3 +144,19 @@ class StudySpec(Spec):
             for data_seed in self.seeds.data
             for init_seed in self.seeds.init
         ]
+
+
+def read_study(file: Path) -> tuple[StudySpec, str]:
+    """Read a study's TOML: what it says, and its text.
+
+    Raises:
+        SpecError: if it cannot be read, is not TOML, or has unknown keys or wrong values.
+    """
+    try:
+        source = file.read_text("utf-8")
+        data = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{file} is not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file} cannot be read: {error}") from error
+    return read_spec(StudySpec, data, str(file)), source

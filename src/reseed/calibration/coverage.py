@@ -15,21 +15,20 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import betainc, betaincinv, betaln, psi
+from scipy.special import betainc, betaincinv
 
 from reseed.calibration.detector import Stratum, strata
 from reseed.calibration.recurrence import Recurrence
 from reseed.calibration.resampling import jackknife, subsets
 from reseed.stability.intervals import wilson
+from reseed.stability.posterior import fit
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_LARGEST_LOG = 9.0
-RULES = ("Wilson", "beta-binomial")
-"""Intervals under test: of the latent alone; of the posterior with a prior fitted to all latents of
-the stratum, one-sided where n is 0 or T."""
+RULES = ("Wilson", "posterior")
+"""Intervals under test: of the latent alone; of the posterior that the table of latents gives
+(`reseed.stability.posterior`), fitted to the stratum."""
 
 
 class Covered(NamedTuple):
@@ -76,43 +75,12 @@ def coverage(seen: Recurrence, size: int, bins: int) -> Covered:
     return Covered(*(pl.concat(found) if found else empty for found in (tables, points)))
 
 
-def fit_beta_binomial(counts: NDArray[np.generic]) -> tuple[float, float]:
-    """Maximum likelihood of (a, b): p ~ Beta(a, b), count ~ Binomial(T, p).
-
-    Args:
-        counts: `[T + 1]` how many had each count from 0 to T; T at least 1.
-
-    Returns:
-        a and b, each between e^-9 and e^9.
-    """
-    given = np.asarray(counts, np.float64)
-    weights = given / max(float(given.sum()), 1.0)  # or the first step of the search goes astray
-    trials = len(weights) - 1
-    n = np.arange(trials + 1)
-
-    def loss(logs: Floats) -> tuple[float, Floats]:
-        a, b = np.exp(logs)
-        value = -(weights * (betaln(n + a, trials - n + b) - betaln(a, b))).sum()
-        whole = psi(trials + a + b) - psi(a + b)
-        slope_a = -(weights * (psi(n + a) - psi(a) - whole)).sum() * a
-        slope_b = -(weights * (psi(trials - n + b) - psi(b) - whole)).sum() * b
-        return float(value), np.array([slope_a, slope_b])
-
-    mean = min(max(float((weights * n).sum()) / trials, 0.02), 0.98)
-    starts = [np.log([mean * size, (1 - mean) * size]) for size in (0.3, 1.0, 3.0, 30.0)]
-    bounds = [(-_LARGEST_LOG, _LARGEST_LOG)] * 2
-    best = min(starts, key=lambda start: loss(start)[0])
-    found = minimize(loss, best, jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-12)
-    a, b = np.exp(found.x)
-    return float(a), float(b)
-
-
 def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
     """What a rule says of latents found in n of T other runs.
 
     Args:
         rule: of `RULES`.
-        counts: `[T + 1]` latents by n; the prior is fitted to them.
+        counts: `[T + 1]` latents by n; the posterior is fitted to them.
 
     Returns:
         Mean, lower and upper end for every n, `[T + 1]` each.
@@ -122,12 +90,16 @@ def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, F
     if rule == "Wilson":
         low, high = wilson(n, trials)
         return n / trials, low, high
-    a, b = fit_beta_binomial(counts)
-    found, missed = a + n, b + trials - n
-    # no count excludes what it would be most likely under: 0 for none, 1 for all
-    low = np.where(n == 0, 0.0, betaincinv(found, missed, np.where(n == trials, 0.05, 0.025)))
-    high = np.where(n == trials, 1.0, betaincinv(found, missed, np.where(n == 0, 0.95, 0.975)))
-    return np.asarray(found / (a + b + trials), np.float64), low, high
+    if not counts.sum():
+        return n / trials, np.zeros(trials + 1), np.ones(trials + 1)
+    # as the table of latents has it: each feature can be counted from the side of every run
+    return fit({trials: np.asarray(counts)}, trials + 1).posterior(trials)
+
+
+def _spread(counts: Integers) -> tuple[float, float]:
+    """Beta distribution of p behind these counts, by maximum likelihood."""
+    found = fit({len(counts) - 1: counts}, prior=False)
+    return found.alpha, found.beta
 
 
 def cross_counts(
@@ -206,7 +178,7 @@ def _covered(counts: Integers, said: Floats) -> float:
         return float("nan")
     total = 0.0
     for n in np.flatnonzero(per_n.sum(axis=1)):
-        a, b = fit_beta_binomial(per_n[n])
+        a, b = _spread(per_n[n])
         inside = betainc(a, b, said[:, 2, n]) - betainc(a, b, said[:, 1, n])
         total += float((weight[:, n] * inside).sum())
     return total / float(weight.sum())
@@ -231,7 +203,7 @@ def _reliability(rule: str, counts: Integers, said: Floats, size: int) -> pl.Dat
         of_n, weight = counts[:, n].sum(axis=0), counts[:, n].sum(axis=1)
         spread = (np.nan, np.nan)
         if of_n.sum() and len(share) > 2:
-            a, b = fit_beta_binomial(of_n)
+            a, b = _spread(of_n)
             spread = betaincinv(a, b, 0.025), betaincinv(a, b, 0.975)
         rows.append(
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from reseed.comparison.dictionary import Dictionary
 from reseed.matching import measures
 from reseed.matching.measures import Measure
 from reseed.matching.pairs import Views, compare
-from reseed.records import Match
+from reseed.matching.stage import certificate_of
 from reseed.stability import fdr, shares
 from reseed.stability.nulls import COVARIANCE, chance_corrected
 from reseed.stability.shares import TAUS, PairTable
@@ -83,7 +83,7 @@ def measure_pair(
         curve=pl.concat(curves).with_columns(pl.selectors.float().fill_nan(None)),
         cosines=pl.concat([shares.histogram(kind, tables) for kind, tables in kinds.items()]),
         numbers=_numbers(observed, chance, strata["all"], tau) | _found_at_fdr(observed, chance),
-        certificates={view: _certificate(getattr(found, view)) for view in Views._fields},
+        certificates={view: certificate_of(getattr(found, view)) for view in Views._fields},
     )
 
 
@@ -184,11 +184,3 @@ def _beside(value: float, null: NDArray[np.float64]) -> dict[str, Any]:
         "null": {"mean": mean, "lo": float(null.min()), "hi": float(null.max())},
         "chance_corrected": chance_corrected(value, mean),
     }
-
-
-def _certificate(match: Match) -> dict[str, Any]:
-    names = ("primal", "dual", "gap", "tolerance", "optimal")
-    out = {"pairs": len(match.pairs)} | {name: getattr(match, name) for name in names}
-    more = {} if match.certificate is None else asdict(match.certificate)
-    more.pop("peak_memory", None)
-    return out | more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import combinations
@@ -18,6 +18,7 @@ from reseed.comparison.measure import LARGE, Members, PairFacts, measure_pair
 from reseed.comparison.result import Comparison, described, formulas, over_pairs
 from reseed.events import Events, Task
 from reseed.files import json_bytes, parquet_bytes
+from reseed.matching.stage import shown
 from reseed.seeds import digest
 from reseed.stability.nulls import COVARIANCE
 from reseed.store import Store
@@ -152,7 +153,7 @@ def _pair(
     if store is not None and store.has(name, made_from):
         tables = {table: store.table(name, f"{table}.parquet") for table in _TABLES}
         return PairFacts(**tables, **store.document(name, "pair.json"))
-    show = _shown(task, f"{a.name} with {b.name}", a.latents * b.latents)
+    show = shown(task, f"{a.name} with {b.name}", a.latents * b.latents)
     found = measure_pair(a, b, tau=tau, draws=draws, strata=strata, show=show)
     if store is not None:
         with store.piece(name, made_from) as folder:
@@ -162,17 +163,6 @@ def _pair(
             rest = {key: getattr(found, key) for key in ("a", "b", "numbers", "certificates")}
             (folder / "pair.json").write_bytes(json_bytes(rest))
     return found
-
-
-def _shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
-    done = 0.0
-
-    def show(more: float) -> None:
-        nonlocal done
-        done += more
-        task.advance(0, f"{name}: {done / entries:.1f} passes over the similarities")
-
-    return show
 
 
 def _latents(pairs: Sequence[PairFacts], functional: Mapping[str, OnActivations]) -> pl.DataFrame:

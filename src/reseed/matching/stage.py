@@ -94,18 +94,24 @@ def _match(pair: Pair, steps: Sequence[int], store: Store, task: Task) -> None:
         certificates: dict[str, Any] = {}
         for step in steps:
             a, b = (load_snapshot(store, run, step) for run in pair)
-            show = _shown(task, f"{pair[0]} with {pair[1]} at {step}", len(a.W_dec) * len(b.W_dec))
+            show = shown(task, f"{pair[0]} with {pair[1]} at {step}", len(a.W_dec) * len(b.W_dec))
             found = compare(Views(a.W_enc, a.W_dec), Views(b.W_enc, b.W_dec), show)
             (folder / f"{step:08d}.parquet").write_bytes(parquet_bytes(found.table))
             certificates[str(step)] = {
-                "decoder": _certificate(found.decoder),
-                "encoder": _certificate(found.encoder),
+                "decoder": certificate_of(found.decoder),
+                "encoder": certificate_of(found.encoder),
             }
         (folder / "certificates.json").write_bytes(json_bytes(certificates))
 
 
-def _shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
-    """Shows the way through one long comparison beside the bar, which counts pairs."""
+def shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
+    """Shows the way through one long comparison beside the bar, which counts pairs.
+
+    Args:
+        task: whose note it is.
+        name: of the pair.
+        entries: similarities of one pass.
+    """
     done = 0.0
 
     def show(more: float) -> None:
@@ -116,7 +122,8 @@ def _shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
     return show
 
 
-def _certificate(match: Match) -> dict[str, Any]:
+def certificate_of(match: Match) -> dict[str, Any]:
+    """The certificate of an assignment as JSON; equal assignments give equal ones."""
     names = ("primal", "dual", "gap", "tolerance", "optimal")
     out = {"pairs": len(match.pairs)} | {name: getattr(match, name) for name in names}
     more = {} if match.certificate is None else asdict(match.certificate)

@@ -10,6 +10,7 @@ import polars as pl
 
 from reseed.report.calibration_group import group_section
 from reseed.report.document import document
+from reseed.report.layout import chooser
 from reseed.report.markup import Html, Inside, table, tag
 from reseed.report.numbers import NONE, count, percent, percent_range, short
 from reseed.store import Store
@@ -124,24 +125,13 @@ def _body(about: dict[str, Any], groups: Sequence[_Group]) -> Html:
     sections = [
         group_section(group.summary, group.tables, number) for number, group in enumerate(groups)
     ]
-    buttons = (
-        tag(
-            "button",
-            g.summary["label"],
-            type="button",
-            data_choose=n,
-            aria_pressed=str(n == 0).lower(),
-        )
-        for n, g in enumerate(groups)
-    )
-    chooser = tag("nav", *buttons, class_="tabs", aria_label="Which SAE") if groups[1:] else None
     return tag(
         "main",
         top,
         tag("p", said, class_="caption"),
         _failed(about),
         tag("section", tag("h2", "Headline"), _detector_table(groups), _truth_table(groups)),
-        tag("div", chooser, *sections, id="details"),
+        tag("div", chooser([g.summary["label"] for g in groups], "SAE"), *sections, id="details"),
     )
 
 
@@ -199,7 +189,7 @@ def _truth_table(groups: Sequence[_Group]) -> Html:
     for group in groups:
         one = group.summary
         recall, pairs, subspaces = one["recall"], one["pairwise"], one["subspaces"]
-        covered = one["coverage"].get("beta-binomial")
+        covered = one["coverage"].get("posterior")
         wilson = one["coverage"].get("Wilson")
         cells = [
             percent(recall["mean"]),
@@ -215,7 +205,7 @@ def _truth_table(groups: Sequence[_Group]) -> Html:
         rows.append([tag("th", one["label"], scope="row"), *(tag("td", cell) for cell in cells)])
     head: list[Inside] = [
         "SAE", "true features in a run", "in any run", "in all runs", "most the width allows",
-        "false matches", "false non-matches", "coverage, beta-binomial", "coverage, Wilson",
+        "false matches", "false non-matches", "coverage, posterior", "coverage, Wilson",
         "planted subspaces stable",
     ]  # fmt: skip
     return table(head, rows, caption="Against the truth", class_="numbers")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
-from reseed.report.markup import Html, Inside, join, tag
+from reseed.report.layout import choice, figure
+from reseed.report.markup import Html, tag
 from reseed.report.numbers import count
 
 
@@ -18,28 +19,28 @@ def group_section(
     detector = tables["area"]
     controls = tag(
         "div",
-        _choice(
+        choice(
             "label", "exists if it is a", detector["label"].unique(maintain_order=True).to_list()
         ),
-        _choice("stratum", "latents", _live_first(detector["stratum"].unique(maintain_order=True))),
+        choice("stratum", "latents", _live_first(detector["stratum"].unique(maintain_order=True))),
         class_="controls",
     )
     figures = [
         tag(
             "div",
-            _figure("roc", "ROC of recurrence", _ROC, controls),
-            _figure("rule", f"Found by at least n of {summary['judges']}", _RULE, controls),
+            figure("roc", "ROC of recurrence", _ROC, controls),
+            figure("rule", f"Found by at least n of {summary['judges']}", _RULE, controls),
             class_="pair",
         ),
         tag(
             "div",
-            _figure("recall", "True features found, by how often they fire", _RECALL),
-            _figure("reliability", "What an interval says, and what held-out runs show", _TRUE),
+            figure("recall", "True features found, by how often they fire", _RECALL),
+            figure("reliability", "What an interval says, and what held-out runs show", _TRUE),
             class_="pair",
         ),
     ]
     if summary["subspaces"]:
-        figures.append(_figure("subspaces", "Planted subspaces", _SUBSPACES))
+        figures.append(figure("subspaces", "Planted subspaces", _SUBSPACES))
     inside = [tag("h2", summary["label"]), *figures, _alarms(summary)]
     return tag("section", *inside, class_="group", data_group=number, hidden=number > 0)
 
@@ -83,14 +84,3 @@ def _alarms(summary: Mapping[str, Any]) -> Html:
 
 def _live_first(names: pl.Series) -> list[str]:
     return sorted(map(str, names.to_list()), key=lambda name: (name != "live", name))
-
-
-def _choice(name: str, label: str, options: Sequence[str]) -> Html:
-    inside = (tag("option", option, value=option) for option in options)
-    return tag("label", label, " ", tag("select", *inside, data_option=name))
-
-
-def _figure(name: str, title: str, caption: str, *before: Inside) -> Html:
-    plot = tag("div", class_="plot", data_plot=name, role="img", aria_label=title)
-    rest = (plot, tag("div", class_="legend"), tag("figcaption", caption))
-    return join(tag("figure", tag("h3", title), *before, *rest))

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
+from reseed.report.comparison_pair import PairPage, pair_data, pair_section, read_pair
 from reseed.report.document import document
-from reseed.report.figures import cosines_data, shares_data
+from reseed.report.layout import chooser
 from reseed.report.markup import Html, Inside, join, table, tag
-from reseed.report.measures import MEANS, THRESHOLDED
-from reseed.report.numbers import NONE, cosine, count, percent, percent_range, short
+from reseed.report.numbers import NONE, cosine, count, percent, percent_range
 from reseed.store import Store
-
-_TABS = 6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairPage:
-    """What is shown of two SAEs."""
-
-    a: str
-    b: str
-    numbers: Mapping[str, Any]
-    certificates: Mapping[str, Any]
-    curve: pl.DataFrame
-    cosines: pl.DataFrame
 
 
 def write_comparison(store: Store, name: str) -> None:
@@ -42,7 +25,7 @@ def write_comparison(store: Store, name: str) -> None:
         StoreError: if a piece is missing or damaged, or the disk is full.
     """
     summary = store.read_json("comparison.json")
-    pairs = [_read(store, one) for one in summary["pairs"]]
+    pairs = [read_pair(store, one) for one in summary["pairs"]]
     title = " · ".join(one["name"] for one in summary["saes"])
     body = tag(
         "main",
@@ -54,24 +37,16 @@ def write_comparison(store: Store, name: str) -> None:
         ),
         _warnings(summary["warnings"]),
         _headline(summary, pairs),
-        tag("div", _chooser(pairs), *(_section(p, n) for n, p in enumerate(pairs)), id="details"),
+        tag(
+            "div",
+            chooser([one.label for one in pairs], "pair"),
+            *(pair_section(p, n) for n, p in enumerate(pairs)),
+            id="details",
+        ),
         tag("footer", _provenance(summary)),
     )
-    data = [_data(pair, summary["tau"]) for pair in pairs]
+    data = [pair_data(pair, summary["tau"]) for pair in pairs]
     store.write_bytes(name, document(f"{title} · reseed", body, data).encode())
-
-
-def _read(store: Store, one: Mapping[str, Any]) -> PairPage:
-    piece = f"pairs/{one['a']}--{one['b']}"
-    return PairPage(
-        **one,
-        curve=store.table(piece, "curve.parquet"),
-        cosines=store.table(piece, "cosines.parquet"),
-    )
-
-
-def _label(pair: PairPage) -> str:
-    return f"{pair.a} and {pair.b}"
 
 
 def _verdict(pairs: Sequence[PairPage], tau: float) -> Html:
@@ -87,8 +62,8 @@ def _verdict(pairs: Sequence[PairPage], tau: float) -> Html:
     else:
         low, high = ordered[0], ordered[-1]
         parts = [
-            "From ", tag("strong", percent(low.numbers["shared"]["value"])), f" ({_label(low)}) ",
-            "to ", tag("strong", percent(high.numbers["shared"]["value"])), f" ({_label(high)}) of "
+            "From ", tag("strong", percent(low.numbers["shared"]["value"])), f" ({low.label}) ",
+            "to ", tag("strong", percent(high.numbers["shared"]["value"])), f" ({high.label}) of "
             "the latents are in the other SAE", tail,
         ]  # fmt: skip
     most = max(one.numbers["shared"]["null"]["mean"] for one in pairs)
@@ -145,7 +120,7 @@ def _pairs_table(pairs: Sequence[PairPage]) -> Html:
             cosine(mcc["null"]["mean"]),
             f"{proven} of {len(one.certificates)}",
         ]
-        link = tag("a", _label(one), href="#details", data_choose=number)
+        link = tag("a", one.label, href="#details", data_choose=number)
         rows.append([tag("th", link, scope="row"), *(tag("td", cell) for cell in cells)])
     return table(head, rows, caption="What is in both", class_="numbers")
 
@@ -215,96 +190,6 @@ def _crossing(found: Sequence[Mapping[str, Any]]) -> Html | None:
     return join(made, tag("p", words, class_="caption"))
 
 
-def _chooser(pairs: Sequence[PairPage]) -> Html | None:
-    if len(pairs) < 2:
-        return None
-    if len(pairs) <= _TABS:
-        buttons = (
-            tag("button", _label(p), type="button", data_choose=n, aria_pressed=str(n == 0).lower())
-            for n, p in enumerate(pairs)
-        )
-        return tag("nav", *buttons, class_="tabs", aria_label="Which pair")
-    options = (tag("option", _label(p), value=n) for n, p in enumerate(pairs))
-    return tag("nav", tag("label", "pair ", tag("select", *options, id="choose")), class_="tabs")
-
-
-def _section(pair: PairPage, number: int) -> Html:
-    measures = pair.curve["measure"].unique(maintain_order=True).to_list()
-    strata = pair.curve["stratum"].unique(maintain_order=True).to_list()
-    controls = tag(
-        "div",
-        *(_choice(name, of) for name, of in (("measure", measures), ("stratum", strata))),
-        class_="controls",
-    )
-    curve = (
-        "Share of latents with a partner at this cosine or above, the mean of both sides; the "
-        "dotted mark is tau. Believe the part that lies clear of chance."
-    )
-    near = "How similar each latent is to its partner; what chance also has, shows nothing."
-    return tag(
-        "section",
-        tag("h2", _label(pair)),
-        tag(
-            "div",
-            _figure("cosines", "Matched cosines, decoder", near, data_view="decoder"),
-            _figure("cosines", "Matched cosines, encoder", near, data_view="encoder"),
-            class_="pair",
-        ),
-        _figure("shares", "Share over tau", curve, controls),
-        _measures(pair),
-        _certificates(pair),
-        class_="group",
-        data_group=number,
-        hidden=number > 0,
-    )
-
-
-def _choice(name: str, options: Sequence[str]) -> Html:
-    inside = (tag("option", option, value=option) for option in options)
-    label = "latents" if name == "stratum" else name
-    return tag("label", label, " ", tag("select", *inside, data_option=name))
-
-
-def _figure(name: str, title: str, caption: str, *before: Html, **data: str) -> Html:
-    plot = tag("div", class_="plot", data_plot=name, role="img", aria_label=title, **data)
-    legend = tag("div", class_="legend")
-    return tag("figure", tag("h3", title), *before, plot, legend, tag("figcaption", caption))
-
-
-def _measures(pair: PairPage) -> Html:
-    rows: list[list[Html]] = []
-    for words, shown in ((THRESHOLDED, percent), (MEANS, cosine)):
-        for name, meaning in words.items():
-            one = pair.numbers[name]
-            cells = [
-                shown(one["value"]), shown(one.get("a")), shown(one.get("b")),
-                shown(one["null"]["mean"] if one["null"] else None),
-                shown(one["chance_corrected"]),
-            ]  # fmt: skip
-            head = [tag("th", tag("code", name), scope="row"), tag("td", meaning, class_="word")]
-            rows.append([*head, *(tag("td", cell) for cell in cells)])
-    names: list[Inside] = [
-        "measure", "what counts", "value", pair.a, pair.b, "chance", "chance-corrected",
-    ]  # fmt: skip
-    shown_ = table(names, rows, caption="The field's measures", class_="numbers measures")
-    return tag("section", tag("h3", "The same pair under every measure"), shown_)
-
-
-def _certificates(pair: PairPage) -> Html:
-    rows = [
-        [
-            tag("th", view, scope="row"),
-            *(tag("td", cell) for cell in (
-                count(one["pairs"]), f"{one['primal']:.6g}", f"{one['gap']:.2g}",
-                "yes" if one["optimal"] else f"no, {one['ended']}",
-                NONE if one["ties"] is None else count(one["ties"]), one["solver"])),
-        ]
-        for view, one in pair.certificates.items()
-    ]  # fmt: skip
-    head: list[Inside] = ["rows", "pairs", "summed cosine", "gap", "proven", "ties", "solver"]
-    return table(head, rows, caption="Certificates of both assignments", class_="numbers")
-
-
 def _provenance(summary: Mapping[str, Any]) -> Html:
     facts = [
         tag(
@@ -330,20 +215,3 @@ def _provenance(summary: Mapping[str, Any]) -> Html:
 
 def _about(about: Mapping[str, Any]) -> Html:
     return tag("code", json.dumps(about, ensure_ascii=False, default=str))
-
-
-def _data(pair: PairPage, tau: float) -> dict[str, Any]:
-    shared = pair.numbers["shared"]
-    null = shared["null"]
-    return {
-        "label": _label(pair),
-        "headline": {
-            "value": shared["value"],
-            "interval": None,
-            "null": short([null["mean"], null["lo"], null["hi"]]),
-            "untrained": None,
-        },
-        "tau": tau,
-        "cosines": cosines_data(pair.cosines),
-        "shares": shares_data(pair.curve),
-    }

@@ -1,8 +1,13 @@
-"""The parts that every figure of the page is put together from."""
+"""The parts that all pages are put together from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from reseed.report.markup import Html, Inside, tag
+
+_TABS = 6
+"""Up to so many sections are chosen by buttons; more by a list."""
 
 
 def figure(
@@ -21,7 +26,26 @@ def pair(*figures: Html) -> Html:
     return tag("div", *figures, class_="pair")
 
 
-def choice(name: str, label: str, options: list[str]) -> Html:
+def choice(name: str, label: str, options: Sequence[str]) -> Html:
     """A list to choose from; the figure below it is drawn anew."""
     inside = (tag("option", option, value=option) for option in options)
     return tag("label", label, " ", tag("select", *inside, data_option=name))
+
+
+def chooser(labels: Sequence[str], what: str) -> Html | None:
+    """Which of several sections is shown; None if there is one.
+
+    Args:
+        labels: of the sections, in their order.
+        what: one of them is, e.g. `"SAE"`.
+    """
+    if len(labels) < 2:
+        return None
+    if len(labels) <= _TABS:
+        buttons = (
+            tag("button", label, type="button", data_choose=n, aria_pressed=str(n == 0).lower())
+            for n, label in enumerate(labels)
+        )
+        return tag("nav", *buttons, class_="tabs", aria_label=f"Which {what}")
+    options = (tag("option", label, value=n) for n, label in enumerate(labels))
+    return tag("nav", tag("label", f"{what} ", tag("select", *options, id="choose")), class_="tabs")

@@ -10,6 +10,7 @@ from reseed.report.closing import glossary, left_out, provenance
 from reseed.report.document import document
 from reseed.report.figures import group_data
 from reseed.report.group import group_section
+from reseed.report.layout import chooser
 from reseed.report.markup import Html, tag
 from reseed.report.reading import (
     GroupFacts,
@@ -19,9 +20,6 @@ from reseed.report.reading import (
     read_summary,
 )
 from reseed.store import Store
-
-_TABS = 6
-"""Up to so many groups are chosen by buttons; more by a list."""
 
 
 def write_report(store: Store, name: str) -> None:
@@ -82,17 +80,4 @@ def _headline(summary: dict[str, Any], groups: Sequence[GroupFacts]) -> Html | N
 
 def _details(groups: Sequence[GroupFacts]) -> Html:
     sections = [group_section(group, number) for number, group in enumerate(groups)]
-    return tag("div", _chooser(groups), *sections, id="details")
-
-
-def _chooser(groups: Sequence[GroupFacts]) -> Html | None:
-    if len(groups) < 2:
-        return None
-    if len(groups) <= _TABS:
-        buttons = (
-            tag("button", g.label, type="button", data_choose=n, aria_pressed=str(n == 0).lower())
-            for n, g in enumerate(groups)
-        )
-        return tag("nav", *buttons, class_="tabs", aria_label="Which SAE")
-    options = (tag("option", g.label, value=n) for n, g in enumerate(groups))
-    return tag("nav", tag("label", "SAE ", tag("select", *options, id="choose")), class_="tabs")
+    return tag("div", chooser([group.label for group in groups], "SAE"), *sections, id="details")
