@@ -22,6 +22,7 @@ ALLOWED = {
     "stability": {"evidence", "matching"},
     "comparison": {"evidence", "formats", "matching", "sae", "stability", "subjects"},
     "calibration": {"evidence", "matching", "stability", "subjects"},
+    "interpretation": {"evidence", "formats", "sae", "subjects"},
     "report": set(),
 }
 """Room to the rooms it may import; the ground floor is open to all."""

@@ -1,0 +1,1 @@
+"""Explain latents, score explanations on data they were not made from, and refine and use them."""

@@ -1,0 +1,149 @@
+"""What explaining and scoring hand to each other. Read without torch.
+
+A failure is never a value: whatever asks a model gives what was asked for or a `Failure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Split = Literal["explain", "score", "judge"]
+"""What an example may be used for; the documents of two splits are disjoint."""
+Kind = Literal["firing", "random", "neighbour"]
+"""Whether the latent fires in it; if not, whether it is any place or one where a latent fires that
+is near to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A window of text and how strongly one latent fires at each of its tokens."""
+
+    split: Split
+    kind: Kind
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    """of each token; 0 where the latent is silent or the position was left out"""
+    document: int
+    block: int
+    position: int
+    """in the block, of the token that the window was chosen for"""
+    quantile: int | None = None
+    """from 0, weakest; None if it does not fire"""
+
+    @property
+    def text(self) -> str:
+        """The window as one string."""
+        return "".join(self.tokens)
+
+    @property
+    def strength(self) -> float:
+        """The largest activation in the window."""
+        return max(self.activations, default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latent:
+    """One latent of one run, by name."""
+
+    run: str
+    latent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What a latent fires on, in words."""
+
+    of: Latent
+    text: str
+    model: str
+    """that wrote it"""
+    reasoning: str | None = None
+    settings: str = ""
+    """digest of prompt and settings"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why there is no result, with what came instead."""
+
+    reason: str
+    text: str | None = None
+    """the reply that could not be used"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A question to a model. Equal requests have equal replies in a journal."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+    """tells repeated questions at a temperature above 0 apart"""
+    top_logprobs: int = 0
+    """alternatives of each token of the reply that are asked for; 0 for none"""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema of the reply, for servers that can hold a model to it"""
+    purpose: str = ""
+    """what it is for, e.g. `"explain"`; for accounts, not part of the question"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenChoice:
+    """A token of a reply and what else it might have been."""
+
+    token: str
+    logprob: float
+    alternatives: Mapping[str, float] = field(default_factory=dict[str, float])
+    """token to log-probability, natural logarithm"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a model said."""
+
+    text: str
+    prompt_tokens: int
+    reply_tokens: int
+    finish: str = "stop"
+    """`"stop"`, `"length"` or what else the server says"""
+    choices: tuple[TokenChoice, ...] = ()
+    """one for each token of the reply, if log-probabilities were asked for"""
+    cost: float = 0.0
+    """in the currency of the prices given; 0 without"""
+
+
+class LLM(Protocol):
+    """Anything that answers a request: a server, a local model, a fake."""
+
+    @property
+    def name(self) -> str:
+        """The model, as written into results."""
+        ...
+
+    def reply(self, request: Request) -> Reply | Failure:
+        """One answer; may be called from several threads at once."""
+        ...
+
+
+class Asker(Protocol):
+    """Many questions to one model; replies that are known already cost nothing."""
+
+    @property
+    def name(self) -> str:
+        """The model, as written into results."""
+        ...
+
+    def ask(self, requests: list[Request]) -> list[Reply | Failure]:
+        """Answers in the order of the requests; a failure for each that got none."""
+        ...
