@@ -147,3 +147,39 @@ class Asker(Protocol):
     def ask(self, requests: list[Request]) -> list[Reply | Failure]:
         """Answers in the order of the requests; a failure for each that got none."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What a scorer is given: a latent, what is said of it, and examples it was not made from."""
+
+    of: Latent
+    explanation: Explanation | None
+    """None for scorers that need none"""
+    examples: tuple[Example, ...]
+
+
+Interval = tuple[float, float]
+"""95 %, low and high"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How well an explanation, or a latent by itself, did on examples."""
+
+    of: Latent
+    scorer: str
+    value: float
+    """the number that this scorer is known for"""
+    chance: float
+    """what `value` is if there is nothing to find"""
+    interval: Interval | None
+    """of `value`; None if there are too few answers"""
+    balanced_accuracy: float | None = None
+    auroc: float | None = None
+    auroc_interval: Interval | None = None
+    positives: int = 0
+    """answers about examples in which the latent fires"""
+    negatives: int = 0
+    failed: int = 0
+    """questions without a usable answer; they are in no number above"""
