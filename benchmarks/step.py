@@ -65,7 +65,7 @@ def peak() -> int:
 
 def learner(x: Any, latents: int, k: int, *, plain: bool = False, seed: int = 0) -> Any:
     """One run with the recipe's own learning rate, past its warm-up."""
-    from reseed.sae.spec import TopKSpec
+    from reseed.sae.specs.topk import TopKSpec
     from reseed.training.learner import Learner
     from reseed.training.spec import RunSpec, TrainingSpec
 

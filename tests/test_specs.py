@@ -31,7 +31,7 @@ LM = {"kind": "language_model", "model": "x"}
     [
         ({"trainnig": {"tokens": 1}}, "trainnig", "training"),
         ({"activations": {"token": 5}}, "activations.token", "tokens"),
-        ({"sae": [{"latnets": 4, "latents": 4}]}, "sae.0.latnets", "latents"),
+        ({"sae": [{"latnets": 4, "latents": 4}]}, "sae.0.topk.latnets", "latents"),
         ({"seeds": {"inits": [1]}}, "seeds.inits", "init"),
         ({"training": {"snapshot": [0.5]}}, "training.snapshot", "snapshots"),
         ({"matching": {"tua": 0.5}}, "matching.tua", "tau"),
@@ -71,8 +71,8 @@ def test_misspelt_keys_of_each_kind_of_subject(tmp_path, subject, meant):
     [
         ({"sae": [{"latents": 8, "k": 9}]}, ["sae.0", "k = 9", "latents = 8"]),
         ({"sae": [{"latents": 8}]}, ["k = 32", "latents = 8"]),
-        ({"sae": [{"latents": 0, "k": 1}]}, ["sae.0.latents", "0"]),
-        ({"sae": [{"latents": 8, "k": 0}]}, ["sae.0.k", "0"]),
+        ({"sae": [{"latents": 0, "k": 1}]}, ["sae.0.topk.latents", "0"]),
+        ({"sae": [{"latents": 8, "k": 0}]}, ["sae.0.topk.k", "0"]),
         ({"sae": [{"latents": 8, "k": 2, "lr": 0}]}, ["sae.0.lr"]),
         ({"sae": [{"latents": 8, "k": 2, "architecture": "topkk"}]}, ["architecture", "'topk'"]),
         ({"sae": []}, ["sae", "missing"]),

@@ -20,6 +20,7 @@ from reseed.interrupts import Stop
 from reseed.pipeline import locked
 from reseed.products import latents_of
 from reseed.records import SAEArrays, read_spec
+from reseed.sae.specs.topk import TopKSpec
 from reseed.seeds import digest
 from reseed.stability.consensus import Rule, about_members, average, choose, reproducibility
 from reseed.stability.stage import Group, stability_name
@@ -76,7 +77,7 @@ def make_consensus(
             the same width.
     """
     spec = next(run.spec for run in study.runs if run.id == group.runs[0])
-    k = spec.sae.k if asked.k is None else asked.k
+    k = _active(study, group, spec) if asked.k is None else asked.k
     if k < 1:
         raise SpecError(f"k = {k}: at least one latent fires at a time")
     share = max(spec.training.batch, round(REFIT_SHARE * spec.training.tokens))
@@ -90,14 +91,17 @@ def make_consensus(
     if not study.store.has(piece, made_from):
         with locked(study, "reseed consensus"), needs_train("reseed consensus"):
             width = members["latent"].n_unique()
+            sae = TopKSpec(latents=width, k=k, lr=spec.sae.lr, dead_after=spec.sae.dead_after)
+            if isinstance(spec.sae, TopKSpec):
+                sae = spec.sae.model_copy(update={"latents": width, "k": k})
             same = spec.model_copy(
                 update={
-                    "sae": spec.sae.model_copy(update={"latents": width, "k": k}),
+                    "sae": sae,
                     "init_seed": study.spec.seeds.init[0],
                     "data_seed": study.spec.seeds.data[0],
                 }
             )
-            work = _Work(study, group, members, spec, same, training, events, stop)
+            work = _Work(study, group, members, spec, sae, same, training, events, stop)
             work.make(piece, made_from, asked)
     return Consensus(
         path=study.store.path(piece),
@@ -105,6 +109,14 @@ def make_consensus(
         evaluation=study.store.table(piece, "evaluation.parquet"),
         about=study.store.document(piece, "evaluation.json"),
     )
+
+
+def _active(study: Study, group: Group, spec: RunSpec) -> int:
+    """Latents that fire in a row of a member: its k, or the rounded mean where that is not set."""
+    if isinstance(spec.sae, TopKSpec):
+        return spec.sae.k
+    told = (study.store.document(evidence_name(run), "reconstruction.json") for run in group.runs)
+    return max(1, round(float(np.mean([one["l0"] for one in told]))))
 
 
 def _members(study: Study, group: Group, rule: Rule, k: int) -> pl.DataFrame:
@@ -122,6 +134,8 @@ class _Work:
     members: pl.DataFrame
     member: RunSpec
     """one of the runs"""
+    sae: TopKSpec
+    """of the consensus"""
     same: RunSpec
     """one SAE of the consensus's width, as the study trains"""
     training: TrainingSpec
@@ -172,7 +186,7 @@ class _Work:
     def _refit(self, inputs: Inputs, asked: Asked) -> tuple[SAEArrays, SAEArrays]:
         from reseed.training.refit import refit
 
-        store, runs, k = self.study.store, self.group.runs, self.same.sae.k
+        store, runs, k = self.study.store, self.group.runs, self.sae.k
         about = {
             "kind": "consensus",
             "site": self.same.site,
@@ -188,7 +202,7 @@ class _Work:
             fitted = refit(
                 mean,
                 lambda step: stream.batch(step)[self.same.site],
-                self.same.sae,
+                self.sae,
                 self.training,
                 lambda _, fvu: task.advance(1, f"FVU {fvu:.3f}"),
             )
@@ -228,7 +242,7 @@ class _Work:
         }
 
     def _row(self, name: str, one: HeldOut, tokens: int) -> dict[str, Any]:
-        latents, k = len(one.firing), self.same.sae.k
+        latents, k = len(one.firing), self.sae.k
         row: dict[str, Any] = {"sae": name, "latents": latents, "k": k, "tokens": tokens}
         for metric in ("fvu", "l0", "dead"):
             row |= {metric: getattr(one, metric), f"{metric}_lo": None, f"{metric}_hi": None}
@@ -236,20 +250,18 @@ class _Work:
 
     def _member_row(self, tokens: int) -> dict[str, Any]:
         """Mean and range over the members, from the evidence that the study has of them."""
-        store, latents = self.study.store, latents_of(self.study, self.group)
+        store, table = self.study.store, latents_of(self.study, self.group)
         told = [
             store.document(evidence_name(run), "reconstruction.json") for run in self.group.runs
         ]
-        alive = latents.group_by("run", maintain_order=True).agg(pl.col("alive").mean())["alive"]
+        alive = table.group_by("run", maintain_order=True).agg(pl.col("alive").mean())["alive"]
         values: dict[str, Sequence[float]] = {
             "fvu": [one["fvu"] for one in told],
             "l0": [one["l0"] for one in told],
             "dead": (1 - alive).to_list(),
         }
-        sae = self.member.sae
-        row: dict[str, Any] = {
-            "sae": "members", "latents": sae.latents, "k": sae.k, "tokens": tokens,
-        }  # fmt: skip
+        latents, k = self.member.sae.latents, _active(self.study, self.group, self.member)
+        row: dict[str, Any] = {"sae": "members", "latents": latents, "k": k, "tokens": tokens}
         for metric, each in values.items():
             low, high = min(each), max(each)
             row |= {metric: float(np.mean(each)), f"{metric}_lo": low, f"{metric}_hi": high}

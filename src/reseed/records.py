@@ -58,6 +58,10 @@ def _explain(kind: type[Spec], item: Any) -> str:
         return f"{place}: unknown key; {hint}"
     if item["type"] == "missing":
         return f"{place}: missing"
+    if item["type"] == "union_tag_invalid":
+        known = [tag.strip("' ") for tag in item["ctx"]["expected_tags"].split(",")]
+        tag, key = item["ctx"]["tag"], item["ctx"]["discriminator"].strip("_()'")
+        return f"{place}: {key} {tag!r}: {nearest(tag, known)}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{place}: {message}" + ("" if "context" in message else f" (got {item['input']!r})")
 

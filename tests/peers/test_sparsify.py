@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from reseed.sae import topk
-from reseed.sae.spec import TopKSpec
+from reseed.sae.architecture import At, Batch
+from reseed.sae.architectures import topk
+from reseed.sae.specs.topk import TopKSpec
 
 sparsify = pytest.importorskip("sparsify")
 pytestmark = pytest.mark.peers
@@ -35,7 +36,7 @@ def test_forward_loss_and_gradients_agree(d: int, latents: int, k: int, alpha: f
     torch.testing.assert_close(topk.freeze(p, spec, {}).reconstruct(x), theirs.sae_out.detach())
     ours = topk.step(p, x, spec, dead)
     assert ours.fvu == pytest.approx(float(theirs.fvu.detach()), rel=1e-5)
-    whole = topk.loss_plain(p, x, spec, dead)
+    whole = topk.objective(p, Batch(x, x), spec, At(0, 1, dead)).loss
     torch.testing.assert_close(whole, (theirs.fvu + alpha * theirs.auxk_loss).detach())
     theirs_of = {
         "W_enc": coder.encoder.weight.grad,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reseed.sae import topk
-from reseed.sae.spec import TopKSpec
+from reseed.sae.architectures import topk
+from reseed.sae.specs.topk import TopKSpec
 
 HERE = Path(__file__).parent / "published"
 

@@ -6,17 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae import topk
+from reseed.sae.architecture import start as begin
+from reseed.sae.architectures import topk
 from reseed.sae.encode import new_screen
 from reseed.sae.sparse_step import find
-from reseed.sae.spec import TopKSpec
+from reseed.sae.specs.topk import TopKSpec
 
 ALL = frozenset({"W_enc", "b_enc", "W_dec", "b_dec"})
 
 
 def start(spec, d, seed, shift=0.0):
     rng = np.random.default_rng(seed)
-    p = topk.initial(spec, seed, rng.normal(size=d).astype(np.float32))
+    p = topk.initial(spec, begin(spec.latents, seed, rng.normal(size=d).astype(np.float32)))
     p["W_dec"] += torch.from_numpy(0.1 * rng.normal(size=p["W_dec"].shape)).float()
     p["b_enc"] += torch.from_numpy(0.1 * rng.normal(size=spec.latents)).float() + shift
     return p

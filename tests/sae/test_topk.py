@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from reseed.errors import SpecError
-from reseed.sae import topk
+from reseed.sae.architecture import At, Batch, Parameters, geometric_median, start
+from reseed.sae.architectures import topk
 from reseed.sae.init import encoder_rows
 from reseed.sae.kernels import dense
-from reseed.sae.spec import TopKSpec
+from reseed.sae.specs.topk import TopKSpec
 
 
-def start(spec: TopKSpec, d: int = 12, seed: int = 0) -> topk.Parameters:
-    p = topk.initial(spec, seed, np.random.default_rng(0).normal(size=d).astype(np.float32))
+def begin(spec: TopKSpec, d: int = 12, seed: int = 0) -> Parameters:
+    centre = np.random.default_rng(0).normal(size=d).astype(np.float32)
+    p = topk.initial(spec, start(spec.latents, seed, centre))
     generator = torch.Generator().manual_seed(3)
     # away from the start, where the encoder is parallel to the decoder
     p["W_dec"] += 0.1 * torch.randn(p["W_dec"].shape, generator=generator)
@@ -24,7 +26,7 @@ def start(spec: TopKSpec, d: int = 12, seed: int = 0) -> topk.Parameters:
 @pytest.mark.parametrize("dead_latents", [0, 1, 9, 40])
 def test_gradients_equal_autograd(alpha: float, dead_latents: int) -> None:
     spec = TopKSpec(latents=40, k=5, auxk_alpha=alpha)
-    p = {name: value.double() for name, value in start(spec).items()}
+    p = {name: value.double() for name, value in begin(spec).items()}
     x = torch.randn(32, 12, generator=torch.Generator().manual_seed(4)).double()
     dead = torch.zeros(40, dtype=torch.bool)
     dead[:dead_latents] = True
@@ -33,7 +35,7 @@ def test_gradients_equal_autograd(alpha: float, dead_latents: int) -> None:
     try:
         found = topk.step(p, x, spec, dead)
         leaves = {name: value.clone().requires_grad_() for name, value in p.items()}
-        topk.loss_plain(leaves, x, spec, dead).backward()
+        topk.objective(leaves, Batch(x, x), spec, At(0, 1, dead)).loss.backward()
     finally:
         torch.set_default_dtype(torch.float32)
     for name, leaf in leaves.items():
@@ -42,7 +44,7 @@ def test_gradients_equal_autograd(alpha: float, dead_latents: int) -> None:
 
 def test_fvu_and_l0_are_what_the_sae_does() -> None:
     spec = TopKSpec(latents=40, k=5)
-    p, x = start(spec), torch.randn(64, 12, generator=torch.Generator().manual_seed(5))
+    p, x = begin(spec), torch.randn(64, 12, generator=torch.Generator().manual_seed(5))
     found = topk.step(p, x, spec, torch.zeros(40, dtype=torch.bool))
     sae = topk.freeze(p, spec, {})
     error = (sae.reconstruct(x) - x).square().sum() / (x - x.mean(0)).square().sum()
@@ -58,7 +60,7 @@ def test_the_start_depends_on_the_init_seed_alone() -> None:
     assert not np.array_equal(a, encoder_rows(50, 8, 8))
     assert np.abs(a).max() <= 1 / np.sqrt(8)
     assert abs(a.mean()) < 0.05
-    p = topk.initial(TopKSpec(latents=50, k=2), 7, np.zeros(8, np.float32))
+    p = topk.initial(TopKSpec(latents=50, k=2), start(50, 7, np.zeros(8, np.float32)))
     cosine = torch.nn.functional.cosine_similarity(p["W_enc"], p["W_dec"])
     torch.testing.assert_close(cosine, torch.ones(50))
 
@@ -67,12 +69,12 @@ def test_geometric_median_resists_an_outlier() -> None:
     x = torch.zeros(101, 3)
     x[:100] = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) + 1
     x[100] = 1e6
-    assert (topk.geometric_median(x) - 1).abs().max() < 0.5
+    assert (geometric_median(x) - 1).abs().max() < 0.5
     assert (x.mean(0) - 1).abs().max() > 1e3
 
 
 def test_encode_decode_agree_and_say_what_does_not_fit() -> None:
-    sae = topk.freeze(start(TopKSpec(latents=40, k=5)), TopKSpec(latents=40, k=5), {})
+    sae = topk.freeze(begin(TopKSpec(latents=40, k=5)), TopKSpec(latents=40, k=5), {})
     x = torch.randn(2, 3, 12)
     assert sae.encode(x).shape == (2, 3, 40)
     torch.testing.assert_close(sae.decode(sae.encode(x)), sae.reconstruct(x))
@@ -93,7 +95,7 @@ def sparsify_forward(x, weights, k):
 
 def test_reconstruction_equals_the_published_formula() -> None:
     spec = TopKSpec(latents=40, k=5)
-    p, x = start(spec), torch.randn(30, 12)
+    p, x = begin(spec), torch.randn(30, 12)
     weights = {
         "encoder.weight": p["W_enc"],
         "encoder.bias": p["b_enc"],

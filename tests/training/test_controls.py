@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae import topk
+from reseed.sae import architecture
+from reseed.sae.architectures import topk
 from reseed.study import Study
 from reseed.training.controls import LEAST_COSINE, keep_near
 from reseed.training.learner import Learner
@@ -46,7 +47,9 @@ def trained(control, rows, steps=60):
 
 
 def start():
-    return topk.initial(spec().sae, 0, np.zeros(8, np.float32))
+    return topk.initial(
+        spec().sae, architecture.start(spec().sae.latents, 0, np.zeros(8, np.float32))
+    )
 
 
 def test_runs_that_are_no_controls_keep_their_names(tmp_path):

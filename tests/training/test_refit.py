@@ -6,9 +6,10 @@ import torch
 
 from reseed.errors import SpecError, TrainingError
 from reseed.records import SAEArrays
-from reseed.sae import topk
+from reseed.sae.architecture import At, Batch
+from reseed.sae.architectures import topk
 from reseed.sae.model import from_arrays
-from reseed.sae.spec import TopKSpec
+from reseed.sae.specs.topk import TopKSpec
 from reseed.training.refit import refit
 from reseed.training.spec import TrainingSpec
 
@@ -77,7 +78,8 @@ def test_the_first_step_is_the_gradient_of_the_loss_without_the_decoder(world) -
     p = {n: torch.tensor(getattr(before, n)) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
     for value in p.values():
         value.requires_grad_()
-    topk.loss_plain(p, x[:200], SPEC, torch.zeros(24, dtype=torch.bool)).backward()
+    at = At(0, 1, torch.zeros(24, dtype=torch.bool))
+    topk.objective(p, Batch(x[:200], x[:200]), SPEC, at).loss.backward()
     moved = after.W_enc - before.W_enc
     gradient = p["W_enc"].grad.numpy()
     clear = np.abs(gradient) > 1e-6

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from reseed.sae import encode, workers
 from reseed.sae import step_kernels as loops
+from reseed.sae.architecture import Parameters
+from reseed.sae.architectures.topk import auxk_size
 from reseed.sae.encode import Screen
 from reseed.sae.kernels import Codes
-from reseed.sae.spec import TopKSpec
-from reseed.sae.topk import Parameters, auxk_size
+from reseed.sae.specs.topk import TopKSpec
 
 Floats = NDArray[np.float32]
 

@@ -1,48 +1,31 @@
-"""What a study says about an architecture. Read without torch; one record each."""
+"""Every architecture that can be trained, by name. Read without torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Tag
 
-from reseed.records import Spec
+from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.relu import ReLUSpec
+from reseed.sae.specs.topk import TopKSpec
 
-
-class TopKSpec(Spec):
-    """TopK of Gao et al. (arXiv 2406.04093) with the recipe of arXiv 2501.16615."""
-
-    architecture: Literal["topk"] = "topk"
-    latents: Annotated[int, Field(ge=2)]
-    """F, the width."""
-    k: Annotated[int, Field(ge=1)] = 32
-    """Latents that may fire at a time."""
-    auxk_alpha: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the auxiliary loss that lets dead latents explain the error; 0 as in the paper."""
-    dead_after: Annotated[int, Field(ge=1)] = 10_000_000
-    """Tokens without firing after which a latent counts as dead."""
-    lr: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate; left out, the paper's 2e-4 / sqrt(latents / 2^14)."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> TopKSpec:
-        if self.k > self.latents:
-            raise ValueError(
-                f"k = {self.k} is above latents = {self.latents}; no more latents can fire than "
-                "there are, lower k or raise latents"
-            )
-        return self
-
-    @property
-    def peak_lr(self) -> float:
-        """The learning rate after warm-up."""
-        return self.lr if self.lr is not None else 2e-4 / (self.latents / 2**14) ** 0.5
-
-    @property
-    def label(self) -> str:
-        """As shown to people."""
-        return f"topk {self.latents:,} k{self.k}"
+DEFAULT = "topk"
 
 
-SAESpec = TopKSpec
-"""Every architecture that can be trained; a union with one member so far."""
+def _architecture(data: Any) -> Any:
+    if isinstance(data, ArchitectureSpec):
+        return data.name
+    return data.get("architecture", DEFAULT) if isinstance(data, dict) else None
+
+
+SAESpec = Annotated[
+    Annotated[TopKSpec, Tag("topk")] | Annotated[ReLUSpec, Tag("relu")],
+    Discriminator(_architecture),
+]
+"""One `[[sae]]` table."""
+
+ARCHITECTURES: dict[str, type[ArchitectureSpec]] = {
+    get_args(member)[1].tag: get_args(member)[0] for member in get_args(get_args(SAESpec)[0])
+}
+"""Name to settings, of all in `SAESpec`."""

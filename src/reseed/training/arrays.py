@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,12 @@ from reseed.activations.stream import Stream
 from reseed.errors import SpecError, nearest
 from reseed.records import read_spec
 from reseed.sae.model import SAE
-from reseed.sae.spec import TopKSpec
+from reseed.sae.spec import ARCHITECTURES, SAESpec
 from reseed.seeds import digest
 from reseed.subjects.arrays import MemorySource
 from reseed.training.learner import Learner
 from reseed.training.spec import RunSpec, TrainingSpec
 
-ARCHITECTURES = {"topk": TopKSpec}
 _SITE = "x"
 _MIX = 512
 
@@ -41,7 +40,7 @@ def train(
 
     Args:
         x: `[N, D]` activations; rows are samples.
-        architecture: `"topk"`.
+        architecture: one of `reseed architectures`, e.g. `"topk"`.
         latents: F, the width.
         init_seeds: decide where each training starts, and nothing else does.
         tokens: rows that each SAE sees, repeats counted; left out, each row once.
@@ -49,7 +48,7 @@ def train(
         batch: rows in a step; lowered to N if there are fewer.
         warmup_steps: left out, 1,000 or a tenth of all steps, whichever is less.
         clip: largest gradient norm.
-        settings: of the architecture, e.g. `k=32`, `lr=1e-3`; see `reseed.sae.spec`.
+        settings: of the architecture, e.g. `k=32`, `lr=1e-3`; see `reseed.sae.specs`.
 
     Returns:
         The SAEs in the order of the seeds.
@@ -66,7 +65,8 @@ def train(
         raise SpecError(f"architecture {architecture!r}: {nearest(architecture, ARCHITECTURES)}")
     if not len(init_seeds) or len(set(init_seeds)) < len(init_seeds):
         raise SpecError(f"init_seeds = {list(init_seeds)} must name at least one seed, none twice")
-    sae = read_spec(ARCHITECTURES[architecture], {"latents": latents, **settings}, "train")
+    read = read_spec(ARCHITECTURES[architecture], {"latents": latents, **settings}, "train")
+    sae = cast(SAESpec, read)
     source = MemorySource({_SITE: x})
     rows = int(source.rows.sum())
     training = read_spec(

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reseed.sae import encode, topk, workers
+from reseed.sae import encode, workers
+from reseed.sae.architecture import At, Batch, Parameters
 from reseed.sae.sparse_step import LATENTS, Found, find
-from reseed.sae.spec import TopKSpec
+from reseed.sae.specs.topk import TopKSpec
 from reseed.training import adam_kernels as loops
 from reseed.training.steps import BETAS, EPSILON, Seen
 
@@ -32,7 +33,7 @@ class FastStep:
     """
 
     def __init__(
-        self, parameters: topk.Parameters, trained: frozenset[str], spec: TopKSpec, clip: float
+        self, parameters: Parameters, trained: frozenset[str], spec: TopKSpec, clip: float
     ) -> None:
         self._all, self._trained, self._spec, self._clip = parameters, trained, spec, clip
         self._moments = {
@@ -44,14 +45,20 @@ class FastStep:
         self._found: Found | None = None
         self._screen = encode.new_screen(parameters["W_enc"], torch.get_num_threads())
 
-    def look(self, x: Tensor, dead: Tensor) -> Seen:
+    def look(self, batch: Batch, at: At) -> Seen:
         """See `Step`."""
         self._found = None
         if not self._screen.finite:  # what is not finite is never among the k largest
-            return Seen(math.nan, 0.0, torch.zeros_like(dead), math.nan)
+            return Seen(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)
         threads = torch.get_num_threads()
         found = find(
-            self._all, x, self._spec, dead, self._screen, trained=self._trained, threads=threads
+            self._all,
+            batch.x,
+            self._spec,
+            at.dead,
+            self._screen,
+            trained=self._trained,
+            threads=threads,
         )
         self._found = found
         return Seen(found.fvu, found.l0, found.fired, found.norm)

@@ -8,21 +8,45 @@ import torch
 from torch import Tensor
 
 from reseed.errors import TrainingError
-from reseed.sae import topk
+from reseed.sae.architecture import (
+    At,
+    Batch,
+    Parameters,
+    Start,
+    architecture,
+    geometric_median,
+    start,
+)
 from reseed.sae.kernels import compiles
 from reseed.sae.model import SAE
-from reseed.sae.spec import TopKSpec
+from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.topk import TopKSpec
 from reseed.training.controls import FROZEN, keep_near
 from reseed.training.schedule import warmup_then_linear
 from reseed.training.spec import RunSpec
-from reseed.training.steps import PlainStep, Step
+from reseed.training.steps import PlainStep, Step, by_autograd, topk_by_hand
 
 Metrics = dict[str, float]
 
 
-def _fast(
-    parameters: topk.Parameters, trained: frozenset[str], spec: TopKSpec, clip: float
+def _start(spec: RunSpec, first: Batch) -> Start:
+    x_centre = geometric_median(first.x).numpy()
+    y_centre = None if first.y is first.x else geometric_median(first.y).numpy()
+    return start(spec.sae.latents, spec.init_seed, x_centre, y_centre)
+
+
+def _step(
+    parameters: Parameters,
+    trained: frozenset[str],
+    spec: ArchitectureSpec,
+    clip: float,
+    plain: bool,
 ) -> Step:
+    """The fastest way there is for this architecture, or the plain one."""
+    if not isinstance(spec, TopKSpec):
+        return PlainStep(parameters, trained, spec, clip, by_autograd(spec))
+    if plain or not compiles():
+        return PlainStep(parameters, trained, spec, clip, topk_by_hand(spec))
     from reseed.training.fast_step import FastStep  # needs numba
 
     return FastStep(parameters, trained, spec, clip)
@@ -34,19 +58,28 @@ class Learner:
     Args:
         spec: the run.
         first: `[B, D]` first batch of its stream; its geometric median is where `b_dec` starts.
+        first_target: `[B, E]` what it is to reconstruct, if that is not `first`.
         plain: make steps the plain way, also where there is a faster one.
     """
 
-    def __init__(self, spec: RunSpec, first: Tensor, *, plain: bool = False) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        first: Tensor,
+        first_target: Tensor | None = None,
+        *,
+        plain: bool = False,
+    ) -> None:
         self.spec = spec
         self.step = 0
-        start = topk.initial(spec.sae, spec.init_seed, topk.geometric_median(first).numpy())
-        self.parameters = start
-        trained = frozenset(name for name in start if name != FROZEN.get(spec.control))
+        self._architecture = architecture(spec.sae.architecture)
+        batch = Batch(first, first if first_target is None else first_target)
+        self.parameters = self._architecture.initial(spec.sae, _start(spec, batch))
+        not_trained = {*self._architecture.BUFFERS, FROZEN.get(spec.control)}
+        trained = frozenset(self.parameters) - not_trained
         soft = spec.control == "soft_frozen_decoder"
-        self._near = start["W_dec"].clone() if soft else None
-        given = start, trained, spec.sae, spec.training.clip
-        self._way: Step = PlainStep(*given) if plain or not compiles() else _fast(*given)
+        self._near = self.parameters["W_dec"].clone() if soft else None
+        self._way = _step(self.parameters, trained, spec.sae, spec.training.clip, plain)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64)
 
     @property
@@ -59,11 +92,12 @@ class Learner:
         """Whether all steps are made."""
         return self.step >= self.spec.training.steps
 
-    def update(self, x: Tensor) -> Metrics:
+    def update(self, x: Tensor, target: Tensor | None = None) -> Metrics:
         """Make one step.
 
         Args:
             x: float32 `[B, D]`, finite.
+            target: float32 `[B, E]`, what is to be reconstructed; x if left out.
 
         Returns:
             fvu, l0, dead share.
@@ -72,7 +106,8 @@ class Learner:
             TrainingError: if loss, gradient or weights are NaN or infinite; nothing was updated.
         """
         dead = self._silent >= self.spec.sae.dead_after
-        seen = self._way.look(x, dead)
+        at = At(self.step, self.spec.training.steps, dead)
+        seen = self._way.look(Batch(x, x if target is None else target), at)
         if not (math.isfinite(seen.fvu) and math.isfinite(seen.norm)):
             raise TrainingError(
                 f"loss {seen.fvu:.4g}, gradient norm {seen.norm:.4g} at step {self.step} "
@@ -118,7 +153,7 @@ class Learner:
         }
         if spec.control is not None:
             about["control"] = spec.control
-        return topk.freeze(self.parameters, spec.sae, about)
+        return self._architecture.freeze(self.parameters, spec.sae, about)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
 from reseed.records import SAEArrays
-from reseed.sae import topk
-from reseed.sae.spec import TopKSpec
+from reseed.sae.architecture import Parameters
+from reseed.sae.architectures import topk
+from reseed.sae.specs.topk import TopKSpec
 from reseed.training.schedule import warmup_then_linear
 from reseed.training.spec import TrainingSpec
 
@@ -28,8 +29,9 @@ def refit(
 ) -> SAEArrays:
     """Train encoder and biases of a TopK SAE; its decoder rows stay as they are.
 
-    The step is that of `reseed.sae.topk`, with the decoder's gradient left out; optimiser and
-    schedule are those of training. Nothing is drawn at random: equal batches give equal results.
+    The step is that of `reseed.sae.architectures.topk`, with the decoder's gradient left out;
+    optimiser and schedule are those of training. Nothing is drawn at random: equal batches give
+    equal results.
 
     Args:
         start: F latents with decoder rows of length 1.
@@ -50,7 +52,7 @@ def refit(
             f"the SAE has {len(start.W_enc)} latents and the rule {dict(start.activation)}; to be "
             f"refitted are {spec.latents} latents with TopK of {spec.k}"
         )
-    p: topk.Parameters = {
+    p: Parameters = {
         name: torch.from_numpy(np.array(getattr(start, name), dtype=np.float32))
         for name in (*LEARNED, "W_dec")
     }

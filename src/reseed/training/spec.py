@@ -107,6 +107,11 @@ class RunSpec(Spec):
         return out
 
     @property
+    def target(self) -> str:
+        """The site that is reconstructed; `site` but for a transcoder."""
+        return self.sae.output_site or self.site
+
+    @property
     def reads(self) -> Control | None:
         """The control whose activations it learns from; None for those of the subject."""
         return self.control if self.control in _OTHER_ACTIVATIONS else None
@@ -127,5 +132,5 @@ class RunSpec(Spec):
     def _shape(self) -> str:
         """Site, architecture and sizes, fit for a file name: arrays are named by the user."""
         site = re.sub(r"[^A-Za-z0-9._-]", "-", self.site)[-60:]
-        shape = f"{site}.{self.sae.architecture}-f{self.sae.latents}-k{self.sae.k}"
+        shape = f"{site}.{self.sae.shape}"
         return shape if self.control is None else f"{shape}-{self.control}"

@@ -9,7 +9,7 @@ one in the piece `runs/ID`, a failed one leaves `runs/ID.failed.json`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -83,7 +83,7 @@ def _train_together(
     runs: Sequence[RunSpec], stream: Stream, store: Store, events: Events, stop: Stop
 ) -> None:
     first = stream.batch(0)
-    work = [w for w in (_Work(run, first[run.site], store) for run in runs) if w.alive]
+    work = [w for w in (_Work(run, first, store) for run in runs) if w.alive]
     del first
     steps = max(run.training.steps for run in runs)
     start = min((w.learner.step for w in work), default=steps)
@@ -92,7 +92,7 @@ def _train_together(
             batch = stream.batch(step)
             turn = [w for w in work if w.alive and w.learner.step == step]  # others are ahead
             for w in turn:
-                w.advance(batch[w.run.site], events, task.rate)
+                w.advance(batch, events, task.rate)
             made = [float(w.history[step, 0]) for w in turn if w.learner.step > step]
             note = f", FVU {np.mean(made):.3f}" if made else ""
             live = [w for w in work if w.alive]
@@ -108,9 +108,9 @@ def _train_together(
 class _Work:
     """A run in work and its folder."""
 
-    def __init__(self, run: RunSpec, first: Tensor, store: Store) -> None:
+    def __init__(self, run: RunSpec, first: Mapping[str, Tensor], store: Store) -> None:
         self.run, self._store, self.folder = run, store, part_folder(run, store)
-        self.learner, self.alive = Learner(run, first), True
+        self.learner, self.alive = Learner(run, first[run.site], first[run.target]), True
         self.history = torch.full((run.training.steps, len(METRICS)), torch.nan)
         self._every = max(1, run.training.checkpoint_tokens // run.training.batch)
         if (self.folder / _CHECKPOINT).exists():
@@ -124,11 +124,11 @@ class _Work:
         if self.learner.finished:
             self._finish()
 
-    def advance(self, x: Tensor, events: Events, steps_per_second: float) -> None:
+    def advance(self, batch: Mapping[str, Tensor], events: Events, steps_per_second: float) -> None:
         """Make a step; a run that fails says so and takes no further part."""
         step = self.learner.step
         try:
-            metrics = self.learner.update(x)
+            metrics = self.learner.update(batch[self.run.site], batch[self.run.target])
             self.history[step] = torch.tensor([metrics[name] for name in METRICS])
             done = self.learner.step
             if done in self.run.training.snapshot_steps:

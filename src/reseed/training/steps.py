@@ -1,4 +1,4 @@
-"""How a step is made: what both ways have, and the plain one by torch.
+"""How a step is made: what all ways have, and the plain one by torch.
 
 The other is `fast_step`. Both give the same to float rounding, and keep the same state under the
 same names, so that a run that was begun one way could go on the other. Within one way results are
@@ -7,14 +7,17 @@ bit-identical.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from reseed.sae import topk
-from reseed.sae.spec import TopKSpec
+from reseed.sae.architecture import At, Batch, Parameters, architecture
+from reseed.sae.architectures import topk
+from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.topk import TopKSpec
+from reseed.training.optimizers import make_optimizers
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 """Of Adam; torch's defaults."""
@@ -32,15 +35,10 @@ class Seen(NamedTuple):
 
 
 class Step(Protocol):
-    """Gradients and Adam of one run."""
+    """Gradients and optimiser of one run."""
 
-    def look(self, x: Tensor, dead: Tensor) -> Seen:
-        """Find loss and gradients of a batch; nothing is updated.
-
-        Args:
-            x: float32 `[B, D]`.
-            dead: `[F]` bool.
-        """
+    def look(self, batch: Batch, at: At) -> Seen:
+        """Find loss and gradients of a batch; nothing is updated."""
         ...
 
     def apply(self, rate: float) -> None:
@@ -64,60 +62,127 @@ class Step(Protocol):
         ...
 
 
+class Gradients(NamedTuple):
+    """Gradients of a batch and what to report."""
+
+    by_name: Mapping[str, Tensor]
+    """of the trained parameters at least"""
+    fvu: float
+    l0: float
+    fired: Tensor
+    """[F] bool"""
+    buffers: Mapping[str, Tensor] = {}
+    """new values of parameters that are not trained"""
+
+
+Differentiate = Callable[[Parameters, Batch, At], Gradients]
+"""From parameters, of which the trained ones want gradients."""
+
+
+def topk_by_hand(spec: TopKSpec) -> Differentiate:
+    """Gradients of TopK, written out: they touch few rows."""
+
+    def differentiate(p: Parameters, batch: Batch, at: At) -> Gradients:
+        out = topk.step(p, batch.x, spec, at.dead)
+        return Gradients(out.gradients, out.fvu, out.l0, out.fired)
+
+    return differentiate
+
+
+def by_autograd(spec: ArchitectureSpec) -> Differentiate:
+    """Gradients of any architecture, by torch from its objective."""
+    objective = architecture(spec.name).objective
+
+    def differentiate(p: Parameters, batch: Batch, at: At) -> Gradients:
+        trained = {name: value for name, value in p.items() if value.requires_grad}
+        with torch.enable_grad():
+            out = objective(p, batch, spec, at)
+            found = torch.autograd.grad(
+                out.loss, list(trained.values()), allow_unused=True, materialize_grads=True
+            )
+        fires = out.codes > 0
+        return Gradients(
+            dict(zip(trained, found, strict=True)),
+            float(out.fvu),
+            float(fires.sum() / len(fires)),
+            fires.any(0),
+            out.buffers,
+        )
+
+    return differentiate
+
+
 class PlainStep:
-    """By torch's sparse products and its Adam, on any device.
+    """By torch's own optimisers, on any device.
 
     Args:
         parameters: of the run, updated in place.
         trained: names of those that are trained.
         spec: the architecture.
         clip: largest norm of the gradient.
+        differentiate: gives the gradients.
     """
 
     def __init__(
-        self, parameters: topk.Parameters, trained: frozenset[str], spec: TopKSpec, clip: float
+        self,
+        parameters: Parameters,
+        trained: frozenset[str],
+        spec: ArchitectureSpec,
+        clip: float,
+        differentiate: Differentiate,
     ) -> None:
-        self._all, self._spec, self._clip = parameters, spec, clip
         self._trained = {n: torch.nn.Parameter(p) for n, p in parameters.items() if n in trained}
-        self._optimizer = torch.optim.Adam(
-            self._trained.values(), betas=BETAS, eps=EPSILON, fused=True
-        )
-        self._decoder = torch.empty(0)
+        self._all = {**parameters, **self._trained}
+        self._clip, self._differentiate = clip, differentiate
+        self._unit = architecture(spec.name).UNIT_ROWS & trained
+        self._optimizers = make_optimizers(self._trained, spec)
+        self._buffers: Mapping[str, Tensor] = {}
 
-    def look(self, x: Tensor, dead: Tensor) -> Seen:
+    def look(self, batch: Batch, at: At) -> Seen:
         """See `Step`."""
-        out = topk.step(self._all, x, self._spec, dead)
+        out = self._differentiate(self._all, batch, at)
         for name, parameter in self._trained.items():
-            parameter.grad = out.gradients[name]
-        self._decoder = out.gradients["W_dec"]
+            parameter.grad = out.by_name[name]
+        self._buffers = out.buffers
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._clip)
         return Seen(out.fvu, out.l0, out.fired, float(norm))
 
+    @torch.no_grad()
     def apply(self, rate: float) -> None:
         """See `Step`."""
-        rows = self._all["W_dec"]
-        # what would only change a row's length
-        self._decoder.sub_((self._decoder * rows).sum(1, keepdim=True) * rows)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        if "W_dec" in self._trained:
+        for name in self._unit:
+            rows, gradient = self._trained[name], self._trained[name].grad
+            assert gradient is not None
+            # what would only change a row's length
+            gradient.sub_((gradient * rows).sum(1, keepdim=True) * rows)
+        for optimizer in self._optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        for name in self._unit:
+            rows = self._trained[name]
             rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True))
+        for name, value in self._buffers.items():
+            self._all[name].copy_(value)
 
     def state(self) -> dict[str, Tensor]:
         """See `Step`."""
         return {
-            f"adam.{name}.{key}": value
+            f"{kind}.{name}.{key}": value
+            for kind, optimizer in self._optimizers.items()
             for name, parameter in self._trained.items()
-            for key, value in self._optimizer.state[parameter].items()
+            for key, value in optimizer.state.get(parameter, {}).items()
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Step`."""
-        for name, parameter in self._trained.items():
-            prefix = f"adam.{name}."
-            self._optimizer.state[parameter] = {
-                key.removeprefix(prefix): value.clone()
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
+        for kind, optimizer in self._optimizers.items():
+            known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for name, parameter in self._trained.items():
+                if id(parameter) in known:
+                    prefix = f"{kind}.{name}."
+                    optimizer.state[parameter] = {
+                        key.removeprefix(prefix): value.clone()
+                        for key, value in state.items()
+                        if key.startswith(prefix)
+                    }

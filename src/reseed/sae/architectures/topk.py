@@ -4,8 +4,8 @@
     FVU = Σ (x̂ - x)² / Σ (x - mean over the batch)²
     AuxK = min(dead / k_aux, 1) Σ (ê - e)² / Σ (x - mean)²,  e = x - x̂,  ê = top k_aux dead codes
 
-Gradients are written out, since they touch only the rows of active latents; `loss_plain` is the
-same by autograd and a test holds the two together.
+Gradients are written out in `step`, since they touch only the rows of active latents; `objective`
+is the same for autograd and a test holds the two together.
 
 B batch, D dimensions, F latents, K active.
 """
@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from reseed.records import Floats
 from reseed.sae import kernels
-from reseed.sae.init import encoder_rows, unit_rows
+from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.init import unit_rows
 from reseed.sae.model import SAE
-from reseed.sae.spec import TopKSpec
+from reseed.sae.specs.topk import TopKSpec
 
-Parameters = dict[str, Tensor]
-"""W_enc [F, D], b_enc [F], W_dec [F, D], b_dec [D]"""
+UNIT_ROWS = frozenset({"W_dec"})
+BUFFERS: frozenset[str] = frozenset()
 
 
 class Step(NamedTuple):
@@ -39,43 +39,14 @@ class Step(NamedTuple):
     """[F] bool"""
 
 
-def initial(spec: TopKSpec, init_seed: int, b_dec: Floats) -> Parameters:
-    """Parameters before training: decoder rows are the normalised encoder rows.
-
-    Args:
-        spec: the architecture.
-        init_seed: decides the weights.
-        b_dec: `[D]`, e.g. the geometric median of the first batch.
-    """
-    rows = encoder_rows(spec.latents, b_dec.shape[0], init_seed)
+def initial(spec: TopKSpec, start: Start) -> Parameters:
+    """Parameters before training: decoder rows are the normalised encoder rows."""
     return {
-        "W_enc": torch.from_numpy(rows),
+        "W_enc": torch.from_numpy(start.rows.copy()),
         "b_enc": torch.zeros(spec.latents),
-        "W_dec": torch.from_numpy(unit_rows(rows)),
-        "b_dec": torch.from_numpy(b_dec.copy()),
+        "W_dec": torch.from_numpy(unit_rows(start.rows)),
+        "b_dec": torch.from_numpy(start.x_centre.copy()),
     }
-
-
-def geometric_median(x: Tensor, rounds: int = 100, tolerance: float = 1e-6) -> Tensor:
-    """The point with the least summed distance to the rows, by Weiszfeld's iteration.
-
-    Args:
-        x: `[B, D]`.
-        rounds: iterations at the most.
-        tolerance: relative change of the sum at which to stop.
-
-    Returns:
-        `[D]`.
-    """
-    median, last = x.mean(0), torch.inf
-    for _ in range(rounds):
-        distance = torch.linalg.vector_norm(x - median, dim=1).clamp_min(1e-12)
-        total = float(distance.sum())
-        if abs(last - total) <= tolerance * total:
-            break
-        weights = 1.0 / distance
-        median, last = (weights[:, None] * x).sum(0) / weights.sum(), total
-    return median
 
 
 @torch.no_grad()
@@ -144,21 +115,21 @@ def auxk_size(x_dimensions: int, dead: int) -> tuple[int, float]:
     return min(wanted, dead), min(dead / wanted, 1.0)
 
 
-def loss_plain(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Tensor:
+def objective(p: Parameters, batch: Batch, spec: TopKSpec, at: At) -> Objective:
     """The plain twin of `step`: the loss as a differentiable scalar."""
-    width = p["W_enc"].shape[0]
+    x, width = batch.x, p["W_enc"].shape[0]
     pre = (x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
     z = kernels.dense(kernels.top_codes_plain(pre, spec.k), width)
     x_hat = z @ p["W_dec"] + p["b_dec"]
-    scale = (x - x.mean(0)).square().sum()
-    loss = (x_hat - x).square().sum() / scale
-    if spec.auxk_alpha > 0 and bool(dead.any()):
-        active, share = auxk_size(x.shape[1], int(dead.sum()))
-        only_dead = torch.where(dead, pre, -torch.inf)
+    scale = squared_variation(x)
+    fvu = loss = (x_hat - x).square().sum() / scale
+    if spec.auxk_alpha > 0 and bool(at.dead.any()):
+        active, share = auxk_size(x.shape[1], int(at.dead.sum()))
+        only_dead = torch.where(at.dead, pre, -torch.inf)
         aux = kernels.dense(kernels.top_codes_plain(only_dead, active), width)
         e = (x - x_hat).detach()
         loss = loss + spec.auxk_alpha * share * (aux @ p["W_dec"] - e).square().sum() / scale
-    return loss
+    return Objective(loss, fvu.detach(), z.detach())
 
 
 def freeze(p: Parameters, spec: TopKSpec, about: Mapping[str, Any]) -> SAE:

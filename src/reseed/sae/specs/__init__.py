@@ -1,0 +1,1 @@
+"""What a study says about each architecture; one file each, read without torch."""
