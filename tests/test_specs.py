@@ -73,7 +73,7 @@ def test_misspelt_keys_of_each_kind_of_subject(tmp_path, subject, meant):
         ({"sae": [{"latents": 8}]}, ["k = 32", "latents = 8"]),
         ({"sae": [{"latents": 0, "k": 1}]}, ["sae.0.topk.latents", "0"]),
         ({"sae": [{"latents": 8, "k": 0}]}, ["sae.0.topk.k", "0"]),
-        ({"sae": [{"latents": 8, "k": 2, "lr": 0}]}, ["sae.0.lr"]),
+        ({"sae": [{"latents": 8, "k": 2, "lr": 0}]}, ["sae.0.topk.lr"]),
         ({"sae": [{"latents": 8, "k": 2, "architecture": "topkk"}]}, ["architecture", "'topk'"]),
         ({"sae": []}, ["sae", "missing"]),
         ({"sae": [{"latents": 8, "k": 2}] * 2}, ["[[sae]]", "same"]),
