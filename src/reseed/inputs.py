@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,13 +17,16 @@ from reseed.files import json_bytes
 from reseed.seeds import digest
 from reseed.study import SUBJECT, Study
 from reseed.subjects.spec import LanguageModelSpec
-from reseed.training.spec import Control
+from reseed.training.spec import Control, RunSpec
 from reseed.training.state import Missing
 
 if TYPE_CHECKING:
     from reseed.evidence.contexts import Places
     from reseed.subjects.opening import Opened
     from reseed.subjects.source import BlockSource
+    from reseed.subjects.spliced import SplicedModel
+    from reseed.subjects.tokens import TokenBlocks
+    from reseed.training.end_to_end import BlockStream
 
 
 class Data(NamedTuple):
@@ -118,10 +121,63 @@ class Inputs:
             return None
         from reseed.evidence.contexts import TextPlaces
         from reseed.subjects.language_model import load_tokenizer
+
+        return TextPlaces(self.text, load_tokenizer(subject))
+
+    @cached_property
+    def spliced(self) -> SplicedModel:
+        """The whole subject, with its head; a language model."""
+        from reseed.subjects.spliced import SplicedModel
+
+        subject = self._study.spec.subject
+        assert isinstance(subject, LanguageModelSpec)
+        _set_threads(self._study)
+        self._events.say(f"opening {subject.model} with its head")
+        return SplicedModel.load(subject)
+
+    @cached_property
+    def text(self) -> TokenBlocks:
+        """What a language model reads."""
         from reseed.subjects.opening import TOKENS
         from reseed.subjects.tokens import TokenBlocks
 
-        return TextPlaces(TokenBlocks.open(self._study.store, TOKENS), load_tokenizer(subject))
+        return TokenBlocks.open(self._study.store, TOKENS)
+
+    def check_end_to_end(self, runs: Sequence[RunSpec]) -> None:
+        """Refuse sites that cannot be trained through.
+
+        Raises:
+            SpecError: if a later site is not there or does not come after the one replaced.
+        """
+        from reseed.subjects.spliced import blocks_of
+
+        ids = blocks_of(self.text, [0]).ids[:, :8]
+        for target, later in dict.fromkeys((run.target, _later(run)) for run in runs):
+            self.spliced.check_sites(target, later, ids)
+
+    def blocks_of(self, runs: Sequence[RunSpec]) -> Callable[[int], BlockStream]:
+        """From a data seed to the batches that these runs learn from, through the subject."""
+        from reseed.training.end_to_end import BlockStream
+
+        sites = {site for run in runs for site in (run.site, run.target, *_later(run))}
+
+        def stream_of(data_seed: int) -> BlockStream:
+            return BlockStream(
+                self.spliced,
+                self.text,
+                self.split[0],
+                sorted(sites),
+                data_seed=data_seed,
+                batch=self._study.spec.training.batch,
+            )
+
+        return stream_of
+
+    def held_out_blocks(self, tokens: int) -> list[int]:
+        """The first held-out blocks with at least this many rows, or all."""
+        blocks = self.split[1]
+        enough = np.cumsum(self.text.rows[blocks]) >= tokens
+        return blocks[: int(enough.argmax()) + 1 if enough.any() else len(blocks)].tolist()
 
     def look_up_sites(self) -> None:
         """Write which sites the patterns mean, so that the subject need not be opened again."""
@@ -182,6 +238,10 @@ class Inputs:
                 self.opened.source, self.opened.blocks, spec, study.store, made_from, self._events
             )
         return ShardSource(study.store)
+
+
+def _later(run: RunSpec) -> tuple[str, ...]:
+    return run.sae.end_to_end.sites if run.sae.end_to_end else ()
 
 
 def _nowhere() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reseed.events import Events
-from reseed.evidence.spec import cofiring_name, evidence_name
+from reseed.evidence.spec import cofiring_name, evidence_name, through_name
 from reseed.inputs import Data, Inputs
 from reseed.interrupts import Stop
 from reseed.matching.stage import decoder_pairs, match_groups, pair_name, pairs_of
@@ -24,6 +24,9 @@ from reseed.stability.structure_stage import structure_groups
 from reseed.study import DATA_FILE, SPEC_FILE, SUBJECT, Run, Study
 from reseed.training.spec import Control, RunSpec
 from reseed.training.state import Done, Failed, Missing, forget_failure, run_name
+
+if TYPE_CHECKING:
+    from reseed.activations.stream import Stream
 
 REPORT = "report.html"
 SUMMARY = "summary.json"
@@ -71,6 +74,7 @@ def run_study(
             structure_groups(together, last, study.spec.matching, study.store, events)
         _gather(study, inputs, events)
         _gather_together(study, inputs, events)
+        _gather_through(study, inputs, events)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
         _summarise(study)
         write_report(study.store, REPORT)
@@ -101,31 +105,41 @@ def _train(study: Study, inputs: Inputs, events: Events, stop: Stop) -> None:
     missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
     if not missing:
         return
-    from reseed.activations.stream import Stream
     from reseed.training.stage import train
 
     if any(run.reads == "random_subject" for run in missing):
         inputs.check_random_subject()  # before the others have taken their time
+    through = [run for run in missing if run.sae.end_to_end is not None]
+    if through:
+        inputs.check_end_to_end(through)
+    rows = [run for run in missing if run.sae.end_to_end is None]
+    for reads, together in _by_activations(rows).items():
+        train(together, _rows_of(study, inputs.data(reads)), study.store, events, stop)
+    if through:
+        train(through, inputs.blocks_of(through), study.store, events, stop)
+
+
+def _rows_of(study: Study, data: Data) -> Callable[[int], Stream]:
+    from reseed.activations.stream import Stream
+
     spec = study.spec
-    for reads, together in _by_activations(missing).items():
-        data = inputs.data(reads)
 
-        def stream_of(data_seed: int, data: Data = data) -> Stream:
-            return Stream(
-                data.source,
-                data.training,
-                data_seed=data_seed,
-                batch=spec.training.batch,
-                mix=spec.activations.mix_blocks,
-            )
+    def stream_of(data_seed: int) -> Stream:
+        return Stream(
+            data.source,
+            data.training,
+            data_seed=data_seed,
+            batch=spec.training.batch,
+            mix=spec.activations.mix_blocks,
+        )
 
-        train(together, stream_of, study.store, events, stop)
+    return stream_of
 
 
 def _gather(study: Study, inputs: Inputs, events: Events) -> None:
     store = study.store
     done = [run.spec for run in study.runs if isinstance(run.state, Done)]
-    evidence = study.spec.evidence.digest()
+    evidence = digest(study.spec.evidence.model_dump(mode="json", exclude={"through_tokens"}))
     made_from = {run.id: digest([store.checksum(run_name(run)), evidence]) for run in done}
     missing = [run for run in done if not store.has(evidence_name(run.id), made_from[run.id])]
     if not missing:
@@ -180,6 +194,22 @@ def _gather_together(study: Study, inputs: Inputs, events: Events) -> None:
     gather_together(counters, sites, inputs.source, held_out, store, made_from, events)
 
 
+def _gather_through(study: Study, inputs: Inputs, events: Events) -> None:
+    """What reconstructions do to the subject's predictions, if the study asks for it."""
+    store, tokens = study.store, study.spec.evidence.through_tokens
+    done = [run.spec for run in study.runs if isinstance(run.state, Done)]
+    done = [run for run in done if run.reads is None]
+    made_from = {run.id: digest([store.checksum(run_name(run)), tokens]) for run in done}
+    missing = [run for run in done if not store.has(through_name(run.id), made_from[run.id])]
+    if not missing or not tokens:
+        return
+    from reseed.evidence.through_subject import gather_through
+
+    targets = {run.id: (run.site, run.target) for run in missing}
+    blocks = inputs.held_out_blocks(tokens)
+    gather_through(targets, inputs.spliced, inputs.text, blocks, store, made_from, events)
+
+
 def _summarise(study: Study) -> None:
     """Write `summary.json`: the headline numbers of all groups, keys in docs/summary.md."""
     store, runs = study.store, study.runs
@@ -194,6 +224,7 @@ def _summarise(study: Study) -> None:
             table = store.table(name, "trend.parquet").filter(measure="shared")
             trend = dict(table.select("tokens", "value").iter_rows())
         one["controls"] = _controls(study, group.name)
+        one["through_subject"] = _through(study, group.runs)
         groups.append({**one, "notes": notes(one, trend, epochs)})
     done = [run.id for run in runs if isinstance(run.state, Done)]
     missing = [run.id for run in runs if isinstance(run.state, Missing)]
@@ -217,6 +248,14 @@ def _summarise(study: Study) -> None:
         "groups": groups,
     }
     store.write_json(SUMMARY, summary)
+
+
+def _through(study: Study, runs: Sequence[str]) -> dict[str, float] | None:
+    """Means over the runs of what reconstructions do to the predictions; None if not asked for."""
+    if not study.spec.evidence.through_tokens:
+        return None
+    each = [study.store.document(through_name(run), "through.json") for run in runs]
+    return {key: sum(one[key] for one in each) / len(each) for key in each[0]}
 
 
 def _controls(study: Study, group: str) -> dict[str, Any]:

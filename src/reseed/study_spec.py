@@ -83,7 +83,27 @@ class StudySpec(Spec):
             )
         if "random_subject" in self.controls.kinds:
             self._check_random_subject()
+        self._check_through_subject()
         return self
+
+    def _check_through_subject(self) -> None:
+        through = [sae.label for sae in self.sae if sae.end_to_end is not None]
+        needed = f"[[sae]] {through[0]!r}" if through else "evidence.through_tokens"
+        if not through and not self.evidence.through_tokens:
+            return
+        subject = self.subject
+        if not isinstance(subject, LanguageModelSpec):
+            raise ValueError(
+                f"{needed} asks for the predictions of a language model, but the subject is of "
+                f"kind {subject.kind!r}; take end_to_end and through_tokens out, or name a model"
+            )
+        if subject.random_weights is not None:
+            raise ValueError(f"{needed}: a subject with random weights predicts nothing")
+        if through and self.controls.kinds:
+            raise ValueError(
+                f"{needed} trains through the subject, where controls.kinds = "
+                f"{list(self.controls.kinds)} have other activations; make them a study of its own"
+            )
 
     def _check_random_subject(self) -> None:
         subject = self.subject

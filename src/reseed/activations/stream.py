@@ -73,6 +73,9 @@ class Stream:
             return dict(parts[0])
         return {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
 
+    def through(self, index: int) -> None:
+        """Nothing: shuffled rows have no place in the subject from which it could go on."""
+
     def _make_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The blocks of an epoch in order, and at which row each chunk of them starts."""
         order = generator("block-order", self._data_seed, epoch).permutation(self._blocks)

@@ -21,6 +21,14 @@ class EvidenceSpec(Spec):
     """Tokens shown before the strongest one."""
     after: Annotated[int, Field(ge=0)] = 8
     """Tokens shown after it."""
+    through_tokens: Annotated[int, Field(ge=0)] = 0
+    """Held-out tokens on which the subject predicts with each reconstruction in place; 0 for none,
+    since a pass through the whole subject is needed for every run."""
+
+
+def through_name(run: str) -> str:
+    """Name of the piece with what a run's reconstructions do to the subject's predictions."""
+    return f"through/{run}"
 
 
 def evidence_name(run: str) -> str:

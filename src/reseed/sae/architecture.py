@@ -5,7 +5,7 @@ B batch, D input and E output dimensions (E = D but for a transcoder), F latents
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -27,6 +27,9 @@ class Batch(NamedTuple):
     """[B, D]"""
     y: Tensor
     """[B, E]; x itself but for a transcoder"""
+    through: Callable[[Tensor], Tensor] | None = None
+    """from a reconstruction, [B, E], what it does to the subject, a scalar to be made small; then
+    that is trained on, not the distance to y"""
 
 
 class Start(NamedTuple):
@@ -79,6 +82,10 @@ class Objective(NamedTuple):
     """[B, F], as they fire under the training rule"""
     buffers: Mapping[str, Tensor] = {}
     """new values of parameters that gradients do not train"""
+    reconstruction: Tensor | None = None
+    """[B, E], differentiable"""
+    beside: Tensor | None = None
+    """what `loss` has besides the reconstruction's error: penalties; None for nothing"""
 
 
 class Architecture(Protocol):

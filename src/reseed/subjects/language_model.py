@@ -139,12 +139,40 @@ def load_language_model(
     return model
 
 
-def _trained(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
-    """The body with its trained weights, and what was missing."""
+def load_whole_model(spec: LanguageModelSpec, device: str = "cpu") -> nn.Module:
+    """Load a language model with its head, for what needs logits.
+
+    Args:
+        spec: which model.
+        device: where it computes.
+
+    Raises:
+        SubjectError: if the model cannot be found or loaded, has random weights, or lacks some.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if spec.random_weights is not None:
+        raise SubjectError(f"{spec.model} with random weights predicts nothing; take them out")
+    try:
+        with quiet_transformers():
+            model, report = _trained(spec, AutoModelForCausalLM)
+    except _LOADING as error:
+        raise _unloadable(spec, "model", error) from error
+    missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    if missing:
+        raise SubjectError(
+            f"{spec.model}: {len(missing)} weights of the whole model are missing, the first is "
+            f"{missing[0]}; a model without its head gives no predictions"
+        )
+    return model.to(device)
+
+
+def _trained(spec: LanguageModelSpec, maker: Any = None) -> tuple[Any, Mapping[str, Any]]:
+    """The body, or what `maker` makes, with its trained weights, and what was missing."""
     from transformers import AutoModel
 
     where, hub = _located(spec)
-    maker: Any = AutoModel
+    maker = maker or AutoModel
     return maker.from_pretrained(
         where,
         dtype=_DTYPES[spec.dtype],

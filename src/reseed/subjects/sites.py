@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ def read_sites(
         raise SpecError(f"no site was asked for; {nearest('', list_sites(module))}")
     with ExitStack() as hooks, torch.no_grad():
         for site in reader.wanted:
-            hooks.callback(_hook(module, site, reader.keep).remove)
+            hooks.callback(register(module, site, reader.of(site)).remove)
         try:
             call()
         except _AllRead:
@@ -102,11 +102,15 @@ class _Reader:
         self.wanted = wanted
         self.seen: dict[str, Tensor] = {}
 
+    def of(self, site: str) -> Callable[[object], None]:
+        """`keep` for one site."""
+        return lambda value: self.keep(site, value)
+
     def keep(self, site: str, value: object) -> None:
         """Take the first tensor at a site; stop the pass when it is the last one wanted."""
         if site in self.seen:
             return
-        tensor = _first_tensor(value)
+        tensor = first_tensor(value)
         if tensor is None:
             kind = type(value).__name__
             raise SubjectError(f"site {site!r}: no tensor passes there, but {kind}; choose another")
@@ -117,7 +121,21 @@ class _Reader:
         self.seen[site] = self.seen[site].clone()
 
 
-def _hook(module: nn.Module, site: str, keep: Callable[[str, object], None]) -> Any:
+def register(module: nn.Module, site: str, visit: Callable[[object], object]) -> Any:
+    """Let a function see, and change, what passes a site.
+
+    Args:
+        module: that has the site.
+        site: resolved name.
+        visit: is given what passes (of the input: all arguments); what it returns goes on instead,
+            unless that is None.
+
+    Returns:
+        A handle with `remove()`.
+
+    Raises:
+        SpecError: if the module has no such site.
+    """
     path, suffix = _split(site)
     try:
         part = module.get_submodule(path)
@@ -125,11 +143,15 @@ def _hook(module: nn.Module, site: str, keep: Callable[[str, object], None]) -> 
         hint = _hint(path, list_sites(module))
         raise SpecError(f"site {site!r}: the subject has no such module; {hint}") from None
 
-    def before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        keep(site, (*args, *kwargs.values()))
+    def before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        changed = visit((*args, *kwargs.values()))
+        if not isinstance(changed, tuple):
+            return None
+        out = cast(tuple[object, ...], changed)
+        return out[: len(args)], dict(zip(kwargs, out[len(args) :], strict=True))
 
-    def after(_: nn.Module, __: object, output: object) -> None:
-        keep(site, output)
+    def after(_: nn.Module, __: object, output: object) -> object:
+        return visit(output)
 
     if suffix == _IN:
         return part.register_forward_pre_hook(before, with_kwargs=True)
@@ -158,7 +180,8 @@ def _hint(path: str, known: list[str]) -> str:
     return nearest(path, near or known)
 
 
-def _first_tensor(value: object) -> Tensor | None:
+def first_tensor(value: object) -> Tensor | None:
+    """The first tensor of what passes a site; None if there is none."""
     if isinstance(value, Tensor):
         return value
     parts: Iterable[object] = ()
@@ -167,3 +190,18 @@ def _first_tensor(value: object) -> Tensor | None:
     elif isinstance(value, (tuple, list)):
         parts = value
     return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+def with_first_tensor(value: object, tensor: Tensor) -> object:
+    """The same with its first tensor replaced."""
+    old = first_tensor(value)
+    if value is old:
+        return tensor
+    if isinstance(value, Mapping):
+        known = cast(Mapping[Any, Any], value)
+        out: Any = type(known)()  # an output class of transformers keeps its kind
+        for key, part in known.items():
+            out[key] = tensor if part is old else part
+        return out
+    parts = [tensor if part is old else part for part in cast(Iterable[Any], value)]
+    return tuple(parts) if isinstance(value, tuple) else parts

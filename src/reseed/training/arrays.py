@@ -67,6 +67,11 @@ def train(
         raise SpecError(f"init_seeds = {list(init_seeds)} must name at least one seed, none twice")
     read = read_spec(ARCHITECTURES[architecture], {"latents": latents, **settings}, "train")
     sae = cast(SAESpec, read)
+    if sae.end_to_end is not None:
+        raise SpecError(
+            "end_to_end trains through a language model, and rows alone have none; write it into a "
+            "study with a [subject] of kind 'language_model'"
+        )
     source = MemorySource({_SITE: x})
     rows = int(source.rows.sum())
     training = read_spec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from reseed.training.spec import RunSpec
 from reseed.training.steps import PlainStep, Step, by_autograd, topk_by_hand
 
 Metrics = dict[str, float]
+Through = Callable[[Tensor], Tensor]
 
 
 def _start(spec: RunSpec, first: Batch) -> Start:
@@ -43,7 +45,7 @@ def _step(
     plain: bool,
 ) -> Step:
     """The fastest way there is for this architecture, or the plain one."""
-    if not isinstance(spec, TopKSpec):
+    if not isinstance(spec, TopKSpec) or spec.end_to_end is not None:
         return PlainStep(parameters, trained, spec, clip, by_autograd(spec))
     if plain or not compiles():
         return PlainStep(parameters, trained, spec, clip, topk_by_hand(spec))
@@ -92,12 +94,15 @@ class Learner:
         """Whether all steps are made."""
         return self.step >= self.spec.training.steps
 
-    def update(self, x: Tensor, target: Tensor | None = None) -> Metrics:
+    def update(
+        self, x: Tensor, target: Tensor | None = None, through: Through | None = None
+    ) -> Metrics:
         """Make one step.
 
         Args:
             x: float32 `[B, D]`, finite.
             target: float32 `[B, E]`, what is to be reconstructed; x if left out.
+            through: what a reconstruction of these rows does to the subject, if that is learned.
 
         Returns:
             fvu, l0, dead share.
@@ -107,7 +112,7 @@ class Learner:
         """
         dead = self._silent >= self.spec.sae.dead_after
         at = At(self.step, self.spec.training.steps, dead)
-        seen = self._way.look(Batch(x, x if target is None else target), at)
+        seen = self._way.look(Batch(x, x if target is None else target, through), at)
         if not (math.isfinite(seen.fvu) and math.isfinite(seen.norm)):
             raise TrainingError(
                 f"loss {seen.fvu:.4g}, gradient norm {seen.norm:.4g} at step {self.step} "

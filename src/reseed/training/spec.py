@@ -104,6 +104,8 @@ class RunSpec(Spec):
         out = self.model_dump(mode="json", exclude={"training": {"checkpoint_tokens", "threads"}})
         if self.control is None:  # as it was before there were controls
             del out["control"]
+        if self.sae.end_to_end is None:
+            del out["sae"]["end_to_end"]
         return out
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -19,14 +20,14 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from reseed.activations.stream import Stream
 from reseed.errors import StoreError, TrainingError
 from reseed.events import Events
 from reseed.files import json_bytes, parquet_bytes, write_bytes
 from reseed.formats import own
 from reseed.interrupts import Stop
 from reseed.store import PIECE, Store, move_into_place, seal, snapshot_folder
-from reseed.training.learner import Learner
+from reseed.training.end_to_end import Downstream
+from reseed.training.learner import Learner, Through
 from reseed.training.memory import free_memory, passes
 from reseed.training.spec import RunSpec
 from reseed.training.state import (
@@ -43,9 +44,21 @@ _CHECKPOINT = "checkpoint.safetensors"
 _EVENT_EVERY_STEPS = 100
 
 
+class Batches(Protocol):
+    """What runs learn from, a pure function of the number of the step."""
+
+    def batch(self, index: int) -> Mapping[str, Tensor]:
+        """Site to float32 `[B, D]`."""
+        ...
+
+    def through(self, index: int) -> Downstream | None:
+        """The subject on from these rows; None if they cannot be put back into it."""
+        ...
+
+
 def train(
     runs: Sequence[RunSpec],
-    stream_of: Callable[[int], Stream],
+    stream_of: Callable[[int], Batches],
     store: Store,
     events: Events,
     stop: Stop,
@@ -80,7 +93,7 @@ def train(
 
 
 def _train_together(
-    runs: Sequence[RunSpec], stream: Stream, store: Store, events: Events, stop: Stop
+    runs: Sequence[RunSpec], stream: Batches, store: Store, events: Events, stop: Stop
 ) -> None:
     first = stream.batch(0)
     work = [w for w in (_Work(run, first, store) for run in runs) if w.alive]
@@ -89,10 +102,10 @@ def _train_together(
     start = min((w.learner.step for w in work), default=steps)
     with events.task("train", steps - start, "steps") as task, stop.deferred():
         for step in range(start, steps):
-            batch = stream.batch(step)
+            batch, downstream = stream.batch(step), stream.through(step)
             turn = [w for w in work if w.alive and w.learner.step == step]  # others are ahead
             for w in turn:
-                w.advance(batch, events, task.rate)
+                w.advance(batch, downstream, events, task.rate)
             made = [float(w.history[step, 0]) for w in turn if w.learner.step > step]
             note = f", FVU {np.mean(made):.3f}" if made else ""
             live = [w for w in work if w.alive]
@@ -124,11 +137,18 @@ class _Work:
         if self.learner.finished:
             self._finish()
 
-    def advance(self, batch: Mapping[str, Tensor], events: Events, steps_per_second: float) -> None:
+    def advance(
+        self,
+        batch: Mapping[str, Tensor],
+        downstream: Downstream | None,
+        events: Events,
+        steps_per_second: float,
+    ) -> None:
         """Make a step; a run that fails says so and takes no further part."""
         step = self.learner.step
         try:
-            metrics = self.learner.update(batch[self.run.site], batch[self.run.target])
+            through = self._through(downstream)
+            metrics = self.learner.update(batch[self.run.site], batch[self.run.target], through)
             self.history[step] = torch.tensor([metrics[name] for name in METRICS])
             done = self.learner.step
             if done in self.run.training.snapshot_steps:
@@ -146,6 +166,13 @@ class _Work:
             rate = round(steps_per_second * self.run.training.batch, 1)
             seen = {"tokens": self.learner.tokens, "tokens_per_second": rate}
             events.emit("metrics", run=self.run.id, **seen, **metrics)
+
+    def _through(self, downstream: Downstream | None) -> Through | None:
+        asked = self.run.sae.end_to_end
+        if asked is None:
+            return None
+        assert downstream is not None, "runs end to end are given batches of whole blocks"
+        return lambda reconstruction: downstream.loss(self.run.target, reconstruction, asked)
 
     def checkpoint(self) -> None:
         """Save everything that the next step depends on, in one file."""

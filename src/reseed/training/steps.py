@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from reseed.sae.architecture import At, Batch, Parameters, architecture
+from reseed.sae.architecture import At, Batch, Objective, Parameters, architecture
 from reseed.sae.architectures import topk
 from reseed.sae.specs.common import ArchitectureSpec
 from reseed.sae.specs.topk import TopKSpec
@@ -98,7 +98,7 @@ def by_autograd(spec: ArchitectureSpec) -> Differentiate:
         with torch.enable_grad():
             out = objective(p, batch, spec, at)
             found = torch.autograd.grad(
-                out.loss, list(trained.values()), allow_unused=True, materialize_grads=True
+                _loss(out, batch), list(trained.values()), allow_unused=True, materialize_grads=True
             )
         fires = out.codes > 0
         return Gradients(
@@ -110,6 +110,14 @@ def by_autograd(spec: ArchitectureSpec) -> Differentiate:
         )
 
     return differentiate
+
+
+def _loss(out: Objective, batch: Batch) -> Tensor:
+    if batch.through is None:
+        return out.loss
+    assert out.reconstruction is not None, "an architecture that has no reconstruction"
+    loss = batch.through(out.reconstruction)
+    return loss if out.beside is None else loss + out.beside
 
 
 class PlainStep:

@@ -38,10 +38,11 @@ def objective(p: Parameters, batch: Batch, spec: ReLUSpec, at: At) -> Objective:
     x = batch.x
     z = torch.relu((x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"])
     scale = squared_variation(x)
-    fvu = (z @ p["W_dec"] + p["b_dec"] - x).square().sum() / scale
+    x_hat = z @ p["W_dec"] + p["b_dec"]
+    fvu = (x_hat - x).square().sum() / scale
     length = (scale / len(x)).sqrt()
-    sparsity = z.sum() / (len(x) * length)
-    return Objective(fvu + at.penalty * spec.penalty * sparsity, fvu.detach(), z.detach())
+    sparsity = at.penalty * spec.penalty * z.sum() / (len(x) * length)
+    return Objective(fvu + sparsity, fvu.detach(), z.detach(), {}, x_hat, sparsity)
 
 
 def freeze(p: Parameters, spec: ReLUSpec, about: Mapping[str, Any]) -> SAE:

@@ -129,7 +129,7 @@ def objective(p: Parameters, batch: Batch, spec: TopKSpec, at: At) -> Objective:
         aux = kernels.dense(kernels.top_codes_plain(only_dead, active), width)
         e = (x - x_hat).detach()
         loss = loss + spec.auxk_alpha * share * (aux @ p["W_dec"] - e).square().sum() / scale
-    return Objective(loss, fvu.detach(), z.detach())
+    return Objective(loss, fvu.detach(), z.detach(), {}, x_hat, loss - fvu)
 
 
 def freeze(p: Parameters, spec: TopKSpec, about: Mapping[str, Any]) -> SAE:

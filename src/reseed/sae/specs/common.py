@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reseed.records import Spec
+
+
+class EndToEndSpec(Spec):
+    """What a training through the subject asks for, not the site's own (arXiv 2405.12241)."""
+
+    kl: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of KL(original || with the reconstruction), nats a token."""
+    downstream: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the mean over `sites` of what is not explained there (FVU)."""
+    sites: tuple[str, ...] = ()
+    """Sites after the one that is replaced; with them it is e2e + downstream."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> EndToEndSpec:
+        if self.kl == 0 and self.downstream == 0:
+            raise ValueError("kl = 0 and downstream = 0 leave nothing to learn from")
+        if bool(self.sites) != (self.downstream > 0):
+            raise ValueError(
+                f"downstream = {self.downstream:g} and sites = {list(self.sites)}: a weight needs "
+                "sites, and sites need a weight"
+            )
+        return self
 
 
 class ArchitectureSpec(Spec):
@@ -18,6 +40,8 @@ class ArchitectureSpec(Spec):
     """Peak learning rate; left out, the paper's 2e-4 / sqrt(latents / 2^14)."""
     dead_after: Annotated[int, Field(ge=1)] = 10_000_000
     """Tokens without firing after which a latent counts as dead."""
+    end_to_end: EndToEndSpec | None = None
+    """Trains through the subject."""
 
     @property
     def name(self) -> str:
@@ -35,16 +59,26 @@ class ArchitectureSpec(Spec):
         return {}
 
     @property
+    def methods(self) -> list[str]:
+        """What is unusual in how it is trained, a word each."""
+        if self.end_to_end is None:
+            return []
+        return ["e2e+ds" if self.end_to_end.sites else "e2e"]
+
+    @property
     def label(self) -> str:
         """As shown to people."""
-        words = (f"{name}{_short(value)}" for name, value in self.settings.items())
-        return " ".join([self.name, f"{self.latents:,}", *words])
+        return " ".join([self.name, f"{self.latents:,}", *self._words])
 
     @property
     def shape(self) -> str:
         """Architecture and sizes, fit for a file name."""
-        words = (f"{name}{_short(value)}" for name, value in self.settings.items())
-        return "-".join([self.name, f"f{self.latents}", *words])
+        return "-".join([self.name, f"f{self.latents}", *self._words])
+
+    @property
+    def _words(self) -> list[str]:
+        told = [f"{name}{_short(value)}" for name, value in self.settings.items()]
+        return told + self.methods
 
     @property
     def output_site(self) -> str | None:
