@@ -13,7 +13,7 @@ from reseed.study_spec import StudySpec, read_spec
 
 
 def tables(folder, text, **changes):
-    e2e = {"architecture": "topk", "latents": 24, "k": 4, "lr": 1e-2}
+    e2e = {"architecture": "topk", "latents": 24, "k": 4, "lr": 3e-2}
     return {
         "subject": {"model": str(folder)},
         "text": {"source": str(text), "block": 16},
@@ -24,7 +24,7 @@ def tables(folder, text, **changes):
             e2e | {"end_to_end": {"downstream": 1.0, "sites": ["layers.2", "layers.3"]}},
         ],
         "seeds": {"init": [1]},
-        "training": {"tokens": 64 * 250, "batch": 64, "threads": 1, "checkpoint_tokens": 1280},
+        "training": {"tokens": 64 * 400, "batch": 64, "threads": 1, "checkpoint_tokens": 1280},
         "evidence": {"through_tokens": 600},
         "stability": {"null_draws": 1},
     }
