@@ -25,7 +25,9 @@ from reseed.seeds import digest
 if TYPE_CHECKING:
     import httpx
 
-_REFUSED = frozenset({401, 402, 403, 404, 405, 407})
+_REFUSED = frozenset({401, 402, 405, 407})
+_REFUSED_AT_FIRST = frozenset({403, 404})
+"""After an answer these are about the question: a filter of contents, an option nobody serves."""
 _MAY_PASS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _GIVE_UP = 8
 """Questions in a row that no attempt got through before the server counts as gone."""
@@ -155,9 +157,7 @@ class Server:
 
     # -- one attempt -------------------------------------------------------------------------------
 
-    def _attempt(
-        self, path: str, body: bytes
-    ) -> dict[str, Any] | Failure | Refused | _Again:
+    def _attempt(self, path: str, body: bytes) -> dict[str, Any] | Failure | Refused | _Again:
         import httpx
 
         key = self._key()
@@ -181,7 +181,7 @@ class Server:
         parts: list[bytes] = []
         size = 0
         deadline = time.monotonic() + 10 * self.spec.timeout
-        for part in response.iter_raw():
+        for part in response.iter_bytes():
             size += len(part)
             parts.append(part)
             if size > self.spec.max_reply_bytes:
@@ -229,7 +229,8 @@ class Server:
         if status in _MAY_PASS:
             wait = asked_to_wait(headers, time.time())
             return _Again(reason=f"HTTP {status}", text=text[:_KEPT], wait=wait)
-        if status in _REFUSED or 300 <= status < 400:
+        first = status in _REFUSED_AT_FIRST and not self._ever and "moderat" not in text.lower()
+        if first or status in _REFUSED or 300 <= status < 400:
             raise ModelError(self._stop(status, text))
         return Refused(status=status, text=text[:_KEPT])
 
