@@ -6,10 +6,11 @@ is asked again by the next run. A reply that makes no sense is an answer, and is
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,7 @@ class JournaledAsker:
     other is asked. `close` it, or use it in a `with` block.
 
     Args:
-        model: who answers what the journal does not know.
+        model: who answers what the journal does not know; its `close`, if any, is called.
         journal: open; several askers may share it, since answers belong to the model's name.
         concurrency: questions under way at once; 1 for a local model.
         prices: of the model; left out, replies cost what the model says.
@@ -78,8 +79,11 @@ class JournaledAsker:
         return self._accounts.all()
 
     def close(self) -> None:
-        """Push the journal to the disk and let go of it."""
+        """Push the journal to the disk and let go of it, and of the model's connections."""
         self._journal.close()
+        close: Callable[[], None] | None = getattr(self._model, "close", None)
+        if close is not None:
+            close()
 
     def known(self, request: Request) -> bool:
         """Whether the journal has the answer already."""
@@ -130,11 +134,12 @@ class JournaledAsker:
         with self._events.task(name, len(todo), "questions") as task:
             for items, threads in parts:
                 crew = Crew(items, self._put, min(threads, len(items)))
-                for key, answer in crew.results():
-                    answers[key] = answer
-                    failed += isinstance(answer, Failure)
-                    cost += answer.cost if isinstance(answer, Reply) else 0.0
-                    task.advance(1, f"{failed} failed, cost {cost:.3g}")
+                with contextlib.closing(crew.results()) as results:
+                    for key, answer in results:
+                        answers[key] = answer
+                        failed += isinstance(answer, Failure)
+                        cost += answer.cost if isinstance(answer, Reply) else 0.0
+                        task.advance(1, f"{failed} failed, cost {cost:.3g}")
                 self._tried = True
                 if crew.halted:
                     raise self._budget.stop(len(answers), len(todo) - len(answers))
@@ -212,7 +217,14 @@ def reply_from(record: Mapping[str, Any]) -> Reply:
         TokenChoice(token=token, logprob=logprob, alternatives=alternatives)
         for token, logprob, alternatives in record["choices"]
     )
-    return Reply(**{**record, "choices": choices})
+    return Reply(
+        text=record["text"],
+        prompt_tokens=record["prompt_tokens"],
+        reply_tokens=record["reply_tokens"],
+        finish=record["finish"],
+        cost=record["cost"],
+        choices=choices,
+    )
 
 
 def spent_before(journal: Journal, model: str) -> Spent:

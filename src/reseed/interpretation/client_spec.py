@@ -53,7 +53,7 @@ class Connection(Spec):
     timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds without a byte after which a request is given up and tried again."""
     retries: Annotated[int, Field(ge=0)] = 5
-    """Further attempts after a refusal that may pass (429, 5xx), a time-out or a lost connection."""
+    """Further attempts after what may pass: 429, 5xx, a time-out, a lost connection."""
     max_wait: Annotated[float, Field(ge=0)] = 300.0
     """Seconds; a server that asks to wait longer ends the work, which can be continued later."""
     max_reply_bytes: Annotated[int, Field(ge=1024)] = _LIMIT

@@ -144,7 +144,7 @@ def read_reply(body: Mapping[str, Any], request: Request) -> Reply | Failure:
 
 
 def whole_characters(text: str) -> str:
-    """Halves of surrogate pairs, which JSON may hold but no file can, become `\\ufffd`."""
+    """The text with U+FFFD for halves of surrogate pairs, which JSON may hold but no file can."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -42,7 +42,7 @@ class Crew(Generic[In, Out]):
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
 
     def results(self) -> Generator[Out, None, None]:
-        """Results as they come, in no order.
+        """Results as they come, in no order. Close it: a stop waits for what is under way.
 
         Raises:
             BaseException: the first that work raised, once all else under way has ended.
