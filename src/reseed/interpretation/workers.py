@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 In = TypeVar("In")
@@ -13,6 +13,7 @@ Out = TypeVar("Out")
 
 GRACE_SECONDS = 10.0
 """How long a stop waits for work under way, which is paid for."""
+_LISTEN_SECONDS = 0.1
 
 
 class Halt(Exception):  # noqa: N818  (an ending, not an error)
@@ -53,7 +54,10 @@ class Crew(Generic[In, Out]):
         try:
             working = len(self._threads)
             while working:
-                came = self._came.get()
+                try:  # a wait without end would hear a signal only when the next result comes
+                    came = self._came.get(timeout=_LISTEN_SECONDS)
+                except Empty:
+                    continue
                 if came is None:
                     working -= 1
                 elif isinstance(came, BaseException):

@@ -326,7 +326,7 @@ def test_killed_in_the_middle_nothing_is_asked_twice(serve, hostile, path, signu
         assert len(known) == 12
     else:  # the four under way came home; a busy machine may let more through before it stops
         assert 16 <= len(known) < 40
-    assert known < set(first)
+    assert known <= set(first)
     server.questions.clear()
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "40\n", done.stderr
