@@ -226,7 +226,8 @@ class Server:
         return value
 
     def _refusal(self, status: int, text: str, headers: Mapping[str, str]) -> Refused | _Again:
-        if status in _MAY_PASS:
+        # llama-cpp-python says 500 to a form of reply that it does not know: that will not pass
+        if status in _MAY_PASS and "response_format" not in text:
             wait = asked_to_wait(headers, time.time())
             return _Again(reason=f"HTTP {status}", text=text[:_KEPT], wait=wait)
         first = status in _REFUSED_AT_FIRST and not self._ever and "moderat" not in text.lower()

@@ -214,11 +214,14 @@ def test_schemas_are_asked_for(serve, connect, question, hostile):
     assert "response_format" not in server.payloads[1]
 
 
+@pytest.mark.parametrize("status", [400, 422, 500])
 @pytest.mark.parametrize("takes", ["json_object", "nothing"])
-def test_a_server_without_schemas_is_asked_another_way(takes, serve, connect, question, hostile):
+def test_a_server_without_schemas_is_asked_another_way(
+    takes, status, serve, connect, question, hostile
+):
     def behave(text, times):
         form = server.payloads[-1].get("response_format", {"type": "nothing"})["type"]
-        refused = (422, {}, {"detail": "response_format"})
+        refused = (status, {}, {"error": "Input should be 'text': body, response_format, type"})
         return hostile.completion("{}") if form in (takes, "nothing") else refused
 
     server = serve(behave)
