@@ -4,6 +4,8 @@
     ├── SpecError      what was asked for cannot be done as written; nothing was started
     ├── SubjectError   the subject, its sites or its text cannot be read or give NaN
     ├── TrainingError  a run stopped: NaN or infinity in its loss or weights
+    ├── ModelError     the model that is asked refuses or is gone; no further question is put to it
+    ├── BudgetError    a budget of calls, tokens or money is spent; what was answered is kept
     └── StoreError     the study folder is damaged, full, read-only or made by another spec
         └── BusyError  another process works in the study
 
@@ -37,6 +39,16 @@ class SubjectError(ReseedError):
 
 class TrainingError(ReseedError):
     """A run stopped: NaN or infinity in its loss or its weights."""
+
+
+class ModelError(ReseedError):
+    """A server refuses the key, lacks the model, or answers nobody; asking on would be useless."""
+
+    exit_code = 2
+
+
+class BudgetError(ReseedError):
+    """A budget of calls, tokens or money is spent. Replies are kept; a larger one goes on."""
 
 
 class StoreError(ReseedError):
@@ -78,11 +90,22 @@ def needs_train(what: str) -> Generator[None, None, None]:
         raise ImportError(message) from error
 
 
+_EXTRAS = {
+    "torch": "train",
+    "transformers": "train",
+    "tokenizers": "train",
+    "gguf": "train",
+    "httpx": "llm",
+}
+"""Module to the extra that installs it."""
+
+
 def extra_missing(error: ModuleNotFoundError, what: str) -> str | None:
-    """What to install if it is torch or its kin that is missing; None for any other module."""
-    if error.name not in ("torch", "transformers", "tokenizers", "gguf"):
+    """What to install if the missing module belongs to an extra; None for any other module."""
+    extra = _EXTRAS.get(error.name or "")
+    if extra is None:
         return None
-    return f"{what} needs {error.name}, which is not installed: pip install 'reseed[train]'"
+    return f"{what} needs {error.name}, which is not installed: pip install 'reseed[{extra}]'"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

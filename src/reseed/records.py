@@ -15,6 +15,9 @@ from reseed.seeds import digest
 
 Floats = NDArray[np.float32]
 
+NOT_SHOWN = "not_shown"
+"""Type of a `PydanticCustomError` about a value that may be a secret: messages leave it out."""
+
 
 class Spec(BaseModel):
     """A small, frozen part of a study's settings, closed to unknown keys."""
@@ -63,7 +66,8 @@ def _explain(kind: type[Spec], item: Any) -> str:
         tag, key = item["ctx"]["tag"], item["ctx"]["discriminator"].strip("_()'")
         return f"{place}: {key} {tag!r}: {nearest(tag, known)}"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" + ("" if "context" in message else f" (got {item['input']!r})")
+    hidden = "context" in message or item["type"] == NOT_SHOWN or isinstance(item["input"], dict)
+    return f"{place}: {message}" + ("" if hidden else f" (got {item['input']!r})")
 
 
 def _owner(kind: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:

@@ -23,10 +23,10 @@ from reseed.subjects.sites import read_sites, resolve_sites
 from reseed.subjects.spec import LanguageModelSpec, package_file
 from reseed.subjects.tokenizer import Tokenizer
 
-_LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 """What transformers raises when a model cannot be loaded."""
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _HEADS_THAT_MAY_BE_MISSING = ("pooler",)
 """Parts of a body that published checkpoints often lack; they are random then, and no sites."""
@@ -123,8 +123,8 @@ def load_language_model(
     try:
         with quiet_transformers():
             body, report = _trained(spec) if spec.random_weights is None else _random(spec)
-    except _LOADING as error:
-        raise _unloadable(spec, "model", error) from error
+    except LOADING_ERRORS as error:
+        raise unloadable(spec, "model", error) from error
     missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     needed = [key for key in missing if not key.startswith(_HEADS_THAT_MAY_BE_MISSING)]
     if needed:
@@ -139,43 +139,15 @@ def load_language_model(
     return model
 
 
-def load_whole_model(spec: LanguageModelSpec, device: str = "cpu") -> nn.Module:
-    """Load a language model with its head, for what needs logits.
-
-    Args:
-        spec: which model.
-        device: where it computes.
-
-    Raises:
-        SubjectError: if the model cannot be found or loaded, has random weights, or lacks some.
-    """
-    from transformers import AutoModelForCausalLM
-
-    if spec.random_weights is not None:
-        raise SubjectError(f"{spec.model} with random weights predicts nothing; take them out")
-    try:
-        with quiet_transformers():
-            model, report = _trained(spec, AutoModelForCausalLM)
-    except _LOADING as error:
-        raise _unloadable(spec, "model", error) from error
-    missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
-    if missing:
-        raise SubjectError(
-            f"{spec.model}: {len(missing)} weights of the whole model are missing, the first is "
-            f"{missing[0]}; a model without its head gives no predictions"
-        )
-    return model.to(device)
-
-
-def _trained(spec: LanguageModelSpec, maker: Any = None) -> tuple[Any, Mapping[str, Any]]:
-    """The body, or what `maker` makes, with its trained weights, and what was missing."""
+def _trained(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
+    """The body with its trained weights, and what was missing."""
     from transformers import AutoModel
 
-    where, hub = _located(spec)
-    maker = maker or AutoModel
+    where, hub = located(spec)
+    maker: Any = AutoModel
     return maker.from_pretrained(
         where,
-        dtype=_DTYPES[spec.dtype],
+        dtype=DTYPES[spec.dtype],
         trust_remote_code=False,
         output_loading_info=True,
         **hub,
@@ -190,12 +162,12 @@ def _random(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
     from transformers import AutoConfig, AutoModel
 
     assert spec.random_weights is not None
-    where, hub = _located(spec)
+    where, hub = located(spec)
     config_maker: Any = AutoConfig
     maker: Any = AutoModel
     config = config_maker.from_pretrained(where, trust_remote_code=False, **hub)
     with seeded(spec.random_weights):
-        body = maker.from_config(config, dtype=_DTYPES[spec.dtype], trust_remote_code=False)
+        body = maker.from_config(config, dtype=DTYPES[spec.dtype], trust_remote_code=False)
     return body, {"missing_keys": (), "mismatched_keys": ()}
 
 
@@ -207,17 +179,17 @@ def load_tokenizer(spec: LanguageModelSpec) -> Tokenizer:
     """
     from transformers import AutoTokenizer
 
-    where, hub = _located(spec)
+    where, hub = located(spec)
     maker: Any = AutoTokenizer
     try:
         with quiet_transformers():
             wrapped = maker.from_pretrained(where, trust_remote_code=False, **hub)
-    except _LOADING as error:
-        raise _unloadable(spec, "tokenizer", error) from error
+    except LOADING_ERRORS as error:
+        raise unloadable(spec, "tokenizer", error) from error
     return Tokenizer.of(wrapped, spec.model)
 
 
-def _located(spec: LanguageModelSpec) -> tuple[str, dict[str, Any]]:
+def located(spec: LanguageModelSpec) -> tuple[str, dict[str, Any]]:
     """What to hand to transformers: a folder, or a hub name with its options."""
     name = spec.model
     path = package_file(name) if name.startswith("package:") else Path(name).expanduser()
@@ -239,7 +211,8 @@ def _is_hub_name(name: str) -> bool:
     return name.count("/") <= 1 and not name.startswith((".", "/", "~", "package:"))
 
 
-def _unloadable(spec: LanguageModelSpec, what: str, error: BaseException) -> SubjectError:
+def unloadable(spec: LanguageModelSpec, what: str, error: BaseException) -> SubjectError:
+    """What to tell the person whose model, or its tokenizer, cannot be loaded."""
     path = Path(spec.model).expanduser()
     if spec.model.startswith("package:") or path.exists():
         tried = "its files are there, but cannot be loaded"

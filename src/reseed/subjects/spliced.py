@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reseed.errors import SpecError, SubjectError
-from reseed.subjects.language_model import load_whole_model
+from reseed.subjects.causal import load_causal
 from reseed.subjects.sites import first_tensor, register, resolve_sites, with_first_tensor
 from reseed.subjects.spec import LanguageModelSpec
 from reseed.subjects.tokens import TokenBlocks
@@ -93,9 +93,11 @@ class SplicedModel:
         """Load a model with its head.
 
         Raises:
-            SubjectError: if it cannot be loaded, or has no head.
+            SubjectError: if it cannot be loaded, has no head, or has random weights.
         """
-        return cls(load_whole_model(spec), spec.model)
+        if spec.random_weights is not None:
+            raise SubjectError(f"{spec.model} with random weights predicts nothing; take them out")
+        return cls(load_causal(spec).model, spec.model)
 
     def check_sites(self, site: str, later: Sequence[str], ids: Tensor) -> None:
         """Refuse sites that are not there, or that do not come after the one that is replaced.

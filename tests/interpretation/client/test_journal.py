@@ -1,0 +1,165 @@
+"""The journal: whatever kills a process, what was written is there and nothing else is."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from reseed.errors import BusyError, StoreError
+from reseed.interpretation.journal import Journal, entries
+
+LONG = "few-shot examples " * 20
+
+
+def asked(text):
+    return {"messages": [{"role": "system", "content": LONG}, {"role": "user", "content": text}]}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "deep" / "journal.jsonl"
+
+
+@pytest.fixture
+def three(path):
+    """The bytes of a journal with answers to a, b and c, and where each line begins."""
+    with Journal(path) as journal:
+        for key in "abc":
+            journal.add(key, asked(f"{key} é \n \u2028"), {"text": key.upper()}, seconds=1.5)
+    data = path.read_bytes()
+    starts = [0] + [i + 1 for i, byte in enumerate(data) if byte == 10]
+    return data, starts
+
+
+def keys(path):
+    with Journal(path) as journal:
+        return {key for key in "abcd" if journal.answer(key) == {"text": key.upper()}}
+
+
+def test_answers_are_given_back(path, three):
+    with Journal(path) as journal:
+        assert len(journal) == 3
+        assert "a" in journal
+        assert journal.answer("b") == {"text": "B"}
+        assert journal.answer("z") is None
+        assert (journal.torn, journal.damaged) == (0, 0)
+
+
+def test_lines_are_json_and_long_messages_are_there_once(path, three):
+    lines = [json.loads(line) for line in path.read_text("ascii").splitlines()]
+    assert len(lines) == 4
+    assert sum(LONG in json.dumps(line) for line in lines) == 1
+    found = list(entries(path))
+    assert [entry["key"] for entry in found] == list("abc")
+    assert found[2]["asked"] == asked("c é \n \u2028")
+    assert found[0]["seconds"] == 1.5
+    with Journal(path) as journal:  # a later process does not write it again
+        journal.add("d", asked("d"), {"text": "D"})
+    assert path.read_text().count(LONG) == 1
+
+
+def test_cut_at_every_byte(path, three):
+    data, starts = three
+    whole = {starts[1]: set()} | {starts[i + 2] - 1: set("abc"[: i + 1]) for i in range(3)}
+    every = set(range(starts[3] - 2, len(data) + 1))
+    for cut in sorted(every | set(range(0, len(data), 9))):
+        path.write_bytes(data[:cut])
+        want = max((keys for at, keys in whole.items() if at <= cut), key=len, default=set())
+        with Journal(path) as journal:
+            assert {key for key in "abc" if journal.answer(key)} == want, cut
+            journal.add("d", asked("d"), {"text": "D"})
+            assert journal.answer("d") == {"text": "D"}
+        found = list(entries(path))
+        assert {entry["key"] for entry in found} == want | {"d"}, cut
+        assert found[-1]["asked"] == asked("d")
+        assert path.read_bytes().count(b"\n") == len(path.read_bytes().splitlines())
+
+
+def test_a_torn_line_is_reported(path, three):
+    data, starts = three
+    path.write_bytes(data[:-7])
+    with Journal(path) as journal:
+        assert journal.torn == len(data) - 7 - starts[3]
+
+
+def test_damage_costs_its_own_line_only(path, three):
+    data, starts = three
+    for place in range(starts[2], starts[3] - 1, 7):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        before = path.read_bytes()
+        with Journal(path) as journal:
+            assert journal.damaged >= 1
+        assert keys(path) == set("ac"), place
+        assert path.read_bytes() == before
+    path.write_bytes(data + bytes(300))  # what a power cut may leave
+    assert keys(path) == set("abc")
+    path.write_bytes(data[: starts[1]].replace(b"few", b"fex") + data[starts[1] :])
+    assert keys(path) == set("abc")  # the text is lost, the answers are not
+    assert "damaged" in next(entries(path))["asked"]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("content", [b"hello", b"hello\n", b'{"a": 1}\n', b"\x00" * 50])
+def test_another_file_is_refused_and_left(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="is no journal"):
+        Journal(path)
+    assert path.read_bytes() == content
+
+
+def test_one_process_at_a_time(path, three):
+    code = (
+        "import sys; from pathlib import Path; from reseed.interpretation.journal import Journal\n"
+        "Journal(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(BusyError, match=r"journal.jsonl is in use"):
+            Journal(path)
+        assert [entry["key"] for entry in entries(path)] == list("abc")  # reading needs no lock
+        other.kill()
+    assert keys(path) == set("abc")
+
+
+def test_a_full_disk_leaves_the_journal_as_it_was(path, three, monkeypatch):
+    import errno
+    import os
+
+    data, _ = three
+    real = os.pwrite
+    with Journal(path) as journal:
+
+        def full(file, some, place):
+            if len(some) > 10:
+                return real(file, some[:10], place)
+            raise OSError(errno.ENOSPC, "no space")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(StoreError, match="no space left"):
+            journal.add("d", asked("d"), {"text": "D" * 15})
+        monkeypatch.setattr(os, "pwrite", real)
+        assert "d" not in journal
+        assert path.read_bytes() == data
+        journal.add("d", asked("d"), {"text": "D"})
+    assert keys(path) == set("abcd")
+
+
+def test_a_closed_journal_says_so(path):
+    journal = Journal(path)
+    journal.close()
+    journal.close()
+    with pytest.raises(StoreError, match="closed"):
+        journal.add("a", {}, {})
+    with pytest.raises(StoreError, match="cannot be read"):
+        next(entries(path.with_name("other")))
+
+
+def test_what_is_not_json_is_not_written(path):
+    with Journal(path) as journal:
+        with pytest.raises(ValueError, match="JSON"):
+            journal.add("a", {}, {"x": float("nan")})
+        assert path.read_bytes() == b""

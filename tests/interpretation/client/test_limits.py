@@ -1,0 +1,78 @@
+"""How long to wait."""
+
+import pytest
+
+from reseed.interpretation.limits import Gate, asked_to_wait, backoff, used_up
+
+NOW = 1_800_000_000.0
+
+
+def test_backoff_doubles_with_jitter_that_is_the_same_each_time():
+    for attempt, longest in ((0, 0.5), (1, 1.0), (3, 4.0), (20, 60.0)):
+        waits = [backoff(attempt, f"key {i}") for i in range(50)]
+        assert all(longest / 2 <= wait <= longest for wait in waits)
+        assert len(set(waits)) == 50
+        assert waits[0] == backoff(attempt, "key 0")
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "Fri, 15 Jan 2027 08:00:30 GMT"}, 30.0),
+        ({"retry-after": "Fri, 15 Jan 2021 08:00:30 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+    ],
+)
+def test_what_a_refusal_asks_for(headers, seconds):
+    assert asked_to_wait(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("remaining", "reset", "seconds"),
+    [
+        ("0", "20ms", 0.02),
+        ("0", "1h2m3.5s", 3723.5),
+        ("0", "12", 12.0),
+        ("0", str(int(NOW) + 5), 5.0),
+        ("0", str(int(NOW + 5) * 1000), 5.0),
+        ("1", "6m0s", None),
+        ("0", "later", None),
+        ("many", "1s", None),
+    ],
+)
+def test_limits_with_nothing_left(remaining, reset, seconds):
+    headers = {"x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset}
+    assert used_up(headers, NOW) == seconds
+
+
+def test_the_longest_limit_counts():
+    headers = {
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1s",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "2s",
+    }
+    assert used_up(headers, NOW) == 2.0
+
+
+def test_a_gate_holds_everybody_until_its_time():
+    now, slept = 0.0, []
+
+    def sleep(seconds):
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    gate = Gate(sleep, lambda: now)
+    gate.wait()
+    assert slept == []
+    gate.close(5.0)
+    gate.close(3.0)  # not earlier than was said before
+    gate.wait()
+    gate.wait()
+    assert slept == [5.0]
