@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from reseed.evidence.examples import KINDS, Examples
 from reseed.evidence.reservoir import Entries
 from reseed.evidence.spec import EvidenceSpec
-from reseed.evidence.windows import SPLITS, Documents, Integers, cut, split_of
+from reseed.evidence.windows import SPLITS, Documents, Integers, cut
 from reseed.files import parquet_bytes
 
 QUANTILES = 10
@@ -21,6 +22,8 @@ QUANTILES = 10
 EXAMPLES = "examples.parquet"
 WINDOWS = "example_windows.parquet"
 COUNTS = "example_counts.parquet"
+
+_BLOCKS = 256
 
 EXAMPLE_SCHEMA = {
     "latent": pl.Int64,
@@ -41,6 +44,19 @@ WINDOW_SCHEMA = {
     "first": pl.Int64,
     "tokens": pl.List(pl.String),
 }
+JOINED_SCHEMA = {
+    "latent": pl.Int64,
+    "split": pl.String,
+    "kind": pl.String,
+    "quantile": pl.Int64,
+    "strength": pl.Float32,
+    "document": pl.Int64,
+    "block": pl.Int64,
+    "position": pl.Int64,
+    "tokens": pl.List(pl.String),
+    "activations": pl.List(pl.Float32),
+}
+"""Of examples with their text: what `reseed.interpretation.examples` reads."""
 COUNT_SCHEMA = {
     "latent": pl.Int64,
     "split": pl.String,
@@ -60,6 +76,23 @@ class ExampleTables(NamedTuple):
     """window, split, document, block, first (position of the first token), tokens: once each"""
     counts: pl.DataFrame
     """latent, split, windows (there are), firing (in which it fires), silent"""
+
+    def joined(self, latents: Iterable[int] | None = None) -> pl.DataFrame:
+        """Examples with the text of their windows, in `JOINED_SCHEMA`.
+
+        Args:
+            latents: only of these; None for all, which can be large.
+        """
+        examples = self.examples
+        if latents is not None:
+            examples = examples.filter(pl.col("latent").is_in(list(latents)))
+        silent = pl.lit(0.0, pl.Float32).repeat_by(pl.col("tokens").list.len())
+        fires = pl.col("kind") == KINDS[0]
+        return (
+            examples.join(self.windows.drop("split"), on="window", how="left", maintain_order="left")
+            .with_columns(pl.when(fires).then("activations").otherwise(silent).alias("activations"))
+            .select(list(JOINED_SCHEMA))
+        )
 
     def write(self, folder: Path) -> None:
         """Write the three files."""
@@ -182,23 +215,28 @@ def _quantiles(group: Integers, drawn: NDArray[np.bool_]) -> Integers:
 def _windows(wanted: pl.Series, text: Text, spec: EvidenceSpec) -> pl.DataFrame:
     """The text of each window that an example is in."""
     ids = wanted.unique().sort().to_numpy()
-    rows: list[dict[str, object]] = []
-    for block in np.unique(ids // text.length):
-        all_of_it = cut(text, [int(block)], spec.window, spec.seed)
-        for one in np.flatnonzero(np.isin(all_of_it.id, ids)):
-            first, last = int(all_of_it.first[one]), int(all_of_it.last[one])
-            document = int(all_of_it.document[one])
-            rows.append(
-                {
-                    "window": int(all_of_it.id[one]),
-                    "split": SPLITS[int(split_of(np.array([document]), spec.seed)[0])],
-                    "document": document,
-                    "block": int(block),
-                    "first": first,
-                    "tokens": text.tokens(int(block), first, last),
-                }
-            )
-    return pl.DataFrame(rows, schema=WINDOW_SCHEMA)
+    blocks = np.unique(ids // text.length)
+    parts = [_shown(blocks[i : i + _BLOCKS], ids, text, spec) for i in range(0, len(blocks), _BLOCKS)]
+    return pl.concat([pl.DataFrame(schema=WINDOW_SCHEMA), *parts])
+
+
+def _shown(blocks: Integers, ids: Integers, text: Text, spec: EvidenceSpec) -> pl.DataFrame:
+    """Those of the windows of these blocks that are among `ids`."""
+    there = cut(text, blocks, spec.window, spec.seed)
+    chosen = np.flatnonzero(np.isin(there.id, ids))
+    block, first, last = there.block[chosen], there.first[chosen], there.last[chosen]
+    places = zip(block.tolist(), first.tolist(), last.tolist(), strict=True)
+    return pl.DataFrame(
+        {
+            "window": there.id[chosen],
+            "split": [SPLITS[one] for one in there.split[chosen].tolist()],
+            "document": there.document[chosen],
+            "block": block,
+            "first": first,
+            "tokens": [text.tokens(*place) for place in places],
+        },
+        schema=WINDOW_SCHEMA,
+    )
 
 
 def _counts(found: Examples) -> pl.DataFrame:

@@ -175,14 +175,16 @@ class Examples:
             near.cosine[edge] * pairs.strength[pair], windows.draw[window] - self._offset[of]
         )
         group = of * len(SPLITS) + windows.split[window]
+        both = of * len(windows.block) + window
         chosen = self.near.open(group, key)
-        chosen[chosen] = ~_among(pairs.key, (of * len(windows.block) + window)[chosen])
-        made = _entries(group, key, windows.id[window], pairs.latent[pair] + self.base, chosen)
-        made = made[np.lexsort((made["note"], made["key"], made["window"], made["group"]))]
-        again = (made["group"][1:] == made["group"][:-1]) & (
-            made["window"][1:] == made["window"][:-1]
-        )
-        self.near.add(made[np.append(True, ~again)[: len(made)]])
+        chosen[chosen] = ~_among(pairs.key, both[chosen])
+        # several neighbours can fire in a window; the one that makes the smallest key stands
+        left = np.flatnonzero(chosen)
+        left = left[np.lexsort((key[left], both[left]))]
+        again = left[1:][both[left[1:]] == both[left[:-1]]]
+        chosen[again] = False
+        note = pairs.latent[pair] + self.base
+        self.near.add(_entries(group, key, windows.id[window], note, chosen))
 
 
 def example_bytes(latents: int, spec: EvidenceSpec) -> int:
@@ -197,6 +199,11 @@ def example_bytes(latents: int, spec: EvidenceSpec) -> int:
     kept = (groups * n * fires, latents * most * fires, groups * n * silent, groups * n * silent)
     waiting = 65_536 * 2 * (fires + silent)
     return 3 * (sum(kept) + waiting) if n else 0
+
+
+def example_rows(spec: EvidenceSpec) -> int:
+    """The most examples that are kept of a latent."""
+    return len(SPLITS) * len(KINDS) * spec.examples + min(spec.strongest, spec.examples)
 
 
 def _paired(windows: Windows, fired: Fired) -> tuple[Fired, Pairs, Integers]:
