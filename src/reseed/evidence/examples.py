@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.evidence.reservoir import Entries, Reservoir, kind_of
+from reseed.evidence.reservoir import LEAST, Entries, Reservoir, kind_of
 from reseed.evidence.spec import EvidenceSpec
 from reseed.evidence.windows import NOWHERE, SPLITS, Integers, Keys, Windows, hashed
 
@@ -107,17 +107,19 @@ class Examples:
         self.windows += np.bincount(windows.split, minlength=len(SPLITS))
         priority = windows.draw[pairs.window] - self._offset[pairs.latent]
 
-        def put(reservoir: Reservoir, key: Keys, among: NDArray[np.bool_]) -> None:
-            chosen = among & reservoir.open(group, key)
-            made = _entries(group, key, windows.id[pairs.window], pairs.position, chosen)
-            made = _with_activations(made, self.spec.window)
-            to = np.cumsum(chosen) - 1
-            mine = chosen[inside]
+        id_of = windows.id[pairs.window]
+
+        def put(reservoir: Reservoir, key: Keys, among: NDArray[np.bool_] | None) -> None:
+            chosen = reservoir.candidates(group, key, id_of, among)
+            made = _entries(group, key, id_of, pairs.position, chosen, self.spec.window)
+            to = np.full(len(group), _NOTHING)
+            to[chosen] = np.arange(len(chosen))
+            mine = to[inside] >= 0
             offset = entries.position - windows.first[pairs.window[inside]]
             made["activations"][to[inside[mine]], offset[mine]] = entries.value[mine]
             reservoir.add(made)
 
-        put(self.sample, priority, np.ones(len(group), np.bool_))
+        put(self.sample, priority, None)
         explain = windows.split[pairs.window] == _EXPLAIN
         put(self.strongest, _by_size(pairs.strength, priority), explain)
         self._add_random(windows, pairs, fires)
@@ -160,9 +162,9 @@ class Examples:
             of, window = of[silent], window[silent]
             key = windows.draw[window] - self._offset[of]
             at = of * len(SPLITS) + split
-            chosen = self.random.open(at, key)
-            note = np.full(len(of), _NOTHING)
-            self.random.add(_entries(at, key, windows.id[window], note, chosen))
+            id_of, note = windows.id[window], np.full(len(of), _NOTHING)
+            chosen = self.random.candidates(at, key, id_of)
+            self.random.add(_entries(at, key, id_of, note, chosen))
 
     def _add_near(self, windows: Windows, pairs: Pairs, near: Neighbours) -> None:
         """Windows in which a latent is silent and a neighbour writes much along its direction."""
@@ -176,29 +178,28 @@ class Examples:
         )
         group = of * len(SPLITS) + windows.split[window]
         both = of * len(windows.block) + window
-        chosen = self.near.open(group, key)
-        chosen[chosen] = ~_among(pairs.key, both[chosen])
+        left = np.flatnonzero(key <= self.near.highest(group))
+        left = left[~_among(pairs.key, both[left])]
         # several neighbours can fire in a window; the one that makes the smallest key stands
-        left = np.flatnonzero(chosen)
         left = left[np.lexsort((key[left], both[left]))]
-        again = left[1:][both[left[1:]] == both[left[:-1]]]
-        chosen[again] = False
-        note = pairs.latent[pair] + self.base
-        self.near.add(_entries(group, key, windows.id[window], note, chosen))
+        left = left[np.append(True, np.diff(both[left]) != 0)[: len(left)]]
+        group, key, id_of = group[left], key[left], windows.id[window[left]]
+        chosen = self.near.candidates(group, key, id_of)
+        note = pairs.latent[pair[left]] + self.base
+        self.near.add(_entries(group, key, id_of, note, chosen))
 
 
 def example_bytes(latents: int, spec: EvidenceSpec) -> int:
     """The most memory that the samples of a run take, in bytes.
 
-    An entry has 28 bytes, and 4 for each token of its window if the latent fires in it. Up to three
-    times the entries kept are there while new ones are sorted in, and at least 65,536.
+    An entry has 28 bytes, and 4 for each token of its window if the latent fires in it. Of the
+    entries kept as many again wait to be sorted in and as many come with new blocks, or 8,192;
+    sorting copies all of these once.
     """
     silent, fires = kind_of(0).itemsize, kind_of(spec.window).itemsize
     n, most = spec.examples, min(spec.strongest, spec.examples)
-    groups = latents * len(SPLITS)
-    kept = (groups * n * fires, latents * most * fires, groups * n * silent, groups * n * silent)
-    waiting = 65_536 * 2 * (fires + silent)
-    return 3 * (sum(kept) + waiting) if n else 0
+    kept = latents * (len(SPLITS) * n * (fires + 2 * silent) + most * fires)
+    return 2 * (3 * kept + 2 * LEAST * (fires + silent)) if n else 0
 
 
 def example_rows(spec: EvidenceSpec) -> int:
@@ -251,16 +252,9 @@ def _by_size(size: NDArray[np.float32], priority: Keys) -> Keys:
 
 
 def _entries(
-    group: Integers, key: Keys, window: Integers, note: Integers, chosen: NDArray[np.bool_]
+    group: Integers, key: Keys, window: Integers, note: Integers, chosen: Integers, width: int = 0
 ) -> Entries:
-    out = np.empty(int(chosen.sum()), kind_of(0))
+    out = np.zeros(len(chosen), kind_of(width))
     out["group"], out["key"] = group[chosen], key[chosen]
     out["window"], out["note"] = window[chosen], note[chosen]
-    return out
-
-
-def _with_activations(entries: Entries, width: int) -> Entries:
-    out = np.zeros(len(entries), kind_of(width))
-    for name in ("group", "key", "window", "note"):
-        out[name] = entries[name]
     return out

@@ -11,7 +11,7 @@ Entries = NDArray[Any]
 """Records of `kind_of`."""
 
 _NONE = np.iinfo(np.uint64).max
-_LEAST = 1 << 16
+LEAST = 1 << 13
 """Entries that wait at least before they are sorted in."""
 
 
@@ -46,18 +46,34 @@ class Reservoir:
         self._waiting: list[Entries] = []
         self._highest = np.full(groups, _NONE, np.uint64)
 
-    def open(self, group: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Whether an entry could still be kept; those that could not need not be made."""
-        return (key <= self._highest[group]) & (self._size > 0)
+    def candidates(
+        self,
+        group: NDArray[np.int64],
+        key: NDArray[np.uint64],
+        window: NDArray[np.int64],
+        among: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """Which of some entries could be kept, so that the others need not be made.
+
+        Args:
+            group: of each.
+            key: of each.
+            window: of each.
+            among: those that count at all; None for all.
+        """
+        could = key <= self._highest[group]
+        left = np.flatnonzero(could if among is None else could & among)
+        order, _ = _ranked(group[left], key[left], window[left], self._size)
+        return left[order]
 
     def highest(self, group: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The largest key that could still be kept in these groups."""
         return self._highest[group]
 
     def add(self, entries: Entries) -> None:
-        """Take in more."""
+        """Take in more; only `candidates`, so that memory is bounded."""
         self._waiting.append(entries)
-        if sum(map(len, self._waiting)) > max(len(self._kept), _LEAST):
+        if sum(map(len, self._waiting)) > max(len(self._kept), LEAST):
             self._settle()
 
     def entries(self) -> Entries:
@@ -70,14 +86,19 @@ class Reservoir:
             return
         every = np.concatenate([self._kept, *self._waiting])
         self._waiting = []
-        if not self._size:
-            every = every[:0]
-        order = np.lexsort((every["window"], every["key"], every["group"]))
-        group = every["group"][order]
-        starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))[: len(group)]
-        counts = np.diff(np.append(starts, len(group)))
-        rank = np.arange(len(group)) - np.repeat(starts, counts)
-        self._kept = every[order[rank < self._size]]
-        full = starts[counts >= self._size]
-        self._highest[group[full]] = every["key"][order[full + self._size - 1]]
+        order, last = _ranked(every["group"], every["key"], every["window"], self._size)
+        self._kept = every[order]
+        self._highest[every["group"][last]] = every["key"][last]
 
+
+def _ranked(
+    group: NDArray[np.int64], key: NDArray[np.uint64], window: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first `size` of each group, in order, and the last of these where there are so many."""
+    if not size or not len(group):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    order = np.lexsort((window, key, group))
+    new = np.append(True, np.diff(group[order]) != 0)
+    start = np.flatnonzero(new)
+    rank = np.arange(len(order)) - start[np.cumsum(new) - 1]
+    return order[rank < size], order[rank == size - 1]
