@@ -132,7 +132,9 @@ def change(**arrays):
         held = load_file(path)
         for name, make in arrays.items():
             new = make(held[name])
-            held = {**held, name: new} if new is not None else {k: held[k] for k in held if k != name}
+            held = (
+                {**held, name: new} if new is not None else {k: held[k] for k in held if k != name}
+            )
         save_file({name: np.ascontiguousarray(array) for name, array in held.items()}, path)
 
     return damage

@@ -123,7 +123,9 @@ def plain(text, dense, spec=SPEC):
                 )
                 for w in silent
             }
-            near = sorted((w for w in silent if hard[w] > 0), key=lambda w: (-hard[w], turn[w] >> 32))
+            near = sorted(
+                (w for w in silent if hard[w] > 0), key=lambda w: (-hard[w], turn[w] >> 32)
+            )
             n, most = spec.examples, spec.strongest if split == 0 else 0
             out[latent, name, "firing"] = set(fires[:n]) | set(top[:most])
             out[latent, name, "random"] = silent[:n]
@@ -320,6 +322,16 @@ def test_silence_gives_only_silent_examples(text, dense) -> None:
     tables = tables_of(fast(text, dense * 0, np.arange(BLOCKS)), text)
     assert set(tables.examples["kind"]) == {"random"}
     assert tables.counts["firing"].sum() == 0
+
+
+def test_text_of_which_nothing_can_be_shown_gives_no_examples(dense) -> None:
+    class Nothing(Text):
+        def documents(self, block):
+            return np.full(L, -1)
+
+    tables = tables_of(fast(Nothing(), dense, np.arange(BLOCKS)), Nothing())
+    assert tables.examples.height == tables.windows.height == 0
+    assert tables.counts["windows"].to_list() == [0] * F * 3
 
 
 def test_nearest_decoders_are_those_of_all_cosines() -> None:

@@ -48,7 +48,7 @@ def test_a_choice_is_spread_over_quantiles() -> None:
         assert len(chosen) == 20
         part = [int((one.strength - 1) * quantiles // 100) for one in chosen]
         assert set(Counter(part).values()) == {20 // quantiles}
-        assert [one.strength for one in chosen] == sorted((o.strength for o in chosen))[::-1]
+        assert [one.strength for one in chosen] == sorted(o.strength for o in chosen)[::-1]
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 23, 99, 100, 150])

@@ -128,7 +128,7 @@ def write_delphi_cache(
     if folder.is_dir() and any(_NAME.fullmatch(child.name) for child in folder.iterdir()):
         raise StoreError(f"{folder} holds a cache already; choose another folder")
     order = np.lexsort((fired.latent, fired.position, fired.place))
-    fired = Fired(*(column[order] for column in fired))
+    fired = fired.at(order)
     edges = [i * latents // files for i in range(files + 1)]
     for first, stop in zip(edges, edges[1:], strict=False):
         mine = (fired.latent >= first) & (fired.latent < stop) & (fired.value > LEAST)
@@ -258,7 +258,7 @@ def _sample(found: Examples, text: _Sequences, sequence: Integers, fired: Fired)
         blocks = np.arange(first, min(first + _SEQUENCES, len(text.ids)))
         here = slice(*np.searchsorted(sequence, [first, first + len(blocks)]))
         windows = cut(text, blocks, found.spec.window, found.spec.seed)
-        part = Fired(*(column[here] for column in fired))
+        part = fired.at(here)
         found.add(windows, part._replace(place=part.place - first))
 
 

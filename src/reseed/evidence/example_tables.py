@@ -89,7 +89,9 @@ class ExampleTables(NamedTuple):
         silent = pl.lit(0.0, pl.Float32).repeat_by(pl.col("tokens").list.len())
         fires = pl.col("kind") == KINDS[0]
         return (
-            examples.join(self.windows.drop("split"), on="window", how="left", maintain_order="left")
+            examples.join(
+                self.windows.drop("split"), on="window", how="left", maintain_order="left"
+            )
             .with_columns(pl.when(fires).then("activations").otherwise(silent).alias("activations"))
             .select(list(JOINED_SCHEMA))
         )
@@ -187,9 +189,7 @@ def _firing(found: Examples) -> pl.DataFrame:
     drawn = np.arange(len(both)) < len(sample)
     order = np.lexsort((~drawn, both["window"], both["group"]))
     both, drawn = both[order], drawn[order]
-    again = (both["group"][1:] == both["group"][:-1]) & (
-        both["window"][1:] == both["window"][:-1]
-    )
+    again = (both["group"][1:] == both["group"][:-1]) & (both["window"][1:] == both["window"][:-1])
     once = np.append(True, ~again)[: len(both)]
     both, drawn = both[once], drawn[once]
     strength = both["activations"].max(axis=1, initial=0)
@@ -216,7 +216,8 @@ def _windows(wanted: pl.Series, text: Text, spec: EvidenceSpec) -> pl.DataFrame:
     """The text of each window that an example is in."""
     ids = wanted.unique().sort().to_numpy()
     blocks = np.unique(ids // text.length)
-    parts = [_shown(blocks[i : i + _BLOCKS], ids, text, spec) for i in range(0, len(blocks), _BLOCKS)]
+    cuts = range(_BLOCKS, len(blocks), _BLOCKS)
+    parts = [_shown(some, ids, text, spec) for some in np.split(blocks, cuts) if len(some)]
     return pl.concat([pl.DataFrame(schema=WINDOW_SCHEMA), *parts])
 
 

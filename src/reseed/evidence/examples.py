@@ -13,7 +13,7 @@ so are the first n in which it is silent. No pass over all pairs of latents and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ class Fired(NamedTuple):
     latent: Integers
     value: NDArray[np.float32]
     """above 0"""
+
+    def at(self, index: NDArray[Any] | slice) -> Fired:
+        """Some of the entries, by place or mask."""
+        return Fired(self.place[index], self.position[index], self.latent[index], self.value[index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +219,7 @@ def _paired(windows: Windows, fired: Fired) -> tuple[Fired, Pairs, Integers]:
     key = latent[inside] * len(windows.block) + window[inside]
     order = np.lexsort((fired.position[inside], key))
     inside, key = inside[order], key[order]
-    entries = Fired(*(column[inside] for column in fired))
+    entries = fired.at(inside)
     new = np.append(True, key[1:] != key[:-1])[: len(key)]
     start, pair = np.flatnonzero(new), np.cumsum(new) - 1
     strength = np.maximum.reduceat(entries.value, start) if len(start) else entries.value

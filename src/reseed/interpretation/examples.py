@@ -81,7 +81,7 @@ def choose(
     """A seeded choice of n examples of each kind.
 
     Firing ones are ranked by strength and cut into `quantiles` parts of equal size, and the same
-    number is drawn from each (arXiv 2410.13928, section 3.1, has ten of them). What does not
+    number is drawn from each (as arXiv 2410.13928 does, with ten of them). What does not
     divide, and what a part lacks, is drawn from the others. Where there are fewer than n, all are
     given.
 
@@ -174,7 +174,7 @@ def _check_choice(split: str, n: int, quantiles: int, kinds: Sequence[str]) -> N
 
 
 def _stratified(count: int, n: int, quantiles: int, draw: np.random.Generator) -> list[int]:
-    """n of `count` ranks, as evenly over the parts as they allow, ascending.
+    """Draw n of `count` ranks, as evenly over the parts as they allow, ascending.
 
     Every rank stands at a random place of its part; the first of all parts go before the second of
     all, and so on. So every number n is spread as evenly as it can be.
