@@ -246,3 +246,25 @@ def test_older_evidence_without_examples_is_named(finished, tmp_path) -> None:
     (study.folder / "evidence" / run / "examples.parquet").unlink()
     with pytest.raises(reseed.StoreError, match=r"examples\.parquet is missing"):
         read_examples(study.store, run)
+
+
+def test_the_plan_says_what_sampling_takes(tmp_path) -> None:
+    pytest.importorskip("torch", reason="the plan measures a training step")
+    from reseed.events import Events
+    from reseed.evidence.examples import example_bytes
+    from reseed.planning import make_plan
+
+    stages = {}
+    for name, text in (("told", TOLD), ("silent", TOLD.replace("toy_text = true", ""))):
+        (tmp_path / f"{name}.toml").write_text(text)
+        study = reseed.Study.load(tmp_path / f"{name}.toml")
+        stages[name] = {stage.name: stage for stage in make_plan(study, Events()).stages}
+    assert "evidence" not in stages["silent"]
+    bound = 2 * example_bytes(16, study.spec.evidence)
+    said = stages["told"]["evidence"]
+    assert (
+        f"6 windows of 4 for each use and kind of 32 latents; at most {bound / 1e9:.2g}"
+        in said.what
+    )
+    assert said.seconds > 0
+    assert said.disk > 0
