@@ -35,7 +35,8 @@ def test_matching_works() -> None:
     "module",
     ["cli", "study", "pipeline", "planning", "api", "stability.stage", "matching.stage",
      "report.page", "formats.own", "training.state", "evidence.spec", "activations.choice",
-     "calibrating", "calibration.stage", "subjects.toy"],
+     "calibrating", "calibration.stage", "subjects.toy", "subjects.toy_text",
+     "evidence.delphi_cache", "interpretation.examples"],
 )  # fmt: skip
 def test_importing_needs_no_torch(module: str) -> None:
     done = without_torch(f"import reseed.{module}")

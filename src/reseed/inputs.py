@@ -16,7 +16,7 @@ from reseed.events import Events
 from reseed.files import json_bytes
 from reseed.seeds import digest
 from reseed.study import SUBJECT, Study
-from reseed.subjects.spec import LanguageModelSpec
+from reseed.subjects.spec import LanguageModelSpec, ToySpec
 from reseed.training.spec import Control, RunSpec
 from reseed.training.state import Missing
 
@@ -117,6 +117,10 @@ class Inputs:
     def places(self) -> Places | None:
         """Where held-out rows stand in the text; None if the subject reads none."""
         subject = self._study.spec.subject
+        if isinstance(subject, ToySpec) and self._study.spec.evidence.toy_text:
+            from reseed.subjects.toy_text import ToyText
+
+            return ToyText(subject)
         if not isinstance(subject, LanguageModelSpec):
             return None
         from reseed.evidence.contexts import TextPlaces

@@ -15,6 +15,8 @@ import numpy as np
 
 from reseed.activations.choice import Choice
 from reseed.events import Events
+from reseed.evidence.examples import example_bytes, example_rows
+from reseed.evidence.spec import evidence_name
 from reseed.inputs import Inputs, existing
 from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline import locked
@@ -36,6 +38,10 @@ _BYTES_A_LATENT = 32_000
 """Without the matrix: .5 GiB at 16,384 latents, 2.5 at 131,072 (docs/matching.md)."""
 _PRODUCTS = 2.2
 """Time of a match without the matrix, in bare products of its size (docs/matching.md)."""
+_SECONDS_A_ROW = 80e-6
+"""Of the evidence of one run for a held-out token, besides encoding it (docs/evidence.md)."""
+_BYTES_AN_EXAMPLE = 8
+"""On disk, compressed (docs/evidence.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,7 @@ def make_plan(study: Study, events: Events) -> Plan:
         if any(run.reads == "random_subject" for run in missing):
             stages.append(_second_harvest(study, inputs))
         stages += [_training(missing, about["sites"])] if missing else []
+        stages += _evidence(study, about["sites"], about["held_out_rows"])
         stages.append(_analysis(study, about["sites"]))
     return Plan(
         stages=stages,
@@ -171,6 +178,42 @@ def _step_seconds(sae: SAESpec, dimensions: int, batch: int) -> float:
     return timed(lambda: learner.update(x), times=3)
 
 
+def _evidence(study: Study, sites: dict[str, int], held_out: int) -> list[Stage]:
+    """The pass over held-out text; nothing is said of a subject without text."""
+    spec, runs = study.spec.evidence, [run.spec for run in study.runs]
+    made = all(study.store.has(evidence_name(run.id)) for run in runs)
+    if made or not _samples_examples(study):
+        return []
+    step = sum(
+        count * _step_seconds(sae, sites[site], study.spec.training.batch)
+        for (sae, site), count in _counted(runs).items()
+    )
+    each = step / study.spec.training.batch + len(runs) * _SECONDS_A_ROW
+    latents, bound = sum(run.sae.latents for run in runs), _example_memory(study)
+    return [
+        Stage(
+            name="evidence",
+            what=f"{held_out:,} held-out tokens, {spec.examples} windows of {spec.window} for each "
+            f"use and kind of {latents:,} latents; at most {bound / 1e9:.2g} GB of memory",
+            seconds=held_out * each,
+            disk=latents * example_rows(spec) * _BYTES_AN_EXAMPLE,
+        )
+    ]
+
+
+def _samples_examples(study: Study) -> bool:
+    return study.spec.evidence.examples > 0 and (
+        study.spec.text is not None or study.spec.evidence.toy_text
+    )
+
+
+def _example_memory(study: Study) -> int:
+    """Bytes that the examples of all runs take at the most, for they are sampled at once."""
+    if not _samples_examples(study):
+        return 0
+    return sum(example_bytes(run.spec.sae.latents, study.spec.evidence) for run in study.runs)
+
+
 def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     """Matching, nulls and the rest; the assignments dominate."""
     runs = len(study.spec.seeds.init) * len(study.spec.seeds.data)
@@ -209,6 +252,7 @@ def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], inputs:
     widest = max(sae.latents for sae in study.spec.sae)
     dense = widest**2 <= DENSE_BELOW
     matching = _ARRAYS_OF_A_MATCH * 8 * widest**2 if dense else _BYTES_A_LATENT * widest
+    matching = max(matching, _example_memory(study))
     if not missing:
         return _peak() + matching
     rows = int(inputs.opened.source.rows.max()) * study.spec.activations.mix_blocks

@@ -39,6 +39,10 @@ class Places(Protocol):
         """Number of the document at a position."""
         ...
 
+    def documents(self, block: int) -> NDArray[np.int64]:
+        """[L] number of the document at each position; -1 where there is none."""
+        ...
+
     @property
     def length(self) -> int:
         """L, positions in a block."""
@@ -72,6 +76,10 @@ class TextPlaces:
     def document(self, block: int, position: int) -> int:
         """Number of the document at a position."""
         return int(self._text.document[block, position])
+
+    def documents(self, block: int) -> NDArray[np.int64]:
+        """[L] number of the document at each position; -1 where there is none."""
+        return self._text.document[block].astype(np.int64)
 
 
 class _Best(NamedTuple):

@@ -24,6 +24,19 @@ class EvidenceSpec(Spec):
     through_tokens: Annotated[int, Field(ge=0)] = 0
     """Held-out tokens on which the subject predicts with each reconstruction in place; 0 for none,
     since a pass through the whole subject is needed for every run."""
+    examples: Annotated[int, Field(ge=0)] = 20
+    """Windows kept of each latent for each use (explain, score, judge) and of each kind (firing,
+    random, neighbour); 0 for none."""
+    window: Annotated[int, Field(ge=2, le=4096)] = 32
+    """Tokens in a window at the most."""
+    strongest: Annotated[int, Field(ge=0)] = 5
+    """Strongest windows kept for explaining besides the sample; at most `examples`."""
+    neighbours: Annotated[int, Field(ge=0)] = 4
+    """Nearest latents, by cosine of decoder rows, whose firing makes hard negatives."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides which documents are for which use, and which windows are drawn."""
+    toy_text: bool = False
+    """Show samples of the toy as text that names the features that fire; it has none otherwise."""
 
 
 def through_name(run: str) -> str:

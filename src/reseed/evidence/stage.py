@@ -1,11 +1,12 @@
 """The door of evidence: firing statistics, held-out reconstruction and contexts of finished runs.
 
-One pass over the held-out blocks for all runs at once; memory does not grow with their number.
+One pass over the held-out blocks for all runs at once; memory does not grow with the tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,10 +15,15 @@ from torch import Tensor
 
 from reseed.events import Events
 from reseed.evidence.contexts import Contexts, Places
+from reseed.evidence.example_tables import tables_of
+from reseed.evidence.examples import Examples, Fired
 from reseed.evidence.firing import Firing
+from reseed.evidence.neighbours import nearest_decoders
 from reseed.evidence.spec import EvidenceSpec, evidence_name
+from reseed.evidence.windows import Windows, cut
 from reseed.files import json_bytes, parquet_bytes
 from reseed.formats import own
+from reseed.sae.kernels import Codes
 from reseed.sae.model import SAE, from_arrays
 from reseed.store import Store
 from reseed.subjects.source import BlockSource
@@ -42,7 +48,7 @@ def gather(
         source: of the activations.
         blocks: held-out ones.
         places: where each kept row stands in the text; None if the subject reads no text.
-        spec: how many contexts, how long.
+        spec: how many contexts and examples, how long.
         store: of the study.
         made_from: digest for each run.
         events: progress.
@@ -56,14 +62,44 @@ def gather(
         for first in range(0, len(blocks), _CHUNK):
             chunk = blocks[first : first + _CHUNK]
             rows = source.read(chunk.tolist())
+            here = _Chunk.of(chunk, places, spec)
             for one in work.values():
-                one.add(rows[one.site], chunk)
+                one.add(rows[one.site], here)
             task.advance(int(source.rows[chunk].sum()))
     for run, one in work.items():
         with store.piece(evidence_name(run), made_from[run]) as folder:
             (folder / "firing.parquet").write_bytes(parquet_bytes(one.firing.table()))
             (folder / "contexts.parquet").write_bytes(parquet_bytes(one.contexts.table()))
             (folder / "reconstruction.json").write_bytes(json_bytes(one.firing.reconstruction()))
+            tables_of(one.examples, places).write(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Some blocks, and where their rows stand; the same for all runs."""
+
+    blocks: NDArray[np.int64]
+    windows: Windows | None
+    place: NDArray[np.int64]
+    """[rows] place of the block of each row among the blocks"""
+    position: NDArray[np.int64]
+    """[rows] in its block"""
+
+    @classmethod
+    def of(cls, blocks: NDArray[np.int64], places: Places | None, spec: EvidenceSpec) -> _Chunk:
+        if places is None or not spec.examples:
+            nothing = np.empty(0, np.int64)
+            return cls(blocks, None, nothing, nothing)
+        positions = [places.positions(int(block)) for block in blocks]
+        place = np.repeat(np.arange(len(blocks)), [len(one) for one in positions])
+        windows = cut(places, blocks, spec.window, spec.seed)
+        return cls(blocks, windows, place, np.concatenate(positions))
+
+    def fired(self, codes: Codes) -> Fired:
+        fires = (codes.values > 0).numpy()
+        row = np.nonzero(fires)[0]
+        latents, values = codes.latents.numpy()[fires], codes.values.numpy()[fires]
+        return Fired(self.place[row], self.position[row], latents, values.astype(np.float32))
 
 
 class _Run:
@@ -71,12 +107,18 @@ class _Run:
         self.sae, self.site = sae, site
         self.firing = Firing(sae.latents, sae.dimensions)
         self.contexts = Contexts(places, spec)
+        self.examples: Examples | None = None
+        if places is not None and spec.examples:
+            near = nearest_decoders(sae.W_dec, spec.neighbours) if spec.neighbours else None
+            self.examples = Examples(sae.latents, spec, near)
 
-    def add(self, x: Tensor, blocks: Sequence[int] | NDArray[np.int64]) -> None:
+    def add(self, x: Tensor, chunk: _Chunk) -> None:
         with torch.no_grad():
             codes = self.sae.encode_sparse(x)
             self.firing.add(x, codes, self.sae.decode_sparse(codes))
-            self.contexts.add(codes, np.asarray(blocks))
+            self.contexts.add(codes, chunk.blocks)
+            if self.examples is not None and chunk.windows is not None:
+                self.examples.add(chunk.windows, chunk.fired(codes))
 
 
 def _load(store: Store, run: str) -> SAE:
