@@ -67,7 +67,7 @@ def covered(draw, truth, repeats=400):
     return float(np.mean(hits))
 
 
-@pytest.mark.parametrize("tpr, tnr", [(0.5, 0.5), (0.9, 0.6), (0.98, 0.95)])
+@pytest.mark.parametrize(("tpr", "tnr"), [(0.5, 0.5), (0.9, 0.6), (0.98, 0.95)])
 @pytest.mark.parametrize("size", [10, 50])
 def test_coverage_of_balanced_accuracy(tpr, tnr, size):
     def draw(rng):
@@ -115,7 +115,7 @@ def test_coverage_of_auroc_with_several_examples_of_a_document():
 
 
 def test_coverage_of_correlation():
-    """Nearly nominal; with very skewed document effects it is 87 to 90 % (docs/interpretation.md)."""
+    """Nearly nominal; with skewed document effects it is 87 to 90 % (docs/interpretation.md)."""
 
     def draw(rng):
         common = [rng.normal(0, 0.5**0.5, 16) + rng.normal(0, 1) for _ in range(40)]

@@ -9,6 +9,7 @@ m positives, n negatives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,9 @@ def rate(right: Sequence[bool], clusters: Sequence[int]) -> Rate:
 def _wilson(value: float, answers: float) -> Interval:
     """Wilson's score interval (1927) for a number of answers that need not be whole."""
     middle = (value + Z**2 / (2 * answers)) / (1 + Z**2 / answers)
-    reach = Z / (1 + Z**2 / answers) * np.sqrt(value * (1 - value) / answers + (Z / answers / 2) ** 2)
+    reach = (
+        Z / (1 + Z**2 / answers) * np.sqrt(value * (1 - value) / answers + (Z / answers / 2) ** 2)
+    )
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
@@ -80,9 +83,9 @@ def design_effect(values: Numbers, clusters: Sequence[int]) -> float:
 def balanced(positives: Rate, negatives: Rate) -> tuple[float, Interval]:
     """Mean of two rates, with Newcombe's interval made of their two (MOVER, 1998)."""
     value = (positives.value + negatives.value) / 2
-    low = np.hypot(*(one.value - one.interval[0] for one in (positives, negatives))) / 2
-    high = np.hypot(*(one.interval[1] - one.value for one in (positives, negatives))) / 2
-    return value, (max(0.0, float(value - low)), min(1.0, float(value + high)))
+    low = math.hypot(*(one.value - one.interval[0] for one in (positives, negatives))) / 2
+    high = math.hypot(*(one.interval[1] - one.value for one in (positives, negatives))) / 2
+    return value, (max(0.0, value - low), min(1.0, value + high))
 
 
 def auroc(positives: Numbers, negatives: Numbers) -> float:

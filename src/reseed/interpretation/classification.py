@@ -172,13 +172,14 @@ def score_answers(of: Latent, scorer: str, answers: Sequence[Answer]) -> Score |
     """Balanced accuracy of the answers and AUROC of the grades, with intervals.
 
     Where a single answer came without probabilities, the AUROC is that of all answers as 0 and 1,
-    which is the balanced accuracy: grades and answers are never mixed. `about["graded"]` says which.
+    which is the balanced accuracy: grades and answers are never mixed. `about["graded"]` says
+    which.
     """
     yes = [answer for answer in answers if answer.case.fires]
     no = [answer for answer in answers if not answer.case.fires]
     if not yes or not no:
         return Failure(
-            reason=f"{len(yes)} usable answers where the latent fires and {len(no)} where it does not"
+            reason=f"{len(yes)} usable answers where the latent fires, {len(no)} where it does not"
         )
     documents = [[answer.case.document for answer in one] for one in (yes, no)]
     right = accuracy.rate([answer.yes for answer in yes], documents[0])
@@ -186,9 +187,9 @@ def score_answers(of: Latent, scorer: str, answers: Sequence[Answer]) -> Score |
     value, interval = accuracy.balanced(right, quiet)
     grades = [np.array([answer.grade for answer in one], np.float64) for one in (yes, no)]
     graded = not any(np.isnan(one).any() for one in grades)
-    area, ends = (
-        accuracy.auroc_with_interval(*grades, *documents) if graded else (value, interval)
-    )
+    area, ends = value, interval
+    if graded:
+        area, ends = accuracy.auroc_with_interval(grades[0], grades[1], documents[0], documents[1])
     return Score(
         of=of,
         scorer=scorer,

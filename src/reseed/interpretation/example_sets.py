@@ -26,12 +26,12 @@ def check_items(items: Sequence[Item]) -> None:
             activations are not finite or do not fit the kind of the example.
     """
     for item in items:
-        splits = {example.split for example in item.examples}
+        splits: set[Split] = {example.split for example in item.examples}
         if "explain" in splits:
             count = sum(example.split == "explain" for example in item.examples)
             raise SpecError(
-                f"{name_of(item.of)}: {count} of {len(item.examples)} examples to score with are of "
-                "the split 'explain', which the explainer has seen. Score on 'score' or 'judge'."
+                f"{name_of(item.of)}: {count} of {len(item.examples)} examples to score with are "
+                "of the split 'explain', which the explainer has seen. Score on 'score' or 'judge'."
             )
         check_examples(item, splits)
 
@@ -43,11 +43,12 @@ def check_for_explaining(items: Sequence[Item]) -> None:
         SpecError: if an example is of another split than `explain`, or contradicts itself.
     """
     for item in items:
-        splits = {example.split for example in item.examples}
+        splits: set[Split] = {example.split for example in item.examples}
         if splits - {"explain"}:
             raise SpecError(
-                f"{name_of(item.of)}: examples of the split {sorted(splits - {'explain'})[0]!r} were "
-                "given to the explainer; scores on them would be too good. Give it 'explain' only."
+                f"{name_of(item.of)}: examples of the split {sorted(splits - {'explain'})[0]!r} "
+                "were given to the explainer; scores on them would be too good. "
+                "Give it only 'explain'."
             )
         check_examples(item, splits)
 
@@ -56,8 +57,8 @@ def check_examples(item: Item, splits: set[Split]) -> None:
     """Refuse mixed splits and activations that cannot be right; see `check_items`."""
     if len(splits) > 1:
         raise SpecError(
-            f"{name_of(item.of)}: examples of the splits {' and '.join(sorted(splits))} in one item; "
-            "the search of a refinement would then be judged on what it searched with. Use one split."
+            f"{name_of(item.of)}: examples of the splits {' and '.join(sorted(splits))} in one "
+            "item; a refinement would then be judged on what it searched with. Use one split."
         )
     for example in item.examples:
         where = f"{name_of(item.of)}, document {example.document}, block {example.block}"
@@ -69,8 +70,8 @@ def check_examples(item: Item, splits: set[Split]) -> None:
             raise SpecError(f"{where}: an activation is negative, NaN or infinite")
         if (example.kind == "firing") != (example.strength > 0):
             raise SpecError(
-                f"{where}: an example of the kind {example.kind!r} has {example.strength} as largest "
-                "activation"
+                f"{where}: an example of the kind {example.kind!r} has {example.strength} as "
+                "largest activation"
             )
 
 

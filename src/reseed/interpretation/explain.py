@@ -69,8 +69,8 @@ def explain(
         top_logits: of latents, the tokens that each makes likely, most likely first.
 
     Returns:
-        one result for each item, in order. A reply that does not say what was asked for is a failure
-        that keeps its text; nothing is put in its place.
+        one result for each item, in order. A reply that does not say what was asked for is a
+        failure that keeps its text; nothing is put in its place.
 
     Raises:
         SpecError: if an item has examples of another split, or activations that cannot be right.

@@ -1,4 +1,4 @@
-"""Fuzzing: are the marked tokens those at which the latent fires? (arXiv 2410.13928, section 3.2)."""
+"""Fuzzing: are the marked tokens those at which the latent fires? (arXiv 2410.13928, 3.2)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class FuzzingSpec(ClassifySpec):
     """Wrong tokens are marked in windows where the latent is silent (scorer `fuzzing`), or in those
     where it fires (`fuzzing_within`), which asks for the token and not for the topic."""
     marks: Literal["random", "copied"] = "random"
-    """`random`: as many tokens as fire on average, rounded up, anywhere, as in the released pipeline.
-    `copied`: in the places that are marked in some window where the latent fires, so that places
-    and runs of marks do not give the answer away. (`within` has places taken, and moves the rest.)"""
+    """`random`: as many tokens as fire on average, rounded up, anywhere, as in the released
+    pipeline. `copied`: in the places that are marked in some window where the latent fires, so that
+    places and runs of marks do not give the answer away; places that are taken are moved."""
     threshold: float = 0.3
     """Share of the largest activation of a window above which a token counts as active."""
 
@@ -59,8 +59,8 @@ def score(
         settings: what is marked.
 
     Returns:
-        one result for each item, in order; `value` is the balanced accuracy. `scorer` says where the
-        wrong marks are; `about["skipped"]` counts windows without a token that could be marked
+        one result for each item, in order; `value` is the balanced accuracy. `scorer` says where
+        the wrong marks are; `about["skipped"]` counts windows without a token that could be marked
         wrongly.
 
     Raises:
@@ -130,4 +130,3 @@ def wrong_marks(
         more = draw.choice(len(rest), min(wanted, len(rest)), replace=False) if rest else []
         out.append(sorted(kept + [rest[int(i)] for i in more]))
     return out
-

@@ -73,5 +73,5 @@ class Steerable(Protocol):
         ...
 
     def kl(self, prompts: Sequence[str], direction: Numbers, strength: float) -> float:
-        """Mean KL(steered || clean) of the next token over all positions of the prompts, in nats."""
+        """Mean KL(steered || clean) of the next token over all positions of prompts, in nats."""
         ...

@@ -59,8 +59,8 @@ def score(
     Args:
         subject: steered at its site.
         likelihood: the model that judges what was written.
-        items: latents with explanation and with examples of the kinds `random` or `neighbour`, which
-            are the prompts; not of the split `explain`.
+        items: latents with explanation and with examples of the kinds `random` or `neighbour`,
+            which are the prompts; not of the split `explain`.
         directions: [D] of each latent, e.g. its decoder row; scaled to length 1 first.
         settings: how hard, and on what.
 

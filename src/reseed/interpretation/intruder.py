@@ -21,7 +21,16 @@ from reseed.interpretation.example_sets import (
 )
 from reseed.interpretation.fuzzing import wrong_marks
 from reseed.interpretation.marking import active_tokens, mark, one_line
-from reseed.interpretation.records import Asker, Example, Failure, Item, Latent, Reply, Request, Score
+from reseed.interpretation.records import (
+    Asker,
+    Example,
+    Failure,
+    Item,
+    Latent,
+    Reply,
+    Request,
+    Score,
+)
 from reseed.interpretation.replies import read_number
 from reseed.records import Spec
 from reseed.seeds import generator
@@ -121,7 +130,9 @@ def quantile_groups(firing: Sequence[Example]) -> Mapping[int | None, list[Examp
     for example in sorted(firing, key=lambda e: -1 if e.quantile is None else e.quantile):
         groups.setdefault(example.quantile, []).append(example)
     loose = [e for q, some in groups.items() if len(some) < SHOWN - 1 or q is None for e in some]
-    out = {q: some for q, some in groups.items() if len(some) >= SHOWN - 1 and q is not None}
+    out: dict[int | None, list[Example]] = {
+        q: some for q, some in groups.items() if len(some) >= SHOWN - 1 and q is not None
+    }
     return {**out, None: loose} if len(loose) >= SHOWN - 1 else out
 
 

@@ -1,7 +1,7 @@
-"""Windows of text as a prompt shows them: active tokens between `<<` and `>>`, strengths listed.
+r"""Windows of text as a prompt shows them: active tokens between `<<` and `>>`, strengths listed.
 
-As in arXiv 2410.13928, with two differences: a window is one line (a line break is written `\\n`, so
-that no window can look like several), and delimiters that the text has of its own are replaced.
+As in arXiv 2410.13928, with two differences: a window is one line (a line break is written `\n`,
+so that no window can look like several), and delimiters that the text has of its own are replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OWN = str.maketrans({"\n": "\\n", "\r": "\\r", "\u2028": "\\n", "\u2029": "\\n"
 
 
 def one_line(text: str) -> str:
-    """The text with its line breaks written as `\\n`."""
+    r"""The text with its line breaks written as `\n`."""
     return text.translate(_OWN)
 
 

@@ -1,5 +1,8 @@
-"""The fixed parts of prompts. Whatever is the same for all latents comes first, so that a server
-which keeps the prefix of prompts reads it once."""
+"""The fixed parts of prompts.
+
+Whatever is the same for all latents comes first, so that a server which keeps the prefix of prompts
+reads it once.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from reseed.interpretation.records import Message
 
 EXPLAIN = (
     "You study what a unit of a language model responds to. You get pieces of text. The tokens at "
-    "which the unit is active are between << and >>.{listed} Say in one short phrase what the marked "
-    "tokens or the text around them have in common. Describe the pattern; do not list the examples, "
-    "and do not mention << or >>."
+    "which the unit is active are between << and >>.{listed} Say in one short phrase what the "
+    "marked tokens or the text around them have in common. Describe the pattern; do not list the "
+    "examples, and do not mention << or >>."
 )
 LISTED = " After each text its marked tokens are listed with their strength from 1 to 10."
 LOGITS = " After the texts come the tokens that the unit makes more likely to follow."
@@ -36,9 +39,11 @@ EXPLAIN_SHOTS: tuple[Shot, ...] = (
     (
         "the ending of comparative adjectives of size",
         (
-            (("a", " river", " is", " wide", " but", " the", " sea", " is", " wid", "er", "."), {9: 8}),
+            (("a", " river", " is", " wide", " but", " the", " sea", " is", " wid", "er", "."),
+             {9: 8}),
             (("every", " year", " you", " get", " tall", "er", ",", " she"), {5: 2}),
-            (("the", " hole", " was", " small", "er", " but", " deep", "er", " than"), {4: 9, 7: 9}),
+            (("the", " hole", " was", " small", "er", " but", " deep", "er", " than"),
+             {4: 9, 7: 9}),
         ),
         '" than", " still"',
         "Always the token \"er\" is marked, after an adjective that says how large something is.",
@@ -61,8 +66,8 @@ DETECT = (
 )
 FUZZ = (
     "You get a description of what a unit of a language model responds to, and numbered texts in "
-    "which some tokens are between << and >>. For each text say 1 if the marked tokens are those that "
-    "fit the description, 0 if they are not."
+    "which some tokens are between << and >>. For each text say 1 if the marked tokens are those "
+    "that fit the description, 0 if they are not."
 )
 Task = tuple[str, tuple[tuple[str, int], ...]]
 """A description, and texts with the right answers."""
@@ -134,8 +139,8 @@ FUZZ_SHOTS: tuple[Task, ...] = (
 )
 
 INTRUDER = (
-    "You get numbered texts. All but one have something in common, which may be a topic, a word or a "
-    "turn of phrase.{marked} Name the number of the one that does not belong."
+    "You get numbered texts. All but one have something in common, which may be a topic, a word or "
+    "a turn of phrase.{marked} Name the number of the one that does not belong."
 )
 MARKED = " Where it shows in a text, the tokens are between << and >>; in the intruder others are."
 INTRUDER_SHOTS: tuple[tuple[tuple[str, ...], int], ...] = (
@@ -172,8 +177,8 @@ INTRUDER_SHOTS: tuple[tuple[tuple[str, ...], int], ...] = (
 )
 
 SIMULATE = (
-    "You get a description of what a unit of a language model responds to, and the numbered tokens of "
-    "a text. For each token say how strongly the unit responds, from 0 (not at all, as for most "
+    "You get a description of what a unit of a language model responds to, and the numbered tokens "
+    "of a text. For each token say how strongly the unit responds, from 0 (not at all, as for most "
     "tokens) to 10."
 )
 SIMULATE_SHOTS: tuple[tuple[str, tuple[str, ...], tuple[int, ...]], ...] = (

@@ -41,9 +41,7 @@ def numbers_schema(key: str, count: int, low: int, high: int) -> dict[str, Any]:
     }
 
 
-def read_numbers(
-    text: str, key: str, count: int, low: int, high: int
-) -> tuple[int, ...] | Failure:
+def read_numbers(text: str, key: str, count: int, low: int, high: int) -> tuple[int, ...] | Failure:
     """Exactly `count` integers from `low` to `high`.
 
     Args:
@@ -95,9 +93,9 @@ def read_explanation(text: str) -> tuple[str, str | None] | Failure:
     """The explanation and the reasoning before it, if any.
 
     Args:
-        text: the reply: JSON with `explanation` (and `reasoning`), in a code fence or not, or a text
-            whose last part is `[EXPLANATION]: ...`. What a model runs on with after its JSON is
-            ignored if it does not explain again.
+        text: the reply: JSON with `explanation` (and `reasoning`), in a code fence or not, or a
+            text whose last part is `[EXPLANATION]: ...`. What a model runs on with after its JSON
+            is ignored if it does not explain again.
     """
     try:
         plain = _plain(text)
@@ -183,7 +181,9 @@ def _only_list(text: str) -> object:
 # -- probabilities ---------------------------------------------------------------------------------
 
 
-def number_weights(reply: Reply, count: int, options: Sequence[str]) -> list[dict[str, float]] | None:
+def number_weights(
+    reply: Reply, count: int, options: Sequence[str]
+) -> list[dict[str, float]] | None:
     """Of each number of a list reply, how probable each option was, normalised over the options.
 
     Args:
@@ -218,7 +218,9 @@ def _weights_at(reply: Reply, place: int, options: Sequence[str]) -> dict[str, f
     return None
 
 
-def _weights(known: Mapping[str, float], before: str, options: Sequence[str]) -> dict[str, float] | None:
+def _weights(
+    known: Mapping[str, float], before: str, options: Sequence[str]
+) -> dict[str, float] | None:
     mass = dict.fromkeys(options, 0.0)
     for token, logprob in known.items():
         word = token.strip().removeprefix(before).strip()

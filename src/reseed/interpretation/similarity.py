@@ -153,7 +153,7 @@ def _embedded(embedder: Embedder, texts: Sequence[str]) -> dict[str, Numbers]:
         return {}
     rows = np.asarray(embedder.embed(once), np.float64)
     if rows.ndim != 2 or len(rows) != len(once):
-        raise SpecError(f"{embedder.name}: {rows.shape} for {len(once)} texts, one row each is needed")
+        raise SpecError(f"{embedder.name}: {rows.shape} for {len(once)} texts; each needs a row")
     lengths = np.linalg.norm(rows, axis=1)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):

@@ -48,9 +48,10 @@ def score(
         settings: which windows, and how it is asked.
 
     Returns:
-        one result for each item, in order: `value` is Pearson's correlation, chance 0. A window whose
-        reply has not exactly one number a token is `failed`. If every prediction is the same number,
-        it predicts nothing: `value` is 0 without an interval, and `about["constant"]` is true.
+        one result for each item, in order: `value` is Pearson's correlation, chance 0. A window
+        whose reply has not exactly one number a token is `failed`. If every prediction is the same
+        number, it predicts nothing: `value` is 0 without an interval, and
+        `about["constant"]` is true.
 
     Raises:
         SpecError: if examples are of the split `explain`, of two splits, or contradict themselves.
@@ -185,16 +186,14 @@ def _score(
     if len(values) < 2:
         first = f"; the first: {failures[0].reason}" if failures else ""
         return Failure(
-            reason=f"{len(pairs)} of {len(windows)} windows were predicted, and the latent does not "
-            f"vary in them{first}",
+            reason=f"{len(pairs)} of {len(windows)} windows were predicted, and the latent does "
+            f"not vary in them{first}",
             text=failures[0].text if failures else None,
         )
     guesses = [one for _, one in pairs]
     constant = len({round(float(v), 9) for one in guesses for v in one}) < 2
     documents = [window.document for window, _ in pairs]
-    value, interval = (
-        (0.0, None) if constant else accuracy.correlation(guesses, truth, documents)
-    )
+    value, interval = (0.0, None) if constant else accuracy.correlation(guesses, truth, documents)
     firing = sum(window.kind == "firing" for window, _ in pairs)
     return Score(
         of=item.of,

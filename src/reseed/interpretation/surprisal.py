@@ -23,8 +23,8 @@ from reseed.interpretation.records import Example, Failure, Item, Score
 from reseed.records import Spec
 
 SHOTS = (
-    ("references to the end of the world", "the rise of Antichrist. Get ready, that you be found worthy"),
-    ("four-digit years", "end 2012 levels. In the first quarter of 2013, we expect revenue to rise"),
+    ("references to the end of the world", "the rise of Antichrist. Get ready, be found worthy"),
+    ("four-digit years", "end 2012 levels. In the first quarter of 2013, we expect"),
     ("banks and financial institutions", "Deposit Insurance Corp. He would not say where the bank"),
 )  # fmt: skip
 
@@ -85,7 +85,9 @@ def _score(
 def prefix(explanation: str, settings: SurprisalSpec) -> str:
     """What stands before the text."""
     parts = [f"Description: {phrase}\nText: {text}\n\n" for phrase, text in SHOTS]
-    return "".join(parts if settings.shots else []) + f"Description: {one_line(explanation)}\nText: "
+    return (
+        "".join(parts if settings.shots else []) + f"Description: {one_line(explanation)}\nText: "
+    )
 
 
 def _total(likelihood: Likelihood, before: str, text: str) -> float | None:
@@ -103,7 +105,7 @@ def _area(item: Item, gains: Sequence[tuple[Example, float]], name: str) -> Scor
         )
     grades = [np.array([gain for _, gain in side]) for side in sides]
     documents = [[example.document for example, _ in side] for side in sides]
-    value, interval = accuracy.auroc_with_interval(*grades, *documents)
+    value, interval = accuracy.auroc_with_interval(grades[0], grades[1], documents[0], documents[1])
     return Score(
         of=item.of,
         scorer="surprisal",
