@@ -13,7 +13,8 @@ from itertools import groupby
 from reseed.interpretation.records import Example
 
 LEFT, RIGHT = "<<", ">>"
-_OWN = str.maketrans({"\n": "\\n", "\r": "\\r", "\u2028": "\\n", "\u2029": "\\n", "\x85": "\\n"})
+_BREAKS = "\n\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_OWN = str.maketrans({"\r": "\\r", **dict.fromkeys(_BREAKS, "\\n")})
 
 
 def one_line(text: str) -> str:
