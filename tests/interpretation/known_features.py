@@ -20,7 +20,24 @@ from reseed.interpretation.records import (
 )
 
 STRENGTH = {"a": 10.0, "b": 6.0, "c": 4.5}
-FILLER = "the of and to in is was for on that with as by at from it".split()
+FILLER = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "was",
+    "for",
+    "on",
+    "that",
+    "with",
+    "as",
+    "by",
+    "at",
+    "from",
+    "it",
+]
 SPLITS = ("explain", "score", "judge")
 
 
@@ -56,9 +73,7 @@ def examples(feature, split, firing=15, silent=15, seed=0):
     """Each from a document of its own; splits and features share none."""
     first = (SPLITS.index(split) * 1000 + feature) * 1000
     rng = np.random.default_rng([seed, first])
-    return tuple(
-        window(rng, feature, i < firing, split, first + i) for i in range(firing + silent)
-    )
+    return tuple(window(rng, feature, i < firing, split, first + i) for i in range(firing + silent))
 
 
 def explanation(feature, text=None):
@@ -116,16 +131,15 @@ def described(text):
 def truth(request):
     """The right reply to any question of this room."""
     if request.purpose == "explain":
-        hits = features_in(marked(" ".join(lines(request, r"Text \d+"))))
+        shown = " ".join(lines(request, r"Text \d+"))
+        hits = features_in(marked(shown)) or features_in(shown)
         return json.dumps({"explanation": f"fires on f{max(set(hits), key=hits.count)}"})
     texts = lines(request)
     feature = described(question(request))
     if request.purpose == "detection":
         return json.dumps({"answers": [int(feature in features_in(t)) for t in texts]})
     if request.purpose.startswith("fuzzing"):
-        right = [
-            all(features_in(word) == [feature] for word in marked(t).split()) for t in texts
-        ]
+        right = [all(features_in(word) == [feature] for word in marked(t).split()) for t in texts]
         return json.dumps({"answers": [int(r) for r in right]})
     if request.purpose == "intruder":
         hits = [set(features_in(t)) for t in texts]

@@ -96,9 +96,7 @@ def test_one_reply_without_probabilities_and_all_are_taken_as_answers(known):
 def test_the_numbers_by_hand():
     def answers(fires, yes, grades):
         case = [Case(text="", fires=fires, document=i + 100 * fires) for i in range(len(yes))]
-        return [
-            Answer(case=c, yes=y, grade=g) for c, y, g in zip(case, yes, grades, strict=True)
-        ]
+        return [Answer(case=c, yes=y, grade=g) for c, y, g in zip(case, yes, grades, strict=True)]
 
     yes = answers(True, [True, True, False, True], [0.9, 0.8, 0.3, 0.6])
     no = answers(False, [False, True], [0.2, 0.6])

@@ -58,11 +58,10 @@ def test_the_places_of_marks_give_nothing_away(known):
 
 def test_quantiles_with_too_few_windows_are_put_together(known):
     firing, _ = by_class(known.examples(0, "score", firing=12))
+
     def numbered(counts):
         numbers = [q for q, n in counts.items() for _ in range(n)]
-        return [
-            replace(e, quantile=q) for e, q in zip(firing, numbers, strict=False)
-        ]
+        return [replace(e, quantile=q) for e, q in zip(firing, numbers, strict=False)]
 
     def sizes(counts):
         return {q: len(some) for q, some in quantile_groups(numbered(counts)).items()}
@@ -92,9 +91,12 @@ def test_intervals_hold_where_windows_are_shared(known):
     windows, so their answers depend on each other."""
 
     def oddest(request):
-        odd = [known.random_of(replace(request, messages=(
-            replace(request.messages[-1], content=text),))).random()
-            for text in known.lines(request)]
+        odd = [
+            known.random_of(
+                replace(request, messages=(replace(request.messages[-1], content=text),))
+            ).random()
+            for text in known.lines(request)
+        ]
         return json.dumps({"intruder": int(np.argmax(odd))})
 
     items = [

@@ -47,7 +47,7 @@ BEST = {"detection": 1.0, "intruder": 0.95, "simulation": 0.98, "example embeddi
 def test_a_model_that_knows_the_features_scores_near_one(known, name):
     results = ASKING[name](known.Model(known.truth), known.items(6))
     assert all(isinstance(one, Score) for one in results)
-    assert np.mean([one.value for one in results]) > BEST.get(name, 0.95)- 1e-9
+    assert np.mean([one.value for one in results]) > BEST.get(name, 0.95) - 1e-9
     for one in results:
         assert one.failed == 0
         assert one.failures == ()

@@ -67,7 +67,8 @@ def shuffled_explanations(
 def _groups(order: Sequence[int], size: int) -> list[list[int]]:
     groups = [list(order[start : start + size]) for start in range(0, len(order), size)]
     if len(groups) > 1 and len(groups[-1]) < 2:
-        groups[-2] += groups.pop()
+        last = groups.pop()
+        groups[-1] += last
     return groups
 
 

@@ -171,9 +171,8 @@ def one_pass_parts(phrase: str, tokens: Sequence[str], settings: SimulationSpec)
         hidden = [f"{one_line(token)}\tunknown" for token in shown[:half]]
         start += f"Description: {shot}\n" + "\n".join([*hidden, *lines[half:]]) + "\n\n"
     start += f"Description: {one_line(phrase)}\n"
-    between = ["", *["unknown\n"] * (len(tokens) - 1)]
-    parts = [f"{gap}{one_line(token)}\t" for gap, token in zip(between, tokens, strict=True)]
-    return [start + parts[0], *parts[1:]] if parts else []
+    parts = [f"unknown\n{one_line(token)}\t" for token in tokens]
+    return [start + parts[0].removeprefix("unknown\n"), *parts[1:]] if parts else []
 
 
 def _score(
