@@ -20,24 +20,7 @@ from reseed.interpretation.records import (
 )
 
 STRENGTH = {"a": 10.0, "b": 6.0, "c": 4.5}
-FILLER = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "is",
-    "was",
-    "for",
-    "on",
-    "that",
-    "with",
-    "as",
-    "by",
-    "at",
-    "from",
-    "it",
-]
+FILLER = "the of and to in is was for on that with as by".split()  # noqa: SIM905
 SPLITS = ("explain", "score", "judge")
 
 
@@ -219,3 +202,6 @@ class Likelihood:
             for w in words
         ]
         return np.where(known, -1.0, -4.0)
+
+    def many(self, pairs):
+        return [self.logprobs(prefix, text) for prefix, text in pairs]

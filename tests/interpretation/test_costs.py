@@ -2,9 +2,18 @@ import json
 
 import pytest
 
-from reseed.interpretation import detection, fuzzing, intruder, simulation
+from reseed.interpretation import (
+    detection,
+    embedding_scores,
+    fuzzing,
+    intruder,
+    simulation,
+    surprisal,
+)
+from reseed.interpretation.cost_table import costs_of_a_latent
 from reseed.interpretation.costs import (
     Cost,
+    DryInstrument,
     DryRun,
     cost_of,
     delphi_cost,
@@ -98,3 +107,30 @@ def test_explaining_and_simulating_are_counted_too(known):
     explain(dry, [known.item(0, "explain", explained=False)])
     simulation.score(dry, [known.item(0)])
     assert dry.cost().calls == 1 + 20
+
+
+def test_instruments_are_counted_without_computing(known):
+    one = DryInstrument(characters)
+    results = surprisal.score(one, [known.item(0)])
+    assert all(isinstance(r, Score) and r.value == 0.5 for r in results)
+    assert one.calls == 2 * 30
+    assert one.cost().prompt_tokens == one.tokens > 0
+    other = DryInstrument(characters)
+    embedding_scores.score_explanations(other, [known.item(0)])
+    assert other.tokens == len("fires on f0") + sum(len(e.text) for e in known.item(0).examples)
+
+
+def test_every_way_of_scoring_has_a_row(known):
+    shown = known.item(0, "explain", explained=False, firing=40)
+    rows = costs_of_a_latent(shown, known.item(0, firing=50, silent=50))
+    assert {n for n, (_, other) in rows.items() if other} == {
+        "explain", "detection", "fuzzing", "intruder",
+    }  # fmt: skip
+    for own, other in rows.values():
+        assert own.calls > 0
+        assert own.prompt_tokens >= own.repeated_tokens
+        if other:
+            assert own.prompt_tokens <= other.prompt_tokens
+    assert rows["detection"][0].calls == rows["detection"][1].calls == 20
+    assert rows["surprisal"][0].calls == 200
+    assert rows["embedding"][0].calls == 101

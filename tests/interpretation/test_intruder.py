@@ -87,8 +87,8 @@ def test_bare_numbers_are_answers_too(known, text):
 
 
 def test_intervals_hold_where_windows_are_shared(known):
-    """Windows differ in how odd they look; the judge picks the oddest. Questions of a quantile share
-    windows, so their answers depend on each other."""
+    """The judge picks the window that looks oddest to it. Questions of a quantile share windows, so
+    their answers depend on each other."""
 
     def oddest(request):
         odd = [

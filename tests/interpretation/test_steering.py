@@ -144,13 +144,15 @@ def test_the_strength_for_a_divergence_is_found(steered):
 
 
 def test_a_latent_that_raises_a_word_is_explained_by_it(known, model, tokenizer):
-    """Steering along what the head reads as `dog` makes `dog` more probable than chance steering."""
+    """Steering along what the head reads as `dog` writes `dog`, steering away does not."""
 
     class Reads:
         name = "reads"
 
         def logprobs(self, before, text):
             return np.array([float(before.split().count(text))])
+
+        many = known.Likelihood.many
 
     from dataclasses import replace
 

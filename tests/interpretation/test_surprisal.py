@@ -53,6 +53,8 @@ def test_texts_without_a_probability_are_counted(known):
         def logprobs(self, before, text):
             return np.full(3, -np.inf)
 
+        many = known.Likelihood.many
+
     (one,) = surprisal.score(Nothing(), [known.item(0)])
     assert isinstance(one, Failure)
     assert "30 of 30" in one.reason

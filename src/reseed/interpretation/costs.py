@@ -12,6 +12,9 @@ from math import ceil
 from os.path import commonprefix
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reseed.interpretation.records import Failure, Reply, Request
 
 Counter = Callable[[str], int]
@@ -70,6 +73,47 @@ class DryRun:
         return cost_of(self.requests, count)
 
 
+class DryInstrument:
+    """An `Embedder`, `Likelihood` and `Chooser` in one that computes nothing and counts.
+
+    One embedded text, one text whose log-probabilities are wanted and one pass are a call each.
+    """
+
+    name = "dry run"
+
+    def __init__(self, count: Counter = quarter) -> None:
+        self._count = count
+        self.calls = 0
+        self.tokens = 0
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
+        """[N, 1] ones."""
+        self._saw(*texts)
+        return np.ones((len(texts), 1))
+
+    def logprobs(self, prefix: str, text: str) -> NDArray[np.floating]:
+        """[1] zero."""
+        self._saw(prefix + text)
+        return np.zeros(1)
+
+    def many(self, pairs: Sequence[tuple[str, str]]) -> list[NDArray[np.floating]]:
+        """[1] zero for each."""
+        return [self.logprobs(prefix, text) for prefix, text in pairs]
+
+    def choices(self, parts: Sequence[str], options: Sequence[str]) -> NDArray[np.floating]:
+        """[N, C] zeros."""
+        self._saw("".join(parts))
+        return np.zeros((len(parts), len(options)))
+
+    def cost(self) -> Cost:
+        """Of everything that would have been computed; nothing is generated."""
+        return Cost(calls=self.calls, prompt_tokens=self.tokens)
+
+    def _saw(self, *texts: str) -> None:
+        self.calls += len(texts)
+        self.tokens += sum(map(self._count, texts))
+
+
 def cost_of(requests: Sequence[Request], count: Counter = quarter) -> Cost:
     """Calls and tokens of requests; replies are taken to have the form asked for.
 
@@ -79,7 +123,7 @@ def cost_of(requests: Sequence[Request], count: Counter = quarter) -> Cost:
     """
     prompts = ["\n".join(message.content for message in one.messages) for one in requests]
     around = sum(_EACH_MESSAGE * len(one.messages) for one in requests)
-    before = ["", *prompts[:-1]]
+    before = ["", *prompts][: len(prompts)]
     same = [commonprefix([a, b]) for a, b in zip(before, prompts, strict=True)]
     return Cost(
         calls=len(requests),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from reseed.interpretation import prompts
 from reseed.interpretation.classification import (
@@ -42,7 +43,7 @@ class FuzzingSpec(ClassifySpec):
     """`random`: as many tokens as fire on average, rounded up, anywhere, as in the released
     pipeline. `copied`: in the places that are marked in some window where the latent fires, so that
     places and runs of marks do not give the answer away; places that are taken are moved."""
-    threshold: float = 0.3
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the largest activation of a window above which a token counts as active."""
 
 

@@ -39,6 +39,10 @@ class Likelihood(Protocol):
         """[T] natural log-probability of each token of `text`, after `prefix`."""
         ...
 
+    def many(self, pairs: Sequence[tuple[str, str]]) -> Sequence[NDArray[np.floating]]:
+        """`logprobs` of many pairs of prefix and text, in their order."""
+        ...
+
 
 class Chooser(Protocol):
     """How probable a language model finds each of a few continuations, at many places at once."""

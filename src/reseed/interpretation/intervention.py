@@ -124,12 +124,14 @@ def _gains(
     hosts: Sequence[Example],
 ) -> list[tuple[float, int]]:
     """Gain of each prompt whose two texts give finite values, and its document."""
+    pairs = [(prefix(text), phrase) for text in [*steered, *clean]]
+    values = [np.asarray(one, np.float64) for one in likelihood.many(pairs)]
     out: list[tuple[float, int]] = []
-    for one, other, host in zip(steered, clean, hosts, strict=True):
-        values = [likelihood.logprobs(prefix(text), phrase) for text in (one, other)]
-        after, before = (float(np.asarray(v, np.float64).sum()) for v in values)
-        if all(len(v) for v in values) and math.isfinite(after) and math.isfinite(before):
-            out.append((after - before, host.document))
+    for number, host in enumerate(hosts):
+        after, before = values[number], values[number + len(hosts)]
+        gain = float(after.sum() - before.sum())
+        if len(after) and len(before) and math.isfinite(gain):
+            out.append((gain, host.document))
     return out
 
 

@@ -5,7 +5,7 @@ L tokens of a prompt, D dimensions of the site, V tokens of the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,7 @@ class SteeredModel:
         new_tokens: how many are written after a prompt.
         temperature: of sampling; 0 takes the most probable token.
         seed: of sampling.
+        ends: ids that end a text; that of the tokenizer if left out.
 
     Raises:
         SpecError: if the model has no such site, or the site is a pattern of several.
@@ -49,6 +50,7 @@ class SteeredModel:
         new_tokens: int = 32,
         temperature: float = 1.0,
         seed: int = 0,
+        ends: Collection[int] | None = None,
     ) -> None:
         self.model: nn.Module = model.eval()
         self.tokenizer = tokenizer
@@ -60,6 +62,7 @@ class SteeredModel:
         self.new_tokens = new_tokens
         self.temperature = temperature
         self.seed = seed
+        self._ends = {tokenizer.eos_token_id} if ends is None else set(ends)
 
     def generate(
         self, prompts: Sequence[str], direction: Numbers | None, strength: float
@@ -106,7 +109,7 @@ class SteeredModel:
             out: Any = self.model(input_ids=step, past_key_values=past, use_cache=True)
             past = out.past_key_values
             token = self._pick(out.logits[0, -1], draw)
-            if token == self.tokenizer.eos_token_id:
+            if token in self._ends:
                 break
             written.append(token)
             step = torch.tensor([[token]], dtype=torch.int64, device=ids.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reseed.interpretation import accuracy
 from reseed.interpretation.example_sets import (
@@ -72,11 +73,14 @@ def _score(
         return problem
     assert item.explanation is not None
     own, neutral = prefix(item.explanation.text, settings), prefix(settings.neutral, settings)
+    texts = [example.text for example in item.examples]
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    pairs = [*((own, text) for text in texts), *((neutral, text) for text in new)]
+    totals = [_total(one) for one in likelihood.many(pairs)]
+    known |= dict(zip(new, totals[len(texts) :], strict=True))
     gains: list[tuple[Example, float]] = []
-    for example in item.examples:
-        if example.text not in known:
-            known[example.text] = _total(likelihood, neutral, example.text)
-        before, after = known[example.text], _total(likelihood, own, example.text)
+    for example, after in zip(item.examples, totals, strict=False):
+        before = known[example.text]
         if before is not None and after is not None:
             gains.append((example, after - before))
     return _area(item, gains, likelihood.name)
@@ -90,8 +94,9 @@ def prefix(explanation: str, settings: SurprisalSpec) -> str:
     )
 
 
-def _total(likelihood: Likelihood, before: str, text: str) -> float | None:
-    values = np.asarray(likelihood.logprobs(before, text), np.float64)
+def _total(logprobs: NDArray[np.floating]) -> float | None:
+    """Log-probability of a text; None if it has no tokens or one of them none that is finite."""
+    values = np.asarray(logprobs, np.float64)
     return float(values.sum()) if values.size and np.isfinite(values).all() else None
 
 
