@@ -1,4 +1,4 @@
-"""Detection: does the latent fire in this text? (arXiv 2410.13928, 3.2)."""
+"""Detection: does the latent fire in this text? (arXiv 2410.13928)."""
 
 from __future__ import annotations
 

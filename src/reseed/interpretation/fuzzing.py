@@ -1,4 +1,4 @@
-"""Fuzzing: are the marked tokens those at which the latent fires? (arXiv 2410.13928, 3.2)."""
+"""Fuzzing: are the marked tokens those at which the latent fires? (arXiv 2410.13928)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Intervention: does what a latent makes its subject write fit the explanation?
 
-Of arXiv 2410.13928, section 3.3: S = E[log p(z | steered text) - log p(z | clean text)], where z is
+Of arXiv 2410.13928: S = E[log p(z | steered text) - log p(z | clean text)], where z is
 the explanation and the strength of steering is that at which the next-token distribution moves by a
 fixed KL divergence, so that latents are compared at equal effect.
 """

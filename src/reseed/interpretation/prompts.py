@@ -25,7 +25,7 @@ Shot = tuple[str, tuple[tuple[tuple[str, ...], dict[int, int]], ...], str, str]
 
 EXPLAIN_SHOTS: tuple[Shot, ...] = (
     (
-        "common idioms",
+        "idioms",
         (
             (("and", " he", " was", " over", " the", " moon", " to", " find"), {3: 5, 4: 6, 5: 9}),
             (("we'll", " laugh", " till", " the", " cows", " come", " home", "!"),
@@ -37,7 +37,7 @@ EXPLAIN_SHOTS: tuple[Shot, ...] = (
         "The marked words are whole figures of speech that are not meant literally.",
     ),
     (
-        "the ending of comparative adjectives of size",
+        "comparative adjectives ending in -er",
         (
             (("a", " river", " is", " wide", " but", " the", " sea", " is", " wid", "er", "."),
              {9: 8}),
@@ -49,14 +49,14 @@ EXPLAIN_SHOTS: tuple[Shot, ...] = (
         "Always the token \"er\" is marked, after an adjective that says how large something is.",
     ),
     (
-        "negation",
+        "units of length",
         (
-            (("they", " did", " not", " want", " to", " come"), {2: 9}),
-            (("I", " have", " never", " seen", " it", " before"), {2: 7}),
-            (("there", " was", " no", "body", " in", " the", " room"), {2: 6, 3: 8}),
+            (("it", " lies", " ten", " miles", " from", " the", " coast"), {3: 9}),
+            (("a", " fish", " of", " 40", " cm", " was", " caught"), {4: 7}),
+            (("six", " feet", " tall", " and", " two", " inches", " wide"), {1: 8, 5: 6}),
         ),
-        '" any", " anymore"',
-        "Not, never and nobody are marked: each denies what is said.",
+        '" long", " wide", " away"',
+        "Miles, cm, feet and inches are marked: each measures a length.",
     ),
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Surprisal: does the explanation make the texts in which the latent fires more probable?
 
-Of arXiv 2410.13928, section 3.2: log p(text | explanation) - log p(text | neutral explanation).
+Of arXiv 2410.13928: log p(text | explanation) - log p(text | neutral explanation).
 """
 
 from __future__ import annotations
