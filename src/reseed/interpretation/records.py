@@ -183,3 +183,7 @@ class Score:
     negatives: int = 0
     failed: int = 0
     """questions without a usable answer; they are in no number above"""
+    failures: tuple[Failure, ...] = ()
+    """why, one for each reply that could not be used"""
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """what else belongs to the number, e.g. the right answers by quantile; JSON"""
