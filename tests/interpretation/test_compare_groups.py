@@ -57,7 +57,7 @@ def difference(found, contrast="orphan - rest"):
     return found.differences.row(by_predicate=pl.col("contrast") == contrast, named=True)
 
 
-def test_power_is_what_simulated_t_tests_reach(rng=None):
+def test_power_is_what_simulated_t_tests_reach():
     rng = np.random.default_rng(0)
     n = latents_needed(0.08, 0.14)
     assert power_of(n, n, 0.08, 0.14) >= 0.8 > power_of(n - 1, n - 1, 0.08, 0.14)
@@ -105,13 +105,13 @@ def test_a_known_difference_is_covered_and_none_gives_zero():
     latents = table(rng, latents=300, tilt=0.7)
     for gap in (0.08, 0.0):
         covered, reached = 0, []
-        for draw in range(120):
+        for draw in range(80):
             chosen = sample_latents(latents, per_group=40, seed=draw).latents
             found = difference(compare_groups(scores(rng, chosen, gap), latents)[0])
             covered += found["matched_lo"] <= -gap <= found["matched_hi"]
             reached.append(found["matched"])
-        assert covered >= 0.89 * 120  # 95 % give or take three standard errors
-        assert np.mean(reached) == pytest.approx(-gap, abs=0.006)
+        assert covered >= 0.87 * 80  # 95 % give or take three standard errors
+        assert np.mean(reached) == pytest.approx(-gap, abs=0.007)
 
 
 def test_planted_confounding_shows_unadjusted_and_not_matched():
@@ -122,11 +122,11 @@ def test_planted_confounding_shows_unadjusted_and_not_matched():
     assert found["unadjusted_hi"] < 0
     assert found["matched_lo"] <= 0 <= found["matched_hi"]
     covered = 0
-    for draw in range(100):
+    for draw in range(60):
         chosen = sample_latents(latents, per_group=40, seed=draw).latents
         one = difference(compare_groups(scores(rng, chosen, slope=0.05), latents)[0])
         covered += one["matched_lo"] <= 0 <= one["matched_hi"]
-    assert covered >= 88
+    assert covered >= 52
 
 
 def test_an_uneven_sample_is_weighted_back():
@@ -189,7 +189,7 @@ def test_only_one_side_or_no_overlap_is_said():
         (lambda t: t.with_columns(pl.lit(1).alias("n_seeds")), "one independent run"),
         (lambda t: t.with_columns(pl.lit(False).alias("alive")), "none of the 900 latents fires"),
         (
-            lambda t: t.with_columns(pl.when(pl.col("latent") > 5).then(pl.lit("a")).otherwise(pl.lit("b")).alias("group")),
+            lambda t: t.with_columns((pl.col("latent") % 2).cast(pl.String).alias("group")),
             "several groups",
         ),
     ],

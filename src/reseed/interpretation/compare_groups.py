@@ -119,7 +119,7 @@ def _compare(scorer: str, every: pl.DataFrame, asked: pl.DataFrame) -> GroupComp
     )
 
 
-_ENDS = dict.fromkeys(("mean", "lo", "hi"), pl.Float64)
+_ENDS: dict[str, type[pl.DataType]] = dict.fromkeys(("mean", "lo", "hi"), pl.Float64)
 _BOTH = {
     f"{name}{end}": pl.Float64 for name in ("unadjusted", "matched") for end in ("", "_lo", "_hi")
 }
@@ -179,9 +179,7 @@ def _contrast(scored: pl.DataFrame, one: str, others: Sequence[str]) -> dict[str
     }
 
 
-def _matched(
-    rows: pl.DataFrame, mine: NDArray[np.float64]
-) -> tuple[Estimate | None, int, int]:
+def _matched(rows: pl.DataFrame, mine: NDArray[np.float64]) -> tuple[Estimate | None, int, int]:
     """Difference within strata of firing rate; of the others, kinds as common as they are."""
     both = rows.with_columns(pl.Series("mine", mine)).with_columns(
         pl.col("mine").n_unique().over("stratum").alias("sides")

@@ -200,7 +200,9 @@ def _detectable(first: int, second: int, sd: float, power: float = 0.8) -> float
         high *= 2
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (low, middle) if power_of(first, second, middle, sd) >= power else (middle, high)
+        low, high = (
+            (low, middle) if power_of(first, second, middle, sd) >= power else (middle, high)
+        )
     return high
 
 
@@ -215,7 +217,9 @@ def _sentence(
     named = ", ".join(f"{count[kind]} {kind}" for kind in KINDS)
     told = f"{sum(count.values())} latents to explain ({named}), equal in firing rate. "
     if detectable is None:
-        return told + "Too few orphans or reproducible latents to compare them; add runs or latents."
+        return (
+            told + "Too few orphans or reproducible latents to compare them; add runs or latents."
+        )
     told += (
         f"If orphans score {difference:.2f} lower than reproducible latents and scores vary by "
         f"{sd:.2f}, that is seen with a power of {power:.0%}; a power of 80 % reaches down to "
