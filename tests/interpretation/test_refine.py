@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
+from reseed.interpretation.json_reply import first_json
 from reseed.interpretation.records import (
     Example,
     Explanation,
@@ -21,7 +22,6 @@ from reseed.interpretation.refine import refine, refine_all
 from reseed.interpretation.refine_gain import gain
 from reseed.interpretation.refine_prompt import (
     Mistake,
-    first_json,
     marked,
     normal,
     read_explanation,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple
 
+from reseed.interpretation.json_reply import first_json
 from reseed.interpretation.records import Example, Failure, Message, Reply, Request
 
 _LONGEST = 2000
 """Characters of an explanation; what is longer is no explanation."""
-_STARTS = 64
-"""Brackets at which JSON is looked for in a reply."""
 _SYSTEM = (
     "You improve explanations of latents of a sparse autoencoder. An explanation says, in one "
     "sentence, in which text the latent fires. You are given an explanation and contexts about "
@@ -114,22 +111,6 @@ def read_explanation(reply: Reply | Failure) -> str | Failure:
             text=reply.text,
         )
     return tidy
-
-
-def first_json(text: str) -> object:
-    """The first JSON object or list that stands whole in a text, or a `Failure`.
-
-    Models put fences and prose around what they were asked for; what they mean is the JSON.
-    """
-    decoder = json.JSONDecoder()
-    for match in islice(re.finditer(r"[{\[]", text), _STARTS):
-        try:
-            return decoder.raw_decode(text, match.start())[0]
-        except RecursionError:
-            break  # brackets without end; the next ones would take as long
-        except ValueError:
-            continue
-    return Failure(reason="the reply has no JSON", text=text)
 
 
 def normal(text: str) -> str:
