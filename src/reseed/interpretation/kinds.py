@@ -9,9 +9,9 @@ import polars as pl
 
 from reseed.errors import SpecError
 
-Kind = Literal["reproducible", "partly", "orphan"]
+LatentKind = Literal["reproducible", "partly", "orphan"]
 """Found in all independent other runs; in some; in none."""
-KINDS: tuple[Kind, ...] = ("reproducible", "partly", "orphan")
+KINDS: tuple[LatentKind, ...] = ("reproducible", "partly", "orphan")
 
 NEEDED = ("run", "latent", "alive", "firing_rate", "n_matched", "n_seeds", "family")
 STRATA = 5
