@@ -62,8 +62,8 @@ def equal_mass_draws(
     """
     if not sets or draws < 1 or not 0 < share <= 1 or tolerance <= 0:
         raise SpecError(
-            f"{len(sets)} sets, draws = {draws}, share = {share}, tolerance = {tolerance}: it takes "
-            "at least one set and one draw, a share up to 1 and a tolerance above 0"
+            f"{len(sets)} sets, draws = {draws}, share = {share}, tolerance = {tolerance}: it "
+            "takes at least one set and one draw, a share up to 1 and a tolerance above 0"
         )
     heavy: dict[str, NDArray[np.int64]] = {}
     for name, latents in sets.items():
