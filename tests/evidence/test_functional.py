@@ -174,6 +174,8 @@ def test_rare_and_frequent_latents_of_one_worth_are_alike_at_equal_mass():
     counts = found.sets["latents"].to_list()
     assert counts[1] > 3 * counts[0]
     rises = found.sets["fvu_rise"].to_list()
+    # all activations are 1, so energy is mass
+    assert np.allclose(found.sets["energy"], found.sets["mass"])
     assert rises[1] == pytest.approx(rises[0], rel=0.15)
 
 

@@ -39,9 +39,13 @@ class FunctionalValue:
     """What dropping sets of latents costs, at equal firing mass."""
 
     draws: pl.DataFrame
-    """set, draw, latents (dropped), mass, fvu, fvu_rise, ce, ce_rise (null if not measured)"""
+    """set, draw, latents (dropped), mass, energy, fvu, fvu_rise, ce, ce_rise (null if not measured)
+
+    `energy` is Σ rate (mean activation x length of decoder row)² of the dropped latents: what FVU
+    would rise by, up to a factor, if they added at right angles. Equal mass does not make it equal.
+    """
     sets: pl.DataFrame
-    """set, latents (mean number dropped), mass, fvu_rise, fvu_rise_lo, fvu_rise_hi, ce_rise,
+    """set, latents (mean number dropped), mass, energy, fvu_rise, fvu_rise_lo, fvu_rise_hi, ce_rise,
     ce_rise_lo, ce_rise_hi: means over draws with 95 % intervals"""
     differences: pl.DataFrame
     """contrast (`a - b`) and the difference of the rises, with the same endings"""
@@ -114,7 +118,9 @@ def functional_value(
         whole = cross_entropy(sae.reconstruct)
         found = [cross_entropy(without(sae, one.latents)) for one in chosen]
         entropies = np.array([whole, *found])
-    return _result(chosen, errors, scale, entropies, list(sets), seed)
+    rate = firing.sort("latent")["rate"].to_numpy()
+    energy = mass**2 / np.where(rate > 0, rate, 1.0)
+    return _result(chosen, energy, errors, scale, entropies, list(sets), seed)
 
 
 def mass_of(sae: SAE, firing: pl.DataFrame) -> NDArray[np.float64]:
@@ -188,6 +194,7 @@ def _errors(
 
 def _result(
     chosen: Sequence[Draw],
+    energy: NDArray[np.float64],
     errors: NDArray[np.float64],
     scale: NDArray[np.float64],
     entropies: NDArray[np.float64] | None,
@@ -204,6 +211,7 @@ def _result(
             "draw": [one.number for one in chosen],
             "latents": [len(one.latents) for one in chosen],
             "mass": [one.mass for one in chosen],
+            "energy": [float(energy[list(one.latents)].sum()) for one in chosen],
             "fvu": fvu,
             "fvu_rise": fvu - whole,
             "ce": pl.Series(ce, dtype=pl.Float64) if ce is not None else None,
@@ -282,7 +290,7 @@ def _ends(name: str, samples: NDArray[np.float64] | None) -> dict[str, float | N
 
 
 def _means(rows: pl.DataFrame) -> dict[str, float]:
-    return {name: float(rows[name].to_numpy().mean()) for name in ("latents", "mass")}
+    return {name: float(rows[name].to_numpy().mean()) for name in ("latents", "mass", "energy")}
 
 
 def _sentence(fvu: float, sets: pl.DataFrame, differences: pl.DataFrame) -> str:

@@ -66,7 +66,7 @@ def _check(latents: pl.DataFrame) -> None:
     missing = [name for name in NEEDED if name not in latents.columns]
     if missing:
         raise SpecError(
-            f"the table of latents lacks {', '.join(missing)}; `reseed export` writes them all"
+            f"the table of latents lacks {', '.join(missing)}; make it anew with `reseed run`"
         )
     if "group" in latents.columns and latents["group"].n_unique() > 1:
         found = ", ".join(latents["group"].unique().sort().to_list())
