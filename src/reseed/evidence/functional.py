@@ -45,8 +45,8 @@ class FunctionalValue:
     would rise by, up to a factor, if they added at right angles. Equal mass does not make it equal.
     """
     sets: pl.DataFrame
-    """set, latents (mean number dropped), mass, energy, fvu_rise, fvu_rise_lo, fvu_rise_hi, ce_rise,
-    ce_rise_lo, ce_rise_hi: means over draws with 95 % intervals"""
+    """set, latents (mean number dropped), mass, energy, fvu_rise, fvu_rise_lo, fvu_rise_hi,
+    ce_rise, ce_rise_lo, ce_rise_hi: means over draws with 95 % intervals"""
     differences: pl.DataFrame
     """contrast (`a - b`) and the difference of the rises, with the same endings"""
     fvu: float
