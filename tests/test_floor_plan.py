@@ -29,7 +29,16 @@ ALLOWED = {
 
 STUDY = {"study", "study_spec"}
 """Knows the specs and results of all rooms, but runs nothing."""
-DOORS = {"calibrating", "comparing", "inputs", "pipeline", "planning", "pooling", "products"} | {
+DOORS = {
+    "calibrating",
+    "comparing",
+    "inputs",
+    "pipeline",
+    "planning",
+    "pooling",
+    "products",
+    "selecting",
+} | {
     "__init__",
     "api",
     "cli",

@@ -1,15 +1,55 @@
-def test_all_but_what_runs_a_model_is_read_without_torch(python):
-    code = """
-import importlib.abc, sys
-class Forbid(importlib.abc.MetaPathFinder):
+"""Comparing, sampling and choosing work on tables, where torch and scikit-learn are missing."""
+
+import pytest
+
+FORBID = """
+import sys
+class Forbidden:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "transformers", "sklearn", "httpx"}:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-sys.meta_path.insert(0, Forbid())
-from reseed.interpretation import (
-    controls, cost_table, costs, detection, embedding_scores, explain, fuzzing, instruments,
-    intervention, intruder, simulation, surprisal,
-)
+        if name.split(".")[0] in ("torch", "transformers", "tokenizers", "gguf", "sklearn", "httpx"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Forbidden())
 """
-    done = python("-c", code)
+
+
+def test_importing_needs_neither(python):
+    modules = (
+        ["interpretation." + name for name in (
+            "compare_groups", "sampling", "similarity", "refine", "refine_gain", "select", "probing",
+            "controls", "cost_table", "costs", "detection", "embedding_scores", "explain", "fuzzing",
+            "instruments", "intervention", "intruder", "simulation", "surprisal",
+        )]
+        + ["evidence." + name for name in ("features", "equal_mass", "functional_result")]
+        + ["selecting"]
+    )  # fmt: skip
+    done = python("-c", FORBID + "".join(f"import reseed.{name}\n" for name in modules))
     assert done.returncode == 0, done.stderr
+
+
+def test_choosing_without_scikit_learn_names_the_extra(python):
+    code = """
+import numpy as np
+from reseed.interpretation.selection_task import make_task
+from reseed.selecting import _chosen
+x = np.random.default_rng(0).normal(size=(40, 3))
+task = make_task(x, ["a", "b"] * 20, ["training"] * 20 + ["held_out"] * 20, range(3))
+try:
+    _chosen(task, 2, ["lasso"], None, None, 0)
+except ImportError as error:
+    assert "reseed[llm]" in str(error), error
+else:
+    raise AssertionError
+"""
+    done = python("-c", FORBID + code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["evidence.functional", "evidence.features_pass"])
+def test_what_encodes_says_torch(python, module):
+    code = f"""
+try:
+    import reseed.{module}
+except ModuleNotFoundError as error:
+    assert error.name == "torch"
+"""
+    assert python("-c", FORBID + code).returncode == 0

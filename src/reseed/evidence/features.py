@@ -1,0 +1,148 @@
+"""How strongly each latent fires in each document, for probing. Read without torch.
+
+Documents that lie in training blocks and in held-out ones are of neither side, so that no text is
+on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from reseed.errors import SpecError
+from reseed.files import parquet_bytes, safetensors_bytes
+from reseed.store import Store
+
+Statistic = Literal["max", "mean"]
+"""Of the activations over the kept tokens of a document, silent ones counted as 0."""
+_ENTRY = {"key": pl.Int64, "max": pl.Float32, "sum": pl.Float64}
+_BYTES_AN_ENTRY = 40
+"""While entries are gathered: document, latent, largest, sum, and a copy while they are merged."""
+
+
+def features_name(run: str) -> str:
+    """Name of the piece with the document features of a run."""
+    return f"features/{run}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentFeatures:
+    """Latents of one run over documents."""
+
+    documents: pl.DataFrame
+    """document, origin, label (null if unknown), rows (kept tokens), side: "training" or
+    "held_out" as the SAE saw it, "both" where a document lies across the border"""
+    max: csr_array
+    """[documents, F] largest activation"""
+    mean: csr_array
+    """[documents, F] mean activation over the kept tokens"""
+
+    def matrix(self, statistic: Statistic, latents: Sequence[int]) -> NDArray[np.float32]:
+        """[documents, len(latents)] dense columns of some latents.
+
+        Raises:
+            SpecError: if there is no such latent.
+        """
+        sparse = self.max if statistic == "max" else self.mean
+        bad = [n for n in latents if not 0 <= n < sparse.shape[1]]
+        if bad:
+            raise SpecError(f"latent {bad[0]}: this run has latents 0 to {sparse.shape[1] - 1}")
+        return sparse.tocsc()[:, list(latents)].toarray().astype(np.float32)
+
+
+def features_bytes(rows: int, per_row: int, documents: int, latents: int) -> int:
+    """Bytes at the most that gathering takes beside the model: for `plan`.
+
+    Args:
+        rows: tokens.
+        per_row: latents that fire at a token.
+        documents: that there are.
+        latents: F.
+    """
+    return _BYTES_AN_ENTRY * min(rows * per_row, documents * latents)
+
+
+class FeatureSums:
+    """Largest activation and sum of each latent in each document; adds up in any order.
+
+    Entries are merged whenever they have doubled, so memory follows the distinct pairs of document
+    and latent, not the tokens.
+    """
+
+    def __init__(self, documents: int, latents: int) -> None:
+        self._shape = (documents, latents)
+        self._parts: list[pl.DataFrame] = []
+        self._merged = self._pending = 0
+
+    def add(
+        self,
+        document: NDArray[np.int64],
+        latent: NDArray[np.int64],
+        value: NDArray[np.float32],
+    ) -> None:
+        """Take in activations above 0.
+
+        Args:
+            document: `[n]`.
+            latent: `[n]`.
+            value: `[n]`.
+        """
+        frame = pl.DataFrame({"key": document * self._shape[1] + latent, "max": value})
+        grouped = frame.with_columns(pl.col("max").cast(pl.Float64).alias("sum"))
+        self._parts.append(_grouped(grouped))
+        self._pending += len(self._parts[-1])
+        if self._pending > max(self._merged, 1 << 16):
+            self._merge()
+
+    def arrays(self) -> tuple[csr_array, csr_array]:
+        """Largest and sum, `[documents, F]`, float32."""
+        self._merge()
+        none = _grouped(pl.DataFrame(schema=_ENTRY))
+        whole = (self._parts[0] if self._parts else none).sort("key")
+        pair = np.divmod(whole["key"].to_numpy(), self._shape[1])
+        values = whole["max"].to_numpy(), whole["sum"].to_numpy().astype(np.float32)
+        largest, total = (csr_array((v, pair), shape=self._shape) for v in values)
+        return largest, total
+
+    def _merge(self) -> None:
+        if len(self._parts) > 1:
+            self._parts = [_grouped(pl.concat(self._parts))]
+        self._merged, self._pending = sum(map(len, self._parts)), 0
+
+
+def _grouped(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.group_by("key", maintain_order=True).agg(pl.col("max").max(), pl.col("sum").sum())
+
+
+def write_features(folder: Path, found: DocumentFeatures) -> None:
+    """Write them into the folder of a piece."""
+    arrays = {
+        "indptr": found.max.indptr.astype(np.int64),
+        "indices": found.max.indices.astype(np.int32),
+        "max": found.max.data.astype(np.float32),
+        "mean": found.mean.data.astype(np.float32),
+        "latents": np.array([found.max.shape[1]], dtype=np.int64),
+    }
+    (folder / "features.safetensors").write_bytes(safetensors_bytes(arrays))
+    (folder / "documents.parquet").write_bytes(parquet_bytes(found.documents))
+
+
+def read_features(store: Store, run: str) -> DocumentFeatures:
+    """What `gather_features` wrote.
+
+    Raises:
+        StoreError: if the piece is missing or damaged.
+    """
+    arrays = store.tensors(features_name(run), "features.safetensors")
+    documents = store.table(features_name(run), "documents.parquet")
+    shape = (len(documents), int(arrays["latents"][0]))
+    pattern = (arrays["indices"], arrays["indptr"])
+    largest, mean = (csr_array((arrays[n], *pattern), shape=shape) for n in ("max", "mean"))
+    return DocumentFeatures(documents=documents, max=largest, mean=mean)

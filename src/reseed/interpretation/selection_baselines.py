@@ -1,0 +1,142 @@
+"""Choosing latents by data: what a choice by explanations is held against. Needs scikit-learn.
+
+Every function takes the features of training documents `[n, c]`, scaled to mean 0 and deviation 1,
+and their classes `[n]`, and gives places of candidates, best first. sklearn is imported inside, so
+that what only reads a study needs none.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.seeds import generator
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_POOL = 100
+"""Forward selection tries so many candidates: those with the largest F."""
+_FOLDS = 3
+_PENALTIES = 100
+"""On the path of the LASSO, from the one at which the first candidate enters ..."""
+_WEAKEST = 1e-2
+"""... down to this share of it."""
+
+
+def lasso(x: Floats, y: Integers) -> Integers:
+    """The order in which candidates enter the path of the LASSO.
+
+    Squared loss on the indicator of the class, or of all classes with the group penalty over them
+    (the multi-task LASSO). Candidates that never enter come last, by their correlation.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import lasso_path
+
+    target = indicators(y)
+    target = target - target.mean(axis=0)
+    strongest = float(np.linalg.norm(x.T @ target, axis=1).max()) / len(x)
+    if target.shape[1] == 2:
+        target, strongest = target[:, 1], strongest / np.sqrt(2)
+    if strongest <= 0:
+        return np.arange(x.shape[1])
+    grid: Any = strongest * np.geomspace(1, _WEAKEST, _PENALTIES)
+    with warnings.catch_warnings():
+        # at the weak end of the path, where candidates enter that no k reaches
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found: Any = lasso_path(x, target, alphas=grid)
+    weights = np.abs(found[1])
+    weights = weights if weights.ndim == 2 else np.sqrt((weights**2).sum(axis=0))  # [c, alphas]
+    enters = np.where(weights.any(axis=1), (weights > 0).argmax(axis=1), weights.shape[1])
+    first = np.take_along_axis(weights, enters.clip(max=weights.shape[1] - 1)[:, None], axis=1)
+    return np.lexsort((-_correlation(x, y), -first[:, 0], enters)).astype(np.int64)
+
+
+def mutual_information(x: Floats, y: Integers, seed: int = 0) -> Integers:
+    """By mutual information with the class, one by one (Kraskov's estimate)."""
+    from sklearn.feature_selection import mutual_info_classif
+
+    state = int(generator("mutual-information", seed).integers(2**31))
+    found: Any = mutual_info_classif(x, y, random_state=state)
+    return np.argsort(-found, kind="stable").astype(np.int64)
+
+
+def mrmr(x: Floats, y: Integers, k: int) -> Integers:
+    """Minimum redundancy, maximum relevance: F over the mean correlation with what was chosen.
+
+    The quotient form with the F statistic (FCQ) of Ding and Peng 2005, as LLM-Select's baseline.
+    """
+    relevance = _f_statistic(x, y)
+    similar = np.abs(_correlations(x))
+    chosen = [int(np.argmax(relevance))]
+    while len(chosen) < min(k, x.shape[1]):
+        redundancy = similar[:, chosen].mean(axis=1).clip(min=1e-3)
+        score = np.where(np.isin(np.arange(x.shape[1]), chosen), -np.inf, relevance / redundancy)
+        chosen.append(int(np.argmax(score)))
+    return np.array(chosen, dtype=np.int64)
+
+
+def forward(x: Floats, y: Integers, k: int) -> Integers:
+    """Forward selection: the candidate that lowers the cross-validated log loss most, k times.
+
+    Of the 100 candidates with the largest F, with logistic regression in three folds.
+    """
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    pool = np.argsort(-_f_statistic(x, y), kind="stable")[:_POOL].tolist()
+    folds = StratifiedKFold(_FOLDS)
+    chosen: list[int] = []
+    while len(chosen) < min(k, len(pool)):
+        left = [c for c in pool if c not in chosen]
+
+        def score(candidate: int) -> float:
+            columns = x[:, [*chosen, candidate]]  # noqa: B023  (called in this turn only)
+            found: Any = cross_val_score(logistic(), columns, y, cv=folds, scoring="neg_log_loss")
+            return float(found.mean())
+
+        chosen.append(left[int(np.argmax([score(c) for c in left]))])
+    return np.array(chosen, dtype=np.int64)
+
+
+def by_chance(candidates: int, seed: int, draw: int = 0) -> Integers:
+    """Candidates in a random order."""
+    return generator("select-random", seed, draw).permutation(candidates).astype(np.int64)
+
+
+def logistic() -> Any:
+    """The model of the probe: classes count alike, however common."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(class_weight="balanced", max_iter=5000)
+
+
+def indicators(y: Integers) -> Floats:
+    """[n, classes] 1 where a document is of a class."""
+    return (y[:, None] == np.unique(y)).astype(np.float64)
+
+
+def _f_statistic(x: Floats, y: Integers) -> Floats:
+    from sklearn.feature_selection import f_classif
+
+    varies = x.std(axis=0) > 0
+    out = np.zeros(x.shape[1])
+    if varies.any():
+        with np.errstate(divide="ignore"):  # a candidate that tells classes apart without error
+            found: Any = f_classif(x[:, varies], y)
+        out[varies] = np.nan_to_num(found[0], nan=0.0, posinf=1e12)
+    return out
+
+
+def _correlations(x: Floats) -> Floats:
+    spread = x.std(axis=0)
+    scaled = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return scaled.T @ scaled / len(x)
+
+
+def _correlation(x: Floats, y: Integers) -> Floats:
+    target = indicators(y)
+    target = (target - target.mean(axis=0)) / target.std(axis=0)
+    return np.abs(x.T @ target / len(x)).max(axis=1)

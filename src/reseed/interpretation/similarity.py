@@ -1,0 +1,239 @@
+"""Do the explanations of matched latents say the same? Held against pairs that are no match.
+
+Needs no torch. The control is matched in firing frequency: explanations of rare latents are alike
+in style, and those of frequent ones too, so any two latents of one frequency look somewhat alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.errors import SpecError
+from reseed.interpretation.records import Explanation, Interval
+from reseed.seeds import generator
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Texts to unit rows `[n, d]`."""
+
+_NEAR = 20
+"""The control of a latent is drawn from so many that fire most nearly as often."""
+_UNIT = 1e-2
+_TIE = 1e-9
+"""Cosines that differ by less are equal; equal texts differ by rounding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplanationSimilarity:
+    """Cosines of explanations within families, beside those of controls; means over families."""
+
+    pairs: pl.DataFrame
+    """family, run_a, latent_a, run_b, latent_b, cosine, control (mean cosine of its controls)"""
+    families: int
+    matched: float
+    matched_interval: Interval | None
+    control: float
+    control_interval: Interval | None
+    difference: float
+    difference_interval: Interval | None
+    """95 %, by bootstrap over families; None with fewer than two"""
+    auroc: float
+    """probability that a matched pair is more similar than a control of its own; chance .5"""
+    left_out: int
+    """pairs without any control"""
+    says: str
+
+
+def explanation_similarity(
+    explanations: Sequence[Explanation],
+    latents: pl.DataFrame,
+    embed: Embed,
+    *,
+    controls: int = 5,
+    seed: int = 0,
+    draws: int = 2000,
+) -> ExplanationSimilarity:
+    """Similarity of the explanations of the latents of a family, against frequency-matched pairs.
+
+    A matched pair is two latents of one family in two runs. Its controls keep the first latent and
+    take, for the second, others of that second run that fire about as often and are in another
+    family or in none.
+
+    Args:
+        explanations: one a latent; texts that say the same are embedded once.
+        latents: run, latent, family (null for an orphan), firing_rate.
+        embed: texts to unit rows.
+        controls: of each pair.
+        seed: of the choice of controls and of the bootstrap.
+        draws: of the bootstrap.
+
+    Raises:
+        SpecError: if two explanations are of one latent, no family has two explained latents, no
+            pair has a control, or the rows of `embed` are not of length 1.
+    """
+    known = _known(explanations, latents)
+    pairs = _pairs(known)
+    if not pairs:
+        raise SpecError(
+            f"none of the families has explanations of two latents ({len(known)} latents are "
+            "explained); explain several members of a family, `sample_latents` takes one of each"
+        )
+    vectors = _embedded([one.text for one in known], embed)
+    by_run: dict[str, list[int]] = {}
+    for place, one in enumerate(known):
+        by_run.setdefault(one.run, []).append(place)
+    rng = generator("similarity-controls", seed)
+    rows: list[dict[str, object]] = []
+    above: list[float] = []
+    for a, b in pairs:
+        others = _controls(known, by_run[known[b].run], a, b, controls, rng)
+        if not len(others):
+            continue
+        cosine, held = float(vectors[a] @ vectors[b]), vectors[others] @ vectors[a]
+        tie = np.abs(cosine - held) < _TIE
+        above.append(float(np.where(tie, 0.5, cosine > held).mean()))
+        rows.append(_row(known[a], known[b], cosine, float(held.mean())))
+    if not rows:
+        raise SpecError(
+            "no matched pair has a control: all explained latents of each run are of one family; "
+            "explain more latents"
+        )
+    return _result(pl.DataFrame(rows), np.array(above), len(pairs) - len(rows), seed, draws)
+
+
+class _Known(NamedTuple):
+    """An explained latent."""
+
+    run: str
+    latent: int
+    text: str
+    family: int | None
+    firing_rate: float
+
+
+def _known(explanations: Sequence[Explanation], latents: pl.DataFrame) -> list[_Known]:
+    table = pl.DataFrame(
+        {
+            "run": [one.of.run for one in explanations],
+            "latent": [one.of.latent for one in explanations],
+            "text": [one.text for one in explanations],
+        },
+        schema={"run": pl.String, "latent": pl.Int64, "text": pl.String},
+    )
+    twice = table.filter(table.select("run", "latent").is_duplicated())
+    if len(twice):
+        raise SpecError(
+            f"latent {twice['latent'][0]} of {twice['run'][0]} has several explanations; give one"
+        )
+    columns = ["run", "latent", "family", "firing_rate"]
+    missing = [name for name in columns if name not in latents.columns]
+    if missing:
+        raise SpecError(f"the table of latents lacks {', '.join(missing)}")
+    joined = table.join(latents.select(columns), on=["run", "latent"], how="inner")
+    ordered = joined.sort("run", "latent").select("run", "latent", "text", "family", "firing_rate")
+    return [_Known(*row) for row in ordered.iter_rows()]
+
+
+def _pairs(known: Sequence[_Known]) -> list[tuple[int, int]]:
+    families: dict[int, list[int]] = {}
+    for place, one in enumerate(known):
+        if one.family is not None:
+            families.setdefault(one.family, []).append(place)
+    return [
+        (a, b)
+        for members in families.values()
+        for a, b in combinations(members, 2)
+        if known[a].run != known[b].run
+    ]
+
+
+def _embedded(texts: Sequence[str], embed: Embed) -> NDArray[np.float64]:
+    distinct = list(dict.fromkeys(texts))
+    rows = np.asarray(embed(distinct), dtype=np.float64)
+    lengths = np.linalg.norm(rows, axis=-1) if rows.ndim == 2 else np.zeros(0)
+    if rows.ndim != 2 or len(rows) != len(distinct) or not np.all(np.abs(lengths - 1) < _UNIT):
+        raise SpecError(
+            f"{len(distinct)} texts were to be embedded as rows of length 1; what came has shape "
+            f"{rows.shape}" + (f" and lengths up to {lengths.max():.3g}" if lengths.size else "")
+        )
+    place = {text: number for number, text in enumerate(distinct)}
+    return rows[[place[text] for text in texts]]
+
+
+def _controls(
+    known: Sequence[_Known],
+    there: Sequence[int],
+    a: int,
+    b: int,
+    controls: int,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Latents of the second run, in other families, that fire about as often as b."""
+
+    def rate(place: int) -> float:
+        return float(np.log(max(known[place].firing_rate, 1e-12)))
+
+    able = [p for p in there if known[p].family is None or known[p].family != known[a].family]
+    able.sort(key=lambda p: (abs(rate(p) - rate(b)), p))
+    near = np.array(able[: max(_NEAR, controls)], dtype=np.int64)
+    return near if len(near) <= controls else np.sort(rng.choice(near, controls, replace=False))
+
+
+def _row(a: _Known, b: _Known, cosine: float, control: float) -> dict[str, object]:
+    return {
+        "family": a.family,
+        "run_a": a.run,
+        "latent_a": a.latent,
+        "run_b": b.run,
+        "latent_b": b.latent,
+        "cosine": cosine,
+        "control": control,
+    }
+
+
+def _result(
+    pairs: pl.DataFrame, above: NDArray[np.float64], left_out: int, seed: int, draws: int
+) -> ExplanationSimilarity:
+    """Every family counts once, however many pairs it has."""
+    by_family = (
+        pairs.with_columns(pl.Series("above", above))
+        .group_by("family")
+        .agg(pl.col("cosine", "control", "above").mean())
+        .sort("family")
+    )
+    values = by_family.select("cosine", "control").to_numpy()
+    values = np.column_stack([values, values[:, 0] - values[:, 1]])
+    means = values.mean(axis=0)
+    intervals: list[Interval | None] = [None, None, None]
+    if len(values) > 1:
+        rng = generator("similarity-bootstrap", seed)
+        counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=draws)
+        low, high = np.quantile(counts @ values / len(values), [0.025, 0.975], axis=0)
+        intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    auroc = float(by_family["above"].mean())  # pyright: ignore[reportArgumentType]
+    told = intervals[2]
+    shown = "" if told is None else f" [{told[0]:.3f}, {told[1]:.3f}]"
+    return ExplanationSimilarity(
+        pairs=pairs,
+        families=len(values),
+        matched=float(means[0]),
+        matched_interval=intervals[0],
+        control=float(means[1]),
+        control_interval=intervals[1],
+        difference=float(means[2]),
+        difference_interval=told,
+        auroc=auroc,
+        left_out=left_out,
+        says=(
+            f"explanations of matched latents: cosine {means[0]:.3f}, of pairs that are no match "
+            f"and fire as often {means[1]:.3f}; difference {means[2]:.3f}{shown} over "
+            f"{len(values)} families. A matched pair is the more similar {auroc:.0%} of the time "
+            "(chance 50 %)."
+        ),
+    )
