@@ -6,7 +6,7 @@ FORBID = """
 import sys
 class Forbidden:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "tokenizers", "gguf", "sklearn", "httpx"):
+        if name.split(".")[0] in {"torch", "transformers", "tokenizers", "sklearn", "httpx"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Forbidden())
 """
@@ -15,9 +15,9 @@ sys.meta_path.insert(0, Forbidden())
 def test_importing_needs_neither(python):
     modules = (
         ["interpretation." + name for name in (
-            "compare_groups", "sampling", "similarity", "refine", "refine_gain", "select", "probing",
-            "controls", "cost_table", "costs", "detection", "embedding_scores", "explain", "fuzzing",
-            "instruments", "intervention", "intruder", "simulation", "surprisal",
+            "compare_groups", "sampling", "similarity", "refine", "refine_gain", "select",
+            "probing", "controls", "cost_table", "costs", "detection", "embedding_scores", "explain",
+            "fuzzing", "instruments", "intervention", "intruder", "simulation", "surprisal",
         )]
         + ["evidence." + name for name in ("features", "equal_mass", "functional_result")]
         + ["selecting"]
