@@ -15,7 +15,8 @@ sys.meta_path.insert(0, Forbidden())
 def test_importing_needs_neither(python):
     modules = (
         ["interpretation." + name for name in (
-            "compare_groups", "sampling", "similarity", "refine", "refine_gain", "select", "probing",
+            "compare_groups", "sampling", "similarity", "refine", "refine_gain", "select",
+            "probing",
         )]
         + ["evidence." + name for name in ("features", "equal_mass", "functional_result")]
         + ["selecting"]
