@@ -8,6 +8,7 @@ from reseed.errors import SpecError
 from reseed.interpretation.compare_groups import compare_groups
 from reseed.interpretation.sampling import (
     latents_needed,
+    partners,
     power_of,
     sample_latents,
 )
@@ -81,6 +82,18 @@ def test_the_sample_is_even_over_rates_and_takes_no_family_twice():
     assert again.latents.equals(chosen)
     assert not sample_latents(latents, per_group=40, seed=4).latents.equals(chosen)
     assert "power" in plan.says
+
+
+def test_partners_are_of_the_same_family_and_another_run():
+    latents = table(np.random.default_rng(1))
+    plan = sample_latents(latents, per_group=20)
+    others = partners(plan, latents)
+    both = plan.latents.join(others, on="family", how="inner", suffix="_other")
+    assert both.height == others.height > 30
+    assert (both["run"] != both["run_other"]).all()
+    assert others["family"].null_count() == 0
+    assert others.join(plan.latents, on=["run", "latent"]).height == 0
+    assert partners(plan, latents).equals(others)
 
 
 def test_rows_in_another_order_give_the_same_sample():

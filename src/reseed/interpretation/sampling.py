@@ -148,6 +148,30 @@ def sample_latents(
     )
 
 
+def partners(plan: SamplePlan, latents: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """One more member of each family in the sample, of another run, to compare explanations with.
+
+    Args:
+        plan: from `sample_latents`.
+        latents: the table that it was made from.
+        seed: of the choice.
+
+    Returns:
+        The columns of `plan.latents`; no row for orphans.
+    """
+    every = live_kinds(latents)
+    members = plan.latents.drop_nulls("family").select("family", pl.col("run").alias("not_run"))
+    order = generator("sample-partners", seed).permutation(len(every))
+    return (
+        every[order]
+        .join(members, on="family", how="inner", maintain_order="left")
+        .filter(pl.col("run") != pl.col("not_run"))
+        .unique("family", keep="first", maintain_order=True)
+        .select(plan.latents.columns)
+        .sort("run", "latent")
+    )
+
+
 def _quotas(features: pl.DataFrame, wanted: int) -> dict[int, int]:
     """Latents of each kind that each stratum gives."""
     there = {
