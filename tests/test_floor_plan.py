@@ -32,7 +32,10 @@ STUDY = {"study", "study_spec"}
 DOORS = {
     "calibrating",
     "comparing",
+    "foreseeing",
     "inputs",
+    "interpretation_commands",
+    "interpreting",
     "pipeline",
     "planning",
     "pooling",

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reseed.errors import ReseedError, SpecError, StoreError, extra_missing
+from reseed.interpretation_commands import explain, score, select
 from reseed.product_commands import consensus, export, predict
 from reseed.sae_commands import compare, convert, inspect
 from reseed.study import Study
@@ -173,7 +174,7 @@ def sites(
         typer.echo(site)
 
 
-for command in (compare, inspect, convert, consensus, predict, export):
+for command in (compare, inspect, convert, consensus, predict, export, explain, score, select):
     app.command()(command)
 
 

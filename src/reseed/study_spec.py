@@ -13,6 +13,7 @@ from reseed.activations.spec import ActivationSpec
 from reseed.calibration.spec import CalibrationSpec
 from reseed.errors import SpecError
 from reseed.evidence.spec import EvidenceSpec
+from reseed.interpretation.spec import InterpretationSpec
 from reseed.matching.spec import MatchingSpec
 from reseed.records import Spec, read_spec
 from reseed.sae.spec import SAESpec
@@ -54,6 +55,8 @@ class StudySpec(Spec):
     evidence: EvidenceSpec = EvidenceSpec()
     stability: StabilitySpec = StabilitySpec()
     controls: ControlsSpec = ControlsSpec()
+    interpretation: InterpretationSpec | None = None
+    """Read by `reseed explain` and `reseed score` only."""
     calibration: CalibrationSpec = CalibrationSpec()
     """Read by `reseed calibrate` only."""
 

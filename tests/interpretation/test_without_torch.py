@@ -16,8 +16,9 @@ def test_importing_needs_neither(python):
     modules = (
         ["interpretation." + name for name in (
             "compare_groups", "sampling", "similarity", "refine", "refine_gain", "select",
-            "probing", "controls", "cost_table", "costs", "detection", "embedding_scores", "explain",
-            "fuzzing", "instruments", "intervention", "intruder", "simulation", "surprisal",
+            "probing", "controls", "cost_table", "costs", "detection", "embedding_scores",
+            "explain", "fuzzing", "instruments", "intervention", "intruder", "simulation",
+            "surprisal",
         )]
         + ["evidence." + name for name in ("features", "equal_mass", "functional_result")]
         + ["selecting"]

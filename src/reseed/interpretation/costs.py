@@ -44,6 +44,10 @@ class Cost:
         """Each number for one latent."""
         return {name: getattr(self, name) / latents for name in self.__slots__}
 
+    def times(self, latents: int) -> Cost:
+        """Of so many latents like these."""
+        return Cost(**{name: getattr(self, name) * latents for name in self.__slots__})
+
 
 class DryRun:
     """An `Asker` that asks nobody: it keeps the requests and answers that it did not ask.

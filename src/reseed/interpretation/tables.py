@@ -44,6 +44,10 @@ SCORES = {
 """`control`: null for the latents asked about, else `shuffled` or `random`; `value` is null where
 there is a `failure`."""
 
+_NUMBERS = (
+    "scorer", "value", "chance", "balanced_accuracy", "auroc", "positives", "negatives", "failed",
+)  # fmt: skip
+
 
 def explanation_rows(
     of: Sequence[Latent], kinds: Sequence[str], results: Sequence[Explanation | Failure]
@@ -90,8 +94,7 @@ def score_rows(
         if isinstance(result, Failure):
             rows.append(row | {"scorer": scorer, "failure": result.reason})
             continue
-        row |= dict(zip(("lo", "hi"), result.interval or (None, None), strict=True))
-        row |= dict(zip(("auroc_lo", "auroc_hi"), result.auroc_interval or (None, None), strict=True))
-        names = "scorer value chance balanced_accuracy auroc positives negatives failed".split()
-        rows.append(row | {name: getattr(result, name) for name in names})
+        row["lo"], row["hi"] = result.interval or (None, None)
+        row["auroc_lo"], row["auroc_hi"] = result.auroc_interval or (None, None)
+        rows.append(row | {name: getattr(result, name) for name in _NUMBERS})
     return pl.DataFrame(rows, schema=SCORES)
