@@ -32,11 +32,11 @@ def cards(group: GroupFacts) -> Html:
 def _block(title: str, rule: str, chosen: Sequence[Card], seeds: dict[str, str], none: str) -> Html:
     if not chosen:
         return tag("section", tag("h3", title), tag("p", none, class_="empty"))
-    texts = any(card.contexts for card in chosen)
+    there = any(card.contexts for card in chosen)
     how = (
         "The stronger a token's colour, the stronger the latent fires there, compared with the "
         "strongest place on the card; faint tokens were left out of the activations."
-        if texts
+        if there
         else "There is no text to show: the subject reads none, or no contexts were kept."
     )
     shown = [_card(card, seeds[card.latent["run"]]) for card in chosen]
@@ -47,7 +47,7 @@ def _block(title: str, rule: str, chosen: Sequence[Card], seeds: dict[str, str],
 def _card(card: Card, seeds: str) -> Html:
     one = card.latent
     title = tag("h4", f"Latent {one['latent']:,}", tag("small", seeds))
-    return tag("article", title, _facts(one), _texts(card), class_="card")
+    return tag("article", title, _facts(one), texts(card.contexts), class_="card")
 
 
 def _facts(one: dict[str, Any]) -> Html:
@@ -69,11 +69,16 @@ def _family(size: int | None) -> str:
     return "none (orphan)" if size is None else f"of {count(size)} runs"
 
 
-def _texts(card: Card) -> Html | None:
-    if not card.contexts:
+def texts(contexts: Sequence[dict[str, Any]]) -> Html | None:
+    """Contexts with their tokens coloured by activation; None if there are none.
+
+    Args:
+        contexts: rows of contexts.parquet, strongest first.
+    """
+    if not contexts:
         return None
-    top = max(context["activation"] for context in card.contexts)
-    shown = [_context(context, top) for context in card.contexts]
+    top = max(context["activation"] for context in contexts)
+    shown = [_context(context, top) for context in contexts]
     more = shown[_SHOWN:]
     rest = tag("details", tag("summary", f"{len(more)} more"), *more) if more else None
     return tag("div", *shown[:_SHOWN], rest, class_="texts")

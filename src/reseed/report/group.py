@@ -7,6 +7,7 @@ from typing import Any
 from reseed.report import over_seeds
 from reseed.report.cards import cards
 from reseed.report.figures import POINTS, STEPS, stride
+from reseed.report.interpretation import interpretation_section
 from reseed.report.layout import choice, figure, pair
 from reseed.report.markup import Html, Inside, join, table, tag
 from reseed.report.measures import measures_table
@@ -31,6 +32,7 @@ def group_section(group: GroupFacts, number: int) -> Html:
             _training(group),
             _measures(group),
             _runs(group),
+            interpretation_section(group.interpretation),
             cards(group),
         ]
     else:

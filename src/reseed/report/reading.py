@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from reseed.report.explained import InterpretationFacts, read_interpretation
 from reseed.store import Store
 
 SUMMARY = "summary.json"
@@ -57,6 +58,7 @@ class GroupFacts:
     tables: dict[str, pl.DataFrame]
     most: list[Card]
     least: list[Card]
+    interpretation: InterpretationFacts | None = None
 
     @property
     def label(self) -> str:
@@ -117,6 +119,7 @@ def read_group(store: Store, summary: dict[str, Any]) -> GroupFacts:
         tables=tables,
         most=_cards(most, texts),
         least=_cards(least, texts),
+        interpretation=read_interpretation(store, summary["group"], tables["latents"]),
     )
 
 

@@ -1,0 +1,329 @@
+"""Explaining and scoring a study: a model that knows the toy's features, one that guesses."""
+
+import json
+import re
+import threading
+from collections import Counter
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import polars as pl
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch")
+
+import reseed
+from reseed.errors import ReseedError, SpecError, StoreError
+from reseed.events import Events
+from reseed.interpretation.asking import JournaledAsker
+from reseed.interpretation.fakes import Scripted
+from reseed.interpretation.journal import Journal
+from reseed.interpretation.spec import InterpretationSpec
+from reseed.interpreting import (
+    chosen_groups,
+    explain_group,
+    read_explained,
+    score_group,
+    select_for_task,
+)
+
+FEATURE = re.compile(r"f(\d+)")
+SERVER = {"explainer": {"model": "m", "base_url": "http://127.0.0.1:9/v1"}}
+
+
+def numbered(text, label):
+    return re.findall(rf"^{label} ?: ?(.*)$", text, re.MULTILINE)
+
+
+def common(texts):
+    """The feature in most of these texts."""
+    counts = Counter(f for text in texts for f in set(FEATURE.findall(text)))
+    return counts.most_common(1)[0][0] if counts else "0"
+
+
+def truth(request):
+    """The right answer, from the names of features in the text."""
+    asked = request.messages[-1].content
+    if request.purpose == "explain":
+        marked = re.findall(r"<<(.*?)>>", asked)
+        return json.dumps({"explanation": f"feature f{common(marked)}"})
+    texts = numbered(asked, r"\d+")
+    if request.purpose == "intruder":
+        best = common(texts)
+        alone = [n for n, text in enumerate(texts) if best not in FEATURE.findall(text)]
+        return json.dumps({"intruder": alone[0] if alone else 0})
+    said = FEATURE.findall(asked.split("\n1:")[0].split("\n0:")[0])
+    feature = said[-1] if said else "-1"
+    if request.purpose.startswith("fuzzing"):
+        texts = [" ".join(re.findall(r"<<(.*?)>>", text)) for text in texts]
+    return json.dumps({"answers": [int(feature in FEATURE.findall(text)) for text in texts]})
+
+
+def guess(request):
+    rng = np.random.default_rng(abs(hash(request.messages[-1].content)) % 2**32)
+    if request.purpose == "explain":
+        return json.dumps({"explanation": f"feature f{rng.integers(24)}"})
+    if request.purpose == "intruder":
+        return json.dumps({"intruder": int(rng.integers(5))})
+    count = request.schema["properties"]["answers"]["minItems"]
+    return json.dumps({"answers": rng.integers(2, size=count).tolist()})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Three runs on a toy whose samples are read as text; latents are true features, mostly."""
+    from reseed.records import read_spec
+    from reseed.study import Study
+    from reseed.study_spec import StudySpec
+
+    data = {
+        "subject": {
+            "kind": "toy", "features": 32, "dimensions": 24, "active": 1.5, "zipf": 0.4,
+            "noise": 0.0, "block": 128,
+        },
+        "activations": {"sites": ["toy"], "tokens": 24_000, "held_out": 0.3},
+        "sae": [{"latents": 32, "k": 2, "lr": 5e-3}],
+        "seeds": {"init": [0, 1, 2]},
+        "training": {"tokens": 120_000, "batch": 256, "threads": 1},
+        "evidence": {"toy_text": True, "window": 4, "contexts": 2},
+        "stability": {"null_draws": 1},
+    }  # fmt: skip
+    made = Study(read_spec(StudySpec, data, "test"), tmp_path_factory.mktemp("explained"))
+    reseed.run(made, progress=False)
+    return made
+
+
+def spec(**changes):
+    given = {"per_kind": 6, "examples": 10, "random_latents": 4, **SERVER, **changes}
+    return InterpretationSpec.model_validate(given)
+
+
+def fake(answer):
+    """Everything to one scripted model, without a journal."""
+    model = Scripted(answer)
+
+    class Asker:
+        name = "fake"
+
+        def ask(self, requests):
+            return [model.reply(request) for request in requests]
+
+    return (lambda _, __: Asker()), model
+
+
+@pytest.fixture(scope="module")
+def scored(study):
+    (group,) = chosen_groups(study, None)
+    asker_of, _ = fake(truth)
+    explained = explain_group(study, spec(), group, Events(), asker_of=asker_of)
+    return explained, score_group(study, spec(), group, Events(), asker_of=asker_of)
+
+
+def means(table, control=None):
+    mine = table.filter(pl.col("control").eq_missing(pl.lit(control)))
+    return dict(mine.group_by("scorer").agg(pl.col("value").mean()).iter_rows())
+
+
+def test_a_model_that_knows_the_features_scores_near_one_and_controls_do_not(scored):
+    explained, found = scored
+    kinds = Counter(explained.table["kind"])
+    assert kinds["random"] <= 4
+    assert kinds["partner"] > 0
+    assert explained.table["explanation"].is_not_null().all()
+    assert set(found.table["scorer"]) == {"detection", "fuzzing", "intruder"}
+    # what comes back is a feature of the toy; an orphan may be none
+    whole = explained.table.filter(kind="reproducible").select("run", "latent")
+    real = means(found.table.join(whole, on=["run", "latent"], how="semi"))
+    shuffled, random = (means(found.table, c) for c in ("shuffled", "random"))
+    assert real["detection"] > 0.9
+    assert real["fuzzing"] > 0.9
+    assert real["intruder"] > 0.85
+    assert shuffled["detection"] < 0.65
+    assert "intruder" not in shuffled, "it needs no explanation, so none is exchanged"
+    assert random["detection"] < 0.75
+    for one in found.comparison["scorers"]:
+        assert {"shuffled", "random"} >= set(one["controls"])
+        assert one["says"]
+        assert one["failed_questions"] == 0
+
+
+def test_examples_of_explaining_and_scoring_share_no_document(study, scored):
+    from reseed.interpretation.examples import check_disjoint
+    from reseed.interpretation.items import Examples, latents_in
+
+    of = latents_in(scored[0].table.filter(kind="reproducible"))
+    examples = Examples(study.store, of)
+    for latent in of:
+        shown = examples.to_explain(latent, spec()).examples
+        asked = examples.to_score(latent, "score", spec()).examples
+        assert shown
+        assert asked
+        check_disjoint(shown, asked)
+        kinds = Counter(one.kind for one in asked)
+        assert kinds["firing"] == kinds["random"] + kinds["neighbour"] == 10
+
+
+def test_a_model_that_guesses_scores_at_chance(study):
+    (group,) = chosen_groups(study, None)
+    asker_of, _ = fake(guess)
+    other = spec(seed=1, controls=[])
+    explain_group(study, other, group, Events(), asker_of=asker_of)
+    found = score_group(study, other, group, Events(), asker_of=asker_of)
+    for scorer, chance in (("detection", 0.5), ("fuzzing", 0.5), ("intruder", 0.2)):
+        values = found.table.filter(scorer=scorer)["value"].drop_nulls()
+        error = values.std() / len(values) ** 0.5
+        assert abs(values.mean() - chance) < 4 * error + 0.02
+
+
+def test_nothing_is_asked_twice_even_if_all_results_are_lost(study, tmp_path):
+    (group,) = chosen_groups(study, None)
+    model = Scripted(truth)
+
+    def asker_of(_, purpose):
+        return JournaledAsker(model, Journal(tmp_path / f"{purpose}.jsonl"))
+
+    def once():
+        opened = []
+
+        def keep(model_spec, purpose):
+            opened.append(asker_of(model_spec, purpose))
+            return opened[-1]
+
+        try:
+            explain_group(study, spec(seed=2), group, Events(), asker_of=keep)
+            return score_group(study, spec(seed=2), group, Events(), asker_of=keep).table
+        finally:
+            for one in opened:
+                one.close()
+
+    first = once()
+    asked = len(model.asked)
+    assert asked > 50
+    assert once().equals(first), "the result is read"
+    import shutil
+
+    for name in ("explanations", "scores"):
+        shutil.rmtree(study.folder / name)
+    assert once().equals(first)
+    assert len(model.asked) == asked
+
+
+def test_replies_that_are_no_answers_are_failures_and_lose_nothing(study):
+    (group,) = chosen_groups(study, None)
+    broken = iter(["", "I think so!", '{"answers": [1]}', "[" * 2000, '{"explanation": 7}'] * 10**5)
+    asker_of, _ = fake(lambda _: next(broken))
+    bad = spec(seed=3)
+    explained = explain_group(study, bad, group, Events(), asker_of=asker_of)
+    failed = explained.table.filter(pl.col("explanation").is_null())
+    assert failed["failure"].is_not_null().all()
+    assert failed["reply"].is_not_null().any(), "what came is kept"
+    found = score_group(study, bad, group, Events(), asker_of=asker_of)
+    lost = found.table.filter(pl.col("value").is_null())
+    assert lost["failure"].is_not_null().all()
+    assert len(found.table.filter(pl.col("control").is_null(), scorer="detection")) <= 18
+
+
+def test_refining_and_other_scorers_go_through(study, scored):
+    (group,) = chosen_groups(study, None)
+    asker_of, _ = fake(lambda r: truth(r) if r.purpose != "refine" else '{"explanation": "f1"}')
+    words = {"kind": "words", "dimensions": 64}
+    more = spec(
+        seed=4,
+        per_kind=2,
+        refine={"branch": 1, "keep": 1, "depth": 1, "budget": 30},
+        embedder=words,
+        scorers=["detection", "embedding", "example_embedding", "simulation"],
+        controls=["shuffled"],
+    )
+    explained = explain_group(study, more, group, Events(), asker_of=asker_of)
+    assert "refining" in explained.gain
+    found = score_group(study, more, group, Events(), asker_of=asker_of)
+    assert set(found.table["scorer"]) == set(more.scorers)
+    assert found.comparison["similarity"] is not None
+
+
+def test_what_cannot_be_is_refused_before_anything_is_asked(study, tmp_path):
+    (group,) = chosen_groups(study, None)
+    with pytest.raises(ValueError, match=r"interpretation.embedder"):
+        spec(scorers=["embedding"])
+    with pytest.raises(ValueError, match="needs prices"):
+        spec(budget={"max_cost": 1})
+    with pytest.raises(SpecError, match="no group"):
+        chosen_groups(study, "nothing")
+    with pytest.raises(StoreError, match="reseed explain"):
+        read_explained(study, replace(group, name="other"))
+    asker_of, _ = fake(truth)
+    with pytest.raises(SpecError, match="writes no text"):
+        explain_group(study, spec(seed=9, top_logits=True), group, Events(), asker_of=asker_of)
+    with pytest.raises(ReseedError):
+        select_for_task(study, "no-such-run", "*", 3, None, Events())
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers as an OpenAI-compatible server does, with the truth."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        from reseed.interpretation.records import Message, Request
+
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        messages = tuple(Message(**one) for one in body["messages"])
+        shape = body["response_format"]["json_schema"]["schema"]["properties"]
+        purpose = {"explanation": "explain", "intruder": "intruder"}.get(next(iter(shape)))
+        if purpose is None:
+            purpose = "fuzzing" if "<<" in messages[-1].content else "detection"
+        text = truth(Request(messages=messages, purpose=purpose))
+        said = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        reply = {"choices": [said], "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
+        out = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(out)))
+        self.end_headers()
+        self.wfile.write(out)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    one = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=one.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{one.server_port}/v1"
+    one.shutdown()
+    one.server_close()
+    thread.join()
+
+
+def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
+    """Through a real server on this machine, from a study's folder with its TOML."""
+    import shutil
+
+    folder = tmp_path / "study"
+    shutil.copytree(study.folder, folder, ignore=shutil.ignore_patterns("scores", "explanations"))
+    lines = []
+    for name, table in study.spec.model_dump(mode="json", exclude_defaults=True).items():
+        for one in table if isinstance(table, list) else [table]:
+            lines.append(f"[[{name}]]" if isinstance(table, list) else f"[{name}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in one.items()]
+    lines += ["[interpretation]", "per_kind = 4", "examples = 6", "random_latents = 3"]
+    lines += ["[interpretation.explainer]", 'model = "truth"', f"base_url = {json.dumps(server)}"]
+    (folder / "study.toml").write_text("\n".join(lines))
+    dry = cli("explain", folder, "--dry")
+    assert dry.returncode == 0, dry.stderr
+    assert "detection" in dry.stdout
+    assert not (folder / "journals").exists()
+    told = cli("explain", folder, "--quiet")
+    assert told.returncode == 0, told.stderr
+    assert "feature f" in told.stdout
+    told = cli("score", folder, "--quiet")
+    assert told.returncode == 0, told.stderr
+    assert "orphan" in told.stdout
+    page = (folder / "report.html").read_text()
+    assert "feature f" in page
+    assert "Explanations" in page
+    assert cli("score", folder, "--quiet").returncode == 0
