@@ -50,6 +50,7 @@ def truth(request):
         return json.dumps({"explanation": f"feature f{common(marked)}"})
     texts = numbered(asked, r"\d+")
     if request.purpose == "intruder":
+        texts = [" ".join(re.findall(r"<<(.*?)>>", text)) for text in texts]
         best = common(texts)
         alone = [n for n, text in enumerate(texts) if best not in FEATURE.findall(text)]
         return json.dumps({"intruder": alone[0] if alone else 0})
@@ -79,11 +80,11 @@ def study(tmp_path_factory):
 
     data = {
         "subject": {
-            "kind": "toy", "features": 32, "dimensions": 24, "active": 1.5, "zipf": 0.4,
+            "kind": "toy", "features": 24, "dimensions": 48, "active": 2.0, "zipf": 0.3,
             "noise": 0.0, "block": 128,
         },
         "activations": {"sites": ["toy"], "tokens": 24_000, "held_out": 0.3},
-        "sae": [{"latents": 32, "k": 2, "lr": 5e-3}],
+        "sae": [{"architecture": "relu", "latents": 32, "penalty": 0.1, "lr": 5e-3}],
         "seeds": {"init": [0, 1, 2]},
         "training": {"tokens": 120_000, "batch": 256, "threads": 1},
         "evidence": {"toy_text": True, "window": 4, "contexts": 2},
@@ -306,7 +307,7 @@ def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(study.folder, folder, ignore=shutil.ignore_patterns("scores", "explanations"))
     lines = []
-    for name, table in study.spec.model_dump(mode="json", exclude_defaults=True).items():
+    for name, table in study.spec.model_dump(mode="json", exclude_unset=True).items():
         for one in table if isinstance(table, list) else [table]:
             lines.append(f"[[{name}]]" if isinstance(table, list) else f"[{name}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in one.items()]
