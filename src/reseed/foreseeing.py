@@ -35,7 +35,15 @@ def foreseen(
     shown = examples.to_explain(latent, spec)
     judged = examples.to_score(latent, "score", spec)
     said = Explanation(of=latent, text="words that say what the latent fires on", model="")
-    each = costs_of_a_latent(shown, replace(judged, explanation=said), explaining=spec.explain)
+    settings = {
+        "detection": spec.detection,
+        "fuzzing": spec.fuzzing,
+        "intruder": spec.intruder,
+        "simulation": spec.simulation,
+    }
+    each = costs_of_a_latent(
+        shown, replace(judged, explanation=said), explaining=spec.explain, settings=settings
+    )
     names = {"explain", *(name.replace("_", " ") for name in spec.scorers)}
     sides = {"explain": len(of) * (2 if RANDOM in spec.controls else 1)}
     out: dict[str, tuple[Cost, Cost | None]] = {}

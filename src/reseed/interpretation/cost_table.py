@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from reseed.interpretation import (
     detection,
@@ -31,6 +32,7 @@ def costs_of_a_latent(
     judged: Item,
     count: Counter = quarter,
     explaining: ExplainSpec = ExplainSpec(),  # noqa: B008  (frozen)
+    settings: Mapping[str, Any] | None = None,
 ) -> Mapping[str, tuple[Cost, Cost | None]]:
     """Cost of explaining a latent and of each of its scores, beside the released pipeline's.
 
@@ -39,6 +41,7 @@ def costs_of_a_latent(
         judged: the same latent with its explanation and the examples to score on.
         count: tokens of a text.
         explaining: how it is explained.
+        settings: of the scorers, by name; those left out ask as they do by default.
 
     Returns:
         name to cost and to that of the same question put as Delphi's defaults put it, None where it
@@ -57,14 +60,15 @@ def costs_of_a_latent(
     rows: dict[str, tuple[Cost, Cost | None]] = {
         "explain": (dry.cost(count), delphi_cost("explain", texts, marks, count))
     }
-    for name, ask in (
-        ("detection", detection.score),
-        ("fuzzing", fuzzing.score),
-        ("intruder", intruder.score),
-        ("simulation", simulation.score),
-    ):
+    questions_of: dict[str, Callable[..., object]] = {
+        "detection": detection.score,
+        "fuzzing": fuzzing.score,
+        "intruder": intruder.score,
+        "simulation": simulation.score,
+    }
+    for name, ask in questions_of.items():
         dry = DryRun()
-        ask(dry, [judged])
+        ask(dry, [judged], *([settings[name]] if settings and name in settings else []))
         rows[name] = (dry.cost(count), None)
     marked = [f"<<{text}>>" for text in judged_texts]
     for name, shown_texts in (("detection", judged_texts), ("fuzzing", marked)):
