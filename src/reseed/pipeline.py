@@ -17,6 +17,7 @@ from reseed.matching.stage import decoder_pairs, match_groups, pair_name, pairs_
 from reseed.report.page import write_report
 from reseed.seeds import digest
 from reseed.stability.activation_null import MatchedFiring
+from reseed.stability.factors_stage import compare_groups
 from reseed.stability.notes import notes
 from reseed.stability.nulls import null_of_control
 from reseed.stability.stage import assess, stability_name
@@ -72,7 +73,8 @@ def run_study(
         _gather(study, inputs, events)
         _gather_together(study, inputs, events)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
-        _summarise(study)
+        factors = compare_groups(study.groups(), study.spec.matching, study.store, events)
+        _summarise(study, factors)
         write_report(study.store, REPORT)
     failed = [run for run in study.runs if isinstance(run.state, Failed)]
     return Outcome(study.folder / REPORT, failed, time.monotonic() - started)
@@ -180,7 +182,7 @@ def _gather_together(study: Study, inputs: Inputs, events: Events) -> None:
     gather_together(counters, sites, inputs.source, held_out, store, made_from, events)
 
 
-def _summarise(study: Study) -> None:
+def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
     """Write `summary.json`: the headline numbers of all groups, keys in docs/summary.md."""
     store, runs = study.store, study.runs
     about = store.document(SUBJECT, "subject.json")
@@ -215,6 +217,7 @@ def _summarise(study: Study) -> None:
         },
         "runs": {"done": done, "missing": missing, "failed": failed},
         "groups": groups,
+        "factors": factors,
     }
     store.write_json(SUMMARY, summary)
 

@@ -5,7 +5,8 @@ of runs. Everything here is linear in the means of cells, `L m`:
 
     effect of a factor     slope of m against log2 of its level, the other factors held as classes
     means of its levels    of the additive model, averaged over the levels of the others
-    part of the spread     type II: what the additive model loses without the factor, of sum (m - mean)^2
+    part of the spread     type II: what the additive model loses without the factor, as a part of
+                           the sum of squares of m around its mean
 
 The unit is the seed. A seed is left out of *all* cells at once: snapshots are of the same runs, and
 groups share their seeds too (the data seed gives all the same stream, and the rows that a narrow
@@ -61,8 +62,9 @@ def decompose(
 
     Returns:
         `effects`: factor to `levels` (`level`, `value`, `interval_95`), `doubling` (`value`,
-        `interval_95`; None for a class) and `why_not`; `interaction` of width and k, where both
-        can be told; `spread`, see `spread`. None where a cell has no value.
+        `interval_95`; None for a class) and `changes_with`, null where the effect can be told, else
+        the factors that change with it, none if it has one level only; `interaction` of width and
+        k, where both can be told; `spread`, see `spread`. None where a cell has no value.
     """
     cells = [cell for cell in cells if len(cell.values)]
     if not cells or any(np.isnan(cell.values).any() for cell in cells):
@@ -116,9 +118,9 @@ def _effect(
     cells: Sequence[Cell], factor: str, factors: Sequence[str], design: Design
 ) -> dict[str, Any]:
     levels = _levels(cells, factor)
-    why_not = _told(cells, factor, factors)
-    out: dict[str, Any] = {"levels": [], "doubling": None, "why_not": why_not}
-    if why_not is not None:
+    changes_with = _told(cells, factor, factors)
+    out: dict[str, Any] = {"levels": [], "doubling": None, "changes_with": changes_with}
+    if changes_with is not None:
         out["levels"] = [{"level": level, "value": None, "interval_95": None} for level in levels]
         return out
     others = [other for other in factors if other != factor]
@@ -209,10 +211,10 @@ def _hat(columns: Floats) -> Floats:
     return columns @ np.linalg.pinv(columns)
 
 
-def _told(cells: Sequence[Cell], factor: str, factors: Sequence[str]) -> str | None:
-    """Why the effect of a factor cannot be told from the others; None if it can."""
+def _told(cells: Sequence[Cell], factor: str, factors: Sequence[str]) -> list[str] | None:
+    """None if the effect can be told; else what changes with the factor, empty if it is constant."""
     if len(_levels(cells, factor)) < 2:
-        return "one level only"
+        return []
     others = [other for other in factors if other != factor]
     own = _classes(cells, factor).shape[1]
     if _rank(_columns(cells, factors)) == _rank(_columns(cells, others)) + own:
@@ -223,7 +225,7 @@ def _told(cells: Sequence[Cell], factor: str, factors: Sequence[str]) -> str | N
         if _rank(_columns(cells, [f for f in factors if f != other]))
         == _rank(_columns(cells, [f for f in others if f != other])) + own
     ]
-    return f"changes together with {' and '.join(with_it or others)}"
+    return with_it or [other for other in others if len(_levels(cells, other)) > 1]
 
 
 def _slope(cells: Sequence[Cell], x: Floats, others: Sequence[str]) -> Floats | None:

@@ -18,7 +18,7 @@ from reseed.files import json_bytes, parquet_bytes
 from reseed.matching import measures
 from reseed.matching.pairs import Views, compare
 from reseed.matching.spec import MatchingSpec
-from reseed.matching.stage import Pair, load_snapshot, pair_name, pairs_of, weights_name
+from reseed.matching.stage import load_snapshot, pair_name, pairs_of, weights_name
 from reseed.seeds import digest
 from reseed.stability import curves, fdr, shares, unseen
 from reseed.stability.components import components, distance_from_init
