@@ -212,7 +212,7 @@ def _hat(columns: Floats) -> Floats:
 
 
 def _told(cells: Sequence[Cell], factor: str, factors: Sequence[str]) -> list[str] | None:
-    """None if the effect can be told; else what changes with the factor, empty if it is constant."""
+    """None if the effect can be told; else what changes with it, empty if it is constant."""
     if len(_levels(cells, factor)) < 2:
         return []
     others = [other for other in factors if other != factor]
