@@ -226,14 +226,15 @@ def _controls(study: Study, group: str) -> dict[str, Any]:
     """What the control runs of a group share; null where fewer than two of a kind are done."""
     out: dict[str, Any] = {}
     there = study.control_groups().get(group, {})
+    kept = ("counts", "reconstruction", "distance_from_init")
     for kind in study.spec.controls.kinds:
         null = null_of_control(kind)
         one: dict[str, Any] = {"null": null.id, "rules_out": null.rules_out}
-        one |= {"group": None, "counts": None, "reconstruction": None, "shared": None}
+        one |= dict.fromkeys(("group", *kept, "shared"))
         if kind in there:
             name = there[kind].name
             found = study.store.document(stability_name(name), "summary.json")
-            one |= {"group": name} | {k: found[k] for k in ("counts", "reconstruction")}
+            one |= {"group": name} | {key: found[key] for key in kept}
             if "headline" in found:
                 one["shared"] = found["headline"]["shared"]
         out[kind] = one
