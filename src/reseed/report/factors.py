@@ -72,7 +72,7 @@ def factors_section(summary: Mapping[str, Any]) -> Html | None:
     if found is None:
         return None
     words = [tag("li", one[:1].upper() + one[1:]) for one in found["words"]]
-    parts: list[Html | None] = [tag("ul", *words, class_="plain")]
+    parts: list[Html | None] = [tag("ul", *words)]
     if found["measures"]:
         parts += [_figures(found), _effects(found)]
     parts += [_beside(summary), _across(found)]
@@ -122,7 +122,7 @@ def _effects(found: Mapping[str, Any]) -> Html:
         if factor in ("latents", "k", "tokens"):
             rows.append([tag("th", f"doubling {name}", scope="row"), *cells])
     head: list[Inside] = ["", *(_MEASURES[name] for name in found["measures"])]
-    caption = "Change with each doubling, all else equal (95% interval), in points"
+    caption = "Change with each doubling, all else equal (95% interval); shares in points"
     return table(head, rows, caption=caption, class_="numbers")
 
 
@@ -198,5 +198,8 @@ def _across_row(one: Mapping[str, Any], label: Mapping[str, str]) -> list[Html]:
         cosine(one["pw_mcc"]["value"]),
         cosine_range(one["pw_mcc"]["interval_95"]),
     ]
-    names = (tag("th", label[one["small"]], scope="row"), tag("td", label[one["large"]]))
+    names = (
+        tag("th", label[one["small"]], scope="row"),
+        tag("td", label[one["large"]], class_="word"),
+    )
     return [*names, *(tag("td", cell) for cell in shares)]
