@@ -136,6 +136,14 @@ def test_planted_features_come_out(assessed):
     once = store.table(stability_name("toy"), "only_in_one.parquet").filter(stratum="all")
     assert once["m"].to_list() == [2, 3, 4, 5]
     assert (once["share"].diff().drop_nulls() <= 0).all()
+    pairs = store.table(stability_name("toy"), "pairs.parquet")
+    assert set(pairs["tokens"]) == {0, 40}
+    for measure, stratum in (("shared", "all"), ("match_at_fdr", "all"), ("pw_mcc", "all")):
+        found = pairs.filter(measure=measure, tokens=40)["value"]
+        assert len(found) == 10
+        assert found.mean() == pytest.approx(summary["headline"][measure][stratum]["value"])
+    live = pairs.filter(measure="shared_live")["value"].mean()
+    assert live == pytest.approx(summary["headline"]["shared"]["live"]["value"])
 
 
 def test_crossed_seeds_count_only_what_shares_neither(assessed):
