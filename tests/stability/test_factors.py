@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from reseed.stability.factors import TOGETHER, Cell, decompose
+from reseed.stability.factors_words import words
 
 WIDTHS, KS, TOKENS = (256, 512, 1024), (8, 32), (1000, 2000, 4000)
 FACTORS = ("site", "architecture", "latents", "k", "tokens")
@@ -189,3 +190,46 @@ def test_what_seeds_alone_put_into_a_part_is_expected_there():
         parts.append(one["share"])
         chance.append(one["by_seeds"])
     assert np.mean(chance) == pytest.approx(np.mean(parts), rel=0.25)
+
+
+def said(cells, names, **more):
+    """The sentences about cells by the shared share; more measures by name."""
+    measures = {
+        name: decompose(found, FACTORS, TOKENS[-1], names)
+        for name, found in {"shared": cells, **more}.items()
+    }
+    about = {"groups": [], "across": [], "also_differ": ["lr"], "init_seeds": 3, "data_seeds": 1}
+    return " ".join(words(about | {"measures": measures}))
+
+
+def test_sentences_name_the_change_its_interval_and_what_cannot_be_told():
+    rng = np.random.default_rng(3)
+    cells, names = study(4, rng, runs=0.001)
+    text = said(cells, names)
+    assert "doubling the width (256 to 1,024) changes the shared share by -3." in text
+    assert "that width and k simply add is not ruled out" in text
+    assert "groups also differ in lr" in text
+    assert "one data seed" in text
+    # the same with the sign of every effect turned: the measures contradict each other
+    turned = [
+        Cell(group=c.group, levels=c.levels, pairs=c.pairs, values=1 - c.values) for c in cells
+    ]
+    assert "the width moves the mean matched cosine (+0.03" in said(cells, names, pw_mcc=turned)
+    assert "the other way" not in said(cells, names, pw_mcc=cells)
+    joined, names = study(3, rng, grid=[(256, 8), (1024, 32)])
+    text = said(joined, names)
+    assert "what the width does cannot be told: it changes together with k." in text
+    alone, names = study(3, rng, grid=[(256, 8), (256, 32)])
+    assert "what the width does cannot be told: there is one level only (256)." in said(
+        alone, names
+    )
+    empty = {"groups": [], "across": [], "measures": {}}
+    assert words(empty) == ["some group has no pair of runs, so groups cannot be compared."]
+
+
+def test_effects_that_do_not_add_are_said():
+    def more(levels):
+        return 0.02 * np.log2(levels["latents"] / 256) * np.log2(levels["k"] / 8)
+
+    cells, names = study(4, np.random.default_rng(4), runs=0.001, extra=more)
+    assert "width and k do not simply add" in said(cells, names)
