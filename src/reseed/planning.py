@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline import locked
 from reseed.sae.spec import SAESpec
 from reseed.stability.across import PARTNERS, neighbours
+from reseed.stability.factors_stage import levels_of
 from reseed.stability.power import of_factors, sentences, trials_of
 from reseed.stability.stage import stability_name
 from reseed.study import SUBJECT, Study
@@ -110,9 +111,11 @@ def make_plan(study: Study, events: Events) -> Plan:
 
 def _tells(study: Study, sites: int) -> list[str]:
     seeds, training = study.spec.seeds, study.spec.training
-    shapes = [(sae.latents, sae.k) for sae in study.spec.sae]
+    levels = _levels(study.spec.sae)
+    what = "k" if all("k" in one for one in levels) else "architecture"
+    shapes = [(one["latents"], one[what]) for one in levels]
     snapshots = len(training.snapshot_steps) - 1
-    groups = of_factors(shapes, sites, snapshots, len(seeds.init) * len(seeds.data))
+    groups = of_factors(shapes, sites, snapshots, len(seeds.init) * len(seeds.data), what)
     return sentences(len(seeds.init), len(seeds.data)) + groups
 
 
@@ -207,9 +210,18 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     )
 
 
+def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:
+    """What the SAEs of a site are compared by, see `reseed.stability.factors_stage`."""
+    return list(levels_of({str(at): _about(sae) for at, sae in enumerate(saes)}).values())
+
+
+def _about(sae: SAESpec) -> dict[str, Any]:
+    return {"site": "", **sae.model_dump(mode="json")}
+
+
 def _neighbours(saes: Sequence[SAESpec]) -> list[tuple[int, int]]:
     """Places of the SAEs that are matched across groups: they differ in one of width and k."""
-    levels = {str(at): {"latents": sae.latents, "k": sae.k} for at, sae in enumerate(saes)}
+    levels = {str(at): one for at, one in enumerate(_levels(saes))}
     return [(int(two.small), int(two.large)) for two in neighbours(levels)]
 
 

@@ -14,7 +14,7 @@ from reseed.matching.spec import MatchingSpec
 from reseed.matching.stage import match_groups
 from reseed.records import SAEArrays
 from reseed.stability.across import Neighbours, across_name, neighbours, partners
-from reseed.stability.factors_stage import FACTORS, compare_groups
+from reseed.stability.factors_stage import FACTORS, compare_groups, levels_of
 from reseed.stability.given import Group
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.stage import assess
@@ -165,6 +165,19 @@ def test_neighbours_differ_in_one_of_width_and_k():
     assert found == {
         ("a", "b", "latents"), ("a", "c", "k"), ("b", "d", "k"), ("c", "d", "latents")
     }  # fmt: skip
+
+
+def test_architectures_without_k_are_one_factor_with_their_settings():
+    topk = {"site": "s", "architecture": "topk", "latents": 8, "k": 2, "lr": 1, "auxk_alpha": 0}
+    relu = {"site": "s", "architecture": "relu", "latents": 8, "penalty": 0.1, "lr": 2}
+    assert levels_of({"a": topk, "b": topk | {"k": 4}})["b"]["k"] == 4
+    found = levels_of({"a": topk, "b": relu, "c": relu | {"latents": 16}})
+    assert found == {
+        "a": {"site": "s", "architecture": "topk auxk_alpha 0 k 2", "latents": 8},
+        "b": {"site": "s", "architecture": "relu penalty 0.1", "latents": 8},
+        "c": {"site": "s", "architecture": "relu penalty 0.1", "latents": 16},
+    }
+    assert neighbours(found) == [Neighbours("b", "c", "latents")]
 
 
 @pytest.mark.parametrize(

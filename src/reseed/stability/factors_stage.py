@@ -39,6 +39,8 @@ MEASURES = (measures.SHARED.id, CORRECTED, LIVE, FOUND, measures.PW_MCC.id)
 """What is decomposed: shares at tau on all latents (as it is and chance-corrected) and on live
 ones, the share with a match at FDR 5 %, the mean matched cosine."""
 _FACTORS = ("site", "architecture", "latents", "k")
+_RECIPE = ("lr", "dead_after")
+"""Keys that all architectures have."""
 _END_ONLY = (CORRECTED, LIVE, FOUND)
 
 
@@ -64,7 +66,7 @@ def compare_groups(
         return None
     by_name = {group.name: group for group in groups}
     about = {name: _about(group, store) for name, group in by_name.items()}
-    levels = {name: {f: about[name][f] for f in _FACTORS} for name in by_name}
+    levels = levels_of(about)
     designs = {group.name: design_of(group, store) for group in groups}
     near = neighbours(levels)
     for two in near:
@@ -99,6 +101,33 @@ def _about(group: Group, store: Store) -> dict[str, Any]:
     """All that the spec of a group's runs says about the SAE, and the site."""
     spec = store.document(f"runs/{group.runs[0]}", "spec.json")
     return {"site": spec["site"], **spec["sae"]}
+
+
+def factors_of(about: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """What groups can differ in: without k where some architecture has none."""
+    return _FACTORS if all(one.get("k") is not None for one in about.values()) else _FACTORS[:-1]
+
+
+def levels_of(about: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Group to the level of each factor.
+
+    Where some architecture has no k, the architecture is named with all settings in which groups
+    differ, and is one factor with them: a k and a penalty have no common scale.
+    """
+    factors = factors_of(about)
+    if "k" in factors:
+        return {name: {f: one[f] for f in factors} for name, one in about.items()}
+    keys = sorted({key for one in about.values() for key in one} - {*_FACTORS[:-1], *_RECIPE})
+    apart = [key for key in keys if len({str(one.get(key)) for one in about.values()}) > 1]
+    return {
+        name: {f: one[f] for f in factors}
+        | {"architecture": " ".join([one["architecture"], *_named(one, apart)])}
+        for name, one in about.items()
+    }
+
+
+def _named(one: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    return [f"{key} {one[key]}" for key in keys if one.get(key) is not None]
 
 
 def _cells(
@@ -143,17 +172,19 @@ def _summary(
     last = groups[0].steps[-1] * groups[0].batch
     found: dict[str, Any] = {}
     for measure in MEASURES:
-        factors = (*_FACTORS, "tokens") if measure not in _END_ONLY else _FACTORS
+        factors = [*factors_of(about), *([] if measure in _END_ONLY else ["tokens"])]
         one = decompose(cells[measure], factors, last, design)
         if one is not None:
             found[measure] = one
     keys = sorted({key for one in about.values() for key in one} - set(_FACTORS))
     apart = [key for key in keys if len({str(one.get(key)) for one in about.values()}) > 1]
+    told = levels_of(about)
     out: dict[str, Any] = {
         "tau": matching.tau,
         "groups": [
             {"group": group.name, "label": group.label}
-            | {key: about[group.name].get(key) for key in (*_FACTORS, *apart)}
+            | {"k": None, **told[group.name]}
+            | {key: about[group.name].get(key) for key in apart}
             for group in groups
         ],
         "also_differ": apart,
@@ -178,7 +209,7 @@ def _table(cells: Mapping[str, Sequence[Cell]], designs: Mapping[str, Design]) -
             seeds = {seed_name(seed): seed for seed in designs[cell.group].values()}
             one = numbers(np.ones((1, 1)), [cell], seeds)[0]
             low, high = one["interval_95"] or (None, None)
-            levels = {key: cell.levels[key] for key in (*_FACTORS, "tokens")}
+            levels = {key: cell.levels.get(key) for key in (*_FACTORS, "tokens")}
             row = {"group": cell.group, **levels, "measure": measure, "pairs": len(cell.pairs)}
             rows.append({**row, "value": one["value"], "lo": low, "hi": high})
     texts, counts = (
