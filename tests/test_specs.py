@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,15 @@ def refused(path, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
     assert caught.value.exit_code == 2
     return str(caught.value)
+
+
+STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_that_is_shown_can_be_read(path):
+    study = Study.load(path, "nowhere")
+    assert len(study.spec.runs(study.spec.activations.sites)) > 1
 
 
 LM = {"kind": "language_model", "model": "x"}

@@ -94,7 +94,8 @@ def calibrate(
     """Train SAEs on a subject whose features are known and judge recurrence by the truth.
 
     Args:
-        what: a preset ("small", "laptop", "full"), or the TOML or folder of a study of the toy.
+        what: a preset ("small", "laptop", "large", "full"), or the TOML or folder of a study of
+            the toy.
         out: folder for the results; else `calibration-PRESET` here, or as for any study.
         progress: whether to show it.
         sinks: take every event besides `events.jsonl`.

@@ -183,7 +183,7 @@ def calibrate(
     what: Annotated[
         str,
         typer.Argument(
-            help="A preset (small, laptop, full), or the TOML or folder of a study of the toy.",
+            help="A preset (small, laptop, large, full), or a study of the toy: TOML or folder.",
             metavar="[PRESET|STUDY]",
         ),
     ] = "laptop",

@@ -17,6 +17,7 @@ from reseed.matching.stage import decoder_pairs, match_groups, pair_name, pairs_
 from reseed.report.page import write_report
 from reseed.seeds import digest
 from reseed.stability.activation_null import MatchedFiring
+from reseed.stability.factors_stage import compare_groups
 from reseed.stability.notes import notes
 from reseed.stability.nulls import null_of_control
 from reseed.stability.stage import assess, stability_name
@@ -76,7 +77,8 @@ def run_study(
         _gather_together(study, inputs, events)
         _gather_through(study, inputs, events)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
-        _summarise(study)
+        factors = compare_groups(study.groups(), study.spec.matching, study.store, events)
+        _summarise(study, factors)
         write_report(study.store, REPORT)
     failed = [run for run in study.runs if isinstance(run.state, Failed)]
     return Outcome(study.folder / REPORT, failed, time.monotonic() - started)
@@ -210,7 +212,7 @@ def _gather_through(study: Study, inputs: Inputs, events: Events) -> None:
     gather_through(targets, inputs.spliced, inputs.text, blocks, store, made_from, events)
 
 
-def _summarise(study: Study) -> None:
+def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
     """Write `summary.json`: the headline numbers of all groups, keys in docs/summary.md."""
     store, runs = study.store, study.runs
     about = store.document(SUBJECT, "subject.json")
@@ -246,6 +248,7 @@ def _summarise(study: Study) -> None:
         },
         "runs": {"done": done, "missing": missing, "failed": failed},
         "groups": groups,
+        "factors": factors,
     }
     store.write_json(SUMMARY, summary)
 
@@ -262,14 +265,15 @@ def _controls(study: Study, group: str) -> dict[str, Any]:
     """What the control runs of a group share; null where fewer than two of a kind are done."""
     out: dict[str, Any] = {}
     there = study.control_groups().get(group, {})
+    kept = ("counts", "reconstruction", "distance_from_init")
     for kind in study.spec.controls.kinds:
         null = null_of_control(kind)
         one: dict[str, Any] = {"null": null.id, "rules_out": null.rules_out}
-        one |= {"group": None, "counts": None, "reconstruction": None, "shared": None}
+        one |= dict.fromkeys(("group", *kept, "shared"))
         if kind in there:
             name = there[kind].name
             found = study.store.document(stability_name(name), "summary.json")
-            one |= {"group": name} | {k: found[k] for k in ("counts", "reconstruction")}
+            one |= {"group": name} | {key: found[key] for key in kept}
             if "headline" in found:
                 one["shared"] = found["headline"]["shared"]
         out[kind] = one

@@ -6,10 +6,10 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from reseed.inputs import Inputs, existing
 from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline import locked
 from reseed.sae.spec import SAESpec
-from reseed.stability.power import sentences, trials_of
+from reseed.stability.across import PARTNERS, neighbours
+from reseed.stability.factors_stage import levels_of
+from reseed.stability.power import of_factors, sentences, trials_of
 from reseed.stability.stage import stability_name
 from reseed.study import SUBJECT, Study
 from reseed.training.memory import free_memory, learner_bytes, passes
@@ -110,8 +112,18 @@ def make_plan(study: Study, events: Events) -> Plan:
         choice=choice,
         memory=_memory(study, missing, about["sites"], inputs),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
-        tells=sentences(len(study.spec.seeds.init), len(study.spec.seeds.data)),
+        tells=_tells(study, len(about["sites"])),
     )
+
+
+def _tells(study: Study, sites: int) -> list[str]:
+    seeds, training = study.spec.seeds, study.spec.training
+    levels = _levels(study.spec.sae)
+    what = "k" if all("k" in one for one in levels) else "architecture"
+    shapes = [(one["latents"], one[what]) for one in levels]
+    snapshots = len(training.snapshot_steps) - 1
+    groups = of_factors(shapes, sites, snapshots, len(seeds.init) * len(seeds.data), what)
+    return sentences(len(seeds.init), len(seeds.data)) + groups
 
 
 def _harvest(study: Study, inputs: Inputs, choice: Choice, rows: int) -> Stage:
@@ -229,12 +241,31 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     solves = 2 * (pairs * len(study.spec.training.snapshot_steps) + nulls)
     each = [_solve_seconds(sae.latents, max(sites.values())) for sae in study.spec.sae]
     total = len(sites) * len(study.spec.sae) * pairs * kinds
+    # a pair across groups is matched by both views, and so is one draw of its null
+    across = 4 * runs * min(PARTNERS, trials_of(len(study.spec.seeds.init), 1))
+    between = [max(each[a], each[b]) for a, b in _neighbours(study.spec.sae)]
+    count = len(sites) * (solves * len(each) * kinds + across * len(between))
     return Stage(
         name="match",
-        what=f"{total} pairs, {solves * len(sites) * len(study.spec.sae) * kinds} assignments",
-        seconds=kinds * len(sites) * solves * sum(each),
+        what=f"{total} pairs, {count} assignments",
+        seconds=len(sites) * (kinds * solves * sum(each) + across * sum(between)),
         disk=kinds * sum(200 * sae.latents for sae in study.spec.sae) * len(sites) * pairs,
     )
+
+
+def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:
+    """What the SAEs of a site are compared by, see `reseed.stability.factors_stage`."""
+    return list(levels_of({str(at): _about(sae) for at, sae in enumerate(saes)}).values())
+
+
+def _about(sae: SAESpec) -> dict[str, Any]:
+    return {"site": "", **sae.model_dump(mode="json")}
+
+
+def _neighbours(saes: Sequence[SAESpec]) -> list[tuple[int, int]]:
+    """Places of the SAEs that are matched across groups: they differ in one of width and k."""
+    levels = {str(at): one for at, one in enumerate(_levels(saes))}
+    return [(int(two.small), int(two.large)) for two in neighbours(levels)]
 
 
 def _solve_seconds(latents: int, dimensions: int) -> float:

@@ -31,6 +31,7 @@ VARIANTS = {
     "more groups than buttons": {"groups": 8},
     "nothing done": {"groups": 0, "failed": {"r": "loss nan"}},
     "all dead": {"live": 0},
+    "groups compared": {"groups": 4, "factors": True},
 }
 
 

@@ -68,12 +68,15 @@ def ready(page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_everything_is_drawn_and_nothing_spills(browser, make_page, width, scheme):
-    path = make_page(groups=2, crossed=True, notes=["A note."], failed={"run-x" * 12: "loss nan"})
+    path = make_page(
+        groups=4, crossed=True, factors=True, notes=["A note."], failed={"run-x" * 12: "loss nan"}
+    )
     with opened(browser, path, width=width, scheme=scheme) as page:
         drawn = page.evaluate(DRAWN)
         assert {name for name, _ in drawn} == {
             "forest", "cosines", "shares", "n-of-m", "frequency", "training", "trend", "strata",
             "recurrence", "posterior", "only-in-one", "accumulation", "components",
+            "factors", "factor-spread",
         }  # fmt: skip
         assert all(count > 0 for _, count in drawn), drawn
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -34,6 +34,7 @@ def write_study(
     null: bool = True,
     live: int = LATENTS,
     crossed: bool = False,
+    factors: bool = False,
     failed: dict[str, str] | None = None,
     notes: Sequence[str] = (),
     name: str = "tiny",
@@ -48,6 +49,7 @@ def write_study(
         null: whether chance was measured.
         live: latents of each run that fire.
         crossed: whether there are variance components.
+        factors: whether groups were compared; they are of two widths and two ks.
         failed: id to reason.
         notes: of each group.
         name: of the study.
@@ -72,6 +74,8 @@ def write_study(
         },
         "groups": [{**group, "notes": list(notes)} for group in one],
     }
+    if factors:
+        summary["factors"] = _factors(store, [group["group"] for group in one], summary["groups"])
     store.write_json("summary.json", summary)
     store.write_bytes("study.toml", b'[subject]\nkind = "toy"\n')
     for run, reason in (failed or {}).items():
@@ -356,3 +360,44 @@ def _context(latent: int, rank: int) -> dict[str, Any]:
         "tokens": tokens,
         "activations": [None, 0.0, top, 0.5, 0.0, 0.0, 1.0],
     }
+
+
+def _factors(store: Store, names: Sequence[str], groups: Sequence[dict[str, Any]]) -> Any:
+    """Groups compared, each with a width and a k of its own."""
+    shape = {name: (4 * (1 + at % 2), 2 * (1 + at // 2)) for at, name in enumerate(names)}
+    rows = [
+        {
+            "group": name, "site": "toy", "architecture": "topk", "latents": f, "k": k,
+            "tokens": tokens, "measure": measure, "pairs": 3, "value": 0.1 * at + tokens / 9000,
+            "lo": 0.05 * at, "hi": 0.9,
+        }
+        for measure in ("shared", "pw_mcc")
+        for at, (name, (f, k)) in enumerate(shape.items())
+        for tokens in (1500, 3000)
+    ]  # fmt: skip
+    with store.piece("stability/factors") as folder:
+        (folder / "cells.parquet").write_bytes(parquet_bytes(pl.DataFrame(rows)))
+    number = {"value": -0.031, "interval_95": [-0.052, -0.01]}
+    level = [{"level": level, **number} for level in (4, 8)]
+    effect = {"levels": level, "doubling": number, "changes_with": None}
+    untold = {"levels": level[:1], "doubling": None, "changes_with": []}
+    spread = {
+        "cells": len(rows) // 2, "sd": 0.06, "seeds": 0.1,
+        "parts": {"latents": {"share": 0.7, "by_seeds": 0.03},
+                  "not additive": {"share": 0.3, "by_seeds": None}},
+    }  # fmt: skip
+    one = {
+        "effects": {"site": untold, "latents": effect, "k": effect, "tokens": effect},
+        "interaction": None,
+        "spread": spread,
+    }
+    whole = {**number, "null": 0.001, "chance_corrected": -0.03}
+    return {
+        "groups": [{"group": one["group"], "label": one["label"]} for one in groups],
+        "measures": {"shared": one, "pw_mcc": one},
+        "across": [
+            {"small": names[0], "large": names[1], "differ": "latents", "pairs": 6,
+             **dict.fromkeys(("found", "found_back", "nearest", "pw_mcc"), whole)}
+        ],
+        "words": ["doubling the width changes the shared share.", f"of {HOSTILE}."],
+    }  # fmt: skip

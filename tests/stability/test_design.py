@@ -126,3 +126,25 @@ def test_power_is_that_of_scipys_exact_test():
 )
 def test_a_plan_says_what_its_seeds_tell(init, data, words):
     assert words in " ".join(power.sentences(init, data))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "snapshots", "seeds", "says", "not_says"),
+    [
+        ([(256, 8), (256, 32), (1024, 8), (1024, 32)], 3, 3, "width, k, tokens", "One level"),
+        ([(256, 8), (1024, 8)], 1, 3, "the part of width in", "width, k"),
+        ([(256, 8), (1024, 8)], 1, 2, "no intervals", "with intervals"),
+        ([(256, 8), (1024, 32)], 3, 3, "change together", "part of width"),
+        ([(256, 8), (1024, 32), (256, 32)], 3, 3, "width, k, tokens", "change together"),
+    ],
+)
+def test_what_a_grid_will_tell_is_said_before(shapes, snapshots, seeds, says, not_says):
+    (found,) = power.of_factors(shapes, 1, snapshots, seeds)
+    assert says in found
+    assert not_says not in found
+
+
+def test_one_group_or_one_run_has_nothing_between_groups():
+    assert power.of_factors([(256, 8)], 1, 3, 3) == []
+    assert power.of_factors([(256, 8), (512, 8)], 1, 3, 1) == []
+    assert "site" in power.of_factors([(256, 8)], 2, 1, 3)[0]

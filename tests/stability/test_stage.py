@@ -136,6 +136,14 @@ def test_planted_features_come_out(assessed):
     once = store.table(stability_name("toy"), "only_in_one.parquet").filter(stratum="all")
     assert once["m"].to_list() == [2, 3, 4, 5]
     assert (once["share"].diff().drop_nulls() <= 0).all()
+    pairs = store.table(stability_name("toy"), "pairs.parquet")
+    assert set(pairs["tokens"]) == {0, 40}
+    for measure, stratum in (("shared", "all"), ("match_at_fdr", "all"), ("pw_mcc", "all")):
+        found = pairs.filter(measure=measure, tokens=40)["value"]
+        assert len(found) == 10
+        assert found.mean() == pytest.approx(summary["headline"][measure][stratum]["value"])
+    live = pairs.filter(measure="shared_live")["value"].mean()
+    assert live == pytest.approx(summary["headline"]["shared"]["live"]["value"])
 
 
 def test_crossed_seeds_count_only_what_shares_neither(assessed):
@@ -184,6 +192,9 @@ def test_two_runs_have_no_interval_but_a_posterior(assessed):
     assert latents["recurrence_mean"].null_count() == 0
     assert width.max() > 0.5
     assert "no interval" in notes(summary, {}, 1.0)[0]
+    near = summary | {"distance_from_init": {"mean": 0.93, "lo": 0.9, "hi": 0.95}}
+    told = [any("hardly left" in one for one in notes(of, {}, 1.0)) for of in (near, summary)]
+    assert told == [True, False]
 
 
 def test_runs_of_one_init_are_told_apart_from_agreement(assessed):

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from reseed.report.markup import Html, join, tag
 
-SCRIPTS = ("draw.js", "plots.js", "page.js")
+SCRIPTS = ("draw.js", "plots.js", "factors.js", "page.js")
 """What draws the report of a study."""
 
 

@@ -183,7 +183,7 @@ def training_table(groups: Groups, training: dict[str, Any]) -> Html:
                 rows.append(_training_row(name, {**one, "tokens": group["tokens"]}, training))
     head: list[Inside] = [
         "SAE", "runs", "tokens seen", "epochs", "latents", "live", "dead", "dense",
-        "FVU, held out", "L0", "assignments proven optimal", "largest gap",
+        "FVU, held out", "L0", "cosine to its start", "assignments proven optimal", "largest gap",
     ]  # fmt: skip
     return table(head, rows, caption="What was trained, a run", class_="numbers")
 
@@ -206,14 +206,16 @@ def reading(groups: Groups) -> Html:
         "latents, at a false discovery rate of 5% (Benjamini-Hochberg). Run with itself: what the "
         "measurement gives when everything comes back. Live, dead and dense latents, "
         f"FVU and L0 were measured on {tokens} held-out tokens; where runs differ, a range is "
-        f"given. The gap is how far an assignment can be from the best one.{controls}",
+        "given. Cosine to its start: of a live latent's decoder row to where training began; "
+        "agreement of latents that hardly moved is agreement of starts. The gap is how far an "
+        f"assignment can be from the best one.{controls}",
         class_="caption",
     )
 
 
 def _training_row(name: Html, group: dict[str, Any], training: dict[str, Any]) -> list[Html]:
     counts, found = group["counts"], group["reconstruction"]
-    proof = group.get("certificates")
+    proof, moved = group.get("certificates"), group.get("distance_from_init")
     cells = [
         count(counts["runs"]),
         count(group["tokens"]),
@@ -222,6 +224,7 @@ def _training_row(name: Html, group: dict[str, Any], training: dict[str, Any]) -
         *(span(counts[name]) for name in ("live", "dead", "dense")),
         mean_and_range(found["fvu"]),
         mean_and_range(found["l0"]),
+        mean_and_range(moved) if moved and moved["mean"] is not None else NONE,
         f"{proof['optimal']:,} of {proof['assignments']:,}" if proof else NONE,
         f"{proof['largest_gap']:.2g}" if proof else NONE,
     ]

@@ -8,12 +8,14 @@ from typing import Any
 from reseed.report import headline
 from reseed.report.closing import glossary, left_out, provenance
 from reseed.report.document import document
+from reseed.report.factors import factors_data, factors_section
 from reseed.report.figures import group_data
 from reseed.report.group import group_section
 from reseed.report.layout import chooser
 from reseed.report.markup import Html, tag
 from reseed.report.reading import (
     GroupFacts,
+    read_cells,
     read_failures,
     read_group,
     read_spec_text,
@@ -37,6 +39,8 @@ def write_report(store: Store, name: str) -> None:
     failures = read_failures(store, summary)
     body = _body(summary, groups, failures, read_spec_text(store))
     data = [group_data(group) for group in groups]
+    if data:  # what concerns all groups travels with the first
+        data[0] |= factors_data(summary, read_cells(store, summary))
     store.write_bytes(name, document(f"{summary['study']} · reseed", body, data).encode())
 
 
@@ -53,7 +57,12 @@ def _body(
         headline.verdict(summary),
     )
     foot = tag("footer", glossary(), provenance(summary, spec))
-    parts = [headline.warnings(summary, failures), _headline(summary, groups), _details(groups)]
+    parts = [
+        headline.warnings(summary, failures),
+        _headline(summary, groups),
+        factors_section(summary),
+        _details(groups),
+    ]
     return tag("main", top, *parts, left_out(summary, failures), foot)
 
 

@@ -96,6 +96,15 @@ def read_failures(store: Store, summary: dict[str, Any]) -> list[tuple[str, str]
     return out
 
 
+def read_cells(store: Store, summary: dict[str, Any]) -> pl.DataFrame | None:
+    """Agreement of every group at every snapshot; None where groups were not compared.
+
+    Raises:
+        StoreError: if the piece is missing or damaged.
+    """
+    return store.table("stability/factors", "cells.parquet") if summary.get("factors") else None
+
+
 def read_group(store: Store, summary: dict[str, Any]) -> GroupFacts:
     """Everything about a group.
 

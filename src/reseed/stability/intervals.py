@@ -40,14 +40,27 @@ def mean_over_pairs(
         kept = [not left & set(pair) for pair in pairs]
         return values[kept].mean(axis=0) if any(kept) else None
 
-    mean = values.mean(axis=0)
-    if design is not None and is_crossed({run: design[run] for run in runs}):
-        error, freedom = crossed_error(without, {run: design[run] for run in runs})
-    elif len(runs) < 3:
-        error, freedom = None, 0
-    else:
-        error, freedom = _error([without({run}) for run in runs]), len(runs) - 1
-    return _ends(mean, error, freedom)
+    seeds = {run: (at, 0) if design is None else design[run] for at, run in enumerate(runs)}
+    return _ends(values.mean(axis=0), *seed_error(without, seeds))
+
+
+def seed_error(
+    without: Callable[[set[str]], Floats | None], design: Design
+) -> tuple[Floats | None, int]:
+    """Standard error by the jackknife over seeds: whole seeds where both vary, else single runs.
+
+    Args:
+        without: the statistic of all runs but those named; None if it cannot be told.
+        design: seeds of the runs.
+
+    Returns:
+        Error and degrees of freedom; None with fewer than three runs, or levels of a seed.
+    """
+    if is_crossed(design):
+        return crossed_error(without, design)
+    if len(design) < 3:
+        return None, 0
+    return _error([without({run}) for run in design]), len(design) - 1
 
 
 def jackknife(statistic: Callable[[set[str]], Floats | None], runs: Sequence[str]) -> Ends:

@@ -7,6 +7,9 @@ from typing import Any
 
 from reseed.stability.design import SAME_INIT
 
+_HARDLY_MOVED = 0.8
+"""Cosine of the rows that a soft-frozen decoder is held at, arXiv 2602.14111."""
+
 
 def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -> list[str]:
     """Plain sentences about what weakens the numbers of a group.
@@ -36,6 +39,12 @@ def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -
             f"every training token was seen {epochs:.1f} times; different text would serve better."
         )
     out += _controls(group)
+    moved = group["distance_from_init"]["mean"]
+    if moved is not None and moved > _HARDLY_MOVED:
+        out.append(
+            f"live decoder rows have hardly left where they started (mean cosine {moved:.2f}): "
+            "what is shared, or not, is mostly that. Train longer, or at a higher learning rate."
+        )
     dead = sum(counts["dead"]) / (counts["latents"] * counts["runs"])
     if dead > 0.1:
         out.append(

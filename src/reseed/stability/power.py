@@ -6,6 +6,7 @@ binomial test.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +108,48 @@ def sentences(init_seeds: int, data_seeds: int) -> list[str]:
             "they started with. Add init seeds."
         )
     return out
+
+
+def of_factors(
+    shapes: Sequence[tuple[int, object]], sites: int, snapshots: int, seeds: int, what: str = "k"
+) -> list[str]:
+    """What the groups of a design will be able to tell of width, k and tokens, for people.
+
+    Args:
+        shapes: width and k (or what stands for it) of each SAE of a site.
+        sites: how many.
+        snapshots: of each run after its start, its end among them.
+        seeds: runs of each group.
+        what: name of the second of a shape.
+    """
+    if len(set(shapes)) * sites < 2 or seeds < 2:
+        return []
+    widths, ks = ({shape[at] for shape in shapes} for at in (0, 1))
+    pairs = set(shapes)
+    joined = len(widths) > 1 and len(ks) > 1 and not _connected(pairs)
+    told = [] if joined else [n for n, of in (("width", widths), (what, ks)) if len(of) > 1]
+    told += ["tokens"] if snapshots > 1 else []
+    told += ["site"] if sites > 1 else []
+    out = "between groups: the part of " + ", ".join(told) if told else "between groups: nothing"
+    out += " in agreement" + (", with intervals over seeds." if seeds > 2 else ", no intervals.")
+    if joined:
+        out += f" Width and {what} change together, so neither can be told: add an SAE that "
+        out += "changes one."
+    untold = [n for n, of in (("width", widths), (what, ks)) if len(of) == 1]
+    untold += [] if snapshots > 1 else ["tokens (no snapshots)"]
+    if untold:
+        out += f" One level only of {', '.join(untold)}."
+    return [out]
+
+
+def _connected(shapes: set[tuple[int, object]]) -> bool:
+    """Whether every width and every k is reached by changing one of them at a time."""
+    reached = {next(iter(shapes))}
+    while more := {
+        one for one in shapes - reached if any(one[0] == r[0] or one[1] == r[1] for r in reached)
+    }:
+        reached |= more
+    return reached == shapes
 
 
 def _latent(found: Prospect) -> str:

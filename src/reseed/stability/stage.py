@@ -18,7 +18,7 @@ from reseed.files import json_bytes, parquet_bytes
 from reseed.matching import measures
 from reseed.matching.pairs import Views, compare
 from reseed.matching.spec import MatchingSpec
-from reseed.matching.stage import Pair, load_snapshot, pair_name, pairs_of, weights_name
+from reseed.matching.stage import load_snapshot, pair_name, pairs_of, weights_name
 from reseed.seeds import digest
 from reseed.stability import curves, fdr, shares, unseen
 from reseed.stability.components import components, distance_from_init
@@ -26,7 +26,6 @@ from reseed.stability.design import occasions
 from reseed.stability.families import families, family_summary
 from reseed.stability.finds import Finds, finds
 from reseed.stability.given import Given, Group, read_group
-from reseed.stability.intervals import mean_over_pairs
 from reseed.stability.latents import (
     VERSION,
     by_count,
@@ -35,6 +34,7 @@ from reseed.stability.latents import (
     shared_edges,
 )
 from reseed.stability.nulls import COVARIANCE, UNTRAINED
+from reseed.stability.pair_values import PAIRS_VERSION, at_the_end, pair_values, trend
 from reseed.stability.shares import PairTable
 from reseed.stability.spec import StabilitySpec
 from reseed.stability.structure_stage import structure_name, structures
@@ -91,7 +91,8 @@ def _made_from(group: Group, matching: MatchingSpec, spec: StabilitySpec, store:
     inputs += [store.checksum(weights_name(run)) for run in group.runs]
     together = [cofiring_name(pair) for pair in pairs]
     inputs += [store.checksum(name) for name in together if store.has(name)]
-    return digest([inputs, matching.digest(), spec.digest(), list(group.steps), VERSION])
+    versions = [VERSION, PAIRS_VERSION]
+    return digest([inputs, matching.digest(), spec.digest(), list(group.steps), *versions])
 
 
 Writer = Callable[[str, pl.DataFrame], None]
@@ -163,7 +164,11 @@ def _shares(
     end, start = (given.independent(step) for step in (group.steps[-1], group.steps[0]))
     table = shares.share_table(end, start, nulls, given.strata, given.design)
     write("shares", table)
-    write("trend", _trend(group, given, tau))
+    measured = pair_values({s * group.batch: given.independent(s) for s in group.steps}, tau)
+    write("trend", trend(measured, given.design))
+    last = at_the_end(end, nulls["all"], given.strata["live"], tau)
+    tokens = pl.lit(group.steps[-1] * group.batch, pl.Int64).alias("tokens")
+    write("pairs", pl.concat([measured, last.select("run_a", "run_b", tokens, "measure", "value")]))
     write("cosines", _histograms(end, start, nulls["all"]))
     both = {"end": end, "start": start, "nulls": nulls["all"]}
     numbers = headline(table, tau, **both, members=given.strata["all"], design=given.design)
@@ -216,27 +221,6 @@ def _nulls(
             draw for pair in pairs for draw in shares.draw_nulls(pair, nulls, spec.null_draws)
         ]
     return out
-
-
-def _trend(group: Group, given: Given, tau: float) -> pl.DataFrame:
-    """Shares on all latents and mean cosine at every snapshot: tokens, measure, value, lo, hi."""
-    at = int(np.abs(shares.TAUS - tau).argmin())
-    rows: list[tuple[int, str, float, float, float]] = []
-    for step in group.steps:
-        found = given.independent(step)
-        pairs: list[Pair] = [t.pair for t in found]
-        for measure in measures.ALL:
-            lowest = -1.0 if measure in measures.MEANS else 0.0
-            if measure in measures.MEANS:
-                each = [shares.mean_score(t, measure, shares.everyone(t)) for t in found]
-            else:
-                each = [shares.curve(t, measure, shares.everyone(t))[at] for t in found]
-            value, *ends = mean_over_pairs(pairs, np.array(each), given.design)
-            low, high = (float(end.clip(lowest, 1.0)) for end in ends)
-            rows.append((step * group.batch, measure.id, float(value), low, high))
-    names = ["tokens", "measure", "value", "lo", "hi"]
-    frame = pl.DataFrame(rows, schema=names, orient="row")
-    return frame.with_columns(pl.selectors.float().fill_nan(None))
 
 
 def _histograms(
