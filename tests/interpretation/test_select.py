@@ -85,9 +85,27 @@ def test_entering_the_path_is_the_order_of_the_lasso():
     x -= x.mean(axis=0)
     x = np.linalg.qr(x)[0] * np.sqrt(200)
     y = rng.integers(0, 2, 200)
-    order = baselines.lasso(x, y)
+    order = baselines.lasso(x, y, 10)
     wanted = np.argsort(-np.abs(x.T @ (y - y.mean())))
     assert (order[:10] == wanted[:10]).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_path_in_pieces_is_the_whole_path(classes):
+    from sklearn.linear_model import lasso_path
+
+    task = task_of(np.random.default_rng(1), "*", classes=classes)
+    x, y = task.train_x, task.train_y
+    target = baselines.indicators(y)
+    target = (target - target.mean(axis=0))[:, 1:] if classes == 2 else target - target.mean(axis=0)
+    strongest = np.linalg.norm(x.T @ target, axis=1).max() / len(x)
+    grid = strongest * np.geomspace(1, 1e-2, 100)
+    coefficients = lasso_path(x, target[:, 0] if classes == 2 else target, alphas=grid)[1]
+    there = coefficients != 0 if classes == 2 else (coefficients != 0).any(axis=0)
+    enters = np.where(there.any(axis=1), there.argmax(axis=1), 100)
+    order = baselines.lasso(x, y, 12)
+    assert (np.diff(enters[order[:12]]) >= 0).all()
+    assert enters[order[12:]].min() >= enters[order[11]]
 
 
 def test_the_choice_does_not_see_held_out_documents():

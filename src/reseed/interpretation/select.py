@@ -72,7 +72,7 @@ def select(
     _check(task, k, methods, texts, asker, batch)
     size = len(task.candidates)
     by_data: dict[str, Callable[[], Choice]] = {
-        "lasso": lambda: _plain("lasso", baselines.lasso(task.train_x, task.train_y)),
+        "lasso": lambda: _plain("lasso", baselines.lasso(task.train_x, task.train_y, k)),
         "mutual-information": lambda: _plain(
             "mutual-information", baselines.mutual_information(task.train_x, task.train_y, seed)
         ),

@@ -24,35 +24,49 @@ _FOLDS = 3
 _PENALTIES = 100
 """On the path of the LASSO, from the one at which the first candidate enters ..."""
 _WEAKEST = 1e-2
-"""... down to this share of it."""
+"""... down to this share of it ..."""
+_STEPS = 5
+"""... so many at a time, until enough have entered."""
 
 
-def lasso(x: Floats, y: Integers) -> Integers:
+def lasso(x: Floats, y: Integers, k: int) -> Integers:
     """The order in which candidates enter the path of the LASSO.
 
     Squared loss on the indicator of the class, or of all classes with the group penalty over them
-    (the multi-task LASSO). Candidates that never enter come last, by their correlation.
+    (the multi-task LASSO). The path is followed until k have entered; the others come last, by
+    their correlation.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import lasso_path
 
     target = indicators(y)
     target = target - target.mean(axis=0)
-    strongest = float(np.linalg.norm(x.T @ target, axis=1).max()) / len(x)
     if target.shape[1] == 2:
-        target, strongest = target[:, 1], strongest / np.sqrt(2)
+        target = target[:, 1:]
+    strongest = float(np.linalg.norm(x.T @ target, axis=1).max()) / len(x)
     if strongest <= 0:
         return np.arange(x.shape[1])
-    grid: Any = strongest * np.geomspace(1, _WEAKEST, _PENALTIES)
-    with warnings.catch_warnings():
-        # at the weak end of the path, where candidates enter that no k reaches
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        found: Any = lasso_path(x, target, alphas=grid)
-    weights = np.abs(found[1])
-    weights = weights if weights.ndim == 2 else np.sqrt((weights**2).sum(axis=0))  # [c, alphas]
-    enters = np.where(weights.any(axis=1), (weights > 0).argmax(axis=1), weights.shape[1])
-    first = np.take_along_axis(weights, enters.clip(max=weights.shape[1] - 1)[:, None], axis=1)
-    return np.lexsort((-_correlation(x, y), -first[:, 0], enters)).astype(np.int64)
+    one = target.shape[1] == 1
+    grid = strongest * np.geomspace(1, _WEAKEST, _PENALTIES)
+    enters = np.full(x.shape[1], _PENALTIES)
+    size = np.zeros(x.shape[1])
+    start: Any = None
+    for first in range(0, _PENALTIES, _STEPS):
+        penalties: Any = grid[first : first + _STEPS]
+        with warnings.catch_warnings():
+            # at the weak end, where candidates enter that matter least
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found: Any = lasso_path(
+                x, target[:, 0] if one else target, alphas=penalties, coef_init=start
+            )
+        start = found[1][..., -1]
+        weights = np.abs(found[1]) if one else np.sqrt((found[1] ** 2).sum(axis=0))  # [c, steps]
+        fresh = (enters == _PENALTIES) & weights.any(axis=1)
+        at = (weights > 0).argmax(axis=1)
+        enters[fresh], size[fresh] = first + at[fresh], weights[fresh, at[fresh]]
+        if (enters < _PENALTIES).sum() >= k:
+            break
+    return np.lexsort((-_correlation(x, y), -size, enters)).astype(np.int64)
 
 
 def mutual_information(x: Floats, y: Integers, seed: int = 0) -> Integers:
