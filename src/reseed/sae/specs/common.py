@@ -47,6 +47,11 @@ class ArchitectureSpec(Spec):
         return "-".join([self.name, f"f{self.latents}", *words])
 
     @property
+    def unit_rows(self) -> bool:
+        """Whether decoder rows are held at length 1 in training."""
+        return True
+
+    @property
     def output_site(self) -> str | None:
         """The site that it reconstructs, if that is another than it reads."""
         return None
