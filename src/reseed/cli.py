@@ -15,7 +15,7 @@ from rich.table import Table
 
 from reseed.errors import ReseedError, SpecError, StoreError, extra_missing
 from reseed.product_commands import consensus, export, predict
-from reseed.sae_commands import compare, convert, inspect
+from reseed.sae_commands import architectures, compare, convert, inspect
 from reseed.study import Study
 
 app = typer.Typer(
@@ -173,7 +173,7 @@ def sites(
         typer.echo(site)
 
 
-for command in (compare, inspect, convert, consensus, predict, export):
+for command in (compare, inspect, convert, architectures, consensus, predict, export):
     app.command()(command)
 
 

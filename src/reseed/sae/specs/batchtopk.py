@@ -25,6 +25,11 @@ class BatchSpec(ArchitectureSpec):
         return self
 
     @property
+    def promised_l0(self) -> float | None:
+        """See `ArchitectureSpec`."""
+        return self.k
+
+    @property
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
         return {"k": self.k}

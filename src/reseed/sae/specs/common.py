@@ -47,6 +47,11 @@ class ArchitectureSpec(Spec):
         return "-".join([self.name, f"f{self.latents}", *words])
 
     @property
+    def promised_l0(self) -> float | None:
+        """Latents that should fire in a row of data not seen; None if nothing says so."""
+        return None
+
+    @property
     def unit_rows(self) -> bool:
         """Whether decoder rows are held at length 1 in training."""
         return True

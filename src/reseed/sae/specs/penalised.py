@@ -35,6 +35,11 @@ class PenalisedSpec(ArchitectureSpec):
         return self
 
     @property
+    def promised_l0(self) -> float | None:
+        """See `ArchitectureSpec`."""
+        return self.target_l0
+
+    @property
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
         return {"p": self.penalty} if self.target_l0 is None else {"l0_": self.target_l0}
