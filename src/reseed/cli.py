@@ -16,7 +16,7 @@ from rich.table import Table
 from reseed.errors import ReseedError, SpecError, StoreError, extra_missing
 from reseed.interpretation_commands import explain, score, select
 from reseed.product_commands import consensus, export, predict
-from reseed.sae_commands import compare, convert, inspect
+from reseed.sae_commands import architectures, compare, convert, inspect
 from reseed.study import Study
 
 app = typer.Typer(
@@ -174,7 +174,9 @@ def sites(
         typer.echo(site)
 
 
-for command in (compare, inspect, convert, consensus, predict, export, explain, score, select):
+for command in (
+    compare, inspect, convert, architectures, consensus, predict, export, explain, score, select,
+):  # fmt: skip
     app.command()(command)
 
 

@@ -34,6 +34,18 @@ ReadOpt = Annotated[
 ]
 
 
+def architectures() -> None:
+    """List what can be trained, as written in `[[sae]] architecture = "NAME"`, with its source."""
+    from reseed.sae.spec import ARCHITECTURES
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, spec in ARCHITECTURES.items():
+        table.add_row(name, escape((spec.__doc__ or "").partition("\n")[0]))
+    Console().print(table)
+
+
 def inspect(
     source: SourceArg,
     format: FormatOpt = None,

@@ -84,6 +84,12 @@ class StudySpec(Spec):
                 f"training.tokens = {self.training.tokens} makes fewer than 10 steps of "
                 f"{self.training.batch}; train longer or take a smaller batch"
             )
+        free = [sae.label for sae in self.sae if not sae.unit_rows]
+        if free and "soft_frozen_decoder" in self.controls.kinds:
+            raise ValueError(
+                f"controls.kinds has 'soft_frozen_decoder', which turns decoder rows of length 1, "
+                f"but those of {', '.join(free)} are free; take one of the two out"
+            )
         if "random_subject" in self.controls.kinds:
             self._check_random_subject()
         self._check_through_subject()

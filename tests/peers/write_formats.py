@@ -227,6 +227,7 @@ def without_init(name):
     spec = importlib.util.find_spec(name)
     module = types.ModuleType(name)
     module.__path__ = list(spec.submodule_search_locations)
+    module.__spec__ = spec  # so that it is found again
     sys.modules[name] = module
 
 

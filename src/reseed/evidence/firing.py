@@ -63,7 +63,8 @@ class Firing:
         )
 
     def reconstruction(self) -> dict[str, float | int]:
-        """rows; fvu = Σ(x̂ - x)² / Σ(x - mean)² over all rows; l0, latents that fire in a row.
+        """rows; fvu = Σ(x̂ - x)² / Σ(x - mean)² over all rows; fvu_uncentred = Σ(x̂ - x)² / Σx²
+        (1 - the explained variance of arXiv 2410.20526); l0, latents that fire in a row.
 
         Raises:
             SubjectError: if the rows are all alike, so that there is nothing to explain.
@@ -77,5 +78,6 @@ class Firing:
         return {
             "rows": self.rows,
             "fvu": self._error / scale,
+            "fvu_uncentred": self._error / self._xx,
             "l0": float(self._fired.sum()) / max(self.rows, 1),
         }

@@ -70,7 +70,7 @@ def gather(
         with store.piece(evidence_name(run), made_from[run]) as folder:
             (folder / "firing.parquet").write_bytes(parquet_bytes(one.firing.table()))
             (folder / "contexts.parquet").write_bytes(parquet_bytes(one.contexts.table()))
-            (folder / "reconstruction.json").write_bytes(json_bytes(one.firing.reconstruction()))
+            (folder / "reconstruction.json").write_bytes(json_bytes(one.reconstruction()))
             tables_of(one.examples, places).write(folder)
 
 
@@ -119,6 +119,15 @@ class _Run:
             self.contexts.add(codes, chunk.blocks)
             if self.examples is not None and chunk.windows is not None:
                 self.examples.add(chunk.windows, chunk.fired(codes))
+
+    def reconstruction(self) -> dict[str, float | int | None]:
+        """What the firing says, and how far the encoder of live latents points as the decoder."""
+        live = torch.from_numpy((self.firing.table()["fired"] > 0).to_numpy())
+        cosine = None
+        if self.sae.W_enc.shape == self.sae.W_dec.shape and bool(live.any()):
+            rows = self.sae.W_enc[live], self.sae.W_dec[live]
+            cosine = float(torch.nn.functional.cosine_similarity(*rows).mean())
+        return {**self.firing.reconstruction(), "encoder_decoder_cosine": cosine}
 
 
 def _load(store: Store, run: str) -> SAE:

@@ -43,9 +43,17 @@ class Start(NamedTuple):
     """[E] the same of what is reconstructed"""
     init_seed: int
     """for whatever else is random at the start"""
+    x_length: float = 1.0
+    """root mean square distance of the rows of the first batch to their mean"""
 
 
-def start(latents: int, init_seed: int, x_centre: Floats, y_centre: Floats | None = None) -> Start:
+def start(
+    latents: int,
+    init_seed: int,
+    x_centre: Floats,
+    y_centre: Floats | None = None,
+    x_length: float = 1.0,
+) -> Start:
     """Where a training of this init seed starts from.
 
     Args:
@@ -53,9 +61,11 @@ def start(latents: int, init_seed: int, x_centre: Floats, y_centre: Floats | Non
         init_seed: decides the rows.
         x_centre: `[D]`.
         y_centre: `[E]`; `x_centre` if left out.
+        x_length: root mean square distance of the rows of the first batch to their mean.
     """
     rows = encoder_rows(latents, len(x_centre), init_seed)
-    return Start(rows, x_centre, x_centre if y_centre is None else y_centre, init_seed)
+    y = x_centre if y_centre is None else y_centre
+    return Start(rows, x_centre, y, init_seed, x_length)
 
 
 class At(NamedTuple):

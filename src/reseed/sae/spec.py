@@ -6,7 +6,13 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Tag
 
+from reseed.sae.specs.batchtopk import BatchTopKSpec
 from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.gated import GatedSpec
+from reseed.sae.specs.groupmax import GroupMaxSpec
+from reseed.sae.specs.jumprelu import JumpReLUSpec
+from reseed.sae.specs.matryoshka import MatryoshkaSpec
+from reseed.sae.specs.panneal import PAnnealSpec
 from reseed.sae.specs.relu import ReLUSpec
 from reseed.sae.specs.topk import TopKSpec
 
@@ -20,7 +26,14 @@ def _architecture(data: Any) -> Any:
 
 
 SAESpec = Annotated[
-    Annotated[TopKSpec, Tag("topk")] | Annotated[ReLUSpec, Tag("relu")],
+    Annotated[TopKSpec, Tag("topk")]
+    | Annotated[BatchTopKSpec, Tag("batchtopk")]
+    | Annotated[JumpReLUSpec, Tag("jumprelu")]
+    | Annotated[GatedSpec, Tag("gated")]
+    | Annotated[ReLUSpec, Tag("relu")]
+    | Annotated[PAnnealSpec, Tag("panneal")]
+    | Annotated[MatryoshkaSpec, Tag("matryoshka")]
+    | Annotated[GroupMaxSpec, Tag("groupmax")],
     Discriminator(_architecture),
 ]
 """One `[[sae]]` table."""

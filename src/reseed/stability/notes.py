@@ -9,20 +9,28 @@ from reseed.stability.design import SAME_INIT
 
 _HARDLY_MOVED = 0.8
 """Cosine of the rows that a soft-frozen decoder is held at, arXiv 2602.14111."""
+_MISSED = 0.1
+"""Share of the promised L0 by which a run may be off."""
 
 
-def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -> list[str]:
+def notes(
+    group: Mapping[str, Any],
+    trend: Mapping[int, float],
+    epochs: float,
+    promised_l0: float | None = None,
+) -> list[str]:
     """Plain sentences about what weakens the numbers of a group.
 
     Args:
         group: its summary.
         trend: tokens seen to shared share.
         epochs: how often each training token was seen.
+        promised_l0: latents that should fire in a row; None if nothing says so.
     """
     counts = group["counts"]
-    out: list[str] = []
+    out = _missed(group["reconstruction"]["l0"], promised_l0)
     if counts["runs"] < 2:
-        return ["one run only: nothing can be said about what comes back. Add seeds."]
+        return [*out, "one run only: nothing can be said about what comes back. Add seeds."]
     if counts["runs"] == 2:
         out.append("two runs give one pair: there is no interval. Add seeds.")
     out += _shared_seeds(group)
@@ -59,6 +67,18 @@ def notes(group: Mapping[str, Any], trend: Mapping[int, float], epochs: float) -
             f"{certificates['largest_gap']:.3g}."
         )
     return out
+
+
+def _missed(l0: Mapping[str, float], promised: float | None) -> list[str]:
+    """An L0 that is not what was asked for, by more than a tenth, in some run."""
+    if promised is None:
+        return []
+    if max(abs(l0[end] - promised) for end in ("lo", "hi")) <= _MISSED * promised:
+        return []
+    return [
+        f"held-out L0 is {l0['lo']:.3g} to {l0['hi']:.3g} where {promised:g} was asked for; "
+        "comparisons at equal L0 do not hold. Train longer, or start nearer to the penalty needed."
+    ]
 
 
 def _controls(group: Mapping[str, Any]) -> list[str]:

@@ -206,9 +206,14 @@ def fits(found: Mapping[str, BetaBinomial]) -> dict[str, Any]:
 
 
 def reconstruction(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Held-out reconstruction of the runs of a group: mean and range over runs."""
+    """Held-out reconstruction of the runs of a group: mean and range over runs.
+
+    What a run of an older version lacks, or what could not be told, is left out.
+    """
     out: dict[str, Any] = {"held_out_tokens": runs[0]["rows"]}
-    for name in ("fvu", "l0"):
-        values = [one[name] for one in runs]
+    for name in ("fvu", "fvu_uncentred", "l0", "encoder_decoder_cosine"):
+        values = [one[name] for one in runs if one.get(name) is not None]
+        if len(values) < len(runs):
+            continue
         out[name] = {"mean": float(np.mean(values)), "lo": min(values), "hi": max(values)}
     return out

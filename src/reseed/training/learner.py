@@ -16,13 +16,16 @@ from reseed.sae.architecture import (
     Start,
     architecture,
     geometric_median,
+    squared_variation,
     start,
 )
 from reseed.sae.kernels import compiles
 from reseed.sae.model import SAE
 from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.penalised import PenalisedSpec
 from reseed.sae.specs.topk import TopKSpec
 from reseed.training.controls import FROZEN, keep_near
+from reseed.training.held_l0 import UNMOVED, Held, factor, growing, moved
 from reseed.training.schedule import warmup_then_linear
 from reseed.training.spec import RunSpec
 from reseed.training.steps import PlainStep, Step, by_autograd, topk_by_hand
@@ -34,7 +37,8 @@ Through = Callable[[Tensor], Tensor]
 def _start(spec: RunSpec, first: Batch) -> Start:
     x_centre = geometric_median(first.x).numpy()
     y_centre = None if first.y is first.x else geometric_median(first.y).numpy()
-    return start(spec.sae.latents, spec.init_seed, x_centre, y_centre)
+    x_length = float(squared_variation(first.x) / len(first.x)) ** 0.5
+    return start(spec.sae.latents, spec.init_seed, x_centre, y_centre, x_length)
 
 
 def _step(
@@ -45,7 +49,7 @@ def _step(
     plain: bool,
 ) -> Step:
     """The fastest way there is for this architecture, or the plain one."""
-    if not isinstance(spec, TopKSpec) or spec.end_to_end is not None:
+    if not isinstance(spec, TopKSpec) or spec.multi_topk or spec.end_to_end is not None:
         return PlainStep(parameters, trained, spec, clip, by_autograd(spec))
     if plain or not compiles():
         return PlainStep(parameters, trained, spec, clip, topk_by_hand(spec))
@@ -83,6 +87,7 @@ class Learner:
         self._near = self.parameters["W_dec"].clone() if soft else None
         self._way = _step(self.parameters, trained, spec.sae, spec.training.clip, plain)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64)
+        self._held = UNMOVED
 
     @property
     def tokens(self) -> int:
@@ -111,7 +116,7 @@ class Learner:
             TrainingError: if loss, gradient or weights are NaN or infinite; nothing was updated.
         """
         dead = self._silent >= self.spec.sae.dead_after
-        at = At(self.step, self.spec.training.steps, dead)
+        at = At(self.step, self.spec.training.steps, dead, self._penalty)
         seen = self._way.look(Batch(x, x if target is None else target, through), at)
         if not (math.isfinite(seen.fvu) and math.isfinite(seen.norm)):
             raise TrainingError(
@@ -124,8 +129,20 @@ class Learner:
             keep_near(self.parameters["W_dec"], self._near)
         self._silent += x.shape[0]
         self._silent[seen.fired] = 0
+        if isinstance(sae := self.spec.sae, PenalisedSpec) and sae.target_l0 is not None:
+            steps = self.spec.training.steps
+            self._held = moved(self._held, seen.l0, sae.target_l0, self.step, steps)
         self.step += 1
         return {"fvu": seen.fvu, "l0": seen.l0, "dead": float(dead.float().mean())}
+
+    @property
+    def _penalty(self) -> float:
+        """Factor on the penalty of the step about to be made."""
+        sae = self.spec.sae
+        if not isinstance(sae, PenalisedSpec):
+            return 1.0
+        share = growing(self.step, self.spec.training.steps, sae.penalty_warmup)
+        return share * (1.0 if sae.target_l0 is None else factor(self._held))
 
     @property
     def learning_rate(self) -> float:
@@ -163,6 +180,8 @@ class Learner:
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""
         out = {"step": torch.tensor(self.step), "silent": self._silent}
+        if self._held != UNMOVED:
+            out["held_l0"] = torch.tensor(self._held, dtype=torch.float64)
         out |= {f"parameter.{name}": value for name, value in self.parameters.items()}
         return out | self._way.state()
 
@@ -174,6 +193,7 @@ class Learner:
         """
         self.step = int(state["step"])
         self._silent = state["silent"].clone()
+        self._held = Held(*state["held_l0"].tolist()) if "held_l0" in state else UNMOVED
         for name, value in self.parameters.items():
             value.copy_(state[f"parameter.{name}"])
         self._way.restore(state)

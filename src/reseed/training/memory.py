@@ -15,14 +15,15 @@ _SHARE = 0.8
 
 
 def learner_bytes(run: RunSpec, dimensions: int) -> int:
-    """What a run holds while it is trained; gradients are never stored (docs/speed.md).
+    """What a run holds while it is trained; TopK never stores gradients (docs/speed.md).
 
     Args:
         run: a run.
         dimensions: D of its site.
     """
     soft = 4 if run.control == "soft_frozen_decoder" else 0  # where the decoder started
-    return (_A_WEIGHT + soft) * run.sae.latents * dimensions
+    plain = 0 if run.sae.name == "topk" else 4  # gradients by torch
+    return (_A_WEIGHT + soft + plain) * run.sae.latents * dimensions
 
 
 def free_memory(root: Path = Path("/")) -> int | None:

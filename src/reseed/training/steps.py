@@ -142,7 +142,8 @@ class PlainStep:
         self._trained = {n: torch.nn.Parameter(p) for n, p in parameters.items() if n in trained}
         self._all = {**parameters, **self._trained}
         self._clip, self._differentiate = clip, differentiate
-        self._unit = architecture(spec.name).UNIT_ROWS & trained
+        unit = architecture(spec.name).UNIT_ROWS if spec.unit_rows else frozenset[str]()
+        self._unit = unit & trained
         self._optimizers = make_optimizers(self._trained, spec)
         self._buffers: Mapping[str, Tensor] = {}
 

@@ -1,11 +1,12 @@
 """TopK with the training rule of arXiv 2501.16615 (and AuxK of arXiv 2406.04093 as an option).
 
-    z = TopK(relu((x - b_dec) W_encᵀ + b_enc)),  x̂ = z W_dec + b_dec,  loss = FVU + α AuxK
+    z = TopK(relu((x - b_dec) W_encᵀ + b_enc)),  x̂ = z W_dec + b_dec
+    loss = FVU + α AuxK (+ FVU with 4 k latents / 8: Multi-TopK of 2406.04093, an option)
     FVU = Σ (x̂ - x)² / Σ (x - mean over the batch)²
     AuxK = min(dead / k_aux, 1) Σ (ê - e)² / Σ (x - mean)²,  e = x - x̂,  ê = top k_aux dead codes
 
 Gradients are written out in `step`, since they touch only the rows of active latents; `objective`
-is the same for autograd and a test holds the two together.
+is the same for autograd and a test holds the two together. Multi-TopK has `objective` alone.
 
 B batch, D dimensions, F latents, K active.
 """
@@ -129,6 +130,9 @@ def objective(p: Parameters, batch: Batch, spec: TopKSpec, at: At) -> Objective:
         aux = kernels.dense(kernels.top_codes_plain(only_dead, active), width)
         e = (x - x_hat).detach()
         loss = loss + spec.auxk_alpha * share * (aux @ p["W_dec"] - e).square().sum() / scale
+    if spec.multi_topk:
+        more = kernels.dense(kernels.top_codes_plain(pre, min(4 * spec.k, width)), width)
+        loss = loss + (more @ p["W_dec"] + p["b_dec"] - x).square().sum() / scale / 8
     return Objective(loss, fvu.detach(), z.detach(), {}, x_hat, loss - fvu)
 
 

@@ -81,6 +81,16 @@ class ArchitectureSpec(Spec):
         return told + self.methods
 
     @property
+    def promised_l0(self) -> float | None:
+        """Latents that should fire in a row of data not seen; None if nothing says so."""
+        return None
+
+    @property
+    def unit_rows(self) -> bool:
+        """Whether decoder rows are held at length 1 in training."""
+        return True
+
+    @property
     def output_site(self) -> str | None:
         """The site that it reconstructs, if that is another than it reads."""
         return None

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
-from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.penalised import PenalisedSpec
 
 
-class ReLUSpec(ArchitectureSpec):
-    """ReLU with an L1 penalty on the codes and unit decoder rows (arXiv 2309.08600)."""
+class ReLUSpec(PenalisedSpec):
+    """ReLU with an L1 penalty (arXiv 2309.08600; or as Anthropic's update of April 2024)."""
 
     architecture: Literal["relu"] = "relu"
-    penalty: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the penalty, in parts of the root mean square of the centred activations."""
+    decoder: Literal["unit", "weighted"] = "unit"
+    """`unit`: decoder rows have length 1; `weighted`: they are free, and the penalty on each code
+    is weighted by the length of its row (April 2024)."""
+
+    @property
+    def unit_rows(self) -> bool:
+        """See `ArchitectureSpec`."""
+        return self.decoder == "unit"
 
     @property
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
-        return {"l1_": self.penalty}
+        weighted = {} if self.unit_rows else {"decoder_": self.decoder}
+        return super().settings | weighted

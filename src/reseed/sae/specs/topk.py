@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from reseed.sae.specs.common import ArchitectureSpec, check_k
 
@@ -17,13 +17,20 @@ class TopKSpec(ArchitectureSpec):
     """Latents that may fire at a time."""
     auxk_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the auxiliary loss that lets dead latents explain the error; 0 as in the paper."""
+    multi_topk: bool = False
+    """Whether 4 k latents shall reconstruct too, at an eighth of the weight (2406.04093, A.2)."""
 
     @model_validator(mode="after")
     def _possible(self) -> TopKSpec:
         check_k(self.k, self.latents)
         return self
 
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that came later is written only where it is set: older ids stay."""
+        return {n: v for n, v in handler(self).items() if n != "multi_topk" or v}
+
     @property
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
-        return {"k": self.k}
+        return {"k": self.k} | ({"multi": 4} if self.multi_topk else {})

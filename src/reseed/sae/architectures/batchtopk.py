@@ -1,0 +1,49 @@
+"""BatchTopK (arXiv 2412.06410): the k B largest pre-activations of a batch fire.
+
+    z = the k B largest of relu((x - b_dec) W_encᵀ + b_enc),  x̂ = z W_dec + b_dec
+    loss = FVU + α AuxK
+    θ ← m θ + (1 - m) min {z : z > 0}
+
+After training rows come one by one, so it is saved as JumpReLU: relu(p) where p > θ. The paper takes
+θ as the mean over batches of the smallest code that fires; the running mean follows it through
+training, as in the libraries. x [B, D], z [B, F].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from reseed.sae import parts
+from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.model import SAE
+from reseed.sae.specs.batchtopk import BatchTopKSpec
+
+UNIT_ROWS = frozenset({"W_dec"})
+BUFFERS = frozenset({"threshold"})
+
+
+def initial(spec: BatchTopKSpec, start: Start) -> Parameters:
+    """Parameters before training; a threshold of -1 stands for none yet."""
+    return parts.autoencoder(start) | {"threshold": torch.tensor(-1.0)}
+
+
+def objective(p: Parameters, batch: Batch, spec: BatchTopKSpec, at: At) -> Objective:
+    """Reconstruction by the batch rule, and the threshold's next value."""
+    x = batch.x
+    pre = parts.pre_activations(p, x)
+    z = parts.batch_top(pre, spec.k)
+    error, scale = x - z @ p["W_dec"] - p["b_dec"], squared_variation(x)
+    fvu = loss = error.square().sum() / scale
+    if spec.auxk_alpha > 0 and bool(at.dead.any()):
+        loss = loss + spec.auxk_alpha * parts.auxk(pre, p["W_dec"], error.detach(), at.dead) / scale
+    codes = z.detach()
+    threshold = parts.running_threshold(p["threshold"], codes, spec.threshold_momentum)
+    return Objective(loss, fvu.detach(), codes, {"threshold": threshold})
+
+
+def freeze(p: Parameters, spec: BatchTopKSpec, about: Mapping[str, Any]) -> SAE:
+    """As JumpReLU with the running threshold; before the first step by the batch rule."""
+    return parts.batch_frozen(p, spec.k, about)

@@ -1,0 +1,96 @@
+"""JumpReLU (arXiv 2407.14435): a threshold for each latent, learnt through a kernel.
+
+    p = (x - b_dec) W_encᵀ + b_enc,  z = relu(p) 1[p > θ],  x̂ = z W_dec + b_dec,  θ = ℓ |t|
+    loss = FVU + λ Σ 1[p > θ] / B
+
+    d z / d θ = -(θ / ε) K((p - θ) / ε),  d 1[p > θ] / d θ = -(1 / ε) K((p - θ) / ε)
+
+K is the rectangle from -1/2 to 1/2, ε the bandwidth times ℓ, and ℓ the root mean square distance of
+the first batch's rows to their mean (the paper's inputs have E |x|² = 1, so its .001 are the same
+here). The threshold is trained as t, in units of ℓ; the paper trains its logarithm, which Adam
+hardly moves in a short training. Decoder rows have length 1.
+
+With `sparsity = "tanh"` (Anthropic, January 2025 update) the penalty is λ Σ tanh(c z |W_dec| / σ)
+/ B, σ² = ℓ² / D, decoder rows are free, the kernels' gradients reach p too, and dead latents may get
+λ_p Σ relu(θ - p) |W_dec| / (B σ). Its inputs have E |x| = √D, so c is the same here and its
+bandwidth of 2 is 2 / √D. Such an SAE is saved with rows of length 1. x [B, D], z [B, F], t [F].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reseed.sae import parts
+from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.model import SAE
+from reseed.sae.specs.jumprelu import JumpReLUSpec
+
+UNIT_ROWS = frozenset({"W_dec"})
+BUFFERS = frozenset({"length"})
+
+
+def initial(spec: JumpReLUSpec, start: Start) -> Parameters:
+    """Parameters before training; `length` is that of the first batch."""
+    return parts.autoencoder(start) | {
+        "threshold": torch.full((spec.latents,), spec.threshold),
+        "length": torch.tensor(start.x_length),
+    }
+
+
+def gates(pre: Tensor, threshold: Tensor, bandwidth: Tensor, to_input: bool) -> Tensor:
+    """1[pre > threshold], `[B, F]`, with the gradient of the rectangle kernel.
+
+    Args:
+        pre: `[B, F]`.
+        threshold: `[F]`.
+        bandwidth: scalar, in the units of both.
+        to_input: whether the gradient reaches `pre` too.
+    """
+    gap = (pre if to_input else pre.detach()) - threshold
+    near = (gap.detach().abs() < bandwidth / 2) / bandwidth
+    return (gap.detach() > 0) + near * (gap - gap.detach())
+
+
+def jump(pre: Tensor, gate: Tensor, threshold: Tensor) -> Tensor:
+    """relu(pre) where the gate is open, with the threshold's gradient of the paper, `[B, F]`."""
+    open_ = gate.detach()
+    return torch.relu(pre) * open_ + threshold.detach() * (gate - open_)
+
+
+def objective(p: Parameters, batch: Batch, spec: JumpReLUSpec, at: At) -> Objective:
+    """Reconstruction and penalty of a batch."""
+    x, length = batch.x, p["length"]
+    pre = parts.pre_activations(p, x)
+    threshold = length * p["threshold"].abs()
+    gate = gates(pre, threshold, spec.bandwidth * length, not spec.unit_rows)
+    z = jump(pre, gate, threshold)
+    fvu = (z @ p["W_dec"] + p["b_dec"] - x).square().sum() / squared_variation(x)
+    penalty = gate.sum() / len(x) if spec.unit_rows else _tanh(p, z, x, spec)
+    loss = fvu + at.penalty * spec.penalty * penalty
+    if spec.pre_act > 0 and not spec.unit_rows and bool(at.dead.any()):
+        below = torch.relu(threshold - pre) * at.dead * _norms(p)
+        loss = loss + spec.pre_act * below.sum() / (len(x) * length / x.shape[1] ** 0.5)
+    return Objective(loss, fvu.detach(), z.detach(), {"length": length})
+
+
+def _tanh(p: Parameters, z: Tensor, x: Tensor, spec: JumpReLUSpec) -> Tensor:
+    sigma = p["length"] / x.shape[1] ** 0.5
+    return torch.tanh(spec.tanh_scale * z * _norms(p) / sigma).sum() / len(x)
+
+
+def _norms(p: Parameters) -> Tensor:
+    return torch.linalg.vector_norm(p["W_dec"], dim=1)
+
+
+def freeze(p: Parameters, spec: JumpReLUSpec, about: Mapping[str, Any]) -> SAE:
+    """The SAE that these parameters are; training and inference rule are the same."""
+    threshold = (p["length"] * p["threshold"].abs()).detach()
+    if spec.unit_rows:
+        return parts.frozen(p, {"kind": "jumprelu"}, about, threshold)
+    norms = _norms(p).detach()
+    threshold = threshold * torch.where(norms > 0, norms, 1.0)
+    return parts.frozen(parts.rows_to_unit(p), {"kind": "jumprelu"}, about, threshold)

@@ -1,0 +1,75 @@
+"""p-annealing (arXiv 2408.00113): ReLU with an Lp penalty whose p falls in steps.
+
+    z = relu((x - b_dec) W_encᵀ + b_enc),  x̂ = z W_dec + b_dec,  u = z / ℓ
+    loss = FVU + λ a Σ u^p / B,  ℓ² = Σ (x - mean over the batch)² / B
+
+p goes from 1 to `p_end` in equal stretches after `anneal_from`. Where it goes from p to q, the
+penalty is kept as large as it was: a ← a mean(Σ u^p) / mean(Σ u^q) over the last 10 batches. In the
+units of ℓ one λ means the same at every site; λ ℓ² is the paper's λ for u. x [B, D], z [B, F].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reseed.sae import parts
+from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.model import SAE
+from reseed.sae.specs.panneal import PAnnealSpec
+
+UNIT_ROWS = frozenset({"W_dec"})
+BUFFERS = frozenset({"recent", "adapted"})
+_RECENT = 10
+
+
+def initial(spec: PAnnealSpec, start: Start) -> Parameters:
+    """Parameters before training, with the norms of recent batches and the factor a."""
+    buffers = {"recent": torch.ones(_RECENT, 2), "adapted": torch.tensor(1.0)}
+    return parts.autoencoder(start) | buffers
+
+
+def stretch(step: int, steps: int, spec: PAnnealSpec) -> int:
+    """Which value of p a step has, from 0."""
+    begin = spec.anneal_from * steps
+    return max(0, min(spec.changes - 1, int((step - begin) * spec.changes / (steps - begin))))
+
+
+def power(stretch: int, spec: PAnnealSpec) -> float:
+    """p in a stretch: from 1 to `p_end` in equal steps."""
+    last = max(1, spec.changes - 1)
+    return 1.0 - (1.0 - spec.p_end) * min(stretch, last) / last
+
+
+def lp(u: Tensor, p: float) -> Tensor:
+    """Σ u^p / B of codes `[B, F]`; silent ones have no gradient."""
+    fires = u > 0
+    return (torch.where(fires, u, 1.0).pow(p) * fires).sum() / len(u)
+
+
+def objective(p: Parameters, batch: Batch, spec: PAnnealSpec, at: At) -> Objective:
+    """Reconstruction and penalty of a batch, and what the next change of p needs."""
+    x = batch.x
+    z = torch.relu(parts.pre_activations(p, x))
+    scale = squared_variation(x)
+    fvu = (z @ p["W_dec"] + p["b_dec"] - x).square().sum() / scale
+    u = z / (scale / len(x)).sqrt()
+    now = stretch(at.step, at.steps, spec)
+    adapted, recent = p["adapted"], p["recent"].clone()
+    if at.step and now > stretch(at.step - 1, at.steps, spec):
+        norms = recent[: min(at.step, _RECENT)].mean(0)
+        adapted = adapted * norms[0] / norms[1].clamp_min(1e-12)
+    penalty = lp(u, power(now, spec))
+    recent[at.step % _RECENT] = torch.stack(
+        [penalty.detach(), lp(u.detach(), power(now + 1, spec))]
+    )
+    loss = fvu + at.penalty * spec.penalty * adapted * penalty
+    return Objective(loss, fvu.detach(), z.detach(), {"recent": recent, "adapted": adapted})
+
+
+def freeze(p: Parameters, spec: PAnnealSpec, about: Mapping[str, Any]) -> SAE:
+    """The SAE that these parameters are; training and inference rule are the same."""
+    return parts.frozen(p, {"kind": "relu"}, about)
