@@ -35,13 +35,14 @@ def objective(p: Parameters, batch: Batch, spec: BatchTopKSpec, at: At) -> Objec
     x = batch.x
     pre = parts.pre_activations(p, x)
     z = parts.batch_top(pre, spec.k)
-    error, scale = x - z @ p["W_dec"] - p["b_dec"], squared_variation(x)
+    x_hat = z @ p["W_dec"] + p["b_dec"]
+    error, scale = x - x_hat, squared_variation(x)
     fvu = loss = error.square().sum() / scale
     if spec.auxk_alpha > 0 and bool(at.dead.any()):
         loss = loss + spec.auxk_alpha * parts.auxk(pre, p["W_dec"], error.detach(), at.dead) / scale
     codes = z.detach()
     threshold = parts.running_threshold(p["threshold"], codes, spec.threshold_momentum)
-    return Objective(loss, fvu.detach(), codes, {"threshold": threshold})
+    return Objective(loss, fvu.detach(), codes, {"threshold": threshold}, x_hat, loss - fvu)
 
 
 def freeze(p: Parameters, spec: BatchTopKSpec, about: Mapping[str, Any]) -> SAE:

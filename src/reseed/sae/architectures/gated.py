@@ -40,14 +40,15 @@ def objective(p: Parameters, batch: Batch, spec: GatedSpec, at: At) -> Objective
     gate = h + p["b_gate"]
     z = (gate > 0) * torch.relu(p["r_mag"].exp() * h + p["b_mag"])
     scale = squared_variation(x)
-    fvu = (z @ p["W_dec"] + p["b_dec"] - x).square().sum() / scale
+    x_hat = z @ p["W_dec"] + p["b_dec"]
+    fvu = (x_hat - x).square().sum() / scale
     opened = torch.relu(gate)
     by_gate = opened @ p["W_dec"].detach() + p["b_dec"].detach()
     aux = (by_gate - x).square().sum() / scale
     length = (scale / len(x)).sqrt()
     sparsity = opened.sum() / (len(x) * length)
-    loss = fvu + at.penalty * spec.penalty * sparsity + aux
-    return Objective(loss, fvu.detach(), z.detach())
+    beside = at.penalty * spec.penalty * sparsity + aux
+    return Objective(fvu + beside, fvu.detach(), z.detach(), {}, x_hat, beside)
 
 
 def freeze(p: Parameters, spec: GatedSpec, about: Mapping[str, Any]) -> SAE:

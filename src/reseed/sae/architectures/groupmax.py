@@ -30,11 +30,12 @@ def objective(p: Parameters, batch: Batch, spec: GroupMaxSpec, at: At) -> Object
     x = batch.x
     pre = parts.pre_activations(p, x)
     z = activations.apply(pre, {"kind": "groupmax", "k": spec.k}, None)
-    error, scale = x - z @ p["W_dec"] - p["b_dec"], squared_variation(x)
+    x_hat = z @ p["W_dec"] + p["b_dec"]
+    error, scale = x - x_hat, squared_variation(x)
     fvu = loss = error.square().sum() / scale
     if spec.auxk_alpha > 0 and bool(at.dead.any()):
         loss = loss + spec.auxk_alpha * parts.auxk(pre, p["W_dec"], error.detach(), at.dead) / scale
-    return Objective(loss, fvu.detach(), z.detach())
+    return Objective(loss, fvu.detach(), z.detach(), {}, x_hat, loss - fvu)
 
 
 def freeze(p: Parameters, spec: GroupMaxSpec, about: Mapping[str, Any]) -> SAE:

@@ -68,13 +68,14 @@ def objective(p: Parameters, batch: Batch, spec: JumpReLUSpec, at: At) -> Object
     threshold = length * p["threshold"].abs()
     gate = gates(pre, threshold, spec.bandwidth * length, not spec.unit_rows)
     z = jump(pre, gate, threshold)
-    fvu = (z @ p["W_dec"] + p["b_dec"] - x).square().sum() / squared_variation(x)
+    x_hat = z @ p["W_dec"] + p["b_dec"]
+    fvu = (x_hat - x).square().sum() / squared_variation(x)
     penalty = gate.sum() / len(x) if spec.unit_rows else _tanh(p, z, x, spec)
     loss = fvu + at.penalty * spec.penalty * penalty
     if spec.pre_act > 0 and not spec.unit_rows and bool(at.dead.any()):
         below = torch.relu(threshold - pre) * at.dead * _norms(p)
         loss = loss + spec.pre_act * below.sum() / (len(x) * length / x.shape[1] ** 0.5)
-    return Objective(loss, fvu.detach(), z.detach(), {"length": length})
+    return Objective(loss, fvu.detach(), z.detach(), {"length": length}, x_hat, loss - fvu)
 
 
 def _tanh(p: Parameters, z: Tensor, x: Tensor, spec: JumpReLUSpec) -> Tensor:

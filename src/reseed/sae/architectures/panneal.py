@@ -39,7 +39,7 @@ def stretch(step: int, steps: int, spec: PAnnealSpec) -> int:
 
 
 def power(stretch: int, spec: PAnnealSpec) -> float:
-    """p in a stretch: from 1 to `p_end` in equal steps."""
+    """P in a stretch: from 1 to `p_end` in equal steps."""
     last = max(1, spec.changes - 1)
     return 1.0 - (1.0 - spec.p_end) * min(stretch, last) / last
 
@@ -55,7 +55,8 @@ def objective(p: Parameters, batch: Batch, spec: PAnnealSpec, at: At) -> Objecti
     x = batch.x
     z = torch.relu(parts.pre_activations(p, x))
     scale = squared_variation(x)
-    fvu = (z @ p["W_dec"] + p["b_dec"] - x).square().sum() / scale
+    x_hat = z @ p["W_dec"] + p["b_dec"]
+    fvu = (x_hat - x).square().sum() / scale
     u = z / (scale / len(x)).sqrt()
     now = stretch(at.step, at.steps, spec)
     adapted, recent = p["adapted"], p["recent"].clone()
@@ -66,8 +67,9 @@ def objective(p: Parameters, batch: Batch, spec: PAnnealSpec, at: At) -> Objecti
     recent[at.step % _RECENT] = torch.stack(
         [penalty.detach(), lp(u.detach(), power(now + 1, spec))]
     )
-    loss = fvu + at.penalty * spec.penalty * adapted * penalty
-    return Objective(loss, fvu.detach(), z.detach(), {"recent": recent, "adapted": adapted})
+    beside = at.penalty * spec.penalty * adapted * penalty
+    buffers = {"recent": recent, "adapted": adapted}
+    return Objective(fvu + beside, fvu.detach(), z.detach(), buffers, x_hat, beside)
 
 
 def freeze(p: Parameters, spec: PAnnealSpec, about: Mapping[str, Any]) -> SAE:
