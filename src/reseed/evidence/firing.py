@@ -19,7 +19,7 @@ class Firing:
 
     Args:
         latents: F.
-        dimensions: D.
+        dimensions: of what is reconstructed.
     """
 
     def __init__(self, latents: int, dimensions: int) -> None:
@@ -35,7 +35,7 @@ class Firing:
         """Take in more rows.
 
         Args:
-            x: `[N, D]`.
+            x: `[N, D]` what was to be reconstructed.
             codes: of these rows.
             reconstruction: `[N, D]`.
         """

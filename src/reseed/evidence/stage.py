@@ -26,7 +26,7 @@ _CHUNK = 32
 
 
 def gather(
-    runs: Mapping[str, str],
+    runs: Mapping[str, tuple[str, str]],
     source: BlockSource,
     blocks: NDArray[np.int64],
     places: Places | None,
@@ -38,7 +38,7 @@ def gather(
     """Make the evidence of these runs.
 
     Args:
-        runs: id of each finished run to its site.
+        runs: id of each finished run to the site that it reads and the one that it reconstructs.
         source: of the activations.
         blocks: held-out ones.
         places: where each kept row stands in the text; None if the subject reads no text.
@@ -50,14 +50,14 @@ def gather(
     Raises:
         StoreError: if a run or the activations are damaged.
     """
-    work = {run: _Run(_load(store, run), site, places, spec) for run, site in runs.items()}
+    work = {run: _Run(_load(store, run), *sites, places, spec) for run, sites in runs.items()}
     total = int(source.rows[blocks].sum())
     with events.task("evidence", total, "tokens") as task:
         for first in range(0, len(blocks), _CHUNK):
             chunk = blocks[first : first + _CHUNK]
             rows = source.read(chunk.tolist())
             for one in work.values():
-                one.add(rows[one.site], chunk)
+                one.add(rows[one.site], rows[one.target], chunk)
             task.advance(int(source.rows[chunk].sum()))
     for run, one in work.items():
         with store.piece(evidence_name(run), made_from[run]) as folder:
@@ -67,15 +67,17 @@ def gather(
 
 
 class _Run:
-    def __init__(self, sae: SAE, site: str, places: Places | None, spec: EvidenceSpec) -> None:
-        self.sae, self.site = sae, site
-        self.firing = Firing(sae.latents, sae.dimensions)
+    def __init__(
+        self, sae: SAE, site: str, target: str, places: Places | None, spec: EvidenceSpec
+    ) -> None:
+        self.sae, self.site, self.target = sae, site, target
+        self.firing = Firing(sae.latents, sae.W_dec.shape[1])
         self.contexts = Contexts(places, spec)
 
-    def add(self, x: Tensor, blocks: Sequence[int] | NDArray[np.int64]) -> None:
+    def add(self, x: Tensor, y: Tensor, blocks: Sequence[int] | NDArray[np.int64]) -> None:
         with torch.no_grad():
             codes = self.sae.encode_sparse(x)
-            self.firing.add(x, codes, self.sae.decode_sparse(codes))
+            self.firing.add(y, codes, self.sae.rebuild(x, codes))
             self.contexts.add(codes, np.asarray(blocks))
 
 

@@ -5,7 +5,7 @@ B batch, D input and E output dimensions (E = D but for a transcoder), F latents
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -29,6 +29,33 @@ class Batch(NamedTuple):
     """[B, E]; x itself but for a transcoder"""
 
 
+class Batches(Protocol):
+    """The batches that a run learns from, for what one batch does not tell."""
+
+    def first(self, rows: int) -> Iterator[Batch]:
+        """From its first one on, until so many rows were given or training ends."""
+        ...
+
+    def last(self, rows: int) -> Iterator[Batch]:
+        """From its last one backwards, until so many rows were given or training began."""
+        ...
+
+
+class OneBatch:
+    """`Batches` where only one is known."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def first(self, rows: int) -> Iterator[Batch]:
+        """See `Batches`."""
+        yield self._batch
+
+    def last(self, rows: int) -> Iterator[Batch]:
+        """See `Batches`."""
+        yield self._batch
+
+
 class Start(NamedTuple):
     """Where a training starts from."""
 
@@ -40,9 +67,17 @@ class Start(NamedTuple):
     """[E] the same of what is reconstructed"""
     init_seed: int
     """for whatever else is random at the start"""
+    batches: Batches | None = None
+    """what the run will learn from, for starts that read the data"""
 
 
-def start(latents: int, init_seed: int, x_centre: Floats, y_centre: Floats | None = None) -> Start:
+def start(
+    latents: int,
+    init_seed: int,
+    x_centre: Floats,
+    y_centre: Floats | None = None,
+    batches: Batches | None = None,
+) -> Start:
     """Where a training of this init seed starts from.
 
     Args:
@@ -50,9 +85,11 @@ def start(latents: int, init_seed: int, x_centre: Floats, y_centre: Floats | Non
         init_seed: decides the rows.
         x_centre: `[D]`.
         y_centre: `[E]`; `x_centre` if left out.
+        batches: what the run will learn from.
     """
     rows = encoder_rows(latents, len(x_centre), init_seed)
-    return Start(rows, x_centre, x_centre if y_centre is None else y_centre, init_seed)
+    y_centre = x_centre if y_centre is None else y_centre
+    return Start(rows, x_centre, y_centre, init_seed, batches)
 
 
 class At(NamedTuple):

@@ -6,9 +6,15 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Tag
 
+from reseed.sae.specs.archetypal import ArchetypalSpec
+from reseed.sae.specs.baselines import ICASpec, KMeansSpec, NMFSpec, PCASpec
 from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.crosscoder import CrosscoderSpec
+from reseed.sae.specs.llamascope import LlamaScopeSpec
+from reseed.sae.specs.matching_pursuit import MatchingPursuitSpec
 from reseed.sae.specs.relu import ReLUSpec
 from reseed.sae.specs.topk import TopKSpec
+from reseed.sae.specs.transcoder import SkipTranscoderSpec, TranscoderSpec
 
 DEFAULT = "topk"
 
@@ -20,7 +26,18 @@ def _architecture(data: Any) -> Any:
 
 
 SAESpec = Annotated[
-    Annotated[TopKSpec, Tag("topk")] | Annotated[ReLUSpec, Tag("relu")],
+    Annotated[TopKSpec, Tag("topk")]
+    | Annotated[ReLUSpec, Tag("relu")]
+    | Annotated[LlamaScopeSpec, Tag("llamascope")]
+    | Annotated[MatchingPursuitSpec, Tag("matching_pursuit")]
+    | Annotated[TranscoderSpec, Tag("transcoder")]
+    | Annotated[SkipTranscoderSpec, Tag("skip_transcoder")]
+    | Annotated[CrosscoderSpec, Tag("crosscoder")]
+    | Annotated[ArchetypalSpec, Tag("archetypal")]
+    | Annotated[PCASpec, Tag("pca")]
+    | Annotated[ICASpec, Tag("ica")]
+    | Annotated[NMFSpec, Tag("nmf")]
+    | Annotated[KMeansSpec, Tag("kmeans")],
     Discriminator(_architecture),
 ]
 """One `[[sae]]` table."""

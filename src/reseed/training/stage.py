@@ -26,6 +26,7 @@ from reseed.files import json_bytes, parquet_bytes, write_bytes
 from reseed.formats import own
 from reseed.interrupts import Stop
 from reseed.store import PIECE, Store, move_into_place, seal, snapshot_folder
+from reseed.training.batches import RunBatches
 from reseed.training.learner import Learner
 from reseed.training.memory import free_memory, passes
 from reseed.training.spec import RunSpec
@@ -83,7 +84,7 @@ def _train_together(
     runs: Sequence[RunSpec], stream: Stream, store: Store, events: Events, stop: Stop
 ) -> None:
     first = stream.batch(0)
-    work = [w for w in (_Work(run, first, store) for run in runs) if w.alive]
+    work = [w for w in (_Work(run, first, stream, store) for run in runs) if w.alive]
     del first
     steps = max(run.training.steps for run in runs)
     start = min((w.learner.step for w in work), default=steps)
@@ -108,9 +109,13 @@ def _train_together(
 class _Work:
     """A run in work and its folder."""
 
-    def __init__(self, run: RunSpec, first: Mapping[str, Tensor], store: Store) -> None:
+    def __init__(
+        self, run: RunSpec, first: Mapping[str, Tensor], stream: Stream, store: Store
+    ) -> None:
         self.run, self._store, self.folder = run, store, part_folder(run, store)
-        self.learner, self.alive = Learner(run, first[run.site], first[run.target]), True
+        batches = RunBatches(run, stream.batch)
+        self.learner = Learner(run, first[run.site], first[run.target], batches=batches)
+        self.alive = True
         self.history = torch.full((run.training.steps, len(METRICS)), torch.nan)
         self._every = max(1, run.training.checkpoint_tokens // run.training.batch)
         if (self.folder / _CHECKPOINT).exists():
