@@ -35,9 +35,7 @@ def check_joined(sites: Iterable[str]) -> None:
         if "*" in site:
             raise ValueError(f"site {site!r} joins patterns; name each site that is joined")
         if "" in parts or len(set(parts)) < len(parts):
-            raise ValueError(
-                f"site {site!r} joins {parts}; at least two different sites are needed"
-            )
+            raise ValueError(f"site {site!r} joins {parts}; it takes two different sites or more")
 
 
 def to_read(sites: Sequence[str], targets: Iterable[str]) -> list[str]:
