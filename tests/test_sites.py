@@ -14,7 +14,7 @@ TRAINED = {"tokens": 1920, "batch": 64, "snapshots": [], "threads": 1}
 
 @pytest.fixture
 def rows(tmp_path):
-    """Three arrays: b is a function of a, c is b again in other units, beside numbers of its own."""
+    """Three arrays: b is a function of a; c is b in other units, beside numbers of its own."""
     numbers = np.random.default_rng(0)
     a = numbers.normal(size=(1280, 8)).astype(np.float32)
     b = np.maximum(a @ numbers.normal(size=(8, 6)), 0).astype(np.float32)
@@ -95,8 +95,9 @@ def test_baselines_stand_beside_what_is_trained(write_study, rows):
     controls = {"kinds": ["gaussian"]}
     study = finished(write_study, rows, ["a"], sae, controls=controls)
     shared = {g["group"].split(".")[1].split("-")[0]: g for g in study.summary["groups"]}
-    headline = shared["pca"]["headline"]["shared"]
+    headline = shared["pca"]["headline"]["shared"]["all"]
     assert headline["value"] == pytest.approx(1.0)
+    assert headline["null_untrained"] < 0.5  # the start is random, so what is shared was found
     metrics = next(r for r in study.runs if r.spec.sae.name == "pca").metrics()
     assert metrics["fvu"].std() < 0.2
     assert metrics["fvu"][0] < 1
@@ -113,7 +114,7 @@ def test_baselines_stand_beside_what_is_trained(write_study, rows):
 )
 def test_what_has_no_site_is_refused_when_it_is_read(write_study, rows, sites, sae, message):
     path = write_study(
-        subject=rows, activations={"sites": sites}, sae=[{"latents": 16, **sae}], training=TRAINED
+        subject=rows, activations={"sites": sites}, sae=[{"latents": 64, **sae}], training=TRAINED
     )
     with pytest.raises(SpecError, match=message):
         reseed.Study.load(path)
@@ -132,7 +133,7 @@ def test_what_the_subject_does_not_have_is_refused_before_training(
     write_study, rows, sites, sae, message
 ):
     path = write_study(
-        subject=rows, activations={"sites": sites}, sae=[{"latents": 16, **sae}], training=TRAINED
+        subject=rows, activations={"sites": sites}, sae=[{"latents": 64, **sae}], training=TRAINED
     )
     with pytest.raises(SpecError, match=message):
         reseed.run(reseed.Study.load(path), progress=False)
