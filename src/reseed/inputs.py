@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from reseed.activations.choice import Choice, choose, passes_over
+from reseed.activations.names import JOIN, plain, trained_at
 from reseed.errors import StoreError
 from reseed.events import Events
 from reseed.files import json_bytes
@@ -57,7 +58,7 @@ class Inputs:
         if control == "shuffled":
             return Data(ShuffledSource(self.source), *self.split, _nowhere)
         self._estimate_moments()
-        moments = {site: read_moments(self._study.store, site) for site in self._study.sites()}
+        moments = {site: read_moments(self._study.store, site) for site in self.source.sites}
         return Data(GaussianSource(moments), *self.split, _nowhere)
 
     @cached_property
@@ -78,7 +79,7 @@ class Inputs:
         from reseed.activations.altered import estimate_moments, moments_name
 
         study = self._study
-        made_from = {site: digest([study.spec.data, site]) for site in study.sites()}
+        made_from = {site: digest([study.spec.data, site]) for site in self.source.sites}
         if not all(study.store.has(moments_name(site), made_from[site]) for site in made_from):
             estimate_moments(self.source, self.split[0], study.store, made_from, self._events)
 
@@ -92,7 +93,7 @@ class Inputs:
         opened = open_subject(
             spec.subject,
             spec.text,
-            spec.activations.sites,
+            spec.read,
             spec.activations.tokens,
             study.store,
             self._events,
@@ -104,7 +105,9 @@ class Inputs:
 
     @property
     def _made_from(self) -> str:
-        return digest([self._study.spec.data, self._study.spec.activations.sites])
+        spec = self._study.spec
+        more = [site for site in spec.read if site not in spec.activations.sites]
+        return digest([spec.data, spec.activations.sites, *([more] if more else [])])
 
     @cached_property
     def split(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -190,11 +193,14 @@ class Inputs:
             return
         from reseed.activations.stream import split_blocks
 
-        sites, rows = dict(self.opened.source.sites), self.opened.source.rows
+        read, rows = dict(self.opened.source.sites), self.opened.source.rows
+        asked = study.spec.activations.sites
+        alone = study.spec.read == asked
         training, held_out = split_blocks(self.opened.blocks, study.spec.activations.held_out)
         about = {
-            "patterns": study.spec.activations.sites,
-            "sites": sites,
+            "patterns": asked,
+            "sites": read if alone else trained_at(asked, read),
+            "read": read,
             "blocks": self.opened.blocks,
             "training_rows": int(rows[training].sum()),
             "held_out_rows": int(rows[held_out].sum()),
@@ -212,7 +218,7 @@ class Inputs:
         return choose(
             study.spec.activations,
             rows=about["training_rows"] + about["held_out_rows"],
-            dimensions=sum(about["sites"].values()),
+            dimensions=sum(_read(about).values()),
             passes=passes_over(about["training_rows"], study.spec.training.tokens, len(streams)),
             free_disk=shutil.disk_usage(existing(study.folder)).free,
         )
@@ -220,12 +226,22 @@ class Inputs:
     @property
     def shards_made_from(self) -> str:
         """Digest that belongs to the shards of this study."""
-        spec = self._study.spec
-        return digest([spec.data, self._study.sites(), spec.activations.shard_blocks])
+        spec, about = self._study.spec, self._study.store.document(SUBJECT, "subject.json")
+        return digest([spec.data, list(_read(about)), spec.activations.shard_blocks])
 
     @cached_property
     def source(self) -> BlockSource:
-        """The activations: shards, harvested if they are not there, or the subject itself."""
+        """The activations, those of joined sites among them."""
+        joined = [plain(site) for site in self._study.spec.activations.sites if JOIN in site]
+        if not joined:
+            return self._source
+        from reseed.activations.joined import JoinedSource
+
+        return JoinedSource(self._source, joined)
+
+    @cached_property
+    def _source(self) -> BlockSource:
+        """Of the sites that are read: shards, harvested if not there, or the subject itself."""
         from reseed.activations.shards import RoundedSource, ShardSource, harvest, harvested
 
         study, spec = self._study, self._study.spec.activations
@@ -246,6 +262,11 @@ class Inputs:
 
 def _later(run: RunSpec) -> tuple[str, ...]:
     return run.sae.end_to_end.sites if run.sae.end_to_end else ()
+
+
+def _read(about: dict[str, Any]) -> dict[str, int]:
+    """Sites that are read, with their dimensions; folders made before joined sites lack `read`."""
+    return about.get("read", about["sites"])
 
 
 def _nowhere() -> None:

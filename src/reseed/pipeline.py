@@ -151,7 +151,7 @@ def _gather(study: Study, inputs: Inputs, events: Events) -> None:
     for reads, together in _by_activations(missing).items():
         data = inputs.data(reads)
         gather(
-            {run.id: run.site for run in together},
+            {run.id: (run.site, run.target) for run in together},
             data.source,
             data.held_out,
             data.places(),

@@ -6,7 +6,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from reseed.training.memory import free_memory, learner_bytes, passes
 from reseed.training.state import Failed, Missing
 
 if TYPE_CHECKING:
+    from reseed.sae.architecture import Batch
     from reseed.training.spec import RunSpec
 
 _PROBE = 1024
@@ -186,7 +187,7 @@ def _step_seconds(sae: SAESpec, dimensions: int, batch: int) -> float:
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, dimensions))).float()
     training = TrainingSpec(tokens=100 * batch, batch=batch)
     spec = RunSpec(data="probe", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
-    learner = Learner(spec, x)
+    learner = Learner(spec, x, batches=_Random(batch, dimensions, sae.latents))
     return timed(lambda: learner.update(x), times=3)
 
 
@@ -226,6 +227,25 @@ def _example_memory(study: Study) -> int:
     return sum(example_bytes(run.spec.sae.latents, study.spec.evidence) for run in study.runs)
 
 
+class _Random:
+    """Batches for architectures that read several at the start; as few as they can do with."""
+
+    def __init__(self, batch: int, dimensions: int, latents: int) -> None:
+        self._shape, self._most = (batch, dimensions), latents + batch
+
+    def first(self, rows: int) -> Iterator[Batch]:
+        import torch
+
+        from reseed.sae.architecture import Batch
+
+        numbers = np.random.default_rng(1)
+        for _ in range(-(-min(rows, self._most) // self._shape[0])):
+            x = torch.from_numpy(numbers.normal(size=self._shape)).float()
+            yield Batch(x, x)
+
+    last = first
+
+
 def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     """Matching, nulls and the rest; the assignments dominate."""
     runs = len(study.spec.seeds.init) * len(study.spec.seeds.data)
@@ -233,7 +253,7 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     kinds = 1 + len(study.spec.controls.kinds)
     groups = study.groups() + [g for k in study.control_groups().values() for g in k.values()]
     if all(study.store.has(stability_name(group.name)) for group in groups) and (
-        len(groups) == len(study.spec.sae) * len(sites) * kinds
+        len(groups) == len({(run.spec.site, run.spec.sae) for run in study.runs}) * kinds
     ):
         return Stage(name="match", what="done", seconds=0.0)
     independent = runs * trials_of(len(study.spec.seeds.init), len(study.spec.seeds.data)) // 2

@@ -77,6 +77,11 @@ def make_consensus(
             the same width.
     """
     spec = next(run.spec for run in study.runs if run.id == group.runs[0])
+    if spec.target != spec.site:
+        raise SpecError(
+            f"{group.label}: the refit of a consensus learns to give back what it reads, and a "
+            "transcoder gives another site; choose a group of SAEs with `group`"
+        )
     k = _active(study, group, spec) if asked.k is None else asked.k
     if k < 1:
         raise SpecError(f"k = {k}: at least one latent fires at a time")

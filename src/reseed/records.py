@@ -114,7 +114,11 @@ class SAEArrays:
     - `{"kind": "relu"}`: relu(p);
     - `{"kind": "jumprelu"}`: relu(p) where p > `threshold`, else 0;
     - `{"kind": "batchtopk", "k": k}`: the k N largest of relu(p) over all N rows given, for files
-      without an inference threshold; codes of a row then depend on the other rows.
+      without an inference threshold; codes of a row then depend on the other rows;
+    - `{"kind": "one_hot"}`: 1 where p is largest, else 0;
+    - `{"kind": "matching_pursuit", "k": k}`: the residual r starts as `x - b_dec`; k times the
+      latent with the largest r · W_dec row, if that is positive, gets it added to its code, and r
+      loses it times the row. Rows of W_dec have length 1; W_enc is W_dec, b_enc is 0.
 
     With `normalised` the mean of each row is taken out first and the row divided by its deviation
     (with D - 1) plus 1e-5; the reconstruction is multiplied by the deviation alone and gets the

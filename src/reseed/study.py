@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from reseed.activations.names import plain
 from reseed.errors import SpecError, StoreError, needs_train
 from reseed.evidence.spec import cofiring_name
 from reseed.matching.stage import pair_name, pairs_of
@@ -155,7 +156,7 @@ class Study:
                 f"which sites {self.spec.activations.sites} means is not known before the subject "
                 "was opened once; `reseed run` or `reseed plan` does it"
             )
-        return [site.removesuffix(":out") for site in self.spec.activations.sites]
+        return [plain(site) for site in self.spec.activations.sites]
 
     @property
     def runs(self) -> list[Run]:

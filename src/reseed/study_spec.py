@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from reseed.activations.names import plain, to_read
 from reseed.activations.spec import ActivationSpec
 from reseed.calibration.spec import CalibrationSpec
 from reseed.errors import SpecError
@@ -48,7 +49,7 @@ class StudySpec(Spec):
     text: TextSpec | None = None
     activations: ActivationSpec
     sae: Annotated[tuple[SAESpec, ...], Field(min_length=1)]
-    """Each `[[sae]]` is trained at every site with every seed."""
+    """Each `[[sae]]` is trained at every site that it can be trained at, with every seed."""
     seeds: SeedsSpec = SeedsSpec()
     training: TrainingSpec
     matching: MatchingSpec = MatchingSpec()
@@ -92,6 +93,7 @@ class StudySpec(Spec):
             )
         if "random_subject" in self.controls.kinds:
             self._check_random_subject()
+        self._check_places()
         self._check_through_subject()
         return self
 
@@ -113,6 +115,16 @@ class StudySpec(Spec):
                 f"{needed} trains through the subject, where controls.kinds = "
                 f"{list(self.controls.kinds)} have other activations; make them a study of its own"
             )
+
+    def _check_places(self) -> None:
+        """Every architecture has a site to be trained at, as far as can be said before patterns."""
+        sites = [plain(site) for site in self.activations.sites]
+        for sae in self.sae:
+            if not any("*" in site or sae.takes(site) for site in sites):
+                raise ValueError(
+                    f"{sae.label} can be trained at none of activations.sites = {sites}; "
+                    f"{sae.place}"
+                )
 
     def _check_random_subject(self) -> None:
         subject = self.subject
@@ -150,6 +162,12 @@ class StudySpec(Spec):
         text = self.text.model_dump(mode="json") if self.text else None
         return {"subject": subject, "text": text, "activations": keep}
 
+    @property
+    def read(self) -> list[str]:
+        """Patterns of all sites that are read: those of runs, joined ones by part, and targets."""
+        targets = (sae.output_site for sae in self.sae)
+        return to_read(self.activations.sites, [site for site in targets if site is not None])
+
     def runs(self, sites: Sequence[str]) -> list[RunSpec]:
         """All runs at these sites, in a fixed order: those of the question, then the controls."""
         kinds: tuple[Control | None, ...] = (None, *self.controls.kinds)
@@ -170,6 +188,7 @@ class StudySpec(Spec):
             )
             for site in sites
             for sae in self.sae
+            if sae.takes(site)
             for data_seed in self.seeds.data
             for init_seed in self.seeds.init
         ]

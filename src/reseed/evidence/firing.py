@@ -19,7 +19,7 @@ class Firing:
 
     Args:
         latents: F.
-        dimensions: D.
+        dimensions: of what is reconstructed.
     """
 
     def __init__(self, latents: int, dimensions: int) -> None:
@@ -35,7 +35,7 @@ class Firing:
         """Take in more rows.
 
         Args:
-            x: `[N, D]`.
+            x: `[N, D]` what was to be reconstructed.
             codes: of these rows.
             reconstruction: `[N, D]`.
         """
@@ -63,8 +63,10 @@ class Firing:
         )
 
     def reconstruction(self) -> dict[str, float | int]:
-        """rows; fvu = Σ(x̂ - x)² / Σ(x - mean)² over all rows; fvu_uncentred = Σ(x̂ - x)² / Σx²
-        (1 - the explained variance of arXiv 2410.20526); l0, latents that fire in a row.
+        """rows, fvu, fvu_uncentred, l0 (latents that fire in a row).
+
+        fvu is Σ(x̂ - x)² / Σ(x - mean)² over all rows; fvu_uncentred is Σ(x̂ - x)² / Σx², 1 - the
+        explained variance of arXiv 2410.20526.
 
         Raises:
             SubjectError: if the rows are all alike, so that there is nothing to explain.

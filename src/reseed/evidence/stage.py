@@ -32,7 +32,7 @@ _CHUNK = 32
 
 
 def gather(
-    runs: Mapping[str, str],
+    runs: Mapping[str, tuple[str, str]],
     source: BlockSource,
     blocks: NDArray[np.int64],
     places: Places | None,
@@ -44,7 +44,7 @@ def gather(
     """Make the evidence of these runs.
 
     Args:
-        runs: id of each finished run to its site.
+        runs: id of each finished run to the site that it reads and the one that it reconstructs.
         source: of the activations.
         blocks: held-out ones.
         places: where each kept row stands in the text; None if the subject reads no text.
@@ -56,7 +56,7 @@ def gather(
     Raises:
         StoreError: if a run or the activations are damaged.
     """
-    work = {run: _Run(_load(store, run), site, places, spec) for run, site in runs.items()}
+    work = {run: _Run(_load(store, run), *sites, places, spec) for run, sites in runs.items()}
     total = int(source.rows[blocks].sum())
     with events.task("evidence", total, "tokens") as task:
         for first in range(0, len(blocks), _CHUNK):
@@ -64,7 +64,7 @@ def gather(
             rows = source.read(chunk.tolist())
             here = _Chunk.of(chunk, places, spec)
             for one in work.values():
-                one.add(rows[one.site], here)
+                one.add(rows[one.site], rows[one.target], here)
             task.advance(int(source.rows[chunk].sum()))
     for run, one in work.items():
         with store.piece(evidence_name(run), made_from[run]) as folder:
@@ -103,19 +103,21 @@ class _Chunk:
 
 
 class _Run:
-    def __init__(self, sae: SAE, site: str, places: Places | None, spec: EvidenceSpec) -> None:
-        self.sae, self.site = sae, site
-        self.firing = Firing(sae.latents, sae.dimensions)
+    def __init__(
+        self, sae: SAE, site: str, target: str, places: Places | None, spec: EvidenceSpec
+    ) -> None:
+        self.sae, self.site, self.target = sae, site, target
+        self.firing = Firing(sae.latents, sae.W_dec.shape[1])
         self.contexts = Contexts(places, spec)
         self.examples: Examples | None = None
         if places is not None and spec.examples:
             near = nearest_decoders(sae.W_dec, spec.neighbours) if spec.neighbours else None
             self.examples = Examples(sae.latents, spec, near)
 
-    def add(self, x: Tensor, chunk: _Chunk) -> None:
+    def add(self, x: Tensor, y: Tensor, chunk: _Chunk) -> None:
         with torch.no_grad():
             codes = self.sae.encode_sparse(x)
-            self.firing.add(x, codes, self.sae.decode_sparse(codes))
+            self.firing.add(y, codes, self.sae.rebuild(x, codes))
             self.contexts.add(codes, chunk.blocks)
             if self.examples is not None and chunk.windows is not None:
                 self.examples.add(chunk.windows, chunk.fired(codes))

@@ -11,7 +11,7 @@ import numpy as np
 from reseed.errors import SpecError, StoreError
 from reseed.records import Floats, SAEArrays
 
-_KINDS = ("topk", "groupmax", "relu", "jumprelu", "batchtopk")
+_KINDS = ("topk", "groupmax", "relu", "jumprelu", "batchtopk", "one_hot", "matching_pursuit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,7 @@ def _check_rule(sae: SAEArrays, latents: int, where: str) -> None:
         raise SpecError(f"{where}: activation {kind!r} is not known; known are {', '.join(_KINDS)}")
     if (kind == "jumprelu") != (sae.threshold is not None):
         raise SpecError(f"{where}: thresholds belong to jumprelu and to no other rule; {kind}")
-    if kind in ("topk", "groupmax", "batchtopk"):
+    if kind in ("topk", "groupmax", "batchtopk", "matching_pursuit"):
         if type(k) is not int or not 1 <= k <= latents:
             raise SpecError(
                 f"{where}: {kind} with k = {k!r} cannot be applied to {latents} latents"

@@ -76,6 +76,8 @@ def _firing(sae: SAEArrays) -> str:
     return {
         "topk": f"at most {k} latents at a time",
         "groupmax": f"at most {k} latents at a time, one a group",
+        "matching_pursuit": f"at most {k} latents at a time",
+        "one_hot": "one latent at a time",
         "batchtopk": f"{k} latents at a time on average over the rows given together",
     }.get(sae.activation["kind"], "as many as pass; known only from activations")
 

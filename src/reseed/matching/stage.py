@@ -145,7 +145,8 @@ def _describe(run: str, steps: Sequence[int], store: Store) -> None:
 def describe(start: SAEArrays, end: SAEArrays) -> pl.DataFrame:
     """What the weights of one run alone show of each latent.
 
-    Columns: latent; enc_dec_cos, cosine of its encoder and decoder row; init_cos, cosine of its
+    Columns: latent; enc_dec_cos, cosine of its encoder and decoder row, null where they belong to
+    different sites (`about` has a `target`); init_cos, cosine of its
     decoder row to where that row started; own_max_cos, cosine to the most similar other decoder row
     of the same SAE.
     """
@@ -156,8 +157,14 @@ def describe(start: SAEArrays, end: SAEArrays) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "latent": np.arange(len(decoder)),
-            "enc_dec_cos": (encoder * decoder).sum(axis=1),
+            "enc_dec_cos": _own_cosine(encoder, decoder, end),
             "init_cos": (first * decoder).sum(axis=1),
             "own_max_cos": nearest_in_itself(rows(end.W_dec, "W_dec")).similarity,
         }
     )
+
+
+def _own_cosine(encoder: NDArray[Any], decoder: NDArray[Any], sae: SAEArrays) -> pl.Series:
+    if encoder.shape != decoder.shape or "target" in sae.about:
+        return pl.Series([None] * len(decoder), dtype=pl.Float64)
+    return pl.Series((encoder * decoder).sum(axis=1))

@@ -14,7 +14,8 @@ from torch import Tensor
 from reseed.errors import SpecError, nearest
 from reseed.sae.kernels import dense, top_codes
 
-KINDS = ("topk", "groupmax", "relu", "jumprelu", "batchtopk")
+KINDS = ("topk", "groupmax", "relu", "jumprelu", "batchtopk", "one_hot", "matching_pursuit")
+"""What `SAEArrays.activation` may be; `matching_pursuit` needs the decoder, see `pursuit`."""
 
 
 def check(activation: Mapping[str, Any], latents: int, threshold: Any) -> None:
@@ -36,7 +37,7 @@ def check(activation: Mapping[str, Any], latents: int, threshold: Any) -> None:
             "a jumprelu SAE needs a threshold for each latent, and no other kind has one; this is "
             f"{kind!r} {'without' if threshold is None else 'with'} thresholds"
         )
-    if kind in ("relu", "jumprelu"):
+    if kind in ("relu", "jumprelu", "one_hot"):
         return
     k = activation.get("k")
     if not isinstance(k, int) or not 1 <= k <= latents:
@@ -46,7 +47,7 @@ def check(activation: Mapping[str, Any], latents: int, threshold: Any) -> None:
 
 
 def apply(pre: Tensor, activation: Mapping[str, Any], threshold: Tensor | None) -> Tensor:
-    """Dense codes `[N, F]` from pre-activations `[N, F]`.
+    """Dense codes `[N, F]` from pre-activations `[N, F]`; for all rules but matching pursuit.
 
     Args:
         pre: pre-activations.
@@ -59,6 +60,8 @@ def apply(pre: Tensor, activation: Mapping[str, Any], threshold: Tensor | None) 
         case "jumprelu":
             assert threshold is not None
             return torch.relu(pre) * (pre > threshold)
+        case "one_hot":
+            return torch.zeros_like(pre).scatter_(1, pre.argmax(1, keepdim=True), 1.0)
         case "groupmax":
             return _groupmax(pre, activation["k"])
         case "batchtopk":

@@ -5,7 +5,7 @@ B batch, D input and E output dimensions (E = D but for a transcoder), F latents
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -32,6 +32,33 @@ class Batch(NamedTuple):
     that is trained on, not the distance to y"""
 
 
+class Batches(Protocol):
+    """The batches that a run learns from, for what one batch does not tell."""
+
+    def first(self, rows: int) -> Iterator[Batch]:
+        """From its first one on, until so many rows were given or training ends."""
+        ...
+
+    def last(self, rows: int) -> Iterator[Batch]:
+        """From its last one backwards, until so many rows were given or training began."""
+        ...
+
+
+class OneBatch:
+    """`Batches` where only one is known."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def first(self, rows: int) -> Iterator[Batch]:
+        """See `Batches`."""
+        yield self._batch
+
+    def last(self, rows: int) -> Iterator[Batch]:
+        """See `Batches`."""
+        yield self._batch
+
+
 class Start(NamedTuple):
     """Where a training starts from."""
 
@@ -45,6 +72,8 @@ class Start(NamedTuple):
     """for whatever else is random at the start"""
     x_length: float = 1.0
     """root mean square distance of the rows of the first batch to their mean"""
+    batches: Batches | None = None
+    """what the run will learn from, for starts that read the data"""
 
 
 def start(
@@ -53,6 +82,7 @@ def start(
     x_centre: Floats,
     y_centre: Floats | None = None,
     x_length: float = 1.0,
+    batches: Batches | None = None,
 ) -> Start:
     """Where a training of this init seed starts from.
 
@@ -62,10 +92,11 @@ def start(
         x_centre: `[D]`.
         y_centre: `[E]`; `x_centre` if left out.
         x_length: root mean square distance of the rows of the first batch to their mean.
+        batches: what the run will learn from.
     """
     rows = encoder_rows(latents, len(x_centre), init_seed)
     y = x_centre if y_centre is None else y_centre
-    return Start(rows, x_centre, y, init_seed, x_length)
+    return Start(rows, x_centre, y, init_seed, x_length, batches)
 
 
 class At(NamedTuple):

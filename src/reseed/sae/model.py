@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reseed.errors import SpecError
 from reseed.records import SAEArrays
-from reseed.sae import activations, kernels
+from reseed.sae import activations, kernels, pursuit
 from reseed.sae.kernels import Codes
 
 Rows = Tensor | NDArray[Any]
@@ -88,7 +88,7 @@ class SAE:
         """Codes `[N, F]` of rows `[N, D]`; leading dimensions of any number are kept."""
         rows = torch.as_tensor(x)
         flat = self._scaled(self._rows(rows.reshape(-1, rows.shape[-1])))[0]
-        if self.activation["kind"] == "topk":
+        if self.activation["kind"] in ("topk", "matching_pursuit"):
             codes = kernels.dense(self._codes(flat), self.latents)
         else:
             codes = activations.apply(self._pre(flat), self.activation, self.threshold)
@@ -111,11 +111,24 @@ class SAE:
         """What the SAE makes of rows, `[N, D] -> [N, E]`, in raw activation units."""
         given = torch.as_tensor(x)
         rows = self._rows(given.reshape(-1, given.shape[-1]))
-        scaled, mean, deviation = self._scaled(rows)
-        out = self.decode_sparse(self._codes(scaled))
+        out = self.rebuild(rows, self.encode_sparse(rows))
+        return out.reshape(*given.shape[:-1], self.W_dec.shape[1])
+
+    def rebuild(self, x: Rows, codes: Codes) -> Tensor:
+        """`reconstruct` where the codes are there already.
+
+        Args:
+            x: `[N, D]`.
+            codes: of these rows.
+
+        Returns:
+            `[N, E]`.
+        """
+        scaled, mean, deviation = self._scaled(self._rows(x))
+        out = self.decode_sparse(codes)
         if self.W_skip is not None:
             out = out + scaled @ self.W_skip.T
-        return (out * deviation + mean).reshape(*given.shape[:-1], self.W_dec.shape[1])
+        return out * deviation + mean
 
     def _rows(self, x: Rows) -> Tensor:
         rows = torch.as_tensor(x, dtype=self.W_enc.dtype, device=self.W_enc.device)
@@ -146,6 +159,8 @@ class SAE:
     def _codes(self, scaled: Tensor) -> Codes:
         if self.activation["kind"] == "topk":
             return self._top_codes(self._centred(scaled), self.activation["k"])
+        if self.activation["kind"] == "matching_pursuit":
+            return pursuit.codes(self._centred(scaled), self.W_dec, self.activation["k"])
         pre = self._pre(scaled)
         return kernels.codes_of(activations.apply(pre, self.activation, self.threshold))
 

@@ -161,7 +161,7 @@ def _rows_at(one: Labelled, side: str) -> NDArray[np.int64]:
 
 
 def features_of(groups: Sequence[Labelled], table: pl.DataFrame | None = None) -> list[str]:
-    """The features whose columns all tables have.
+    """The features whose columns all tables have, with values in them.
 
     Args:
         groups: to learn from.
@@ -170,8 +170,9 @@ def features_of(groups: Sequence[Labelled], table: pl.DataFrame | None = None) -
     Raises:
         SpecError: if the firing rate is not among them, or nothing else is.
     """
-    every = [one.latents.columns for one in groups]
-    every += [] if table is None else [table.columns]
+    tables = [one.latents for one in groups] + ([] if table is None else [table])
+    # a column without a value is one that these latents cannot have
+    every = [[c.name for c in one if c.null_count() < len(one)] for one in tables]
     names = [
         name
         for name, value in FEATURES.items()

@@ -16,10 +16,11 @@ from reseed.sae.model import SAE
 from reseed.sae.spec import ARCHITECTURES, SAESpec
 from reseed.seeds import digest
 from reseed.subjects.arrays import MemorySource
+from reseed.training.batches import RunBatches
 from reseed.training.learner import Learner
 from reseed.training.spec import RunSpec, TrainingSpec
 
-_SITE = "x"
+_SITE, _TARGET = "x", "target"
 _MIX = 512
 
 
@@ -34,6 +35,7 @@ def train(
     batch: int = 1024,
     warmup_steps: int | None = None,
     clip: float = 1.0,
+    target: Tensor | NDArray[Any] | None = None,
     **settings: Any,
 ) -> list[SAE]:
     """Train one SAE for each init seed, all on the same batches in the same order.
@@ -48,6 +50,7 @@ def train(
         batch: rows in a step; lowered to N if there are fewer.
         warmup_steps: left out, 1,000 or a tenth of all steps, whichever is less.
         clip: largest gradient norm.
+        target: `[N, E]` what a transcoder is to give for each row of x; for no other architecture.
         settings: of the architecture, e.g. `k=32`, `lr=1e-3`; see `reseed.sae.specs`.
 
     Returns:
@@ -65,14 +68,14 @@ def train(
         raise SpecError(f"architecture {architecture!r}: {nearest(architecture, ARCHITECTURES)}")
     if not len(init_seeds) or len(set(init_seeds)) < len(init_seeds):
         raise SpecError(f"init_seeds = {list(init_seeds)} must name at least one seed, none twice")
-    read = read_spec(ARCHITECTURES[architecture], {"latents": latents, **settings}, "train")
-    sae = cast(SAESpec, read)
+    given = {"latents": latents, **settings, **({} if target is None else {"target": _TARGET})}
+    sae = cast(SAESpec, read_spec(ARCHITECTURES[architecture], given, "train"))
     if sae.end_to_end is not None:
         raise SpecError(
             "end_to_end trains through a language model, and rows alone have none; write it into a "
             "study with a [subject] of kind 'language_model'"
         )
-    source = MemorySource({_SITE: x})
+    source = MemorySource({_SITE: x} if target is None else {_SITE: x, _TARGET: target})
     rows = int(source.rows.sum())
     training = read_spec(
         TrainingSpec,
@@ -86,25 +89,26 @@ def train(
     )
     blocks = np.arange(len(source.rows))
     stream = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
-    first = stream.batch(0)[_SITE]
-    learners = [
-        Learner(
-            RunSpec(
-                data=digest([rows, *x.shape]),
-                site=_SITE,
-                sae=sae,
-                training=training,
-                init_seed=seed,
-                data_seed=data_seed,
-            ),
-            first,
+    first = stream.batch(0)
+    runs = [
+        RunSpec(
+            data=digest([rows, *x.shape]),
+            site=_SITE,
+            sae=sae,
+            training=training,
+            init_seed=seed,
+            data_seed=data_seed,
         )
         for seed in init_seeds
     ]
+    learners = [
+        Learner(run, first[_SITE], first[run.target], batches=RunBatches(run, stream.batch))
+        for run in runs
+    ]
     for step in range(training.steps):
-        batch_rows = stream.batch(step)[_SITE]
-        for learner in learners:
-            learner.update(batch_rows)
+        given_rows = stream.batch(step)
+        for run, learner in zip(runs, learners, strict=True):
+            learner.update(given_rows[run.site], given_rows[run.target])
     for learner in learners:
         learner.check_weights()
     return [learner.sae() for learner in learners]

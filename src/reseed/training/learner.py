@@ -8,10 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from reseed.errors import TrainingError
+from reseed.errors import SpecError, TrainingError
 from reseed.sae.architecture import (
     At,
     Batch,
+    Batches,
+    OneBatch,
     Parameters,
     Start,
     architecture,
@@ -19,6 +21,7 @@ from reseed.sae.architecture import (
     squared_variation,
     start,
 )
+from reseed.sae.hooks import Fits, Settles
 from reseed.sae.kernels import compiles
 from reseed.sae.model import SAE
 from reseed.sae.specs.common import ArchitectureSpec
@@ -34,11 +37,11 @@ Metrics = dict[str, float]
 Through = Callable[[Tensor], Tensor]
 
 
-def _start(spec: RunSpec, first: Batch) -> Start:
+def _start(spec: RunSpec, first: Batch, batches: Batches) -> Start:
     x_centre = geometric_median(first.x).numpy()
     y_centre = None if first.y is first.x else geometric_median(first.y).numpy()
     x_length = float(squared_variation(first.x) / len(first.x)) ** 0.5
-    return start(spec.sae.latents, spec.init_seed, x_centre, y_centre, x_length)
+    return start(spec.sae.latents, spec.init_seed, x_centre, y_centre, x_length, batches)
 
 
 def _step(
@@ -66,6 +69,10 @@ class Learner:
         first: `[B, D]` first batch of its stream; its geometric median is where `b_dec` starts.
         first_target: `[B, E]` what it is to reconstruct, if that is not `first`.
         plain: make steps the plain way, also where there is a faster one.
+        batches: all that it will learn from; for architectures that read more than `first` at once.
+
+    Raises:
+        SpecError: if the architecture cannot be trained on such rows, or not under this control.
     """
 
     def __init__(
@@ -75,12 +82,16 @@ class Learner:
         first_target: Tensor | None = None,
         *,
         plain: bool = False,
+        batches: Batches | None = None,
     ) -> None:
         self.spec = spec
         self.step = 0
         self._architecture = architecture(spec.sae.architecture)
         batch = Batch(first, first if first_target is None else first_target)
-        self.parameters = self._architecture.initial(spec.sae, _start(spec, batch))
+        self._batches = OneBatch(batch) if batches is None else batches
+        begin = _start(spec, batch, self._batches)
+        self.parameters = self._architecture.initial(spec.sae, begin)
+        self._check_control()
         not_trained = {*self._architecture.BUFFERS, FROZEN.get(spec.control)}
         trained = frozenset(self.parameters) - not_trained
         soft = spec.control == "soft_frozen_decoder"
@@ -115,6 +126,9 @@ class Learner:
         Raises:
             TrainingError: if loss, gradient or weights are NaN or infinite; nothing was updated.
         """
+        if self.step == 0 and isinstance(self._architecture, Fits):
+            fit = self._architecture.fit
+            self._take(fit(self.parameters, self.spec.sae, self.spec.init_seed, self._batches))
         dead = self._silent >= self.spec.sae.dead_after
         at = At(self.step, self.spec.training.steps, dead, self._penalty)
         seen = self._way.look(Batch(x, x if target is None else target, through), at)
@@ -133,7 +147,27 @@ class Learner:
             steps = self.spec.training.steps
             self._held = moved(self._held, seen.l0, sae.target_l0, self.step, steps)
         self.step += 1
+        if self.finished and isinstance(self._architecture, Settles):
+            self._take(self._architecture.settle(self.parameters, self.spec.sae, self._batches))
         return {"fvu": seen.fvu, "l0": seen.l0, "dead": float(dead.float().mean())}
+
+    def _take(self, values: Parameters) -> None:
+        for name, value in values.items():
+            self.parameters[name].copy_(value)
+
+    def _check_control(self) -> None:
+        """Refuse to hold in place what there is not.
+
+        Raises:
+            SpecError: naming the control and the architecture.
+        """
+        control, name = self.spec.control, self.spec.sae.name
+        held = "W_dec" if control == "soft_frozen_decoder" else FROZEN.get(control)
+        if held and (held not in self.parameters or held in self._architecture.BUFFERS):
+            raise SpecError(
+                f"controls.kinds has {control!r}, but {name} has no trained {held} that could be "
+                "held; take the control or the architecture out"
+            )
 
     @property
     def _penalty(self) -> float:
@@ -173,6 +207,8 @@ class Learner:
             "data_seed": spec.data_seed,
             "tokens": self.tokens,
         }
+        if spec.target != spec.site:
+            about["target"] = spec.target
         if spec.control is not None:
             about["control"] = spec.control
         return self._architecture.freeze(self.parameters, spec.sae, about)

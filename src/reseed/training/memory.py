@@ -14,16 +14,18 @@ _SHARE = 0.8
 """Of the free memory that learners may take."""
 
 
-def learner_bytes(run: RunSpec, dimensions: int) -> int:
+def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> int:
     """What a run holds while it is trained; TopK never stores gradients (docs/speed.md).
 
     Args:
         run: a run.
         dimensions: D of its site.
+        output: E of its target; D if left out.
     """
     soft = 4 if run.control == "soft_frozen_decoder" else 0  # where the decoder started
     plain = 0 if run.sae.name == "topk" else 4  # gradients by torch
-    return (_A_WEIGHT + soft + plain) * run.sae.latents * dimensions
+    both = dimensions + (dimensions if output is None else output)
+    return (_A_WEIGHT + soft + plain) * run.sae.latents * both // 2
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
@@ -63,7 +65,7 @@ def passes(
     out: list[list[RunSpec]] = []
     left = 0.0
     for run in runs:
-        size = learner_bytes(run, dimensions[run.site])
+        size = learner_bytes(run, dimensions[run.site], dimensions.get(run.target))
         if not out or (free is not None and size > left):
             out.append([])
             left = _SHARE * (free or 0)

@@ -26,6 +26,7 @@ from reseed.files import json_bytes, parquet_bytes, write_bytes
 from reseed.formats import own
 from reseed.interrupts import Stop
 from reseed.store import PIECE, Store, move_into_place, seal, snapshot_folder
+from reseed.training.batches import RunBatches
 from reseed.training.end_to_end import Downstream
 from reseed.training.learner import Learner, Through
 from reseed.training.memory import free_memory, passes
@@ -96,7 +97,7 @@ def _train_together(
     runs: Sequence[RunSpec], stream: Batches, store: Store, events: Events, stop: Stop
 ) -> None:
     first = stream.batch(0)
-    work = [w for w in (_Work(run, first, store) for run in runs) if w.alive]
+    work = [w for w in (_Work(run, first, stream, store) for run in runs) if w.alive]
     del first
     steps = max(run.training.steps for run in runs)
     start = min((w.learner.step for w in work), default=steps)
@@ -121,9 +122,13 @@ def _train_together(
 class _Work:
     """A run in work and its folder."""
 
-    def __init__(self, run: RunSpec, first: Mapping[str, Tensor], store: Store) -> None:
+    def __init__(
+        self, run: RunSpec, first: Mapping[str, Tensor], stream: Batches, store: Store
+    ) -> None:
         self.run, self._store, self.folder = run, store, part_folder(run, store)
-        self.learner, self.alive = Learner(run, first[run.site], first[run.target]), True
+        batches = RunBatches(run, stream.batch)
+        self.learner = Learner(run, first[run.site], first[run.target], batches=batches)
+        self.alive = True
         self.history = torch.full((run.training.steps, len(METRICS)), torch.nan)
         self._every = max(1, run.training.checkpoint_tokens // run.training.batch)
         if (self.folder / _CHECKPOINT).exists():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reseed.sae.architecture import At, Batch, Objective, Parameters, architecture
 from reseed.sae.architectures import topk
+from reseed.sae.hooks import Projects
 from reseed.sae.specs.common import ArchitectureSpec
 from reseed.sae.specs.topk import TopKSpec
 from reseed.training.optimizers import make_optimizers
@@ -97,9 +98,14 @@ def by_autograd(spec: ArchitectureSpec) -> Differentiate:
         trained = {name: value for name, value in p.items() if value.requires_grad}
         with torch.enable_grad():
             out = objective(p, batch, spec, at)
-            found = torch.autograd.grad(
-                _loss(out, batch), list(trained.values()), allow_unused=True, materialize_grads=True
-            )
+            found: tuple[Tensor, ...] = ()
+            if trained:
+                found = torch.autograd.grad(
+                    _loss(out, batch),
+                    list(trained.values()),
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
         fires = out.codes > 0
         return Gradients(
             dict(zip(trained, found, strict=True)),
@@ -125,7 +131,7 @@ class PlainStep:
 
     Args:
         parameters: of the run, updated in place.
-        trained: names of those that are trained.
+        trained: names of those that are trained; may be none.
         spec: the architecture.
         clip: largest norm of the gradient.
         differentiate: gives the gradients.
@@ -141,10 +147,11 @@ class PlainStep:
     ) -> None:
         self._trained = {n: torch.nn.Parameter(p) for n, p in parameters.items() if n in trained}
         self._all = {**parameters, **self._trained}
-        self._clip, self._differentiate = clip, differentiate
-        unit = architecture(spec.name).UNIT_ROWS if spec.unit_rows else frozenset[str]()
+        self._clip, self._differentiate, self._spec = clip, differentiate, spec
+        self._architecture = architecture(spec.name)
+        unit = self._architecture.UNIT_ROWS if spec.unit_rows else frozenset[str]()
         self._unit = unit & trained
-        self._optimizers = make_optimizers(self._trained, spec)
+        self._optimizers = make_optimizers(self._trained, spec) if trained else {}
         self._buffers: Mapping[str, Tensor] = {}
 
     def look(self, batch: Batch, at: At) -> Seen:
@@ -153,8 +160,10 @@ class PlainStep:
         for name, parameter in self._trained.items():
             parameter.grad = out.by_name[name]
         self._buffers = out.buffers
-        norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._clip)
-        return Seen(out.fvu, out.l0, out.fired, float(norm))
+        norm = 0.0
+        if self._trained:
+            norm = float(torch.nn.utils.clip_grad_norm_(self._trained.values(), self._clip))
+        return Seen(out.fvu, out.l0, out.fired, norm)
 
     @torch.no_grad()
     def apply(self, rate: float) -> None:
@@ -173,6 +182,8 @@ class PlainStep:
             rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True))
         for name, value in self._buffers.items():
             self._all[name].copy_(value)
+        if isinstance(self._architecture, Projects):
+            self._architecture.project(self._all, self._spec)
 
     def state(self) -> dict[str, Tensor]:
         """See `Step`."""

@@ -4,9 +4,9 @@
     loss = FVU + α AuxK
     θ ← m θ + (1 - m) min {z : z > 0}
 
-After training rows come one by one, so it is saved as JumpReLU: relu(p) where p > θ. The paper takes
-θ as the mean over batches of the smallest code that fires; the running mean follows it through
-training, as in the libraries. x [B, D], z [B, F].
+After training rows come one by one, so it is saved as JumpReLU: relu(p) where p > θ. The paper
+takes θ as the mean over batches of the smallest code that fires; the running mean follows it
+through training, as in the libraries. x [B, D], z [B, F].
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ here). The threshold is trained as t, in units of ℓ; the paper trains its loga
 hardly moves in a short training. Decoder rows have length 1.
 
 With `sparsity = "tanh"` (Anthropic, January 2025 update) the penalty is λ Σ tanh(c z |W_dec| / σ)
-/ B, σ² = ℓ² / D, decoder rows are free, the kernels' gradients reach p too, and dead latents may get
-λ_p Σ relu(θ - p) |W_dec| / (B σ). Its inputs have E |x| = √D, so c is the same here and its
+/ B, σ² = ℓ² / D, decoder rows are free, the kernels' gradients reach p too, and dead latents may
+get λ_p Σ relu(θ - p) |W_dec| / (B σ). Its inputs have E |x| = √D, so c is the same here and its
 bandwidth of 2 is 2 / √D. Such an SAE is saved with rows of length 1. x [B, D], z [B, F], t [F].
 """
 

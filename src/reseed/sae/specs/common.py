@@ -95,6 +95,15 @@ class ArchitectureSpec(Spec):
         """The site that it reconstructs, if that is another than it reads."""
         return None
 
+    def takes(self, site: str) -> bool:
+        """Whether it can be trained at this site; it is left out at others."""
+        return True
+
+    @property
+    def place(self) -> str:
+        """For people: at which sites it can be trained."""
+        return "it can be trained at any site"
+
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

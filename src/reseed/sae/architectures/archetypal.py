@@ -1,0 +1,107 @@
+"""Archetypal and relaxed archetypal SAEs (arXiv 2502.12892), with a choice of the start.
+
+    W_dec = exp(m) (A C + Λ),   A >= 0, rows of A sum to 1,   ‖Λ_i‖ <= δ
+    z = TopK(relu((x - b_dec) W_encᵀ + b_enc)),  x̂ = z W_dec + b_dec,  loss = FVU
+
+C holds the k-means centroids of the first rows less b_dec's start, a function of the data alone.
+After every step A is cut at 0 and its rows scaled to sum 1, and rows of Λ are shortened to δ, as in
+the authors' code. Its stability comes from its start (arXiv 2606.02061): there A is the identity
+and Λ is 0 for every seed. Here that is `start = "shared"`.
+
+D dimensions, F latents, P centroids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reseed.errors import SpecError
+from reseed.records import Floats
+from reseed.sae import fitting, kernels
+from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.model import SAE
+from reseed.sae.specs.archetypal import ArchetypalSpec
+from reseed.seeds import generator
+
+UNIT_ROWS: frozenset[str] = frozenset()
+BUFFERS = frozenset({"centroids"})
+_MIXED = 4
+"""Centroids that a row of A mixes at an independent start."""
+
+
+def initial(spec: ArchetypalSpec, start: Start) -> Parameters:
+    """Parameters before training; encoder rows are those of the init seed under both starts.
+
+    Raises:
+        SpecError: if no rows are at hand, or fewer than there are centroids.
+    """
+    if start.batches is None:
+        raise SpecError("archetypal: its centroids need the rows that it will learn from")
+    points = fitting.rows_of(start.batches, spec.fit_rows) - start.x_centre
+    found = fitting.centroids(points, spec.points, rounds=50).centroids
+    return {
+        "W_enc": torch.from_numpy(start.rows.copy()),
+        "b_enc": torch.zeros(spec.latents),
+        "mix": torch.from_numpy(_mixture(spec, start.init_seed)),
+        "relax": torch.zeros(spec.latents, found.shape[1]),
+        "log_scale": torch.zeros(()),
+        "b_dec": torch.from_numpy(start.x_centre.copy()),
+        "centroids": torch.from_numpy(found),
+    }
+
+
+def _mixture(spec: ArchetypalSpec, init_seed: int) -> Floats:
+    """`[F, P]` A at the start."""
+    if spec.start == "shared":
+        return np.eye(spec.latents, spec.points, dtype=np.float32)
+    numbers = generator("archetypes", init_seed)
+    mixed = min(_MIXED, spec.points)
+    out = np.zeros((spec.latents, spec.points), np.float32)
+    for row in out:
+        chosen = numbers.choice(spec.points, mixed, replace=False)
+        row[chosen] = numbers.dirichlet(np.ones(mixed))
+    return out
+
+
+def dictionary(p: Parameters) -> Tensor:
+    """`[F, D]` W_dec."""
+    return p["log_scale"].exp() * (p["mix"] @ p["centroids"] + p["relax"])
+
+
+def objective(p: Parameters, batch: Batch, spec: ArchetypalSpec, at: At) -> Objective:
+    """The loss of a batch."""
+    pre = (batch.x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
+    z = kernels.dense(kernels.top_codes_plain(pre, spec.k), len(p["W_enc"]))
+    error = z @ dictionary(p) + p["b_dec"] - batch.x
+    loss = error.square().sum() / squared_variation(batch.x)
+    return Objective(loss, loss.detach(), z.detach())
+
+
+def project(p: Parameters, spec: ArchetypalSpec) -> None:
+    """Bring A back to rows that are mixtures, and Λ to lengths of at most δ; in place."""
+    mix, relax = p["mix"], p["relax"]
+    mix.clamp_(min=0.0)
+    total = mix.sum(dim=1, keepdim=True)
+    mix.copy_(torch.where(total > 0, mix / total.clamp_min(1e-12), 1.0 / mix.shape[1]))
+    most = spec.relax * p["centroids"].square().sum(dim=1).mean().sqrt()
+    length = torch.linalg.vector_norm(relax, dim=1, keepdim=True)
+    relax.mul_((most / length.clamp_min(1e-12)).clamp(max=1.0))
+
+
+def freeze(p: Parameters, spec: ArchetypalSpec, about: Mapping[str, Any]) -> SAE:
+    """The SAE that these parameters are; the dictionary is multiplied out."""
+    with torch.no_grad():
+        W_dec = dictionary(p).detach().clone()
+    return SAE(
+        W_enc=p["W_enc"].detach().clone(),
+        W_dec=W_dec,
+        b_enc=p["b_enc"].detach().clone(),
+        b_dec=p["b_dec"].detach().clone(),
+        activation={"kind": "topk", "k": spec.k},
+        about=about,
+    )

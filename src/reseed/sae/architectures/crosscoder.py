@@ -1,0 +1,158 @@
+"""Crosscoders: one dictionary for several sites (transformer-circuits, October 2024).
+
+Rows are those of the sites side by side, x = (x¹, ..., xᴹ). Each part is scaled to the same size:
+c_m = √D_m / mean ‖x^m‖ over the first batch.
+
+    x' = (c_1 x¹, ...),  f = relu(x' W_encᵀ + b_enc),  x̂' = f W_dec + b_dec,
+    n_i = Σ_m ‖W_dec,i^m‖,  scale = Σ (x' - mean over the batch)²
+    loss = Σ (x̂' - x')² / scale + λ Σ f n / (B √(scale / B))
+
+With k there is no penalty: of all f_i n_i of a batch of B rows the k B largest pass (BatchTopK
+crosscoders, arXiv 2504.02922), and the SAE is saved with the one threshold at which k pass.
+
+Saved codes are f n, decoder rows have summed norms 1 in scaled units. B batch, D = Σ D_m
+dimensions, F latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reseed.errors import SpecError
+from reseed.sae import thresholds
+from reseed.sae.architecture import (
+    At,
+    Batch,
+    Batches,
+    Objective,
+    Parameters,
+    Start,
+    squared_variation,
+)
+from reseed.sae.init import unit_rows
+from reseed.sae.model import SAE
+from reseed.sae.specs.crosscoder import CrosscoderSpec
+
+UNIT_ROWS: frozenset[str] = frozenset()
+BUFFERS = frozenset({"scales", "threshold"})
+_START_NORM = 0.1
+"""Norm of a decoder row in each part at the start, as the authors take it."""
+
+
+def initial(spec: CrosscoderSpec, start: Start) -> Parameters:
+    """Parameters before training: W_enc = W_dec, each part of a decoder row of length 0.1.
+
+    Raises:
+        SpecError: if the rows are not as wide as the parts together.
+    """
+    width = start.rows.shape[1]
+    if sum(spec.parts) != width:
+        raise SpecError(
+            f"crosscoder: parts = {list(spec.parts)} add up to {sum(spec.parts)} dimensions, but "
+            f"its rows have {width}; give the widths of the sites that are joined, in their order"
+        )
+    parts = torch.from_numpy(start.rows.copy()).split(spec.parts, dim=1)
+    rows = torch.cat([torch.from_numpy(unit_rows(p.numpy())) * _START_NORM for p in parts], dim=1)
+    return {
+        "W_enc": rows.clone(),
+        "b_enc": torch.zeros(spec.latents),
+        "W_dec": rows,
+        "b_dec": torch.zeros(width),
+        "scales": _scales(spec, start),
+        "threshold": torch.tensor(thresholds.NOT_YET),
+    }
+
+
+def _scales(spec: CrosscoderSpec, start: Start) -> Tensor:
+    """`[M]` c."""
+    if start.batches is None:
+        return torch.ones(len(spec.parts))
+    parts = next(start.batches.first(1)).x.split(spec.parts, dim=1)
+    lengths = [torch.linalg.vector_norm(part, dim=1).mean().clamp_min(1e-12) for part in parts]
+    return torch.stack([d**0.5 / n for d, n in zip(spec.parts, lengths, strict=True)])
+
+
+def summed_norms(W_dec: Tensor, parts: Sequence[int]) -> Tensor:
+    """`[F]` n: summed over the parts, the norms of each row's parts."""
+    norms = [torch.linalg.vector_norm(part, dim=1) for part in W_dec.split(list(parts), dim=1)]
+    return torch.stack(norms).sum(0)
+
+
+def objective(p: Parameters, batch: Batch, spec: CrosscoderSpec, at: At) -> Objective:
+    """The loss of a batch."""
+    x = batch.x * _columns(p, spec)
+    f = torch.relu(x @ p["W_enc"].T + p["b_enc"])
+    norms = summed_norms(p["W_dec"], spec.parts)
+    if spec.k is not None:
+        f = _largest(f, norms.detach(), spec.k)
+    scale = squared_variation(x)
+    fvu = (f @ p["W_dec"] + p["b_dec"] - x).square().sum() / scale
+    loss = fvu
+    if spec.k is None:
+        length = (scale / len(x)).sqrt()
+        loss = fvu + at.penalty * spec.penalty * (f @ norms).sum() / (len(x) * length)
+    return Objective(loss, fvu.detach(), f.detach())
+
+
+def _largest(f: Tensor, norms: Tensor, k: int) -> Tensor:
+    with torch.no_grad():
+        flat = (f * norms).flatten()
+        chosen = flat.topk(min(k * len(f), flat.numel()), sorted=False).indices
+    return torch.zeros_like(flat).scatter(0, chosen, f.flatten()[chosen]).view_as(f)
+
+
+def _columns(p: Parameters, spec: CrosscoderSpec) -> Tensor:
+    """`[D]` the scale of each dimension."""
+    return p["scales"].repeat_interleave(torch.tensor(spec.parts))
+
+
+def settle(p: Parameters, spec: CrosscoderSpec, batches: Batches) -> Parameters:
+    """With k, the threshold from the last rows of training, by the weights as they ended."""
+    if spec.k is None:
+        return {}
+    W_enc, b_enc, _, _ = folded(p, spec)
+    last = batches.last(spec.threshold_rows)
+    first = next(last)
+    rows = spec.threshold_rows + len(first.x)
+    pres = (batch.x @ W_enc.T + b_enc for batch in chain([first], last))
+    return {"threshold": thresholds.common_threshold(pres, spec.k, rows)}
+
+
+def folded(p: Parameters, spec: CrosscoderSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """W_enc, b_enc, W_dec, b_dec for raw rows; codes are then f n."""
+    columns = _columns(p, spec)
+    norms = summed_norms(p["W_dec"], spec.parts).clamp_min(1e-12)
+    return (
+        p["W_enc"] * columns * norms[:, None],
+        p["b_enc"] * norms,
+        p["W_dec"] / columns / norms[:, None],
+        p["b_dec"] / columns,
+    )
+
+
+def freeze(p: Parameters, spec: CrosscoderSpec, about: Mapping[str, Any]) -> SAE:
+    """The SAE for raw rows: relu without k, JumpReLU once its threshold is known, else BatchTopK.
+
+    `about` holds `parts` and `scales`, which `reseed.sae.crossing.relative_norms` takes.
+    """
+    with torch.no_grad():
+        W_enc, b_enc, W_dec, b_dec = (part.detach().clone() for part in folded(p, spec))
+    known = float(p["threshold"]) >= 0
+    rule: dict[str, Any] = {"kind": "batchtopk", "k": spec.k}
+    if known or spec.k is None:
+        rule = {"kind": "jumprelu" if known else "relu"}
+    return SAE(
+        W_enc=W_enc,
+        W_dec=W_dec,
+        b_enc=b_enc,
+        b_dec=b_dec,
+        activation=rule,
+        threshold=p["threshold"].detach().repeat(spec.latents) if known else None,
+        centred=False,
+        about={**about, "parts": list(spec.parts), "scales": p["scales"].tolist()},
+    )

@@ -1,0 +1,121 @@
+"""Llama Scope's TopK (arXiv 2410.20526): chosen by code times decoder norm, saved as JumpReLU.
+
+    x' = c x,  c = √D / mean ‖x‖ over the first batch
+    p = relu(x' W_encᵀ + b_enc),  f = p where p ‖W_dec‖ is among the K largest, else 0
+    x̂' = f W_dec + b_dec,  loss = Σ (x̂' - x')² / Σ (x' - mean over the batch)²
+
+Decoder norms are free. K goes from D down to k in the first steps. After training norms and c are
+folded in, and one threshold θ, the (N k)-th largest p ‖W_dec‖ / c over N rows, takes TopK's place.
+
+B batch, D dimensions, F latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reseed.sae import thresholds
+from reseed.sae.architecture import (
+    At,
+    Batch,
+    Batches,
+    Objective,
+    Parameters,
+    Start,
+    squared_variation,
+)
+from reseed.sae.init import unit_rows
+from reseed.sae.model import SAE
+from reseed.sae.specs.llamascope import LlamaScopeSpec
+
+UNIT_ROWS: frozenset[str] = frozenset()
+BUFFERS = frozenset({"scale", "threshold"})
+
+
+def initial(spec: LlamaScopeSpec, start: Start) -> Parameters:
+    """Parameters before training: decoder rows of length √(2 D / F), W_enc = W_dec, biases 0."""
+    dimensions = start.rows.shape[1]
+    rows = unit_rows(start.rows) * np.float32(np.sqrt(2 * dimensions / spec.latents))
+    return {
+        "W_enc": torch.from_numpy(rows.copy()),
+        "b_enc": torch.zeros(spec.latents),
+        "W_dec": torch.from_numpy(rows),
+        "b_dec": torch.zeros(dimensions),
+        "scale": _scale(start, dimensions),
+        "threshold": torch.tensor(thresholds.NOT_YET),
+    }
+
+
+def _scale(start: Start, dimensions: int) -> Tensor:
+    """c, so that rows of the first batch have the mean length √D."""
+    if start.batches is None:
+        return torch.ones(())
+    length = torch.linalg.vector_norm(next(start.batches.first(1)).x, dim=1).mean()
+    return dimensions**0.5 / length.clamp_min(1e-12)
+
+
+def active(spec: LlamaScopeSpec, at: At, dimensions: int) -> int:
+    """K at a step: from D (or F) linearly down to k, and k from then on."""
+    first, over = min(dimensions, spec.latents), spec.anneal * at.steps
+    if first <= spec.k or at.step >= over:
+        return spec.k
+    return round(first + (spec.k - first) * at.step / over)
+
+
+def objective(p: Parameters, batch: Batch, spec: LlamaScopeSpec, at: At) -> Objective:
+    """The loss of a batch."""
+    x = batch.x * p["scale"]
+    pre = torch.relu(x @ p["W_enc"].T + p["b_enc"])
+    with torch.no_grad():
+        norms = torch.linalg.vector_norm(p["W_dec"], dim=1)
+        chosen = (pre * norms).topk(active(spec, at, x.shape[1]), dim=1, sorted=False).indices
+    z = torch.zeros_like(pre).scatter(1, chosen, pre.gather(1, chosen))
+    loss = (z @ p["W_dec"] + p["b_dec"] - x).square().sum() / squared_variation(x)
+    return Objective(loss, loss.detach(), z.detach())
+
+
+def settle(p: Parameters, spec: LlamaScopeSpec, batches: Batches) -> Parameters:
+    """θ from the last rows of training, by the weights as they ended."""
+    W_enc, b_enc, _, _ = folded(p)
+    last = batches.last(spec.threshold_rows)
+    first = next(last)
+    rows = spec.threshold_rows + len(first.x)
+    pres = (batch.x @ W_enc.T + b_enc for batch in chain([first], last))
+    return {"threshold": thresholds.common_threshold(pres, spec.k, rows)}
+
+
+def folded(p: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """W_enc, b_enc, W_dec, b_dec for raw rows, with decoder rows of length 1.
+
+    Codes are then p ‖W_dec‖ / c, so TopK by norms is plain TopK.
+    """
+    c, norms = p["scale"], torch.linalg.vector_norm(p["W_dec"], dim=1).clamp_min(1e-12)
+    return (
+        p["W_enc"] * norms[:, None],
+        p["b_enc"] * norms / c,
+        p["W_dec"] / norms[:, None],
+        p["b_dec"] / c,
+    )
+
+
+def freeze(p: Parameters, spec: LlamaScopeSpec, about: Mapping[str, Any]) -> SAE:
+    """The SAE for raw rows: JumpReLU once θ is known, TopK before."""
+    with torch.no_grad():
+        W_enc, b_enc, W_dec, b_dec = (part.detach().clone() for part in folded(p))
+    known = float(p["threshold"]) >= 0
+    return SAE(
+        W_enc=W_enc,
+        W_dec=W_dec,
+        b_enc=b_enc,
+        b_dec=b_dec,
+        activation={"kind": "jumprelu"} if known else {"kind": "topk", "k": spec.k},
+        threshold=p["threshold"].detach().repeat(spec.latents) if known else None,
+        centred=False,
+        about={**about, "input_scale": float(p["scale"]), "k": spec.k},
+    )

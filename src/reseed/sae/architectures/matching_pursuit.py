@@ -1,0 +1,54 @@
+"""Matching pursuit as an SAE (MP-SAE, arXiv 2506.03093).
+
+    r = x - b_dec;  k times:  i = argmax(r · W_dec),  a = relu(r · W_dec[i]),
+    z[i] += a,  r -= a W_dec[i];   loss = FVU = Σ r² / Σ (x - mean over the batch)²
+
+The encoder is the decoder: rows have length 1, and there are no encoder biases. The last residual
+is the error, so nothing has to be decoded.
+
+B batch, D dimensions, F latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.init import unit_rows
+from reseed.sae.model import SAE
+from reseed.sae.pursuit import pursue
+from reseed.sae.specs.matching_pursuit import MatchingPursuitSpec
+
+UNIT_ROWS = frozenset({"W_dec"})
+BUFFERS: frozenset[str] = frozenset()
+
+
+def initial(spec: MatchingPursuitSpec, start: Start) -> Parameters:
+    """Parameters before training: the rows of the init seed, of length 1."""
+    return {
+        "W_dec": torch.from_numpy(unit_rows(start.rows)),
+        "b_dec": torch.from_numpy(start.x_centre.copy()),
+    }
+
+
+def objective(p: Parameters, batch: Batch, spec: MatchingPursuitSpec, at: At) -> Objective:
+    """The loss of a batch; gradients go through all steps of the pursuit."""
+    codes, residual = pursue(batch.x - p["b_dec"], p["W_dec"], spec.k)
+    loss = residual.square().sum() / squared_variation(batch.x)
+    return Objective(loss, loss.detach(), codes.detach())
+
+
+def freeze(p: Parameters, spec: MatchingPursuitSpec, about: Mapping[str, Any]) -> SAE:
+    """The SAE that these parameters are; training and inference rule are the same."""
+    W_dec = p["W_dec"].detach().clone()
+    return SAE(
+        W_enc=W_dec.clone(),
+        W_dec=W_dec,
+        b_enc=torch.zeros(len(W_dec)),
+        b_dec=p["b_dec"].detach().clone(),
+        activation={"kind": "matching_pursuit", "k": spec.k},
+        about=about,
+    )
