@@ -33,7 +33,8 @@ class Start(NamedTuple):
     """Where a training starts from."""
 
     rows: Floats
-    """[F, D] encoder rows, a function of the init seed"""
+    """[F, D] encoder rows: a function of the init seed, and of the first batch if made of its
+    rows"""
     x_centre: Floats
     """[D] geometric median of the first batch"""
     y_centre: Floats
@@ -42,7 +43,13 @@ class Start(NamedTuple):
     """for whatever else is random at the start"""
 
 
-def start(latents: int, init_seed: int, x_centre: Floats, y_centre: Floats | None = None) -> Start:
+def start(
+    latents: int,
+    init_seed: int,
+    x_centre: Floats,
+    y_centre: Floats | None = None,
+    rows: Floats | None = None,
+) -> Start:
     """Where a training of this init seed starts from.
 
     Args:
@@ -50,8 +57,10 @@ def start(latents: int, init_seed: int, x_centre: Floats, y_centre: Floats | Non
         init_seed: decides the rows.
         x_centre: `[D]`.
         y_centre: `[E]`; `x_centre` if left out.
+        rows: `[F, D]`; those of a linear layer if left out.
     """
-    rows = encoder_rows(latents, len(x_centre), init_seed)
+    if rows is None:
+        rows = encoder_rows(latents, len(x_centre), init_seed)
     return Start(rows, x_centre, x_centre if y_centre is None else y_centre, init_seed)
 
 

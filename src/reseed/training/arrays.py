@@ -17,6 +17,7 @@ from reseed.sae.spec import ARCHITECTURES, SAESpec
 from reseed.seeds import digest
 from reseed.subjects.arrays import MemorySource
 from reseed.training.learner import Learner
+from reseed.training.mutual import Together
 from reseed.training.spec import RunSpec, TrainingSpec
 
 _SITE = "x"
@@ -48,7 +49,8 @@ def train(
         batch: rows in a step; lowered to N if there are fewer.
         warmup_steps: left out, 1,000 or a tenth of all steps, whichever is less.
         clip: largest gradient norm.
-        settings: of the architecture, e.g. `k=32`, `lr=1e-3`; see `reseed.sae.specs`.
+        settings: of the architecture, e.g. `k=32`, `lr=1e-3`, and options of all of them, e.g.
+            `mutual={"alpha": 0.1}`; see `reseed.sae.specs` and docs/training_methods.md.
 
     Returns:
         The SAEs in the order of the seeds.
@@ -67,6 +69,7 @@ def train(
         raise SpecError(f"init_seeds = {list(init_seeds)} must name at least one seed, none twice")
     read = read_spec(ARCHITECTURES[architecture], {"latents": latents, **settings}, "train")
     sae = cast(SAESpec, read)
+    _check_mutual(sae, init_seeds)
     source = MemorySource({_SITE: x})
     rows = int(source.rows.sum())
     training = read_spec(
@@ -82,24 +85,41 @@ def train(
     blocks = np.arange(len(source.rows))
     stream = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
     first = stream.batch(0)[_SITE]
-    learners = [
-        Learner(
-            RunSpec(
-                data=digest([rows, *x.shape]),
-                site=_SITE,
-                sae=sae,
-                training=training,
-                init_seed=seed,
-                data_seed=data_seed,
-            ),
-            first,
-        )
-        for seed in init_seeds
-    ]
+    run = read_spec(
+        RunSpec,
+        {
+            "data": digest([rows, *x.shape]),
+            "site": _SITE,
+            "sae": sae,
+            "training": training,
+            "init_seed": init_seeds[0],
+            "data_seed": data_seed,
+            "ensemble": () if sae.mutual is None else tuple(init_seeds),
+        },
+        "train",
+    )
+    specs = [run.model_copy(update={"init_seed": seed}) for seed in init_seeds]
+    learners = [Learner(spec, first) for spec in specs]
+    together = None if sae.mutual is None else Together(learners)
     for step in range(training.steps):
         batch_rows = stream.batch(step)[_SITE]
+        if together is not None:
+            together.update(batch_rows)
+            continue
         for learner in learners:
             learner.update(batch_rows)
     for learner in learners:
         learner.check_weights()
     return [learner.sae() for learner in learners]
+
+
+def _check_mutual(sae: SAESpec, init_seeds: Sequence[int]) -> None:
+    if sae.mutual is None:
+        return
+    if len(init_seeds) < 2:
+        raise SpecError(f"init_seeds = {list(init_seeds)}: mutual needs two seeds at least")
+    if sae.mutual.held_out:
+        raise SpecError(
+            "mutual.held_out is for studies; here, leave those seeds out of init_seeds and train "
+            "them by a call of their own, without mutual"
+        )

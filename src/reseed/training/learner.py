@@ -8,31 +8,18 @@ import torch
 from torch import Tensor
 
 from reseed.errors import TrainingError
-from reseed.sae.architecture import (
-    At,
-    Batch,
-    Parameters,
-    Start,
-    architecture,
-    geometric_median,
-    start,
-)
+from reseed.sae.architecture import At, Batch, Parameters, architecture
 from reseed.sae.kernels import compiles
 from reseed.sae.model import SAE
 from reseed.sae.specs.common import ArchitectureSpec
 from reseed.sae.specs.topk import TopKSpec
 from reseed.training.controls import FROZEN, keep_near
-from reseed.training.schedule import warmup_then_linear
+from reseed.training.schedule import learning_rate, rising
 from reseed.training.spec import RunSpec
-from reseed.training.steps import PlainStep, Step, by_autograd, topk_by_hand
+from reseed.training.start import aligned, first_parameters
+from reseed.training.steps import PlainStep, Seen, Step, by_autograd, topk_by_hand
 
 Metrics = dict[str, float]
-
-
-def _start(spec: RunSpec, first: Batch) -> Start:
-    x_centre = geometric_median(first.x).numpy()
-    y_centre = None if first.y is first.x else geometric_median(first.y).numpy()
-    return start(spec.sae.latents, spec.init_seed, x_centre, y_centre)
 
 
 def _step(
@@ -43,9 +30,9 @@ def _step(
     plain: bool,
 ) -> Step:
     """The fastest way there is for this architecture, or the plain one."""
-    if not isinstance(spec, TopKSpec):
+    if not isinstance(spec, TopKSpec) or spec.differentiated:
         return PlainStep(parameters, trained, spec, clip, by_autograd(spec))
-    if plain or not compiles():
+    if plain or spec.plain or not compiles():
         return PlainStep(parameters, trained, spec, clip, topk_by_hand(spec))
     from reseed.training.fast_step import FastStep  # needs numba
 
@@ -74,12 +61,22 @@ class Learner:
         self.step = 0
         self._architecture = architecture(spec.sae.architecture)
         batch = Batch(first, first if first_target is None else first_target)
-        self.parameters = self._architecture.initial(spec.sae, _start(spec, batch))
+        self.parameters = first_parameters(spec, batch)
+        self.restarts = 0
+        self._plain = plain
+        mutual = spec.sae.mutual
+        keeps = mutual is not None and mutual.restart_above is not None
+        self._first = Batch(*(part.clone() for part in batch)) if keeps else None
+        self._begin()
+
+    def _begin(self) -> None:
+        """A new optimiser and new counters for the parameters as they are."""
+        spec = self.spec
         not_trained = {*self._architecture.BUFFERS, FROZEN.get(spec.control)}
         trained = frozenset(self.parameters) - not_trained
         soft = spec.control == "soft_frozen_decoder"
         self._near = self.parameters["W_dec"].clone() if soft else None
-        self._way = _step(self.parameters, trained, spec.sae, spec.training.clip, plain)
+        self._way = _step(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64)
 
     @property
@@ -105,29 +102,73 @@ class Learner:
         Raises:
             TrainingError: if loss, gradient or weights are NaN or infinite; nothing was updated.
         """
-        dead = self._silent >= self.spec.sae.dead_after
-        at = At(self.step, self.spec.training.steps, dead)
-        seen = self._way.look(Batch(x, x if target is None else target), at)
+        return self.apply(self.look(x, target), len(x))
+
+    def look(self, x: Tensor, target: Tensor | None = None, pull: Tensor | None = None) -> Seen:
+        """The first half of a step: loss and gradients.
+
+        Args:
+            x: as `update`.
+            target: as `update`.
+            pull: `[F, E]` added to the gradient of W_dec.
+
+        Raises:
+            TrainingError: as `update`.
+        """
+        at = At(
+            self.step,
+            self.spec.training.steps,
+            self._dead,
+            rising(self.step, over=round(self.spec.sae.sparsity_warmup * self.spec.training.steps)),
+        )
+        seen = self._way.look(Batch(x, x if target is None else target), at, pull)
         if not (math.isfinite(seen.fvu) and math.isfinite(seen.norm)):
             raise TrainingError(
                 f"loss {seen.fvu:.4g}, gradient norm {seen.norm:.4g} at step {self.step} "
                 f"(learning rate {self.learning_rate:.3g}); the usual cause is a learning rate "
                 "that is too high, or activations all alike within a batch"
             )
+        return seen
+
+    def apply(self, seen: Seen, rows: int) -> Metrics:
+        """The second half: update by what `look` found just before.
+
+        Args:
+            seen: what it gave.
+            rows: B of the batch.
+        """
+        dead = self._dead
         self._way.apply(self.learning_rate)
         if self._near is not None:
             keep_near(self.parameters["W_dec"], self._near)
-        self._silent += x.shape[0]
+        self._silent += rows
         self._silent[seen.fired] = 0
         self.step += 1
         return {"fvu": seen.fvu, "l0": seen.l0, "dead": float(dead.float().mean())}
 
     @property
+    def _dead(self) -> Tensor:
+        return self._silent >= self.spec.sae.dead_after
+
+    def restart(self) -> None:
+        """Begin again with other random numbers and a new optimiser; the step goes on."""
+        if self._first is None:
+            raise RuntimeError("only runs with mutual.restart_above begin again")
+        self.restarts += 1
+        for name, value in first_parameters(self.spec, self._first, self.restarts).items():
+            self.parameters[name].copy_(value)
+        self._begin()
+
+    @property
     def learning_rate(self) -> float:
         """Of the step about to be made."""
-        training = self.spec.training
-        return warmup_then_linear(
-            self.step, peak=self.spec.sae.peak_lr, warmup=training.warmup, steps=training.steps
+        sae, training = self.spec.sae, self.spec.training
+        return learning_rate(
+            sae.lr_schedule,
+            self.step,
+            peak=sae.peak_lr,
+            warmup=training.warmup,
+            steps=training.steps,
         )
 
     def check_weights(self) -> None:
@@ -153,12 +194,19 @@ class Learner:
         }
         if spec.control is not None:
             about["control"] = spec.control
-        return self._architecture.freeze(self.parameters, spec.sae, about)
+        if spec.ensemble:
+            about["ensemble"] = list(spec.ensemble)
+        if self.restarts:
+            about["restarts"] = self.restarts
+        p = aligned(self.parameters) if spec.sae.aligned else self.parameters
+        return self._architecture.freeze(p, spec.sae, about)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""
         out = {"step": torch.tensor(self.step), "silent": self._silent}
         out |= {f"parameter.{name}": value for name, value in self.parameters.items()}
+        if self._first is not None:
+            out["restarts"] = torch.tensor(self.restarts)
         return out | self._way.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -169,6 +217,10 @@ class Learner:
         """
         self.step = int(state["step"])
         self._silent = state["silent"].clone()
+        if self._first is not None:
+            self.restarts = int(state["restarts"])
+            if self._near is not None:
+                self._near = first_parameters(self.spec, self._first, self.restarts)["W_dec"]
         for name, value in self.parameters.items():
             value.copy_(state[f"parameter.{name}"])
         self._way.restore(state)
