@@ -145,7 +145,9 @@ class Together:
             return [None] * len(rows)
         return pulls(rows, self._assignments, weight)
 
-    def _look(self, learner: Learner, x: Tensor, target: Tensor | None, pull: Tensor | None) -> Seen:
+    def _look(
+        self, learner: Learner, x: Tensor, target: Tensor | None, pull: Tensor | None
+    ) -> Seen:
         try:
             return learner.look(x, target, pull)
         except TrainingError as error:
