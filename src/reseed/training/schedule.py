@@ -25,7 +25,7 @@ def warmup_then_linear(step: int, *, peak: float, warmup: int, steps: int) -> fl
 
 
 def warmup_then_cosine(step: int, *, peak: float, warmup: int, steps: int) -> float:
-    """Linear warm-up from 0 to `peak`, then half a cosine down to 0 (arXiv 1608.03983, no restarts).
+    """Linear warm-up from 0 to `peak`, then half a cosine down to 0 (arXiv 1608.03983).
 
     Args:
         step: number of the step about to be made, from 0.

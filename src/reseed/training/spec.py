@@ -104,8 +104,8 @@ class RunSpec(Spec):
     def _possible(self) -> RunSpec:
         if self.sae.init in ("data", "kmeans") and self.training.batch < self.sae.latents:
             raise ValueError(
-                f'init = "{self.sae.init}" takes latents = {self.sae.latents} different rows of the '
-                f"first batch, which has {self.training.batch}; raise training.batch, lower "
+                f'init = "{self.sae.init}" takes latents = {self.sae.latents} different rows of '
+                f"the first batch, which has {self.training.batch}; raise training.batch, lower "
                 'latents, or take init = "orthogonal"'
             )
         if self.sae.aligned and self.control == "frozen_encoder":

@@ -34,7 +34,7 @@ class ArchitectureSpec(Spec):
     """Encoder rows at the start: those of a linear layer, a semi-orthogonal matrix, rows of the
     first batch, or rows of it spread by k-means++. docs/training_methods.md has what each needs."""
     tied_init: bool | None = None
-    """Whether decoder rows start as the encoder's; left out, as the architecture's source has it."""
+    """Whether decoder rows start along the encoder's; left out, as the architecture has it."""
     weight_l2: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the squared norm of both matrices in the loss (arXiv 2603.04198)."""
     aligned: bool = False
