@@ -97,10 +97,10 @@ def test_one_of_a_pair_fails(write_study, monkeypatch):
 
     update = Learner.update
 
-    def sometimes(self, x):
+    def sometimes(self, x, target=None):
         if self.spec.init_seed == 1 and self.step == 15:
             raise TrainingError("made up")
-        return update(self, x)
+        return update(self, x, target)
 
     monkeypatch.setattr(Learner, "update", sometimes)
     path = write_study()
@@ -120,26 +120,26 @@ def test_runs_at_different_steps_and_one_fails(write_study, monkeypatch, faults)
     """After a kill runs can stand at different checkpoints; the one behind fails on its way."""
     from reseed.errors import Interrupted, TrainingError
     from reseed.training.learner import Learner
-    from reseed.training.stage import _Work
+    from reseed.training.work import One
 
-    update, checkpoint = Learner.update, _Work.checkpoint
+    update, checkpoint = Learner.update, One.checkpoint
 
     def only_second(self):
         checkpoint(self)
         if self.run.init_seed == 1:
             raise Interrupted(15)
 
-    def sometimes(self, x):
+    def sometimes(self, x, target=None):
         if self.spec.init_seed == 0 and self.step == 12:
             raise TrainingError("made up")
-        return update(self, x)
+        return update(self, x, target)
 
     path = write_study()
-    monkeypatch.setattr(_Work, "checkpoint", only_second)
+    monkeypatch.setattr(One, "checkpoint", only_second)
     with pytest.raises(Interrupted):
         run(path)
     (path.with_suffix("") / "runs").glob("*i0*.part/checkpoint.safetensors").__next__().unlink()
-    monkeypatch.setattr(_Work, "checkpoint", checkpoint)
+    monkeypatch.setattr(One, "checkpoint", checkpoint)
     monkeypatch.setattr(Learner, "update", sometimes)
     study, outcome = run(path)
     assert len(outcome.failed) == 1

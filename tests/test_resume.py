@@ -125,12 +125,12 @@ def test_a_sealed_run_is_moved_not_made_again(finished, tmp_path, tree):
 def test_a_damaged_checkpoint(write_study, tree, faults, monkeypatch):
     """The message says which folder to delete; then only that run starts over."""
     from reseed.errors import Interrupted
-    from reseed.training.stage import _Work
+    from reseed.training.work import One
 
     whole = Study.load(write_study("whole/tiny"))
     reseed.run(whole, progress=False)
     study = Study.load(write_study("harmed/tiny"))
-    checkpoint, count = _Work.checkpoint, [0]
+    checkpoint, count = One.checkpoint, [0]
 
     def stop(self):
         checkpoint(self)
@@ -138,7 +138,7 @@ def test_a_damaged_checkpoint(write_study, tree, faults, monkeypatch):
         if count[0] == 2:
             raise Interrupted(15)
 
-    monkeypatch.setattr(_Work, "checkpoint", stop)
+    monkeypatch.setattr(One, "checkpoint", stop)
     with pytest.raises(Interrupted):
         reseed.run(study, progress=False)
     monkeypatch.undo()
@@ -167,3 +167,16 @@ def test_a_damaged_progress_file(write_study, finished, tmp_path, text):
         _ = study.runs
     (part / "progress.json").unlink()
     assert reseed.run(study, progress=False).failed == []
+
+
+def test_runs_trained_together_killed_again_and_again(attack, write_study, tree, tmp_path):
+    """One checkpoint for all of them: they are never at different steps."""
+    mutual = {"alpha": 0.5, "refresh": 3, "restart_above": 1.5, "restarts": 2}
+    path = write_study("mutual", sae=[{"latents": 16, "k": 2, "lr": 3e-3, "mutual": mutual}])
+    study = Study.load(path)
+    reseed.run(study, progress=False)
+    statuses = attack("kill", [*draws(5, 10, 5, 100), 0], study=path)
+    assert statuses.count(-9) >= 5
+    assert statuses[-1] == 0
+    skip = (".lock", "events.jsonl", "summary.json", "report.html")  # these say the folder's name
+    assert tree(tmp_path / "tiny", skip=skip) == tree(study.folder, skip=skip)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from reseed.activations.names import plain, to_read
 from reseed.activations.spec import ActivationSpec
@@ -95,6 +95,8 @@ class StudySpec(Spec):
             self._check_random_subject()
         self._check_places()
         self._check_through_subject()
+        for number, sae in enumerate(self.sae):
+            self._check_options(number, sae)
         return self
 
     def _check_through_subject(self) -> None:
@@ -125,6 +127,22 @@ class StudySpec(Spec):
                     f"{sae.label} can be trained at none of activations.sites = {sites}; "
                     f"{sae.place}"
                 )
+
+    def _check_options(self, number: int, sae: SAESpec) -> None:
+        if sae.mutual is not None:
+            seeds, left = self.seeds.init, sae.mutual.held_out
+            if unknown := sorted(set(left) - set(seeds)):
+                raise ValueError(f"sae.{number}.mutual.held_out = {unknown} are not in seeds.init")
+            if len(set(seeds) - set(left)) < 2:
+                raise ValueError(
+                    f"sae.{number}.mutual trains runs together and needs two init seeds at least; "
+                    f"seeds.init = {list(seeds)}, held_out = {list(left)}"
+                )
+        try:
+            self._runs_of(sae, "", "", None, self.seeds.data[0])
+        except ValidationError as error:
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"sae.{number}: {told}") from None
 
     def _check_random_subject(self) -> None:
         subject = self.subject
@@ -177,6 +195,21 @@ class StudySpec(Spec):
         random = control == "random_subject"
         data = digest((self.with_random_weights() if random else self).data)
         return [
+            run
+            for site in sites
+            for sae in self.sae
+            if sae.takes(site)
+            for data_seed in self.seeds.data
+            for run in self._runs_of(sae, data, site, control, data_seed)
+        ]
+
+    def _runs_of(
+        self, sae: SAESpec, data: str, site: str, control: Control | None, data_seed: int
+    ) -> list[RunSpec]:
+        """Those that differ in nothing but their init seed."""
+        left = () if sae.mutual is None else sae.mutual.held_out
+        seeds = tuple(seed for seed in self.seeds.init if seed not in left)
+        return [
             RunSpec(
                 data=data,
                 control=control,
@@ -185,12 +218,9 @@ class StudySpec(Spec):
                 training=self.training,
                 init_seed=init_seed,
                 data_seed=data_seed,
+                ensemble=() if sae.mutual is None else seeds,
             )
-            for site in sites
-            for sae in self.sae
-            if sae.takes(site)
-            for data_seed in self.seeds.data
-            for init_seed in self.seeds.init
+            for init_seed in seeds
         ]
 
 

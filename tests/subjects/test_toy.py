@@ -1,8 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from reseed.seeds import digest
+from reseed.subjects import toy_truth
 from reseed.subjects.spec import ToySpec
 from reseed.subjects.toy import Toy, ToySource
 
@@ -188,3 +191,53 @@ def test_structure_that_cannot_be_is_refused(more, words):
     given = STRUCTURED | {"children": 4} | more
     with pytest.raises(ValueError, match=words):
         spec(**given)
+
+
+# -- pools -----------------------------------------------------------------------------------------
+
+
+def test_a_draw_has_exactly_so_many_of_one_pool():
+    spec = ToySpec(
+        kind="toy", features=50, dimensions=16, active=6, draw="exactly", pools=4, decay=0.9,
+        magnitude="uniform", noise=0.0, block=2000,
+    )  # fmt: skip
+    toy = Toy(spec)
+    found = toy.coefficients(0)
+    assert ((found > 0).sum(1) == 6).all()
+    assert found[found > 0].min() > 0
+    assert found.max() < 1
+    pools = [set(p.tolist()) for p in toy_truth.pool_of(spec)]
+    assert [len(p) for p in pools] == [13, 13, 12, 12]
+    for row in found[:100]:
+        assert any(set(np.flatnonzero(row).tolist()) <= pool for pool in pools)
+    fired = np.concatenate([toy.coefficients(b) > 0 for b in range(20)]).mean(0)
+    assert toy.firing.sum() == pytest.approx(6)
+    # 40,000 samples: 5 standard errors of a share of about .12
+    assert np.abs(fired - toy.firing).max() < 5 * (0.12 * 0.88 / 40_000) ** 0.5
+
+
+def test_inclusion_is_that_of_drawing_one_by_one():
+    """The plain twin: all orders of drawing."""
+    weights, count = np.array([1.0, 0.5, 0.3, 0.05]), 2
+    want = np.zeros(4)
+    for i, j in itertools.permutations(range(4), count):
+        p = weights[i] / weights.sum() * weights[j] / (weights.sum() - weights[i])
+        want[[i, j]] += p
+    np.testing.assert_allclose(toy_truth.inclusion(weights, count), want, atol=1e-6)
+    np.testing.assert_allclose(toy_truth.inclusion(np.ones(10), 3), 0.3)
+
+
+def test_toys_without_pools_keep_their_digest():
+    told = ToySpec(kind="toy").model_dump(mode="json")
+    assert not {"draw", "pools", "decay", "magnitude"} & set(told)
+
+
+def test_a_draw_that_cannot_be_is_refused():
+    for change, words in (
+        ({"pools": 2}, "go with draw"),
+        ({"draw": "exactly", "active": 2.5}, "whole number"),
+        ({"draw": "exactly", "pools": 8, "active": 9}, "pool of 8"),
+        ({"draw": "exactly", "active": 2, "correlation": 0.3}, "no other structure"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ToySpec(kind="toy", features=64, dimensions=8, **change)

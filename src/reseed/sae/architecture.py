@@ -63,7 +63,8 @@ class Start(NamedTuple):
     """Where a training starts from."""
 
     rows: Floats
-    """[F, D] encoder rows, a function of the init seed"""
+    """[F, D] encoder rows: a function of the init seed, and of the first batch if made of its
+    rows"""
     x_centre: Floats
     """[D] geometric median of the first batch"""
     y_centre: Floats
@@ -83,6 +84,7 @@ def start(
     y_centre: Floats | None = None,
     x_length: float = 1.0,
     batches: Batches | None = None,
+    rows: Floats | None = None,
 ) -> Start:
     """Where a training of this init seed starts from.
 
@@ -93,8 +95,10 @@ def start(
         y_centre: `[E]`; `x_centre` if left out.
         x_length: root mean square distance of the rows of the first batch to their mean.
         batches: what the run will learn from.
+        rows: `[F, D]`; those of a linear layer if left out.
     """
-    rows = encoder_rows(latents, len(x_centre), init_seed)
+    if rows is None:
+        rows = encoder_rows(latents, len(x_centre), init_seed)
     y = x_centre if y_centre is None else y_centre
     return Start(rows, x_centre, y, init_seed, x_length, batches)
 

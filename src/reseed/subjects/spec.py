@@ -106,6 +106,17 @@ class ToySpec(Spec):
     in a direction that is uniform in their subspace."""
     rank: Annotated[int, Field(ge=2)] = 2
     """Dimensions of each planted subspace."""
+    draw: Literal["copula", "exactly"] = "copula"
+    """`copula`: each feature fires by its own probability. `exactly`: a sample picks one of `pools`
+    and draws `active` features of it without replacement (arXiv 2411.01220, 2505.20254); then
+    `zipf` says nothing."""
+    pools: Annotated[int, Field(ge=1)] = 1
+    """With `exactly`: equal shares of the features, of which each sample uses one."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """With `exactly`: the i-th feature of a pool is drawn with probability proportional to
+    decay^i."""
+    magnitude: Literal["normal", "uniform"] = "normal"
+    """How strongly a feature fires: max(0.1, 1 + 0.25 normal), or uniform in (0, 1)."""
     noise: Annotated[float, Field(ge=0)] = 0.01
     """Standard deviation of isotropic noise, each dimension."""
     seed: int = 0
@@ -121,6 +132,7 @@ class ToySpec(Spec):
             raise ValueError(f"group = {self.group} is above features = {self.features}")
         if self.structured:
             self._check_structure()
+        self._check_draw()
         return self
 
     @property
@@ -132,6 +144,20 @@ class ToySpec(Spec):
     def tree_features(self) -> int:
         """Features that belong to trees."""
         return self.roots * sum(self.children**level for level in range(self.depth + 1))
+
+    def _check_draw(self) -> None:
+        if self.draw == "copula":
+            if self.pools > 1 or self.decay < 1:
+                raise ValueError('pools and decay go with draw = "exactly"; set it or leave them')
+            return
+        if self.structured or self.group > 1 or self.correlation > 0 or self.hierarchy:
+            raise ValueError('draw = "exactly" has pools and no other structure; leave that out')
+        least = self.features // self.pools
+        if self.active != round(self.active) or self.active > least:
+            raise ValueError(
+                f"active = {self.active:g} features are drawn from a pool of {least} without "
+                "replacement; it must be a whole number of at most that"
+            )
 
     def _check_structure(self) -> None:
         if self.group > 1 or self.correlation > 0 or self.hierarchy:
@@ -159,7 +185,14 @@ class ToySpec(Spec):
         }
 
 
-_LATER = frozenset({"factors", "factor_share", "roots", "children", "depth", "subspaces", "rank"})
+_LATER = frozenset(
+    {"factors", "factor_share", "roots", "children", "depth", "subspaces", "rank"}
+) | {
+    "draw",
+    "pools",
+    "decay",
+    "magnitude",
+}
 
 SubjectSpec = Annotated[
     LanguageModelSpec | ModuleSpec | ArraysSpec | ToySpec, Field(discriminator="kind")

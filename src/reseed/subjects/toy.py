@@ -5,7 +5,9 @@ a Gaussian copula: a feature fires where its level, standard normal, is above a 
 share a factor inside a group, or low-rank factors (`sqrt(1 - s) * own + sqrt(s) * loading @
 factors`, with loadings of length 1). A child is silent where its parent is. The magnitude of a
 feature that fires is `max(0.1, 1 + 0.25 * normal)`; a planted subspace gives that magnitude in a
-direction that is uniform in it, so that coefficients of its rows have either sign.
+direction that is uniform in it, so that coefficients of its rows have either sign. As an option
+each sample draws a fixed number of features without replacement from one of several pools, and
+magnitudes are uniform in (0, 1).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from scipy.special import ndtri
 from reseed.records import Floats
 from reseed.seeds import generator
 from reseed.subjects.spec import ToySpec
-from reseed.subjects.toy_truth import Integers, group_of, truth_of
+from reseed.subjects.toy_truth import Integers, group_of, pool_of, truth_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +91,8 @@ class Toy:
 
     def _magnitudes(self, block: int, count: int) -> Floats:
         draw = generator("toy-magnitude", self.spec.seed, block)
+        if self.spec.magnitude == "uniform":
+            return draw.random(count, dtype=np.float32)
         noise = draw.standard_normal(count, dtype=np.float32)
         return np.maximum(1 + _MAGNITUDE_SPREAD * noise, np.float32(_SMALLEST_MAGNITUDE))
 
@@ -131,8 +135,25 @@ class Toy:
                 fires[:, at] &= fires[:, truth.parent[at]]
             yield first, fires
 
+    def _drawn(self, block: int) -> NDArray[np.bool_]:
+        """What fires where each sample draws from one pool: the first arrivals of a race."""
+        spec, pools = self.spec, pool_of(self.spec)
+        chosen = generator("toy-pool", spec.seed, block).integers(len(pools), size=spec.block)
+        race = generator("toy-firing", spec.seed, block).standard_exponential(
+            (spec.block, len(pools[0])), dtype=np.float32
+        )
+        out = np.zeros((spec.block, spec.features), np.bool_)
+        for number, pool in enumerate(pools):
+            rows = np.flatnonzero(chosen == number)
+            arrival = race[rows, : len(pool)] / np.float32(spec.decay) ** np.arange(len(pool))
+            first = np.argsort(arrival, axis=1)[:, : round(spec.active)]
+            out[rows[:, None], pool[first]] = True
+        return out
+
     def _fires(self, block: int) -> NDArray[np.bool_]:
         spec = self.spec
+        if spec.draw == "exactly":
+            return self._drawn(block)
         own = generator("toy-firing", spec.seed, block)
         level = own.standard_normal((spec.block, spec.features), dtype=np.float32)
         if spec.correlation > 0:

@@ -3,7 +3,8 @@
 G features, D dimensions, S planted subspaces of r dimensions. Made of the spec alone, without
 torch, so that whatever reads a study can know the truth.
 
-Two kinds of structure, of which a spec uses one at most. *Groups* are neighbouring features that
+Three kinds of structure, of which a spec uses one at most. *Pools* are shares of the features of
+which each sample draws from one. *Groups* are neighbouring features that
 share a factor, the first of which can be the parent of the others. *Trees, subspaces and factors*
 (the ingredients of SynthSAEBench, arXiv 2602.14687, not its generator): trees with several levels,
 planted features of several dimensions, and a low-rank Gaussian copula over everything that is not
@@ -72,6 +73,8 @@ def truth_of(spec: ToySpec) -> Truth:
     """The features of a toy; equal specs give equal ones."""
     if spec.structured:
         return _structured(spec)
+    if spec.draw == "exactly":
+        return _drawn(spec)
     weights = np.arange(1, spec.features + 1, dtype=np.float64) ** -spec.zipf
     alone = np.minimum(1.0, _scale(spec, weights) * weights)
     group = group_of(spec)
@@ -89,6 +92,61 @@ def truth_of(spec: ToySpec) -> Truth:
 def group_of(spec: ToySpec) -> Integers:
     """[G] number of the group of each feature."""
     return np.arange(spec.features, dtype=np.int64) // spec.group
+
+
+def pool_of(spec: ToySpec) -> list[Integers]:
+    """The features of each pool, in order of their probability."""
+    return np.array_split(np.arange(spec.features, dtype=np.int64), spec.pools)
+
+
+# -- pools -----------------------------------------------------------------------------------------
+
+
+def _drawn(spec: ToySpec) -> Truth:
+    firing = np.empty(spec.features)
+    for pool in pool_of(spec):
+        weights = spec.decay ** np.arange(len(pool), dtype=np.float64)
+        firing[pool] = inclusion(weights, round(spec.active)) / spec.pools
+    none = np.full(spec.features, -1)
+    return Truth(
+        features=_directions(spec),
+        firing=firing,
+        alone=firing,
+        parent=none,
+        depth=np.zeros(spec.features, np.int64),
+        subspace=none,
+    )
+
+
+def inclusion(weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Probability of each to be among `count` drawn one by one without replacement.
+
+    The draw is a race: i arrives after an exponential time of rate weights[i], and the first
+    `count` are drawn. Given its time t, i is drawn if fewer than `count` others arrived before.
+
+    Args:
+        weights: `[n]`, positive.
+        count: of 1 to n.
+
+    Returns:
+        `[n]`, sums to `count`.
+    """
+    if count == len(weights):
+        return np.ones(len(weights))
+    nodes, mass = np.polynomial.legendre.leggauss(_QUADRATURE_NODES)
+    # u = 1 - exp(-w t) is uniform: integrate over the quantiles of the arrival of each
+    u, mass = (nodes + 1) / 2, mass / 2
+    out = np.empty(len(weights))
+    for i, own in enumerate(weights):
+        time = -np.log1p(-u) / own
+        before = -np.expm1(-np.delete(weights, i)[:, None] * time)
+        fewer = np.zeros((count, len(u)))  # [j] exactly j of the others were before
+        fewer[0] = 1
+        for p in before:
+            fewer[1:] = fewer[1:] * (1 - p) + fewer[:-1] * p
+            fewer[0] *= 1 - p
+        out[i] = (fewer.sum(0) * mass).sum()
+    return out * (count / out.sum())
 
 
 # -- groups ----------------------------------------------------------------------------------------

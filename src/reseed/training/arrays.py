@@ -18,6 +18,7 @@ from reseed.seeds import digest
 from reseed.subjects.arrays import MemorySource
 from reseed.training.batches import RunBatches
 from reseed.training.learner import Learner
+from reseed.training.mutual import Together
 from reseed.training.spec import RunSpec, TrainingSpec
 
 _SITE, _TARGET = "x", "target"
@@ -51,7 +52,8 @@ def train(
         warmup_steps: left out, 1,000 or a tenth of all steps, whichever is less.
         clip: largest gradient norm.
         target: `[N, E]` what a transcoder is to give for each row of x; for no other architecture.
-        settings: of the architecture, e.g. `k=32`, `lr=1e-3`; see `reseed.sae.specs`.
+        settings: of the architecture, e.g. `k=32`, `lr=1e-3`, and options of all of them, e.g.
+            `mutual={"alpha": 0.1}`; see `reseed.sae.specs` and docs/training_methods.md.
 
     Returns:
         The SAEs in the order of the seeds.
@@ -75,6 +77,7 @@ def train(
             "end_to_end trains through a language model, and rows alone have none; write it into a "
             "study with a [subject] of kind 'language_model'"
         )
+    _check_mutual(sae, init_seeds)
     source = MemorySource({_SITE: x} if target is None else {_SITE: x, _TARGET: target})
     rows = int(source.rows.sum())
     training = read_spec(
@@ -90,25 +93,44 @@ def train(
     blocks = np.arange(len(source.rows))
     stream = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
     first = stream.batch(0)
-    runs = [
-        RunSpec(
-            data=digest([rows, *x.shape]),
-            site=_SITE,
-            sae=sae,
-            training=training,
-            init_seed=seed,
-            data_seed=data_seed,
-        )
-        for seed in init_seeds
-    ]
+    run = read_spec(
+        RunSpec,
+        {
+            "data": digest([rows, *x.shape]),
+            "site": _SITE,
+            "sae": sae,
+            "training": training,
+            "init_seed": init_seeds[0],
+            "data_seed": data_seed,
+            "ensemble": () if sae.mutual is None else tuple(init_seeds),
+        },
+        "train",
+    )
     learners = [
-        Learner(run, first[_SITE], first[run.target], batches=RunBatches(run, stream.batch))
-        for run in runs
+        Learner(one, first[one.site], first[one.target], batches=RunBatches(one, stream.batch))
+        for one in (run.model_copy(update={"init_seed": seed}) for seed in init_seeds)
     ]
+    together = None if sae.mutual is None else Together(learners)
     for step in range(training.steps):
         given_rows = stream.batch(step)
-        for run, learner in zip(runs, learners, strict=True):
-            learner.update(given_rows[run.site], given_rows[run.target])
+        pair = given_rows[run.site], given_rows[run.target]
+        if together is not None:
+            together.update(*pair)
+            continue
+        for learner in learners:
+            learner.update(*pair)
     for learner in learners:
         learner.check_weights()
     return [learner.sae() for learner in learners]
+
+
+def _check_mutual(sae: SAESpec, init_seeds: Sequence[int]) -> None:
+    if sae.mutual is None:
+        return
+    if len(init_seeds) < 2:
+        raise SpecError(f"init_seeds = {list(init_seeds)}: mutual needs two seeds at least")
+    if sae.mutual.held_out:
+        raise SpecError(
+            "mutual.held_out is for studies; here, leave those seeds out of init_seeds and train "
+            "them by a call of their own, without mutual"
+        )

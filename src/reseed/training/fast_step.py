@@ -45,8 +45,10 @@ class FastStep:
         self._found: Found | None = None
         self._screen = encode.new_screen(parameters["W_enc"], torch.get_num_threads())
 
-    def look(self, batch: Batch, at: At) -> Seen:
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Seen:
         """See `Step`."""
+        if pull is not None:
+            raise RuntimeError("this way has no gradients to add to; take the plain one")
         self._found = None
         if not self._screen.finite:  # what is not finite is never among the k largest
             return Seen(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)

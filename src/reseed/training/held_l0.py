@@ -70,8 +70,3 @@ def moved(held: Held, l0: float, target: float, step: int, steps: int) -> Held:
 def factor(held: Held) -> float:
     """What the penalty is multiplied by."""
     return math.exp(held.log_factor)
-
-
-def growing(step: int, steps: int, warmup: float) -> float:
-    """Factor that grows linearly from 0 to 1 over the first `warmup` of the steps."""
-    return min(1.0, step / max(1.0, warmup * steps)) if warmup > 0 else 1.0

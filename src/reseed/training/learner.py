@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
-from reseed.sae.architecture import (
-    At,
-    Batch,
-    Batches,
-    OneBatch,
-    Parameters,
-    Start,
-    architecture,
-    geometric_median,
-    squared_variation,
-    start,
-)
+from reseed.sae.architecture import At, Batch, Batches, OneBatch, Parameters, architecture
 from reseed.sae.hooks import Fits, Settles
 from reseed.sae.kernels import compiles
 from reseed.sae.model import SAE
@@ -28,20 +18,14 @@ from reseed.sae.specs.common import ArchitectureSpec
 from reseed.sae.specs.penalised import PenalisedSpec
 from reseed.sae.specs.topk import TopKSpec
 from reseed.training.controls import FROZEN, keep_near
-from reseed.training.held_l0 import UNMOVED, Held, factor, growing, moved
-from reseed.training.schedule import warmup_then_linear
+from reseed.training.held_l0 import UNMOVED, Held, factor, moved
+from reseed.training.schedule import learning_rate, rising
 from reseed.training.spec import RunSpec
-from reseed.training.steps import PlainStep, Step, by_autograd, topk_by_hand
+from reseed.training.start import aligned, first_parameters
+from reseed.training.steps import PlainStep, Seen, Step, by_autograd, topk_by_hand
 
 Metrics = dict[str, float]
 Through = Callable[[Tensor], Tensor]
-
-
-def _start(spec: RunSpec, first: Batch, batches: Batches) -> Start:
-    x_centre = geometric_median(first.x).numpy()
-    y_centre = None if first.y is first.x else geometric_median(first.y).numpy()
-    x_length = float(squared_variation(first.x) / len(first.x)) ** 0.5
-    return start(spec.sae.latents, spec.init_seed, x_centre, y_centre, x_length, batches)
 
 
 def _step(
@@ -52,9 +36,9 @@ def _step(
     plain: bool,
 ) -> Step:
     """The fastest way there is for this architecture, or the plain one."""
-    if not isinstance(spec, TopKSpec) or spec.multi_topk or spec.end_to_end is not None:
+    if not isinstance(spec, TopKSpec) or spec.multi_topk or spec.differentiated:
         return PlainStep(parameters, trained, spec, clip, by_autograd(spec))
-    if plain or not compiles():
+    if plain or spec.plain or not compiles():
         return PlainStep(parameters, trained, spec, clip, topk_by_hand(spec))
     from reseed.training.fast_step import FastStep  # needs numba
 
@@ -89,14 +73,23 @@ class Learner:
         self._architecture = architecture(spec.sae.architecture)
         batch = Batch(first, first if first_target is None else first_target)
         self._batches = OneBatch(batch) if batches is None else batches
-        begin = _start(spec, batch, self._batches)
-        self.parameters = self._architecture.initial(spec.sae, begin)
+        self.parameters = first_parameters(spec, batch, self._batches)
         self._check_control()
+        self.restarts = 0
+        self._plain = plain
+        mutual = spec.sae.mutual
+        keeps = mutual is not None and mutual.restart_above is not None
+        self._first = Batch(batch.x.clone(), batch.y.clone()) if keeps else None
+        self._begin()
+
+    def _begin(self) -> None:
+        """A new optimiser and new counters for the parameters as they are."""
+        spec = self.spec
         not_trained = {*self._architecture.BUFFERS, FROZEN.get(spec.control)}
         trained = frozenset(self.parameters) - not_trained
         soft = spec.control == "soft_frozen_decoder"
         self._near = self.parameters["W_dec"].clone() if soft else None
-        self._way = _step(self.parameters, trained, spec.sae, spec.training.clip, plain)
+        self._way = _step(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64)
         self._held = UNMOVED
 
@@ -126,22 +119,52 @@ class Learner:
         Raises:
             TrainingError: if loss, gradient or weights are NaN or infinite; nothing was updated.
         """
+        return self.apply(self.look(x, target, through), len(x))
+
+    def look(
+        self,
+        x: Tensor,
+        target: Tensor | None = None,
+        through: Through | None = None,
+        *,
+        pull: Tensor | None = None,
+    ) -> Seen:
+        """The first half of a step: loss and gradients.
+
+        Args:
+            x: as `update`.
+            target: as `update`.
+            through: as `update`.
+            pull: `[F, E]` added to the gradient of W_dec.
+
+        Raises:
+            TrainingError: as `update`.
+        """
         if self.step == 0 and isinstance(self._architecture, Fits):
             fit = self._architecture.fit
             self._take(fit(self.parameters, self.spec.sae, self.spec.init_seed, self._batches))
-        dead = self._silent >= self.spec.sae.dead_after
-        at = At(self.step, self.spec.training.steps, dead, self._penalty)
-        seen = self._way.look(Batch(x, x if target is None else target, through), at)
+        at = At(self.step, self.spec.training.steps, self._dead, self._penalty)
+        seen = self._way.look(Batch(x, x if target is None else target, through), at, pull)
         if not (math.isfinite(seen.fvu) and math.isfinite(seen.norm)):
             raise TrainingError(
                 f"loss {seen.fvu:.4g}, gradient norm {seen.norm:.4g} at step {self.step} "
                 f"(learning rate {self.learning_rate:.3g}); the usual cause is a learning rate "
                 "that is too high, or activations all alike within a batch"
             )
+        return seen
+
+    def apply(self, seen: Seen, rows: int) -> Metrics:
+        """The second half: update by what `look` found just before.
+
+        Args:
+            seen: what it gave.
+            rows: B of the batch.
+        """
+        dead = self._dead
         self._way.apply(self.learning_rate)
         if self._near is not None:
             keep_near(self.parameters["W_dec"], self._near)
-        self._silent += x.shape[0]
+        self._silent += rows
         self._silent[seen.fired] = 0
         if isinstance(sae := self.spec.sae, PenalisedSpec) and sae.target_l0 is not None:
             steps = self.spec.training.steps
@@ -175,15 +198,35 @@ class Learner:
         sae = self.spec.sae
         if not isinstance(sae, PenalisedSpec):
             return 1.0
-        share = growing(self.step, self.spec.training.steps, sae.penalty_warmup)
+        share = rising(self.step, over=round(sae.penalty_warmup * self.spec.training.steps))
         return share * (1.0 if sae.target_l0 is None else factor(self._held))
+
+    @property
+    def _dead(self) -> Tensor:
+        return self._silent >= self.spec.sae.dead_after
+
+    def restart(self) -> None:
+        """Begin again with other random numbers and a new optimiser; the step goes on."""
+        if self._first is None:
+            raise RuntimeError("only runs with mutual.restart_above begin again")
+        self.restarts += 1
+        self._take(self._parameters_again())
+        self._begin()
+
+    def _parameters_again(self) -> Parameters:
+        assert self._first is not None
+        return first_parameters(self.spec, self._first, self._batches, self.restarts)
 
     @property
     def learning_rate(self) -> float:
         """Of the step about to be made."""
-        training = self.spec.training
-        return warmup_then_linear(
-            self.step, peak=self.spec.sae.peak_lr, warmup=training.warmup, steps=training.steps
+        sae, training = self.spec.sae, self.spec.training
+        return learning_rate(
+            sae.lr_schedule,
+            self.step,
+            peak=sae.peak_lr,
+            warmup=training.warmup,
+            steps=training.steps,
         )
 
     def check_weights(self) -> None:
@@ -199,7 +242,7 @@ class Learner:
     def sae(self) -> SAE:
         """The SAE as it is now."""
         spec = self.spec
-        about = {
+        about: dict[str, Any] = {
             "run": spec.id,
             "site": spec.site,
             "architecture": spec.sae.architecture,
@@ -211,7 +254,12 @@ class Learner:
             about["target"] = spec.target
         if spec.control is not None:
             about["control"] = spec.control
-        return self._architecture.freeze(self.parameters, spec.sae, about)
+        if spec.ensemble:
+            about["ensemble"] = list(spec.ensemble)
+        if self.restarts:
+            about["restarts"] = self.restarts
+        p = aligned(self.parameters) if spec.sae.aligned else self.parameters
+        return self._architecture.freeze(p, spec.sae, about)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""
@@ -219,6 +267,8 @@ class Learner:
         if self._held != UNMOVED:
             out["held_l0"] = torch.tensor(self._held, dtype=torch.float64)
         out |= {f"parameter.{name}": value for name, value in self.parameters.items()}
+        if self._first is not None:
+            out["restarts"] = torch.tensor(self.restarts)
         return out | self._way.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -230,6 +280,10 @@ class Learner:
         self.step = int(state["step"])
         self._silent = state["silent"].clone()
         self._held = Held(*state["held_l0"].tolist()) if "held_l0" in state else UNMOVED
+        if self._first is not None:
+            self.restarts = int(state["restarts"])
+            if self._near is not None:
+                self._near = self._parameters_again()["W_dec"]
         for name, value in self.parameters.items():
             value.copy_(state[f"parameter.{name}"])
         self._way.restore(state)

@@ -10,12 +10,14 @@ from reseed.training.spec import RunSpec
 
 _A_WEIGHT = 26
 """Bytes: float32 and two moments of encoder and decoder, the encoder once more in bfloat16."""
+_A_GRADIENT = 16
+"""More where the plain way makes the step: gradients of both matrices, and of what is added."""
 _SHARE = 0.8
 """Of the free memory that learners may take."""
 
 
 def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> int:
-    """What a run holds while it is trained; TopK never stores gradients (docs/speed.md).
+    """What a run holds while it is trained; the fast way stores no gradients (docs/speed.md).
 
     Args:
         run: a run.
@@ -23,7 +25,7 @@ def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> i
         output: E of its target; D if left out.
     """
     soft = 4 if run.control == "soft_frozen_decoder" else 0  # where the decoder started
-    plain = 0 if run.sae.name == "topk" else 4  # gradients by torch
+    plain = 0 if run.sae.name == "topk" and not run.sae.plain else _A_GRADIENT
     both = dimensions + (dimensions if output is None else output)
     return (_A_WEIGHT + soft + plain) * run.sae.latents * both // 2
 
@@ -50,12 +52,22 @@ def free_memory(root: Path = Path("/")) -> int | None:
     return min(found, default=None)
 
 
+def units(runs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """Runs that must be trained together, together; the others each alone; in their order."""
+    out: dict[tuple[str, int, int], list[RunSpec]] = {}
+    for run in runs:
+        alone = -1 if run.ensemble else run.init_seed
+        out.setdefault((run.group, run.data_seed, alone), []).append(run)
+    return list(out.values())
+
+
 def passes(
     runs: Sequence[RunSpec], dimensions: Mapping[str, int], free: int | None
 ) -> list[list[RunSpec]]:
     """Runs in groups that fit into memory together, in their order; each run once.
 
-    A run that does not fit alone is a group by itself: it may still go, on swap.
+    Runs that are trained together stay together. What does not fit alone is a group by itself: it
+    may still go, on swap.
 
     Args:
         runs: of one data seed.
@@ -64,11 +76,13 @@ def passes(
     """
     out: list[list[RunSpec]] = []
     left = 0.0
-    for run in runs:
-        size = learner_bytes(run, dimensions[run.site], dimensions.get(run.target))
+    for unit in units(runs):
+        size = sum(
+            learner_bytes(run, dimensions[run.site], dimensions.get(run.target)) for run in unit
+        )
         if not out or (free is not None and size > left):
             out.append([])
             left = _SHARE * (free or 0)
-        out[-1].append(run)
+        out[-1].extend(unit)
         left -= size
     return out

@@ -97,6 +97,26 @@ class RunSpec(Spec):
     data_seed: Annotated[int, Field(ge=0)]
     control: Control | None = None
     """What makes it a control run; None for the runs of the question."""
+    ensemble: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Init seeds of all runs that are trained together with it, itself among them; () if alone."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> RunSpec:
+        if self.sae.init in ("data", "kmeans") and self.training.batch < self.sae.latents:
+            raise ValueError(
+                f'init = "{self.sae.init}" takes latents = {self.sae.latents} different rows of '
+                f"the first batch, which has {self.training.batch}; raise training.batch, lower "
+                'latents, or take init = "orthogonal"'
+            )
+        if self.sae.aligned and self.control == "frozen_encoder":
+            raise ValueError("aligned moves encoder rows with the decoder's; a frozen encoder "
+                             "cannot be, take one of the two out")  # fmt: skip
+        if self.ensemble and (self.init_seed not in self.ensemble or len(self.ensemble) < 2):
+            raise ValueError(
+                f"ensemble = {list(self.ensemble)} must have init_seed = {self.init_seed} and one "
+                "more at least"
+            )
+        return self
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -104,8 +124,8 @@ class RunSpec(Spec):
         out = self.model_dump(mode="json", exclude={"training": {"checkpoint_tokens", "threads"}})
         if self.control is None:  # as it was before there were controls
             del out["control"]
-        if self.sae.end_to_end is None:
-            del out["sae"]["end_to_end"]
+        if not self.ensemble:  # and before runs could be trained together
+            del out["ensemble"]
         return out
 
     @property

@@ -19,6 +19,8 @@ from reseed.sae.hooks import Projects
 from reseed.sae.specs.common import ArchitectureSpec
 from reseed.sae.specs.topk import TopKSpec
 from reseed.training.optimizers import make_optimizers
+from reseed.training.schedule import falling_k
+from reseed.training.start import aligned
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 """Of Adam; torch's defaults."""
@@ -33,13 +35,21 @@ class Seen(NamedTuple):
     """[F] bool"""
     norm: float
     """of the gradient, before clipping"""
+    rates: Tensor | None = None
+    """[F] share of the rows in which each latent fired; where gradients are torch's"""
 
 
 class Step(Protocol):
     """Gradients and optimiser of one run."""
 
-    def look(self, batch: Batch, at: At) -> Seen:
-        """Find loss and gradients of a batch; nothing is updated."""
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Seen:
+        """Find loss and gradients of a batch; nothing is updated.
+
+        Args:
+            batch: what to learn from.
+            at: where in training.
+            pull: `[F, E]` added to the gradient of W_dec, if it is trained.
+        """
         ...
 
     def apply(self, rate: float) -> None:
@@ -74,6 +84,8 @@ class Gradients(NamedTuple):
     """[F] bool"""
     buffers: Mapping[str, Tensor] = {}
     """new values of parameters that are not trained"""
+    rates: Tensor | None = None
+    """[F] share of the rows in which each latent fired"""
 
 
 Differentiate = Callable[[Parameters, Batch, At], Gradients]
@@ -91,20 +103,22 @@ def topk_by_hand(spec: TopKSpec) -> Differentiate:
 
 
 def by_autograd(spec: ArchitectureSpec) -> Differentiate:
-    """Gradients of any architecture, by torch from its objective."""
+    """Gradients of any architecture and all options that change the loss, by torch."""
     objective = architecture(spec.name).objective
 
     def differentiate(p: Parameters, batch: Batch, at: At) -> Gradients:
         trained = {name: value for name, value in p.items() if value.requires_grad}
         with torch.enable_grad():
-            out = objective(p, batch, spec, at)
+            here = aligned(p) if spec.aligned else p
+            out = objective(here, batch, _settings_at(spec, at), at)
+            loss = _loss(out, batch)
+            if spec.weight_l2 > 0:
+                squares = here["W_enc"].square().sum() + here["W_dec"].square().sum()
+                loss = loss + spec.weight_l2 * squares
             found: tuple[Tensor, ...] = ()
             if trained:
                 found = torch.autograd.grad(
-                    _loss(out, batch),
-                    list(trained.values()),
-                    allow_unused=True,
-                    materialize_grads=True,
+                    loss, list(trained.values()), allow_unused=True, materialize_grads=True
                 )
         fires = out.codes > 0
         return Gradients(
@@ -113,6 +127,7 @@ def by_autograd(spec: ArchitectureSpec) -> Differentiate:
             float(fires.sum() / len(fires)),
             fires.any(0),
             out.buffers,
+            fires.float().mean(0),
         )
 
     return differentiate
@@ -124,6 +139,15 @@ def _loss(out: Objective, batch: Batch) -> Tensor:
     assert out.reconstruction is not None, "an architecture that has no reconstruction"
     loss = batch.through(out.reconstruction)
     return loss if out.beside is None else loss + out.beside
+
+
+def _settings_at(spec: ArchitectureSpec, at: At) -> ArchitectureSpec:
+    """The settings at this step: k may still be on its way down."""
+    if spec.k_start is None:
+        return spec
+    over = round(spec.k_share * at.steps)
+    k = falling_k(at.step, first=spec.k_start, k=int(getattr(spec, "k")), over=over)  # noqa: B009
+    return spec.model_copy(update={"k": k})
 
 
 class PlainStep:
@@ -154,16 +178,19 @@ class PlainStep:
         self._optimizers = make_optimizers(self._trained, spec) if trained else {}
         self._buffers: Mapping[str, Tensor] = {}
 
-    def look(self, batch: Batch, at: At) -> Seen:
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Seen:
         """See `Step`."""
         out = self._differentiate(self._all, batch, at)
         for name, parameter in self._trained.items():
-            parameter.grad = out.by_name[name]
+            gradient = out.by_name[name]
+            if pull is not None and name == "W_dec":
+                gradient = gradient + pull
+            parameter.grad = gradient
         self._buffers = out.buffers
         norm = 0.0
         if self._trained:
             norm = float(torch.nn.utils.clip_grad_norm_(self._trained.values(), self._clip))
-        return Seen(out.fvu, out.l0, out.fired, norm)
+        return Seen(out.fvu, out.l0, out.fired, norm, out.rates)
 
     @torch.no_grad()
     def apply(self, rate: float) -> None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from reseed.records import Spec
+from reseed.sae.specs.mutual import MutualSpec
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Init = Literal["linear", "orthogonal", "data", "kmeans"]
+Optimizer = Literal["adam", "muon", "signum"]
+LRSchedule = Literal["linear", "cosine", "constant"]
+
+_BASE_LR: dict[Optimizer, float] = {"adam": 2e-4, "muon": 2e-4, "signum": 5e-3}
+"""At 2^14 latents: 2501.16615's Adam; sparsify's signum. Muon is scaled to Adam's steps."""
+
+MUTUAL_LATENTS = 8192
+"""Most latents of runs that are trained together: their similarity is a matrix of this side."""
 
 
 class EndToEndSpec(Spec):
@@ -37,11 +49,74 @@ class ArchitectureSpec(Spec):
     latents: Annotated[int, Field(ge=2)]
     """F, the width."""
     lr: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate; left out, the paper's 2e-4 / sqrt(latents / 2^14)."""
+    """Peak learning rate; left out, the paper's 2e-4 / sqrt(latents / 2^14) (signum: 5e-3)."""
     dead_after: Annotated[int, Field(ge=1)] = 10_000_000
     """Tokens without firing after which a latent counts as dead."""
     end_to_end: EndToEndSpec | None = None
     """Trains through the subject."""
+    init: Init = "linear"
+    """Encoder rows at the start: those of a linear layer, a semi-orthogonal matrix, rows of the
+    first batch, or rows of it spread by k-means++. docs/training_methods.md has what each needs."""
+    tied_init: bool | None = None
+    """Whether decoder rows start along the encoder's; left out, as the architecture has it."""
+    weight_l2: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared norm of both matrices in the loss (arXiv 2603.04198)."""
+    aligned: bool = False
+    """Keep <encoder row, decoder row> = 1 for each latent by reparametrisation (2605.18629)."""
+    optimizer: Optimizer = "adam"
+    """`muon`: for matrices, with Adam for the rest; `signum`: the sign of the momentum."""
+    lr_schedule: LRSchedule = "linear"
+    """After warm-up: linear or half a cosine down to 0, or constant."""
+    k_start: Annotated[int, Field(ge=1)] | None = None
+    """Latents that fire at the first step, falling linearly to k; left out, k from the start."""
+    k_share: Share = 0.1
+    """Share of the steps over which k falls."""
+    mutual: MutualSpec | None = None
+    """Train the runs that differ only in their init seed together (arXiv 2411.01220)."""
+
+    @model_validator(mode="after")
+    def _options_possible(self) -> ArchitectureSpec:
+        k = getattr(self, "k", None)
+        if self.k_start is not None and k is None:
+            raise ValueError(f"k_start = {self.k_start}, but {self.name} has no k; take it out")
+        if self.k_start is not None and k is not None and not k <= self.k_start <= self.latents:
+            raise ValueError(
+                f"k_start = {self.k_start} must lie between k = {k} and latents = {self.latents}"
+            )
+        if self.aligned and self.output_site is not None:
+            raise ValueError("aligned needs encoder and decoder rows of one space; a transcoder's "
+                             "are not, take it out")  # fmt: skip
+        if self.tied_init and self.output_site is not None:
+            raise ValueError("tied_init needs encoder and decoder rows of one space; a "
+                             "transcoder's are not, take it out")  # fmt: skip
+        if self.mutual is not None:
+            self._check_mutual(self.mutual, k)
+        return self
+
+    def _check_mutual(self, mutual: MutualSpec, k: int | None) -> None:
+        if self.latents > MUTUAL_LATENTS:
+            raise ValueError(
+                f"mutual compares all latents of two runs exactly, {self.latents:,} squared; it is "
+                f"made for at most {MUTUAL_LATENTS:,}, lower latents"
+            )
+        if mutual.restart_above is not None and mutual.firing is None and k is None:
+            raise ValueError(
+                f"mutual.restart_above needs a target rate and {self.name} has no k to take it "
+                "from; set mutual.firing, e.g. 0.01"
+            )
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Options are written only where they are set: ids of runs without them stay."""
+        fields = ArchitectureSpec.model_fields
+        out = {
+            name: value
+            for name, value in handler(self).items()
+            if name not in _OPTIONS or value != fields[name].default
+        }
+        if self.mutual is not None:  # who takes part is said by `RunSpec.ensemble`
+            out["mutual"] = {k: v for k, v in out["mutual"].items() if k != "held_out"}
+        return out
 
     @property
     def name(self) -> str:
@@ -51,19 +126,14 @@ class ArchitectureSpec(Spec):
     @property
     def peak_lr(self) -> float:
         """The learning rate after warm-up."""
-        return self.lr if self.lr is not None else 2e-4 / (self.latents / 2**14) ** 0.5
+        if self.lr is not None:
+            return self.lr
+        return _BASE_LR[self.optimizer] / (self.latents / 2**14) ** 0.5
 
     @property
     def settings(self) -> dict[str, Any]:
         """What tells it from others of its architecture and width: name to value, in order."""
         return {}
-
-    @property
-    def methods(self) -> list[str]:
-        """What is unusual in how it is trained, a word each."""
-        if self.end_to_end is None:
-            return []
-        return ["e2e+ds" if self.end_to_end.sites else "e2e"]
 
     @property
     def label(self) -> str:
@@ -78,7 +148,41 @@ class ArchitectureSpec(Spec):
     @property
     def _words(self) -> list[str]:
         told = [f"{name}{_short(value)}" for name, value in self.settings.items()]
-        return told + self.methods
+        return told + self.options
+
+    @property
+    def options(self) -> list[str]:
+        """A word for each option of any architecture that is set."""
+        through = self.end_to_end is not None
+        told: dict[str, bool] = {
+            self.init: self.init != "linear",
+            "tied": self.tied_init is True,
+            "untied": self.tied_init is False,
+            f"l2_{self.weight_l2:g}": self.weight_l2 > 0,
+            "aligned": self.aligned,
+            self.optimizer: self.optimizer != "adam",
+            self.lr_schedule: self.lr_schedule != "linear",
+            f"from{self.k_start}": self.k_start is not None,
+            "mutual": self.mutual is not None,
+            "e2e+ds" if self.end_to_end and self.end_to_end.sites else "e2e": through,
+        }
+        return [word for word, is_set in told.items() if is_set]
+
+    @property
+    def plain(self) -> bool:
+        """Whether an option is set that only the plain way to make a step has."""
+        return self.optimizer != "adam" or self.differentiated
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether an option is set that changes the loss, so that gradients are torch's."""
+        return (
+            self.weight_l2 > 0
+            or self.aligned
+            or self.k_start is not None
+            or self.mutual is not None
+            or self.end_to_end is not None
+        )
 
     @property
     def promised_l0(self) -> float | None:
@@ -103,6 +207,22 @@ class ArchitectureSpec(Spec):
     def place(self) -> str:
         """For people: at which sites it can be trained."""
         return "it can be trained at any site"
+
+
+_OPTIONS = frozenset(
+    {
+        "init",
+        "tied_init",
+        "weight_l2",
+        "aligned",
+        "optimizer",
+        "lr_schedule",
+        "k_start",
+        "k_share",
+        "mutual",
+        "end_to_end",
+    }
+)
 
 
 def _short(value: Any) -> str:
