@@ -7,7 +7,7 @@ import torch
 import reseed
 from reseed.errors import SpecError
 from reseed.records import read_spec
-from reseed.sae.architecture import At, Batch, architecture
+from reseed.sae.architecture import At, Batch, OneBatch, architecture
 from reseed.sae.init import orthogonal_rows, restarted, spread_rows, starting_rows
 from reseed.sae.spec import ARCHITECTURES
 from reseed.sae.specs.topk import TopKSpec
@@ -35,6 +35,11 @@ def x():
     draw = np.random.default_rng(0)
     features = draw.normal(size=(24, D))
     return torch.from_numpy(((draw.random((64 * 60, 24)) < 0.1) @ features) + 1.0).float()
+
+
+def begun(spec, x):
+    batch = Batch(x[:64], x[:64])
+    return first_parameters(spec, batch, OneBatch(batch))
 
 
 def run(name="topk", steps=40, init_seed=0, control=None, **sae):
@@ -159,7 +164,9 @@ def test_too_few_different_rows_are_refused(x):
 
 def test_untied_decoders_and_restarts_have_their_own_numbers(x):
     batch = Batch(x[:64], x[:64])
-    tied, untied = (first_parameters(run(tied_init=t), batch) for t in (True, False))
+    tied, untied = (
+        first_parameters(run(tied_init=t), batch, OneBatch(batch)) for t in (True, False)
+    )
     assert torch.equal(tied["W_enc"], untied["W_enc"])
     cosine = (tied["W_enc"] * tied["W_dec"]).sum(1) / tied["W_enc"].norm(dim=1)
     torch.testing.assert_close(cosine, torch.ones(F))
@@ -179,9 +186,7 @@ def at(step=0):
 @pytest.mark.parametrize("name", NAMES)
 def test_weight_l2_adds_the_gradient_of_the_squared_norms(x, name):
     spec = run(name, weight_l2=0.01).sae
-    p = {
-        n: v.requires_grad_() for n, v in first_parameters(run(name), Batch(x[:64], x[:64])).items()
-    }
+    p = {n: v.requires_grad_() for n, v in begun(run(name), x).items()}
     with_l2 = by_autograd(spec)(p, Batch(x[:64], x[:64]), at()).by_name
     without = by_autograd(run(name).sae)(p, Batch(x[:64], x[:64]), at()).by_name
     for matrix in ("W_enc", "W_dec"):
@@ -205,7 +210,7 @@ def test_aligned_rows_have_product_one_before_and_after(x, name):
 
 def test_k_falls_in_the_loss(x):
     spec = run(k_start=10, k_share=0.5).sae
-    p = {n: v.requires_grad_() for n, v in first_parameters(run(), Batch(x[:64], x[:64])).items()}
+    p = {n: v.requires_grad_() for n, v in begun(run(), x).items()}
     p["b_enc"] = (p["b_enc"].detach() + 5.0).requires_grad_()
     found = [by_autograd(spec)(p, Batch(x[:64], x[:64]), at(s)).l0 for s in (0, 10, 20, 39)]
     assert found == [10, 6, 3, 3]  # halfway 6.5, rounded to even

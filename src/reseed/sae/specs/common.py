@@ -108,15 +108,20 @@ class ArchitectureSpec(Spec):
     @model_serializer(mode="wrap")
     def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Options are written only where they are set: ids of runs without them stay."""
-        fields = ArchitectureSpec.model_fields
+        fields = type(self).model_fields
         out = {
             name: value
             for name, value in handler(self).items()
-            if name not in _OPTIONS or value != fields[name].default
+            if name not in self._later or value != fields[name].default
         }
         if self.mutual is not None:  # who takes part is said by `RunSpec.ensemble`
             out["mutual"] = {k: v for k, v in out["mutual"].items() if k != "held_out"}
         return out
+
+    @property
+    def _later(self) -> frozenset[str]:
+        """Options that came after there were runs."""
+        return _OPTIONS
 
     @property
     def name(self) -> str:

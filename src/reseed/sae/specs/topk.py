@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from reseed.sae.specs.common import ArchitectureSpec, check_k
 
@@ -25,10 +25,9 @@ class TopKSpec(ArchitectureSpec):
         check_k(self.k, self.latents)
         return self
 
-    @model_serializer(mode="wrap")
-    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An option that came later is written only where it is set: older ids stay."""
-        return {n: v for n, v in handler(self).items() if n != "multi_topk" or v}
+    @property
+    def _later(self) -> frozenset[str]:
+        return super()._later | {"multi_topk"}
 
     @property
     def settings(self) -> dict[str, Any]:
