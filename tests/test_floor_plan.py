@@ -32,6 +32,7 @@ STUDY = {"study", "study_spec"}
 DOORS = {
     "calibrating",
     "comparing",
+    "dropping",
     "foreseeing",
     "inputs",
     "interpretation_commands",

@@ -143,6 +143,8 @@ def test_a_model_that_knows_the_features_scores_near_one_and_controls_do_not(sco
     assert shuffled["detection"] < 0.65
     assert "intruder" not in shuffled, "it needs no explanation, so none is exchanged"
     assert random["detection"] < 0.75
+    assert found.functional["says"]
+    assert {one["set"] for one in found.functional["sets"]} >= {"reproducible", "any live"}
     for one in found.comparison["scorers"]:
         assert {"shuffled", "random"} >= set(one["controls"])
         assert one["says"]

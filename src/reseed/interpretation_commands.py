@@ -88,6 +88,7 @@ def score(
             console.print(scorer["says"], highlight=False)
         if found.comparison["similarity"] is not None:
             console.print(found.comparison["similarity"]["says"], highlight=False)
+        console.print(found.functional["says"], highlight=False)
         _print_accounts(console, found.accounts)
     _write_report(opened)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from reseed.dropping import functional_of
 from reseed.errors import SpecError, StoreError, needs_train
 from reseed.events import Events
 from reseed.evidence.spec import evidence_name
@@ -72,7 +73,9 @@ class Scored:
     table: pl.DataFrame
     """columns of `reseed.interpretation.tables.SCORES`"""
     comparison: Mapping[str, Any]
-    """`docs/interpretation.md` has the keys"""
+    """see `reseed.interpretation.summary.comparison`"""
+    functional: Mapping[str, Any]
+    """see `reseed.dropping.functional_of`"""
     accounts: Mapping[str, Any]
 
 
@@ -163,6 +166,7 @@ def score_group(
                 "comparison": comparison(
                     latents_of(study, group), explained.table, table, tools.embedder
                 ),
+                "functional": functional_of(study, group, events, spec.seed),
                 "accounts": accounts(asker),
             }
             with study.store.piece(name, made_from) as folder:

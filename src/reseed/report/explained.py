@@ -39,6 +39,8 @@ class InterpretationFacts:
     """latents without explanation"""
     comparison: dict[str, Any] | None
     """of scores/GROUP/about.json; None if nothing was scored"""
+    functional: str | None
+    """what dropping latents costs, in words"""
 
 
 def read_interpretation(
@@ -56,15 +58,21 @@ def read_interpretation(
         return None
     explained = store.table(piece, "explanations.parquet")
     about = store.document(piece, "about.json")
-    comparison, rows = None, pl.DataFrame(schema={"run": pl.String, "latent": pl.Int64})
+    comparison, functional, rows = (
+        None,
+        None,
+        pl.DataFrame(schema={"run": pl.String, "latent": pl.Int64}),
+    )
     if store.has(scores):
-        comparison = store.document(scores, "about.json")["comparison"]
+        scored = store.document(scores, "about.json")
+        comparison, functional = scored["comparison"], scored["functional"]["says"]
         rows = store.table(scores, "scores.parquet").filter(pl.col("control").is_null())
     return InterpretationFacts(
         says=about["says"],
         said=_said(store, explained, rows, latents),
         failed=len(explained.filter(pl.col("explanation").is_null())),
         comparison=comparison,
+        functional=functional,
     )
 
 

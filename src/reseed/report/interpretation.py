@@ -23,6 +23,7 @@ def interpretation_section(facts: InterpretationFacts | None) -> Html | None:
         parts.append(tag("p", "Not scored yet: `reseed score` does it.", class_="empty"))
     else:
         parts += [_scores(facts.comparison), *_sentences(facts.comparison)]
+        parts.append(tag("p", facts.functional))
     parts += [_explanations(facts, kind) for kind in KINDS]
     return tag("section", tag("h3", "Explanations"), *parts, class_="explanations")
 

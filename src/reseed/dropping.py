@@ -1,0 +1,73 @@
+"""What dropping latents that come back costs, beside dropping orphans of the same firing mass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from reseed.errors import SpecError
+from reseed.events import Events
+from reseed.evidence.spec import evidence_name
+from reseed.formats import own
+from reseed.inputs import Inputs
+from reseed.interpretation.kinds import KINDS, live_kinds
+from reseed.products import latents_of
+from reseed.seeds import generator
+from reseed.stability.given import Group
+from reseed.study import Study
+
+ANY = "any live"
+"""A random half of the live latents: what dropping costs whatever comes back."""
+
+
+def functional_of(study: Study, group: Group, events: Events, seed: int = 0) -> dict[str, Any]:
+    """Drop latents of each kind of the first run of a group at equal firing mass, on held-out rows.
+
+    Args:
+        study: with results.
+        group: of runs.
+        events: progress.
+        seed: of the draws.
+
+    Returns:
+        `run`; `sets` and `differences` (tables of docs/orphans.md as rows), `fvu`, `ce`, `says`;
+        only `says` where it could not be measured.
+
+    Raises:
+        StoreError: if the activations or a run are damaged.
+    """
+    from reseed.evidence.functional import functional_value
+    from reseed.sae.model import from_arrays
+
+    run = group.runs[0]
+    mine = live_kinds(latents_of(study, group)).filter(run=run)
+    sets = {kind: mine.filter(kind=kind)["latent"].to_list() for kind in KINDS}
+    every = mine["latent"].to_numpy()
+    half = generator("functional-any", seed).permutation(every)[: max(1, len(every) // 2)]
+    sets = {name: latents for name, latents in sets.items() if latents}
+    sae = from_arrays(own.read_piece(study.store, f"runs/{run}"))
+    inputs = Inputs(study, events)
+    inputs.look_up_sites()
+    site = next(one.spec.site for one in study.runs if one.id == run)
+    try:
+        found = functional_value(
+            sae,
+            site,
+            inputs.source,
+            inputs.split[1],
+            study.store.table(evidence_name(run), "firing.parquet"),
+            {**sets, ANY: np.sort(half).tolist()},
+            events,
+            seed=seed,
+        )
+    except SpecError as error:
+        return {"run": run, "says": f"not measured: {error}"}
+    return {
+        "run": run,
+        "sets": found.sets.to_dicts(),
+        "differences": found.differences.to_dicts(),
+        "fvu": found.fvu,
+        "ce": found.ce,
+        "says": found.says,
+    }
