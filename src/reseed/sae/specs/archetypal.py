@@ -45,3 +45,8 @@ class ArchetypalSpec(ArchitectureSpec):
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
         return {"k": self.k, "relax": self.relax, "": self.start}
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"aligned", "end_to_end", "mutual", "tied_init", "weight_l2"})

@@ -8,10 +8,29 @@ from pydantic import Field, model_validator
 
 from reseed.sae.specs.common import ArchitectureSpec, check_k
 
+_STEPS = frozenset(
+    {
+        "aligned",
+        "end_to_end",
+        "init",
+        "k_start",
+        "lr_schedule",
+        "mutual",
+        "optimizer",
+        "tied_init",
+        "weight_l2",
+    }
+)
+
 
 class _Fitted(ArchitectureSpec):
     fit_rows: Annotated[int, Field(ge=2)] = 65_536
     """Rows at the start of training on which it is found; fewer if training is shorter."""
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`: what is not trained by steps has nothing that steps could do."""
+        return _STEPS
 
 
 class _Signed(_Fitted):

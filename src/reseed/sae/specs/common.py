@@ -77,6 +77,10 @@ class ArchitectureSpec(Spec):
     @model_validator(mode="after")
     def _options_possible(self) -> ArchitectureSpec:
         k = getattr(self, "k", None)
+        fields = type(self).model_fields
+        for option in sorted(self.without):
+            if getattr(self, option) != fields[option].default:
+                raise ValueError(f"{option} does not go together with {self.name}; take one out")
         if self.k_start is not None and k is None:
             raise ValueError(f"k_start = {self.k_start}, but {self.name} has no k; take it out")
         if self.k_start is not None and k is not None and not k <= self.k_start <= self.latents:
@@ -127,6 +131,11 @@ class ArchitectureSpec(Spec):
     def name(self) -> str:
         """Of the architecture, also that of the file that trains it."""
         return type(self).model_fields["architecture"].default
+
+    @property
+    def without(self) -> frozenset[str]:
+        """Options of `ArchitectureSpec` that this architecture cannot have."""
+        return frozenset()
 
     @property
     def peak_lr(self) -> float:

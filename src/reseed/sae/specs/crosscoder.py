@@ -48,3 +48,8 @@ class CrosscoderSpec(ArchitectureSpec):
         """For people: at which sites it can be trained."""
         joined = "+".join(f"SITE{number + 1}" for number in range(len(self.parts)))
         return f"its parts have {len(self.parts)} widths, so it reads a joined site, {joined!r}"
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"end_to_end"})

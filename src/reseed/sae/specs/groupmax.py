@@ -32,3 +32,8 @@ class GroupMaxSpec(ArchitectureSpec):
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
         return {"k": self.k}
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"k_start"})

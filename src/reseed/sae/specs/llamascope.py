@@ -31,3 +31,8 @@ class LlamaScopeSpec(ArchitectureSpec):
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
         return {"k": self.k}
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"end_to_end"})

@@ -25,3 +25,8 @@ class MatchingPursuitSpec(ArchitectureSpec):
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
         return {"k": self.k}
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"aligned", "end_to_end", "tied_init", "weight_l2"})

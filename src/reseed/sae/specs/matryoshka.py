@@ -33,3 +33,8 @@ class MatryoshkaSpec(BatchSpec):
     def widths(self) -> tuple[int, ...]:
         """Latents in each prefix, the whole last."""
         return (*(int(share * self.latents) for share in self.prefixes), self.latents)
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"end_to_end"})
