@@ -144,7 +144,6 @@ def test_a_model_that_knows_the_features_scores_near_one_and_controls_do_not(sco
     assert "intruder" not in shuffled, "it needs no explanation, so none is exchanged"
     assert random["detection"] < 0.75
     assert found.functional["says"]
-    assert {one["set"] for one in found.functional["sets"]} >= {"reproducible", "any live"}
     for one in found.comparison["scorers"]:
         assert {"shuffled", "random"} >= set(one["controls"])
         assert one["says"]
@@ -330,3 +329,14 @@ def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
     assert "feature f" in page
     assert "Explanations" in page
     assert cli("score", folder, "--quiet").returncode == 0
+
+
+def test_a_plan_counts_what_would_be_asked(study):
+    from reseed.foreseeing import asks
+
+    priced = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "prices": {"prompt": 1.0}}
+    asked = study.spec.model_copy(update={"interpretation": spec(explainer=priced)})
+    (told,) = asks(type(study)(asked, study.folder))
+    assert "calls" in told
+    assert "cost" in told
+    assert asks(study) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from reseed.interpretation.client_spec import ServerSpec
 from reseed.interpretation.cost_table import costs_of_a_latent
 from reseed.interpretation.costs import Cost
 from reseed.interpretation.explaining import RANDOM
@@ -13,6 +14,7 @@ from reseed.interpretation.sampling import sample_latents
 from reseed.interpretation.spec import InterpretationSpec
 from reseed.products import latents_of
 from reseed.stability.given import Group
+from reseed.stability.stage import stability_name
 from reseed.study import Study
 
 
@@ -52,3 +54,29 @@ def foreseen(
             times = sides.get(name, len(of) * (1 + len(spec.controls)))
             out[name] = (ours.times(times), None if theirs is None else theirs.times(len(of)))
     return out, plan.says
+
+
+def asks(study: Study) -> list[str]:
+    """A sentence for each group on what explaining and scoring it would take; none if not wanted.
+
+    Calls that are in a journal already are counted too. The time is that of the model.
+    """
+    spec = study.spec.interpretation
+    if spec is None:
+        return []
+    ready = [one for one in study.groups() if study.store.has(stability_name(one.name))]
+    if not ready:
+        return ["after training, `reseed explain --dry` counts what [interpretation] would ask"]
+    return [_sentence(study, spec, one) for one in ready if len(one.runs) > 1]
+
+
+def _sentence(study: Study, spec: InterpretationSpec, group: Group) -> str:
+    costs = [ours for ours, _ in foreseen(study, spec, group)[0].values()]
+    prompt = sum(one.prompt_tokens for one in costs)
+    reply = sum(one.reply_tokens for one in costs)
+    prices = spec.explainer.prices if isinstance(spec.explainer, ServerSpec) else None
+    money = "" if prices is None else f", cost {prices.cost(prompt, reply):.3g}"
+    return (
+        f"explaining and scoring {group.label}: {sum(one.calls for one in costs):,} calls, "
+        f"{prompt:,} + {reply:,} tokens{money}"
+    )

@@ -17,6 +17,7 @@ from reseed.activations.choice import Choice
 from reseed.events import Events
 from reseed.evidence.examples import example_bytes, example_rows
 from reseed.evidence.spec import evidence_name
+from reseed.foreseeing import asks
 from reseed.inputs import Inputs, existing
 from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline import locked
@@ -113,7 +114,7 @@ def make_plan(study: Study, events: Events) -> Plan:
         choice=choice,
         memory=_memory(study, missing, about["sites"], inputs),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
-        tells=_tells(study, len(about["sites"])),
+        tells=_tells(study, len(about["sites"])) + asks(study),
     )
 
 

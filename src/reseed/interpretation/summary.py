@@ -34,9 +34,8 @@ def comparison(
         `similarity`: None, or the fields of `ExplanationSimilarity` but for its pairs.
     """
     real = table.filter(pl.col("control").is_null())
-    scored = real.filter(
-        pl.col("scorer").is_in(real.filter(pl.col("value").is_not_null())["scorer"].unique())
-    )
+    done = real.filter(pl.col("value").is_not_null())["scorer"].unique().to_list()
+    scored = real.filter(pl.col("scorer").is_in(done))
     found = compare_groups(scored, latents) if len(scored) else []
     out: dict[str, Any] = {
         "scorers": [_compared(one, table) for one in found],
