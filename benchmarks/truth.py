@@ -63,8 +63,9 @@ def main() -> None:
     runs = [run for run in study.runs if run.state.state == "done"]
     left = [r for r in runs if r.spec.init_seed == asked.held_out and r.spec.sae.mutual is None]
     print(f"{'group':<44}{'truth, start':>16}{'truth, end':>16}{'found at .9':>16}{'held out':>16}")
-    for label in dict.fromkeys(run.spec.sae.label for run in runs):
-        mine = [r for r in runs if r.spec.sae.label == label and r.spec.init_seed != asked.held_out]
+    for sae in dict.fromkeys(run.spec.sae for run in runs):
+        mine = [r for r in runs if r.spec.sae == sae and r.spec.init_seed != asked.held_out]
+        label = sae.label
         start = [matched(features, rows_of(study, run, 0)).mean() for run in mine]
         ends = [matched(features, rows_of(study, run)) for run in mine]
         columns = [

@@ -177,7 +177,7 @@ class ArchitectureSpec(Spec):
             self.optimizer: self.optimizer != "adam",
             self.lr_schedule: self.lr_schedule != "linear",
             f"from{self.k_start}": self.k_start is not None,
-            "mutual": self.mutual is not None,
+            f"mutual{self.mutual.alpha:g}" if self.mutual else "": self.mutual is not None,
             "e2e+ds" if self.end_to_end and self.end_to_end.sites else "e2e": through,
         }
         return [word for word, is_set in told.items() if is_set]
