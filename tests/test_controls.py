@@ -165,10 +165,10 @@ def test_what_comes_back_on_the_toy_does_not_come_back_on_controls(tmp_path):
 def test_a_control_that_fails_takes_nothing_with_it(write_study, monkeypatch):
     update = Learner.update
 
-    def sometimes(self, x):
+    def sometimes(self, *given):
         if self.spec.control == "gaussian" and self.step == 15:
             raise reseed.TrainingError("made up")
-        return update(self, x)
+        return update(self, *given)
 
     monkeypatch.setattr(Learner, "update", sometimes)
     path = write_study(controls={"kinds": ["gaussian", "shuffled"]})

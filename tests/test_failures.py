@@ -97,10 +97,10 @@ def test_one_of_a_pair_fails(write_study, monkeypatch):
 
     update = Learner.update
 
-    def sometimes(self, x, target=None):
+    def sometimes(self, *given):
         if self.spec.init_seed == 1 and self.step == 15:
             raise TrainingError("made up")
-        return update(self, x, target)
+        return update(self, *given)
 
     monkeypatch.setattr(Learner, "update", sometimes)
     path = write_study()
@@ -129,10 +129,10 @@ def test_runs_at_different_steps_and_one_fails(write_study, monkeypatch, faults)
         if self.run.init_seed == 1:
             raise Interrupted(15)
 
-    def sometimes(self, x, target=None):
+    def sometimes(self, *given):
         if self.spec.init_seed == 0 and self.step == 12:
             raise TrainingError("made up")
-        return update(self, x, target)
+        return update(self, *given)
 
     path = write_study()
     monkeypatch.setattr(One, "checkpoint", only_second)

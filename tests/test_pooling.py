@@ -133,7 +133,7 @@ def test_a_failed_training_of_the_same_width_is_said(study, monkeypatch) -> None
     from reseed.errors import TrainingError
     from reseed.training.learner import Learner
 
-    def fail(self, x):
+    def fail(self, *_):
         raise TrainingError("loss nan")
 
     monkeypatch.setattr(Learner, "update", fail)

@@ -263,6 +263,7 @@ def test_events_tell_how_far(asker, question):
 
 def test_an_interrupt_waits_for_what_is_under_way(asker, question, path, monkeypatch):
     monkeypatch.setattr(workers, "GRACE_SECONDS", 20.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     under_way = threading.Event()
     main = threading.get_ident()
 
@@ -274,14 +275,18 @@ def test_an_interrupt_waits_for_what_is_under_way(asker, question, path, monkeyp
             time.sleep(0.3)
         return loud(request)
 
-    with pytest.raises(KeyboardInterrupt):
-        asker(Scripted(slow), concurrency=1).ask([question(str(i)) for i in range(9)])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asker(Scripted(slow), concurrency=1).ask([question(str(i)) for i in range(9)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert under_way.is_set()
     assert [e["answer"]["text"] for e in entries(path)] == ["0", "1", "2", "3"]
 
 
 RUN = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 from pathlib import Path
 from reseed.interpretation.clients import open_asker
 from reseed.interpretation.client_spec import ServerSpec

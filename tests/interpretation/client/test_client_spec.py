@@ -67,7 +67,7 @@ def test_python_does_not_show_it_either():
         ({"model": SERVER, "budget": {"max_cost": 1}}, "max_cost needs model.prices"),
         ({"model": SERVER, "budget": {"max_calls": 0}}, "max_calls"),
         ({"model": {**SERVER, "concurency": 3}}, "did you mean 'concurrency'?"),
-        ({"model": {"kind": "cloud", "model": "m"}}, "'local'"),
+        ({"model": {"kind": "cloud", "model": "m"}}, "known are: server, local"),
     ],
 )
 def test_bad_settings_are_named(tables, words):
