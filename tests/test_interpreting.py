@@ -150,6 +150,15 @@ def test_a_model_that_knows_the_features_scores_near_one_and_controls_do_not(sco
         assert one["failed_questions"] == 0
 
 
+def test_the_table_of_latents_has_what_was_said(study, scored):
+    told = study.latents
+    rows = told.filter(pl.col("explanation").is_not_null())
+    asked = scored[0].table.filter(pl.col("kind") != "random")
+    assert len(told) == 3 * 32
+    assert len(rows) == len(asked.unique(["run", "latent"]))
+    assert rows["score_detection"].drop_nulls().len() > 5
+
+
 def test_examples_of_explaining_and_scoring_share_no_document(study, scored):
     from reseed.interpretation.examples import check_disjoint
     from reseed.interpretation.items import Examples, latents_in

@@ -13,6 +13,8 @@ import polars as pl
 from reseed.activations.names import plain
 from reseed.errors import SpecError, StoreError, needs_train
 from reseed.evidence.spec import cofiring_name
+from reseed.interpretation.spec import explanations_name, scores_name
+from reseed.interpretation.tables import with_interpretation
 from reseed.matching.stage import pair_name, pairs_of
 from reseed.stability.given import Group
 from reseed.stability.stage import stability_name
@@ -214,7 +216,7 @@ class Study:
 
     @property
     def latents(self) -> pl.DataFrame:
-        """One row for each latent of each run, with `group`; columns in docs/stability.md.
+        """One row for each latent of each run, with `group`; columns in docs/latent_table.md.
 
         Raises:
             StoreError: if the study has not come this far.
@@ -222,14 +224,19 @@ class Study:
         groups = self.groups()
         if not groups:
             raise StoreError(f"{self.folder} has no finished runs yet; `reseed run` makes them")
-        return pl.concat(
-            [
-                self.store.table(stability_name(group.name), "latents.parquet").select(
-                    pl.lit(group.label).alias("group"), pl.all()
-                )
-                for group in groups
-            ]
+        return pl.concat([self._latents(group) for group in groups], how="diagonal")
+
+    def _latents(self, group: Group) -> pl.DataFrame:
+        """Of a group, with explanations and scores where there are some."""
+        out = self.store.table(stability_name(group.name), "latents.parquet").select(
+            pl.lit(group.label).alias("group"), pl.all()
         )
+        said, scored = explanations_name(group.name), scores_name(group.name)
+        if not self.store.has(said):
+            return out
+        there = self.store.has(scored)
+        scores = self.store.table(scored, "scores.parquet") if there else None
+        return with_interpretation(out, self.store.table(said, "explanations.parquet"), scores)
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -98,3 +98,31 @@ def score_rows(
         row["auroc_lo"], row["auroc_hi"] = result.auroc_interval or (None, None)
         rows.append(row | {name: getattr(result, name) for name in _NUMBERS})
     return pl.DataFrame(rows, schema=SCORES)
+
+
+def with_interpretation(
+    latents: pl.DataFrame, explanations: pl.DataFrame, scores: pl.DataFrame | None
+) -> pl.DataFrame:
+    """A table of latents with what was said of them.
+
+    Args:
+        latents: with run and latent.
+        explanations: columns of `EXPLANATIONS`.
+        scores: columns of `SCORES`; None if nothing was scored.
+
+    Returns:
+        The same rows with `explanation`, and `score_NAME` for each scorer; null where not asked.
+    """
+    keys = ["run", "latent"]
+    said = explanations.select(*keys, "explanation").with_columns(
+        pl.col("latent").cast(latents.schema["latent"])
+    )
+    out = latents.join(said.unique(keys, keep="first"), on=keys, how="left")
+    if scores is None:
+        return out
+    real = scores.filter(pl.col("control").is_null())
+    for name in real["scorer"].unique().sort().to_list():
+        mine = real.filter(scorer=name).select(*keys, pl.col("value").alias(f"score_{name}"))
+        mine = mine.with_columns(pl.col("latent").cast(latents.schema["latent"]))
+        out = out.join(mine.unique(keys, keep="first"), on=keys, how="left")
+    return out
