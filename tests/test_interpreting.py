@@ -157,6 +157,9 @@ def test_the_table_of_latents_has_what_was_said(study, scored):
     assert len(told) == 3 * 32
     assert len(rows) == len(asked.unique(["run", "latent"]))
     assert rows["score_detection"].drop_nulls().len() > 5
+    out = study.folder.parent / "latents.parquet"
+    reseed.export(study, out, where="explanation IS NOT NULL", overwrite=True)
+    assert pl.read_parquet(out)["explanation"].to_list() == rows["explanation"].to_list()
 
 
 def test_examples_of_explaining_and_scoring_share_no_document(study, scored):

@@ -75,11 +75,8 @@ def export_latents(
     """
     latent_table.check_target(path, overwrite=overwrite)
     wanted = latent_table.format_of(path, kind)
-    frames: list[pl.DataFrame] = []
-    for one in groups_of(study, group):
-        whole = latents_of(study, one)
-        frames.append(whole.select(pl.lit(one.label).alias("group"), pl.all()))
-    every = latent_table.public(pl.concat(frames))
+    frames = [study.latents_of(one) for one in groups_of(study, group)]
+    every = latent_table.public(pl.concat(frames, how="diagonal"))
     table = latent_table.select(every, where, columns)
     latent_table.write(table, path, wanted)
     return table, len(every)

@@ -224,10 +224,10 @@ class Study:
         groups = self.groups()
         if not groups:
             raise StoreError(f"{self.folder} has no finished runs yet; `reseed run` makes them")
-        return pl.concat([self._latents(group) for group in groups], how="diagonal")
+        return pl.concat([self.latents_of(group) for group in groups], how="diagonal")
 
-    def _latents(self, group: Group) -> pl.DataFrame:
-        """Of a group, with explanations and scores where there are some."""
+    def latents_of(self, group: Group) -> pl.DataFrame:
+        """The rows of `latents` of one group, with explanations and scores where there are some."""
         out = self.store.table(stability_name(group.name), "latents.parquet").select(
             pl.lit(group.label).alias("group"), pl.all()
         )
