@@ -185,6 +185,16 @@ def test_a_busy_study(cli, copy, tmp_path):
         assert cli("status", copy).returncode == 0
 
 
+def test_architectures_are_listed_with_a_line_each(cli):
+    from reseed.sae.spec import ARCHITECTURES
+
+    done = cli("architectures")
+    assert done.returncode == 0
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == list(ARCHITECTURES)
+    assert all(len(line[1]) > 30 for line in lines)
+
+
 def test_sites(cli, write_study, tmp_path):
     path = write_study()
     assert cli("sites", path).stdout == "toy\n"

@@ -152,6 +152,11 @@ def test_firing_is_what_the_saes_do_on_held_out_tokens(study) -> None:
     error = (sae.reconstruct(x) - x).square().sum() / (x - x.mean(0)).square().sum()
     told = study.store.document(f"evidence/{run.id}", "reconstruction.json")
     assert told["fvu"] == pytest.approx(float(error), rel=1e-4)
+    uncentred = (sae.reconstruct(x) - x).square().sum() / x.square().sum()
+    assert told["fvu_uncentred"] == pytest.approx(float(uncentred), rel=1e-4)
+    fires = (codes > 0).any(0)
+    cosine = torch.nn.functional.cosine_similarity(sae.W_enc[fires], sae.W_dec[fires]).mean()
+    assert told["encoder_decoder_cosine"] == pytest.approx(float(cosine), rel=1e-4)
 
 
 def test_co_firing_is_what_matched_latents_do_on_held_out_tokens(study) -> None:
