@@ -111,8 +111,8 @@ def _spread(spread: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     left = parts[TOGETHER]["share"]
     return [
         f"of the spread of the shared share over {spread['cells']} cells (standard deviation "
-        f"{100 * spread['sd']:.1f} points) {shown} goes, {100 * left:.0f} % with their combination"
-        f"{alone}."
+        f"{100 * spread['sd']:.1f} points) there go {shown}, and {100 * left:.0f} % with their "
+        f"combination{alone}."
     ]
 
 
