@@ -73,7 +73,9 @@ class InterpretationSpec(Spec):
     random_latents: Annotated[int, Field(ge=1)] = 20
     """Latents that mean nothing, at most."""
     detection: DetectionSpec = DetectionSpec()
-    fuzzing: FuzzingSpec = FuzzingSpec()
+    fuzzing: FuzzingSpec = FuzzingSpec(marks="copied")
+    """Wrong marks are those of other windows: random ones betray latents that fire in runs of
+    tokens."""
     intruder: IntruderSpec = IntruderSpec()
     simulation: SimulationSpec = SimulationSpec()
     intervention: InterventionSpec = InterventionSpec()
