@@ -87,6 +87,7 @@ def done(tmp_path_factory, folder, text):
     return made
 
 
+@pytest.mark.slow
 def test_predictions_suffer_less_than_with_local_training_at_equal_l0(done):
     local, kl, both = done.summary["groups"]
     found = [group["through_subject"] for group in (local, kl, both)]
@@ -103,6 +104,7 @@ def test_predictions_suffer_less_than_with_local_training_at_equal_l0(done):
     assert both["label"].endswith("k4 e2e+ds")
 
 
+@pytest.mark.slow
 def test_a_run_does_not_depend_on_the_others_and_continues_bit_exact(done, folder, text, tmp_path):
     data = tables(folder, text)
     data["sae"] = data["sae"][1:2]
