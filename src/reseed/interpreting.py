@@ -46,7 +46,7 @@ from reseed.selecting import BASELINES, Selection, select_latents
 from reseed.stability.given import Group
 from reseed.study import Study
 
-VERSION = 1
+VERSION = 2
 """Of what is asked; raised when the same settings would ask otherwise."""
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,9 +94,11 @@ def test_one_reply_without_probabilities_and_all_are_taken_as_answers(known):
     assert (one.auroc, one.auroc_interval) == (one.value, one.interval)
 
 
-def test_the_numbers_by_hand():
+def test_the_numbers_by_hand(known):
     def answers(fires, yes, grades):
-        case = [Case(text="", fires=fires, document=i + 100 * fires) for i in range(len(yes))]
+        some = known.item(0).examples[0]
+        from_ = [replace(some, document=i + 100 * fires) for i in range(len(yes))]
+        case = [Case(text="", fires=fires, example=one) for one in from_]
         return [Answer(case=c, yes=y, grade=g) for c, y, g in zip(case, yes, grades, strict=True)]
 
     yes = answers(True, [True, True, False, True], [0.9, 0.8, 0.3, 0.6])

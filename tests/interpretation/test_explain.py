@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,18 @@ def test_what_the_prompt_shows(known):
     # all quantiles alike: four windows of each of three
     shown = [next(e for e in one.examples if e.text == t) for t in map(unmarked, texts)]
     assert sorted(e.quantile for e in shown) == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_what_is_marked_can_be_repeated_before_the_question(known):
+    model = known.Model(known.truth)
+    one = known.item(3, "explain", explained=False, firing=6)
+    explain(model, [one], ExplainSpec(examples=6, ask_last=True))
+    (request,) = model.asked
+    for message in request.messages[1::2]:
+        shown = re.findall("<<(.*?)>>", message.content)
+        *_, repeated, _, last = message.content.split("\n")
+        assert repeated == "Marked: " + ", ".join(f'"{token.strip()}"' for token in shown)
+        assert last == "What do the marked tokens have in common?"
 
 
 def unmarked(text):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation.json_reply import first_json
+from reseed.interpretation.detection import DetectionSpec
 from reseed.interpretation.records import (
     Example,
     Explanation,
@@ -19,15 +19,12 @@ from reseed.interpretation.records import (
     Score,
 )
 from reseed.interpretation.refine import refine, refine_all
+from reseed.interpretation.refine_detection import Detector
 from reseed.interpretation.refine_gain import gain
-from reseed.interpretation.refine_prompt import (
-    Mistake,
-    marked,
-    normal,
-    read_explanation,
-    refine_request,
-)
+from reseed.interpretation.refine_prompt import Mistake, normal, refine_request
 from reseed.interpretation.refined import Refined, RefineSpec
+
+NO_EXPLANATION = "neither JSON with 'explanation' nor a line [EXPLANATION]: ..."
 
 
 def example(split, number, kind="firing", document=None):
@@ -179,7 +176,7 @@ def test_failures_are_kept_and_lose_nothing_else():
     scorer = Landscape(lambda text, *_: None if text == "node c c" else towards(text))
     found = refine(item, judge, asker=Tree(reply), scorer=scorer, spec=SPEC)
     assert [node.explanation.text for node in found.nodes] == ["node", "node c", "node c c"]
-    assert {one.reason for one in found.failures} == {"429", "the reply has no JSON", "no reply"}
+    assert {one.reason for one in found.failures} == {"429", NO_EXPLANATION, "no reply"}
     assert [one.text for one in found.failures if one.text] == ["prose", "prose"]
     nothing = refine(item, judge, asker=Tree(), scorer=Landscape(lambda *_: None), spec=SPEC)
     assert isinstance(nothing, Failure)
@@ -299,35 +296,12 @@ def test_requests_of_sisters_differ():
     assert len({repr((r.messages, r.seed)) for r in refiner.asked}) == len(refiner.asked)
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ('{"explanation": "cats"}', "cats"),
-        ('Sure!\n```json\n{"explanation": " two\\n lines "}\n```', "two lines"),
-        ("{not json} {\"explanation\": \"later\"}", "later"),
-        ("", None),
-        ("no json here", None),
-        ('{"explanation": ""}', None),
-        ('{"explanation": 3}', None),
-        ('["explanation"]', None),
-        ('{"explanation": "' + "x" * 5000 + '"}', None),
-        ("[" * 100_000, None),
-        ('{"explanation": "cut', None),
-    ],
-)  # fmt: skip
-def test_replies(text, wanted):
-    found = read_explanation(Reply(text=text, prompt_tokens=1, reply_tokens=1))
-    if wanted is None:
-        assert isinstance(found, Failure)
-        assert found.text == text
-    else:
-        assert found == wanted
-
-
 def test_marks_and_words():
-    assert marked(example("score", 1)) == "<<word1 and>> more"
+    shown = refine_request(
+        "t", [Mistake(example("score", 1), None)], branch=0, temperature=0.0, max_tokens=9
+    )
+    assert "- <<word1 and>> more" in shown.messages[-1].content
     assert normal("  Cats,\n DOGS! ") == "cats dogs"
-    assert first_json('x {"a": [1]} y') == {"a": [1]}
     request = refine_request("t", [], branch=2, temperature=0.7, max_tokens=9)
     assert (request.seed, request.temperature, request.max_tokens) == (2, 0.7, 9)
 
@@ -339,3 +313,29 @@ def test_no_results_are_told():
     one = refine(item, judge, asker=Tree(), scorer=Landscape(towards), spec=SPEC)
     assert isinstance(one, Refined)
     assert gain([one]).judge_interval is None
+
+
+def test_a_critique_shows_what_detection_got_wrong():
+    """A judge that says 1 to odd words: a missed one, a false one, and right ones not shown."""
+
+    class Judge:
+        name = "judge"
+
+        def ask(self, requests):
+            odd = [int(re.search(r"0: word(\d+)", r.messages[-1].content)[1]) % 4 for r in requests]
+            texts = [json.dumps({"answers": [int(n < 2)]}) for n in odd]
+            return [Reply(text=text, prompt_tokens=1, reply_tokens=1) for text in texts]
+
+    item, judge = start()
+    detector = Detector(Judge(), DetectionSpec(batch=1))
+    refiner = Tree()
+    spec = RefineSpec(budget=100, branch=1, depth=1, shown=4)
+    searched = refine(
+        item, judge, asker=refiner, scorer=detector.score, mistakes=detector.mistakes, spec=spec
+    )
+    assert searched.nodes[0].value == 0.5
+    (request,) = refiner.asked
+    missed, false = request.messages[1].content.split("It was taken to hold for these")
+    assert sorted(re.findall(r"word(\d)", missed)) == ["2", "6"]
+    assert sorted(re.findall(r"word(\d)", false)) == ["1", "5"]
+    assert "The latent fires in these" not in false

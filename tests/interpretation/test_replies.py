@@ -125,6 +125,8 @@ def test_single_numbers():
         ('{"explanation": "dates and years"}\n\nText 5: and so on', None),
         ("All are dates.\n[EXPLANATION]: dates and years\n", "All are dates."),
         ("[explanation] : dates and years", None),
+        ('Sure!\n```json\n{"explanation": " dates\\n and years "}\n```', None),
+        ('{not json} Here is my explanation: {"explanation": "dates and years"}', None),
     ],
 )
 def test_explanations_that_are_meant_are_read(text, reasoning):
@@ -147,6 +149,11 @@ def test_explanations_that_are_meant_are_read(text, reasoning):
         '{"explanation": "dates", "explanation": "years"}',
         '{"explanation": "dates"} {"explanation": "years"}',
         '{"explanation": "dates',
+        '["explanation"]',
+        "[" * 10_000,
+        "{" * 10_000,
+        '{"a":' * 10_000,
+        'the "explanation" is that {"explanation": "dates"}',
         '{"Explanation": "dates"}',
         '"explanation"',
         json.dumps({"explanation": "x" * 5000}),

@@ -13,7 +13,16 @@ from pydantic import Field
 from reseed.interpretation import accuracy, prompts
 from reseed.interpretation.example_sets import in_seeded_order
 from reseed.interpretation.marking import one_line
-from reseed.interpretation.records import Asker, Failure, Item, Latent, Reply, Request, Score
+from reseed.interpretation.records import (
+    Asker,
+    Example,
+    Failure,
+    Item,
+    Latent,
+    Reply,
+    Request,
+    Score,
+)
 from reseed.interpretation.replies import number_weights, numbers_schema, read_numbers
 from reseed.records import Spec
 
@@ -37,7 +46,12 @@ class Case:
 
     text: str
     fires: bool
-    document: int
+    example: Example
+
+    @property
+    def document(self) -> int:
+        """That the text is from."""
+        return self.example.document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +62,15 @@ class Answer:
     yes: bool
     grade: float | None
     """probability of 1 against 0; None if the reply came without"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What was said about one item, and what that is worth."""
+
+    score: Score | Failure
+    answers: Sequence[Answer]
+    """the usable ones"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +99,9 @@ def prepare(item: Item, cases: Sequence[Case], task: Task, settings: ClassifySpe
     return Asked(item=item, batches=batches, about={})
 
 
-def classify(
+def judge(
     asker: Asker, asked: Sequence[Asked | Failure], task: Task, settings: ClassifySpec
-) -> list[Score | Failure]:
+) -> list[Judged]:
     """Ask about all cases of all items at once, and score each item.
 
     Args:
@@ -88,7 +111,7 @@ def classify(
         settings: how.
 
     Returns:
-        one result for each of `asked`. A failure if a class got no usable answer at all.
+        one result for each of `asked`. Its score is a failure if a class got no usable answer.
     """
     requests = [
         _request(one.item, batch, task, settings)
@@ -97,13 +120,16 @@ def classify(
         for batch in one.batches
     ]
     replies = iter(asker.ask(requests) if requests else [])
-    results: list[Score | Failure] = []
+    results: list[Judged] = []
     for one in asked:
         if isinstance(one, Failure):
-            results.append(one)
+            results.append(Judged(score=one, answers=()))
             continue
         read = [read_batch(next(replies), batch) for batch in one.batches]
-        results.append(_score(one, read, task.scorer))
+        answers = [answer for part in read if not isinstance(part, Failure) for answer in part]
+        failures = tuple(part for part in read if isinstance(part, Failure))
+        score = _score(one, answers, failures, task.scorer)
+        results.append(Judged(score=score, answers=answers))
     return results
 
 
@@ -154,9 +180,9 @@ def read_batch(reply: Reply | Failure, batch: Sequence[Case]) -> list[Answer] | 
     ]
 
 
-def _score(asked: Asked, read: Sequence[list[Answer] | Failure], scorer: str) -> Score | Failure:
-    answers = [answer for one in read if not isinstance(one, Failure) for answer in one]
-    failures = tuple(one for one in read if isinstance(one, Failure))
+def _score(
+    asked: Asked, answers: Sequence[Answer], failures: tuple[Failure, ...], scorer: str
+) -> Score | Failure:
     failed = sum(map(len, asked.batches)) - len(answers)
     score = score_answers(asked.item.of, scorer, answers)
     if isinstance(score, Failure):

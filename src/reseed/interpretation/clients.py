@@ -14,8 +14,9 @@ from reseed.interpretation.client_spec import (
     SentenceModelSpec,
     ServerEmbedderSpec,
 )
-from reseed.interpretation.embedding import Embedder, HashedWords, SentenceModel, ServerEmbedder
+from reseed.interpretation.embedding import HashedWords, SentenceModel, ServerEmbedder
 from reseed.interpretation.http import HTTPModel
+from reseed.interpretation.instruments import Embedder
 from reseed.interpretation.journal import Journal
 from reseed.interpretation.records import LLM
 

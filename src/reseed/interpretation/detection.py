@@ -9,8 +9,9 @@ from reseed.interpretation.classification import (
     Asked,
     Case,
     ClassifySpec,
+    Judged,
     Task,
-    classify,
+    judge,
     prepare,
 )
 from reseed.interpretation.example_sets import check_items, fires, missing_class, unexplained
@@ -42,8 +43,13 @@ def score(
     Raises:
         SpecError: if examples are of the split `explain`, of two splits, or contradict themselves.
     """
+    return [one.score for one in judged(asker, items, settings)]
+
+
+def judged(asker: Asker, items: Sequence[Item], settings: DetectionSpec) -> list[Judged]:
+    """`score`, with what was answered about each text."""
     check_items(items)
-    return classify(asker, [_asked(item, settings) for item in items], TASK, settings)
+    return judge(asker, [_asked(item, settings) for item in items], TASK, settings)
 
 
 def _asked(item: Item, settings: DetectionSpec) -> Asked | Failure:
@@ -51,7 +57,7 @@ def _asked(item: Item, settings: DetectionSpec) -> Asked | Failure:
     if problem is not None:
         return problem
     cases = [
-        Case(text=one_line(example.text), fires=fires(example), document=example.document)
+        Case(text=one_line(example.text), fires=fires(example), example=example)
         for example in item.examples
     ]
     return prepare(item, cases, TASK, settings)

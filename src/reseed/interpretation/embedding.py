@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
 
 _LONGEST = 256
 """Tokens of a text that a sentence model reads, if its folder does not say."""
-
-
-class Embedder(Protocol):
-    """Makes unit vectors of texts; cosines are inner products."""
-
-    @property
-    def name(self) -> str:
-        """The model, as written into results."""
-        ...
-
-    def embed(self, texts: Sequence[str]) -> Floats:
-        """float32 `[N, d]` with rows of length 1, in the order of the texts."""
-        ...
 
 
 class HashedWords:

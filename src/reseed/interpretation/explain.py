@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from reseed.interpretation import prompts
 from reseed.interpretation.example_sets import check_for_explaining, fires, spread
-from reseed.interpretation.marking import active_tokens, listing, mark, one_line
+from reseed.interpretation.marking import active_tokens, listing, mark, marked, one_line
 from reseed.interpretation.records import (
     Asker,
     Explanation,
@@ -26,6 +26,9 @@ from reseed.interpretation.replies import read_explanation
 from reseed.records import Spec
 from reseed.seeds import digest
 
+_REPEATED = 60
+"""Marked stretches that are repeated after the texts, at the most."""
+
 
 class ExplainSpec(Spec):
     """What an explainer is shown and how it is asked. The defaults are those of Delphi."""
@@ -36,6 +39,9 @@ class ExplainSpec(Spec):
     """Whether marked tokens are listed with their strength from 1 to 10."""
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Tokens above this share of the largest activation of their window are marked."""
+    ask_last: bool = False
+    """Whether what is marked is repeated after the texts, with the question behind. Models of about
+    a billion parameters then say what they see; else they copy the worked examples."""
     shots: Annotated[int, Field(ge=0, le=len(prompts.EXPLAIN_SHOTS))] = 3
     """Worked examples before the question."""
     reasoning: bool = False
@@ -48,7 +54,7 @@ class ExplainSpec(Spec):
     """Tells repeated questions at a temperature above 0 apart."""
 
 
-SMALL = ExplainSpec(examples=10, listed=False, top_logits=0, max_tokens=48)
+SMALL = ExplainSpec(examples=10, listed=False, ask_last=True, top_logits=0, max_tokens=48)
 """For models of about a billion parameters, which lose the thread in forty windows."""
 
 
@@ -95,16 +101,20 @@ def explain_request(
     if not shown:
         return Failure(reason="no example in which the latent fires; there is nothing to explain")
     largest = max(example.strength for example in shown)
-    windows: list[_Window] = []
-    for example in shown:
-        places = active_tokens(example, settings.threshold)
-        listed = listing(example, places, largest) if settings.listed else None
-        windows.append(_Window(text=mark(example.tokens, places), listed=listed))
+    windows = [
+        _window(
+            example.tokens,
+            places := active_tokens(example, settings.threshold),
+            listing(example, places, largest) if settings.listed else None,
+        )
+        for example in shown
+    ]
     likely = None
     if settings.top_logits and top_logits:
         likely = ", ".join(f'"{one_line(token)}"' for token in top_logits[: settings.top_logits])
+    question = _question(windows, likely, settings.ask_last)
     return Request(
-        messages=_conversation(_question(windows, likely), settings, likely is not None),
+        messages=_conversation(question, settings, likely is not None),
         max_tokens=settings.max_tokens,
         temperature=settings.temperature,
         seed=settings.seed,
@@ -116,10 +126,15 @@ def explain_request(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Window:
     text: str
+    marked: Sequence[str]
     listed: str | None
 
 
-def _question(windows: Sequence[_Window], likely: str | None) -> str:
+def _window(tokens: Sequence[str], places: Collection[int], listed: str | None) -> _Window:
+    return _Window(text=mark(tokens, places), marked=marked(tokens, places), listed=listed)
+
+
+def _question(windows: Sequence[_Window], likely: str | None, ask_last: bool) -> str:
     lines: list[str] = []
     for number, window in enumerate(windows, 1):
         lines.append(f"Text {number}: {window.text}")
@@ -127,6 +142,9 @@ def _question(windows: Sequence[_Window], likely: str | None) -> str:
             lines.append(f"Strengths: {window.listed}")
     if likely is not None:
         lines.append(f"Made likely: {likely}")
+    if ask_last:
+        every = [f'"{one}"' for window in windows for one in window.marked]
+        lines += ["", f"Marked: {', '.join(every[:_REPEATED])}", "", prompts.COMMON]
     return "\n".join(lines)
 
 
@@ -141,18 +159,13 @@ def _conversation(question: str, settings: ExplainSpec, logits: bool) -> tuple[M
 
 def _shot(shot: prompts.Shot, settings: ExplainSpec, logits: bool) -> tuple[str, str]:
     phrase, windows, likely, reasoning = shot
-    shown = [
-        _Window(
-            text=mark(tokens, strengths),
-            listed=", ".join(f'("{tokens[i]}", {n})' for i, n in strengths.items())
-            if settings.listed
-            else None,
-        )
-        for tokens, strengths in windows
-    ]
+    shown: list[_Window] = []
+    for tokens, strengths in windows:
+        listed = ", ".join(f'("{tokens[i]}", {n})' for i, n in strengths.items())
+        shown.append(_window(tokens, strengths, listed if settings.listed else None))
     answer = {"reasoning": reasoning} if settings.reasoning else {}
     return (
-        _question(shown, likely if logits else None),
+        _question(shown, likely if logits else None, settings.ask_last),
         json.dumps({**answer, "explanation": phrase}, ensure_ascii=False),
     )
 

@@ -11,10 +11,10 @@ from reseed.interpretation.explain import explain
 from reseed.interpretation.items import Examples, latents_in, random_items
 from reseed.interpretation.records import Asker, Example, Explanation, Failure, Item, Latent
 from reseed.interpretation.refine import refine_all
+from reseed.interpretation.refine_detection import Detector
 from reseed.interpretation.refine_gain import gain
 from reseed.interpretation.refined import Refined, RefineSpec
 from reseed.interpretation.sampling import SamplePlan, partners
-from reseed.interpretation.scoring import Tools, score
 from reseed.interpretation.spec import InterpretationSpec
 from reseed.interpretation.tables import explanation_rows
 from reseed.store import Store
@@ -81,11 +81,12 @@ def _refined(
         item = examples.to_score(explanation.of, "score", spec)
         judge = examples.to_score(explanation.of, "judge", spec).examples
         starts.append((replace(item, explanation=explanation), judge))
-    tools = Tools(asker=asker)
+    detector = Detector(asker, spec.detection)
     results = refine_all(
         starts,
         asker=asker,
-        scorer=lambda items: list(score("detection", tools, items, spec)),
+        scorer=detector.score,
+        mistakes=detector.mistakes,
         spec=asked,
         calls_to_score=-(-2 * spec.examples // spec.detection.batch),
     )

@@ -16,7 +16,7 @@ from reseed.interpretation.classification import (
     Case,
     ClassifySpec,
     Task,
-    classify,
+    judge,
     prepare,
 )
 from reseed.interpretation.example_sets import (
@@ -70,7 +70,8 @@ def score(
     check_items(items)
     name = SILENT if settings.negatives == "silent" else WITHIN
     task = Task(scorer=name, system=prompts.FUZZ, shots=prompts.FUZZ_SHOTS)
-    return classify(asker, [_asked(item, task, settings) for item in items], task, settings)
+    asked = [_asked(item, task, settings) for item in items]
+    return [one.score for one in judge(asker, asked, task, settings)]
 
 
 def _asked(item: Item, task: Task, settings: FuzzingSpec) -> Asked | Failure:
@@ -84,13 +85,13 @@ def _asked(item: Item, task: Task, settings: FuzzingSpec) -> Asked | Failure:
         return problem
     places = [active_tokens(example, settings.threshold) for example in firing]
     cases = [
-        Case(text=mark(example.tokens, own), fires=True, document=example.document)
+        Case(text=mark(example.tokens, own), fires=True, example=example)
         for example, own in zip(firing, places, strict=True)
     ]
     hosts = silent if settings.negatives == "silent" else firing
     wrong = wrong_marks(item, hosts, places, settings.marks)
     cases += [
-        Case(text=mark(example.tokens, marks), fires=False, document=example.document)
+        Case(text=mark(example.tokens, marks), fires=False, example=example)
         for example, marks in zip(hosts, wrong, strict=True)
         if marks
     ]

@@ -36,7 +36,10 @@ class Likelihood(Protocol):
         ...
 
     def logprobs(self, prefix: str, text: str) -> NDArray[np.floating]:
-        """[T] natural log-probability of each token of `text`, after `prefix`."""
+        """[T] natural log-probability of each token of `text`, after `prefix`; none if empty.
+
+        The text is cut into tokens by itself, so that it has the same tokens after any prefix.
+        """
         ...
 
     def many(self, pairs: Sequence[tuple[str, str]]) -> Sequence[NDArray[np.floating]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,30 +17,6 @@ from reseed.interpretation.local import as_subject
 from reseed.subjects.causal import CausalModel, load_causal
 
 Logprobs = NDArray[np.float64]
-
-
-class Likelihood(Protocol):
-    """Says how likely each token of a text is, given what stands before it."""
-
-    @property
-    def name(self) -> str:
-        """The model, as written into results."""
-        ...
-
-    def logprobs(self, prefix: str, text: str) -> Logprobs:
-        """Natural logarithm of the probability of each token of `text` after `prefix`.
-
-        The text is cut into tokens by itself, so that the same text has the same tokens after any
-        prefix.
-
-        Returns:
-            `[tokens of text]`, in order; empty for an empty text.
-        """
-        ...
-
-    def many(self, pairs: Sequence[tuple[str, str]]) -> list[Logprobs]:
-        """`logprobs` of many pairs of prefix and text, in their order."""
-        ...
 
 
 class LocalLikelihood:
@@ -90,11 +66,11 @@ class LocalLikelihood:
         return self._causal.tokenizer.pieces(self._causal.tokenizer.encode([text])[0])
 
     def logprobs(self, prefix: str, text: str) -> Logprobs:
-        """See `Likelihood.logprobs`."""
+        """See `instruments.Likelihood`."""
         return self.many([(prefix, text)])[0]
 
     def many(self, pairs: Sequence[tuple[str, str]]) -> list[Logprobs]:
-        """See `Likelihood.many`; sequences of similar length share a forward pass.
+        """See `instruments.Likelihood`; sequences of similar length share a forward pass.
 
         Raises:
             SubjectError: if a pair is longer than the model takes, or it gives NaN.

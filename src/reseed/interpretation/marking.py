@@ -7,7 +7,7 @@ so that no window can look like several), and delimiters that the text has of it
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 
 from reseed.interpretation.records import Example
@@ -38,13 +38,20 @@ def mark(tokens: Sequence[str], places: Collection[int]) -> str:
 
     What the text itself has of `<<` and `>>` is shown as `‹‹` and `››`.
     """
+    return "".join(f"{LEFT}{text}{RIGHT}" if on else text for on, text in _runs(tokens, places))
+
+
+def marked(tokens: Sequence[str], places: Collection[int]) -> list[str]:
+    """What `mark` puts between `<<` and `>>`, without the spaces around it."""
+    return [text.strip() for on, text in _runs(tokens, places) if on]
+
+
+def _runs(tokens: Sequence[str], places: Collection[int]) -> Iterator[tuple[bool, str]]:
+    """Stretches of tokens at `places` and between them, as one line each."""
     wanted = set(places)
-    out: list[str] = []
-    for marked, run in groupby(range(len(tokens)), key=wanted.__contains__):
+    for on, run in groupby(range(len(tokens)), key=wanted.__contains__):
         text = "".join(tokens[i] for i in run)
-        text = one_line(text.replace(LEFT, "‹‹").replace(RIGHT, "››"))
-        out.append(f"{LEFT}{text}{RIGHT}" if marked else text)
-    return "".join(out)
+        yield on, one_line(text.replace(LEFT, "‹‹").replace(RIGHT, "››"))
 
 
 def tenths(value: float, largest: float) -> int:

@@ -18,6 +18,7 @@ EXPLAIN = (
 )
 LISTED = " After each text its marked tokens are listed with their strength from 1 to 10."
 LOGITS = " After the texts come the tokens that the unit makes more likely to follow."
+COMMON = "What do the marked tokens have in common?"
 THINK = " First reason in a few sentences, then give the phrase."
 
 Shot = tuple[str, tuple[tuple[tuple[str, ...], dict[int, int]], ...], str, str]
@@ -25,38 +26,36 @@ Shot = tuple[str, tuple[tuple[tuple[str, ...], dict[int, int]], ...], str, str]
 
 EXPLAIN_SHOTS: tuple[Shot, ...] = (
     (
-        "idioms",
-        (
-            (("and", " he", " was", " over", " the", " moon", " to", " find"), {3: 5, 4: 6, 5: 9}),
-            (("we'll", " laugh", " till", " the", " cows", " come", " home", "!"),
-             {2: 5, 3: 5, 4: 8, 5: 8, 6: 8}),
-            (("there's", " more", " than", " meets", " the", " eye", " here"),
-             {2: 5, 3: 7, 4: 6, 5: 8}),
-        ),
-        '" proverb", " saying"',
-        "The marked words are whole figures of speech that are not meant literally.",
-    ),
-    (
         "comparative adjectives ending in -er",
         (
             (("a", " river", " is", " wide", " but", " the", " sea", " is", " wid", "er", "."),
-             {9: 8}),
-            (("every", " year", " you", " get", " tall", "er", ",", " she"), {5: 2}),
+             {8: 3, 9: 8}),
+            (("every", " year", " you", " get", " tall", "er", ",", " she"), {4: 4, 5: 7}),
             (("the", " hole", " was", " small", "er", " but", " deep", "er", " than"),
-             {4: 9, 7: 9}),
+             {3: 5, 4: 9, 6: 4, 7: 7}),
         ),
         '" than", " still"',
-        "Always the token \"er\" is marked, after an adjective that says how large something is.",
+        "Adjectives are marked, each with the ending -er that compares.",
     ),
     (
-        "units of length",
+        'the word "because"',
         (
-            (("it", " lies", " ten", " miles", " from", " the", " coast"), {3: 9}),
-            (("a", " fish", " of", " 40", " cm", " was", " caught"), {4: 7}),
-            (("six", " feet", " tall", " and", " two", " inches", " wide"), {1: 8, 5: 6}),
+            (("they", " left", " early", " because", " it", " rained"), {3: 9}),
+            (("it", " is", " rare", " because", " of", " hunting", "."), {3: 7}),
+            (("Because", " he", " was", " ill", ",", " he", " stayed", " in", " bed"), {0: 8}),
         ),
-        '" long", " wide", " away"',
-        "Miles, cm, feet and inches are marked: each measures a length.",
+        '" of", " it", " they"',
+        "In every text the same word is marked, because, whatever stands around it.",
+    ),
+    (
+        "animals",
+        (
+            (("a", " farmer", " has", " sheep", " and", " two", " horses"), {3: 8, 6: 9}),
+            (("chased", " by", " a", " wolf", " at", " night"), {3: 7}),
+            (("the", " eagle", " builds", " its", " nest", " on", " a", " cliff"), {1: 6}),
+        ),
+        '" herd", " wild"',
+        "Sheep, horses, a wolf and an eagle are marked: each is an animal.",
     ),
 )  # fmt: skip
 

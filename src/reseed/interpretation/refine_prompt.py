@@ -1,4 +1,4 @@
-"""What a model is told to make an explanation better, and how its reply is read."""
+"""What a model is told to make an explanation better."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from reseed.interpretation.json_reply import first_json
-from reseed.interpretation.records import Example, Failure, Message, Reply, Request
+from reseed.interpretation.marking import active_tokens, mark
+from reseed.interpretation.records import Example, Message, Request
 
-_LONGEST = 2000
-"""Characters of an explanation; what is longer is no explanation."""
 _SYSTEM = (
     "You improve explanations of latents of a sparse autoencoder. An explanation says, in one "
     "sentence, in which text the latent fires. You are given an explanation and contexts about "
@@ -38,15 +36,6 @@ class Mistake(NamedTuple):
     def fires(self) -> bool:
         """Whether it does."""
         return self.example.kind == "firing"
-
-
-def marked(example: Example) -> str:
-    """The window with its active tokens between << and >>; neighbours stand in one pair."""
-    text = "".join(
-        f"<<{token}>>" if activation > 0 else token
-        for token, activation in zip(example.tokens, example.activations, strict=True)
-    )
-    return text.replace(">><<", "")
 
 
 def refine_request(
@@ -91,26 +80,7 @@ def _critique(mistakes: Sequence[Mistake]) -> list[str]:
 
 
 def _line(example: Example) -> str:
-    return re.sub(r"\s+", " ", marked(example)).strip()
-
-
-def read_explanation(reply: Reply | Failure) -> str | Failure:
-    """The explanation in a reply: the first JSON object of it must have one."""
-    if isinstance(reply, Failure):
-        return reply
-    found = first_json(reply.text)
-    if isinstance(found, Failure):
-        return found
-    text = found.get("explanation") if isinstance(found, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        return Failure(reason='the reply has no text under "explanation"', text=reply.text)
-    tidy = re.sub(r"\s+", " ", text).strip()
-    if len(tidy) > _LONGEST:
-        return Failure(
-            reason=f"{len(tidy):,} characters are no explanation; {_LONGEST:,} at most",
-            text=reply.text,
-        )
-    return tidy
+    return mark(example.tokens, active_tokens(example, 0.0)).strip()
 
 
 def normal(text: str) -> str:

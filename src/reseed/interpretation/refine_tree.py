@@ -14,13 +14,9 @@ from reseed.interpretation.records import (
     Request,
     Score,
 )
-from reseed.interpretation.refine_prompt import (
-    Mistake,
-    normal,
-    read_explanation,
-    refine_request,
-)
+from reseed.interpretation.refine_prompt import Mistake, normal, refine_request
 from reseed.interpretation.refined import Node, Refined, RefineSpec
+from reseed.interpretation.replies import read_explanation
 from reseed.seeds import digest, generator
 
 Mistakes = Callable[[Item], Sequence[Mistake]]
@@ -136,10 +132,12 @@ class Search:
         self._calls += len(turns)
         fresh: list[tuple[int | None, Explanation]] = []
         for (parent, _), reply in zip(turns, replies, strict=True):
-            text = read_explanation(reply)
-            if isinstance(text, Failure):
-                self._failures.append(text)
-            elif not normal(text) or normal(text) in self._known:
+            read = reply if isinstance(reply, Failure) else read_explanation(reply.text)
+            if isinstance(read, Failure):
+                self._failures.append(read)
+                continue
+            text, _ = read
+            if not normal(text) or normal(text) in self._known:
                 self._duplicates += 1
             else:
                 self._known.add(normal(text))

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from reseed.interpretation.records import Failure, Reply
@@ -17,6 +18,8 @@ from reseed.interpretation.records import Failure, Reply
 LONGEST = 20_000
 """Characters of a reply that are looked at; what is longer answers no question asked here."""
 LONGEST_EXPLANATION = 2_000
+_STARTS = 64
+"""Brackets at which JSON is looked for in a reply."""
 
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _TAGGED = re.compile(r"\[EXPLANATION\]\s*:[ \t]*(.*)", re.DOTALL | re.IGNORECASE)
@@ -94,12 +97,12 @@ def read_explanation(text: str) -> tuple[str, str | None] | Failure:
 
     Args:
         text: the reply: JSON with `explanation` (and `reasoning`), in a code fence or not, or a
-            text whose last part is `[EXPLANATION]: ...`. What a model runs on with after its JSON
-            is ignored if it does not explain again.
+            text whose last part is `[EXPLANATION]: ...`. What a model says around its JSON is
+            ignored if it does not explain again.
     """
     try:
         plain = _plain(text)
-        found = _json(plain) or _leading_object(plain)
+        found = _json(plain) or _only_object(plain)
         if isinstance(found, dict):
             fields = cast(dict[str, Any], found)
             reasoning = fields.get("reasoning")
@@ -148,16 +151,33 @@ def _json(text: str) -> object:
         return None
 
 
-def _leading_object(text: str) -> object:
-    """The JSON object that a text begins with, if nothing after it explains again."""
-    if not text.startswith("{"):
-        return None
+def first_object(text: str) -> tuple[dict[str, Any], int, int] | None:
+    """The first JSON object that stands whole in a text, with where it begins and ends.
+
+    Models put fences and prose around what they were asked for; what they mean is the JSON. A key
+    that comes twice, or NaN, makes it none.
+    """
     decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
-    try:
-        found, end = decoder.raw_decode(text)
-    except (ValueError, RecursionError):
+    for match in islice(re.finditer(r"\{", text), _STARTS):
+        try:
+            found, end = decoder.raw_decode(text, match.start())
+        except (RecursionError, _Unusable):
+            return None  # brackets without end: the next ones would take as long
+        except ValueError:
+            continue
+        return found, match.start(), end
+    return None
+
+
+def _only_object(text: str) -> object:
+    """The JSON object inside a text, if nothing around it explains as well."""
+    one = first_object(text)
+    if one is None:
         return None
-    return None if "explanation" in text[end:].lower() else found
+    found, start, end = one
+    before, after = text[:start].lower(), text[end:].lower()
+    twice = '"explanation"' in before or "[explanation]" in before or "explanation" in after
+    return None if twice else found
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

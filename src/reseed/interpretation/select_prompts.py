@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reseed.interpretation.json_reply import first_json
 from reseed.interpretation.records import Failure, Message, Reply, Request
+from reseed.interpretation.replies import first_object
 
 Schema = Mapping[str, Any]
 
@@ -127,15 +127,11 @@ def read_next(reply: Reply | Failure, left: Sequence[int]) -> int | Failure:
     return number
 
 
-def _object(reply: Reply | Failure) -> dict[str, object] | Failure:
+def _object(reply: Reply | Failure) -> dict[str, Any] | Failure:
     if isinstance(reply, Failure):
         return reply
-    found = first_json(reply.text)
-    if isinstance(found, Failure):
-        return found
-    if not isinstance(found, dict):
-        return _failure("the reply is no JSON object", reply)
-    return {str(key): value for key, value in found.items()}
+    found = first_object(reply.text)
+    return _failure("the reply has no JSON object", reply) if found is None else found[0]
 
 
 def _failure(reason: str, reply: Reply | Failure) -> Failure:
