@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +16,18 @@ from reseed.products import latents_of
 from reseed.seeds import generator
 from reseed.stability.given import Group
 from reseed.study import Study
+from reseed.subjects.spec import LanguageModelSpec
+
+if TYPE_CHECKING:
+    from reseed.evidence.functional import CrossEntropy
 
 ANY = "any live"
 """A random half of the live latents: what dropping costs whatever comes back."""
 
 
-def functional_of(study: Study, group: Group, events: Events, seed: int = 0) -> dict[str, Any]:
+def functional_of(
+    study: Study, group: Group, events: Events, seed: int = 0, *, tokens: int = 0
+) -> dict[str, Any]:
     """Drop latents of each kind of the first run of a group at equal firing mass, on held-out rows.
 
     Args:
@@ -29,6 +35,8 @@ def functional_of(study: Study, group: Group, events: Events, seed: int = 0) -> 
         group: of runs.
         events: progress.
         seed: of the draws.
+        tokens: held-out ones on which cross-entropy is measured too, if the subject is a language
+            model; 0 for none.
 
     Returns:
         `run`; `sets` and `differences` (tables of docs/orphans.md as rows), `fvu`, `ce`, `says`;
@@ -60,6 +68,7 @@ def functional_of(study: Study, group: Group, events: Events, seed: int = 0) -> 
             {**sets, ANY: np.sort(half).tolist()},
             events,
             seed=seed,
+            cross_entropy=_cross_entropy(inputs, study, site, tokens),
         )
     except SpecError as error:
         return {"run": run, "says": f"not measured: {error}"}
@@ -71,3 +80,19 @@ def functional_of(study: Study, group: Group, events: Events, seed: int = 0) -> 
         "ce": found.ce,
         "says": found.says,
     }
+
+
+def _cross_entropy(inputs: Inputs, study: Study, site: str, tokens: int) -> CrossEntropy | None:
+    """How the subject predicts with reconstructions at a site.
+
+    Raises:
+        SpecError: if the subject predicts no tokens.
+    """
+    if not tokens:
+        return None
+    from reseed.evidence.through_subject import spliced_cross_entropy
+
+    if not isinstance(study.spec.subject, LanguageModelSpec):
+        raise SpecError("interpretation.dropping_tokens needs a language model as subject")
+    blocks = inputs.held_out_blocks(tokens)
+    return spliced_cross_entropy(inputs.spliced, inputs.text, blocks, site)

@@ -166,7 +166,9 @@ def score_group(
                 "comparison": comparison(
                     latents_of(study, group), explained.table, table, tools.embedder
                 ),
-                "functional": functional_of(study, group, events, spec.seed),
+                "functional": functional_of(
+                    study, group, events, spec.seed, tokens=spec.dropping_tokens
+                ),
                 "accounts": accounts(asker),
             }
             with study.store.piece(name, made_from) as folder:

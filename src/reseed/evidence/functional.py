@@ -91,9 +91,13 @@ def functional_value(
     errors, scale = _errors(sae, chosen, site, source, blocks, events)
     entropies = None
     if cross_entropy is not None:
-        whole = cross_entropy(sae.reconstruct)
-        found = [cross_entropy(without(sae, one.latents)) for one in chosen]
-        entropies = np.array([whole, *found])
+        made = [sae.reconstruct, *(without(sae, one.latents) for one in chosen)]
+        with events.task("cross-entropy", len(made), "sets") as task:
+            found: list[float] = []
+            for reconstruct in made:
+                found.append(cross_entropy(reconstruct))
+                task.advance(1)
+        entropies = np.array(found)
     rate = firing.sort("latent")["rate"].to_numpy()
     energy = mass**2 / np.where(rate > 0, rate, 1.0)
     return functional_result(chosen, energy, errors, scale, entropies, list(sets), seed)

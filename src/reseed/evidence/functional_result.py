@@ -99,13 +99,14 @@ def functional_result(
         row |= _ends("ce_rise", None if first is None or second is None else first - second)
         rows.append(row)
     differences = pl.DataFrame(rows, schema={"contrast": pl.String, **_FLOATS})
+    ce_whole = None if entropies is None else float(entropies[0])
     return FunctionalValue(
         draws=table,
         sets=sets,
         differences=differences,
         fvu=whole,
-        ce=None if entropies is None else float(entropies[0]),
-        says=_sentence(whole, sets, differences),
+        ce=ce_whole,
+        says=_sentence(whole, ce_whole, sets, differences),
     )
 
 
@@ -149,16 +150,21 @@ def _means(rows: pl.DataFrame) -> dict[str, float]:
     return {name: float(rows[name].to_numpy().mean()) for name in ("latents", "mass", "energy")}
 
 
-def _sentence(fvu: float, sets: pl.DataFrame, differences: pl.DataFrame) -> str:
-    parts = [
-        f"{row['set']} {row['fvu_rise']:+.4f} [{row['fvu_rise_lo']:+.4f}, "
-        f"{row['fvu_rise_hi']:+.4f}] ({row['latents']:.0f} latents)"
-        for row in sets.iter_rows(named=True)
-    ]
-    told = f"FVU {fvu:.4f}; without latents of equal firing mass: {', '.join(parts)}"
-    for row in differences.iter_rows(named=True):
-        told += (
-            f"; {row['contrast']} {row['fvu_rise']:+.4f} [{row['fvu_rise_lo']:+.4f}, "
-            f"{row['fvu_rise_hi']:+.4f}]"
-        )
+def _sentence(fvu: float, ce: float | None, sets: pl.DataFrame, differences: pl.DataFrame) -> str:
+    rises = _rises("fvu_rise", sets, differences)
+    told = f"FVU {fvu:.4f}; without latents of equal firing mass: {rises}"
+    if ce is not None:
+        told += f". Cross-entropy {ce:.4f} nats: {_rises('ce_rise', sets, differences)}"
     return told
+
+
+def _rises(name: str, sets: pl.DataFrame, differences: pl.DataFrame) -> str:
+    def one(row: dict[str, float]) -> str:
+        return f"{row[name]:+.4f} [{row[f'{name}_lo']:+.4f}, {row[f'{name}_hi']:+.4f}]"
+
+    each = ", ".join(
+        f"{row['set']} {one(row)} ({row['latents']:.0f} latents)"
+        for row in sets.iter_rows(named=True)
+    )
+    apart = [f"{row['contrast']} {one(row)}" for row in differences.iter_rows(named=True)]
+    return "; ".join([each, *apart])

@@ -11,7 +11,7 @@ Means over the kept positions that are followed by a token of the same document.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -99,6 +99,40 @@ def measure(
             tokens += len(following)
             task.advance(len(numbers))
     return {name: _numbers(one / max(tokens, 1), tokens) for name, one in sums.items()}
+
+
+def spliced_cross_entropy(
+    model: SplicedModel, text: TokenBlocks, blocks: Sequence[int], site: str
+) -> Callable[[Callable[[Tensor], Tensor]], float]:
+    """What gives the cross-entropy with something else in place of a site's rows, in nats a token.
+
+    Args:
+        model: the subject with its head.
+        text: what it reads.
+        blocks: of it.
+        site: of which rows at kept positions are replaced.
+
+    Returns:
+        from a function of rows `[N, D]` to the mean over the positions described above.
+    """
+
+    def measured(reconstruct: Callable[[Tensor], Tensor]) -> float:
+        total, tokens = 0.0, 0
+        for first in range(0, len(blocks), _TOGETHER):
+            numbers = blocks[first : first + _TOGETHER]
+            ids, keep, attention = blocks_of(text, numbers)
+            followed, following = _followed(text, numbers)
+
+            def replace(there: Tensor, keep: Tensor = keep) -> Tensor:
+                return put_rows(keep, reconstruct(there[keep].float()))(there)
+
+            with torch.no_grad():
+                logits = model.run_with(ids, site, replace, (), attention).logits[followed]
+            total += _sum_ce(logits, following)
+            tokens += len(following)
+        return total / max(tokens, 1)
+
+    return measured
 
 
 def _numbers(means: np.ndarray[tuple[int], np.dtype[np.float64]], tokens: int) -> dict[str, float]:

@@ -72,6 +72,9 @@ class InterpretationSpec(Spec):
     """What stands beside every score: explanations of other latents, latents that mean nothing."""
     random_latents: Annotated[int, Field(ge=1)] = 20
     """Latents that mean nothing, at most."""
+    dropping_tokens: Annotated[int, Field(ge=0)] = 0
+    """Held-out tokens that go through the whole subject once for each of some 80 sets of dropped
+    latents, to see what they are worth to its predictions; 0 measures their FVU alone."""
     detection: DetectionSpec = DetectionSpec()
     fuzzing: FuzzingSpec = FuzzingSpec(marks="copied")
     """Wrong marks are those of other windows: random ones betray latents that fire in runs of
