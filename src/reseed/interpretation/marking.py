@@ -43,7 +43,7 @@ def mark(tokens: Sequence[str], places: Collection[int]) -> str:
 
 def marked(tokens: Sequence[str], places: Collection[int]) -> list[str]:
     """What `mark` puts between `<<` and `>>`, without the spaces around it."""
-    return [text.strip() for on, text in _runs(tokens, places) if on]
+    return [text.strip(" ") for on, text in _runs(tokens, places) if on]
 
 
 def _runs(tokens: Sequence[str], places: Collection[int]) -> Iterator[tuple[bool, str]]:
