@@ -36,6 +36,7 @@ DOORS = {
     "foreseeing",
     "inputs",
     "interpretation_commands",
+    "interpreted",
     "interpreting",
     "pipeline",
     "planning",

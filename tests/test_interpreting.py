@@ -20,13 +20,8 @@ from reseed.interpretation.asking import JournaledAsker
 from reseed.interpretation.fakes import Scripted
 from reseed.interpretation.journal import Journal
 from reseed.interpretation.spec import InterpretationSpec
-from reseed.interpreting import (
-    chosen_groups,
-    explain_group,
-    read_explained,
-    score_group,
-    select_for_task,
-)
+from reseed.interpreted import chosen_groups, read_explained
+from reseed.interpreting import explain_group, score_group, select_for_task
 
 FEATURE = re.compile(r"f(\d+)")
 SERVER = {"explainer": {"model": "m", "base_url": "http://127.0.0.1:9/v1"}}

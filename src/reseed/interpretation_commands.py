@@ -45,7 +45,8 @@ def explain(
     from reseed.api import events_of
     from reseed.foreseeing import foreseen
     from reseed.interpretation.costs import table
-    from reseed.interpreting import chosen_groups, explain_group, spec_of
+    from reseed.interpreted import chosen_groups, spec_of
+    from reseed.interpreting import explain_group
 
     opened, console = Study.load(study, out), Console()
     spec = spec_of(opened)
@@ -75,7 +76,8 @@ def score(
     Asks whether latents that come back are easier to explain than orphans that fire as often.
     """
     from reseed.api import events_of
-    from reseed.interpreting import chosen_groups, score_group, spec_of
+    from reseed.interpreted import chosen_groups, spec_of
+    from reseed.interpreting import score_group
 
     opened, console = Study.load(study, out), Console()
     spec = spec_of(opened)

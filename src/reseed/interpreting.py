@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import polars as pl
 
 from reseed.dropping import functional_of
-from reseed.errors import SpecError, StoreError, needs_train
+from reseed.errors import SpecError, needs_train
 from reseed.events import Events
 from reseed.evidence.spec import evidence_name
 from reseed.files import json_bytes, parquet_bytes
@@ -39,8 +38,9 @@ from reseed.interpretation.spec import (
 )
 from reseed.interpretation.summary import comparison
 from reseed.interpretation.tables import explanations_of, score_rows
+from reseed.interpreted import Explained, Scored, read_explained, read_scored, spec_of
 from reseed.pipeline import locked
-from reseed.products import groups_of, latents_of
+from reseed.products import latents_of
 from reseed.seeds import digest
 from reseed.selecting import BASELINES, Selection, select_latents
 from reseed.stability.given import Group
@@ -48,35 +48,6 @@ from reseed.study import Study
 
 VERSION = 2
 """Of what is asked; raised when the same settings would ask otherwise."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
-    """The explanations of a group."""
-
-    group: str
-    table: pl.DataFrame
-    """columns of `reseed.interpretation.tables.EXPLANATIONS`"""
-    says: str
-    """which latents, and what their scores will be able to show"""
-    gain: str | None
-    """what refining gained, if it was asked for"""
-    accounts: Mapping[str, Any]
-    """calls, tokens and cost of each purpose, those before remembered"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """The scores of a group."""
-
-    group: str
-    table: pl.DataFrame
-    """columns of `reseed.interpretation.tables.SCORES`"""
-    comparison: Mapping[str, Any]
-    """see `reseed.interpretation.summary.comparison`"""
-    functional: Mapping[str, Any]
-    """see `reseed.dropping.functional_of`"""
-    accounts: Mapping[str, Any]
 
 
 def explain_group(
@@ -121,20 +92,6 @@ def explain_group(
     return read_explained(study, group)
 
 
-def read_explained(study: Study, group: Group) -> Explained:
-    """The explanations that are there.
-
-    Raises:
-        StoreError: if there are none.
-    """
-    name = explanations_name(group.name)
-    if not study.store.has(name):
-        raise StoreError(f"{group.label} has no explanations yet; `reseed explain` makes them")
-    about = study.store.document(name, "about.json")
-    table = study.store.table(name, "explanations.parquet")
-    return Explained(group=group.label, table=table, **about)
-
-
 def score_group(
     study: Study,
     spec: InterpretationSpec,
@@ -175,51 +132,6 @@ def score_group(
                 (folder / "scores.parquet").write_bytes(parquet_bytes(table))
                 (folder / "about.json").write_bytes(json_bytes(about))
     return read_scored(study, group)
-
-
-def read_scored(study: Study, group: Group) -> Scored:
-    """The scores that are there.
-
-    Raises:
-        StoreError: if there are none.
-    """
-    name = scores_name(group.name)
-    if not study.store.has(name):
-        raise StoreError(f"{group.label} has no scores yet; `reseed score` makes them")
-    table = study.store.table(name, "scores.parquet")
-    return Scored(group=group.label, table=table, **study.store.document(name, "about.json"))
-
-
-def chosen_groups(study: Study, wanted: str | None) -> list[Group]:
-    """The groups that can be compared, or the one named.
-
-    Raises:
-        SpecError: if there is no such group, or none with two runs.
-        StoreError: if the study has no results.
-    """
-    found = [group for group in groups_of(study, wanted) if len(group.runs) > 1]
-    if not found:
-        raise SpecError(
-            f"{study.folder} has no group of two finished runs or more, so which latents come back "
-            "is not known; add seeds"
-        )
-    return found
-
-
-def spec_of(study: Study) -> InterpretationSpec:
-    """What the study says about interpretation.
-
-    Raises:
-        SpecError: if it says nothing.
-    """
-    if study.spec.interpretation is None:
-        raise SpecError(
-            f"{study.folder} names no model to ask. Add a table to its study.toml, e.g.\n"
-            '  [interpretation.explainer]\n  model = "qwen2.5-7b-instruct"\n'
-            '  base_url = "http://127.0.0.1:8000/v1"\n'
-            "docs/models.md has all that can be said there."
-        )
-    return study.spec.interpretation
 
 
 def _explained_from(study: Study, spec: InterpretationSpec, plan: SamplePlan) -> str:
