@@ -227,8 +227,9 @@ def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
             trend = dict(table.select("tokens", "value").iter_rows())
         one["controls"] = _controls(study, group.name)
         one["through_subject"] = _through(study, group.runs)
-        target = next(r.spec.sae.promised_l0 for r in runs if r.id in group.runs)
-        groups.append({**one, "notes": notes(one, trend, epochs, target)})
+        sae = next(r.spec.sae for r in runs if r.id in group.runs)
+        pulled = any(r.spec.ensemble and r.spec.sae.mutual for r in runs if r.id in group.runs)
+        groups.append({**one, "notes": notes(one, trend, epochs, sae.promised_l0, pulled=pulled)})
     done = [run.id for run in runs if isinstance(run.state, Done)]
     missing = [run.id for run in runs if isinstance(run.state, Missing)]
     failed = {run.id: run.state.reason for run in runs if isinstance(run.state, Failed)}

@@ -192,6 +192,7 @@ def test_two_runs_have_no_interval_but_a_posterior(assessed):
     assert latents["recurrence_mean"].null_count() == 0
     assert width.max() > 0.5
     assert "no interval" in notes(summary, {}, 1.0)[0]
+    assert "pulled towards each other" in notes(summary, {}, 1.0, pulled=True)[1]
     near = summary | {"distance_from_init": {"mean": 0.93, "lo": 0.9, "hi": 0.95}}
     told = [any("hardly left" in one for one in notes(of, {}, 1.0)) for of in (near, summary)]
     assert told == [True, False]

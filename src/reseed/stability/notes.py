@@ -18,6 +18,8 @@ def notes(
     trend: Mapping[int, float],
     epochs: float,
     promised_l0: float | None = None,
+    *,
+    pulled: bool = False,
 ) -> list[str]:
     """Plain sentences about what weakens the numbers of a group.
 
@@ -26,6 +28,7 @@ def notes(
         trend: tokens seen to shared share.
         epochs: how often each training token was seen.
         promised_l0: latents that should fire in a row; None if nothing says so.
+        pulled: whether runs were trained towards each other (`mutual`).
     """
     counts = group["counts"]
     out = _missed(group["reconstruction"]["l0"], promised_l0)
@@ -34,6 +37,11 @@ def notes(
     if counts["runs"] == 2:
         out.append("two runs give one pair: there is no interval. Add seeds.")
     out += _shared_seeds(group)
+    if pulled:
+        out.append(
+            "these runs were pulled towards each other while they were trained (mutual), so what "
+            "they share was made by that. Judge it by a seed that took no part (mutual.held_out)."
+        )
     seen = sorted(trend.items())
     if len(seen) >= 3 and seen[-1][1] - seen[-2][1] > 0.1 * max(seen[-1][1], 1e-9):
         (before, low), (last, high) = seen[-2:]
