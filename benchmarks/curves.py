@@ -91,6 +91,7 @@ def draw(found: np.ndarray, path: Path) -> None:
         height=420,
         xaxis_title="step",
         yaxis_title="FVU of the batch",
+        margin={"t": 20},
     )
     save(figure, path)
 

@@ -112,7 +112,9 @@ def picture(found: dict[str, list[dict[str, Any]]]) -> Any:
     figure.update_yaxes(type="log", tickvals=decades, ticktext=[f"{d:g}" for d in decades])
     figure.update_yaxes(title_text="seconds", row=1, col=1)
     legend = {"orientation": "h", "y": -0.15}
-    figure.update_layout(template="simple_white", legend=legend, width=1500, height=430)
+    figure.update_layout(
+        template="simple_white", legend=legend, width=1500, height=430, margin={"t": 40}
+    )
     return figure
 
 
