@@ -250,14 +250,25 @@ class Inputs:
         whole = harvested(study.store, made_from)
         if choice.keep == "live" and not whole:
             self._events.say(f"activations live from the subject: {choice.reason}")
+            self._change()
             return RoundedSource(self.opened.source, spec.dtype)
         _set_threads(study)
         if not whole:
             self._events.say(f"activations to shards: {choice.reason}")
-            harvest(
-                self.opened.source, self.opened.blocks, spec, study.store, made_from, self._events
-            )
+            opened, events = self.opened, self._events
+            change = self._change()
+            harvest(opened.source, opened.blocks, spec, study.store, made_from, events, change)
         return ShardSource(study.store)
+
+    def _change(self) -> dict[str, Any] | None:
+        """What it does to the activations that the subject computes in another format."""
+        subject, text = self._study.spec.subject, self.opened.text
+        if not isinstance(subject, LanguageModelSpec) or text is None:
+            return None
+        from reseed.subjects.precision import kept_change
+
+        source, store, made_from = self.opened.source, self._study.store, self.shards_made_from
+        return kept_change(subject, source, text, store, made_from, self._events)
 
 
 def _later(run: RunSpec) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from reseed.stability.nulls import null_of_control
 from reseed.stability.stage import assess, stability_name
 from reseed.stability.structure_stage import structure_groups
 from reseed.study import DATA_FILE, SPEC_FILE, SUBJECT, Run, Study
+from reseed.subjects.spec import PRECISION
 from reseed.training.spec import Control, RunSpec
 from reseed.training.state import Done, Failed, Missing, forget_failure, run_name
 
@@ -233,15 +234,18 @@ def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
     done = [run.id for run in runs if isinstance(run.state, Done)]
     missing = [run.id for run in runs if isinstance(run.state, Missing)]
     failed = {run.id: run.state.reason for run in runs if isinstance(run.state, Failed)}
+    activations = {
+        "sites": about["sites"],
+        "training_tokens": about["training_rows"],
+        "held_out_tokens": about["held_out_rows"],
+    }
+    if store.has(PRECISION):
+        activations["change_from_float32"] = store.document(PRECISION, "change.json")
     summary = {
         "reseed": version("reseed"),
         "study": study.folder.resolve().name,
         "subject": study.spec.subject.model_dump(mode="json"),
-        "activations": {
-            "sites": about["sites"],
-            "training_tokens": about["training_rows"],
-            "held_out_tokens": about["held_out_rows"],
-        },
+        "activations": activations,
         "training": {
             "tokens": study.spec.training.steps * study.spec.training.batch,
             "epochs": epochs,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from reseed.subjects.source import BlockSource
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FOLDER = "activations"
+_MAPPED = 64
+"""Shards that are mapped at a time."""
 
 
 def shard_name(number: int) -> str:
@@ -46,8 +49,12 @@ def harvest(
     store: Store,
     made_from: str,
     events: Events,
+    change: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the first blocks of a source to shards; what is there already is not made again.
+
+    A shard is rounded and written while the next one is read, so the rows of two are in memory.
+    When the reading stops, for whatever reason, the shard before is still written whole.
 
     Args:
         source: read once, in order.
@@ -56,6 +63,8 @@ def harvest(
         store: of the study.
         made_from: digest of subject, text and sites.
         events: progress.
+        change: what computing in another format than float32 changed, for the index; None if the
+            subject computes in float32.
 
     Raises:
         SubjectError: if an activation is NaN or infinite.
@@ -66,16 +75,16 @@ def harvest(
     if harvested(store, made_from):
         return
     rows, error = source.rows[:blocks], dict.fromkeys(source.sites, 0.0)
-    shards = -(-len(rows) // spec.shard_blocks)
+    starts = range(0, len(rows), spec.shard_blocks)
+    parts = [range(first, min(first + spec.shard_blocks, len(rows))) for first in starts]
     with events.task("harvest", int(rows.sum()), "tokens") as task:
-        for number in range(shards):
-            first = number * spec.shard_blocks
-            part = range(first, min(first + spec.shard_blocks, len(rows)))
-            if not store.has(shard_name(number), made_from):
-                _write_shard(source, part, spec, store, number, made_from)
+
+        def done(number: int) -> None:
             for site, value in store.document(shard_name(number), "rounding.json").items():
                 error[site] = max(error[site], value)
-            task.advance(int(rows[list(part)].sum()))
+            task.advance(int(rows[list(parts[number])].sum()))
+
+        _make_shards(source, parts, spec.dtype, store, made_from, done)
     with store.piece(index, made_from) as folder:
         about = {
             "sites": dict(source.sites),
@@ -84,19 +93,50 @@ def harvest(
             "dtype": spec.dtype,
             "largest_relative_rounding_error": error,
         }
+        if change is not None:
+            about["change_from_float32"] = dict(change)
         (folder / "index.json").write_bytes(json_bytes(about))
 
 
-def _write_shard(
+def _make_shards(
     source: BlockSource,
-    blocks: Sequence[int],
-    spec: ActivationSpec,
+    parts: Sequence[range],
+    dtype: str,
     store: Store,
-    number: int,
     made_from: str,
+    done: Callable[[int], None],
 ) -> None:
-    exact = source.read(list(blocks))
-    kept = _rounded(exact, spec.dtype)
+    """Read here, write in one other thread; `done` is called here, in order."""
+    with ThreadPoolExecutor(1, "shards") as writer:
+        under_way: Callable[[], None] = _nothing
+        for number, part in enumerate(parts):
+            exact: dict[str, Tensor] = {}
+            try:
+                if not store.has(shard_name(number), made_from):
+                    exact = source.read(list(part))
+            finally:
+                # also when the reading failed: the shard before it is whole and counts
+                under_way()
+            written = writer.submit(_write_shard, exact, dtype, store, number, made_from)
+            under_way = partial(_finish, written, number, done)
+        under_way()
+
+
+def _nothing() -> None:
+    """Before the first shard."""
+
+
+def _finish(written: Future[None], number: int, done: Callable[[int], None]) -> None:
+    written.result()
+    done(number)
+
+
+def _write_shard(
+    exact: Mapping[str, Tensor], dtype: str, store: Store, number: int, made_from: str
+) -> None:
+    if not exact:
+        return  # it was there
+    kept = _rounded(exact, dtype)
     rounding = {site: _rounding_error(exact[site], kept[site]) for site in kept}
     with store.piece(shard_name(number), made_from) as folder:
         (folder / "rows.safetensors").write_bytes(save_safetensors(kept))
@@ -149,7 +189,9 @@ class RoundedSource:
 class ShardSource:
     """Reads harvested shards; implements `BlockSource`.
 
-    Each shard's checksum is verified when it is first touched.
+    Each shard's checksum is verified when it is first touched. Shards are memory-mapped and no rows
+    are held: their pages belong to the system, which takes them back when it needs them. At most
+    `_MAPPED` shards are mapped at a time, whatever the size of the harvest.
 
     Raises:
         StoreError: if the harvest is missing or damaged.
@@ -159,7 +201,8 @@ class ShardSource:
         self._store = store
         self._index: dict[str, Any] = store.document(f"{FOLDER}/index", "index.json")
         self._rows = np.asarray(self._index["rows"], dtype=np.int64)
-        self._open: dict[int, Mapping[str, Tensor]] = {}
+        self._sound: set[int] = set()
+        self._shard = lru_cache(_MAPPED)(self._map)  # an instance's own
 
     @property
     def sites(self) -> Mapping[str, int]:
@@ -185,25 +228,27 @@ class ShardSource:
         Raises:
             StoreError: if a shard is damaged.
         """
-        size, parts = self._index["shard_blocks"], []
+        size, at = self._index["shard_blocks"], 0
+        total = int(self.rows[list(blocks)].sum()) if len(blocks) else 0
+        out = {site: torch.empty(total, d) for site, d in self.sites.items()}
         for block in blocks:
-            shard = self._shard(block // size)
+            shard, count = self._shard(int(block) // size), int(self.rows[block])
             first = int(self._starts[block])
-            parts.append((shard, first, first + int(self.rows[block])))
-        return {
-            site: torch.cat([shard[site][a:b] for shard, a, b in parts]).float()
-            for site in self.sites
-        }
+            for site, x in out.items():
+                x[at : at + count] = shard[site][first : first + count]
+            at += count
+        return out
 
-    def _shard(self, number: int) -> Mapping[str, Tensor]:
-        if number not in self._open:
+    def _map(self, number: int) -> Mapping[str, Tensor]:
+        path = self._store.path(shard_name(number)) / "rows.safetensors"
+        if number not in self._sound:
             path = self._store.checked(shard_name(number), "rows.safetensors")
-            try:
-                with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
-                    self._open[number] = {site: file.get_tensor(site) for site in self.sites}
-            except Exception as error:
-                raise StoreError(
-                    f"{path} cannot be read ({error}). Delete its folder and run again; only this "
-                    "shard is harvested again."
-                ) from error
-        return self._open[number]
+            self._sound.add(number)
+        try:
+            with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+                return {site: file.get_tensor(site) for site in self.sites}
+        except Exception as error:
+            raise StoreError(
+                f"{path} cannot be read ({error}). Delete its folder and run again; only this "
+                "shard is harvested again."
+            ) from error

@@ -8,6 +8,7 @@ exactly, and any source gives the same batches.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -29,6 +30,9 @@ class Stream:
         data_seed: decides the order, and nothing else does.
         batch: B, rows in a batch.
         mix: blocks that are mixed row by row at a time.
+        ahead: read the blocks that come next while batches of the present ones are used, in one
+            other thread. The batches are the same. For a source that waits for a disk; one that
+            computes would only take the processor from the training.
 
     Raises:
         SpecError: if the blocks hold no rows.
@@ -42,6 +46,7 @@ class Stream:
         data_seed: int,
         batch: int,
         mix: int,
+        ahead: bool = False,
     ) -> None:
         self._source, self._blocks = source, np.asarray(blocks, dtype=np.int64)
         self._data_seed, self._batch, self._mix = data_seed, batch, mix
@@ -50,7 +55,9 @@ class Stream:
             raise SpecError("there are no rows to train on; every position is excluded or held out")
         # an instance's own caches: the last epoch's order, the two chunks a batch can span
         self._order = lru_cache(maxsize=2)(self._make_order)
-        self._chunk = lru_cache(maxsize=2)(self._read_chunk)
+        self._chunk = lru_cache(maxsize=2)(self._next_chunk)
+        self._reader = ThreadPoolExecutor(1, "ahead") if ahead else None
+        self._coming: tuple[tuple[int, int], Future[dict[str, Tensor]]] | None = None
 
     def batch(self, index: int) -> dict[str, Tensor]:
         """Batch number `index`: site to float32 `[B, D]`; row r is the same token at every site.
@@ -83,8 +90,22 @@ class Stream:
         sizes = [rows[i : i + self._mix].sum() for i in range(0, len(order), self._mix)]
         return order, np.concatenate([[0], np.cumsum(sizes)])
 
+    def _next_chunk(self, epoch: int, chunk: int) -> dict[str, Tensor]:
+        """A chunk, if need be waited for; the one after it is begun."""
+        if self._reader is None:
+            return self._read_chunk(epoch, chunk)
+        coming, self._coming = self._coming, None
+        if coming is not None and coming[0] == (epoch, chunk):
+            rows = coming[1].result()
+        else:
+            rows = self._read_chunk(epoch, chunk)
+        chunks = len(self._order(epoch)[1]) - 1
+        after = (epoch, chunk + 1) if chunk + 1 < chunks else (epoch + 1, 0)
+        self._coming = after, self._reader.submit(self._read_chunk, *after)
+        return rows
+
     def _read_chunk(self, epoch: int, chunk: int) -> dict[str, Tensor]:
-        order, _ = self._order(epoch)
+        order = self._order(epoch)[0]
         blocks = np.sort(order[chunk * self._mix : (chunk + 1) * self._mix])
         rows = self._source.read(blocks.tolist())
         count = int(self._source.rows[blocks].sum())

@@ -68,6 +68,13 @@ def provenance(summary: dict[str, Any], spec: str | None) -> Html:
         ("tokens to train on", f"{activations['training_tokens']:,}"),
         ("tokens held out", f"{activations['held_out_tokens']:,}"),
     ]
+    if "change_from_float32" in activations:
+        change = activations["change_from_float32"]
+        errors = "; ".join(
+            f"{site}: {one['relative_rmse']:.2%}, smallest cosine {one['smallest_cosine']:.4f}"
+            for site, one in change["sites"].items()
+        )
+        facts.append((f"change by {change['dtype']} (relative RMSE)", errors))
     listed = tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts), class_="facts")
     toml = (
         tag("details", tag("summary", "The study's TOML"), tag("pre", spec, tabindex=0))

@@ -15,6 +15,9 @@ from pydantic import (
 
 from reseed.records import Spec
 
+PRECISION = "activations/precision"
+"""Piece that says what another format than float32 changed; only where the subject has one."""
+
 RandomWeights = Annotated[int, Field(ge=0)] | None
 
 
