@@ -39,6 +39,8 @@ class Data(NamedTuple):
     held_out: np.ndarray[Any, Any]
     places: Callable[[], Places | None]
     """where held-out rows stand in the text; None if they stand in none"""
+    on_disk: bool
+    """whether its rows are read, so that reading ahead spares the training a wait"""
 
 
 class Inputs:
@@ -52,14 +54,14 @@ class Inputs:
         if control == "random_subject":
             return self.of_random_subject.data(None)
         if control is None:
-            return Data(self.source, *self.split, self.places)
+            return Data(self.source, *self.split, self.places, self._on_disk)
         from reseed.activations.altered import GaussianSource, ShuffledSource, read_moments
 
         if control == "shuffled":
-            return Data(ShuffledSource(self.source), *self.split, _nowhere)
+            return Data(ShuffledSource(self.source), *self.split, _nowhere, self._on_disk)
         self._estimate_moments()
         moments = {site: read_moments(self._study.store, site) for site in self.source.sites}
-        return Data(GaussianSource(moments), *self.split, _nowhere)
+        return Data(GaussianSource(moments), *self.split, _nowhere, on_disk=False)
 
     @cached_property
     def of_random_subject(self) -> Inputs:
@@ -238,6 +240,12 @@ class Inputs:
         from reseed.activations.joined import JoinedSource
 
         return JoinedSource(self._source, joined)
+
+    @property
+    def _on_disk(self) -> bool:
+        from reseed.activations.shards import ShardSource
+
+        return isinstance(self._source, ShardSource)
 
     @cached_property
     def _source(self) -> BlockSource:

@@ -134,6 +134,7 @@ def _rows_of(study: Study, data: Data) -> Callable[[int], Stream]:
             data_seed=data_seed,
             batch=spec.training.batch,
             mix=spec.activations.mix_blocks,
+            ahead=data.on_disk,
         )
 
     return stream_of

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,15 @@ from torch import Tensor
 from reseed.errors import SpecError
 from reseed.seeds import generator
 from reseed.subjects.source import BlockSource
+
+
+class _Chunk(NamedTuple):
+    """Blocks that are mixed row by row."""
+
+    rows: Mapping[str, Tensor]
+    """site to float32 `[n, D]`, as they were read"""
+    order: Tensor
+    """int64 `[n]`, in which they are used"""
 
 
 class Stream:
@@ -57,7 +67,7 @@ class Stream:
         self._order = lru_cache(maxsize=2)(self._make_order)
         self._chunk = lru_cache(maxsize=2)(self._next_chunk)
         self._reader = ThreadPoolExecutor(1, "ahead") if ahead else None
-        self._coming: tuple[tuple[int, int], Future[dict[str, Tensor]]] | None = None
+        self._coming: tuple[tuple[int, int], Future[_Chunk]] | None = None
 
     def batch(self, index: int) -> dict[str, Tensor]:
         """Batch number `index`: site to float32 `[B, D]`; row r is the same token at every site.
@@ -73,8 +83,9 @@ class Stream:
             chunk = int(np.searchsorted(starts, inside, side="right")) - 1
             first = inside - int(starts[chunk])
             take = min(left, int(starts[chunk + 1]) - inside)
-            rows = self._chunk(epoch, chunk)
-            parts.append({site: x[first : first + take] for site, x in rows.items()})
+            rows, shuffled = self._chunk(epoch, chunk)
+            index = shuffled[first : first + take]
+            parts.append({site: x[index] for site, x in rows.items()})
             at, left = at + take, left - take
         if len(parts) == 1:
             return dict(parts[0])
@@ -90,28 +101,27 @@ class Stream:
         sizes = [rows[i : i + self._mix].sum() for i in range(0, len(order), self._mix)]
         return order, np.concatenate([[0], np.cumsum(sizes)])
 
-    def _next_chunk(self, epoch: int, chunk: int) -> dict[str, Tensor]:
+    def _next_chunk(self, epoch: int, chunk: int) -> _Chunk:
         """A chunk, if need be waited for; the one after it is begun."""
         if self._reader is None:
             return self._read_chunk(epoch, chunk)
         coming, self._coming = self._coming, None
         if coming is not None and coming[0] == (epoch, chunk):
-            rows = coming[1].result()
+            found = coming[1].result()
         else:
-            rows = self._read_chunk(epoch, chunk)
+            found = self._read_chunk(epoch, chunk)
         chunks = len(self._order(epoch)[1]) - 1
         after = (epoch, chunk + 1) if chunk + 1 < chunks else (epoch + 1, 0)
         self._coming = after, self._reader.submit(self._read_chunk, *after)
-        return rows
+        return found
 
-    def _read_chunk(self, epoch: int, chunk: int) -> dict[str, Tensor]:
+    def _read_chunk(self, epoch: int, chunk: int) -> _Chunk:
         order = self._order(epoch)[0]
         blocks = np.sort(order[chunk * self._mix : (chunk + 1) * self._mix])
         rows = self._source.read(blocks.tolist())
         count = int(self._source.rows[blocks].sum())
         shuffle = generator("row-order", self._data_seed, epoch, chunk).permutation(count)
-        index = torch.from_numpy(shuffle)
-        return {site: x[index] for site, x in rows.items()}
+        return _Chunk(rows, torch.from_numpy(shuffle))
 
 
 def split_blocks(blocks: int, held_out: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
