@@ -49,6 +49,42 @@ def test_any_batch_without_history() -> None:
         assert torch.equal(other.batch(i)["a"], in_order[i])
 
 
+@pytest.mark.parametrize("mix", [1, 3, 50])
+def test_reading_ahead_changes_nothing(mix) -> None:
+    plain = stream(numbered(100), mix=mix)
+    ahead = Stream(numbered(100), np.arange(15), data_seed=0, batch=10, mix=mix, ahead=True)
+    for i in (0, 0, 1, 2, 3, 30, 4, 9, 10, 11, 25):
+        one, other = plain.batch(i), ahead.batch(i)
+        assert all(torch.equal(one[site], other[site]) for site in ("a", "b"))
+
+
+def test_what_fails_ahead_fails_when_it_is_needed() -> None:
+    class Breaks(MemorySource):
+        broken = True
+
+        def read(self, blocks):
+            if 3 in blocks and self.broken:
+                raise StoreError("block 3 is damaged")
+            return super().read(blocks)
+
+    i = torch.arange(100, dtype=torch.float32)[:, None]
+    source = Breaks({"a": i}, block=10)
+    found = Stream(source, np.arange(10), data_seed=0, batch=10, mix=2, ahead=True)
+    wrong = [step for step in range(10) if _fails(found, step)]
+    assert len(wrong) == 2  # the two batches of that chunk
+    source.broken = False
+    plain = Stream(source, np.arange(10), data_seed=0, batch=10, mix=2)
+    assert all(torch.equal(found.batch(s)["a"], plain.batch(s)["a"]) for s in range(10))
+
+
+def _fails(found: Stream, step: int) -> bool:
+    try:
+        found.batch(step)
+    except StoreError:
+        return True
+    return False
+
+
 def test_the_data_seed_decides_and_epochs_differ() -> None:
     a, b = stream(numbered(100)), stream(numbered(100), data_seed=1)
     assert not torch.equal(a.batch(0)["a"], b.batch(0)["a"])

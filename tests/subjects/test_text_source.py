@@ -12,6 +12,8 @@ from reseed.subjects.text_source import TextSource
 from reseed.subjects.tokens import TokenBlocks
 
 BLOCKS, L = 11, 12
+REAL = [8, 12, 5, 8, 8, 12, 8, 1, 3, 12, 8]
+"""Tokens of each block in the padded layout; block 7 has BOS alone."""
 
 
 def tokens(layout="packed", length=L):
@@ -19,7 +21,8 @@ def tokens(layout="packed", length=L):
     document = np.repeat(np.arange(BLOCKS, dtype=np.int32)[:, None], length, 1)
     document[:, 0] = -1
     if layout == "padded":
-        document[:, 8:] = -1
+        for block, real in enumerate(REAL):
+            document[block, real:] = -1
     keep = (draw.random((BLOCKS, length)) < 0.7) & (document >= 0)
     return TokenBlocks(
         ids=draw.integers(4, 20, (BLOCKS, length)).astype(np.uint32),
@@ -48,6 +51,38 @@ def test_rows_are_bit_identical_however_blocks_are_grouped(model, layout):
         for site, rows in whole.items():
             want = torch.cat([rows[ends[b] - source.rows[b] : ends[b]] for b in group])
             assert torch.equal(got[site], want), (site, group)
+
+
+def test_padding_is_never_computed(model):
+    source, shapes = TextSource(model, tokens("padded"), batch_blocks=4), []
+    model.body.embed_tokens.register_forward_pre_hook(lambda _, a: shapes.append(a[0].shape))
+    source.read(range(BLOCKS))
+    assert sorted(length for _, length in set(shapes)) == [1, 3, 5, 8, 12]
+    lengths = [REAL[b] for b in range(BLOCKS)]
+    for one in source.passes(range(BLOCKS)):
+        assert {lengths[place] for place in one.places} == {one.length}
+    places = [place for one in source.passes([9, 9, 2, 0]) for place in one.places]
+    assert sorted(places) == [0, 1, 2, 3]
+
+
+def test_passes_over_one_length_have_one_shape(model):
+    source = TextSource(model, tokens("padded"), batch_blocks=4)
+    groups = [[b] for b in range(BLOCKS)] + [list(range(BLOCKS)), [0, 3, 4], [1, 5]]
+    shapes = {(one.blocks, one.length) for group in groups for one in source.passes(group)}
+    assert len(shapes) == len({length for _, length in shapes})
+    assert max(blocks for blocks, _ in shapes) == 4
+
+
+def test_own_lengths_give_what_the_mask_gives(model):
+    t = tokens("padded")
+    want = TextSource(model, t, batch_blocks=4, padded=True)
+    got = TextSource(model, t, batch_blocks=4)
+    assert {(one.blocks, one.length) for one in want.passes(range(BLOCKS))} == {(4, L)}
+    for group in [range(BLOCKS), [7], [10, 2, 2]]:
+        one, other = got.read(group), want.read(group)
+        for site in want.sites:
+            assert one[site].shape == other[site].shape
+            torch.testing.assert_close(one[site], other[site], rtol=1e-5, atol=1e-6)
 
 
 def test_rows_are_the_kept_positions_of_the_model(model):
@@ -88,7 +123,7 @@ def test_nan_at_positions_that_are_left_out_does_no_harm(model):
     t = tokens("padded")
     t.ids[:] = np.minimum(t.ids, 18)
     t.ids[:, 8:] = 19
-    source = TextSource(model, t, batch_blocks=4)
+    source = TextSource(model, t, batch_blocks=4, padded=True)
     clean = source.read([0])["layers.2"]
     with torch.no_grad():
         model.body.embed_tokens.weight[19] = 100.0
