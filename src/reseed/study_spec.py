@@ -110,6 +110,8 @@ class StudySpec(Spec):
                 f"{needed} asks for the predictions of a language model, but the subject is of "
                 f"kind {subject.kind!r}; take end_to_end and through_tokens out, or name a model"
             )
+        if through and subject.dtype == "int8":
+            raise ValueError(f"{needed} needs gradients of the subject, which int8 has none of")
         if subject.random_weights is not None:
             raise ValueError(f"{needed}: a subject with random weights predicts nothing")
         if through and self.controls.kinds:

@@ -66,6 +66,11 @@ def test_float32_is_not_compared_with_itself(opened, monkeypatch):
     assert change_from_float32(*opened()) is None
 
 
+def test_int8_is_compared_too(opened):
+    change = change_from_float32(*opened(dtype="int8"))
+    assert all(1e-4 < one["relative_rmse"] < 0.1 for one in change["sites"].values())
+
+
 def test_random_weights_are_the_same_in_both_formats(opened):
     change = change_from_float32(*opened(dtype="bfloat16", random_weights=3))
     assert all(one["relative_rmse"] < 0.05 for one in change["sites"].values())

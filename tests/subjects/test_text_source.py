@@ -40,8 +40,11 @@ def model(tiny_folder):
     return load_language_model(spec, ["layers.1.mlp", "layers.2"])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-def test_rows_are_bit_identical_however_blocks_are_grouped(model, layout):
+def test_rows_are_bit_identical_however_blocks_are_grouped(tiny_folder, layout, dtype):
+    spec = LanguageModelSpec(model=str(tiny_folder), dtype=dtype)
+    model = load_language_model(spec, ["layers.1.mlp", "layers.2"])
     source = TextSource(model, tokens(layout), batch_blocks=4)
     whole = source.read(range(BLOCKS))
     ends = np.cumsum(source.rows)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from reseed.errors import SubjectError
+from reseed.subjects.int8 import to_int8
 from reseed.subjects.language_model import DTYPES, LOADING_ERRORS, located, unloadable
 from reseed.subjects.quiet import quiet_transformers
 from reseed.subjects.spec import LanguageModelSpec
@@ -66,6 +67,8 @@ def load_causal(spec: LanguageModelSpec, device: str = "cpu") -> CausalModel:
             f"{spec.model}: {len(missing)} weights are missing or have another shape, the first is "
             f"{missing[0]}. It is no causal language model, or the files are incomplete."
         )
+    if spec.dtype == "int8":
+        to_int8(model.base_model, spec.model)  # the body, as where activations are read
     tokenizer = Tokenizer.of(wrapped, spec.model)
     context: int | None = getattr(model.config, "max_position_embeddings", None)
     ends = _ends(model, tokenizer)

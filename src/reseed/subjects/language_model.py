@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from reseed.errors import SpecError, SubjectError
 from reseed.subjects.gguf import cached_model
+from reseed.subjects.int8 import to_int8
 from reseed.subjects.quiet import quiet_transformers
 from reseed.subjects.random_weights import seeded
 from reseed.subjects.sites import read_sites, resolve_sites
@@ -26,7 +27,8 @@ from reseed.subjects.tokenizer import Tokenizer
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 """What transformers raises when a model cannot be loaded."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
+"""What weights are loaded in; those of linear layers are rounded further for int8."""
 
 _HEADS_THAT_MAY_BE_MISSING = ("pooler",)
 """Parts of a body that published checkpoints often lack; they are random then, and no sites."""
@@ -132,6 +134,8 @@ def load_language_model(
             f"{spec.model}: {len(needed)} weights are missing or have another shape, the first is "
             f"{needed[0]}. The files are incomplete or of another model; fetch them again."
         )
+    if spec.dtype == "int8":
+        to_int8(body, spec.model)
     model = LanguageModel(body.to(device), load_tokenizer(spec), patterns, spec.model)
     random = [site for site in model.sites if site.startswith(_HEADS_THAT_MAY_BE_MISSING)]
     if missing and random:

@@ -39,8 +39,9 @@ class LanguageModelSpec(Spec):
     """A hub name, a local folder, a GGUF file, or `package:NAME/path/file.gguf`."""
     revision: str | None = None
     """Of a hub name."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which the subject computes; activations are handed on in float32."""
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """In which the subject computes; activations are handed on in float32. `int8`: products of
+    linear layers only, on a processor. What it changes is measured and written down."""
     batch_blocks: Annotated[int, Field(ge=1)] = 8
     """Blocks of tokens in one forward pass."""
     random_weights: RandomWeights = None
