@@ -2,8 +2,8 @@
 
 y = x W^T + b with W [N, K] as int8 and one scale for each output, x as int8 and one scale for each
 row, both symmetric (absolute maximum to 127), sums exact in int32. Scales by row, found as the rows
-come, keep a row's result independent of all other rows; this is the vector-wise scheme of
-arXiv 2208.07339 (section 2) without its outlier columns.
+come, keep a row's result independent of all other rows; this is the vector-wise
+quantisation of arXiv 2208.07339 without its outlier columns.
 
 torch.ao's dynamic quantisation is deprecated and has one scale for all rows of a batch.
 """
