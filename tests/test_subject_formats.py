@@ -15,7 +15,7 @@ SITE = "layers.1.mlp"
 @pytest.fixture
 def text_study(write_study, tmp_path, tiny_folder):
     """A tiny study of documents of several lengths, each padded to its block."""
-    words = [
+    words = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "far", "away", "red", "blue"]
         "the",
         "cat",
         "sat",
@@ -31,7 +31,7 @@ def text_study(write_study, tmp_path, tiny_folder):
         "green",
     ]
     lines = [
-        json.dumps({"text": " ".join(words[(i * 7 + j) % 13] for j in range(3 + i % 11))})
+        json.dumps({"text": " ".join(words[(i * 7 + j) % 12] for j in range(3 + i % 11))})
         for i in range(150)
     ]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
