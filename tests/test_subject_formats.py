@@ -16,20 +16,6 @@ SITE = "layers.1.mlp"
 def text_study(write_study, tmp_path, tiny_folder):
     """A tiny study of documents of several lengths, each padded to its block."""
     words = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "far", "away", "red", "blue"]
-        "the",
-        "cat",
-        "sat",
-        "on",
-        "a",
-        "mat",
-        "dog",
-        "ran",
-        "far",
-        "away",
-        "red",
-        "blue",
-        "green",
-    ]
     lines = [
         json.dumps({"text": " ".join(words[(i * 7 + j) % 12] for j in range(3 + i % 11))})
         for i in range(150)

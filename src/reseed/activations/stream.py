@@ -84,8 +84,8 @@ class Stream:
             first = inside - int(starts[chunk])
             take = min(left, int(starts[chunk + 1]) - inside)
             rows, shuffled = self._chunk(epoch, chunk)
-            index = shuffled[first : first + take]
-            parts.append({site: x[index] for site, x in rows.items()})
+            chosen = shuffled[first : first + take]
+            parts.append({site: x[chosen] for site, x in rows.items()})
             at, left = at + take, left - take
         if len(parts) == 1:
             return dict(parts[0])

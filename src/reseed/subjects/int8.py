@@ -35,7 +35,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight", (exact / scale[:, None]).round_().to(torch.int8))
         self.scale: Tensor
         self.register_buffer("scale", scale)
-        self.bias = layer.bias
+        self.bias: nn.Parameter | None = layer.bias
         self.in_features, self.out_features = layer.in_features, layer.out_features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +43,8 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, self.in_features).to(torch.float32)
         largest = rows.abs().amax(dim=1, keepdim=True).clamp_min(_LEAST)
         small = (rows * (_LEVELS / largest)).round_().to(torch.int8)
-        out = torch._int_mm(small, self.weight.t()).to(torch.float32)  # noqa: SLF001
+        # the product that torchao calls for this as well; it has no public name in torch
+        out = torch.ops.aten._int_mm(small, self.weight.t()).to(torch.float32)
         out *= largest / _LEVELS
         out *= self.scale
         if self.bias is not None:
