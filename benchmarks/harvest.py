@@ -79,11 +79,13 @@ def against_full_forward(folder: Path, options: argparse.Namespace) -> dict[str,
 
     from reseed.subjects.language_model import located
     from reseed.subjects.precision import change_from_float32
+    from reseed.subjects.quiet import quiet_transformers
     from reseed.subjects.spec import LanguageModelSpec
     from reseed.subjects.text_source import TextSource
 
     spec = LanguageModelSpec(model=options.model)
-    full = AutoModelForCausalLM.from_pretrained(located(spec)[0], dtype=torch.float32).eval()
+    with quiet_transformers():
+        full = AutoModelForCausalLM.from_pretrained(located(spec)[0], dtype=torch.float32).eval()
     kinds = {
         f"float32, {MIDDLE}": ("float32", MIDDLE),
         f"float32, {LATE}": ("float32", LATE),

@@ -68,6 +68,7 @@ class TextSource:
         self._model, self._tokens, self._batch = model, tokens, batch_blocks
         self._masked = padded and tokens.padded
         self._lengths = _lengths(tokens) if tokens.padded and not padded else None
+        self._blocks_of_length = None if self._lengths is None else np.bincount(self._lengths)
         two = torch.from_numpy(tokens.ids[:1, :2].astype(np.int64))
         self._sites = {site: t.shape[2] for site, t in model.forward(two).items()}
 
@@ -114,8 +115,8 @@ class TextSource:
 
     def _together(self, length: int) -> int:
         """Blocks of this length in one pass: no more than usually meet, and at least one."""
-        assert self._lengths is not None
-        share = float((self._lengths == length).mean())
+        assert self._blocks_of_length is not None
+        share = self._blocks_of_length[length] / len(self.rows)
         expected = int(share * _READ_TOGETHER / 2)
         return max(1, min(self._batch, _POSITIONS // length, expected))
 
