@@ -54,7 +54,7 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml constraints.txt
-	$(PIP) -e ".[train,llm,dev]"
+	$(PIP) -e ".[train,llm,gpu,dev]"
 	$(PIP) --no-deps $(DATA)
 	sh tests/chromium.sh
 	touch $@ .venv/.demo

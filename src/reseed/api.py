@@ -38,6 +38,7 @@ def run(
     progress: bool = True,
     sinks: Sequence[Sink] = (),
     retry_failed: bool = False,
+    device: str = "cpu",
 ) -> Outcome:
     """Make everything of a study that is not there yet; calling it again continues.
 
@@ -46,6 +47,8 @@ def run(
         progress: whether to show it.
         sinks: take every event besides `events.jsonl`; for wandb, TensorBoard and the like.
         retry_failed: whether runs that failed are tried again.
+        device: where the subject and the trainings compute: `"cpu"`, `"cuda"`, `"cuda:1"` and so
+            on, or `"auto"` for a GPU if there is one.
 
     Returns:
         Path of the report, and the runs that failed.
@@ -55,7 +58,8 @@ def run(
         StoreError: if the folder is damaged, full, read-only, busy or of another spec.
     """
     with Stop().listening() as stop:
-        return run_study(study, events_of(study, progress, sinks), stop, retry_failed=retry_failed)
+        events = events_of(study, progress, sinks)
+        return run_study(study, events, stop, retry_failed=retry_failed, device=device)
 
 
 def plan(study: Study, *, progress: bool = False) -> Plan:

@@ -50,6 +50,9 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again runs that ended in NaN.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="Where to compute: cpu, cuda, or auto for a GPU if there is one.")
+    ] = "cpu",
 ) -> None:
     """Make everything of a study that is not there yet, and its report.
 
@@ -63,7 +66,9 @@ def run(
     with Stop().listening() as stop:
         events = events_of(opened, progress=not quiet)
         command = f"reseed run {study}"
-        outcome = run_study(opened, events, stop, command=command, retry_failed=retry_failed)
+        outcome = run_study(
+            opened, events, stop, command=command, retry_failed=retry_failed, device=device
+        )
     console = Console()
     show_summary(console, opened.summary)
     console.print(

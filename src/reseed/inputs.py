@@ -44,10 +44,16 @@ class Data(NamedTuple):
 
 
 class Inputs:
-    """The activations of a study and what belongs to them; opened only if something needs them."""
+    """The activations of a study and what belongs to them; opened only if something needs them.
 
-    def __init__(self, study: Study, events: Events) -> None:
-        self._study, self._events = study, events
+    Args:
+        study: whose.
+        events: progress.
+        device: where a language model computes; its activations come to the CPU.
+    """
+
+    def __init__(self, study: Study, events: Events, device: str = "cpu") -> None:
+        self._study, self._events, self._device = study, events, device
 
     def data(self, control: Control | None) -> Data:
         """The activations of the subject, or those of a control (`RunSpec.reads`)."""
@@ -67,7 +73,7 @@ class Inputs:
     def of_random_subject(self) -> Inputs:
         """The same for the subject with random weights, in a folder of its own in the study's."""
         self.check_random_subject()
-        return Inputs(self._study.with_random_weights(), self._events)
+        return Inputs(self._study.with_random_weights(), self._events, self._device)
 
     def check_random_subject(self) -> None:
         """Refuse a subject that cannot be given random weights; it is not kept in memory.
@@ -75,7 +81,7 @@ class Inputs:
         Raises:
             SpecError, SubjectError: if it cannot, or cannot be read then.
         """
-        Inputs(self._study.with_random_weights(), self._events).look_up_sites()
+        Inputs(self._study.with_random_weights(), self._events, self._device).look_up_sites()
 
     def _estimate_moments(self) -> None:
         from reseed.activations.altered import estimate_moments, moments_name
@@ -99,6 +105,7 @@ class Inputs:
             spec.activations.tokens,
             study.store,
             self._events,
+            self._device,
         )
         if study.store.has(SUBJECT, self._made_from):
             before = study.store.document(SUBJECT, "subject.json")["sample"]

@@ -24,6 +24,7 @@ from reseed.stability.stage import assess, stability_name
 from reseed.stability.structure_stage import structure_groups
 from reseed.study import DATA_FILE, SPEC_FILE, SUBJECT, Run, Study
 from reseed.subjects.spec import PRECISION
+from reseed.training.device import chosen
 from reseed.training.spec import Control, RunSpec
 from reseed.training.state import Done, Failed, Missing, forget_failure, run_name
 
@@ -43,7 +44,13 @@ class Outcome(NamedTuple):
 
 
 def run_study(
-    study: Study, events: Events, stop: Stop, *, command: str = "", retry_failed: bool = False
+    study: Study,
+    events: Events,
+    stop: Stop,
+    *,
+    command: str = "",
+    retry_failed: bool = False,
+    device: str = "cpu",
 ) -> Outcome:
     """Make everything of a study that is not there yet.
 
@@ -53,20 +60,21 @@ def run_study(
         stop: listens for signals.
         command: as shown to somebody who tries to start a second process.
         retry_failed: whether runs that failed are tried again.
+        device: where the subject and the trainings compute: cpu, cuda, cuda:1 or auto.
 
     Raises:
         SpecError, SubjectError: if it cannot be done as written; nothing was started.
         StoreError: if the folder is damaged, full, read-only, busy or of another spec.
         Interrupted: after a signal; the same call continues.
     """
-    started = time.monotonic()
+    started, place = time.monotonic(), chosen(device)
     with locked(study, command):
-        inputs = Inputs(study, events)
+        inputs = Inputs(study, events, place)
         inputs.look_up_sites()
         if retry_failed:
             for run in study.runs:
                 forget_failure(run.spec, study.store)
-        _train(study, inputs, events, stop)
+        _train(study, inputs, events, stop, place)
         controls = [g for kinds in study.control_groups().values() for g in kinds.values()]
         groups = study.groups() + controls
         together = [g.runs for g in groups]
@@ -104,7 +112,7 @@ def locked(study: Study, command: str) -> Generator[None, None, None]:
         yield
 
 
-def _train(study: Study, inputs: Inputs, events: Events, stop: Stop) -> None:
+def _train(study: Study, inputs: Inputs, events: Events, stop: Stop, device: str) -> None:
     missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
     if not missing:
         return
@@ -117,9 +125,9 @@ def _train(study: Study, inputs: Inputs, events: Events, stop: Stop) -> None:
         inputs.check_end_to_end(through)
     rows = [run for run in missing if run.sae.end_to_end is None]
     for reads, together in _by_activations(rows).items():
-        train(together, _rows_of(study, inputs.data(reads)), study.store, events, stop)
+        train(together, _rows_of(study, inputs.data(reads)), study.store, events, stop, device)
     if through:
-        train(through, inputs.blocks_of(through), study.store, events, stop)
+        train(through, inputs.blocks_of(through), study.store, events, stop, device)
 
 
 def _rows_of(study: Study, data: Data) -> Callable[[int], Stream]:

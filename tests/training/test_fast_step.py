@@ -118,7 +118,7 @@ def test_the_same_bytes_twice_on_any_threads_and_by_any_product(monkeypatch):
 
 def test_where_nothing_compiles_the_plain_way_is_taken(monkeypatch):
     from reseed.sae import kernels
-    from reseed.training import learner as module
+    from reseed.training import ways as module
     from reseed.training.steps import PlainStep
 
     for place in (kernels, module):

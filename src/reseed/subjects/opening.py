@@ -51,6 +51,7 @@ def open_subject(
     tokens: int,
     store: Store,
     events: Events,
+    device: str = "cpu",
 ) -> Opened:
     """Open a subject; text is tokenised into the store if it is not there yet.
 
@@ -61,6 +62,7 @@ def open_subject(
         tokens: how many are wanted.
         store: of the study.
         events: progress.
+        device: where a language model computes; other subjects stay where they are.
 
     Raises:
         SpecError: if a site is unknown or there is less data than asked for.
@@ -68,7 +70,7 @@ def open_subject(
     """
     if isinstance(subject, LanguageModelSpec):
         assert text is not None
-        return _open_language_model(subject, text, sites, tokens, store, events)
+        return _open_language_model(subject, text, sites, tokens, store, events, device)
     if isinstance(subject, ToySpec):
         _chosen(["toy"], sites)
         source: BlockSource = ToySource(subject, -(-tokens // subject.block))
@@ -88,9 +90,10 @@ def _open_language_model(
     tokens: int,
     store: Store,
     events: Events,
+    device: str,
 ) -> Opened:
     events.say(f"opening {subject.model}")
-    model = load_language_model(subject, sites)
+    model = load_language_model(subject, sites, device)
     model.check_block(text.block)
     made_from = digest([model.tokenizer.digest, text.model_dump(mode="json"), tokens])
     if not store.has(TOKENS, made_from):

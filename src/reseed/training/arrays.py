@@ -17,6 +17,7 @@ from reseed.sae.spec import ARCHITECTURES, SAESpec
 from reseed.seeds import digest
 from reseed.subjects.arrays import MemorySource
 from reseed.training.batches import RunBatches
+from reseed.training.device import chosen
 from reseed.training.learner import Learner
 from reseed.training.mutual import Together
 from reseed.training.spec import RunSpec, TrainingSpec
@@ -37,6 +38,7 @@ def train(
     warmup_steps: int | None = None,
     clip: float = 1.0,
     target: Tensor | NDArray[Any] | None = None,
+    device: str = "cpu",
     **settings: Any,
 ) -> list[SAE]:
     """Train one SAE for each init seed, all on the same batches in the same order.
@@ -52,6 +54,7 @@ def train(
         warmup_steps: left out, 1,000 or a tenth of all steps, whichever is less.
         clip: largest gradient norm.
         target: `[N, E]` what a transcoder is to give for each row of x; for no other architecture.
+        device: where they compute: `"cpu"`, `"cuda"`, or `"auto"` for a GPU if there is one.
         settings: of the architecture, e.g. `k=32`, `lr=1e-3`, and options of all of them, e.g.
             `mutual={"alpha": 0.1}`; see `reseed.sae.specs` and docs/training_methods.md.
 
@@ -66,6 +69,7 @@ def train(
     Example:
         saes = reseed.train(x, latents=1024, k=32, init_seeds=[0, 1, 2], tokens=2_000_000)
     """
+    place = chosen(device)
     if architecture not in ARCHITECTURES:
         raise SpecError(f"architecture {architecture!r}: {nearest(architecture, ARCHITECTURES)}")
     if not len(init_seeds) or len(set(init_seeds)) < len(init_seeds):
@@ -107,13 +111,21 @@ def train(
         "train",
     )
     learners = [
-        Learner(one, first[one.site], first[one.target], batches=RunBatches(one, stream.batch))
+        Learner(
+            one,
+            first[one.site],
+            first[one.target],
+            batches=RunBatches(one, stream.batch),
+            device=place,
+        )
         for one in (run.model_copy(update={"init_seed": seed}) for seed in init_seeds)
     ]
     together = None if sae.mutual is None else Together(learners)
     for step in range(training.steps):
         given_rows = stream.batch(step)
-        pair = given_rows[run.site], given_rows[run.target]
+        x_rows = given_rows[run.site].to(place)
+        same = run.site == run.target
+        pair = x_rows, x_rows if same else given_rows[run.target].to(place)
         if together is not None:
             together.update(*pair)
             continue

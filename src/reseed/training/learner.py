@@ -12,37 +12,18 @@ from torch import Tensor
 from reseed.errors import SpecError, TrainingError
 from reseed.sae.architecture import At, Batch, Batches, OneBatch, Parameters, architecture
 from reseed.sae.hooks import Fits, Settles
-from reseed.sae.kernels import compiles
 from reseed.sae.model import SAE
-from reseed.sae.specs.common import ArchitectureSpec
 from reseed.sae.specs.penalised import PenalisedSpec
-from reseed.sae.specs.topk import TopKSpec
 from reseed.training.controls import FROZEN, keep_near
 from reseed.training.held_l0 import UNMOVED, Held, factor, moved
 from reseed.training.schedule import learning_rate, rising
 from reseed.training.spec import RunSpec
 from reseed.training.start import aligned, first_parameters
-from reseed.training.steps import PlainStep, Seen, Step, by_autograd, topk_by_hand
+from reseed.training.steps import Seen
+from reseed.training.ways import way_of
 
 Metrics = dict[str, float]
 Through = Callable[[Tensor], Tensor]
-
-
-def _step(
-    parameters: Parameters,
-    trained: frozenset[str],
-    spec: ArchitectureSpec,
-    clip: float,
-    plain: bool,
-) -> Step:
-    """The fastest way there is for this architecture, or the plain one."""
-    if not isinstance(spec, TopKSpec) or spec.multi_topk or spec.differentiated:
-        return PlainStep(parameters, trained, spec, clip, by_autograd(spec))
-    if plain or spec.plain or not compiles():
-        return PlainStep(parameters, trained, spec, clip, topk_by_hand(spec))
-    from reseed.training.fast_step import FastStep  # needs numba
-
-    return FastStep(parameters, trained, spec, clip)
 
 
 class Learner:
@@ -54,6 +35,7 @@ class Learner:
         first_target: `[B, E]` what it is to reconstruct, if that is not `first`.
         plain: make steps the plain way, also where there is a faster one.
         batches: all that it will learn from; for architectures that read more than `first` at once.
+        device: where it computes, as torch names it; `first` and `batches` are on the CPU.
 
     Raises:
         SpecError: if the architecture cannot be trained on such rows, or not under this control.
@@ -67,13 +49,16 @@ class Learner:
         *,
         plain: bool = False,
         batches: Batches | None = None,
+        device: str = "cpu",
     ) -> None:
         self.spec = spec
+        self.device = torch.device(device)
         self.step = 0
         self._architecture = architecture(spec.sae.architecture)
         batch = Batch(first, first if first_target is None else first_target)
         self._batches = OneBatch(batch) if batches is None else batches
-        self.parameters = first_parameters(spec, batch, self._batches)
+        first_values = first_parameters(spec, batch, self._batches)
+        self.parameters = {name: value.to(device) for name, value in first_values.items()}
         self._check_control()
         self.restarts = 0
         self._plain = plain
@@ -89,8 +74,8 @@ class Learner:
         trained = frozenset(self.parameters) - not_trained
         soft = spec.control == "soft_frozen_decoder"
         self._near = self.parameters["W_dec"].clone() if soft else None
-        self._way = _step(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
-        self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64)
+        self._way = way_of(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
+        self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64, device=self.device)
         self._held = UNMOVED
 
     @property
@@ -142,9 +127,11 @@ class Learner:
         """
         if self.step == 0 and isinstance(self._architecture, Fits):
             fit = self._architecture.fit
-            self._take(fit(self.parameters, self.spec.sae, self.spec.init_seed, self._batches))
+            self._take(fit(self._on_cpu, self.spec.sae, self.spec.init_seed, self._batches))
         at = At(self.step, self.spec.training.steps, self._dead, self._penalty)
-        seen = self._way.look(Batch(x, x if target is None else target, through), at, pull)
+        rows = x.to(self.device)
+        wanted = rows if target is None or target is x else target.to(self.device)
+        seen = self._way.look(Batch(rows, wanted, through), at, pull)
         if not (math.isfinite(seen.fvu) and math.isfinite(seen.norm)):
             raise TrainingError(
                 f"loss {seen.fvu:.4g}, gradient norm {seen.norm:.4g} at step {self.step} "
@@ -165,14 +152,19 @@ class Learner:
         if self._near is not None:
             keep_near(self.parameters["W_dec"], self._near)
         self._silent += rows
-        self._silent[seen.fired] = 0
+        self._silent.masked_fill_(seen.fired, 0)
         if isinstance(sae := self.spec.sae, PenalisedSpec) and sae.target_l0 is not None:
             steps = self.spec.training.steps
             self._held = moved(self._held, seen.l0, sae.target_l0, self.step, steps)
         self.step += 1
         if self.finished and isinstance(self._architecture, Settles):
-            self._take(self._architecture.settle(self.parameters, self.spec.sae, self._batches))
+            self._take(self._architecture.settle(self._on_cpu, self.spec.sae, self._batches))
         return {"fvu": seen.fvu, "l0": seen.l0, "dead": float(dead.float().mean())}
+
+    @property
+    def _on_cpu(self) -> Parameters:
+        """The parameters, for what is computed there; themselves if they are there."""
+        return {name: value.cpu() for name, value in self.parameters.items()}
 
     def _take(self, values: Parameters) -> None:
         for name, value in values.items():
@@ -240,7 +232,7 @@ class Learner:
                 raise TrainingError(f"{name} has NaN or infinity after step {self.step}")
 
     def sae(self) -> SAE:
-        """The SAE as it is now."""
+        """The SAE as it is now, on the CPU."""
         spec = self.spec
         about: dict[str, Any] = {
             "run": spec.id,
@@ -258,18 +250,20 @@ class Learner:
             about["ensemble"] = list(spec.ensemble)
         if self.restarts:
             about["restarts"] = self.restarts
-        p = aligned(self.parameters) if spec.sae.aligned else self.parameters
+        if self.device.type != "cpu":
+            about["device"] = self.device.type
+        p = aligned(self._on_cpu) if spec.sae.aligned else self._on_cpu
         return self._architecture.freeze(p, spec.sae, about)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, as named tensors."""
+        """Everything that the next step depends on, as named tensors on the CPU."""
         out = {"step": torch.tensor(self.step), "silent": self._silent}
         if self._held != UNMOVED:
             out["held_l0"] = torch.tensor(self._held, dtype=torch.float64)
         out |= {f"parameter.{name}": value for name, value in self.parameters.items()}
         if self._first is not None:
             out["restarts"] = torch.tensor(self.restarts)
-        return out | self._way.state()
+        return {name: value.cpu() for name, value in (out | self._way.state()).items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` gave.
@@ -277,13 +271,14 @@ class Learner:
         Raises:
             KeyError, RuntimeError: if it is the state of another run.
         """
+        state = {name: value.to(self.device) for name, value in state.items()}
         self.step = int(state["step"])
         self._silent = state["silent"].clone()
         self._held = Held(*state["held_l0"].tolist()) if "held_l0" in state else UNMOVED
         if self._first is not None:
             self.restarts = int(state["restarts"])
             if self._near is not None:
-                self._near = self._parameters_again()["W_dec"]
+                self._near = self._parameters_again()["W_dec"].to(self.device)
         for name, value in self.parameters.items():
             value.copy_(state[f"parameter.{name}"])
         self._way.restore(state)

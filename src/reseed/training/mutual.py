@@ -49,8 +49,8 @@ def best_assignment(a: Tensor, b: Tensor) -> Tensor:
         `[F]` int64, the row of b for each row of a.
     """
     unit = [m / torch.linalg.vector_norm(m, dim=1, keepdim=True).clamp_min(_LEAST) for m in (a, b)]
-    _, columns = linear_sum_assignment((unit[0] @ unit[1].T).double().numpy(), maximize=True)
-    return torch.from_numpy(columns)
+    _, columns = linear_sum_assignment((unit[0] @ unit[1].T).double().cpu().numpy(), maximize=True)
+    return torch.from_numpy(columns).to(a.device)
 
 
 def disagreement(rows: Sequence[Tensor], assignments: Assignments) -> Tensor:
@@ -175,7 +175,7 @@ class Together:
             for number, learner in enumerate(self.learners)
             for name, value in learner.state().items()
         }
-        out |= {f"assignment.{a}.{b}": to for (a, b), to in self._assignments.items()}
+        out |= {f"assignment.{a}.{b}": to.cpu() for (a, b), to in self._assignments.items()}
         stale = [[int(pair in self._stale)] for pair in self._pairs]
         return out | {"stale": torch.tensor(stale)}
 
@@ -193,7 +193,7 @@ class Together:
         flags = state["stale"][:, 0].tolist()
         self._stale = {pair for pair, stale in zip(self._pairs, flags, strict=True) if stale}
         self._assignments = {
-            (a, b): state[f"assignment.{a}.{b}"].clone()
+            (a, b): state[f"assignment.{a}.{b}"].clone().to(self.learners[0].device)
             for a, b in self._pairs
             if f"assignment.{a}.{b}" in state
         }

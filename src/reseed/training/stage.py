@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from reseed.events import Events
@@ -42,6 +43,7 @@ def train(
     store: Store,
     events: Events,
     stop: Stop,
+    device: str = "cpu",
 ) -> None:
     """Make the runs that are missing.
 
@@ -51,6 +53,7 @@ def train(
         store: of the study.
         events: progress and metrics.
         stop: asked between steps; everything is saved before it raises.
+        device: where they compute, as `device.chosen` gave it.
 
     Raises:
         Interrupted: after a signal.
@@ -62,27 +65,32 @@ def train(
         of_seed = [run for run in missing if run.data_seed == data_seed]
         stream = stream_of(data_seed)
         dimensions = {site: x.shape[1] for site, x in stream.batch(0).items()}
-        groups = passes(of_seed, dimensions, free_memory())
+        groups = passes(of_seed, dimensions, _free(device))
         if len(groups) > 1:
             events.say(
                 f"{len(of_seed)} runs do not fit into the free memory together; "
                 f"they are trained in {len(groups)} passes"
             )
         for together in groups:
-            _train_together(together, stream, store, events, stop)
+            _train_together(together, stream, store, events, stop, device)
 
 
 def _train_together(
-    runs: Sequence[RunSpec], stream: Batches, store: Store, events: Events, stop: Stop
+    runs: Sequence[RunSpec],
+    stream: Batches,
+    store: Store,
+    events: Events,
+    stop: Stop,
+    device: str,
 ) -> None:
     first = stream.batch(0)
-    work = works(runs, first, stream.batch, store)
+    work = works(runs, first, stream.batch, store, device)
     del first
     steps = max(run.training.steps for run in runs)
     start = min((w.step for w in work), default=steps)
     with events.task("train", steps - start, "steps") as task, stop.deferred():
         for step in range(start, steps):
-            batch, downstream = stream.batch(step), stream.through(step)
+            batch, downstream = _on(device, stream.batch(step)), stream.through(step)
             turn = [w for w in work if w.alive and w.step == step]  # others are ahead
             for w in turn:
                 w.advance(batch, downstream, events, task.rate)
@@ -96,3 +104,14 @@ def _train_together(
                 for w in live:
                     w.checkpoint()
                 stop.check()
+
+
+def _on(device: str, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A batch where it is learned from: sent there once for all runs."""
+    return {site: rows.to(device) for site, rows in batch.items()}
+
+
+def _free(device: str) -> int | None:
+    if device == "cpu":
+        return free_memory()
+    return torch.cuda.mem_get_info(device)[0]

@@ -72,10 +72,10 @@ class One:
     """A run in work and its folder."""
 
     def __init__(
-        self, run: RunSpec, first: Rows, batch: Callable[[int], Rows], store: Store
+        self, run: RunSpec, first: Rows, batch: Callable[[int], Rows], store: Store, device: str
     ) -> None:
         self.run, self.folder = run, RunFolder(run, store)
-        self.learner, self.alive = _learner(run, first, batch), True
+        self.learner, self.alive = _learner(run, first, batch, device), True
         self.history, self.runs = empty_history(run), 1
         self._every = _checkpoint_every(run)
         if self.folder.has_checkpoint:
@@ -158,6 +158,7 @@ class Several:
         first: first batch of the stream, by site.
         batch: of the stream, by number.
         store: of the study.
+        device: where they compute.
     """
 
     def __init__(
@@ -166,10 +167,11 @@ class Several:
         first: Rows,
         batch: Callable[[int], Rows],
         store: Store,
+        device: str,
     ) -> None:
         run = missing[0]
         all_runs = [run.model_copy(update={"init_seed": seed}) for seed in run.ensemble]
-        learners = [_learner(one, first, batch) for one in all_runs]
+        learners = [_learner(one, first, batch, device) for one in all_runs]
         self.together = Together(learners)
         self.history = [empty_history(run) for _ in all_runs]
         self._run, self._every = run, _checkpoint_every(run)
@@ -257,7 +259,11 @@ class Several:
 
 
 def works(
-    runs: Sequence[RunSpec], first: Rows, batch: Callable[[int], Rows], store: Store
+    runs: Sequence[RunSpec],
+    first: Rows,
+    batch: Callable[[int], Rows],
+    store: Store,
+    device: str = "cpu",
 ) -> list[Work]:
     """What is to be moved on for these runs, all missing; those already whole are put in place.
 
@@ -266,8 +272,9 @@ def works(
         first: first batch of the stream, by site.
         batch: of the stream, by number.
         store: of the study.
+        device: where they compute; `first` and `batch` are on the CPU.
     """
-    given = first, batch, store
+    given = first, batch, store, device
     out: list[Work] = []
     for unit in units(runs):
         one = Several(unit, *given) if unit[0].ensemble else One(unit[0], *given)
@@ -276,8 +283,9 @@ def works(
     return out
 
 
-def _learner(run: RunSpec, first: Rows, batch: Callable[[int], Rows]) -> Learner:
-    return Learner(run, first[run.site], first[run.target], batches=RunBatches(run, batch))
+def _learner(run: RunSpec, first: Rows, batch: Callable[[int], Rows], device: str) -> Learner:
+    rows = first[run.site], first[run.target]
+    return Learner(run, *rows, batches=RunBatches(run, batch), device=device)
 
 
 def _checkpoint_every(run: RunSpec) -> int:

@@ -108,7 +108,7 @@ def _largest(f: Tensor, norms: Tensor, k: int) -> Tensor:
 
 def _columns(p: Parameters, spec: CrosscoderSpec) -> Tensor:
     """`[D]` the scale of each dimension."""
-    return p["scales"].repeat_interleave(torch.tensor(spec.parts))
+    return p["scales"].repeat_interleave(torch.tensor(spec.parts, device=p["scales"].device))
 
 
 def settle(p: Parameters, spec: CrosscoderSpec, batches: Batches) -> Parameters:

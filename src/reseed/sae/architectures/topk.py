@@ -72,13 +72,13 @@ def step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
     index = kernels.by_latent(codes.latents, width)
     gradients = {
         "W_enc": kernels.transposed_product(flow, index, centred),
-        "b_enc": torch.zeros(width).scatter_add_(0, codes.latents.reshape(-1), flow.reshape(-1)),
+        "b_enc": x.new_zeros(width).scatter_add_(0, codes.latents.reshape(-1), flow.reshape(-1)),
         "W_dec": kernels.transposed_product(codes.values, index, residual),
     }
     gradients["b_dec"] = residual.sum(0) - gradients["b_enc"] @ p["W_enc"]
     if spec.auxk_alpha > 0 and bool(dead.any()):
         _add_auxk(gradients, p, centred, error, scale, spec, dead)
-    fired = torch.zeros(width, dtype=torch.bool)
+    fired = torch.zeros(width, dtype=torch.bool, device=x.device)
     fired[codes.latents[codes.values > 0]] = True
     fvu = float(error.square().sum() / scale)
     return Step(gradients, fvu, float((codes.values > 0).sum() / x.shape[0]), fired)
@@ -103,7 +103,7 @@ def _add_auxk(
     residual = (kernels.decode(codes, W_dec) + error) * weight
     flow = kernels.code_gradients(residual, W_dec, codes.latents) * (codes.values > 0)
     index = kernels.by_latent(codes.latents, len(rows))
-    bias = torch.zeros(len(rows)).scatter_add_(0, codes.latents.reshape(-1), flow.reshape(-1))
+    bias = flow.new_zeros(len(rows)).scatter_add_(0, codes.latents.reshape(-1), flow.reshape(-1))
     gradients["W_enc"][rows] += kernels.transposed_product(flow, index, centred)
     gradients["W_dec"][rows] += kernels.transposed_product(codes.values, index, residual)
     gradients["b_enc"][rows] += bias
