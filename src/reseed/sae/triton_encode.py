@@ -44,7 +44,9 @@ _PRODUCTS = 2**27
 _SCORES = 2**24
 """Most scores of whole rows that are made at a time."""
 _LARGEST_GROUP = 64
-_TILE: dict[str, Any] = {"ROWS": 64, "LATENTS": 128, "DEPTH": 32}
+_LATENTS = 1024
+"""Latents that are looked at at a time for those that can win."""
+_TILE: dict[str, Any] = {"ROWS": 64, "LATENTS": 128, "DEPTH": 32, "num_warps": 8}
 _ROW: dict[str, Any] = {"BLOCK": 16, "DEPTH": 128}
 EXACT: dict[str, Any] = {"enable_fp_fusion": True}
 """Said to Triton, whose default differs between versions; a product and sum in one only rounds
@@ -170,25 +172,26 @@ def _screened(
     groups = -(-latents // group)
     product = x.new_empty((rows, latents), dtype=torch.bfloat16)
     upper, lower = x.new_empty((2, rows, groups))
-    slack, *given = bounds
+    slack, reach, slope, lift, drop = bounds
+    how: dict[str, Any] = {"GROUP": group, "WIDE": x.device.type == "cpu"}
     loops.screen[_tiles(rows, latents)](
-        left, screen.rows, *given, product, upper, lower, slack,
-        rows, latents, dimensions, groups, **_TILE, GROUP=group, WIDE=x.device.type == "cpu",
-        **EXACT,
+        left, screen.rows, reach, slope, lift, drop, product, upper, lower, slack,
+        rows, latents, dimensions, groups, **how, **_TILE, **EXACT,
     )  # fmt: skip
     bar = lower.topk(k, dim=1, sorted=False).values.amin(1)
     chosen = torch.empty((rows, room), dtype=torch.int32, device=x.device)
     count = torch.empty(rows, dtype=torch.int32, device=x.device)
+    how = {"GROUP": group, "GROUPS": _LATENTS // group}
     loops.candidates[(rows,)](
-        product, upper, bar, bounds.reach, bounds.slope, bounds.lift, chosen, count, slack,
-        latents, groups, room, GROUP=group, GROUPS=1024 // group, **EXACT,
+        product, upper, bar, reach, slope, lift, chosen, count, slack,
+        latents, groups, room, **how, **EXACT,
     )  # fmt: skip
     scores = x.new_empty((rows, room))
     loops.score[(rows, -(-room // _ROW["BLOCK"]))](
         x, W_enc, b_enc, chosen, count, scores, room, dimensions, **_ROW, **EXACT
     )
     keys = _keys(scores, chosen, latents).topk(k, dim=1).values
-    over = ((count > room) | ~torch.isfinite(bounds.reach)).nonzero()[:, 0]
+    over = ((count > room) | ~torch.isfinite(reach)).nonzero()[:, 0]
     best = _of_keys(keys, latents)
     if len(over):
         whole = _whole(x[over], W_enc, b_enc, k)

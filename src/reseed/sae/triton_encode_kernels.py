@@ -6,6 +6,9 @@ powers of two that Triton compiles in.
 B rows, F latents, D dimensions, G groups of neighbouring latents, R room for candidates of a row.
 """
 
+# pyright: reportMissingParameterType=false, reportArgumentType=false, reportOperatorIssue=false
+# Triton finds the types of arguments when a kernel is called.
+
 from __future__ import annotations
 
 import triton

@@ -175,8 +175,9 @@ def _norms(
     """Gradient of b_enc, and of each latent the squared norm of its part of the gradient."""
     latents = len(entries.starts) - 1
     bias, squares = x.new_empty((2, latents))
+    count: dict[str, Any] = {"ENCODER": "W_enc" in trained, "DECODER": "W_dec" in trained}
     loops.norms[(latents,)](
         *entries, x, residual, bias, squares, len(x), len(residual), x.shape[1],
-        ENCODER="W_enc" in trained, DECODER="W_dec" in trained, **sizes(x.shape[1]),
+        **count, **sizes(x.shape[1]),
     )  # fmt: skip
     return bias, squares

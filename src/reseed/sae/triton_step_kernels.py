@@ -8,6 +8,9 @@ the same bits. Sizes in capitals are powers of two that Triton compiles in.
 B rows, F latents, D dimensions, K codes of a row, E entries (active codes sorted by latent).
 """
 
+# pyright: reportMissingParameterType=false
+# Triton finds the types of arguments when a kernel is called.
+
 from __future__ import annotations
 
 import triton

@@ -58,7 +58,7 @@ class Learner:
         batch = Batch(first, first if first_target is None else first_target)
         self._batches = OneBatch(batch) if batches is None else batches
         first_values = first_parameters(spec, batch, self._batches)
-        self.parameters = {name: value.to(device) for name, value in first_values.items()}
+        self.parameters = {n: value.to(device).contiguous() for n, value in first_values.items()}
         self._check_control()
         self.restarts = 0
         self._plain = plain

@@ -5,6 +5,9 @@ See `adam_kernels`, the same for a CPU. Plain twin: `steps.PlainStep.apply`. One
 B rows, F latents, D dimensions, E entries (see `sae.triton_sparse_step.Entries`).
 """
 
+# pyright: reportMissingParameterType=false
+# Triton finds the types of arguments when a kernel is called.
+
 from __future__ import annotations
 
 import triton

@@ -82,10 +82,11 @@ class TritonStep:
         latents, dimensions = self._all["W_enc"].shape
         if "W_enc" in self._moments:
             screen = self._screen
+            kept: dict[str, Any] = {**given, "HALVES": self._halves}
             loops.update_encoder[(latents,)](
                 starts, rows, flow, found.x, *self._with_moments("W_enc"),
                 screen.rows, screen.length, screen.lost, *pace, len(found.x), dimensions,
-                HALVES=self._halves, **given,
+                **kept,
             )  # fmt: skip
         if "W_dec" in self._moments:
             loops.update_decoder[(latents,)](
