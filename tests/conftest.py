@@ -15,6 +15,10 @@ from hypothesis import settings
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
+# Triton asks once, at its import, whether kernels are to be interpreted: where there is no GPU
+if not (list(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 TINY = {
     "subject": {"kind": "toy", "features": 24, "dimensions": 8, "active": 2.0, "block": 64},
     "activations": {"sites": ["toy"], "tokens": 1280, "shard_blocks": 4, "mix_blocks": 8},
@@ -107,6 +111,16 @@ def cli(capsys, monkeypatch):
         return subprocess.CompletedProcess(args, code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def device():
+    """Where Triton's kernels run: on a GPU, or on the CPU through the interpreter."""
+    torch = pytest.importorskip("torch")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not interpreted and not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU, and Triton was not asked to interpret")
+    return "cpu" if interpreted else "cuda"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ bounds e on how far it is from the score in float32:
 
     |x w - x~ w~| <= |x| |dw| + |dx| |w~|                     (Cauchy-Schwarz, exact lengths)
     |sum as computed - x~ w~| <= g |x~| |w~|,  g = (D + 8) 2^-22
-    |product as stored - sum| <= (2^-8 + 2^-14) |product|     (bfloat16, any rounding)
+    |product as stored - sum| <= 2^-7 |product|               (bfloat16, any rounding)
     |score as computed - (x w + b)| <= (D + 8) 2^-23 |x| |w| + 2^-22 (|x w| + |b|)
 
 g is twice that of a CPU: tensor cores add 4 or more products at a time and cut what lies below the
@@ -33,7 +33,7 @@ from torch import Tensor
 from reseed.sae import triton_encode_kernels as loops
 from reseed.sae.kernels import Codes
 
-_STORED = 2.0**-8 + 2.0**-14
+_STORED = 2.0**-7 + 2.0**-20
 _BIAS = 2.0**-20
 _OVER = 1 + 2.0**-10
 """Bounds are this much larger than computed lengths, since these are rounded as well."""

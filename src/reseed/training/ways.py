@@ -1,0 +1,43 @@
+"""Which way a run's steps are made: the fastest that there is for it, or the plain one."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from reseed.sae.architecture import Parameters
+from reseed.sae.kernels import compiles
+from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.topk import TopKSpec
+from reseed.training.steps import PlainStep, Step, by_autograd, topk_by_hand
+
+
+def way_of(
+    parameters: Parameters,
+    trained: frozenset[str],
+    spec: ArchitectureSpec,
+    clip: float,
+    plain: bool,
+) -> Step:
+    """The fastest way there is for this architecture where its parameters are.
+
+    Args:
+        parameters: of the run, updated in place.
+        trained: names of those that are trained.
+        spec: the architecture.
+        clip: largest norm of the gradient.
+        plain: take the plain way in any case.
+    """
+    given = parameters, trained, spec, clip
+    if not isinstance(spec, TopKSpec) or spec.multi_topk or spec.differentiated:
+        return PlainStep(*given, by_autograd(spec))
+    device = parameters["W_enc"].device.type
+    if not (plain or spec.plain):
+        if device == "cpu" and compiles():
+            from reseed.training.fast_step import FastStep  # needs numba
+
+            return FastStep(parameters, trained, spec, clip)
+        if device == "cuda" and find_spec("triton") is not None:
+            from reseed.training.triton_step import TritonStep
+
+            return TritonStep(parameters, trained, spec, clip)
+    return PlainStep(*given, topk_by_hand(spec))

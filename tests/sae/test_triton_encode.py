@@ -1,0 +1,128 @@
+"""Triton's encoder: codes are those of scoring every latent, whatever the product says.
+
+On a GPU where there is one, else through Triton's interpreter (see conftest.py).
+"""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed here")
+
+from reseed.sae import kernels
+from reseed.sae import triton_encode as encode
+from reseed.sae import triton_encode_kernels as loops
+
+KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
+SIZES = [(3, 12, 131, 2), (2, 19, 300, 1), (2, 7, 90, 6), (4, 5, 20, 3), (1, 33, 2, 1)]
+
+
+def weights(kind, rows, d, latents, seed=0):
+    """x [B, D], W_enc [F, D], b_enc [F] with what is hard about each kind."""
+    rng = np.random.default_rng(seed)
+    x, W, b = rng.normal(size=(rows, d)), rng.normal(size=(latents, d)), rng.normal(size=latents)
+    if kind == "grid":  # exact ties, exactly rounded
+        x, W, b = x.round(), W.round(), b.round()
+    elif kind == "zero":
+        x[:: 2 if rows > 1 else 1], W[::3] = 0, 0
+        b[:] = 0
+    elif kind == "negative":
+        b -= 1e3
+    elif kind == "copies":  # more near-equals than there is room for
+        W[:] = W[0] * (1 + 1e-6 * rng.normal(size=(latents, 1)))
+        b[:] = 0
+    elif kind == "spread":
+        x *= np.exp(5 * rng.normal(size=(rows, 1)))
+        W *= np.exp(5 * rng.normal(size=(latents, 1)))
+    elif kind == "tiny":
+        x, W, b = x * 1e-18, W * 1e-12, b * 0
+    elif kind == "huge":
+        x, W, b = x * 1e8, W * 1e8, b * 1e15
+    return tuple(torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (x, W, b))
+
+
+def best(scored, k):
+    """Dense codes of the k largest positive scores, the first latents among equals."""
+    first = torch.argsort(scored, dim=1, descending=True, stable=True)[:, :k]
+    return torch.zeros_like(scored).scatter(1, first, scored.gather(1, first).relu())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "d", "latents", "k"), SIZES)
+def test_codes_equal_the_plain_twin(kind, rows, d, latents, k, device):
+    x, W, b = (t.to(device) for t in weights(kind, rows, d, latents))
+    made = [encode.top_codes(x, W, b, k, halves=halves) for halves in (True, False)]
+    assert torch.equal(made[0].latents, made[1].latents)
+    assert torch.equal(made[0].values, made[1].values)
+    codes = made[0]
+    assert codes.values.shape == codes.latents.shape == (rows, k)
+    assert (codes.latents.diff(dim=1) > 0).all()
+    assert codes.latents.min() >= 0
+    assert codes.latents.max() < latents
+    ours = kernels.dense(codes, latents)
+    if kind in ("grid", "zero", "negative"):
+        plain = best((x.double() @ W.double().T + b).float(), k)
+    else:
+        plain = kernels.dense(kernels.top_codes_plain(x @ W.T + b, k), latents)
+    size = torch.linalg.vector_norm(x, dim=1)[:, None] * torch.linalg.vector_norm(W, dim=1)
+    size = size + b.abs()
+    if kind == "copies":  # which of the nearly equal is chosen is rounding
+        ours, plain = ours.sort(dim=1).values, plain.sort(dim=1).values
+        size = size.amax(1, keepdim=True)
+    assert ((ours - plain).abs() <= 1e-5 * size).all()
+    if kind == "grid":
+        assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bound_holds_and_the_kernel_computes_it(kind, halves, device):
+    """What `triton_encode` proves, on the numbers that the kernel made."""
+    rows, d, latents, group = 3, 40, 150, 8
+    x, W, b = (t.to(device) for t in weights(kind, rows, d, latents))
+    screen = encode.new_screen(W, halves=halves)
+    left, bounds = encode.bounds_of(x, b, screen)
+    groups = -(-latents // group)
+    product = torch.empty((rows, latents), dtype=torch.bfloat16, device=device)
+    upper, lower = torch.empty((2, rows, groups), device=device)
+    loops.screen[encode._tiles(rows, latents)](
+        left, screen.rows, bounds.reach, bounds.slope, bounds.lift, bounds.drop, product,
+        upper, lower, bounds.slack, rows, latents, d, groups,
+        GROUP=group, WIDE=device == "cpu", **encode._TILE, **encode.EXACT,
+    )  # fmt: skip
+    high, low = encode.plain_bounds(product, bounds)
+    scored = x.double() @ W.double().T + b.double()
+    assert (scored <= high).all()
+    assert (scored >= low).all()
+    for ours, plain in ((upper, high), (lower, low)):
+        padded = torch.nn.functional.pad(plain, (0, groups * group - latents), value=-torch.inf)
+        expected = padded.view(rows, groups, group).amax(2)
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
+
+
+def test_rows_come_in_slabs_and_some_are_scored_whole(monkeypatch, device):
+    x, W, b = (t.to(device) for t in weights("normal", 5, 9, 100))
+    x[2] = 0  # all latents at b
+    b[:] = 1.0
+    once = encode.top_codes(x, W, b, 4)
+    monkeypatch.setattr(encode, "_PRODUCTS", 250)
+    monkeypatch.setattr(encode, "_SCORES", 100)
+    again = encode.top_codes(x, W, b, 4)
+    assert torch.equal(once.values, again.values)
+    assert torch.equal(once.latents, again.latents)
+    assert once.latents[2].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("latents", [30, 200])
+def test_no_rows(latents, device):
+    x, W, b = (t.to(device) for t in weights("normal", 0, 4, latents))
+    assert encode.top_codes(x, W, b, 3).values.shape == (0, 3)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the interpreter
+def test_what_is_not_a_number_is_not_lost(device):
+    x, W, b = (t.to(device) for t in weights("normal", 3, 8, 200))
+    x[1, 2] = torch.nan
+    values = encode.strongest(x, W, b, encode.new_screen(W), 3).values
+    assert torch.isnan(values[1]).any()
+    assert torch.isfinite(values[[0, 2]]).all()
