@@ -1,0 +1,127 @@
+"""Where learners compute: what can be asked for, and that nothing stays behind on the CPU."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from reseed.errors import SpecError
+from reseed.records import read_spec
+from reseed.sae.architecture import At, Batch, architecture
+from reseed.sae.spec import ARCHITECTURES
+from reseed.sae.specs.topk import TopKSpec
+from reseed.training.device import chosen
+from reseed.training.steps import PlainStep
+from reseed.training.ways import way_of
+
+F, D, B = 16, 8, 6
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Says how many there are."""
+
+    def say(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return say
+
+
+def test_what_can_be_asked_for(gpus):
+    gpus(0)
+    assert chosen("cpu") == chosen("auto") == "cpu"
+    gpus(2)
+    assert [chosen(name) for name in ("cpu", "auto", "cuda", "cuda:1")] == [
+        "cpu", "cuda", "cuda", "cuda:1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "message"),
+    [
+        ("cuda", 0, "sees 0 GPUs"),
+        ("cuda:2", 2, "sees 2 GPUs"),
+        ("gpu", 1, "take cpu, cuda"),
+        ("cuda:", 1, "is unknown"),
+    ],
+)
+def test_what_is_not_there_is_refused(gpus, name, count, message):
+    gpus(count)
+    with pytest.raises(SpecError, match=message):
+        chosen(name)
+
+
+def test_a_study_is_refused_before_any_work(gpus, cli, write_study):
+    gpus(0)
+    path = write_study()
+    done = cli("run", path, "--device", "cuda")
+    assert done.returncode == 2
+    assert "sees 0 GPUs" in done.stderr
+    assert not path.with_suffix("").exists()
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(gpus, cli, write_study):
+    gpus(0)
+    done = cli("run", write_study(), "--device", "auto", "--quiet")
+    assert done.returncode == 0
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Tensors without numbers that know their device, and refuse to meet those of another."""
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda self: True)
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda self: 0.5)
+    monkeypatch.setattr(torch.Tensor, "__int__", lambda self: 3)
+    with FakeTensorMode():
+        yield
+
+
+def test_fake_tensors_notice(fake):
+    with pytest.raises(RuntimeError, match="device"):
+        torch.empty(3, device="cuda") + torch.zeros(3)
+
+
+@pytest.fixture
+def topk():
+    """Parameters of TopK, of zeros."""
+    return {"W_enc": (F, D), "b_enc": (F,), "W_dec": (F, D), "b_dec": (D,)}
+
+
+@pytest.mark.parametrize(
+    "name", ["topk", "jumprelu", "gated", "relu", "groupmax", "llamascope", "archetypal"]
+)
+def test_objectives_stay_on_the_device(name, fake, topk):
+    more = {"k": 2} if "k" in ARCHITECTURES[name].model_fields else {}
+    if "auxk_alpha" in ARCHITECTURES[name].model_fields:
+        more["auxk_alpha"] = 0.1
+    spec = read_spec(ARCHITECTURES[name], {"latents": F, **more}, "test")
+    shapes = topk | {
+        "threshold": (F,), "length": (), "r_mag": (F,), "b_mag": (F,), "b_gate": (F,), "scale": (),
+        "mix": (F, 8), "centroids": (8, D), "relax": (F, D), "log_scale": (),
+    }  # fmt: skip
+    p = {n: torch.empty(shape, device="cuda") for n, shape in shapes.items()}
+    x, dead = torch.empty(B, D, device="cuda"), torch.ones(F, dtype=torch.bool, device="cuda")
+    with torch.no_grad():
+        out = architecture(name).objective(p, Batch(x, x), spec, At(3, 10, dead))
+    for value in (out.loss, out.fvu, out.codes, *out.buffers.values()):
+        assert value.device.type == "cuda"
+
+
+def test_the_way_of_a_gpu_is_triton(fake, topk):
+    pytest.importorskip("triton", reason="triton is not installed here")
+    from reseed.training.triton_step import TritonStep
+
+    spec, trained = TopKSpec(latents=F, k=2), frozenset(topk)
+    p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}
+    way = way_of(p, trained, spec, 1.0, plain=False)
+    assert isinstance(way, TritonStep)
+    assert way._screen.rows.device.type == "cuda"
+    assert isinstance(way_of(p, frozenset(), spec, 1.0, plain=True), PlainStep)
+
+
+def test_without_triton_torch_makes_the_steps(fake, topk, monkeypatch):
+    from reseed.training import ways
+
+    monkeypatch.setattr(ways, "find_spec", lambda name: None)
+    p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}
+    assert isinstance(way_of(p, frozenset(), TopKSpec(latents=F, k=2), 1.0, False), PlainStep)
