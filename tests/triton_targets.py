@@ -75,7 +75,7 @@ def main(capability):
             "shared": out.metadata.shared,
             "atomics": bool(re.search(r"\b(atom|red)\.(global|async)", ptx)),
         }
-    print(json.dumps(made))
+    sys.stdout.write(json.dumps(made))
 
 
 main(int(sys.argv[1]))

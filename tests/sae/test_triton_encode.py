@@ -9,9 +9,10 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed here")
 
-from reseed.sae import kernels
+from reseed.sae import kernels, parts
 from reseed.sae import triton_encode as encode
 from reseed.sae import triton_encode_kernels as loops
+from reseed.sae.triton_bounds import bounds_of, new_screen, plain_bounds
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
 SIZES = [(3, 12, 131, 2), (2, 19, 300, 1), (2, 7, 90, 6), (4, 5, 20, 3), (1, 33, 2, 1)]
@@ -77,11 +78,11 @@ def test_codes_equal_the_plain_twin(kind, rows, d, latents, k, device):
 @pytest.mark.parametrize("halves", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bound_holds_and_the_kernel_computes_it(kind, halves, device):
-    """What `triton_encode` proves, on the numbers that the kernel made."""
+    """What `triton_bounds` proves, on the numbers that the kernel made."""
     rows, d, latents, group = 3, 40, 150, 8
     x, W, b = (t.to(device) for t in weights(kind, rows, d, latents))
-    screen = encode.new_screen(W, halves=halves)
-    left, bounds = encode.bounds_of(x, b, screen)
+    screen = new_screen(W, halves=halves)
+    left, bounds = bounds_of(x, b, screen)
     groups = -(-latents // group)
     product = torch.empty((rows, latents), dtype=torch.bfloat16, device=device)
     upper, lower = torch.empty((2, rows, groups), device=device)
@@ -90,7 +91,7 @@ def test_the_bound_holds_and_the_kernel_computes_it(kind, halves, device):
         upper, lower, bounds.slack, rows, latents, d, groups,
         GROUP=group, WIDE=device == "cpu", **encode._TILE, **encode.EXACT,
     )  # fmt: skip
-    high, low = encode.plain_bounds(product, bounds)
+    high, low = plain_bounds(product, bounds)
     scored = x.double() @ W.double().T + b.double()
     assert (scored <= high).all()
     assert (scored >= low).all()
@@ -123,6 +124,37 @@ def test_no_rows(latents, device):
 def test_what_is_not_a_number_is_not_lost(device):
     x, W, b = (t.to(device) for t in weights("normal", 3, 8, 200))
     x[1, 2] = torch.nan
-    values = encode.strongest(x, W, b, encode.new_screen(W), 3).values
+    values = encode.strongest(x, W, b, new_screen(W), 3).values
     assert torch.isnan(values[1]).any()
     assert torch.isfinite(values[[0, 2]]).all()
+
+
+def dense(best, latents):
+    """Dense codes of the strongest."""
+    codes = torch.zeros(len(best.values), latents + 1, device=best.values.device)
+    return codes.scatter_(1, best.latents, best.values)[:, :-1]
+
+
+@pytest.mark.parametrize("kind", ["normal", "negative", "spread", "one", "copies"])
+@pytest.mark.parametrize(
+    ("rows", "d", "latents", "k"), [(3, 9, 90, 2), (4, 6, 20, 3), (2, 5, 3, 3)]
+)
+def test_the_best_of_a_batch_equal_the_plain_twin(kind, rows, d, latents, k, device):
+    x, W, b = (t.to(device) for t in weights(kind, rows, d, latents))
+    if kind == "one":  # row takes it all, more than it has room for
+        x[0] = 100 * W.sum(0)
+        b += 50
+        x[1:] = 0
+        b[::2] = -1
+    screen = new_screen(W)
+    best = encode.strongest_of_batch(x, W, b, screen, k)
+    pre = x @ W.T + b
+    size = torch.linalg.vector_norm(x, dim=1)[:, None] * torch.linalg.vector_norm(W, dim=1)
+    ours, plain = dense(best, latents), parts.batch_top(pre, k)
+    size = size + b.abs()
+    if kind in ("copies", "one"):  # which of the equals is chosen is open
+        ours, plain = (c.flatten().sort().values for c in (ours, plain))
+        size = size.amax()
+    assert ((ours - plain).abs() <= 1e-5 * size).all()
+    assert (best.latents[best.values > 0] < latents).all()
+    assert (best.latents[best.values == 0] == latents).all()

@@ -6,11 +6,15 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed here")
 
-from reseed.sae import kernels, triton_encode
+from reseed.sae import kernels
+from reseed.sae.architecture import At, Batch
 from reseed.sae.architectures import topk
 from reseed.sae.init import unit_rows
+from reseed.sae.specs.batchtopk import BatchTopKSpec
 from reseed.sae.specs.topk import TopKSpec
+from reseed.sae.triton_bounds import new_screen
 from reseed.sae.triton_sparse_step import find, sizes
+from reseed.training.steps import by_autograd
 
 ALL = frozenset({"W_enc", "b_enc", "W_dec", "b_dec"})
 
@@ -51,7 +55,7 @@ def test_gradients_equal_the_plain_twin(rows, d, latents, k, alpha, device):
     if rows == 1:
         x = torch.cat([x, -x])
     plain = topk.step(p, x, spec, dead)
-    found = find(p, x, spec, dead, triton_encode.new_screen(p["W_enc"]), trained=ALL)
+    found = find(p, x, spec, dead, new_screen(p["W_enc"]), trained=ALL)
     made = dict(zip(("W_enc", "W_dec"), dense(found, latents), strict=True))
     made |= {"b_enc": found.b_enc, "b_dec": found.b_dec}
     total = 0.0
@@ -65,13 +69,35 @@ def test_gradients_equal_the_plain_twin(rows, d, latents, k, alpha, device):
     assert torch.equal(found.fired, plain.fired)
 
 
+@pytest.mark.parametrize("before", [-1.0, 0.5])
+@pytest.mark.parametrize(("latents", "k", "alpha"), [(20, 3, 1 / 32), (80, 1, 0.0)])
+def test_the_batch_rule_equals_autograd(latents, k, alpha, before, device):
+    p = parameters(6, latents, device) | {"threshold": torch.tensor(before, device=device)}
+    rng = np.random.default_rng(1)
+    x = torch.from_numpy(rng.normal(size=(4, 6)).astype(np.float32)).to(device)
+    dead = torch.from_numpy(rng.random(latents) < 0.4).to(device)
+    spec = BatchTopKSpec(latents=latents, k=k, auxk_alpha=alpha)
+    free = {n: torch.nn.Parameter(p[n]) for n in ALL}
+    plain = by_autograd(spec)(p | free, Batch(x, x), At(0, 1, dead))
+    found = find(p, x, spec, dead, new_screen(p["W_enc"]), trained=ALL)
+    made = dict(zip(("W_enc", "W_dec"), dense(found, latents), strict=True))
+    made |= {"b_enc": found.b_enc, "b_dec": found.b_dec}
+    for name in ALL:
+        near = 1e-5 * float(plain.by_name[name].abs().max())
+        torch.testing.assert_close(made[name].float(), plain.by_name[name], rtol=1e-4, atol=near)
+    torch.testing.assert_close(found.threshold, plain.buffers["threshold"])
+    assert found.fvu == pytest.approx(plain.fvu, rel=1e-5)
+    assert found.l0 == pytest.approx(plain.l0)
+    assert torch.equal(found.fired, plain.fired)
+
+
 @pytest.mark.parametrize("name", ["W_enc", "W_dec"])
 def test_the_norm_is_of_what_is_trained(name, device):
     p = parameters(6, 10, device)
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)).to(device)
     spec, dead = TopKSpec(latents=10, k=2), torch.zeros(10, dtype=torch.bool, device=device)
     g = topk.step(p, x, spec, dead).gradients
-    screen = triton_encode.new_screen(p["W_enc"])
+    screen = new_screen(p["W_enc"])
     found = find(p, x, spec, dead, screen, trained=ALL - {name})
     expected = sum(float(v.square().sum()) for n, v in g.items() if n != name) ** 0.5
     assert found.norm == pytest.approx(expected, rel=1e-5)
@@ -84,7 +110,7 @@ def test_what_is_not_a_number_is_told(name, device):
     p[name].view(-1)[3] = torch.nan
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)).to(device)
     spec, dead = TopKSpec(latents=80, k=1), torch.zeros(80, dtype=torch.bool, device=device)
-    found = find(p, x, spec, dead, triton_encode.new_screen(p["W_enc"]), trained=ALL)
+    found = find(p, x, spec, dead, new_screen(p["W_enc"]), trained=ALL)
     assert not np.isfinite(found.fvu)
 
 
@@ -92,7 +118,7 @@ def test_entries_are_sorted_by_latent_then_by_row(device):
     p = parameters(5, 12, device)
     x = torch.from_numpy(np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)).to(device)
     spec, dead = TopKSpec(latents=12, k=4), torch.zeros(12, dtype=torch.bool, device=device)
-    found = find(p, x, spec, dead, triton_encode.new_screen(p["W_enc"]), trained=ALL)
+    found = find(p, x, spec, dead, new_screen(p["W_enc"]), trained=ALL)
     codes = kernels.top_codes_plain(found.x @ p["W_enc"].T + p["b_enc"], 4)
     where = kernels.dense(codes, 12).T > 0
     assert found.entries.starts.tolist() == [0, *where.sum(1).cumsum(0).tolist()]

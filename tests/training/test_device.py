@@ -122,6 +122,6 @@ def test_the_way_of_a_gpu_is_triton(fake, topk):
 def test_without_triton_torch_makes_the_steps(fake, topk, monkeypatch):
     from reseed.training import ways
 
-    monkeypatch.setattr(ways, "find_spec", lambda name: None)
+    monkeypatch.setattr(ways, "has_triton", lambda: False)
     p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}
     assert isinstance(way_of(p, frozenset(), TopKSpec(latents=F, k=2), 1.0, False), PlainStep)

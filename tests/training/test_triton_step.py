@@ -73,6 +73,18 @@ def test_steps_equal_those_of_torch(learner, control, latents, d, k, alpha, clip
     assert_near(ours.state(), theirs.state(), 3)
 
 
+def test_the_batch_rule_equals_that_of_torch(learner):
+    x = rows(24, 6)
+    settings = {"architecture": "batchtopk", "auxk_alpha": 1 / 32, "dead_after": 12}
+    ours, theirs = (learner(x, plain=plain, **settings) for plain in (False, True))
+    for i in range(2):
+        a, b = (way.update(x[i * 12 : (i + 1) * 12]) for way in (ours, theirs))
+        assert a["fvu"] == pytest.approx(b["fvu"], rel=1e-4)
+        assert a["l0"] == pytest.approx(b["l0"])
+    assert_near(ours.state(), theirs.state(), 2)
+    assert float(ours.parameters["threshold"]) > 0
+
+
 def test_wide_enough_to_be_screened(learner):
     x = rows(8, 6)
     ours, theirs = (

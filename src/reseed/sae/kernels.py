@@ -32,6 +32,11 @@ def compiles() -> bool:
     return find_spec("numba") is not None
 
 
+def has_triton() -> bool:
+    """Whether Triton is here, for kernels on a GPU."""
+    return find_spec("triton") is not None
+
+
 def top_codes(pre: Tensor, k: int) -> Codes:
     """The k largest entries of each row after ReLU.
 

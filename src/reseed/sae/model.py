@@ -165,16 +165,19 @@ class SAE:
         return kernels.codes_of(activations.apply(pre, self.activation, self.threshold))
 
     def _top_codes(self, centred: Tensor, k: int) -> Codes:
-        """By compiled loops where they apply: on a CPU, in float32, without autograd."""
+        """By kernels where they apply: in float32, without autograd."""
         given = centred, self.W_enc, self.b_enc
-        plain = any(
-            t.device.type != "cpu" or t.dtype != torch.float32 or t.requires_grad for t in given
-        )
-        if plain or not kernels.compiles():
-            return kernels.top_codes(self._pre_of(centred), k)
-        from reseed.sae import encode  # needs numba
+        where = centred.device.type
+        if not any(t.dtype != torch.float32 or t.requires_grad for t in given):
+            if where == "cpu" and kernels.compiles():
+                from reseed.sae import encode  # needs numba
 
-        return encode.top_codes(*given, k)
+                return encode.top_codes(*given, k)
+            if where == "cuda" and kernels.has_triton():
+                from reseed.sae import triton_encode
+
+                return triton_encode.top_codes(*given, k)
+        return kernels.top_codes(self._pre_of(centred), k)
 
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""

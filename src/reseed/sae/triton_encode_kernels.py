@@ -72,7 +72,7 @@ def screen(
     """The product that bounds scores, and the largest bounds of each group of latents.
 
     With p the product as stored, the score is at least `p - slack |p| - reach slope + drop` and at
-    most `p + slack |p| + reach slope + lift`. Plain twin: `triton_encode.plain_bounds`.
+    most `p + slack |p| + reach slope + lift`. Plain twin: `triton_bounds.plain_bounds`.
 
     Args:
         x: `[B, D]` float32 or bfloat16.
@@ -121,7 +121,7 @@ def candidates(
 ):  # fmt: skip
     """The latents of a row whose upper bound is at least its bar, and above 0; ascending.
 
-    One program a row. Plain twin: the same condition on `triton_encode.plain_bounds`.
+    One program a row. Plain twin: the same condition on `triton_bounds.plain_bounds`.
 
     Args:
         product: `[B, F]`,

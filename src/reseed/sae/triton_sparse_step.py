@@ -1,7 +1,7 @@
-"""What a batch says to a TopK SAE, on a GPU; see `sparse_step`, the same for a CPU.
+"""What a batch says to a TopK or BatchTopK SAE, on a GPU; see `sparse_step`, TopK on a CPU.
 
-Loss and gradients of `topk.step`, the plain twin, with the gradients of the two matrices kept as
-the entries that they are made of.
+Loss and gradients of `topk.step` and `batchtopk.objective`, the plain twins, with the gradients of
+the two matrices kept as the entries that they are made of.
 
 B batch, D dimensions, F latents, K active, E entries.
 """
@@ -18,8 +18,10 @@ from torch import Tensor
 from reseed.sae import triton_step_kernels as loops
 from reseed.sae.architecture import Parameters
 from reseed.sae.architectures.topk import auxk_size
+from reseed.sae.specs.batchtopk import BatchTopKSpec
 from reseed.sae.specs.topk import TopKSpec
-from reseed.sae.triton_encode import EXACT, Screen, Strongest, strongest
+from reseed.sae.triton_bounds import Screen
+from reseed.sae.triton_encode import EXACT, Strongest, strongest, strongest_of_batch
 
 _AT_A_TIME = 4096
 """Numbers of source rows that a program holds at a time."""
@@ -57,6 +59,8 @@ class Found:
     l0: float
     fired: Tensor
     """[F] bool"""
+    threshold: Tensor | None
+    """scalar, that of BatchTopK after this batch"""
 
 
 class _Part(NamedTuple):
@@ -71,7 +75,7 @@ class _Part(NamedTuple):
 def find(
     p: Parameters,
     x: Tensor,
-    spec: TopKSpec,
+    spec: TopKSpec | BatchTopKSpec,
     dead: Tensor,
     screen: Screen,
     *,
@@ -80,7 +84,7 @@ def find(
     """Loss and gradients of a batch.
 
     Args:
-        p: the parameters, float32.
+        p: the parameters, float32; for BatchTopK with its threshold.
         x: `[B, D]` float32.
         spec: k and the weight of the auxiliary loss.
         dead: `[F]` bool, latents silent for longer than `dead_after`.
@@ -90,7 +94,8 @@ def find(
     W_enc, b_enc = p["W_enc"], p["b_enc"]
     centred = (x - p["b_dec"]).contiguous()
     scale = x.sub(x.mean(0)).square_().sum()
-    codes = strongest(centred, W_enc, b_enc, screen, spec.k)
+    batch = isinstance(spec, BatchTopKSpec)
+    codes = (strongest_of_batch if batch else strongest)(centred, W_enc, b_enc, screen, spec.k)
     main = _decoded(codes, p["W_dec"], centred, -torch.ones_like(scale), 2.0 / scale)
     parts = [main]
     rows = dead.nonzero()[:, 0] if spec.auxk_alpha > 0 else dead.new_empty(0)
@@ -107,7 +112,18 @@ def find(
     finite = torch.isfinite(screen.length).all() & torch.isfinite(b_enc).all()
     fvu = torch.where(finite, main.loss.double().sum() / scale, math.nan)  # never among the best
     told = torch.stack([fvu, active.sum() / len(x), squared.sqrt()]).tolist()  # waits for the GPU
-    return Found(centred, residual, entries, bias, b_dec, told[2], told[0], told[1], fired[:-1])
+    return Found(
+        x=centred,
+        residual=residual,
+        entries=entries,
+        b_enc=bias,
+        b_dec=b_dec,
+        norm=told[2],
+        fvu=told[0],
+        l0=told[1],
+        fired=fired[:-1],
+        threshold=_threshold(p["threshold"], codes.values, spec) if batch else None,
+    )
 
 
 def sizes(dimensions: int) -> dict[str, Any]:
@@ -141,7 +157,7 @@ def _auxiliary(
     x: Tensor,
     residual: Tensor,
     scale: Tensor,
-    spec: TopKSpec,
+    spec: TopKSpec | BatchTopKSpec,
     rows: Tensor,
     screen: Screen,
 ) -> _Part:
@@ -152,6 +168,14 @@ def _auxiliary(
     codes = Strongest(found.values, names[found.latents])
     weight = spec.auxk_alpha * share * 2.0 / scale
     return _decoded(codes, p["W_dec"], residual, scale / 2.0, weight)
+
+
+def _threshold(before: Tensor, values: Tensor, spec: BatchTopKSpec) -> Tensor:
+    """`parts.running_threshold`, without waiting for the GPU."""
+    smallest = torch.where(values > 0, values, math.inf).amin()
+    share = spec.threshold_momentum
+    moved = torch.where(before < 0, smallest, share * before + (1 - share) * smallest)
+    return torch.where(torch.isinf(smallest), before, moved)
 
 
 def _by_latent(parts: list[_Part], latents: int) -> Entries:

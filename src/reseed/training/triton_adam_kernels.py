@@ -44,7 +44,7 @@ def update_encoder(
         m: `[F, D]`,
         v: `[F, D]`: with its moments.
         halves: `[F, D]` bfloat16, filled with the rounded row if HALVES.
-        length: `[F]`, filled; see `triton_encode.Screen`.
+        length: `[F]`, filled; see `triton_bounds.Screen`.
         lost: `[F]`, filled.
         clip: factor of the gradient.
         rate: learning rate over the first bias correction.

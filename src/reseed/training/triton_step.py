@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from reseed.sae.architecture import At, Batch, Parameters
+from reseed.sae.specs.batchtopk import BatchTopKSpec
 from reseed.sae.specs.topk import TopKSpec
-from reseed.sae.triton_encode import new_screen
+from reseed.sae.triton_bounds import new_screen
 from reseed.sae.triton_sparse_step import Found, find, sizes
 from reseed.training import triton_adam_kernels as loops
 from reseed.training.steps import BETAS, EPSILON, Seen
@@ -33,7 +34,7 @@ class TritonStep:
         self,
         parameters: Parameters,
         trained: frozenset[str],
-        spec: TopKSpec,
+        spec: TopKSpec | BatchTopKSpec,
         clip: float,
         *,
         halves: bool = True,
@@ -55,7 +56,9 @@ class TritonStep:
         if pull is not None:
             raise RuntimeError("this way has no gradients to add to; take the plain one")
         self._found = None
-        found = find(self._all, batch.x, self._spec, at.dead, self._screen, trained=self._trained)
+        given = self._all, batch.x, self._spec, at.dead, self._screen
+        with torch.cuda.device_of(batch.x):  # where Triton launches
+            found = find(*given, trained=self._trained)
         self._found = found
         return Seen(found.fvu, found.l0, found.fired, found.norm)
 
@@ -66,6 +69,10 @@ class TritonStep:
         if found is None:
             raise RuntimeError("apply needs a look before")
         self._made += 1
+        with torch.cuda.device_of(found.x):
+            self._update(found, rate)
+
+    def _update(self, found: Found, rate: float) -> None:
         clip = min(1.0, self._clip / (found.norm + 1e-6))
         pace = (
             clip,
@@ -93,6 +100,8 @@ class TritonStep:
                 starts, rows, values, found.residual, *self._with_moments("W_dec"),
                 *pace, len(found.residual), dimensions, **given,
             )  # fmt: skip
+        if found.threshold is not None:
+            self._all["threshold"].copy_(found.threshold)
         for name, gradient in (("b_enc", found.b_enc), ("b_dec", found.b_dec)):
             if name in self._moments:
                 _adam(*self._with_moments(name), gradient, *pace)

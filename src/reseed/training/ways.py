@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from typing import TypeGuard
 
 from reseed.sae.architecture import Parameters
-from reseed.sae.kernels import compiles
+from reseed.sae.kernels import compiles, has_triton
+from reseed.sae.specs.batchtopk import BatchTopKSpec
 from reseed.sae.specs.common import ArchitectureSpec
 from reseed.sae.specs.topk import TopKSpec
 from reseed.training.steps import PlainStep, Step, by_autograd, topk_by_hand
@@ -28,16 +29,22 @@ def way_of(
         plain: take the plain way in any case.
     """
     given = parameters, trained, spec, clip
+    device = parameters["b_dec"].device.type
+    fast = not (plain or spec.plain)
+    if fast and device == "cuda" and has_triton() and _by_triton(spec):
+        from reseed.training.triton_step import TritonStep
+
+        return TritonStep(parameters, trained, spec, clip)
     if not isinstance(spec, TopKSpec) or spec.multi_topk or spec.differentiated:
         return PlainStep(*given, by_autograd(spec))
-    device = parameters["W_enc"].device.type
-    if not (plain or spec.plain):
-        if device == "cpu" and compiles():
-            from reseed.training.fast_step import FastStep  # needs numba
+    if fast and device == "cpu" and compiles():
+        from reseed.training.fast_step import FastStep  # needs numba
 
-            return FastStep(parameters, trained, spec, clip)
-        if device == "cuda" and find_spec("triton") is not None:
-            from reseed.training.triton_step import TritonStep
-
-            return TritonStep(parameters, trained, spec, clip)
+        return FastStep(parameters, trained, spec, clip)
     return PlainStep(*given, topk_by_hand(spec))
+
+
+def _by_triton(spec: ArchitectureSpec) -> TypeGuard[TopKSpec | BatchTopKSpec]:
+    if isinstance(spec, TopKSpec):
+        return not spec.multi_topk
+    return isinstance(spec, BatchTopKSpec)
