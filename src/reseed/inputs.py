@@ -149,7 +149,7 @@ class Inputs:
         assert isinstance(subject, LanguageModelSpec)
         _set_threads(self._study)
         self._events.say(f"opening {subject.model} with its head")
-        return SplicedModel.load(subject)
+        return SplicedModel.load(subject, self._device)
 
     @cached_property
     def text(self) -> TokenBlocks:

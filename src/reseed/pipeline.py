@@ -69,6 +69,8 @@ def run_study(
     """
     started, place = time.monotonic(), chosen(device)
     with locked(study, command):
+        if place != "cpu":
+            events.say(f"the subject and the trainings compute on {place}")
         inputs = Inputs(study, events, place)
         inputs.look_up_sites()
         if retry_failed:

@@ -143,11 +143,12 @@ def _numbers(means: np.ndarray[tuple[int], np.dtype[np.float64]], tokens: int) -
 
 
 def _zeros(keep: Tensor) -> Replace:
-    return lambda there: there.masked_fill(keep[..., None], 0.0)
+    return lambda there: there.masked_fill(keep[..., None].to(there.device), 0.0)
 
 
 def _sum_ce(logits: Tensor, following: Tensor) -> float:
-    return float(torch.nn.functional.cross_entropy(logits, following, reduction="sum"))
+    targets = following.to(logits.device)
+    return float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
 
 
 def _followed(text: TokenBlocks, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:

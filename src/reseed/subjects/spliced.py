@@ -70,7 +70,7 @@ def put_rows(keep: Tensor, rows: Tensor) -> Replace:
         keep: bool `[B, L]`.
         rows: `[kept, D]`.
     """
-    return lambda there: there.masked_scatter(keep[..., None], rows.to(there.dtype))
+    return lambda there: there.masked_scatter(keep[..., None].to(there.device), rows.to(there))
 
 
 class SplicedModel:
@@ -89,15 +89,19 @@ class SplicedModel:
         base.config.use_cache = False
 
     @classmethod
-    def load(cls, spec: LanguageModelSpec) -> SplicedModel:
+    def load(cls, spec: LanguageModelSpec, device: str = "cpu") -> SplicedModel:
         """Load a model with its head.
+
+        Args:
+            spec: which model.
+            device: where it computes; what a pass gives is there too.
 
         Raises:
             SubjectError: if it cannot be loaded, has no head, or has random weights.
         """
         if spec.random_weights is not None:
             raise SubjectError(f"{spec.model} with random weights predicts nothing; take them out")
-        return cls(load_causal(spec).model, spec.model)
+        return cls(load_causal(spec, device).model, spec.model)
 
     def check_sites(self, site: str, later: Sequence[str], ids: Tensor) -> None:
         """Refuse sites that are not there, or that do not come after the one that is replaced.
@@ -176,9 +180,10 @@ class SplicedModel:
                     keep(site, value)
 
                 hooks.callback(register(self._body, site, read).remove)
-            inputs: dict[str, Tensor] = {"input_ids": ids}
+            device = next(self._model.parameters()).device
+            inputs: dict[str, Tensor] = {"input_ids": ids.to(device)}
             if attention is not None:
-                inputs["attention_mask"] = attention.to(torch.int64)
+                inputs["attention_mask"] = attention.to(device, torch.int64)
             logits = self._model(**inputs).logits
         missing = [site for site in sites if site not in seen]
         if missing:

@@ -40,8 +40,8 @@ class Downstream:
         self._model, self._blocks, self._whole = model, blocks, whole
 
     def rows(self) -> dict[str, Tensor]:
-        """Site to `[B, D]`, the kept positions."""
-        return {site: x[self._blocks.keep] for site, x in self._whole.at.items()}
+        """Site to `[B, D]` on the CPU, the kept positions."""
+        return {site: x[self._blocks.keep].cpu() for site, x in self._whole.at.items()}
 
     def loss(self, site: str, reconstruction: Tensor, asked: EndToEndSpec) -> Tensor:
         """What a reconstruction of the rows of a site does to the subject; differentiable.
