@@ -114,6 +114,27 @@ def test_rows_come_in_slabs_and_some_are_scored_whole(monkeypatch, device):
     assert once.latents[2].tolist() == [0, 1, 2, 3]
 
 
+def test_what_has_no_room_is_not_lost(monkeypatch, device):
+    """A row that is scored whole; a batch that is looked through again with more room."""
+    calls = []
+    for name in ("_whole", "_candidates"):
+        original = getattr(encode, name)
+
+        def spy(*args, name=name, original=original):
+            calls.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(encode, name, spy)
+    x, W, b = (t.to(device) for t in weights("copies", 2, 9, 131))
+    x *= (x @ W[0]).sign()[:, None]  # all latents fire
+    screen = new_screen(W)
+    encode.strongest(x, W, b, screen, 2)
+    assert calls == ["_candidates", "_whole"]
+    calls.clear()
+    encode.strongest_of_batch(x, W, b, screen, 2)
+    assert calls == ["_candidates", "_candidates"]
+
+
 @pytest.mark.parametrize("latents", [30, 200])
 def test_no_rows(latents, device):
     x, W, b = (t.to(device) for t in weights("normal", 0, 4, latents))
@@ -137,7 +158,7 @@ def dense(best, latents):
 
 @pytest.mark.parametrize("kind", ["normal", "negative", "spread", "one", "copies"])
 @pytest.mark.parametrize(
-    ("rows", "d", "latents", "k"), [(3, 9, 90, 2), (4, 6, 20, 3), (2, 5, 3, 3)]
+    ("rows", "d", "latents", "k"), [(3, 9, 130, 2), (4, 6, 20, 3), (2, 5, 3, 3)]
 )
 def test_the_best_of_a_batch_equal_the_plain_twin(kind, rows, d, latents, k, device):
     x, W, b = (t.to(device) for t in weights(kind, rows, d, latents))

@@ -71,7 +71,7 @@ def strongest(x: Tensor, W_enc: Tensor, b_enc: Tensor, screen: Screen, k: int) -
         screen: of W_enc as it is now.
         k: codes of a row, at most F.
     """
-    if len(W_enc) <= _room(k):
+    if _narrow(len(W_enc), k):
         return _whole(x, W_enc, b_enc, k)
     at_a_time = max(1, _PRODUCTS // len(W_enc))
     parts = [
@@ -96,15 +96,15 @@ def strongest_of_batch(
         screen: of W_enc as it is now.
         k: codes of a row on average, at most F.
     """
-    rows, latents, room = len(x), len(W_enc), _room(k)
-    if latents <= room:
+    rows, latents = len(x), len(W_enc)
+    if _narrow(latents, k):
         keys = _keys_of_all(x, W_enc, b_enc)
     else:
         seen = _look(x, b_enc, screen, k)
         bar = seen.lower.flatten().topk(k * rows, sorted=False).values.amin().expand(rows)
-        chosen, count = _candidates(seen, bar.contiguous(), room)
+        chosen, count = _candidates(seen, bar.contiguous(), _room(latents, k))
         most = int(count.max())
-        if most > room:  # some row has more than its share
+        if most > chosen.shape[1]:  # some row has more than its share
             chosen, count = _candidates(seen, bar.contiguous(), most)
         keys = _scored(x, W_enc, b_enc, chosen, count)
     best = keys.flatten().topk(min(k * rows, keys.numel()), sorted=False).indices
@@ -114,20 +114,25 @@ def strongest_of_batch(
     return _of_keys(torch.where(kept, keys, -1).topk(active, dim=1).values, latents)
 
 
-def _room(k: int) -> int:
-    """For candidates of a row."""
-    return max(4 * k, k + 64)
+def _narrow(latents: int, k: int) -> bool:
+    """Whether looking for candidates would not pay."""
+    return latents <= 4 * k + 64
+
+
+def _room(latents: int, k: int) -> int:
+    """For candidates of a row: about 2 k at 576 dimensions, 4 k at 2,304 (docs/speed.md)."""
+    return min(latents, 16 * k + 64)
 
 
 def _screened(x: Tensor, W_enc: Tensor, b_enc: Tensor, screen: Screen, k: int) -> Strongest:
     if not len(x):
         return _of_keys(x.new_empty((0, k), dtype=torch.int64), len(W_enc))
-    room, seen = _room(k), _look(x, b_enc, screen, k)
+    seen = _look(x, b_enc, screen, k)
     bar = seen.lower.topk(k, dim=1, sorted=False).values.amin(1)
-    chosen, count = _candidates(seen, bar, room)
+    chosen, count = _candidates(seen, bar, _room(len(W_enc), k))
     keys = _scored(x, W_enc, b_enc, chosen, count).topk(k, dim=1).values
     best = _of_keys(keys, len(W_enc))
-    over = ((count > room) | ~torch.isfinite(seen.bounds.reach)).nonzero()[:, 0]
+    over = ((count > chosen.shape[1]) | ~torch.isfinite(seen.bounds.reach)).nonzero()[:, 0]
     if len(over):
         whole = _whole(x[over], W_enc, b_enc, k)
         best.values[over], best.latents[over] = whole.values, whole.latents
