@@ -35,6 +35,7 @@ _EVENT_EVERY_STEPS = 100
 
 Rows = Mapping[str, Tensor]
 """Site to `[B, D]`"""
+Make = Callable[[RunSpec], Learner]
 
 
 class Work(Protocol):
@@ -71,11 +72,9 @@ class Work(Protocol):
 class One:
     """A run in work and its folder."""
 
-    def __init__(
-        self, run: RunSpec, first: Rows, batch: Callable[[int], Rows], store: Store, device: str
-    ) -> None:
+    def __init__(self, run: RunSpec, make: Make, store: Store) -> None:
         self.run, self.folder = run, RunFolder(run, store)
-        self.learner, self.alive = _learner(run, first, batch, device), True
+        self.learner, self.alive = make(run), True
         self.history, self.runs = empty_history(run), 1
         self._every = _checkpoint_every(run)
         if self.folder.has_checkpoint:
@@ -155,23 +154,14 @@ class Several:
 
     Args:
         missing: runs of one ensemble that are not there yet, in its order.
-        first: first batch of the stream, by site.
-        batch: of the stream, by number.
+        make: a learner of a run.
         store: of the study.
-        device: where they compute.
     """
 
-    def __init__(
-        self,
-        missing: Sequence[RunSpec],
-        first: Rows,
-        batch: Callable[[int], Rows],
-        store: Store,
-        device: str,
-    ) -> None:
+    def __init__(self, missing: Sequence[RunSpec], make: Make, store: Store) -> None:
         run = missing[0]
         all_runs = [run.model_copy(update={"init_seed": seed}) for seed in run.ensemble]
-        learners = [_learner(one, first, batch, device) for one in all_runs]
+        learners = [make(one) for one in all_runs]
         self.together = Together(learners)
         self.history = [empty_history(run) for _ in all_runs]
         self._run, self._every = run, _checkpoint_every(run)
@@ -274,18 +264,18 @@ def works(
         store: of the study.
         device: where they compute; `first` and `batch` are on the CPU.
     """
-    given = first, batch, store, device
+
+    def make(run: RunSpec) -> Learner:
+        rows = first[run.site], first[run.target]
+        return Learner(run, *rows, batches=RunBatches(run, batch), device=device)
+
     out: list[Work] = []
     for unit in units(runs):
-        one = Several(unit, *given) if unit[0].ensemble else One(unit[0], *given)
+        several = bool(unit[0].ensemble)
+        one = Several(unit, make, store) if several else One(unit[0], make, store)
         if one.alive:
             out.append(one)
     return out
-
-
-def _learner(run: RunSpec, first: Rows, batch: Callable[[int], Rows], device: str) -> Learner:
-    rows = first[run.site], first[run.target]
-    return Learner(run, *rows, batches=RunBatches(run, batch), device=device)
 
 
 def _checkpoint_every(run: RunSpec) -> int:
