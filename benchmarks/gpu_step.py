@@ -4,9 +4,9 @@
     python -m benchmarks.gpu_step --json gpu.json       the same as JSON too
     python -m benchmarks.gpu_step --latents 16384       one width
 
-Ours (Triton), the plain step (torch) and the bare products into an output that is there, in bfloat16
-and in float32, are timed in turn, round by round, each until the GPU is done; a ratio is the median
-of the ratios of rounds. Without a GPU it says so and stops.
+Ours (Triton), the plain step (torch) and the bare products into an output that is there, in
+bfloat16 and in float32, are timed in turn, round by round, each until the GPU is done; a ratio is
+the median of the ratios of rounds. Without a GPU it says so and stops.
 """
 
 from __future__ import annotations

@@ -66,6 +66,26 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu(gpus, cli, write_study):
     assert done.returncode == 0
 
 
+def test_a_study_hands_its_device_to_all_learners(gpus, cli, write_study, monkeypatch):
+    from reseed.training import stage, work
+
+    gpus(1)
+    devices, learner = [], work.Learner
+
+    def spy(*args, device, **named):
+        devices.append(device)
+        return learner(*args, **named)
+
+    monkeypatch.setattr(work, "Learner", spy)
+    monkeypatch.setattr(stage, "_on", lambda device, batch: devices.append(device) or batch)
+    monkeypatch.setattr(stage, "_free", lambda device: devices.append(device))
+    done = cli("run", write_study(), "--device", "auto")
+    assert done.returncode == 0
+    assert set(devices) == {"cuda"}
+    assert len(devices) > 40
+    assert "compute on cuda" in done.stderr
+
+
 @pytest.fixture
 def fake(monkeypatch):
     """Tensors without numbers that know their device, and refuse to meet those of another."""
