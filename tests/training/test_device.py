@@ -6,6 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reseed.errors import SpecError
 from reseed.records import read_spec
+from reseed.sae import kernels
 from reseed.sae.architecture import At, Batch, architecture
 from reseed.sae.spec import ARCHITECTURES
 from reseed.sae.specs.topk import TopKSpec
@@ -127,9 +128,12 @@ def test_objectives_stay_on_the_device(name, fake, topk):
         assert value.device.type == "cuda"
 
 
-def test_the_way_of_a_gpu_is_triton(fake, topk):
+def test_the_way_of_a_gpu_is_triton(fake, topk, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed here")
+    from reseed.training import ways
     from reseed.training.triton_step import TritonStep
+
+    monkeypatch.setattr(ways, "triton_runs", lambda: True)
 
     spec, trained = TopKSpec(latents=F, k=2), frozenset(topk)
     p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}
@@ -139,9 +143,18 @@ def test_the_way_of_a_gpu_is_triton(fake, topk):
     assert isinstance(way_of(p, frozenset(), spec, 1.0, plain=True), PlainStep)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_triton_that_cannot_launch_is_told():
+    pytest.importorskip("triton", reason="triton is not installed here")
+    kernels.triton_runs.cache_clear()
+    with pytest.warns(UserWarning, match="torch makes the steps"):
+        assert not kernels.triton_runs()
+    kernels.triton_runs.cache_clear()
+
+
 def test_without_triton_torch_makes_the_steps(fake, topk, monkeypatch):
     from reseed.training import ways
 
-    monkeypatch.setattr(ways, "has_triton", lambda: False)
+    monkeypatch.setattr(ways, "triton_runs", lambda: False)
     p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}
     assert isinstance(way_of(p, frozenset(), TopKSpec(latents=F, k=2), 1.0, False), PlainStep)

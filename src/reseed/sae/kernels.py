@@ -8,7 +8,9 @@ small part of it, since only K of F latents are touched.
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from importlib.util import find_spec
+from subprocess import CalledProcessError
 from typing import NamedTuple
 
 import torch
@@ -32,9 +34,26 @@ def compiles() -> bool:
     return find_spec("numba") is not None
 
 
-def has_triton() -> bool:
-    """Whether Triton is here, for kernels on a GPU."""
-    return find_spec("triton") is not None
+@lru_cache(maxsize=1)
+def triton_runs() -> bool:
+    """Whether Triton's kernels can run on a GPU here; warns, once, where it is there and cannot.
+
+    Triton builds what launches its kernels, so it needs a C compiler and Python's headers.
+    """
+    if find_spec("triton") is None:
+        return False
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()  # builds it
+    except (AssertionError, OSError, RuntimeError, CalledProcessError) as error:
+        warnings.warn(
+            f"Triton is here but cannot launch kernels ({error}), so torch makes the steps; a C "
+            "compiler (gcc) and Python's headers are needed",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def top_codes(pre: Tensor, k: int) -> Codes:

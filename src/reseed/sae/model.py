@@ -173,7 +173,7 @@ class SAE:
                 from reseed.sae import encode  # needs numba
 
                 return encode.top_codes(*given, k)
-            if where == "cuda" and kernels.has_triton():
+            if where == "cuda" and kernels.triton_runs():
                 from reseed.sae import triton_encode
 
                 return triton_encode.top_codes(*given, k)

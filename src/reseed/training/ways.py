@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeGuard
 
 from reseed.sae.architecture import Parameters
-from reseed.sae.kernels import compiles, has_triton
+from reseed.sae.kernels import compiles, triton_runs
 from reseed.sae.specs.batchtopk import BatchTopKSpec
 from reseed.sae.specs.common import ArchitectureSpec
 from reseed.sae.specs.topk import TopKSpec
@@ -31,7 +31,7 @@ def way_of(
     given = parameters, trained, spec, clip
     device = parameters["b_dec"].device.type
     fast = not (plain or spec.plain)
-    if fast and device == "cuda" and has_triton() and _by_triton(spec):
+    if fast and device == "cuda" and triton_runs() and _by_triton(spec):
         from reseed.training.triton_step import TritonStep
 
         return TritonStep(parameters, trained, spec, clip)
