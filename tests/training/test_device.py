@@ -10,6 +10,7 @@ from reseed.sae import kernels
 from reseed.sae.architecture import At, Batch, architecture
 from reseed.sae.spec import ARCHITECTURES
 from reseed.sae.specs.topk import TopKSpec
+from reseed.training.arrays import train
 from reseed.training.device import chosen
 from reseed.training.steps import PlainStep
 from reseed.training.ways import way_of
@@ -59,6 +60,12 @@ def test_a_study_is_refused_before_any_work(gpus, cli, write_study):
     assert done.returncode == 2
     assert "sees 0 GPUs" in done.stderr
     assert not path.with_suffix("").exists()
+
+
+def test_training_rows_is_refused_too(gpus):
+    gpus(0)
+    with pytest.raises(SpecError, match="sees 0 GPUs"):
+        train(torch.randn(8, 4), latents=4, k=1, device="cuda")
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu(gpus, cli, write_study):
