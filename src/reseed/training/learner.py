@@ -36,13 +36,13 @@ def _step(
     plain: bool,
 ) -> Step:
     """The fastest way there is for this architecture, or the plain one."""
-    if not isinstance(spec, TopKSpec) or spec.multi_topk or spec.differentiated:
-        return PlainStep(parameters, trained, spec, clip, by_autograd(spec))
-    if plain or spec.plain or not compiles():
-        return PlainStep(parameters, trained, spec, clip, topk_by_hand(spec))
-    from reseed.training.fast_step import FastStep  # needs numba
+    if spec.loops and not (plain or spec.plain) and compiles():
+        from reseed.training.fast_step import FastStep  # needs numba
 
-    return FastStep(parameters, trained, spec, clip)
+        return FastStep(parameters, trained, spec, clip)
+    by_hand = isinstance(spec, TopKSpec) and not (spec.multi_topk or spec.differentiated)
+    differentiate = topk_by_hand(spec) if by_hand else by_autograd(spec)
+    return PlainStep(parameters, trained, spec, clip, differentiate)
 
 
 class Learner:
