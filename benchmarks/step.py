@@ -103,8 +103,8 @@ def move(p: Any, x: Any, k: int) -> None:
     """Move biases, or thresholds where there are some, to where k latents fire in a row."""
     import torch
 
-    pre = (x - p["b_dec"]) @ p["W_enc"].T
-    bar = float(pre.flatten().kthvalue(pre.numel() - k * len(x)).values)
+    pre = (x[:64] - p["b_dec"]) @ p["W_enc"].T
+    bar = float(pre.flatten().kthvalue(pre.numel() - k * len(pre)).values)
     for name in ("b_enc", "b_gate", "b_mag"):
         if name in p and "threshold" not in p:
             p[name].sub_(bar)
