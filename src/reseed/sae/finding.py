@@ -35,7 +35,7 @@ Floats = NDArray[np.float32]
 Find = Callable[[Given, At], Found]
 """From a batch and where in training it is."""
 
-DENSE_FROM = 0.04
+DENSE_FROM = 0.07
 """Share of pre-activations above their bars from which products of whole matrices are faster."""
 
 _MINUS, _ONE = np.float32(-1.0), np.float32(1.0)
