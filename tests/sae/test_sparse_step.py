@@ -29,9 +29,13 @@ def start(spec, d, seed, shift=0.0):
     centre = rng.normal(size=d).astype(np.float32)
     p = architecture(spec.name).initial(spec, begin(spec.latents, seed, centre, x_length=d**0.5))
     p["W_dec"] += torch.from_numpy(0.1 * rng.normal(size=p["W_dec"].shape)).float()
-    p["b_enc"] += torch.from_numpy(0.1 * rng.normal(size=spec.latents)).float() + shift
+    bias = "b_gate" if spec.name == "gated" else "b_enc"
+    p[bias] += torch.from_numpy(0.1 * rng.normal(size=spec.latents)).float() + shift
+    if spec.name == "gated":
+        p["r_mag"] += torch.from_numpy(rng.choice([0, np.log(2), -np.log(2)], spec.latents)).float()
+        p["b_mag"] += torch.from_numpy(rng.integers(-20, 20, spec.latents) / 64 + 3e-4).float()
     if isinstance(spec, PenalisedSpec):  # on a grid, so that what fires is the same in float64
-        for name, parts in (("W_enc", 64), ("b_enc", 64), ("b_dec", 16)):
+        for name, parts in (("W_enc", 64), (bias, 64), ("b_dec", 16)):
             p[name] = (p[name] * parts).round() / parts
     if spec.name == "jumprelu":
         p["threshold"] *= torch.from_numpy(rng.choice([-1, 1], spec.latents)).float()
@@ -128,6 +132,7 @@ def test_written_out_by_hand_is_the_same_too():
 
 PENALISED = {
     "relu": {"penalty": 0.3},
+    "gated": {"penalty": 0.3},
     "jumprelu": {"penalty": 0.1, "threshold": 0.02, "bandwidth": 0.05},
     "jumprelu, wide": {"penalty": 0.1, "threshold": 0.02, "bandwidth": 0.3},
 }
@@ -155,6 +160,7 @@ CASES = {
     "batchtopk": {"k": 6},
     "matryoshka": {"k": 6},
     "relu": {},
+    "gated": {},
     "jumprelu": {"threshold": 0.05, "bandwidth": 0.02},
 }
 
@@ -201,7 +207,7 @@ def test_a_batch_of_equal_rows_has_no_loss(name, dense_from, monkeypatch):
     assert np.isnan(found.fvu)
 
 
-@pytest.mark.parametrize("name", ["relu", "jumprelu"])
+@pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])
 def test_how_many_fire_decides_whether_it_is_made_whole(name):
     spec = parse_sae({"architecture": name, "latents": 200})
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(40, 8))).float()
@@ -213,8 +219,8 @@ def test_how_many_fire_decides_whether_it_is_made_whole(name):
 
 
 def test_what_has_no_rule_is_refused():
-    for name, own in (("gated", {}), ("relu", {"decoder": "weighted"})):
+    for name, own in (("panneal", {}), ("relu", {"decoder": "weighted"})):
         spec = parse_sae({"architecture": name, "latents": 20, **own})
         assert not spec.loops
-    with pytest.raises(TypeError, match="gated"):
-        finding.finding(parse_sae({"architecture": "gated", "latents": 20}))
+    with pytest.raises(TypeError, match="panneal"):
+        finding.finding(parse_sae({"architecture": "panneal", "latents": 20}))

@@ -32,6 +32,7 @@ RULES = {
     "batchtopk": {"k": 3},
     "matryoshka": {"k": 3, "prefixes": [0.2, 0.6]},
     "relu": {"penalty": 0.3, "penalty_warmup": 0},
+    "gated": {"penalty": 0.3, "penalty_warmup": 0},
     "jumprelu": {"penalty": 0.01, "penalty_warmup": 0, "threshold": 0.1, "bandwidth": 0.1},
 }
 """Architectures with loops."""
@@ -167,7 +168,7 @@ def test_resuming_changes_no_byte(name, whole, monkeypatch):
         assert torch.equal(value, second[key]), key
 
 
-@pytest.mark.parametrize("name", ["batchtopk", "matryoshka", "relu", "jumprelu"])
+@pytest.mark.parametrize("name", ["batchtopk", "matryoshka", "relu", "gated", "jumprelu"])
 def test_loss_curves_of_other_rules_lie_on_each_other(toy, name):
     """Through the switch from dense to sparse codes, where there is one."""
     held = {"target_l0": 4.0} if "penalty" in RULES[name] else {"k": 4}

@@ -239,7 +239,7 @@ def test_options_take_the_plain_way(x):
     assert isinstance(Learner(run("relu"), x[:64])._way, FastStep)
     assert isinstance(Learner(run("relu", decoder="weighted"), x[:64])._way, PlainStep)
     assert isinstance(Learner(run("jumprelu", sparsity="tanh"), x[:64])._way, PlainStep)
-    assert isinstance(Learner(run("batchtopk", k_start=4), x[:64])._way, PlainStep)
+    assert isinstance(Learner(run("batchtopk", k=3, k_start=4), x[:64])._way, PlainStep)
 
 
 def test_signum_by_hand():

@@ -8,7 +8,6 @@ B batch, D dimensions, F latents, E entries.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 from reseed.sae import dense_step, encode, sparse_step
 from reseed.sae.above import BatchTop, above, share_above
 from reseed.sae.architecture import At
-from reseed.sae.dense_step import Gate
+from reseed.sae.gates import OneGate, TwoGates
 from reseed.sae.parts import running_threshold
 from reseed.sae.sparse_step import ByRow, Found, Given, Part
 from reseed.sae.specs.batchtopk import BatchSpec
 from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.specs.gated import GatedSpec
 from reseed.sae.specs.jumprelu import JumpReLUSpec
 from reseed.sae.specs.matryoshka import MatryoshkaSpec
 from reseed.sae.specs.relu import ReLUSpec
@@ -56,12 +56,14 @@ def finding(spec: ArchitectureSpec) -> Find:
             return partial(_batchtopk, spec, BatchTop())
         case ReLUSpec() | JumpReLUSpec():
             return partial(_penalised, spec)
+        case GatedSpec():
+            return partial(_gated, spec)
         case _:
             raise TypeError(f"{spec.name} has no sparse rule; take the plain way")
 
 
 def _topk(spec: TopKSpec, g: Given, at: At) -> Found:
-    x, W_enc, b_enc, screen, threads = g.reader
+    x, W_enc, b_enc, screen, threads = g.reader()
     codes = sparse_step.by_row(encode.codes(x, W_enc, b_enc, screen, spec.k, threads))
     part = sparse_step.decoded(g, codes, x, _MINUS, g.step)
     parts = [part, *sparse_step.auxiliary(g, part.residual, spec.auxk_alpha)]
@@ -69,7 +71,7 @@ def _topk(spec: TopKSpec, g: Given, at: At) -> Found:
 
 
 def _batchtopk(spec: BatchSpec, top: BatchTop, g: Given, at: At) -> Found:
-    codes = top.codes(g.reader, spec.k)
+    codes = top.codes(g.reader(), spec.k)
     part = sparse_step.decoded(g, codes, g.x, _MINUS, g.step)
     parts = [part, *sparse_step.auxiliary(g, part.residual, spec.auxk_alpha)]
     return sparse_step.gathered(
@@ -84,7 +86,7 @@ def _threshold(spec: BatchSpec, g: Given, codes: ByRow) -> dict[str, torch.Tenso
 
 def _matryoshka(spec: MatryoshkaSpec, top: BatchTop, g: Given, at: At) -> Found:
     """Each prefix is a part: its codes learn from the errors of all prefixes that have them."""
-    codes = top.codes(g.reader, spec.k)
+    codes = top.codes(g.reader(), spec.k)
     nested = [_between(codes, *ends) for ends in pairwise((0, *spec.widths))]
     errors, start, before = list[Part](), g.x, _MINUS
     for some in nested:
@@ -112,33 +114,34 @@ def _where(codes: ByRow, chosen: NDArray[np.bool_]) -> ByRow:
 
 
 def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> Found:
-    gate = _gate(spec, g, at)
-    if share_above(g.reader, gate.bars) > DENSE_FROM:
+    gate = OneGate(spec, g, at.penalty * spec.penalty)
+    if share_above(g.reader(), gate.bars) > DENSE_FROM:
         return dense_step.find(g, gate)
-    listed = above(g.reader, gate.bars)
+    listed = above(g.reader(), gate.bars)
     codes = _where(listed, listed.values > gate.threshold[listed.latents])
     part = sparse_step.decoded(g, codes, g.x, _MINUS, g.step, toll=gate.toll)
-    vectors = None if gate.half == 0 else {"threshold": _slopes(g, gate, listed, part)}
+    vectors = {} if gate.half == 0 else _slopes(g, gate, listed, part)
     return sparse_step.gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors)
 
 
-def _gate(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> Gate:
-    latents, rows, zero = len(g.p["W_enc"]), len(g.x), np.float32(0.0)
-    penalty = at.penalty * spec.penalty
-    if isinstance(spec, ReLUSpec):
-        toll = penalty / math.sqrt(g.scale * rows) if g.scale > 0 else math.nan
-        return Gate(np.zeros(latents, np.float32), zero, np.float32(toll), zero, np.zeros(0))
-    length, trained = np.float32(g.p["length"].item()), g.p["threshold"].numpy()
-    wide = np.float32(spec.bandwidth) * length
-    chain = -np.sign(trained).astype(np.float64) * length / wide
-    price = np.float32(penalty / rows)
-    return Gate(length * np.abs(trained), wide / np.float32(2.0), zero, price, chain)
-
-
-def _slopes(g: Given, gate: Gate, listed: ByRow, part: Part) -> Floats:
+def _slopes(g: Given, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Floats]:
     """Gradient of the thresholds, through the kernel at all codes that are near theirs."""
     near = np.abs(listed.values - gate.threshold[listed.latents]) < gate.half
     some = _where(listed, near)
     pull = sparse_step.pulled(g, some.starts, some.latents, part.residual)
     each = gate.threshold[some.latents] * pull + gate.price
     return gate.slopes(np.bincount(some.latents, each, len(gate.threshold)))
+
+
+def _gated(spec: GatedSpec, g: Given, at: At) -> Found:
+    gates = TwoGates(spec, g, at.penalty * spec.penalty)
+    if share_above(g.reader(gates.bias), gates.bars) > DENSE_FROM:
+        return dense_step.find(g, gates)
+    opened = above(g.reader(gates.bias), gates.bars)
+    codes, size, product = gates.codes(opened)
+    part = sparse_step.decoded(g, codes, g.x, _MINUS, g.step)
+    by_gate = sparse_step.decoded(g, opened, g.x, _MINUS, g.step, toll=gates.toll).flow
+    sums = by_gate, part.flow, part.flow * product
+    vectors = gates.named(*(np.bincount(codes.latents, s, len(gates.bars)) for s in sums))
+    whole = Part(codes, part.residual, size * part.flow + by_gate, part.loss)
+    return sparse_step.gathered(g, [whole], g.fvu(part.loss), codes, vectors=vectors)

@@ -60,10 +60,9 @@ class Given:
         """From an error to the gradient of the FVU."""
         return np.float32(2.0 / self.scale) if self.scale > 0 else np.float32(np.nan)
 
-    @property
-    def reader(self) -> Reader:
-        """The rows and the encoder."""
-        W_enc, b_enc = self.p["W_enc"].numpy(), self.p["b_enc"].numpy()
+    def reader(self, bias: str = "b_enc") -> Reader:
+        """The rows and the encoder, with the bias of this name."""
+        W_enc, b_enc = self.p["W_enc"].numpy(), self.p[bias].numpy()
         return Reader(self.x, W_enc, b_enc, self.screen, self.threads)
 
     def fvu(self, loss: NDArray[np.float64]) -> float:
@@ -115,7 +114,7 @@ class Found:
     entries: Entries
     """empty where there are `matrices`"""
     vectors: Mapping[str, Floats]
-    """gradients of b_enc [F], b_dec [D] and whatever else is no matrix"""
+    """gradients of b_dec [D] and whatever else is no matrix"""
     norm: float
     """of the gradient of all that is trained"""
     fvu: float
@@ -232,7 +231,7 @@ def gathered(
         parts: the first has the residual that b_dec learns from.
         fvu: of the whole reconstruction.
         fired: all codes that fire.
-        vectors: gradients of other parameters.
+        vectors: gradients of other parameters; of b_enc it is found here.
         buffers: new values of what is not trained.
     """
     latents = len(g.p["W_enc"])
@@ -244,6 +243,8 @@ def gathered(
     bias, through, squared = _norms(g, entries, residual)
     b_dec -= through
     own = dict(vectors or {}) | {"b_dec": b_dec}
+    if "b_enc" in g.p:
+        own["b_enc"] = bias
     squared += sum(float(np.square(v, dtype=np.float64).sum()) for v in own.values())
     fires = fired.values > 0
     mask = torch.zeros(latents, dtype=torch.bool)
@@ -252,7 +253,7 @@ def gathered(
         x=g.x,
         residual=residual,
         entries=entries,
-        vectors=own | {"b_enc": bias},
+        vectors=own,
         norm=math.sqrt(squared) if squared >= 0 else math.nan,
         fvu=fvu,
         l0=int(fires.sum()) / len(g.x),
@@ -264,7 +265,7 @@ def gathered(
 def _by_latent(parts: Sequence[Part], latents: int) -> Entries:
     starts = np.zeros(latents + 1, np.int64)
     for part in parts:
-        loops.count_entries(part.codes.latents, part.codes.values, starts)
+        loops.count_entries(part.codes.latents, part.codes.values, part.flow, starts)
     starts = np.cumsum(starts)
     fill, count = starts[:-1].copy(), int(starts[-1])
     rows, both = np.empty(count, np.int32), np.empty((2, count), np.float32)
@@ -275,7 +276,7 @@ def _by_latent(parts: Sequence[Part], latents: int) -> Entries:
 
 
 def _norms(g: Given, entries: Entries, residual: Floats) -> tuple[Floats, Floats, float]:
-    """Gradient of b_enc, what it sends through the encoder to b_dec, and the squared norm."""
+    """Sums of the flow, what they send through the encoder to b_dec, and the squared norm."""
     W_enc = g.p["W_enc"].numpy()
     latents, dimensions = W_enc.shape
     pieces = math.ceil(latents / LATENTS)

@@ -191,10 +191,10 @@ class Entries(NamedTuple):
 
 
 @compiled
-def count_entries(latents: Integers, values: Floats32, starts: Integers) -> None:
-    """Add to `starts[j + 1]` how often latent j is active."""
+def count_entries(latents: Integers, values: Floats32, flow: Floats32, starts: Integers) -> None:
+    """Add to `starts[j + 1]` how often latent j is active, or learns without being so."""
     for e in range(len(values)):
-        starts[latents[e] + 1] += values[e] > 0
+        starts[latents[e] + 1] += values[e] > 0 or flow[e] != 0
 
 
 @compiled
@@ -209,10 +209,10 @@ def place_entries(
     sorted_values: Floats32,
     sorted_flow: Floats32,
 ) -> None:
-    """Put active codes where their latents begin; `fill` moves on. Row i is called first + i."""
+    """Put what `count_entries` counts where latents begin; `fill` moves on; row i is first + i."""
     for i in range(len(row_starts) - 1):
         for e in range(row_starts[i], row_starts[i + 1]):
-            if values[e] > 0:
+            if values[e] > 0 or flow[e] != 0:
                 at = fill[latents[e]]
                 fill[latents[e]] = at + 1
                 rows[at] = first + i
@@ -256,7 +256,7 @@ def norms(
     bias: Floats32,
     through: Floats32,
 ) -> float:
-    """Squared norm of the gradient of a stretch of latents.
+    """Squared norm of the gradient of both matrices in a stretch of latents.
 
     Args:
         first: latent.
@@ -270,7 +270,7 @@ def norms(
         W_enc: `[F, D]`.
         encoder: whether encoder rows count.
         decoder: whether decoder rows count.
-        bias: `[F]`, filled with the gradient of b_enc.
+        bias: `[F]`, filled with sums of the flow.
         through: `[D]`, filled with bias W_enc over this stretch.
     """
     total = np.float64(0.0)
@@ -283,7 +283,6 @@ def norms(
             continue
         for e in range(low, high):
             bias[j] += flow[e]
-        total += np.float64(bias[j]) ** 2
         add(through, bias[j], W_enc[j])
         if encoder:
             gradient_row(gradient, low, high, flow, rows, x, len(x))
