@@ -207,5 +207,7 @@ def _largest(found: ByRow, wanted: int) -> ByRow:
     chosen = found.values > least
     equal = np.flatnonzero(found.values == least)
     chosen[equal[: wanted - int(chosen.sum())]] = True
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen)])[found.starts]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen, dtype=np.int64)])[
+        found.starts
+    ]
     return ByRow(starts, found.latents[chosen], found.values[chosen])

@@ -211,6 +211,6 @@ def score(
             j = order[e]
             scored = dot(x[first_row + r], W_enc[j]) + b_enc[j]
             values[at], latents[at] = scored, j
-            at += scored > bars[j]
+            at += int(scored > bars[j])
         counts[r] = at - before
     return at

@@ -93,9 +93,10 @@ def _matryoshka(spec: MatryoshkaSpec, top: BatchTop, g: Given, at: At) -> Found:
         errors.append(sparse_step.decoded(g, some, start, before, _ONE, flows=False))
         start, before = errors[-1].residual, _ONE
     loss = errors[-1].loss
-    last, total, parts = g.step * start, np.zeros_like(start), list[Part]()
+    total: Floats = np.zeros_like(start)
+    last, parts = np.multiply(g.step, start, dtype=np.float32), list[Part]()
     for some, left in zip(nested[::-1], errors[::-1], strict=True):
-        total = total + g.step * left.residual
+        total = np.add(total, g.step * left.residual, dtype=np.float32)
         flow = sparse_step.pulled(g, some.starts, some.latents, total)
         parts.insert(0, Part(some, total, flow, left.loss))
     parts += sparse_step.auxiliary(g, last, spec.auxk_alpha)
@@ -109,7 +110,9 @@ def _between(codes: ByRow, first: int, stop: int) -> ByRow:
 
 
 def _where(codes: ByRow, chosen: NDArray[np.bool_]) -> ByRow:
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen)])[codes.starts]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen, dtype=np.int64)])[
+        codes.starts
+    ]
     return ByRow(starts, codes.latents[chosen], codes.values[chosen])
 
 
@@ -130,7 +133,7 @@ def _slopes(g: Given, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Flo
     some = _where(listed, near)
     pull = sparse_step.pulled(g, some.starts, some.latents, part.residual)
     each = gate.threshold[some.latents] * pull + gate.price
-    return gate.slopes(np.bincount(some.latents, each, len(gate.threshold)))
+    return gate.slopes(_summed(some, each, len(gate.threshold)))
 
 
 def _gated(spec: GatedSpec, g: Given, at: At) -> Found:
@@ -142,6 +145,11 @@ def _gated(spec: GatedSpec, g: Given, at: At) -> Found:
     part = sparse_step.decoded(g, codes, g.x, _MINUS, g.step)
     by_gate = sparse_step.decoded(g, opened, g.x, _MINUS, g.step, toll=gates.toll).flow
     sums = by_gate, part.flow, part.flow * product
-    vectors = gates.named(*(np.bincount(codes.latents, s, len(gates.bars)) for s in sums))
+    vectors = gates.named(*(_summed(codes, each, len(gates.bars)) for each in sums))
     whole = Part(codes, part.residual, size * part.flow + by_gate, part.loss)
     return sparse_step.gathered(g, [whole], g.fvu(part.loss), codes, vectors=vectors)
+
+
+def _summed(codes: ByRow, each: Floats, latents: int) -> NDArray[np.float64]:
+    """Sums over the batch for each latent, in order of row."""
+    return np.bincount(codes.latents, each.astype(np.float64), latents).astype(np.float64)

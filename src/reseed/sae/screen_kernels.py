@@ -254,6 +254,7 @@ def collect(
     bar = np.float32(0.0)
     for at in range(begin, rows * -(-width // segment)):
         left, r = at // rows * segment, at % rows
+        i = int(first_row + r)
         right = min(width, left + segment)
         if count + right - left > len(row):
             return count, at
@@ -263,7 +264,7 @@ def collect(
             _widen(halves[r, left:right], wide)
         else:
             _copy(products[r, left:right], wide)
-        _uppers(wide, line, slack, reach[first_row + r], slope[here], lift[here])
+        _uppers(wide, line, slack, reach[i], slope[here], lift[here])
         for low in range(0, right - left, _STRIDE):
             high = min(right - left, low + _STRIDE)
             if high == low + _STRIDE and not _any_above(line, bar, low):

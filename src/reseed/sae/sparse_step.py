@@ -35,6 +35,7 @@ ROWS = 128
 LATENTS = 512
 """Latents of a piece of work; sums are added piece by piece, so it decides how they are rounded."""
 NO_FLOW = np.empty(0, np.float32)
+_FREE = np.float32(0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +154,7 @@ def decoded(
     before: np.float32,
     after: np.float32,
     *,
-    toll: float = 0.0,
+    toll: np.float32 = _FREE,
     flows: bool = True,
 ) -> Part:
     """Reconstruct.
@@ -169,7 +170,7 @@ def decoded(
     """
     residual, loss = np.empty_like(start), np.empty(len(start))
     flow = np.empty_like(codes.values) if flows else NO_FLOW
-    numbers = before, after, np.float32(toll)
+    numbers = before, after, toll
 
     def work(first: int, stop: int) -> None:
         loops.decode(

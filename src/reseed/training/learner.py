@@ -40,9 +40,9 @@ def _step(
         from reseed.training.fast_step import FastStep  # needs numba
 
         return FastStep(parameters, trained, spec, clip)
-    by_hand = isinstance(spec, TopKSpec) and not (spec.multi_topk or spec.differentiated)
-    differentiate = topk_by_hand(spec) if by_hand else by_autograd(spec)
-    return PlainStep(parameters, trained, spec, clip, differentiate)
+    if isinstance(spec, TopKSpec) and not (spec.multi_topk or spec.differentiated):
+        return PlainStep(parameters, trained, spec, clip, topk_by_hand(spec))
+    return PlainStep(parameters, trained, spec, clip, by_autograd(spec))
 
 
 class Learner:
