@@ -6,14 +6,12 @@
     python -m benchmarks.step --seeds 1,2,4,8 --latents 4096     many runs on one pass
     python -m benchmarks.step --architecture relu --latents 4096 not TopK; peers are left out
 
-What a penalty makes sparse is moved beforehand to where k latents fire in a row; with `--start` it
-is left where training begins.
+What a penalty makes sparse is moved to where k latents fire in a row; `--start` leaves it dense.
 
-Product (into an output that is there, by NumPy and by torch, the one with the lower median counts),
-our step and the plain step in torch are timed in turn, round by round; a ratio is the median of the
-ratios of rounds. Other work on the machine then moves both sides. Peers run on the same batches in
-their own interpreter, each in turn with the bare product there. Each size has a process of its own,
-so that peak memory is its own.
+Product (into an output that is there, by NumPy and by torch; the lower median counts), our step and
+the plain one are timed in turn; a ratio is the median of those of rounds, so that other work moves
+both sides. Peers run on the same batches in their own interpreter, in turn with the bare product
+there. Each size has a process of its own, so that peak memory is its own.
 """
 
 from __future__ import annotations
@@ -113,13 +111,7 @@ def move(p: Any, x: Any, k: int) -> None:
 
 
 def measure(
-    latents: int,
-    dimensions: int,
-    batch: int,
-    k: int,
-    rounds: int,
-    architecture: str = "topk",
-    moved: bool = True,
+    latents: int, dimensions: int, batch: int, k: int, rounds: int, architecture: str, moved: bool
 ) -> dict[str, Any]:
     """One row: ours, the bare product, the plain step."""
     import torch
@@ -292,9 +284,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for latents, dimensions in [shape[:2]] if options.latents else SHAPES:
         row = in_own_process(latents, dimensions, options)
-        if options.architecture != "topk":
-            options.peers_python = None
-        add_peers(row, options.peers_python, max(3, options.rounds // 4))
+        peers = options.peers_python if options.architecture == "topk" else None
+        add_peers(row, peers, max(3, options.rounds // 4))
         rows.append(row)
         print(line(row), flush=True)
         if options.json:
