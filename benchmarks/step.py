@@ -4,12 +4,14 @@
     python -m benchmarks.step --latents 16384 --json step.json   one row
     python -m benchmarks.step --peers-python .venv-peers/bin/python
     python -m benchmarks.step --seeds 1,2,4,8 --latents 4096     many runs on one pass
+    python -m benchmarks.step --architecture relu --latents 4096 not TopK; peers are left out
 
-Product (into an output that is there, by NumPy and by torch, the one with the lower median counts),
-our step and the plain step in torch are timed in turn, round by round; a ratio is the median of the
-ratios of rounds. Other work on the machine then moves both sides. Peers run on the same batches in
-their own interpreter, each in turn with the bare product there. Each size has a process of its own,
-so that peak memory is its own.
+What a penalty makes sparse is moved to where k latents fire in a row; `--start` leaves it dense.
+
+Product (into an output that is there, by NumPy and by torch; the lower median counts), our step and
+the plain one are timed in turn; a ratio is the median of those of rounds, so that other work moves
+both sides. Peers run on the same batches in their own interpreter, in turn with the bare product
+there. Each size has a process of its own, so that peak memory is its own.
 """
 
 from __future__ import annotations
@@ -63,38 +65,68 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def learner(x: Any, latents: int, k: int, *, plain: bool = False, seed: int = 0) -> Any:
+def learner(
+    x: Any,
+    latents: int,
+    k: int,
+    *,
+    plain: bool = False,
+    seed: int = 0,
+    architecture: str = "topk",
+    moved: bool = True,
+) -> Any:
     """One run with the recipe's own learning rate, past its warm-up."""
-    from reseed.sae.specs.topk import TopKSpec
+    from reseed.sae.spec import ARCHITECTURES
     from reseed.training.learner import Learner
     from reseed.training.spec import RunSpec, TrainingSpec
 
     training = TrainingSpec(tokens=100_000 * len(x), batch=len(x), warmup_steps=0)
+    kind = ARCHITECTURES[architecture]
+    own = {"k": k} if "k" in kind.model_fields else {}
     spec = RunSpec(
         data="benchmark",
         site="x",
-        sae=TopKSpec(latents=latents, k=k),
+        sae=kind(latents=latents, **own),
         training=training,
         init_seed=seed,
         data_seed=0,
     )
-    return Learner(spec, x, plain=plain)
+    made = Learner(spec, x, plain=plain)
+    if not own and moved:
+        move(made.parameters, x, k)
+    return made
 
 
-def measure(latents: int, dimensions: int, batch: int, k: int, rounds: int) -> dict[str, Any]:
+def move(p: Any, x: Any, k: int) -> None:
+    """Move biases, or thresholds where there are some, to where k latents fire in a row."""
+    import torch
+
+    pre = (x[:64] - p["b_dec"]) @ p["W_enc"].T
+    bar = float(pre.flatten().kthvalue(pre.numel() - k * len(pre)).values)
+    for name in ("b_enc", "b_gate", "b_mag"):
+        if name in p and "threshold" not in p:
+            p[name].sub_(bar)
+    if "threshold" in p:
+        p["threshold"].copy_(torch.full_like(p["threshold"], bar / float(p["length"])))
+
+
+def measure(
+    latents: int, dimensions: int, batch: int, k: int, rounds: int, architecture: str, moved: bool
+) -> dict[str, Any]:
     """One row: ours, the bare product, the plain step."""
     import torch
 
+    made = {"architecture": architecture, "moved": moved}
+
     x = torch.from_numpy(batches(dimensions, batch))
-    learner(x[0][:64], 64, 4).update(x[0][:64])  # loads what is compiled
+    learner(x[0][:64], 64, 4, **made).update(x[0][:64])  # loads what is compiled
     before = peak()
-    ours = learner(x[0], latents, k)
-    for i in range(3):
-        ours.update(x[i % BATCHES])
+    ours = learner(x[0], latents, k, **made)
+    l0 = [ours.update(x[i % BATCHES])["l0"] for i in range(3)][-1]
     most = peak()
     state = 6 * 4 * latents * dimensions
     weights, out = ours.parameters["W_enc"], torch.empty(batch, latents)
-    plain = learner(x[0], latents, k, plain=True)
+    plain = learner(x[0], latents, k, plain=True, **made)
     plain.update(x[0])
     times: dict[str, list[float]] = {n: [] for n in ("torch", "numpy", "ours", "plain")}
     for i in range(rounds):
@@ -122,6 +154,9 @@ def measure(latents: int, dimensions: int, batch: int, k: int, rounds: int) -> d
         "ratio_to_product": middle_ratio(times["ours"], bare),
         "plain_seconds": middle["plain"],
         "plain_ratio_to_product": middle_ratio(times["plain"], bare[::4]),
+        "times_plain": middle_ratio(times["plain"], times["ours"][::4]),
+        "architecture": architecture,
+        "l0": [l0, ours.update(x[0])["l0"]],
         "peak_bytes": most,
         "peak_beyond_weights_and_moments": most - before - state,
     }
@@ -214,6 +249,7 @@ def in_own_process(latents: int, dimensions: int, options: argparse.Namespace) -
     """`measure` in a process of its own."""
     sizes = ["--latents", str(latents), "--dimensions", str(dimensions)]
     sizes += ["--batch", str(options.batch), "--k", str(options.k), "--rounds", str(options.rounds)]
+    sizes += ["--architecture", options.architecture, *(["--start"] if options.start else [])]
     command = [sys.executable, "-m", "benchmarks.step", "--only", *sizes]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -228,6 +264,8 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=576)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--architecture", default="topk")
+    parser.add_argument("--start", action="store_true", help="as training begins, codes dense")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peers-python", type=Path, help="interpreter that has the peers")
     parser.add_argument("--seeds", help="numbers of runs on one pass, instead of the table")
@@ -239,13 +277,14 @@ def main() -> None:
         many_seeds([int(s) for s in options.seeds.split(",")], *shape)
         return
     if options.only:
-        print(json.dumps(measure(*shape, options.rounds)))
+        print(json.dumps(measure(*shape, options.rounds, options.architecture, not options.start)))
         return
     print(HEAD, flush=True)
     rows: list[dict[str, Any]] = []
     for latents, dimensions in [shape[:2]] if options.latents else SHAPES:
         row = in_own_process(latents, dimensions, options)
-        add_peers(row, options.peers_python, max(3, options.rounds // 4))
+        peers = options.peers_python if options.architecture == "topk" else None
+        add_peers(row, peers, max(3, options.rounds // 4))
         rows.append(row)
         print(line(row), flush=True)
         if options.json:

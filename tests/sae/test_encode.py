@@ -98,7 +98,7 @@ def test_the_bound_holds_for_every_product(kind, halves, d, seed):
     """What `encode` proves, on the numbers that it is made of."""
     x, W, b = weights(kind, 6, d, 70, seed)
     screen = new_screen(torch.from_numpy(W), 1, halves=halves)
-    left, bounds = encode._bounds(x, b, screen)
+    left, bounds = encode.bounds_of(x, b, screen)
     right = screen.halves if halves else torch.from_numpy(W)
     product = (left @ right.T).double().numpy()
     error = bounds.slack * np.abs(product)

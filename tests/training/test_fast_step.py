@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae import encode
+from reseed.sae import encode, finding
 from reseed.subjects.spec import ToySpec
 from reseed.subjects.toy import Toy
 from reseed.training.learner import Learner
@@ -27,9 +27,23 @@ def rows(count, d, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(count, d))).float()
 
 
+RULES = {
+    "topk": {"k": 3, "auxk_alpha": 1 / 32},
+    "batchtopk": {"k": 3},
+    "matryoshka": {"k": 3, "prefixes": [0.2, 0.6]},
+    "relu": {"penalty": 0.3, "penalty_warmup": 0},
+    "gated": {"penalty": 0.3, "penalty_warmup": 0},
+    "jumprelu": {"penalty": 0.01, "penalty_warmup": 0, "threshold": 0.1, "bandwidth": 0.1},
+}
+"""Architectures with loops."""
+WAYS = [(name, whole) for name in RULES for whole in (0.0, 1.0) if "k" not in RULES[name] or whole]
+"""With the share of codes from which a step is made by whole matrices, for penalties."""
+
+
 def learner(x, control=None, *, plain=False, batch=32, steps=1000, clip=1.0, **sae):
     training = TrainingSpec(tokens=batch * steps, batch=batch, warmup_steps=0, clip=clip)
-    sae = {"latents": 20, "k": 3, "lr": 1e-3, **sae}
+    own = RULES[sae["architecture"]] if "architecture" in sae else {"k": 3}
+    sae = {"latents": 20, "lr": 1e-3, **own, **sae}
     spec = RunSpec(
         data="", site="x", sae=sae, training=training, init_seed=0, data_seed=0, control=control
     )
@@ -66,10 +80,32 @@ def test_a_step_equals_autograd_clipping_adam_and_unit_rows(control, latents, d,
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=float(2e-5 * scale))
 
 
+@pytest.mark.parametrize(("name", "whole"), WAYS)
 @pytest.mark.parametrize("control", CONTROLS)
-def test_a_run_can_go_on_the_other_way(control):
+def test_other_rules_equal_autograd_clipping_adam_and_unit_rows(control, name, whole, monkeypatch):
+    monkeypatch.setattr(finding, "DENSE_FROM", whole)
+    x = rows(160, 13)
+    given = {"architecture": name, "latents": 50, "dead_after": 64}
+    fast, plain = (learner(x, control, plain=way, **given) for way in (False, True))
+    for i in range(5):
+        batch = x[i * 32 : (i + 1) * 32]
+        a, b = fast.update(batch), plain.update(batch)
+        assert a["fvu"] == pytest.approx(b["fvu"], rel=1e-4)
+        assert a["l0"] == pytest.approx(b["l0"], rel=1e-3)
+    ours, theirs = fast.state(), plain.state()
+    assert set(ours) == set(theirs)
+    for name, value in ours.items():
+        scale = float(theirs[name].abs().max())
+        far = (value - theirs[name]).abs() > 1e-3 * scale
+        assert far.float().mean() < 0.02, name
+
+
+@pytest.mark.parametrize(("name", "whole"), WAYS)
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_run_can_go_on_the_other_way(control, name, whole, monkeypatch):
+    monkeypatch.setattr(finding, "DENSE_FROM", whole)
     x = rows(320, 8)
-    fast, plain = learner(x, control), learner(x, control, plain=True)
+    fast, plain = (learner(x, control, plain=way, architecture=name) for way in (False, True))
     for i in range(4):
         fast.update(x[i * 32 : (i + 1) * 32])
     plain.restore({name: value.clone() for name, value in fast.state().items()})
@@ -98,22 +134,53 @@ def test_loss_curves_lie_on_each_other(toy, alpha):
     assert abs(curves[0, -100:].mean() / curves[1, -100:].mean() - 1) < 0.005
 
 
-def state_after(x, threads, halves, monkeypatch):
+def state_after(x, threads, halves, monkeypatch, architecture, broken=False):
     torch.set_num_threads(threads)
     monkeypatch.setattr(encode, "halves_are_fast", lambda: halves)
-    given = {"latents": 1100, "k": 5, "batch": 300, "auxk_alpha": 1 / 32, "dead_after": 600}
+    given = {"architecture": architecture, "latents": 1100, "batch": 300, "dead_after": 600}
     made = learner(x, **given)
     for i in range(5):
+        if broken and i in (2, 4):
+            state = {name: value.clone() for name, value in made.state().items()}
+            made = learner(x, **given)
+            made.restore(state)
         made.update(x[i * 300 : (i + 1) * 300])
     return made.state()
 
 
-def test_the_same_bytes_twice_on_any_threads_and_by_any_product(monkeypatch):
+@pytest.mark.parametrize(("name", "whole"), WAYS)
+def test_the_same_bytes_twice_on_any_threads_and_by_any_product(name, whole, monkeypatch):
+    monkeypatch.setattr(finding, "DENSE_FROM", whole)
     x = rows(1500, 24)
-    first = state_after(x, 1, True, monkeypatch)
+    first = state_after(x, 1, True, monkeypatch, name)
     for threads, halves in ((1, True), (2, True), (3, True), (1, False), (2, False)):
-        for name, value in state_after(x, threads, halves, monkeypatch).items():
-            assert torch.equal(value, first[name]), (name, threads, halves)
+        for key, value in state_after(x, threads, halves, monkeypatch, name).items():
+            assert torch.equal(value, first[key]), (key, threads, halves)
+
+
+@pytest.mark.parametrize(("name", "whole"), WAYS)
+def test_resuming_changes_no_byte(name, whole, monkeypatch):
+    monkeypatch.setattr(finding, "DENSE_FROM", whole)
+    x = rows(1500, 24)
+    first, second = (state_after(x, 1, True, monkeypatch, name, broken=b) for b in (False, True))
+    assert set(first) == set(second)
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+@pytest.mark.parametrize("name", ["batchtopk", "matryoshka", "relu", "gated", "jumprelu"])
+def test_loss_curves_of_other_rules_lie_on_each_other(toy, name):
+    """Through the switch from dense to sparse codes, where there is one."""
+    held = {"target_l0": 4.0} if "penalty" in RULES[name] else {"k": 4}
+    given = {"architecture": name, "latents": 160, "lr": 2e-3, "batch": 128, "steps": 300, **held}
+    ways = [learner(toy, plain=plain, dead_after=2000, **given) for plain in (False, True)]
+    at = [(i * 128) % (len(toy) - 128) for i in range(300)]
+    made = [[w.update(toy[i : i + 128]) for i in at] for w in ways]
+    for what in ("fvu", "l0"):
+        curves = np.array([[step[what] for step in steps] for steps in made])
+        np.testing.assert_allclose(curves[0, :20], curves[1, :20], rtol=1e-3)
+        assert np.abs(curves[0] / curves[1] - 1).max() < 0.1
+        assert abs(curves[0, -50:].mean() / curves[1, -50:].mean() - 1) < 0.01
 
 
 def test_where_nothing_compiles_the_plain_way_is_taken(monkeypatch):
@@ -128,3 +195,5 @@ def test_where_nothing_compiles_the_plain_way_is_taken(monkeypatch):
     assert isinstance(made._way, PlainStep)
     made.update(x[:32])
     made.sae().encode(x)
+    for name in RULES:
+        assert isinstance(learner(x, architecture=name)._way, PlainStep)

@@ -9,11 +9,11 @@ from reseed.training.memory import free_memory, learner_bytes, passes
 from reseed.training.spec import RunSpec, TrainingSpec
 
 
-def runs(count, latents=1000, control=None):
+def runs(count, latents=1000, control=None, **sae):
     training = TrainingSpec(tokens=100, batch=10)
     return [
         RunSpec(
-            data="", site="x", sae={"latents": latents}, training=training, init_seed=i,
+            data="", site="x", sae={"latents": latents, **sae}, training=training, init_seed=i,
             data_seed=0, control=control,
         )
         for i in range(count)
@@ -35,6 +35,17 @@ def test_what_a_learner_takes_is_what_it_holds():
         total = sum(v.numel() * v.element_size() for v in held)
         short = 0 if learner._way._screen.halves is not None else 2 * 64 * 32
         assert total + short == learner_bytes(run, 32)
+
+
+def test_gradients_count_where_they_are_made_whole():
+    least = learner_bytes(runs(1)[0], 10)
+    a_weight = least // 26
+    for name, more in (("batchtopk", 0), ("matryoshka", 0), ("relu", 8), ("jumprelu", 8),
+                       ("gated", 8), ("panneal", 16), ("groupmax", 16)):  # fmt: skip
+        own = {"k": 40} if name == "groupmax" else {}
+        assert learner_bytes(runs(1, architecture=name, **own)[0], 10) == least + more * a_weight
+    for option in ({"multi_topk": True}, {"weight_l2": 0.1}, {"optimizer": "muon"}):
+        assert learner_bytes(runs(1, **option)[0], 10) == least + 16 * a_weight
 
 
 def test_groups_are_as_large_as_fit():

@@ -38,7 +38,7 @@ from reseed.sae.screen_kernels import Block, Bounds, Candidates
 
 Floats = NDArray[np.float32]
 
-_ROWS, _LATENTS = 256, 4096
+ROWS, LATENTS = 256, 4096
 """Largest block of a product: what a thread keeps in its cache."""
 _AT_A_TIME = 4096
 """Rows of which candidates are kept at a time."""
@@ -72,7 +72,7 @@ class Screen:
         """The rounded rows as bits, `[F, D]`, to be written to; empty without them."""
         if self.halves is None:
             return np.empty((0, 0), np.uint16)
-        return _bits(self.halves)
+        return bits_of(self.halves)
 
     def of(self, rows: Tensor) -> Screen:
         """That of some encoder rows.
@@ -127,8 +127,14 @@ def halves_are_fast() -> bool:
     return best[1] < 0.75 * best[0]
 
 
-def _bounds(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor, Bounds]:
-    """Rows as they enter the product, and what it can be away from the score."""
+def bounds_of(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor, Bounds]:
+    """Rows as they enter the product, and how far it can be from the score.
+
+    Args:
+        x: `[B, D]` float32.
+        b_enc: `[F]`.
+        screen: of the encoder rows.
+    """
     rows, dimensions = x.shape
     length, lost = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
     left, share = torch.from_numpy(x), 0.0
@@ -136,7 +142,7 @@ def _bounds(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor, Bounds]:
         np.einsum("bd,bd->b", x, x, out=length)
     else:
         left = torch.empty(x.shape, dtype=torch.bfloat16)
-        loops.to_halves(x, _bits(left), length, lost)
+        loops.to_halves(x, bits_of(left), length, lost)
         some = (length > 0) & np.isfinite(length)
         share = float(np.sqrt(lost[some] / length[some]).max(initial=0.0))
     sums = (dimensions + 8) * 2.0**-23
@@ -153,7 +159,8 @@ def _bounds(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor, Bounds]:
     return left, bounds
 
 
-def _bits(halves: Tensor) -> NDArray[np.uint16]:
+def bits_of(halves: Tensor) -> NDArray[np.uint16]:
+    """The bits of bfloat16 numbers, in the same memory."""
     return halves.view(torch.int16).numpy().view(np.uint16)
 
 
@@ -180,11 +187,11 @@ def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threa
         threads: to use.
     """
     rows, latents = len(x), len(W_enc)
-    half, (left, bounds) = screen.halves is not None, _bounds(x, b_enc, screen)
+    half, (left, bounds) = screen.halves is not None, bounds_of(x, b_enc, screen)
     right = torch.from_numpy(W_enc) if screen.halves is None else screen.halves
     kept = _no_candidates(rows, latents, k)
     values, chosen = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
-    high, wide = max(1, min(_ROWS, math.ceil(rows / threads))), min(_LATENTS, latents)
+    high, wide = max(1, min(ROWS, math.ceil(rows / threads))), min(LATENTS, latents)
     room = [torch.empty(high * wide, dtype=right.dtype) for _ in range(threads)]
     no_bits, no_products = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
 
@@ -195,7 +202,7 @@ def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threa
             width = min(wide, latents - low)
             out = mine[: (stop - first) * width].view(stop - first, width)
             torch.mm(left[first:stop], right[low : low + width].T, out=out)
-            both = (_bits(out), no_products) if half else (no_bits, out.numpy())
+            both = (bits_of(out), no_products) if half else (no_bits, out.numpy())
             block = Block(*both, half, first)
             if low == 0:
                 screening.first_bars(block, k, bounds, kept.bar)

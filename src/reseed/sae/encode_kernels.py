@@ -163,3 +163,54 @@ def settle(
         for j in range(len(W_enc)):
             score[j] = dot(x[i], W_enc[j]) + b_enc[j]
         _take(score, every, k, values[i], latents[i])
+
+
+@compiled
+def score(
+    first_row: int,
+    x: Floats32,
+    W_enc: Floats32,
+    b_enc: Floats32,
+    bars: Floats32,
+    row: Short,
+    latent: Short,
+    counts: Integers,
+    values: Floats32,
+    latents: Integers,
+) -> int:
+    """Score what `screen_kernels.collect` left, and sort by row what is above its bar.
+
+    Args:
+        first_row: that `row` counts from.
+        x: `[B, D]` what the encoder reads.
+        W_enc: `[F, D]`.
+        b_enc: `[F]`.
+        bars: `[F]`.
+        row: `[N]` of the entries.
+        latent: `[N]`, in order within a row.
+        counts: `[R]`, filled with the entries that each row keeps.
+        values: `[N]`, filled with their scores,
+        latents: `[N]`: and latents.
+
+    Returns:
+        How many are kept.
+    """
+    fill = np.zeros(len(counts) + 1, np.int64)
+    for e in range(len(row)):
+        fill[row[e] + 1] += 1
+    for r in range(len(counts)):
+        fill[r + 1] += fill[r]
+    starts, order = fill.copy(), np.empty(len(row), np.int32)
+    for e in range(len(row)):
+        order[fill[row[e]]] = latent[e]
+        fill[row[e]] += 1
+    at = 0
+    for r in range(len(counts)):
+        before = at
+        for e in range(starts[r], starts[r + 1]):
+            j = order[e]
+            scored = dot(x[first_row + r], W_enc[j]) + b_enc[j]
+            values[at], latents[at] = scored, j
+            at += int(scored > bars[j])
+        counts[r] = at - before
+    return at

@@ -40,10 +40,18 @@ def batch_length(x: Tensor) -> Tensor:
 
 
 def batch_top(pre: Tensor, k: int) -> Tensor:
-    """The k B largest of relu(pre) in the whole batch (BatchTopK, arXiv 2412.06410), `[B, F]`."""
+    """The k B largest of relu(pre) in the whole batch (BatchTopK, arXiv 2412.06410), `[B, F]`.
+
+    Among equals the lowest rows fire, in a row the lowest latents.
+    """
     flat = torch.relu(pre).flatten()
-    best = flat.topk(min(k * len(pre), flat.numel()), sorted=False)
-    return torch.zeros_like(flat).scatter(0, best.indices, best.values).view_as(pre)
+    wanted = min(k * len(pre), flat.numel())
+    least = flat.detach().topk(wanted, sorted=False).values.min()
+    chosen = ~(flat.detach() < least)  # NaN stays
+    surplus = int(chosen.sum()) - wanted
+    if surplus > 0 and float(least) > 0:
+        chosen[(flat.detach() == least).nonzero()[-surplus:, 0]] = False
+    return torch.where(chosen, flat, 0.0).view_as(pre)
 
 
 def auxk_size(dimensions: int, dead: int) -> tuple[int, float]:

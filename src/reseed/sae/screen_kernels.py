@@ -2,7 +2,8 @@
 
 Each row keeps a list of candidates in order of latent, and a bar: every latent whose upper bound is
 above the bar was kept. A full list is cut to those above the k-th largest lower bound, which
-becomes the bar. A list that stays full is given up, and the row is scored whole.
+becomes the bar. A list that stays full is given up, and the row is scored whole. `collect` keeps
+all that can be above a given bar.
 
 B rows, F latents.
 """
@@ -216,3 +217,59 @@ def screen(block: Block, first_latent: int, k: int, bounds: Bounds, kept: Candid
                     latent[i, at], count[i] = j, at + 1
                     if at + 1 == upper.shape[1]:
                         _cut(k, upper, lower, latent, count, bar, i)
+
+
+class Taken(NamedTuple):
+    """What blocks of the same rows left: entries in order of latent within a row."""
+
+    row: Short
+    """[room]"""
+    latent: Short
+    """[room]"""
+
+
+@compiled
+def collect(
+    block: Block, first_latent: int, bounds: Bounds, taken: Taken, count: int, begin: int
+) -> tuple[int, int]:
+    """Keep all of a block whose upper bound is above 0.
+
+    Args:
+        block: products; blocks of the same rows come in order of latent.
+        first_latent: which latent the first column is.
+        bounds: of the entries, a bar taken off `lift`.
+        taken: filled on.
+        count: entries that are there.
+        begin: where an earlier call ran out of room; 0 for a new block.
+
+    Returns:
+        Entries that are there now, and where there was no room to go on; -1 if all was seen.
+    """
+    halves, products, is_half, first_row = block
+    slack, reach, slope, lift, _ = bounds
+    row, latent = taken
+    rows, width = halves.shape if is_half else products.shape
+    segment = min(width, _SEGMENT)
+    lines, wides = np.empty(segment, np.float32), np.empty(segment, np.float32)
+    bar = np.float32(0.0)
+    for at in range(begin, rows * -(-width // segment)):
+        left, r = at // rows * segment, at % rows
+        i = int(first_row + r)
+        right = min(width, left + segment)
+        if count + right - left > len(row):
+            return count, at
+        line, wide = lines[: right - left], wides[: right - left]
+        here = slice(first_latent + left, first_latent + right)
+        if is_half:
+            _widen(halves[r, left:right], wide)
+        else:
+            _copy(products[r, left:right], wide)
+        _uppers(wide, line, slack, reach[i], slope[here], lift[here])
+        for low in range(0, right - left, _STRIDE):
+            high = min(right - left, low + _STRIDE)
+            if high == low + _STRIDE and not _any_above(line, bar, low):
+                continue
+            for c in range(low, high):  # without a branch that cannot be foreseen
+                row[count], latent[count] = r, first_latent + left + c
+                count += line[c] > bar
+    return count, -1

@@ -53,57 +53,99 @@ def squares(row: Floats32) -> np.float32:
     return total
 
 
+class ByRow(NamedTuple):
+    """Codes of a batch, row by row; within one in order of latent."""
+
+    starts: Integers
+    """[B + 1] where those of each row begin"""
+    latents: Integers
+    """[E]"""
+    values: Floats32
+    """[E] codes; 0 where silent"""
+
+
 @compiled
 def decode(
     first_row: int,
     stop_row: int,
-    values: Floats32,
+    starts: Integers,
     latents: Integers,
+    values: Floats32,
     W_dec: Floats32,
     start: Floats32,
     before: np.float32,
     after: np.float32,
+    toll: np.float32,
     residual: Floats32,
     flow: Floats32,
     loss: NDArray[np.float64],
 ) -> None:
     """What the codes of rows leave, and what that says to the codes.
 
-    residual = after (before start + codes W_dec); flow = residual W_decᵀ at the active latents.
+    residual = after (before start + codes W_dec); flow = residual W_decᵀ + toll at active latents.
 
     Args:
         first_row: of these rows.
         stop_row: one past the last.
-        values: `[B, K]` codes.
-        latents: `[B, K]`.
+        starts: `[B + 1]`,
+        latents: `[E]`,
+        values: `[E]`: see `ByRow`.
         W_dec: `[F, D]`.
         start: `[B, D]`.
         before: factor of start.
         after: factor of the sum.
+        toll: what the loss has for each active code besides.
         residual: `[B, D]`, filled.
-        flow: `[B, K]`, filled; 0 where silent.
+        flow: `[E]`, filled, 0 where silent; empty if it is not asked for.
         loss: `[B]`, filled with squared lengths of the sum.
     """
-    active = values.shape[1]
     for i in range(first_row, stop_row):
-        out = residual[i]
+        out, low, high = residual[i], starts[i], starts[i + 1]
         scale(out, before, start[i])
         held = -1
-        for e in range(active):
-            if values[i, e] <= 0:
+        for e in range(low, high):
+            if values[e] <= 0:
                 continue
             if held < 0:
                 held = e
                 continue
-            row, other = W_dec[latents[i, held]], W_dec[latents[i, e]]
-            add_two(out, values[i, held], row, values[i, e], other)
+            row, other = W_dec[latents[held]], W_dec[latents[e]]
+            add_two(out, values[held], row, values[e], other)
             held = -1
         if held >= 0:
-            add(out, values[i, held], W_dec[latents[i, held]])
+            add(out, values[held], W_dec[latents[held]])
         loss[i] = squares(out)
         scale(out, after, out)
-        for e in range(active):
-            flow[i, e] = dot(out, W_dec[latents[i, e]]) if values[i, e] > 0 else np.float32(0.0)
+        if len(flow):
+            for e in range(low, high):
+                pulled = dot(out, W_dec[latents[e]]) + toll
+                flow[e] = pulled if values[e] > 0 else np.float32(0.0)
+
+
+@compiled
+def pulls(
+    first_row: int,
+    stop_row: int,
+    starts: Integers,
+    latents: Integers,
+    W_dec: Floats32,
+    residual: Floats32,
+    flow: Floats32,
+) -> None:
+    """What is left of rows, on the decoder rows of some latents: flow = residual W_decᵀ.
+
+    Args:
+        first_row: of these rows.
+        stop_row: one past the last.
+        starts: `[B + 1]`,
+        latents: `[E]`: see `ByRow`.
+        W_dec: `[F, D]`.
+        residual: `[B, D]`.
+        flow: `[E]`, filled.
+    """
+    for i in range(first_row, stop_row):
+        for e in range(starts[i], starts[i + 1]):
+            flow[e] = dot(residual[i], W_dec[latents[e]])
 
 
 @compiled
@@ -149,32 +191,32 @@ class Entries(NamedTuple):
 
 
 @compiled
-def count_entries(values: Floats32, latents: Integers, starts: Integers) -> None:
-    """Add to `starts[j + 1]` how often latent j is active."""
-    for i in range(len(values)):
-        for e in range(values.shape[1]):
-            starts[latents[i, e] + 1] += values[i, e] > 0
+def count_entries(latents: Integers, values: Floats32, flow: Floats32, starts: Integers) -> None:
+    """Add to `starts[j + 1]` how often latent j is active, or learns without being so."""
+    for e in range(len(values)):
+        starts[latents[e] + 1] += values[e] > 0 or flow[e] != 0
 
 
 @compiled
 def place_entries(
+    row_starts: Integers,
+    latents: Integers,
     values: Floats32,
     flow: Floats32,
-    latents: Integers,
     first: int,
     fill: Integers,
     rows: Short,
     sorted_values: Floats32,
     sorted_flow: Floats32,
 ) -> None:
-    """Put active codes where their latents begin; `fill` moves on. Row i is called first + i."""
-    for i in range(len(values)):
-        for e in range(values.shape[1]):
-            if values[i, e] > 0:
-                at = fill[latents[i, e]]
-                fill[latents[i, e]] = at + 1
+    """Put what `count_entries` counts where latents begin; `fill` moves on; row i is first + i."""
+    for i in range(len(row_starts) - 1):
+        for e in range(row_starts[i], row_starts[i + 1]):
+            if values[e] > 0 or flow[e] != 0:
+                at = fill[latents[e]]
+                fill[latents[e]] = at + 1
                 rows[at] = first + i
-                sorted_values[at], sorted_flow[at] = values[i, e], flow[i, e]
+                sorted_values[at], sorted_flow[at] = values[e], flow[e]
 
 
 @compiled
@@ -214,7 +256,7 @@ def norms(
     bias: Floats32,
     through: Floats32,
 ) -> float:
-    """Squared norm of the gradient of a stretch of latents.
+    """Squared norm of the gradient of both matrices in a stretch of latents.
 
     Args:
         first: latent.
@@ -228,7 +270,7 @@ def norms(
         W_enc: `[F, D]`.
         encoder: whether encoder rows count.
         decoder: whether decoder rows count.
-        bias: `[F]`, filled with the gradient of b_enc.
+        bias: `[F]`, filled with sums of the flow.
         through: `[D]`, filled with bias W_enc over this stretch.
     """
     total = np.float64(0.0)
@@ -241,7 +283,6 @@ def norms(
             continue
         for e in range(low, high):
             bias[j] += flow[e]
-        total += np.float64(bias[j]) ** 2
         add(through, bias[j], W_enc[j])
         if encoder:
             gradient_row(gradient, low, high, flow, rows, x, len(x))

@@ -6,12 +6,29 @@ between products. Here every thread takes the next piece of work when it is done
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import torch
+
+Stretch = Callable[[int, int], None]
+"""Does a piece of work: from the first of some rows or latents to one past the last."""
+
+
+def stretches(work: Stretch, count: int, size: int, threads: int) -> None:
+    """Do a piece of work for each stretch of so many.
+
+    Args:
+        work: called once for each stretch.
+        count: of all.
+        size: of a stretch.
+        threads: as `run`.
+    """
+    pieces = range(math.ceil(count / size))
+    run(lambda piece: work(piece * size, min(count, (piece + 1) * size)), pieces, threads)
 
 
 def run(work: Callable[[int], None], pieces: Sequence[int], threads: int) -> None:
@@ -22,7 +39,7 @@ def run(work: Callable[[int], None], pieces: Sequence[int], threads: int) -> Non
         pieces: numbers.
         threads: at the most; torch's own products take one thread each inside.
     """
-    if threads <= 1 or len(pieces) <= 1:
+    if threads <= 1 or not pieces:
         for piece in pieces:
             work(piece)
         return

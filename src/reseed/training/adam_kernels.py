@@ -68,6 +68,7 @@ def update_encoder(
     rows: Short,
     flow: Floats32,
     x: Floats32,
+    whole: Floats32,
     pace: Pace,
     W_enc: Floats32,
     m: Floats32,
@@ -85,6 +86,7 @@ def update_encoder(
         rows: `[E]`,
         flow: `[E]`: see `Entries`.
         x: `[B, D]` what the encoder reads.
+        whole: `[F, D]` gradient; empty where it is made of entries.
         pace: numbers of the step.
         W_enc: `[F, D]`, updated,
         m: `[F, D]`,
@@ -97,7 +99,9 @@ def update_encoder(
     for j in range(first, stop):
         low, high = starts[j], starts[j + 1]
         gradient[:] = 0
-        if low < high:
+        if len(whole):
+            scale(gradient, pace.clip, whole[j])
+        elif low < high:
             gradient_row(gradient, low, high, flow, rows, x, len(x))
             scale(gradient, pace.clip, gradient)
         adam(W_enc[j], gradient, m[j], v[j], pace)
@@ -115,6 +119,7 @@ def update_decoder(
     rows: Short,
     values: Floats32,
     residual: Floats32,
+    whole: Floats32,
     pace: Pace,
     W_dec: Floats32,
     m: Floats32,
@@ -131,6 +136,7 @@ def update_decoder(
         rows: `[E]`,
         values: `[E]`: see `Entries`.
         residual: `[B or more, D]`.
+        whole: `[F, D]` gradient; empty where it is made of entries.
         pace: numbers of the step.
         W_dec: `[F, D]`, updated,
         m: `[F, D]`,
@@ -141,9 +147,12 @@ def update_decoder(
         low, high = starts[j], starts[j + 1]
         row = W_dec[j]
         gradient[:] = 0
-        if low < high:
+        if len(whole):
+            scale(gradient, pace.clip, whole[j])
+        elif low < high:
             gradient_row(gradient, low, high, values, rows, residual, len(residual))
             scale(gradient, pace.clip, gradient)
+        if len(whole) or low < high:
             add(gradient, -dot(gradient, row), row)
         adam(row, gradient, m[j], v[j], pace)
         scale(row, np.float32(1.0) / np.sqrt(squares(row)), row)

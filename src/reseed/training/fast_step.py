@@ -12,14 +12,17 @@ from torch import Tensor
 
 from reseed.sae import encode, workers
 from reseed.sae.architecture import At, Batch, Parameters
-from reseed.sae.sparse_step import LATENTS, Found, find
-from reseed.sae.specs.topk import TopKSpec
+from reseed.sae.finding import finding
+from reseed.sae.sparse_step import LATENTS, Found, Matrices, given
+from reseed.sae.specs.common import ArchitectureSpec
 from reseed.training import adam_kernels as loops
 from reseed.training.steps import BETAS, EPSILON, Seen
 
 Floats = NDArray[np.float32]
 _Trained = tuple[Floats, Floats, Floats]
 """A parameter with its two moments."""
+_NO_MATRICES = Matrices(*np.empty((2, 0, 0), np.float32))
+"""Where gradients are made of entries."""
 
 
 class FastStep:
@@ -28,14 +31,15 @@ class FastStep:
     Args:
         parameters: of the run, float32 on the CPU, updated in place.
         trained: names of those that are trained.
-        spec: the architecture.
+        spec: the architecture, one with `loops`.
         clip: largest norm of the gradient.
     """
 
     def __init__(
-        self, parameters: Parameters, trained: frozenset[str], spec: TopKSpec, clip: float
+        self, parameters: Parameters, trained: frozenset[str], spec: ArchitectureSpec, clip: float
     ) -> None:
-        self._all, self._trained, self._spec, self._clip = parameters, trained, spec, clip
+        self._all, self._trained, self._clip = parameters, trained, clip
+        self._find = finding(spec)
         self._moments = {
             name: (torch.zeros_like(p), torch.zeros_like(p))
             for name, p in parameters.items()
@@ -53,15 +57,10 @@ class FastStep:
         if not self._screen.finite:  # what is not finite is never among the k largest
             return Seen(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)
         threads = torch.get_num_threads()
-        found = find(
-            self._all,
-            batch.x,
-            self._spec,
-            at.dead,
-            self._screen,
-            trained=self._trained,
-            threads=threads,
+        read = given(
+            self._all, batch.x, at.dead, self._screen, trained=self._trained, threads=threads
         )
+        found = self._find(read, at)
         self._found = found
         return Seen(found.fvu, found.l0, found.fired, found.norm)
 
@@ -72,28 +71,34 @@ class FastStep:
             raise RuntimeError("apply needs a look before")
         self._made += 1
         pace = _pace(min(1.0, self._clip / (found.norm + 1e-6)), rate, self._made)
-        latents = len(found.b_enc)
-        encoder, decoder = self._arrays("W_enc"), self._arrays("W_dec")
-        entries, screen, bits = found.entries, self._screen, self._screen.bits()
-
-        def work(piece: int) -> None:
-            stretch = piece * LATENTS, min(latents, (piece + 1) * LATENTS), entries.starts
-            if encoder is not None:
-                loops.update_encoder(
-                    *stretch, entries.rows, entries.flow, found.x, pace, *encoder,
-                    bits, screen.length, screen.lost,
-                )  # fmt: skip
-            if decoder is not None:
-                loops.update_decoder(
-                    *stretch, entries.rows, entries.values, found.residual, pace, *decoder
-                )
-
-        workers.run(work, range(math.ceil(latents / LATENTS)), torch.get_num_threads())
-        for name, gradient in (("b_enc", found.b_enc), ("b_dec", found.b_dec)):
+        self._update_matrices(found, pace)
+        for name, gradient in found.vectors.items():
             arrays = self._arrays(name)
             if arrays is not None:
                 p, m, v = arrays
                 loops.adam(p, gradient * pace.clip, m, v, pace)
+        for name, value in found.buffers.items():
+            self._all[name].copy_(value)
+
+    def _update_matrices(self, found: Found, pace: loops.Pace) -> None:
+        encoder, decoder = self._arrays("W_enc"), self._arrays("W_dec")
+        entries, screen, bits = found.entries, self._screen, self._screen.bits()
+        whole = found.matrices or _NO_MATRICES
+
+        def work(first: int, stop: int) -> None:
+            stretch = first, stop, entries.starts, entries.rows
+            if encoder is not None:
+                loops.update_encoder(
+                    *stretch, entries.flow, found.x, whole.W_enc, pace, *encoder,
+                    bits, screen.length, screen.lost,
+                )  # fmt: skip
+            if decoder is not None:
+                loops.update_decoder(
+                    *stretch, entries.values, found.residual, whole.W_dec, pace, *decoder
+                )
+
+        count = len(entries.starts) - 1
+        workers.stretches(work, count, LATENTS, torch.get_num_threads())
 
     def state(self) -> dict[str, Tensor]:
         """See `Step`."""

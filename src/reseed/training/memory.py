@@ -6,18 +6,21 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from reseed.sae.specs.penalised import PenalisedSpec
 from reseed.training.spec import RunSpec
 
 _A_WEIGHT = 26
 """Bytes: float32 and two moments of encoder and decoder, the encoder once more in bfloat16."""
 _A_GRADIENT = 16
 """More where the plain way makes the step: gradients of both matrices, and of what is added."""
+_A_WHOLE_GRADIENT = 8
+"""More where codes may be dense: gradients of both matrices."""
 _SHARE = 0.8
 """Of the free memory that learners may take."""
 
 
 def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> int:
-    """What a run holds while it is trained; the fast way stores no gradients (docs/speed.md).
+    """What a run holds while it is trained; the loops store no gradients of sparse codes.
 
     Args:
         run: a run.
@@ -25,9 +28,13 @@ def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> i
         output: E of its target; D if left out.
     """
     soft = 4 if run.control == "soft_frozen_decoder" else 0  # where the decoder started
-    plain = 0 if run.sae.name == "topk" and not run.sae.plain else _A_GRADIENT
+    extra = 0
+    if run.sae.plain or not run.sae.loops:
+        extra = _A_GRADIENT
+    elif isinstance(run.sae, PenalisedSpec):
+        extra = _A_WHOLE_GRADIENT
     both = dimensions + (dimensions if output is None else output)
-    return (_A_WEIGHT + soft + plain) * run.sae.latents * both // 2
+    return (_A_WEIGHT + soft + extra) * run.sae.latents * both // 2
 
 
 def free_memory(root: Path = Path("/")) -> int | None:

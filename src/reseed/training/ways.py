@@ -35,13 +35,13 @@ def way_of(
         from reseed.training.triton_step import TritonStep
 
         return TritonStep(parameters, trained, spec, clip)
-    if not isinstance(spec, TopKSpec) or spec.multi_topk or spec.differentiated:
-        return PlainStep(*given, by_autograd(spec))
-    if fast and device == "cpu" and compiles():
+    if fast and device == "cpu" and spec.loops and compiles():
         from reseed.training.fast_step import FastStep  # needs numba
 
         return FastStep(parameters, trained, spec, clip)
-    return PlainStep(*given, topk_by_hand(spec))
+    if isinstance(spec, TopKSpec) and not (spec.multi_topk or spec.differentiated):
+        return PlainStep(*given, topk_by_hand(spec))
+    return PlainStep(*given, by_autograd(spec))
 
 
 def _by_triton(spec: ArchitectureSpec) -> TypeGuard[TopKSpec | BatchTopKSpec]:

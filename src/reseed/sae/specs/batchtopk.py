@@ -30,6 +30,11 @@ class BatchSpec(ArchitectureSpec):
         return self.k
 
     @property
+    def loops(self) -> bool:
+        """See `ArchitectureSpec`."""
+        return True
+
+    @property
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
         return {"k": self.k}

@@ -183,6 +183,11 @@ class ArchitectureSpec(Spec):
         return [word for word, is_set in told.items() if is_set]
 
     @property
+    def loops(self) -> bool:
+        """Whether compiled loops have its rule (`sae.finding`), unless `plain` says otherwise."""
+        return False
+
+    @property
     def plain(self) -> bool:
         """Whether an option is set that only the plain way to make a step has."""
         return self.optimizer != "adam" or self.differentiated

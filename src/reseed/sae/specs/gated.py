@@ -11,3 +11,8 @@ class GatedSpec(PenalisedSpec):
     """One encoder decides what fires, a rescaled one how strongly (arXiv 2404.16014)."""
 
     architecture: Literal["gated"] = "gated"
+
+    @property
+    def loops(self) -> bool:
+        """See `ArchitectureSpec`."""
+        return True

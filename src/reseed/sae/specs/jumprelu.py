@@ -40,3 +40,8 @@ class JumpReLUSpec(PenalisedSpec):
         """See `ArchitectureSpec`."""
         tanh = {} if self.unit_rows else {"sparsity_": self.sparsity}
         return super().settings | tanh
+
+    @property
+    def loops(self) -> bool:
+        """See `ArchitectureSpec`."""
+        return self.unit_rows

@@ -25,3 +25,8 @@ class ReLUSpec(PenalisedSpec):
         """See `ArchitectureSpec`."""
         weighted = {} if self.unit_rows else {"decoder_": self.decoder}
         return super().settings | weighted
+
+    @property
+    def loops(self) -> bool:
+        """See `ArchitectureSpec`."""
+        return self.unit_rows

@@ -33,3 +33,8 @@ class TopKSpec(ArchitectureSpec):
     def settings(self) -> dict[str, Any]:
         """See `ArchitectureSpec`."""
         return {"k": self.k} | ({"multi": 4} if self.multi_topk else {})
+
+    @property
+    def loops(self) -> bool:
+        """See `ArchitectureSpec`."""
+        return not self.multi_topk

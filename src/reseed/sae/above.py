@@ -1,0 +1,213 @@
+"""Pre-activations above a bar, and the largest of a batch: no array has the size of all of them.
+
+A rounded product is looked at for bounds, as in `encode`, and what can be above the bar of its
+latent is scored in float32. Nothing above a bar is missed, so what is found depends neither on the
+product, nor on its type, nor on the threads.
+
+B rows, F latents, D dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.sae import encode, workers
+from reseed.sae import encode_kernels as loops
+from reseed.sae import screen_kernels as screening
+from reseed.sae.encode import LATENTS, Screen
+from reseed.sae.encode_kernels import Integers
+from reseed.sae.screen_kernels import Block, Taken
+from reseed.sae.step_kernels import ByRow
+
+Floats = NDArray[np.float32]
+
+_SAMPLE = 32
+"""Rows that say beforehand how much there will be."""
+_LOWER = np.float32(0.9)
+"""Of the smallest code that fired last: the first bar tried for the next batch."""
+
+
+class _Room(NamedTuple):
+    """What a thread works in."""
+
+    products: Tensor
+    taken: list[Taken]
+    """one, which a larger one takes the place of"""
+
+
+class Reader(NamedTuple):
+    """Rows and the encoder that reads them."""
+
+    x: Floats
+    """[B, D] what the encoder reads"""
+    W_enc: Floats
+    """[F, D]"""
+    b_enc: Floats
+    """[F]"""
+    screen: Screen
+    """of W_enc as it is now"""
+    threads: int
+
+
+def above(reader: Reader, bars: Floats) -> ByRow:
+    """Every pre-activation above the bar of its latent.
+
+    Args:
+        reader: the rows and the encoder.
+        bars: `[F]`, finite.
+
+    Returns:
+        Entries whose values are pre-activations.
+    """
+    x, W_enc, b_enc, screen, threads = reader
+    rows, latents = len(x), len(W_enc)
+    left, bounds = encode.bounds_of(x, b_enc, screen)
+    bounds = bounds._replace(lift=_lift(b_enc, bars))
+    half = screen.halves is not None
+    right = torch.from_numpy(W_enc) if screen.halves is None else screen.halves
+    high, wide = max(1, min(encode.ROWS, math.ceil(rows / threads))), min(LATENTS, latents)
+    room = [_Room(torch.empty(high * wide, dtype=right.dtype), [_taken(8 * wide)])
+            for _ in range(threads)]  # fmt: skip
+    no_bits, no_products = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
+    counts = np.zeros(rows, np.int64)
+    found: list[tuple[Integers, Floats] | None] = [None] * math.ceil(rows / high)
+
+    def look(piece: int) -> None:
+        first, stop = piece * high, min(rows, (piece + 1) * high)
+        mine, count = room.pop(), 0
+        for low in range(0, latents, wide):
+            width = min(wide, latents - low)
+            out = mine.products[: (stop - first) * width].view(stop - first, width)
+            torch.mm(left[first:stop], right[low : low + width].T, out=out)
+            both = (encode.bits_of(out), no_products) if half else (no_bits, out.numpy())
+            block, at = Block(*both, half, first), 0
+            while True:
+                taken = mine.taken[0]
+                count, at = screening.collect(block, low, bounds, taken, count, at)
+                if at < 0:
+                    break
+                mine.taken[0] = _larger(taken, count)
+        row, latent = (a[:count] for a in mine.taken[0])
+        values, chosen = np.empty(count, np.float32), np.empty(count, np.int64)
+        kept = loops.score(
+            first, x, W_enc, b_enc, bars, row, latent, counts[first:stop], values, chosen
+        )
+        found[piece] = chosen[:kept].copy(), values[:kept].copy()
+        room.append(mine)
+
+    workers.run(look, range(len(found)), threads)
+    whole = [piece for piece in found if piece is not None]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    chosen, values = (np.concatenate(arrays) for arrays in zip(*whole, strict=True))
+    return ByRow(starts, chosen, values)
+
+
+def _lift(b_enc: Floats, bars: Floats) -> Floats:
+    """What is added to a product's bound; above 0 is above the bar."""
+    b, bar = b_enc.astype(np.float64), bars.astype(np.float64)
+    return (b - bar + (np.abs(b) + np.abs(bar)) * 2.0**-20).astype(np.float32)
+
+
+def _taken(room: int) -> Taken:
+    return Taken(*np.empty((2, room), np.int32))
+
+
+def _larger(taken: Taken, count: int) -> Taken:
+    new = _taken(2 * len(taken.row))
+    for old, more in zip(taken, new, strict=True):
+        more[:count] = old[:count]
+    return new
+
+
+def share_above(reader: Reader, bars: Floats) -> float:
+    """Share of pre-activations above the bars of their latents, in some of the rows.
+
+    Args:
+        reader: the rows and the encoder.
+        bars: `[F]`.
+    """
+    x = torch.from_numpy(_some(reader.x))
+    latents, (W_enc, b_enc) = len(bars), map(torch.from_numpy, (reader.W_enc, reader.b_enc))
+    pieces = math.ceil(latents / LATENTS)
+    counts = np.zeros(pieces, np.int64)
+
+    def look(piece: int) -> None:
+        part = slice(piece * LATENTS, (piece + 1) * LATENTS)
+        pre = torch.addmm(b_enc[part], x, W_enc[part].T).numpy()
+        counts[piece] = np.count_nonzero(pre > bars[part])
+
+    workers.run(look, range(pieces), reader.threads)
+    return int(counts.sum()) / (len(x) * latents)
+
+
+def _some(x: Floats) -> Floats:
+    return np.ascontiguousarray(x[:: math.ceil(len(x) / _SAMPLE)])
+
+
+class BatchTop:
+    """Finds the largest pre-activations of batches, one after the other.
+
+    What it remembers decides the time that the next batch takes, never what is found.
+    """
+
+    def __init__(self) -> None:
+        self._bar = np.float32(0.0)
+
+    def codes(self, reader: Reader, k: int) -> ByRow:
+        """The k B largest pre-activations of a batch after ReLU (BatchTopK, arXiv 2412.06410).
+
+        Among equals the lowest rows fire, in a row the lowest latents.
+
+        Args:
+            reader: the rows and the encoder.
+            k: codes of a row on average.
+        """
+        wanted, latents = k * len(reader.x), len(reader.W_enc)
+        bar, share = self._bar, 2
+        if bar <= 0:
+            bar, share = _guess(reader, share * k), 4
+        while True:
+            found = above(reader, np.full(latents, bar, np.float32))
+            if len(found.values) >= wanted or bar <= 0:
+                break
+            bar, share = _guess(reader, share * k), 4 * share
+        kept = _largest(found, wanted)
+        least = kept.values.min(initial=np.float32(np.inf))
+        self._bar = np.float32(_LOWER * least) if np.isfinite(least) else np.float32(0.0)
+        return kept
+
+
+def _guess(reader: Reader, k: int) -> np.float32:
+    """A bar that about k pre-activations of a row are above; 0 for all that are positive."""
+    latents = len(reader.W_enc)
+    if k >= latents:
+        return np.float32(0.0)
+    x = torch.from_numpy(_some(reader.x))
+    if reader.screen.halves is None:
+        pre = x @ torch.from_numpy(reader.W_enc).T
+    else:
+        pre = (x.bfloat16() @ reader.screen.halves.T).float()
+    flat = (pre + torch.from_numpy(reader.b_enc)).numpy().ravel()
+    place = len(flat) - k * len(x)
+    return np.float32(max(0.0, np.partition(flat, place)[place]))
+
+
+def _largest(found: ByRow, wanted: int) -> ByRow:
+    """The largest entries; among equals the first."""
+    count = len(found.values)
+    if count <= wanted:
+        return found
+    least = np.partition(found.values, count - wanted)[count - wanted]
+    chosen = found.values > least
+    equal = np.flatnonzero(found.values == least)
+    chosen[equal[: wanted - int(chosen.sum())]] = True
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen, dtype=np.int64)])[
+        found.starts
+    ]
+    return ByRow(starts, found.latents[chosen], found.values[chosen])

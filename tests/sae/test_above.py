@@ -1,0 +1,148 @@
+"""Nothing above a bar is missed, and the largest of a batch are those of sorting all of it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reseed.sae import above as module
+from reseed.sae import encode_kernels as loops
+from reseed.sae import parts
+from reseed.sae.above import BatchTop, Reader, above, share_above
+from reseed.sae.encode import new_screen
+
+KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
+
+
+def weights(kind, rows, d, latents, seed):
+    """x [B, D], W_enc [F, D], b_enc [F] with what is hard about each kind."""
+    rng = np.random.default_rng(seed)
+    x, W, b = rng.normal(size=(rows, d)), rng.normal(size=(latents, d)), rng.normal(size=latents)
+    if kind == "grid":  # exact ties, exactly rounded
+        x, W, b = x.round(), W.round(), b.round()
+    elif kind == "zero":
+        x[:: 2 if rows > 1 else 1], W[::3] = 0, 0
+        b[:] = 0
+    elif kind == "negative":
+        b -= 1e3
+    elif kind == "copies":  # more near-equals than any list has room for
+        W[:] = W[0] * (1 + 1e-6 * rng.normal(size=(latents, 1)))
+        b[:] = 0
+    elif kind == "spread":
+        x *= np.exp(5 * rng.normal(size=(rows, 1)))
+        W *= np.exp(5 * rng.normal(size=(latents, 1)))
+    elif kind == "tiny":
+        x, W, b = x * 1e-18, W * 1e-12, b * 0
+    elif kind == "huge":
+        x, W, b = x * 1e8, W * 1e8, b * 1e15
+    return tuple(np.ascontiguousarray(a, np.float32) for a in (x, W, b))
+
+
+def scores(x, W, b):
+    """Every pre-activation, by the product that decides."""
+    return np.array([[loops.dot(r, w) + bias for w, bias in zip(W, b, strict=True)] for r in x])
+
+
+def reader(x, W, b, *, halves=None, threads=1):
+    return Reader(x, W, b, new_screen(torch.from_numpy(W), threads, halves=halves), threads)
+
+
+def dense(codes, latents):
+    out = np.zeros((len(codes.starts) - 1, latents), np.float32)
+    for i in range(len(out)):
+        mine = slice(codes.starts[i], codes.starts[i + 1])
+        assert (np.diff(codes.latents[mine]) > 0).all()
+        out[i, codes.latents[mine]] = codes.values[mine]
+    return out
+
+
+def largest(scored, wanted):
+    """The first among equals."""
+    flat = np.maximum(scored, 0).ravel()
+    first = np.argsort(-flat, kind="stable")[:wanted]
+    out = np.zeros_like(flat)
+    out[first] = flat[first]
+    return out.reshape(scored.shape)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(KINDS), st.booleans(), st.integers(1, 5), st.integers(1, 40),
+    st.integers(1, 400), st.integers(0, 1000), st.sampled_from(["zero", "mixed", "some", "all"]),
+)  # fmt: skip
+def test_all_above_the_bars_are_found(kind, halves, rows, d, latents, seed, bar):
+    x, W, b = weights(kind, rows, d, latents, seed)
+    scored = scores(x, W, b)
+    bars = {
+        "zero": np.zeros(latents),
+        "mixed": np.random.default_rng(seed).normal(size=latents) * np.abs(scored).max(),
+        "some": scored[0],  # exactly met by one row
+        "all": np.full(latents, scored.min() - 1 - abs(scored.min())),
+    }[bar].astype(np.float32)
+    found = above(reader(x, W, b, halves=halves), bars)
+    expected = [np.flatnonzero(row > bars) for row in scored]
+    assert found.starts.tolist() == [0, *np.cumsum([len(e) for e in expected])]
+    assert np.array_equal(found.latents, np.concatenate(expected))
+    assert np.array_equal(
+        found.values, np.concatenate([s[e] for s, e in zip(scored, expected, strict=True)])
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(KINDS), st.booleans(), st.integers(1, 40), st.integers(1, 30),
+    st.integers(1, 90), st.integers(0, 1000), st.data(),
+)  # fmt: skip
+def test_the_largest_of_a_batch_are_those_of_sorting_it(kind, halves, rows, d, latents, seed, data):
+    k = data.draw(st.one_of(st.integers(1, min(latents, 9)), st.just(latents)))
+    x, W, b = weights(kind, rows, d, latents, seed)
+    expected = largest(scores(x, W, b), k * rows)
+    given, top = reader(x, W, b, halves=halves), BatchTop()
+    assert np.array_equal(dense(top.codes(given, k), latents), expected)
+    top._bar = np.float32(data.draw(st.floats(0, 10, width=32)))  # whatever is remembered
+    assert np.array_equal(dense(top.codes(given, k), latents), expected)
+
+
+def test_wide_and_uneven_batches_in_several_blocks():
+    x, W, b = weights("normal", 300, 24, 5000, 0)
+    x[200:] *= 20  # nearly all codes are in a third of the rows, which the first bar cannot know
+    made = [
+        BatchTop().codes(reader(x, W, b, halves=h, threads=t), 6)
+        for h in (True, False)
+        for t in (1, 2, 3)
+    ]
+    for other in made[1:]:
+        for a, c in zip(made[0], other, strict=True):
+            assert np.array_equal(a, c)
+    pre = torch.from_numpy(x) @ torch.from_numpy(W).T + torch.from_numpy(b)
+    plain = parts.batch_top(pre, 6).numpy()
+    np.testing.assert_allclose(dense(made[0], 5000), plain, rtol=1e-4, atol=1e-3)
+    assert len(made[0].values) == 1800
+
+
+def test_the_plain_twin_keeps_the_first_of_equals():
+    pre = torch.tensor([[1.0, 2.0, 2.0], [2.0, -1.0, 2.0]])
+    assert parts.batch_top(pre, 1).tolist() == [[0, 2, 2], [0, 0, 0]]
+    assert parts.batch_top(pre, 2).tolist() == [[0, 2, 2], [2, 0, 2]]
+    assert parts.batch_top(pre, 3).tolist() == [[1, 2, 2], [2, 0, 2]]
+    assert parts.batch_top(-pre.abs(), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_more_than_there_is_room_for():
+    x, W, b = weights("normal", 40, 8, 9000, 1)
+    found = above(reader(x, W, b + 100), np.zeros(9000, np.float32))
+    assert len(found.values) == 40 * 9000
+    found = BatchTop().codes(reader(x, W, b + 100), 9000)
+    assert len(found.values) == 40 * 9000
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_share_is_that_of_some_rows(threads):
+    x, W, b = weights("grid", 20, 8, 9000, 1)
+    bars = np.full(9000, 3.0, np.float32)
+    found = share_above(reader(x, W, b, threads=threads), bars)
+    assert found == (scores(x[:20], W, b) > 3).mean()
+    many = np.repeat(x, 10, axis=0)
+    some = scores(many[:: -(-200 // module._SAMPLE)], W, b) > 3
+    assert share_above(reader(many, W, b, threads=threads), bars) == some.mean()
