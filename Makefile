@@ -25,9 +25,14 @@ format: .venv/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Peers that cannot be installed are skipped with a word.
 bench: .venv/.test
+	-$(MAKE) peers
 	$(BIN)/python benchmarks/matching.py
-	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.step --peers-python .venv-peers/bin/python
+	$(BIN)/python -m benchmarks.step --seeds 1,2,4,8 --latents 4096
+	$(BIN)/python -m benchmarks.harvest
+	$(BIN)/python -m benchmarks.gpu_step
 
 # The core alone, without torch: what reads a study must work there.
 test-core: .venv-core/.done

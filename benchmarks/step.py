@@ -171,8 +171,9 @@ def add_peers(row: dict[str, Any], python: Path | None, rounds: int) -> None:
     """Time other libraries in their interpreter on the same batches."""
     row["peers"] = {}
     for name in PEERS:
-        if python is None:
-            row["peers"][name] = {"skipped": "no --peers-python"}
+        if python is None or not python.is_file():
+            why = "no --peers-python" if python is None else f"{python} is not there"
+            row["peers"][name] = {"skipped": why}
             continue
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "batches.npy"
@@ -194,7 +195,9 @@ def add_peers(row: dict[str, Any], python: Path | None, rounds: int) -> None:
         row["peers"][name] = found
 
 
-def many_seeds(counts: list[int], latents: int, dimensions: int, batch: int, k: int) -> None:
+def many_seeds(
+    counts: list[int], latents: int, dimensions: int, batch: int, k: int
+) -> list[dict[str, float]]:
     """S runs from one pass, against the harvest and S times the step of a run alone, and S passes.
 
     The harvest is a stand-in: 60 square products of the batch, 20 M weights at D = 576.
@@ -214,7 +217,7 @@ def many_seeds(counts: list[int], latents: int, dimensions: int, batch: int, k: 
         for run in runs:
             run.update(rows)
 
-    print(f"{'seeds':>5} {'one pass':>9} {'harvest + S steps':>18} {'ratio':>6} {'S passes':>9}")
+    found: list[dict[str, float]] = []
     for count in counts:
         runs = [learner(x[0], latents, k, seed=s) for s in range(count)]
         one_pass(runs, x[0])
@@ -225,9 +228,26 @@ def many_seeds(counts: list[int], latents: int, dimensions: int, batch: int, k: 
             apart.append(read + count * step)
             passes.append(count * (read + step))
             together.append(clock(one_pass, runs, rows))
-        middle = map(statistics.median, (together, apart, passes))
-        a, b, c = middle
-        print(f"{count:>5} {a:>9.3f} {b:>18.3f} {middle_ratio(together, apart):>6.2f} {c:>9.3f}")
+        found.append(
+            {
+                "seeds": count,
+                "one_pass": statistics.median(together),
+                "harvest_and_steps": statistics.median(apart),
+                "ratio": middle_ratio(together, apart),
+                "passes": statistics.median(passes),
+            }
+        )
+    return found
+
+
+def print_seeds(found: list[dict[str, float]]) -> None:
+    """The table of `many_seeds` for people."""
+    print(f"{'seeds':>5} {'one pass':>9} {'harvest + S steps':>18} {'ratio':>6} {'S passes':>9}")
+    for row in found:
+        print(
+            f"{row['seeds']:>5} {row['one_pass']:>9.3f} {row['harvest_and_steps']:>18.3f} "
+            f"{row['ratio']:>6.2f} {row['passes']:>9.3f}"
+        )
 
 
 def line(row: dict[str, Any]) -> str:
@@ -274,7 +294,11 @@ def main() -> None:
     options = parser.parse_args()
     shape = (options.latents or 4096, options.dimensions, options.batch, options.k)
     if options.seeds:
-        many_seeds([int(s) for s in options.seeds.split(",")], *shape)
+        found = many_seeds([int(s) for s in options.seeds.split(",")], *shape)
+        if options.only:
+            print(json.dumps(found))
+        else:
+            print_seeds(found)
         return
     if options.only:
         print(json.dumps(measure(*shape, options.rounds, options.architecture, not options.start)))
