@@ -3,7 +3,7 @@
     python -m benchmarks.growth --json growth.json --plot docs/speed.png
 
 One axis at a time around 16,384 latents in 576 dimensions, k 32, batch 1,024; each point in a
-process of its own, step and bare product timed in turn (see `benchmarks.step`). About eight minutes
+process of its own, step and bare product timed in turn (see `benchmarks.step`). About ten minutes
 on two quiet cores. The picture needs Chromium.
 """
 
@@ -136,7 +136,7 @@ def save(figure: Any, path: Path) -> None:
 def main() -> None:
     """Measure, or draw what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="where the numbers are written")
     parser.add_argument("--from-json", type=Path, help="draw these numbers instead")
     parser.add_argument("--plot", type=Path, help="where the picture goes")

@@ -11,6 +11,8 @@ from reseed.sae import encode_kernels as loops
 from reseed.sae import parts
 from reseed.sae.above import BatchTop, Reader, above, share_above
 from reseed.sae.encode import new_screen
+from reseed.sae.kernels import codes_of
+from reseed.sae.kernels import dense as kernels_dense
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
 
@@ -146,3 +148,19 @@ def test_the_share_is_that_of_some_rows(threads):
     many = np.repeat(x, 10, axis=0)
     some = scores(many[:: -(-200 // module._SAMPLE)], W, b) > 3
     assert share_above(reader(many, W, b, threads=threads), bars) == some.mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_codes_of_jumprelu_are_those_of_the_dense_way(kind, rows, monkeypatch):
+    monkeypatch.setattr(module, "_ROWS", 3)
+    x, W, b = weights(kind, rows, 6, 40, 3)
+    scored = torch.from_numpy(scores(x, W, b).astype(np.float32).reshape(rows, 40))
+    bars = np.abs(np.random.default_rng(1).normal(size=40)).astype(np.float32)
+    bars[:20] = 0
+    bars[5] = torch.finfo(torch.float32).max
+    given = map(torch.from_numpy, (x, W, b, bars))
+    found = module.codes_above(*given)
+    wanted = codes_of(torch.relu(scored) * (scored > torch.from_numpy(bars)))
+    assert torch.equal(kernels_dense(found, 40), kernels_dense(wanted, 40))
+    assert (found.latents.diff(dim=1) > 0).all(), "in order, each once"

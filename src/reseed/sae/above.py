@@ -22,6 +22,7 @@ from reseed.sae import encode_kernels as loops
 from reseed.sae import screen_kernels as screening
 from reseed.sae.encode import LATENTS, Screen
 from reseed.sae.encode_kernels import Integers
+from reseed.sae.kernels import Codes
 from reseed.sae.screen_kernels import Block, Taken
 from reseed.sae.step_kernels import ByRow
 
@@ -29,6 +30,8 @@ Floats = NDArray[np.float32]
 
 _SAMPLE = 32
 """Rows that say beforehand how much there will be."""
+_ROWS = 4096
+"""Rows that are encoded at a time."""
 _LOWER = np.float32(0.9)
 """Of the smallest code that fired last: the first bar tried for the next batch."""
 
@@ -106,6 +109,36 @@ def above(reader: Reader, bars: Floats) -> ByRow:
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     chosen, values = (np.concatenate(arrays) for arrays in zip(*whole, strict=True))
     return ByRow(starts, chosen, values)
+
+
+def codes_above(x: Tensor, W_enc: Tensor, b_enc: Tensor, bars: Tensor) -> Codes:
+    """Pre-activations above the bars of their latents, for any number of rows.
+
+    Args:
+        x: `[N, D]` float32 on the CPU, what the encoder reads.
+        W_enc: `[F, D]`.
+        b_enc: `[F]`.
+        bars: `[F]`, none negative.
+
+    Returns:
+        As many codes of a row as the one with most has, one at the least.
+    """
+    threads = torch.get_num_threads()
+    rows, bias = W_enc.contiguous(), b_enc.contiguous().numpy()
+    screen, given = encode.new_screen(rows, threads), x.contiguous().numpy()
+    parts = [
+        above(Reader(given[low : low + _ROWS], rows.numpy(), bias, screen, threads), bars.numpy())
+        for low in range(0, len(given), _ROWS)
+    ]
+    most = max([1, *(int(np.diff(part.starts).max()) for part in parts)])
+    values, chosen = (
+        np.zeros((len(given), most), np.float32),
+        np.zeros((len(given), most), np.int64),
+    )
+    for n, part in enumerate(parts):
+        here = slice(n * _ROWS, n * _ROWS + len(part.starts) - 1)
+        loops.side_by_side(*part, values[here], chosen[here])
+    return Codes(torch.from_numpy(values), torch.from_numpy(chosen))
 
 
 def _lift(b_enc: Floats, bars: Floats) -> Floats:

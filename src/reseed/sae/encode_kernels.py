@@ -125,6 +125,26 @@ def _fill(found: int, k: int, values: Floats32, latents: Integers) -> None:
 
 
 @compiled
+def side_by_side(
+    starts: Integers, latents: Integers, values: Floats32, codes: Floats32, chosen: Integers
+) -> None:
+    """Entries of rows as rows of one length; what is left over is silent.
+
+    Args:
+        starts: `[B + 1]` where the entries of each row begin, in order of latent.
+        latents: `[E]`.
+        values: `[E]`.
+        codes: `[B, K]`, filled; no row has more than K entries, none more than F latents.
+        chosen: `[B, K]`, filled, in order.
+    """
+    for i in range(len(codes)):
+        low, high = starts[i], starts[i + 1]
+        codes[i, : high - low], chosen[i, : high - low] = values[low:high], latents[low:high]
+        if high - low < codes.shape[1]:
+            _fill(high - low, codes.shape[1], codes[i], chosen[i])
+
+
+@compiled
 def settle(
     first_row: int,
     stop_row: int,

@@ -161,23 +161,36 @@ class SAE:
             return self._top_codes(self._centred(scaled), self.activation["k"])
         if self.activation["kind"] == "matching_pursuit":
             return pursuit.codes(self._centred(scaled), self.W_dec, self.activation["k"])
+        if self.activation["kind"] == "jumprelu" and self._loops(scaled):
+            from reseed.sae.above import codes_above  # needs numba
+
+            assert self.threshold is not None
+            given = self._centred(scaled), self.W_enc, self.b_enc
+            return codes_above(*given, self.threshold.clamp(0, torch.finfo(torch.float32).max))
         pre = self._pre(scaled)
         return kernels.codes_of(activations.apply(pre, self.activation, self.threshold))
 
     def _top_codes(self, centred: Tensor, k: int) -> Codes:
-        """By kernels where they apply: in float32, without autograd."""
         given = centred, self.W_enc, self.b_enc
-        where = centred.device.type
-        if not any(t.dtype != torch.float32 or t.requires_grad for t in given):
-            if where == "cpu" and kernels.compiles():
-                from reseed.sae import encode  # needs numba
+        if self._loops(centred):
+            from reseed.sae import encode  # needs numba
 
-                return encode.top_codes(*given, k)
-            if where == "cuda" and kernels.triton_runs():
-                from reseed.sae import triton_encode
+            return encode.top_codes(*given, k)
+        on_gpu = centred.device.type == "cuda" and self._without_autograd(centred)
+        if on_gpu and kernels.triton_runs():
+            from reseed.sae import triton_encode
 
-                return triton_encode.top_codes(*given, k)
+            return triton_encode.top_codes(*given, k)
         return kernels.top_codes(self._pre_of(centred), k)
+
+    def _loops(self, rows: Tensor) -> bool:
+        """Whether compiled loops may encode."""
+        return rows.device.type == "cpu" and self._without_autograd(rows) and kernels.compiles()
+
+    def _without_autograd(self, rows: Tensor) -> bool:
+        """Whether kernels apply: in float32, and nobody asks for gradients."""
+        given = rows, self.W_enc, self.b_enc
+        return all(t.dtype == torch.float32 and not t.requires_grad for t in given)
 
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""
