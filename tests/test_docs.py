@@ -1,0 +1,26 @@
+"""What the pages name is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from reseed.study import Study
+
+HOME = Path(__file__).parent.parent
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
+STUDIES = sorted((HOME / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page):
+    text = page.read_text("utf-8")
+    named = set(re.findall(r"(?:studies|docs|benchmarks|tests)/[\w/]+\.(?:toml|md|png|py)", text))
+    linked = re.findall(r"\]\(([\w./]+\.(?:md|png|toml))\)", text)
+    wanted = [HOME / name for name in named] + [page.parent / name for name in linked]
+    assert not [str(path) for path in wanted if not path.exists()]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_can_be_read(path, tmp_path):
+    assert Study.load(path, tmp_path / "out").runs
