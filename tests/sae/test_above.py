@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reseed.sae import above as module
-from reseed.sae import encode_kernels as loops
 from reseed.sae import parts
 from reseed.sae.above import BatchTop, Reader, above, share_above
 from reseed.sae.encode import new_screen
@@ -15,35 +14,6 @@ from reseed.sae.kernels import codes_of
 from reseed.sae.kernels import dense as kernels_dense
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
-
-
-def weights(kind, rows, d, latents, seed):
-    """x [B, D], W_enc [F, D], b_enc [F] with what is hard about each kind."""
-    rng = np.random.default_rng(seed)
-    x, W, b = rng.normal(size=(rows, d)), rng.normal(size=(latents, d)), rng.normal(size=latents)
-    if kind == "grid":  # exact ties, exactly rounded
-        x, W, b = x.round(), W.round(), b.round()
-    elif kind == "zero":
-        x[:: 2 if rows > 1 else 1], W[::3] = 0, 0
-        b[:] = 0
-    elif kind == "negative":
-        b -= 1e3
-    elif kind == "copies":  # more near-equals than any list has room for
-        W[:] = W[0] * (1 + 1e-6 * rng.normal(size=(latents, 1)))
-        b[:] = 0
-    elif kind == "spread":
-        x *= np.exp(5 * rng.normal(size=(rows, 1)))
-        W *= np.exp(5 * rng.normal(size=(latents, 1)))
-    elif kind == "tiny":
-        x, W, b = x * 1e-18, W * 1e-12, b * 0
-    elif kind == "huge":
-        x, W, b = x * 1e8, W * 1e8, b * 1e15
-    return tuple(np.ascontiguousarray(a, np.float32) for a in (x, W, b))
-
-
-def scores(x, W, b):
-    """Every pre-activation, by the product that decides."""
-    return np.array([[loops.dot(r, w) + bias for w, bias in zip(W, b, strict=True)] for r in x])
 
 
 def reader(x, W, b, *, halves=None, threads=1):
@@ -73,9 +43,9 @@ def largest(scored, wanted):
     st.sampled_from(KINDS), st.booleans(), st.integers(1, 5), st.integers(1, 40),
     st.integers(1, 400), st.integers(0, 1000), st.sampled_from(["zero", "mixed", "some", "all"]),
 )  # fmt: skip
-def test_all_above_the_bars_are_found(kind, halves, rows, d, latents, seed, bar):
-    x, W, b = weights(kind, rows, d, latents, seed)
-    scored = scores(x, W, b)
+def test_all_above_the_bars_are_found(hard, kind, halves, rows, d, latents, seed, bar):
+    x, W, b = hard.weights(kind, rows, d, latents, seed)
+    scored = hard.scores(x, W, b)
     bars = {
         "zero": np.zeros(latents),
         "mixed": np.random.default_rng(seed).normal(size=latents) * np.abs(scored).max(),
@@ -96,18 +66,20 @@ def test_all_above_the_bars_are_found(kind, halves, rows, d, latents, seed, bar)
     st.sampled_from(KINDS), st.booleans(), st.integers(1, 40), st.integers(1, 30),
     st.integers(1, 90), st.integers(0, 1000), st.data(),
 )  # fmt: skip
-def test_the_largest_of_a_batch_are_those_of_sorting_it(kind, halves, rows, d, latents, seed, data):
+def test_the_largest_of_a_batch_are_those_of_sorting_it(
+    hard, kind, halves, rows, d, latents, seed, data
+):
     k = data.draw(st.one_of(st.integers(1, min(latents, 9)), st.just(latents)))
-    x, W, b = weights(kind, rows, d, latents, seed)
-    expected = largest(scores(x, W, b), k * rows)
+    x, W, b = hard.weights(kind, rows, d, latents, seed)
+    expected = largest(hard.scores(x, W, b), k * rows)
     given, top = reader(x, W, b, halves=halves), BatchTop()
     assert np.array_equal(dense(top.codes(given, k), latents), expected)
     top._bar = np.float32(data.draw(st.floats(0, 10, width=32)))  # whatever is remembered
     assert np.array_equal(dense(top.codes(given, k), latents), expected)
 
 
-def test_wide_and_uneven_batches_in_several_blocks():
-    x, W, b = weights("normal", 300, 24, 5000, 0)
+def test_wide_and_uneven_batches_in_several_blocks(hard):
+    x, W, b = hard.weights("normal", 300, 24, 5000, 0)
     x[200:] *= 20  # nearly all codes are in a third of the rows, which the first bar cannot know
     made = [
         BatchTop().codes(reader(x, W, b, halves=h, threads=t), 6)
@@ -131,8 +103,8 @@ def test_the_plain_twin_keeps_the_first_of_equals():
     assert parts.batch_top(-pre.abs(), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
-def test_more_than_there_is_room_for():
-    x, W, b = weights("normal", 40, 8, 9000, 1)
+def test_more_than_there_is_room_for(hard):
+    x, W, b = hard.weights("normal", 40, 8, 9000, 1)
     found = above(reader(x, W, b + 100), np.zeros(9000, np.float32))
     assert len(found.values) == 40 * 9000
     found = BatchTop().codes(reader(x, W, b + 100), 9000)
@@ -140,22 +112,22 @@ def test_more_than_there_is_room_for():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_share_is_that_of_some_rows(threads):
-    x, W, b = weights("grid", 20, 8, 9000, 1)
+def test_the_share_is_that_of_some_rows(hard, threads):
+    x, W, b = hard.weights("grid", 20, 8, 9000, 1)
     bars = np.full(9000, 3.0, np.float32)
     found = share_above(reader(x, W, b, threads=threads), bars)
-    assert found == (scores(x[:20], W, b) > 3).mean()
+    assert found == (hard.scores(x[:20], W, b) > 3).mean()
     many = np.repeat(x, 10, axis=0)
-    some = scores(many[:: -(-200 // module._SAMPLE)], W, b) > 3
+    some = hard.scores(many[:: -(-200 // module._SAMPLE)], W, b) > 3
     assert share_above(reader(many, W, b, threads=threads), bars) == some.mean()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [0, 1, 7])
-def test_codes_of_jumprelu_are_those_of_the_dense_way(kind, rows, monkeypatch):
+def test_codes_of_jumprelu_are_those_of_the_dense_way(hard, kind, rows, monkeypatch):
     monkeypatch.setattr(module, "_ROWS", 3)
-    x, W, b = weights(kind, rows, 6, 40, 3)
-    scored = torch.from_numpy(scores(x, W, b).astype(np.float32).reshape(rows, 40))
+    x, W, b = hard.weights(kind, rows, 6, 40, 3)
+    scored = torch.from_numpy(hard.scores(x, W, b).astype(np.float32).reshape(rows, 40))
     bars = np.abs(np.random.default_rng(1).normal(size=40)).astype(np.float32)
     bars[:20] = 0
     bars[5] = torch.finfo(torch.float32).max

@@ -13,35 +13,6 @@ from reseed.sae.encode import new_screen
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
 
 
-def weights(kind, rows, d, latents, seed):
-    """x [B, D], W_enc [F, D], b_enc [F] with what is hard about each kind."""
-    rng = np.random.default_rng(seed)
-    x, W, b = rng.normal(size=(rows, d)), rng.normal(size=(latents, d)), rng.normal(size=latents)
-    if kind == "grid":  # exact ties, exactly rounded
-        x, W, b = x.round(), W.round(), b.round()
-    elif kind == "zero":
-        x[:: 2 if rows > 1 else 1], W[::3] = 0, 0
-        b[:] = 0
-    elif kind == "negative":
-        b -= 1e3
-    elif kind == "copies":  # more near-equals than any list has room for
-        W[:] = W[0] * (1 + 1e-6 * rng.normal(size=(latents, 1)))
-        b[:] = 0
-    elif kind == "spread":
-        x *= np.exp(5 * rng.normal(size=(rows, 1)))
-        W *= np.exp(5 * rng.normal(size=(latents, 1)))
-    elif kind == "tiny":
-        x, W, b = x * 1e-18, W * 1e-12, b * 0
-    elif kind == "huge":
-        x, W, b = x * 1e8, W * 1e8, b * 1e15
-    return tuple(np.ascontiguousarray(a, np.float32) for a in (x, W, b))
-
-
-def scores(x, W, b):
-    """Every pre-activation, by the product that decides."""
-    return np.array([[loops.dot(r, w) + bias for w, bias in zip(W, b, strict=True)] for r in x])
-
-
 def best(scored, k):
     """Dense codes of the k largest positive scores, the first latents among equals."""
     out = np.zeros_like(scored)
@@ -56,31 +27,31 @@ def best(scored, k):
     st.sampled_from(KINDS), st.booleans(), st.integers(1, 5), st.integers(1, 40),
     st.integers(1, 400), st.integers(0, 1000), st.data(),
 )  # fmt: skip
-def test_codes_are_those_of_scoring_all(kind, halves, rows, d, latents, seed, data):
+def test_codes_are_those_of_scoring_all(hard, kind, halves, rows, d, latents, seed, data):
     k = data.draw(st.one_of(st.integers(1, min(latents, 9)), st.just(latents)))
-    x, W, b = weights(kind, rows, d, latents, seed)
+    x, W, b = hard.weights(kind, rows, d, latents, seed)
     screen = new_screen(torch.from_numpy(W), 1, halves=halves)
     codes = encode.codes(x, W, b, screen, k, 1)
     assert (codes.latents.diff(dim=1) > 0).all()
     assert codes.latents.min() >= 0
     assert codes.latents.max() < latents
-    expected = best(scores(x, W, b), k)
+    expected = best(hard.scores(x, W, b), k)
     assert np.array_equal(kernels.dense(codes, latents).numpy(), expected)
 
 
 @pytest.mark.parametrize("halves", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("rows", "d", "latents", "k"), [(7, 24, 5000, 4), (3, 16, 9001, 300)])
-def test_wide_rows_in_several_blocks(kind, halves, rows, d, latents, k):
-    x, W, b = weights(kind, rows, d, latents, 0)
+def test_wide_rows_in_several_blocks(hard, kind, halves, rows, d, latents, k):
+    x, W, b = hard.weights(kind, rows, d, latents, 0)
     codes = encode.codes(x, W, b, new_screen(torch.from_numpy(W), 1, halves=halves), k, 1)
-    expected = best(scores(x, W, b), k)
+    expected = best(hard.scores(x, W, b), k)
     assert np.array_equal(kernels.dense(codes, latents).numpy(), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_codes_equal_the_plain_twin(kind):
-    x, W, b = weights(kind, 30, 48, 600, 3)
+def test_codes_equal_the_plain_twin(hard, kind):
+    x, W, b = hard.weights(kind, 30, 48, 600, 3)
     fast = encode.top_codes(*map(torch.from_numpy, (x, W, b)), 8)
     pre = torch.from_numpy(x) @ torch.from_numpy(W).T + torch.from_numpy(b)
     codes = fast, kernels.top_codes_plain(pre, 8)
@@ -94,22 +65,22 @@ def test_codes_equal_the_plain_twin(kind):
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(KINDS), st.booleans(), st.integers(1, 300), st.integers(0, 1000))
-def test_the_bound_holds_for_every_product(kind, halves, d, seed):
+def test_the_bound_holds_for_every_product(hard, kind, halves, d, seed):
     """What `encode` proves, on the numbers that it is made of."""
-    x, W, b = weights(kind, 6, d, 70, seed)
+    x, W, b = hard.weights(kind, 6, d, 70, seed)
     screen = new_screen(torch.from_numpy(W), 1, halves=halves)
     left, bounds = encode.bounds_of(x, b, screen)
     right = screen.halves if halves else torch.from_numpy(W)
     product = (left @ right.T).double().numpy()
     error = bounds.slack * np.abs(product)
     error += bounds.reach[:, None].astype(np.float64) * bounds.slope
-    scored = scores(x, W, b).astype(np.float64)
+    scored = hard.scores(x, W, b).astype(np.float64)
     assert (scored <= product + error + bounds.lift).all()
     assert (scored >= product - error + bounds.drop).all()
 
 
-def test_codes_depend_neither_on_threads_nor_on_the_type_of_the_product():
-    x, W, b = weights("normal", 600, 40, 3000, 0)
+def test_codes_depend_neither_on_threads_nor_on_the_type_of_the_product(hard):
+    x, W, b = hard.weights("normal", 600, 40, 3000, 0)
     made = [
         encode.codes(x, W, b, new_screen(torch.from_numpy(W), t, halves=h), 16, t)
         for t in (1, 2, 3)
@@ -136,8 +107,8 @@ def test_rounding_to_halves_is_that_of_torch():
     np.testing.assert_allclose(lost[some], np.square(left).sum(1), rtol=1e-5)
 
 
-def test_no_rows_and_many_rows():
-    x, W, b = map(torch.from_numpy, weights("normal", 5000, 4, 20, 0))
+def test_no_rows_and_many_rows(hard):
+    x, W, b = map(torch.from_numpy, hard.weights("normal", 5000, 4, 20, 0))
     assert encode.top_codes(x[:0], W, b, 3).values.shape == (0, 3)
     whole = encode.top_codes(x, W, b, 3)
     assert whole.values.shape == (5000, 3)

@@ -3,7 +3,6 @@
 On a GPU where there is one, else through Triton's interpreter (see conftest.py).
 """
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,30 +19,6 @@ CASES = [(kind, 3, 12, 131, 2) for kind in KINDS]
 CASES += [(kind, *size) for kind in ("normal", "grid") for size in SIZES]
 
 
-def weights(kind, rows, d, latents, seed=0):
-    """x [B, D], W_enc [F, D], b_enc [F] with what is hard about each kind."""
-    rng = np.random.default_rng(seed)
-    x, W, b = rng.normal(size=(rows, d)), rng.normal(size=(latents, d)), rng.normal(size=latents)
-    if kind == "grid":  # exact ties, exactly rounded
-        x, W, b = x.round(), W.round(), b.round()
-    elif kind == "zero":
-        x[:: 2 if rows > 1 else 1], W[::3] = 0, 0
-        b[:] = 0
-    elif kind == "negative":
-        b -= 1e3
-    elif kind == "copies":  # more near-equals than there is room for
-        W[:] = W[0] * (1 + 1e-6 * rng.normal(size=(latents, 1)))
-        b[:] = 0
-    elif kind == "spread":
-        x *= np.exp(5 * rng.normal(size=(rows, 1)))
-        W *= np.exp(5 * rng.normal(size=(latents, 1)))
-    elif kind == "tiny":
-        x, W, b = x * 1e-18, W * 1e-12, b * 0
-    elif kind == "huge":
-        x, W, b = x * 1e8, W * 1e8, b * 1e15
-    return tuple(torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (x, W, b))
-
-
 def best(scored, k):
     """Dense codes of the k largest positive scores, the first latents among equals."""
     first = torch.argsort(scored, dim=1, descending=True, stable=True)[:, :k]
@@ -51,8 +26,8 @@ def best(scored, k):
 
 
 @pytest.mark.parametrize(("kind", "rows", "d", "latents", "k"), CASES)
-def test_codes_equal_the_plain_twin(kind, rows, d, latents, k, device):
-    x, W, b = (t.to(device) for t in weights(kind, rows, d, latents))
+def test_codes_equal_the_plain_twin(hard, kind, rows, d, latents, k, device):
+    x, W, b = (torch.from_numpy(t).to(device) for t in hard.weights(kind, rows, d, latents))
     made = [encode.top_codes(x, W, b, k, halves=halves) for halves in (True, False)]
     assert torch.equal(made[0].latents, made[1].latents)
     assert torch.equal(made[0].values, made[1].values)
@@ -78,10 +53,10 @@ def test_codes_equal_the_plain_twin(kind, rows, d, latents, k, device):
 
 @pytest.mark.parametrize("halves", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_bound_holds_and_the_kernel_computes_it(kind, halves, device):
+def test_the_bound_holds_and_the_kernel_computes_it(hard, kind, halves, device):
     """What `triton_bounds` proves, on the numbers that the kernel made."""
     rows, d, latents, group = 3, 40, 150, 8
-    x, W, b = (t.to(device) for t in weights(kind, rows, d, latents))
+    x, W, b = (torch.from_numpy(t).to(device) for t in hard.weights(kind, rows, d, latents))
     screen = new_screen(W, halves=halves)
     left, bounds = bounds_of(x, b, screen)
     groups = -(-latents // group)
@@ -103,8 +78,8 @@ def test_the_bound_holds_and_the_kernel_computes_it(kind, halves, device):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=near)
 
 
-def test_rows_come_in_slabs_and_some_are_scored_whole(monkeypatch, device):
-    x, W, b = (t.to(device) for t in weights("normal", 5, 9, 100))
+def test_rows_come_in_slabs_and_some_are_scored_whole(hard, monkeypatch, device):
+    x, W, b = (torch.from_numpy(t).to(device) for t in hard.weights("normal", 5, 9, 100))
     x[2] = 0  # all latents at b
     b[:] = 1.0
     once = encode.top_codes(x, W, b, 4)
@@ -116,7 +91,7 @@ def test_rows_come_in_slabs_and_some_are_scored_whole(monkeypatch, device):
     assert once.latents[2].tolist() == [0, 1, 2, 3]
 
 
-def test_what_has_no_room_is_not_lost(monkeypatch, device):
+def test_what_has_no_room_is_not_lost(hard, monkeypatch, device):
     """A row that is scored whole; a batch that is looked through again with more room."""
     calls = []
     for name in ("_whole", "_candidates"):
@@ -127,7 +102,7 @@ def test_what_has_no_room_is_not_lost(monkeypatch, device):
             return original(*args)
 
         monkeypatch.setattr(encode, name, spy)
-    x, W, b = (t.to(device) for t in weights("copies", 2, 9, 131))
+    x, W, b = (torch.from_numpy(t).to(device) for t in hard.weights("copies", 2, 9, 131))
     x *= (x @ W[0]).sign()[:, None]  # all latents fire
     screen = new_screen(W)
     encode.strongest(x, W, b, screen, 2)
@@ -138,14 +113,14 @@ def test_what_has_no_room_is_not_lost(monkeypatch, device):
 
 
 @pytest.mark.parametrize("latents", [30, 200])
-def test_no_rows(latents, device):
-    x, W, b = (t.to(device) for t in weights("normal", 0, 4, latents))
+def test_no_rows(hard, latents, device):
+    x, W, b = (torch.from_numpy(t).to(device) for t in hard.weights("normal", 0, 4, latents))
     assert encode.top_codes(x, W, b, 3).values.shape == (0, 3)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the interpreter
-def test_what_is_not_a_number_is_not_lost(device):
-    x, W, b = (t.to(device) for t in weights("normal", 3, 8, 200))
+def test_what_is_not_a_number_is_not_lost(hard, device):
+    x, W, b = (torch.from_numpy(t).to(device) for t in hard.weights("normal", 3, 8, 200))
     x[1, 2] = torch.nan
     values = encode.strongest(x, W, b, new_screen(W), 3).values
     assert torch.isnan(values[1]).any()
@@ -162,8 +137,8 @@ def dense(best, latents):
 @pytest.mark.parametrize(
     ("rows", "d", "latents", "k"), [(3, 9, 130, 2), (4, 6, 20, 3), (2, 5, 3, 3)]
 )
-def test_the_best_of_a_batch_equal_the_plain_twin(kind, rows, d, latents, k, device):
-    x, W, b = (t.to(device) for t in weights(kind, rows, d, latents))
+def test_the_best_of_a_batch_equal_the_plain_twin(hard, kind, rows, d, latents, k, device):
+    x, W, b = (torch.from_numpy(t).to(device) for t in hard.weights(kind, rows, d, latents))
     if kind == "one":  # row takes it all, more than it has room for
         x[0] = 100 * W.sum(0)
         b += 50

@@ -16,6 +16,7 @@ from reseed.sae.finding import finding
 from reseed.sae.sparse_step import LATENTS, Found, Matrices, given
 from reseed.sae.specs.common import ArchitectureSpec
 from reseed.training import adam_kernels as loops
+from reseed.training.moments import Moments
 from reseed.training.steps import BETAS, EPSILON, Seen
 
 Floats = NDArray[np.float32]
@@ -40,12 +41,7 @@ class FastStep:
     ) -> None:
         self._all, self._trained, self._clip = parameters, trained, clip
         self._find = finding(spec)
-        self._moments = {
-            name: (torch.zeros_like(p), torch.zeros_like(p))
-            for name, p in parameters.items()
-            if name in trained
-        }
-        self._made = 0
+        self._moments = Moments(parameters, trained)
         self._found: Found | None = None
         self._screen = encode.new_screen(parameters["W_enc"], torch.get_num_threads())
 
@@ -69,8 +65,8 @@ class FastStep:
         found, self._found = self._found, None
         if found is None:
             raise RuntimeError("apply needs a look before")
-        self._made += 1
-        pace = _pace(min(1.0, self._clip / (found.norm + 1e-6)), rate, self._made)
+        self._moments.made += 1
+        pace = _pace(min(1.0, self._clip / (found.norm + 1e-6)), rate, self._moments.made)
         self._update_matrices(found, pace)
         for name, gradient in found.vectors.items():
             arrays = self._arrays(name)
@@ -102,19 +98,11 @@ class FastStep:
 
     def state(self) -> dict[str, Tensor]:
         """See `Step`."""
-        out: dict[str, Tensor] = {}
-        for name, (first, second) in self._moments.items():
-            out[f"adam.{name}.step"] = torch.tensor(float(self._made))
-            out[f"adam.{name}.exp_avg"] = first
-            out[f"adam.{name}.exp_avg_sq"] = second
-        return out
+        return self._moments.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Step`."""
-        for name, (first, second) in self._moments.items():
-            self._made = int(state[f"adam.{name}.step"])
-            first.copy_(state[f"adam.{name}.exp_avg"])
-            second.copy_(state[f"adam.{name}.exp_avg_sq"])
+        self._moments.restore(state)
         self._screen = encode.new_screen(self._all["W_enc"], torch.get_num_threads())
 
     def _arrays(self, name: str) -> _Trained | None:

@@ -15,6 +15,7 @@ from reseed.sae.specs.topk import TopKSpec
 from reseed.sae.triton_bounds import new_screen
 from reseed.sae.triton_sparse_step import Found, find, sizes
 from reseed.training import triton_adam_kernels as loops
+from reseed.training.moments import Moments
 from reseed.training.steps import BETAS, EPSILON, Seen
 
 
@@ -40,12 +41,7 @@ class TritonStep:
         halves: bool = True,
     ) -> None:
         self._all, self._trained, self._spec, self._clip = parameters, trained, spec, clip
-        self._moments = {
-            name: (torch.zeros_like(p), torch.zeros_like(p))
-            for name, p in parameters.items()
-            if name in trained
-        }
-        self._made = 0
+        self._moments = Moments(parameters, trained)
         self._found: Found | None = None
         self._halves = halves
         self._screen = new_screen(parameters["W_enc"], halves=halves)
@@ -68,7 +64,7 @@ class TritonStep:
         found, self._found = self._found, None
         if found is None:
             raise RuntimeError("apply needs a look before")
-        self._made += 1
+        self._moments.made += 1
         with torch.cuda.device_of(found.x):
             self._update(found, rate)
 
@@ -76,8 +72,8 @@ class TritonStep:
         clip = min(1.0, self._clip / (found.norm + 1e-6))
         pace = (
             clip,
-            rate / (1 - BETAS[0] ** self._made),
-            1 / math.sqrt(1 - BETAS[1] ** self._made),
+            rate / (1 - BETAS[0] ** self._moments.made),
+            1 / math.sqrt(1 - BETAS[1] ** self._moments.made),
         )
         given: dict[str, Any] = {
             "FIRST": BETAS[0],
@@ -108,19 +104,11 @@ class TritonStep:
 
     def state(self) -> dict[str, Tensor]:
         """See `Step`."""
-        out: dict[str, Tensor] = {}
-        for name, (first, second) in self._moments.items():
-            out[f"adam.{name}.step"] = torch.tensor(float(self._made))
-            out[f"adam.{name}.exp_avg"] = first
-            out[f"adam.{name}.exp_avg_sq"] = second
-        return out
+        return self._moments.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Step`."""
-        for name, (first, second) in self._moments.items():
-            self._made = int(state[f"adam.{name}.step"])
-            first.copy_(state[f"adam.{name}.exp_avg"])
-            second.copy_(state[f"adam.{name}.exp_avg_sq"])
+        self._moments.restore(state)
         self._screen = new_screen(self._all["W_enc"], halves=self._halves)
 
     def _with_moments(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
