@@ -42,6 +42,7 @@ DOORS = {
     "planning",
     "pooling",
     "products",
+    "same_subject",
     "selecting",
 } | {
     "__init__",

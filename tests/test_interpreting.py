@@ -20,8 +20,10 @@ from reseed.interpretation.asking import JournaledAsker
 from reseed.interpretation.fakes import Scripted
 from reseed.interpretation.journal import Journal
 from reseed.interpretation.spec import InterpretationSpec
+from reseed.interpretation.summary import comparison
 from reseed.interpreted import chosen_groups, read_explained
 from reseed.interpreting import explain_group, score_group, select_for_task
+from reseed.products import latents_of
 
 FEATURE = re.compile(r"f(\d+)")
 SERVER = {"explainer": {"model": "m", "base_url": "http://127.0.0.1:9/v1"}}
@@ -252,10 +254,27 @@ def test_refining_and_other_scorers_go_through(study, scored):
     assert found.comparison["similarity"] is not None
 
 
+def test_a_scorer_without_a_score_is_told(study, scored):
+    (group,) = chosen_groups(study, None)
+    explained, found = scored
+    lost = found.table.with_columns(
+        value=pl.when(pl.col("scorer") == "intruder").then(None).otherwise(pl.col("value")),
+        failure=pl.lit("3 windows"),
+    )
+    told = comparison(latents_of(study, group), explained.table, lost, None)
+    assert "intruder" not in [one["scorer"] for one in told["scorers"]]
+    (says,) = told["unscored"]
+    assert says.startswith("intruder: none of ")
+    assert says.endswith("mostly: 3 windows")
+    assert found.comparison["unscored"] == []
+
+
 def test_what_cannot_be_is_refused_before_anything_is_asked(study, tmp_path):
     (group,) = chosen_groups(study, None)
     with pytest.raises(ValueError, match=r"interpretation.embedder"):
         spec(scorers=["embedding"])
+    with pytest.raises(ValueError, match="examples = 3 are too few"):
+        spec(examples=3)
     with pytest.raises(ValueError, match="needs prices"):
         spec(budget={"max_cost": 1})
     with pytest.raises(SpecError, match="no group"):

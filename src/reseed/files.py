@@ -112,3 +112,8 @@ def explained(path: Path) -> Generator[None, None, None]:
                 "folder with `--out`."
             ) from error
         raise
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder on the way up that exists."""
+    return path if path.exists() else existing(path.absolute().parent)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from reseed.activations.choice import Choice, choose, passes_over
 from reseed.activations.names import JOIN, plain, trained_at
-from reseed.errors import StoreError
 from reseed.events import Events
-from reseed.files import json_bytes
+from reseed.files import existing, json_bytes
+from reseed.same_subject import check_same, sample
 from reseed.seeds import digest
 from reseed.study import SUBJECT, Study
 from reseed.subjects.spec import LanguageModelSpec, ToySpec
@@ -109,7 +108,7 @@ class Inputs:
         )
         if study.store.has(SUBJECT, self._made_from):
             before = study.store.document(SUBJECT, "subject.json")["sample"]
-            _check_unchanged(before, _sample(opened), study)
+            check_same(before, sample(opened), study.folder)
         return opened
 
     @property
@@ -213,7 +212,7 @@ class Inputs:
             "blocks": self.opened.blocks,
             "training_rows": int(rows[training].sum()),
             "held_out_rows": int(rows[held_out].sum()),
-            "sample": _sample(self.opened),
+            "sample": sample(self.opened),
         }
         with study.store.piece(SUBJECT, self._made_from) as folder:
             (folder / "subject.json").write_bytes(json_bytes(about))
@@ -299,51 +298,8 @@ def _nowhere() -> None:
     """Rows that were made up stand nowhere in a text."""
 
 
-def existing(path: Path) -> Path:
-    """The nearest folder on the way up that exists."""
-    return path if path.exists() else existing(path.absolute().parent)
-
-
 def _set_threads(study: Study) -> None:
     if study.spec.training.threads:
         import torch
 
         torch.set_num_threads(study.spec.training.threads)
-
-
-def _sample(opened: Opened) -> dict[str, list[float]]:
-    """The root mean square of each site, and some numbers of its first and of its last block."""
-    out: dict[str, list[float]] = {}
-    for block in (0, opened.blocks - 1):
-        for site, x in opened.source.read([block]).items():
-            rms = float(x.double().square().mean().sqrt())
-            out.setdefault(site, [rms]).extend(x[:_SAMPLED, :_SAMPLED].flatten().tolist())
-    return out
-
-
-def _check_unchanged(
-    before: dict[str, list[float]], now: dict[str, list[float]], study: Study
-) -> None:
-    """Refuse a subject that gives other activations than those that the runs learned from.
-
-    The spec names the subject; what lies behind the name can change. Another number of threads
-    only changes roundings, hence the tolerance.
-    """
-    for site, numbers in before.items():
-        there = now.get(site, [])
-        same = len(there) == len(numbers) and np.allclose(
-            numbers, there, rtol=0, atol=_SAME * numbers[0]
-        )
-        if not same:
-            raise StoreError(
-                f"{study.folder}: the subject or its data changed under the same name; {site} "
-                "gives other activations than when this folder was made. Runs on both could not be "
-                "compared: put the old data back, or give this study a folder of its own with "
-                "`--out`."
-            )
-
-
-_SAMPLED = 8
-"""Rows and columns of a block that are compared."""
-_SAME = 0.05
-"""Difference, as a share of the root mean square, below which numbers count as the same."""

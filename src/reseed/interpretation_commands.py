@@ -88,6 +88,8 @@ def score(
         console.print(_scores(found.comparison))
         for scorer in found.comparison["scorers"]:
             console.print(scorer["says"], highlight=False)
+        for says in found.comparison["unscored"]:
+            console.print(says, style="yellow", markup=False, highlight=False)
         if found.comparison["similarity"] is not None:
             console.print(found.comparison["similarity"]["says"], highlight=False)
         console.print(found.functional["says"], highlight=False)

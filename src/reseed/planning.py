@@ -17,8 +17,9 @@ from reseed.activations.choice import Choice
 from reseed.events import Events
 from reseed.evidence.examples import example_bytes, example_rows
 from reseed.evidence.spec import evidence_name
+from reseed.files import existing
 from reseed.foreseeing import asks
-from reseed.inputs import Inputs, existing
+from reseed.inputs import Inputs
 from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline import locked
 from reseed.sae.spec import SAESpec

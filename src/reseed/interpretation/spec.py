@@ -17,7 +17,7 @@ from reseed.interpretation.detection import DetectionSpec
 from reseed.interpretation.explain import ExplainSpec
 from reseed.interpretation.fuzzing import FuzzingSpec
 from reseed.interpretation.intervention import InterventionSpec
-from reseed.interpretation.intruder import IntruderSpec
+from reseed.interpretation.intruder import SHOWN, IntruderSpec
 from reseed.interpretation.refined import RefineSpec
 from reseed.interpretation.simulation import SimulationSpec
 from reseed.records import Spec
@@ -108,6 +108,11 @@ class InterpretationSpec(Spec):
                 raise ValueError(f"scorers has {wanted[0]!r}, which needs [interpretation.{table}]")
         if len(set(self.scorers)) < len(self.scorers):
             raise ValueError(f"scorers = {list(self.scorers)} names one twice")
+        if "intruder" in self.scorers and self.examples < SHOWN - 1:
+            raise ValueError(
+                f"scorers has 'intruder', whose questions show {SHOWN - 1} windows in which a "
+                f"latent fires; examples = {self.examples} are too few"
+            )
         models = [self.explainer, *([self.judge] if self.judge else [])]
         priced = all(isinstance(one, ServerSpec) and one.prices is not None for one in models)
         if self.budget.max_cost is not None and not priced:

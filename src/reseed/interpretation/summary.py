@@ -31,14 +31,17 @@ def comparison(
     Returns:
         `scorers`: one for each with `scorer`, `chance`, `kinds`, `counts`, `differences` (see
         `GroupComparison`), `controls` (name to mean value), `failed_questions` and `says`;
+        `unscored`: a sentence about each scorer that gave no latent a score;
         `similarity`: None, or the fields of `ExplanationSimilarity` but for its pairs.
     """
     real = table.filter(pl.col("control").is_null())
     done = real.filter(pl.col("value").is_not_null())["scorer"].unique().to_list()
     scored = real.filter(pl.col("scorer").is_in(done))
+    nothing = real.filter(~pl.col("scorer").is_in(done)).group_by("scorer", maintain_order=True)
     found = compare_groups(scored, latents) if len(scored) else []
     out: dict[str, Any] = {
         "scorers": [_compared(one, table) for one in found],
+        "unscored": [_without_score(str(name), rows) for (name,), rows in nothing],
         "similarity": None,
     }
     if embedder is None:
@@ -51,6 +54,11 @@ def comparison(
         return out | {"similarity": {"says": f"not measured: {error}"}}
     keep = {k: v for k, v in asdict(replace(near, pairs=pl.DataFrame())).items() if k != "pairs"}
     return out | {"similarity": keep}
+
+
+def _without_score(scorer: str, rows: pl.DataFrame) -> str:
+    reasons = rows["failure"].value_counts(sort=True)
+    return f"{scorer}: none of {len(rows)} latents got a score; mostly: {reasons['failure'][0]}"
 
 
 def _compared(one: GroupComparison, table: pl.DataFrame) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def _three(value: float | None) -> str:
 
 
 def _sentences(comparison: dict[str, Any]) -> list[Html]:
-    said = [one["says"] for one in comparison["scorers"]]
+    said = [one["says"] for one in comparison["scorers"]] + comparison.get("unscored", [])
     if comparison["similarity"] is not None:
         said.append(comparison["similarity"]["says"])
     return [tag("p", one) for one in said]
