@@ -240,7 +240,15 @@ def _largest(found: ByRow, wanted: int) -> ByRow:
     chosen = found.values > least
     equal = np.flatnonzero(found.values == least)
     chosen[equal[: wanted - int(chosen.sum())]] = True
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen, dtype=np.int64)])[
-        found.starts
-    ]
-    return ByRow(starts, found.latents[chosen], found.values[chosen])
+    return where(found, chosen)
+
+
+def where(entries: ByRow, chosen: NDArray[np.bool_]) -> ByRow:
+    """Some of the entries.
+
+    Args:
+        entries: of a batch.
+        chosen: `[E]`.
+    """
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen, dtype=np.int64)])
+    return ByRow(before[entries.starts], entries.latents[chosen], entries.values[chosen])

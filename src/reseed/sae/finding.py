@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from reseed.sae import dense_step, encode, sparse_step
-from reseed.sae.above import BatchTop, above, share_above
+from reseed.sae.above import BatchTop, above, share_above, where
 from reseed.sae.architecture import At
 from reseed.sae.gates import OneGate, TwoGates
 from reseed.sae.parts import running_threshold
@@ -106,14 +106,7 @@ def _matryoshka(spec: MatryoshkaSpec, top: BatchTop, g: Given, at: At) -> Found:
 
 def _between(codes: ByRow, first: int, stop: int) -> ByRow:
     """Those of some latents."""
-    return _where(codes, (codes.latents >= first) & (codes.latents < stop))
-
-
-def _where(codes: ByRow, chosen: NDArray[np.bool_]) -> ByRow:
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen, dtype=np.int64)])[
-        codes.starts
-    ]
-    return ByRow(starts, codes.latents[chosen], codes.values[chosen])
+    return where(codes, (codes.latents >= first) & (codes.latents < stop))
 
 
 def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> Found:
@@ -121,7 +114,7 @@ def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> Found:
     if share_above(g.reader(), gate.bars) > DENSE_FROM:
         return dense_step.find(g, gate)
     listed = above(g.reader(), gate.bars)
-    codes = _where(listed, listed.values > gate.threshold[listed.latents])
+    codes = where(listed, listed.values > gate.threshold[listed.latents])
     part = sparse_step.decoded(g, codes, g.x, _MINUS, g.step, toll=gate.toll)
     vectors = {} if gate.half == 0 else _slopes(g, gate, listed, part)
     return sparse_step.gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors)
@@ -130,7 +123,7 @@ def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> Found:
 def _slopes(g: Given, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Floats]:
     """Gradient of the thresholds, through the kernel at all codes that are near theirs."""
     near = np.abs(listed.values - gate.threshold[listed.latents]) < gate.half
-    some = _where(listed, near)
+    some = where(listed, near)
     pull = sparse_step.pulled(g, some.starts, some.latents, part.residual)
     each = gate.threshold[some.latents] * pull + gate.price
     return gate.slopes(_summed(some, each, len(gate.threshold)))

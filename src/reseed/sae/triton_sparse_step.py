@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reseed.sae import triton_step_kernels as loops
 from reseed.sae.architecture import Parameters
-from reseed.sae.architectures.topk import auxk_size
+from reseed.sae.parts import auxk_size
 from reseed.sae.specs.batchtopk import BatchTopKSpec
 from reseed.sae.specs.topk import TopKSpec
 from reseed.sae.triton_bounds import Screen

@@ -23,6 +23,7 @@ from reseed.sae import kernels
 from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
 from reseed.sae.init import unit_rows
 from reseed.sae.model import SAE
+from reseed.sae.parts import auxk_size
 from reseed.sae.specs.topk import TopKSpec
 
 UNIT_ROWS = frozenset({"W_dec"})
@@ -96,7 +97,7 @@ def _add_auxk(
     """Add the gradients of the auxiliary loss; only rows of dead latents are touched."""
     rows = dead.nonzero()[:, 0]
     W_enc, W_dec = p["W_enc"][rows], p["W_dec"][rows]
-    active, share = auxk_size(x_dimensions=centred.shape[1], dead=len(rows))
+    active, share = auxk_size(centred.shape[1], len(rows))
     codes = kernels.top_codes(torch.addmm(p["b_enc"][rows], centred, W_enc.T), active)
     weight = spec.auxk_alpha * share * 2.0 / scale
     # the target e = x - x̂ is a constant: what the live latents leave unexplained
@@ -108,12 +109,6 @@ def _add_auxk(
     gradients["W_dec"][rows] += kernels.transposed_product(codes.values, index, residual)
     gradients["b_enc"][rows] += bias
     gradients["b_dec"] -= bias @ W_enc
-
-
-def auxk_size(x_dimensions: int, dead: int) -> tuple[int, float]:
-    """How many dead latents may fire, and the factor that fades the loss out as few are dead."""
-    wanted = max(1, x_dimensions // 2)
-    return min(wanted, dead), min(dead / wanted, 1.0)
 
 
 def objective(p: Parameters, batch: Batch, spec: TopKSpec, at: At) -> Objective:
