@@ -25,9 +25,9 @@ def curves(folder: Path, steps: int, changes: dict[str, Any]) -> np.ndarray:
         steps: to make.
         changes: to the architecture of its first run.
     """
-    from reseed.activations.shards import ShardSource
-    from reseed.activations.stream import Stream, split_blocks
     from reseed.study import Study
+    from reseed.subjects.shards import ShardSource
+    from reseed.subjects.stream import Stream, split_blocks
     from reseed.training.learner import Learner
 
     study = Study.load(folder)

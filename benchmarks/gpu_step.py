@@ -41,9 +41,9 @@ def clock(device: str, work: Callable[..., object], *given: object, **named: obj
 
 def learner(x: Any, latents: int, k: int, device: str, *, plain: bool) -> Any:
     """One run of TopK past its warm-up, there."""
-    from reseed.sae.specs.topk import TopKSpec
+    from reseed.sae.architectures.topk import TopKSpec
+    from reseed.spec.training import RunSpec, TrainingSpec
     from reseed.training.learner import Learner
-    from reseed.training.spec import RunSpec, TrainingSpec
 
     training = TrainingSpec(tokens=100_000 * len(x), batch=len(x), warmup_steps=0)
     spec = RunSpec(

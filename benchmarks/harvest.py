@@ -53,8 +53,8 @@ def faster(times: dict[str, list[float]]) -> dict[str, float]:
 
 def subject(dtype: str, site: str, options: argparse.Namespace) -> Any:
     """The model, read at one site."""
-    from reseed.subjects.language_model import load_language_model
-    from reseed.subjects.spec import LanguageModelSpec
+    from reseed.spec.subject import LanguageModelSpec
+    from reseed.subjects.models.language_model import load_language_model
 
     return load_language_model(LanguageModelSpec(model=options.model, dtype=dtype), [site])
 
@@ -62,9 +62,9 @@ def subject(dtype: str, site: str, options: argparse.Namespace) -> Any:
 def text(layout: str, blocks: int, model: Any, folder: Path, options: argparse.Namespace) -> Any:
     """Blocks of tokens."""
     from reseed.events import Events
+    from reseed.spec.subject import TextSpec
     from reseed.store import Store
-    from reseed.subjects.spec import TextSpec
-    from reseed.subjects.tokens import TokenBlocks, make_tokens
+    from reseed.subjects.text.tokens import TokenBlocks, make_tokens
 
     spec = TextSpec(source=options.text, template=options.template, block=BLOCK, layout=layout)
     store = Store(folder)
@@ -77,11 +77,11 @@ def against_full_forward(folder: Path, options: argparse.Namespace) -> dict[str,
     import torch
     from transformers import AutoModelForCausalLM
 
-    from reseed.subjects.language_model import located
-    from reseed.subjects.precision import change_from_float32
-    from reseed.subjects.quiet import quiet_transformers
-    from reseed.subjects.spec import LanguageModelSpec
-    from reseed.subjects.text_source import TextSource
+    from reseed.spec.subject import LanguageModelSpec
+    from reseed.subjects.models.language_model import located
+    from reseed.subjects.models.precision import change_from_float32
+    from reseed.subjects.models.tokenizer import quiet_transformers
+    from reseed.subjects.text.blocks import TextSource
 
     spec = LanguageModelSpec(model=options.model)
     with quiet_transformers():
@@ -119,7 +119,7 @@ def against_full_forward(folder: Path, options: argparse.Namespace) -> dict[str,
 
 def padding(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Padded blocks under a mask, and each at its own length."""
-    from reseed.subjects.text_source import TextSource
+    from reseed.subjects.text.blocks import TextSource
 
     model, few = subject("float32", MIDDLE, options), 8
     tokens = text("padded", max(few * (options.rounds + 1), SHARD_BLOCKS), model, folder, options)
@@ -145,11 +145,11 @@ def padding(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def writing(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Shards one after the other, and each written while the next is read; a quick subject."""
-    from reseed.activations import shards
-    from reseed.activations.spec import ActivationSpec
     from reseed.events import Events
+    from reseed.spec.activations import ActivationSpec
     from reseed.store import Store
-    from reseed.subjects.text_source import TextSource
+    from reseed.subjects import shards
+    from reseed.subjects.text.blocks import TextSource
 
     model = subject("float32", "layers.1.mlp", options)
     tokens = text("packed", 32, model, folder, options)
@@ -175,12 +175,12 @@ def reading(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Batches from shards between training steps, with and without reading ahead."""
     import torch
 
-    from reseed.activations.shards import ShardSource, harvest
-    from reseed.activations.spec import ActivationSpec
-    from reseed.activations.stream import Stream
     from reseed.events import Events
+    from reseed.spec.activations import ActivationSpec
     from reseed.store import Store
     from reseed.subjects.arrays import MemorySource
+    from reseed.subjects.shards import ShardSource, harvest
+    from reseed.subjects.stream import Stream
 
     dimensions, blocks, mix, batch = 576, 256, 64, 1024
     x = torch.randn(blocks * BLOCK, dimensions, generator=torch.Generator().manual_seed(0))

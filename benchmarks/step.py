@@ -76,9 +76,9 @@ def learner(
     moved: bool = True,
 ) -> Any:
     """One run with the recipe's own learning rate, past its warm-up."""
-    from reseed.sae.spec import ARCHITECTURES
+    from reseed.sae.architectures.names import ARCHITECTURES
+    from reseed.spec.training import RunSpec, TrainingSpec
     from reseed.training.learner import Learner
-    from reseed.training.spec import RunSpec, TrainingSpec
 
     training = TrainingSpec(tokens=100_000 * len(x), batch=len(x), warmup_steps=0)
     kind = ARCHITECTURES[architecture]

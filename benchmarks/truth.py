@@ -22,9 +22,9 @@ from scipy import stats
 import reseed
 from reseed.errors import SpecError
 from reseed.formats import own
+from reseed.runs import Run
+from reseed.spec.subject import ToySpec
 from reseed.store import snapshot_folder
-from reseed.study import Run
-from reseed.subjects.spec import ToySpec
 from reseed.subjects.toy import Toy
 
 Rows = NDArray[np.float32]

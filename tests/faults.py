@@ -16,12 +16,12 @@ import traceback
 from functools import partial
 
 HEAVY = (
-    "reseed.activations.shards",
+    "reseed.subjects.shards",
     "reseed.evidence.stage",
-    "reseed.evidence.together",
-    "reseed.pipeline",
+    "reseed.evidence.stage",
+    "reseed.pipeline.run",
     "reseed.subjects.opening",
-    "reseed.training.fast_step",  # numba tries its cache folder for each loop, which would count
+    "reseed.training.step.fast",  # numba tries its cache folder for each loop, which would count
     "reseed.training.stage",
     "torch._dynamo",  # the first optimiser step would import it, in every copy anew
 )

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 import reseed
-from reseed.calibrating import open_calibration
 from reseed.calibration.presets import PRESETS
+from reseed.pipeline.known_features import open_calibration
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from reseed.errors import Interrupted
-from reseed.interrupts import Stop
+from reseed.events import Stop
 
 COMMANDS = ("run", "plan", "status", "report", "sites", "consensus", "predict", "export")
 
@@ -186,7 +186,7 @@ def test_a_busy_study(cli, copy, tmp_path):
 
 
 def test_architectures_are_listed_with_a_line_each(cli):
-    from reseed.sae.spec import ARCHITECTURES
+    from reseed.sae.architectures.names import ARCHITECTURES
 
     done = cli("architectures")
     assert done.returncode == 0

@@ -33,11 +33,26 @@ def test_matching_works() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli", "study", "pipeline", "planning", "api", "stability.stage", "matching.stage",
-     "report.page", "formats.own", "training.state", "evidence.spec", "activations.choice",
-     "calibrating", "calibration.stage", "subjects.toy", "subjects.toy_text",
-     "evidence.delphi_cache", "interpretation.examples"],
-)  # fmt: skip
+    [
+        "cli",
+        "study",
+        "pipeline.run",
+        "pipeline.plan",
+        "pipeline.doors",
+        "stability.stage",
+        "matching.stage",
+        "report.study.page",
+        "formats.own",
+        "runs",
+        "spec.analysis",
+        "subjects.stream",
+        "pipeline.known_features",
+        "calibration.stage",
+        "subjects.toy",
+        "evidence.delphi",
+        "interpretation.examples",
+    ],
+)
 def test_importing_needs_no_torch(module: str) -> None:
     done = without_torch(f"import reseed.{module}")
     assert done.returncode == 0, done.stderr

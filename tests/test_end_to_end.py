@@ -8,9 +8,8 @@ import pytest
 import torch
 
 import reseed
-from reseed.events import Events
-from reseed.interrupts import Stop
-from reseed.pipeline import run_study
+from reseed.events import Events, Stop
+from reseed.pipeline.run import run_study
 
 SPEC = """
 [subject]
@@ -137,8 +136,8 @@ def test_latents_and_matches_agree(study) -> None:
 
 
 def test_firing_is_what_the_saes_do_on_held_out_tokens(study) -> None:
-    from reseed.activations.shards import ShardSource
-    from reseed.activations.stream import split_blocks
+    from reseed.subjects.shards import ShardSource
+    from reseed.subjects.stream import split_blocks
 
     run = study.runs[0]
     blocks = study.store.document("subject", "subject.json")["blocks"]
@@ -160,8 +159,8 @@ def test_firing_is_what_the_saes_do_on_held_out_tokens(study) -> None:
 
 
 def test_co_firing_is_what_matched_latents_do_on_held_out_tokens(study) -> None:
-    from reseed.activations.shards import ShardSource
-    from reseed.activations.stream import split_blocks
+    from reseed.subjects.shards import ShardSource
+    from reseed.subjects.stream import split_blocks
 
     match = study.matches[-1]
     runs = {run.id: run for run in study.runs}
@@ -183,7 +182,7 @@ def test_co_firing_is_what_matched_latents_do_on_held_out_tokens(study) -> None:
 
 
 def test_contexts_are_the_strongest_and_show_their_activations(study) -> None:
-    from reseed.subjects.tokens import TokenBlocks
+    from reseed.subjects.text.tokens import TokenBlocks
 
     run = study.runs[0]
     contexts = study.store.table(f"evidence/{run.id}", "contexts.parquet")

@@ -16,14 +16,14 @@ pytest.importorskip("torch", reason="training needs torch")
 import reseed
 from reseed.errors import ReseedError, SpecError, StoreError
 from reseed.events import Events
-from reseed.interpretation.asking import JournaledAsker
-from reseed.interpretation.fakes import Scripted
-from reseed.interpretation.journal import Journal
-from reseed.interpretation.spec import InterpretationSpec
-from reseed.interpretation.summary import comparison
-from reseed.interpreted import chosen_groups, read_explained
-from reseed.interpreting import explain_group, score_group, select_for_task
-from reseed.products import latents_of
+from reseed.interpretation.models.asking import JournaledAsker
+from reseed.interpretation.models.instruments import Scripted
+from reseed.interpretation.models.journal import Journal
+from reseed.interpretation.results import chosen_groups, read_explained
+from reseed.interpretation.similarity import comparison
+from reseed.interpretation.stage import explain_group, score_group, select_for_task
+from reseed.spec.interpretation import InterpretationSpec
+from reseed.study import latents_of
 
 FEATURE = re.compile(r"f(\d+)")
 SERVER = {"explainer": {"model": "m", "base_url": "http://127.0.0.1:9/v1"}}
@@ -72,8 +72,8 @@ def guess(request):
 def study(tmp_path_factory):
     """Three runs on a toy whose samples are read as text; latents are true features, mostly."""
     from reseed.records import read_spec
+    from reseed.spec.study import StudySpec
     from reseed.study import Study
-    from reseed.study_spec import StudySpec
 
     data = {
         "subject": {
@@ -160,8 +160,7 @@ def test_the_table_of_latents_has_what_was_said(study, scored):
 
 
 def test_examples_of_explaining_and_scoring_share_no_document(study, scored):
-    from reseed.interpretation.examples import check_disjoint
-    from reseed.interpretation.items import Examples, latents_in
+    from reseed.interpretation.examples import Examples, check_disjoint, latents_in
 
     of = latents_in(scored[0].table.filter(kind="reproducible"))
     examples = Examples(study.store, of)
@@ -358,7 +357,7 @@ def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
 
 
 def test_a_plan_counts_what_would_be_asked(study):
-    from reseed.foreseeing import asks
+    from reseed.interpretation.estimate import asks
 
     priced = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "prices": {"prompt": 1.0}}
     asked = study.spec.model_copy(update={"interpretation": spec(explainer=priced)})

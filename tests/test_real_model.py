@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import reseed
+from reseed.spec.study import StudySpec
 from reseed.store import Store
-from reseed.study_spec import StudySpec
 
 STUDY = "studies/quickstart.toml"
 pytestmark = [
@@ -29,10 +29,10 @@ def test_the_model_reads_the_text_as_well_as_it_should(spec, tmp_path_factory) -
     from transformers import AutoModelForCausalLM
 
     from reseed.events import Events
-    from reseed.subjects.gguf import cached_model
-    from reseed.subjects.language_model import load_tokenizer
-    from reseed.subjects.spec import package_file
-    from reseed.subjects.tokens import TokenBlocks, make_tokens
+    from reseed.spec.subject import package_file
+    from reseed.subjects.models.gguf import cached_model
+    from reseed.subjects.models.language_model import load_tokenizer
+    from reseed.subjects.text.tokens import TokenBlocks, make_tokens
 
     store = Store(tmp_path_factory.mktemp("perplexity"))
     make_tokens(spec.text, load_tokenizer(spec.subject), 4096, store, "tokens", "", Events())

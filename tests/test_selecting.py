@@ -10,7 +10,7 @@ import reseed
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
 from reseed.interpretation.records import Explanation, Latent, Reply
-from reseed.selecting import document_features, select_latents
+from reseed.interpretation.select.stage import document_features, select_latents
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch = pytest.importorskip("torch", reason="training needs torch")
@@ -130,9 +130,9 @@ def test_latents_of_words_tell_topics_apart(study):
 
 def test_features_are_those_of_the_saes_codes(study):
     """The first training document, token by token."""
-    from reseed.activations.shards import ShardSource
     from reseed.subjects.opening import TOKENS
-    from reseed.subjects.tokens import TokenBlocks
+    from reseed.subjects.shards import ShardSource
+    from reseed.subjects.text.tokens import TokenBlocks
 
     run = study.runs[0]
     found = document_features(study, [run.id], Events())[run.id]

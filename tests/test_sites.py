@@ -6,7 +6,7 @@ import pytest
 import reseed
 from reseed.errors import SpecError
 from reseed.formats import own
-from reseed.sae.crossing import relative_norms
+from reseed.sae.architectures.crosscoder import relative_norms
 
 pytest.importorskip("torch", reason="training needs torch")
 TRAINED = {"tokens": 1920, "batch": 64, "snapshots": [], "threads": 1}

@@ -13,8 +13,7 @@ import polars as pl
 import pytest
 
 from reseed.errors import BusyError, StoreError
-from reseed.files import json_bytes, parquet_bytes, safetensors_bytes, write_bytes
-from reseed.store import Store
+from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
 
 NAMES = ("numbers.parquet", "inner/arrays.safetensors", "words.json")
 
@@ -165,7 +164,7 @@ def test_a_study_that_cannot_be_opened_for_writing(store, monkeypatch, code, mes
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("reseed.store.open", refuse, raising=False)
-    monkeypatch.setattr("reseed.files.open", refuse, raising=False)
+    monkeypatch.setattr("reseed.store.open", refuse, raising=False)
     with pytest.raises(StoreError, match=message), store.lock("test"):
         pass
     with pytest.raises(StoreError, match=message):

@@ -6,8 +6,8 @@ import pytest
 
 import reseed
 from reseed.errors import SpecError
+from reseed.spec.subject import PRECISION
 from reseed.study import Study
-from reseed.subjects.spec import PRECISION
 
 SITE = "layers.1.mlp"
 

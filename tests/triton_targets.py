@@ -12,11 +12,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from reseed.sae import triton_encode, triton_sparse_step
-from reseed.sae import triton_encode_kernels as encoder
-from reseed.sae import triton_step_kernels as step
-from reseed.training import triton_adam_kernels as adam
-from reseed.training.steps import BETAS, EPSILON
+from reseed.loops import gpu_encode as encoder
+from reseed.loops import gpu_step as adam
+from reseed.loops import gpu_step as step
+from reseed.sae import gpu
+from reseed.training.step import gpu_sparse
+from reseed.training.step.plain import BETAS, EPSILON
 
 SCALARS = {"slack": "fp32", "clip": "fp32", "rate": "fp32", "root": "fp32"}
 SIZES = {"latents", "groups", "room", "D", "K", "F", "x_rows", "residual_rows", "modulo"}
@@ -36,13 +37,13 @@ def signature(kernel, constants, change):
 
 def kernels():
     """Kernel, constants, types that differ, warps."""
-    rows = triton_sparse_step.sizes(576)
+    rows = gpu_sparse.sizes(576)
     warps, wide = rows["num_warps"], {n: v for n, v in rows.items() if n.isupper()}
-    tile = {n: v for n, v in triton_encode._TILE.items() if n.isupper()}
-    count, row = {"rows": "i32"}, triton_encode._ROW
+    tile = {n: v for n, v in gpu._TILE.items() if n.isupper()}
+    count, row = {"rows": "i32"}, gpu._ROW
     moments = {"FIRST": BETAS[0], "SECOND": BETAS[1], "EPSILON": EPSILON, **wide}
     for group in (64, 1):
-        how = {"GROUP": group, "GROUPS": triton_encode._LATENTS // group}
+        how = {"GROUP": group, "GROUPS": gpu._LATENTS // group}
         yield encoder.candidates, how, count, 4
     both = {**tile, "GROUP": 64, "WIDE": False}
     yield encoder.screen, both, {"x": "*bf16", "W": "*bf16", **count}, 8
@@ -64,7 +65,7 @@ def main(capability):
             if kind[0] == "*" or kind == "i32"
         }
         source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
-        options = {"num_warps": warps, **triton_encode.EXACT}
+        options = {"num_warps": warps, **gpu.EXACT}
         target = GPUTarget("cuda", capability, 32)
         out = triton.compile(source, target=target, options=options)
         ptx = out.asm["ptx"]

@@ -9,10 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reseed.api import consensus, export, harvest, load, plan, predict, run
-    from reseed.calibrating import Calibration, calibrate
-    from reseed.comparing import compare
     from reseed.comparison.result import Comparison
+    from reseed.comparison.stage import compare
     from reseed.errors import (
         BusyError,
         Interrupted,
@@ -22,20 +20,22 @@ if TYPE_CHECKING:
         SubjectError,
         TrainingError,
     )
-    from reseed.matching.activations import match_activations
     from reseed.matching.assignment import match
+    from reseed.matching.firing.activations import match_activations
+    from reseed.pipeline.doors import consensus, export, harvest, load, plan, predict, run
+    from reseed.pipeline.known_features import Calibration, calibrate
     from reseed.records import Match
     from reseed.sae.model import SAE
-    from reseed.stability.reject_null import reject_threshold
+    from reseed.spec.study import StudySpec
+    from reseed.stability.nulls.names import reject_threshold
     from reseed.study import Study
-    from reseed.study_spec import StudySpec
-    from reseed.training.arrays import train
+    from reseed.training.train import train
 
 _HOMES = {
-    "reseed.api": ("consensus", "export", "harvest", "load", "plan", "predict", "run"),
-    "reseed.comparing": ("compare",),
+    "reseed.pipeline.doors": ("consensus", "export", "harvest", "load", "plan", "predict", "run"),
+    "reseed.comparison.stage": ("compare",),
     "reseed.comparison.result": ("Comparison",),
-    "reseed.calibrating": ("Calibration", "calibrate"),
+    "reseed.pipeline.known_features": ("Calibration", "calibrate"),
     "reseed.errors": (
         "BusyError",
         "Interrupted",
@@ -45,14 +45,14 @@ _HOMES = {
         "SubjectError",
         "TrainingError",
     ),
-    "reseed.matching.activations": ("match_activations",),
+    "reseed.matching.firing.activations": ("match_activations",),
     "reseed.matching.assignment": ("match",),
     "reseed.records": ("Match",),
     "reseed.sae.model": ("SAE",),
-    "reseed.stability.reject_null": ("reject_threshold",),
+    "reseed.stability.nulls.names": ("reject_threshold",),
     "reseed.study": ("Study",),
-    "reseed.study_spec": ("StudySpec",),
-    "reseed.training.arrays": ("train",),
+    "reseed.spec.study": ("StudySpec",),
+    "reseed.training.train": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -92,6 +92,8 @@ def __getattr__(name: str) -> Any:
     from reseed.errors import needs_train
 
     with needs_train(f"reseed.{name}"):
+        if name == "SAE":  # can be imported without torch, and not be used
+            importlib.import_module("torch")
         return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 

@@ -16,7 +16,28 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 from collections.abc import Generator, Iterable
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Generator[None, None, None]:
+    """Turn the operating system's refusals to write into messages for a person."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space left on the disk of {path}. What was done is kept; free some space and "
+                "run the same command again (`reseed plan` says how much is needed)."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(
+                f"{path} cannot be written ({error.strerror}). Make it writable or choose another "
+                "folder with `--out`."
+            ) from error
+        raise
 
 
 class ReseedError(Exception):

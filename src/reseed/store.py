@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,71 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
 
-from reseed.errors import BusyError, StoreError
-from reseed.files import (
-    BUILDING,
-    explained,
-    file_sha256,
-    fsync,
-    json_bytes,
-    read_json,
-    write_bytes,
-)
+from reseed.errors import BusyError, StoreError, explained
+
+BUILDING = ".building"
+"""Ending of what is not in its place yet."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one file whole: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only; the older file is untouched.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = path.with_name(path.name + BUILDING)
+        try:
+            with open(building, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(building, path)
+        except BaseException:
+            building.unlink(missing_ok=True)
+            raise
+        fsync(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file.
+
+    Raises:
+        StoreError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; `reseed run` makes what is missing.") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}). Delete it and run again.") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Push a file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder on the way up that exists."""
+    return path if path.exists() else existing(path.absolute().parent)
+
 
 PIECE = "piece.json"
+
 _OLD = ".old"
 
 
@@ -272,3 +325,23 @@ def move_into_place(building: Path, final: Path) -> None:
         os.rename(building, final)
         fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON. NaN is refused: failures are never values."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """A table as Parquet bytes; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=True)
+    return buffer.getvalue()
+
+
+def safetensors_bytes(
+    arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Arrays as safetensors bytes; equal arrays give equal bytes."""
+    tight = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    return save_safetensors(tight, dict(metadata) if metadata else None)

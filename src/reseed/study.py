@@ -3,102 +3,118 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from reseed.activations.names import plain
-from reseed.errors import SpecError, StoreError, needs_train
-from reseed.evidence.spec import cofiring_name
-from reseed.interpretation.spec import explanations_name, scores_name
-from reseed.interpretation.tables import with_interpretation
-from reseed.matching.stage import pair_name, pairs_of
-from reseed.stability.given import Group
-from reseed.stability.stage import stability_name
+from reseed.errors import SpecError, StoreError, nearest
+from reseed.runs import (
+    Done,
+    Group,
+    PairMatch,
+    Run,
+    explanations_name,
+    pair_name,
+    pairs_of,
+    run_state,
+    scores_name,
+    stability_name,
+)
+from reseed.spec.activations import plain
+from reseed.spec.study import StudySpec, read_study
+from reseed.spec.training import Control, RunSpec
 from reseed.store import Store
-from reseed.study_spec import StudySpec, read_study
-from reseed.training.spec import Control, RunSpec
-from reseed.training.state import Done, RunState, run_name, run_state
 
 if TYPE_CHECKING:
-    from reseed.sae.model import SAE
+    pass
+
+
+def groups_of(study: Study, name: str | None) -> list[Group]:
+    """The groups of a study with results, or the one of this name or label.
+
+    Raises:
+        StoreError: if the study has not come this far.
+        SpecError: if there is no such group.
+    """
+    groups = study.groups()
+    if not groups:
+        raise StoreError(f"{study.folder} has no finished runs yet; `reseed run` makes them")
+    if name is None:
+        return groups
+    known = {label: g for g in groups for label in (g.name, g.label)}
+    if name not in known:
+        labels = [g.label for g in groups]
+        raise SpecError(f"no group {name!r} in {study.folder}; {nearest(name, labels)}")
+    return [known[name]]
+
+
+def latents_of(study: Study, group: Group) -> pl.DataFrame:
+    """The table of latents of a group.
+
+    Raises:
+        StoreError: if the study has not come this far, or it is damaged.
+    """
+    return study.store.table(stability_name(group.name), "latents.parquet")
+
+
+@contextmanager
+def locked(study: Study, command: str) -> Generator[None, None, None]:
+    """Hold the study's folder, checked to be this study's.
+
+    Raises:
+        StoreError: if it is busy, read-only or of another spec.
+    """
+    study.check_folder()
+    store = study.store
+    with store.lock(command or "reseed run"):
+        study.check_folder()
+        store.open_for_writing()
+        if not store.path(DATA_FILE).exists() or store.read_json(DATA_FILE) != study.spec.data:
+            store.write_json(DATA_FILE, study.spec.data)
+        if study.source is not None:
+            store.write_bytes(SPEC_FILE, study.source.encode())
+        yield
+
+
+def with_interpretation(
+    latents: pl.DataFrame, explanations: pl.DataFrame, scores: pl.DataFrame | None
+) -> pl.DataFrame:
+    """A table of latents with what was said of them.
+
+    Args:
+        latents: with run and latent.
+        explanations: columns of `EXPLANATIONS`.
+        scores: columns of `SCORES`; None if nothing was scored.
+
+    Returns:
+        The same rows with `explanation`, and `score_NAME` for each scorer; null where not asked.
+    """
+    keys = ["run", "latent"]
+    said = explanations.select(*keys, "explanation").with_columns(
+        pl.col("latent").cast(latents.schema["latent"])
+    )
+    out = latents.join(said.unique(keys, keep="first"), on=keys, how="left")
+    if scores is None:
+        return out
+    real = scores.filter(pl.col("control").is_null())
+    for name in real["scorer"].unique().sort().to_list():
+        mine = real.filter(scorer=name).select(*keys, pl.col("value").alias(f"score_{name}"))
+        mine = mine.with_columns(pl.col("latent").cast(latents.schema["latent"]))
+        out = out.join(mine.unique(keys, keep="first"), on=keys, how="left")
+    return out
+
 
 SPEC_FILE = "study.toml"
+
 DATA_FILE = "data.json"
+
 SUBJECT = "subject"
+
 _BEFORE_DATA = (".lock", SPEC_FILE, "events.jsonl", DATA_FILE + ".building")
 """What can lie in the folder of a study that was stopped before `DATA_FILE` was there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One training of a study."""
-
-    spec: RunSpec
-    state: RunState
-    _store: Store
-
-    @property
-    def id(self) -> str:
-        """Name, and name of its folder below `runs/`."""
-        return self.spec.id
-
-    def sae(self) -> SAE:
-        """The trained SAE. Needs torch.
-
-        Raises:
-            StoreError: if the run is not done or damaged.
-        """
-        from reseed.formats import own
-
-        with needs_train("Run.sae"):
-            from reseed.sae.model import from_arrays
-
-        return from_arrays(own.read_piece(self._store, run_name(self.spec)))
-
-    def metrics(self) -> pl.DataFrame:
-        """step, tokens, fvu, l0, dead of every step.
-
-        Raises:
-            StoreError: if the run is not done or damaged.
-        """
-        return self._store.table(run_name(self.spec), "metrics.parquet")
-
-
-@dataclass(frozen=True, slots=True)
-class PairMatch:
-    """What two runs of a study have in common."""
-
-    a: str
-    b: str
-    steps: tuple[int, ...]
-    _store: Store
-
-    def table(self, step: int | None = None) -> pl.DataFrame:
-        """One row for each latent of each side; columns as in `reseed.matching.pairs`.
-
-        Args:
-            step: a snapshot; the end of training if left out.
-        """
-        at = self.steps[-1] if step is None else step
-        return self._store.table(pair_name((self.a, self.b)), f"{at:08d}.parquet")
-
-    def certificates(self) -> dict[str, Any]:
-        """primal, dual, gap and whether optimal, of both assignments at every snapshot."""
-        return self._store.document(pair_name((self.a, self.b)), "certificates.json")
-
-    def activations(self) -> pl.DataFrame:
-        """How the latents matched by decoder rows fire together on held-out tokens.
-
-        latent_a, latent_b, act_corr, act_jaccard, null_corr, null_jaccard; docs/matching.md.
-
-        Raises:
-            StoreError: if the study has not come this far, or the piece is damaged.
-        """
-        return self._store.table(cofiring_name((self.a, self.b)), "matched.parquet")
 
 
 class Study:

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from reseed.activations.altered import (
+from reseed.errors import StoreError
+from reseed.events import Events
+from reseed.store import Store
+from reseed.subjects.altered import (
     GaussianSource,
     ShuffledSource,
     estimate_moments,
     moments_name,
     read_moments,
 )
-from reseed.activations.stream import Stream
-from reseed.errors import StoreError
-from reseed.events import Events
-from reseed.store import Store
 from reseed.subjects.arrays import MemorySource
+from reseed.subjects.stream import Stream
 
 
 def skewed(rows=4000, seed=0):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from reseed.activations.joined import JoinedSource
-from reseed.activations.names import check_joined, plain, to_read, trained_at
+from reseed.spec.activations import check_joined, plain, to_read, trained_at
 from reseed.subjects.arrays import MemorySource
+from reseed.subjects.source import JoinedSource
 
 
 def test_rows_of_a_joined_site_are_those_of_its_parts():

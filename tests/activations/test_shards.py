@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from reseed.activations import shards
-from reseed.activations.shards import ShardSource, harvest, harvested, shard_name
-from reseed.activations.spec import ActivationSpec
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
+from reseed.spec.activations import ActivationSpec
 from reseed.store import Store
+from reseed.subjects import shards
 from reseed.subjects.arrays import MemorySource
+from reseed.subjects.shards import ShardSource, harvest, harvested, shard_name
 
 ROWS, BLOCK = 100, 7
 SHARDS = 4

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from reseed.activations.choice import choose, passes_over
-from reseed.activations.shards import ShardSource, harvest, shard_name
-from reseed.activations.spec import ActivationSpec
-from reseed.activations.stream import Stream, split_blocks
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
+from reseed.spec.activations import ActivationSpec
 from reseed.store import Store
 from reseed.subjects.arrays import MemorySource
+from reseed.subjects.shards import ShardSource, harvest, shard_name
+from reseed.subjects.stream import Stream, choose, passes_over, split_blocks
 
 
 def numbered(rows: int, block: int = 7) -> MemorySource:

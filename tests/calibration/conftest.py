@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reseed.calibration.spec import CalibrationSpec
 from reseed.calibration.stage import calibrate_groups
 from reseed.events import Events
-from reseed.subjects.spec import ToySpec
+from reseed.spec.analysis import CalibrationSpec
+from reseed.spec.subject import ToySpec
 from reseed.subjects.toy_truth import truth_of
 
 

@@ -4,13 +4,11 @@ import numpy as np
 import polars as pl
 
 from reseed.events import Events
-from reseed.evidence.spec import evidence_name
-from reseed.files import parquet_bytes
 from reseed.formats import own
 from reseed.matching.stage import match_groups
 from reseed.records import SAEArrays
-from reseed.stability.stage import Group
-from reseed.store import Store, snapshot_folder
+from reseed.runs import Group, evidence_name
+from reseed.store import Store, parquet_bytes, snapshot_folder
 
 STEPS = (0, 10)
 

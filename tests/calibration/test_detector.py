@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from reseed.calibration.detector import area_under, detect, histogram, rates, scores, strata
-from reseed.calibration.recurrence import Recurrence
-from reseed.calibration.resampling import MOST, jackknife, subsets
+from reseed.calibration.recurrence import MOST, Recurrence, jackknife, subsets
 
 
 def seen(found, exists, rate=None):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reseed.files import json_bytes
 from reseed.report.calibration import write_calibration
+from reseed.store import json_bytes
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.calibration.spec import CalibrationSpec
 from reseed.calibration.stage import TABLES, calibrate_groups, check
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
-from reseed.stability.stage import Group
+from reseed.runs import Group
+from reseed.spec.analysis import CalibrationSpec
 from reseed.store import Store
 
 

@@ -2,10 +2,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.calibration.spec import CalibrationSpec
 from reseed.calibration.truth import explain
 from reseed.errors import SpecError
-from reseed.subjects.spec import ToySpec
+from reseed.spec.analysis import CalibrationSpec
+from reseed.spec.subject import ToySpec
 from reseed.subjects.toy_truth import truth_of
 
 SPEC = CalibrationSpec()

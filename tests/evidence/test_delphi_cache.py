@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import reseed
-from reseed.evidence.delphi_cache import delphi_model, read_delphi_cache, write_delphi_cache
-from reseed.evidence.examples import Fired
-from reseed.evidence.spec import EvidenceSpec
+from reseed.evidence.delphi import delphi_model, read_delphi_cache, write_delphi_cache
+from reseed.evidence.examples.samples import Fired
+from reseed.spec.analysis import EvidenceSpec
 
 S, L, F = 30, 16, 11
 ALL = EvidenceSpec(examples=1000, window=8, strongest=0)
@@ -215,10 +215,10 @@ def test_a_file_in_which_nothing_fires_is_read(tmp_path, tokens) -> None:
 def test_a_run_is_written_whole(tmp_path) -> None:
     torch = pytest.importorskip("torch")
     from reseed.events import Events
-    from reseed.evidence.delphi_run import write_run_for_delphi
+    from reseed.evidence.delphi import write_run_for_delphi
     from reseed.sae.model import SAE
     from reseed.subjects.arrays import MemorySource
-    from reseed.subjects.tokens import TokenBlocks
+    from reseed.subjects.text.tokens import TokenBlocks
 
     rng = np.random.default_rng(2)
     x = rng.standard_normal((6 * 10, 5)).astype(np.float32)

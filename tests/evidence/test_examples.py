@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.evidence.example_tables import JOINED_SCHEMA, tables_of
-from reseed.evidence.examples import Examples, Fired, Neighbours, example_bytes
-from reseed.evidence.spec import EvidenceSpec
-from reseed.evidence.windows import SPLITS, cut, hashed, split_of
+from reseed.evidence.examples.samples import Examples, Fired, Neighbours, example_bytes
+from reseed.evidence.examples.tables import JOINED_SCHEMA, tables_of
+from reseed.evidence.examples.windows import SPLITS, cut, hashed, split_of
+from reseed.spec.analysis import EvidenceSpec
 
 torch = pytest.importorskip("torch")
 BLOCKS, L, F = 12, 40, 9
@@ -335,7 +335,7 @@ def test_text_of_which_nothing_can_be_shown_gives_no_examples(dense) -> None:
 
 
 def test_nearest_decoders_are_those_of_all_cosines() -> None:
-    from reseed.evidence.neighbours import nearest_decoders
+    from reseed.evidence.examples.samples import nearest_decoders
 
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32))
     rows[4] = 0

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from reseed.events import Events
-from reseed.evidence.through_subject import measure, spliced_cross_entropy
+from reseed.evidence.through import measure, spliced_cross_entropy
 from reseed.sae.model import SAE
-from reseed.subjects.spec import LanguageModelSpec
-from reseed.subjects.spliced import SplicedModel
-from reseed.subjects.tokens import TokenBlocks
+from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.models.spliced import SplicedModel
+from reseed.subjects.text.tokens import TokenBlocks
 
 SITE = "layers.1.mlp"
 

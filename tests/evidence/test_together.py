@@ -5,9 +5,8 @@ import shutil
 import pytest
 
 import reseed
-from reseed.events import Events
-from reseed.interrupts import Stop
-from reseed.pipeline import run_study
+from reseed.events import Events, Stop
+from reseed.pipeline.run import run_study
 from reseed.study import Study
 
 
@@ -34,7 +33,7 @@ def test_what_is_missing_is_made_without_the_rest(study, tree, monkeypatch) -> N
 
 
 def test_nothing_is_read_when_nothing_is_missing(study, monkeypatch) -> None:
-    import reseed.evidence.together as together
+    import reseed.evidence.stage as together
 
     monkeypatch.setattr(together, "gather_together", None)
     run_study(study, Events(), Stop())

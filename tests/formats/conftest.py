@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.records import SAEArrays
 from reseed.sae.model import from_arrays
 
@@ -27,7 +27,7 @@ def published():
     def check(peer, case, *, at=None, **which):
         expected = load_file(PUBLISHED / peer / "expected.safetensors")
         path = PUBLISHED / peer / (case if at is None else at)
-        arrays = reading.read(path, **which)
+        arrays = read.read(path, **which)
         close(from_arrays(arrays).reconstruct(expected["x"]), expected[case])
         assert arrays.about["format"] == peer
         return arrays

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.formats import reading
+from reseed.formats import read
 
 
 @pytest.mark.parametrize("kind", ["vanilla", "topk", "batchtopk", "jumprelu"])
@@ -39,7 +39,7 @@ def test_other_kinds_are_refused(published, tmp_path, settings, word) -> None:
     cfg = json.loads((tmp_path / "copy" / "config.json").read_text()) | settings
     (tmp_path / "copy" / "config.json").write_text(json.dumps(cfg))
     with pytest.raises(SpecError, match=word):
-        reading.read(tmp_path / "copy")
+        read.read(tmp_path / "copy")
 
 
 @pytest.mark.parametrize("kind", ["relu", "jumprelu", "topk", "batchtopk"])
@@ -47,14 +47,14 @@ def test_other_kinds_are_refused(published, tmp_path, settings, word) -> None:
 def test_round_trip(tmp_path, make, same, kind, normalised) -> None:
     bias = {} if "relu" in kind else {"b_enc": np.zeros(12, np.float32)}
     sae = make(kind, normalised=normalised, **bias)
-    reading.write(tmp_path, sae, "batchtopk")
-    same(sae, reading.read(tmp_path))
+    read.write(tmp_path, sae, "batchtopk")
+    same(sae, read.read(tmp_path))
 
 
 def test_thresholds_at_or_below_zero_pass_what_relu_passes(tmp_path, make, same) -> None:
     sae = make("jumprelu", threshold=np.linspace(-1, 0, 12).astype(np.float32))
-    reading.write(tmp_path, sae, "batchtopk")
-    same(sae, reading.read(tmp_path))
+    read.write(tmp_path, sae, "batchtopk")
+    same(sae, read.read(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -67,5 +67,5 @@ def test_thresholds_at_or_below_zero_pass_what_relu_passes(tmp_path, make, same)
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "batchtopk")
+        read.write(tmp_path / "new", make(**changes), "batchtopk")
     assert not (tmp_path / "new").exists()

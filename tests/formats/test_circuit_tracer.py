@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from reseed.errors import SpecError
-from reseed.formats import reading
+from reseed.formats import read
 
 
 @pytest.mark.parametrize("case", ["relu", "skip", "jumprelu"])
@@ -22,7 +22,7 @@ def test_negative_thresholds_are_refused(published, tmp_path) -> None:
     given["activation_function.threshold"][3] = -0.1
     save_file(given, tmp_path / "layer_0.safetensors")
     with pytest.raises(SpecError, match="negative codes"):
-        reading.read(tmp_path)
+        read.read(tmp_path)
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -30,23 +30,23 @@ def test_negative_thresholds_are_refused(published, tmp_path) -> None:
 def test_round_trip(tmp_path, make, same, kind, skip) -> None:
     W_skip = np.random.default_rng(2).normal(size=(6, 6)).astype(np.float32) if skip else None
     sae = make(kind, W_skip=W_skip)
-    reading.write(tmp_path, sae, "circuit_tracer", layer=9)
-    again = reading.read(tmp_path / "layer_9.safetensors")
+    read.write(tmp_path, sae, "circuit_tracer", layer=9)
+    again = read.read(tmp_path / "layer_9.safetensors")
     same(sae, again)
     np.testing.assert_array_equal(again.W_enc, sae.W_enc)
 
 
 def test_thresholds_below_zero_are_written_as_zero(tmp_path, make, same) -> None:
     sae = make("jumprelu", threshold=np.linspace(-1, 1, 12).astype(np.float32))
-    reading.write(tmp_path, sae, "circuit_tracer")
-    same(sae, reading.read(tmp_path))
+    read.write(tmp_path, sae, "circuit_tracer")
+    same(sae, read.read(tmp_path))
 
 
 def test_transposed_matrices_are_another_format(tmp_path, make) -> None:
-    reading.write(tmp_path, make("relu"), "circuit_tracer")
+    read.write(tmp_path, make("relu"), "circuit_tracer")
     given = load_file(tmp_path / "layer_0.safetensors")
     save_file({**given, "W_enc": given["W_enc"].T.copy()}, tmp_path / "layer_0.safetensors")
-    assert reading.recognise(tmp_path) == []
+    assert read.recognise(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_transposed_matrices_are_another_format(tmp_path, make) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes) -> None:
     with pytest.raises(SpecError, match="cannot be written as circuit_tracer"):
-        reading.write(tmp_path / "new", make(**changes), "circuit_tracer")
+        read.write(tmp_path / "new", make(**changes), "circuit_tracer")
     assert not (tmp_path / "new").exists()

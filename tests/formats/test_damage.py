@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.records import SAEArrays
 
-NAMES = reading.names()
+NAMES = read.names()
 
 
 class Whole(dict):
@@ -42,7 +42,7 @@ def whole(tmp_path_factory):
                 about={},
             )
             try:
-                reading.write(folder, sae, name)
+                read.write(folder, sae, name)
             except SpecError:
                 continue
             files[name] = {
@@ -84,8 +84,8 @@ def test_damage_ends_in_a_clear_error(tmp_path_factory, whole, name, victim, whe
         (folder / file).write_bytes(damaged(content, where) if file == chosen else content)
     tracemalloc.start()
     try:
-        assert set(reading.recognise(folder)) <= set(NAMES)
-        sae = reading.read(folder, format=name)
+        assert set(read.recognise(folder)) <= set(NAMES)
+        sae = read.read(folder, format=name)
     except (SpecError, StoreError):
         pass
     else:

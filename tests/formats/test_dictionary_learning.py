@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
-from reseed.formats.dictionary_classes import TENSORS
+from reseed.formats import read
+from reseed.formats.published.dictionary_classes import TENSORS
 
 SCALED = sorted(set(TENSORS) - {"AutoEncoderNew"})
 
@@ -45,14 +45,14 @@ def lone(published, tmp_path):
 def test_topk_and_batchtopk_are_not_guessed_between(lone, published) -> None:
     path = lone("BatchTopKSAE")
     with pytest.raises(SpecError, match="AutoEncoderTopK or a BatchTopKSAE"):
-        reading.read(path)
-    sae = reading.read(path, dict_class="BatchTopKSAE")
+        read.read(path)
+    sae = read.read(path, dict_class="BatchTopKSAE")
     np.testing.assert_allclose(sae.threshold, 0.3)
-    assert reading.read(path, dict_class="AutoEncoderTopK").activation == {"kind": "topk", "k": 3}
+    assert read.read(path, dict_class="AutoEncoderTopK").activation == {"kind": "topk", "k": 3}
 
 
 def test_other_classes_need_no_config(lone) -> None:
-    assert reading.read(lone("AutoEncoder")).activation == {"kind": "relu"}
+    assert read.read(lone("AutoEncoder")).activation == {"kind": "relu"}
 
 
 def test_checkpoints_find_the_config_above(published, tmp_path) -> None:
@@ -60,23 +60,23 @@ def test_checkpoints_find_the_config_above(published, tmp_path) -> None:
     shutil.copytree(case, tmp_path / "trainer_0")
     (tmp_path / "trainer_0" / "checkpoints").mkdir()
     shutil.copy(case / "ae.pt", tmp_path / "trainer_0" / "checkpoints" / "ae_10.pt")
-    found = reading.list_saes(tmp_path)
+    found = read.list_saes(tmp_path)
     assert found == ["trainer_0", "trainer_0/checkpoints/ae_10.pt"]
-    sae = reading.read(tmp_path, inner=found[1])
+    sae = read.read(tmp_path, inner=found[1])
     assert sae.about["dict_class"] == "BatchTopKSAE"
 
 
 def test_a_threshold_that_was_never_set_is_no_value(lone) -> None:
     """Its class takes -1 as a threshold, and gives a plain relu; the rule of training was not."""
     path = lone("BatchTopKSAE", threshold=torch.tensor(-1.0))
-    sae = reading.read(path, dict_class="BatchTopKSAE")
+    sae = read.read(path, dict_class="BatchTopKSAE")
     assert sae.activation == {"kind": "batchtopk", "k": 3}
     assert sae.threshold is None
     assert "never set" in " ".join(sae.about["warnings"])
 
 
 def test_files_of_before_there_were_thresholds(lone) -> None:
-    sae = reading.read(lone("AutoEncoderTopK", threshold=None), dict_class="AutoEncoderTopK")
+    sae = read.read(lone("AutoEncoderTopK", threshold=None), dict_class="AutoEncoderTopK")
     assert sae.activation == {"kind": "topk", "k": 3}
 
 
@@ -91,16 +91,16 @@ def test_files_of_before_there_were_thresholds(lone) -> None:
 )
 def test_damaged_tensors(lone, tensors, word) -> None:
     with pytest.raises(StoreError, match=word):
-        reading.read(lone("AutoEncoder", **tensors))
+        read.read(lone("AutoEncoder", **tensors))
 
 
 def test_a_backup_without_a_norm_factor_stays_as_it_is(lone, tmp_path, published, same) -> None:
     state = torch.load(lone("AutoEncoder"), weights_only=True)
     torch.save({"step": 1, "ae": state, "config": {}, "norm_factor": None}, tmp_path / "ae.pt")
-    same(published("dictionary_learning", "AutoEncoder"), reading.read(tmp_path))
+    same(published("dictionary_learning", "AutoEncoder"), read.read(tmp_path))
     torch.save({"step": 1, "ae": state, "config": {}, "norm_factor": 0.0}, tmp_path / "ae.pt")
     with pytest.raises(StoreError, match="no scale"):
-        reading.read(tmp_path)
+        read.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_a_backup_without_a_norm_factor_stays_as_it_is(lone, tmp_path, published
 @pytest.mark.parametrize("file", ["folder", "ae_7.pt"])
 def test_round_trip(tmp_path, make, same, changes, name, file) -> None:
     sae = make(**changes)
-    reading.write(tmp_path / file, sae, "dictionary_learning")
-    again = reading.read(tmp_path / file)
+    read.write(tmp_path / file, sae, "dictionary_learning")
+    again = read.read(tmp_path / file)
     assert again.about["dict_class"] == name
     same(sae, again)
 
@@ -133,5 +133,5 @@ def test_round_trip(tmp_path, make, same, changes, name, file) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "dictionary_learning")
+        read.write(tmp_path / "new", make(**changes), "dictionary_learning")
     assert not (tmp_path / "new").exists()

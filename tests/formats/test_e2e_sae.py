@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.formats import e2e_sae, reading
+from reseed.formats import read
 from reseed.formats.files import Files
+from reseed.formats.published import e2e_sae
 
 POSITIONS = ["blocks-1-hook_resid_pre", "blocks-2-hook_resid_pre"]
 
@@ -23,17 +24,17 @@ def test_positions_are_listed_and_not_guessed(published) -> None:
     folder = published.folder / "e2e_sae"
     assert e2e_sae.inside(Files(folder)) == POSITIONS
     with pytest.raises(SpecError, match=r"2 positions.*blocks-1.*blocks-2"):
-        reading.read(folder)
+        read.read(folder)
     with pytest.raises(SpecError, match="blocks-3"):
-        reading.read(folder, inner="blocks-3")
+        read.read(folder, inner="blocks-3")
 
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("file", ["folder", "samples_7.pt"])
 def test_round_trip(tmp_path, make, same, centred, file) -> None:
     sae = make("relu", centred=centred, about={"site": "layers.3"})
-    reading.write(tmp_path / file, sae, "e2e_sae")
-    again = reading.read(tmp_path / file)
+    read.write(tmp_path / file, sae, "e2e_sae")
+    again = read.read(tmp_path / file)
     same(sae, again)
     assert again.about["site"] == "layers.3"
 
@@ -41,8 +42,8 @@ def test_round_trip(tmp_path, make, same, centred, file) -> None:
 def test_a_decoder_row_of_zeros_stays(tmp_path, make, same) -> None:
     sae = make("relu")
     sae.W_dec[2] = 0
-    reading.write(tmp_path, sae, "e2e_sae")
-    again = reading.read(tmp_path)
+    read.write(tmp_path, sae, "e2e_sae")
+    again = read.read(tmp_path)
     same(sae, again)
     assert not again.W_dec[2].any()
 
@@ -57,5 +58,5 @@ def test_a_decoder_row_of_zeros_stays(tmp_path, make, same) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "e2e_sae")
+        read.write(tmp_path / "new", make(**changes), "e2e_sae")
     assert not (tmp_path / "new").exists()

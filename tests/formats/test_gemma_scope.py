@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.sae.model import from_arrays
 
 D, E, F = 6, 5, 12
@@ -37,7 +37,7 @@ def test_reconstructs_by_the_formula(tmp_path, lower, outputs, save) -> None:
     given = params(E=outputs, lower=lower)
     save(tmp_path / "params.npz", **given)
     for path in (tmp_path, tmp_path / "params.npz"):
-        sae = reading.read(path)
+        sae = read.read(path)
         assert sae.about["format"] == "gemma_scope"
         assert sae.about["folded"] == []
         ours = from_arrays(sae).reconstruct(x()).numpy()
@@ -58,27 +58,27 @@ def test_embedding_saes_are_scaled(tmp_path) -> None:
         (folder / "params.npz", {}),
         (tmp_path / "copy.npz", {"embedding": True}),
     ):
-        sae = reading.read(path, **which)
+        sae = read.read(path, **which)
         assert "√D" in sae.about["folded"][0]
         ours = from_arrays(sae).reconstruct(x()).numpy()
         np.testing.assert_allclose(ours, reconstructed(scaled, x()), atol=1e-6)
     for path, which in ((folder, {"embedding": False}), (tmp_path / "copy.npz", {})):
-        ours = from_arrays(reading.read(path, **which)).reconstruct(x()).numpy()
+        ours = from_arrays(read.read(path, **which)).reconstruct(x()).numpy()
         np.testing.assert_allclose(ours, reconstructed(given, x()), atol=1e-6)
 
 
 def test_a_scaling_nobody_described_is_refused(tmp_path) -> None:
     np.savez(tmp_path / "params.npz", **params(), scaling_factor=np.ones(F, np.float32))
-    reading.read(tmp_path)
+    read.read(tmp_path)
     np.savez(tmp_path / "params.npz", **params(), scaling_factor=np.full(F, 2, np.float32))
     with pytest.raises(SpecError, match="scaling_factor"):
-        reading.read(tmp_path)
+        read.read(tmp_path)
 
 
 def test_half_precision(tmp_path) -> None:
     half = {name: array.astype(np.float16) for name, array in params().items()}
     np.savez(tmp_path / "params.npz", **half)
-    ours = from_arrays(reading.read(tmp_path)).reconstruct(x()).numpy()
+    ours = from_arrays(read.read(tmp_path)).reconstruct(x()).numpy()
     single = {name: array.astype(np.float32) for name, array in half.items()}
     np.testing.assert_allclose(ours, reconstructed(single, x()), atol=1e-6)
 
@@ -100,20 +100,20 @@ def test_damaged_files_are_refused(tmp_path, changes, error, word) -> None:
     given = {name: one for name, one in {**params(), **changes}.items() if one is not None}
     np.savez(tmp_path / "params.npz", **given)
     with pytest.raises(error, match=word):
-        reading.read(tmp_path, format="gemma_scope")
+        read.read(tmp_path, format="gemma_scope")
 
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("kind", ["jumprelu", "relu"])
 def test_round_trip(tmp_path, make, same, kind, centred) -> None:
     sae = make(kind, centred=centred)
-    reading.write(tmp_path, sae, "gemma_scope")
-    again = reading.read(tmp_path)
+    read.write(tmp_path, sae, "gemma_scope")
+    again = read.read(tmp_path)
     same(sae, again)
     np.testing.assert_array_equal(again.W_enc, sae.W_enc)
     np.testing.assert_array_equal(again.W_dec, sae.W_dec)
-    reading.write(tmp_path / "one.npz", make(kind, E=5), "gemma_scope")
-    same(make(kind, E=5), reading.read(tmp_path / "one.npz"))
+    read.write(tmp_path / "one.npz", make(kind, E=5), "gemma_scope")
+    same(make(kind, E=5), read.read(tmp_path / "one.npz"))
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ def test_round_trip(tmp_path, make, same, kind, centred) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "gemma_scope")
+        read.write(tmp_path / "new", make(**changes), "gemma_scope")
     assert not (tmp_path / "new").exists()

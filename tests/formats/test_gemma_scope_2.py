@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.sae.model import from_arrays
 
 D, F = 6, 12
@@ -52,7 +52,7 @@ def test_reconstructs_by_the_formula(tmp_path, x, skip, outputs) -> None:
     given = params(E=outputs, skip=skip)
     write(tmp_path, given, affine_connection=skip)
     for path in (tmp_path, tmp_path / "params.safetensors"):
-        sae = reading.read(path)
+        sae = read.read(path)
         assert sae.about["subject"] == "gemma-v3-270m-pt"
         assert sae.about["site"] == CONFIG["hf_hook_point_in"]
         ours = from_arrays(sae).reconstruct(x).numpy()
@@ -61,14 +61,14 @@ def test_reconstructs_by_the_formula(tmp_path, x, skip, outputs) -> None:
 
 def test_settings_need_not_be_there(tmp_path, x) -> None:
     save_file(params(), tmp_path / "params.safetensors")
-    ours = from_arrays(reading.read(tmp_path)).reconstruct(x).numpy()
+    ours = from_arrays(read.read(tmp_path)).reconstruct(x).numpy()
     np.testing.assert_allclose(ours, reconstructed(params(), x), atol=1e-6)
 
 
 def test_bfloat16(tmp_path, x) -> None:
     half = {name: torch.from_numpy(array).bfloat16() for name, array in params().items()}
     save_tensors(half, tmp_path / "params.safetensors")
-    ours = from_arrays(reading.read(tmp_path)).reconstruct(x).numpy()
+    ours = from_arrays(read.read(tmp_path)).reconstruct(x).numpy()
     single = {name: tensor.float().numpy() for name, tensor in half.items()}
     np.testing.assert_allclose(ours, reconstructed(single, x), atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_cross_layer_transcoders_are_refused(tmp_path) -> None:
         params() | {"w_dec": np.zeros((F, 3, D), np.float32)}, tmp_path / "params.safetensors"
     )
     with pytest.raises(SpecError, match="cross-layer transcoder: its latents write to 3 layers"):
-        reading.read(tmp_path)
+        read.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_cross_layer_transcoders_are_refused(tmp_path) -> None:
 def test_settings_of_something_else_are_refused(tmp_path, config, error, word) -> None:
     write(tmp_path, params(), **config)
     with pytest.raises(error, match=word):
-        reading.read(tmp_path)
+        read.read(tmp_path)
 
 
 def test_nan_is_refused(tmp_path) -> None:
     save_file(params() | {"b_dec": np.full(D, np.nan, np.float32)}, tmp_path / "params.safetensors")
     with pytest.raises(StoreError, match="NaN"):
-        reading.read(tmp_path)
+        read.read(tmp_path)
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -105,8 +105,8 @@ def test_nan_is_refused(tmp_path) -> None:
 def test_round_trip(tmp_path, make, same, kind, skip) -> None:
     W_skip = np.random.default_rng(2).normal(size=(5, 6)).astype(np.float32) if skip else None
     sae = make(kind, E=5, W_skip=W_skip, about={"subject": "a", "site": "b", "site_out": "c"})
-    reading.write(tmp_path, sae, "gemma_scope_2")
-    again = reading.read(tmp_path)
+    read.write(tmp_path, sae, "gemma_scope_2")
+    again = read.read(tmp_path)
     same(sae, again)
     assert {key: again.about[key] for key in sae.about} == sae.about
     for name in ("W_enc", "W_dec", "W_skip"):
@@ -116,5 +116,5 @@ def test_round_trip(tmp_path, make, same, kind, skip) -> None:
 def test_what_it_cannot_express_is_refused(tmp_path, make) -> None:
     for changes in ({"kind": "topk"}, {"kind": "relu", "normalised": True}):
         with pytest.raises(SpecError):
-            reading.write(tmp_path / "new", make(**changes), "gemma_scope_2")
+            read.write(tmp_path / "new", make(**changes), "gemma_scope_2")
     assert not (tmp_path / "new").exists()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.sae.model import from_arrays
 
 
@@ -36,7 +36,7 @@ def x():
 def test_reconstructs_as_the_model_card(tmp_path, theirs, x, name, dtype) -> None:
     torch.save(theirs.to(dtype).state_dict(), tmp_path / name)
     for path in (tmp_path, tmp_path / name):
-        sae = reading.read(path)
+        sae = read.read(path)
         assert sae.about["format"] == "goodfire"
         ours = from_arrays(sae).reconstruct(x)
         torch.testing.assert_close(ours, theirs.float()(x).detach(), atol=1e-6, rtol=0)
@@ -44,7 +44,7 @@ def test_reconstructs_as_the_model_card(tmp_path, theirs, x, name, dtype) -> Non
 
 def test_what_we_write_their_class_loads(tmp_path, make, theirs, x) -> None:
     sae = make("relu")
-    reading.write(tmp_path, sae, "goodfire")
+    read.write(tmp_path, sae, "goodfire")
     theirs.load_state_dict(torch.load(tmp_path / "sae.pt", weights_only=True))
     ours = from_arrays(sae).reconstruct(x)
     torch.testing.assert_close(theirs(x).detach(), ours, atol=2e-6, rtol=0)
@@ -53,8 +53,8 @@ def test_what_we_write_their_class_loads(tmp_path, make, theirs, x) -> None:
 @pytest.mark.parametrize("centred", [True, False])
 def test_round_trip(tmp_path, make, same, centred) -> None:
     sae = make("relu", centred=centred)
-    reading.write(tmp_path / "a.pth", sae, "goodfire")
-    again = reading.read(tmp_path / "a.pth")
+    read.write(tmp_path / "a.pth", sae, "goodfire")
+    again = read.read(tmp_path / "a.pth")
     same(sae, again)
     np.testing.assert_array_equal(again.W_dec, sae.W_dec)
 
@@ -64,7 +64,7 @@ def test_round_trip(tmp_path, make, same, centred) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes) -> None:
     with pytest.raises(SpecError, match="cannot be written as goodfire"):
-        reading.write(tmp_path / "new", make(**changes), "goodfire")
+        read.write(tmp_path / "new", make(**changes), "goodfire")
     assert not (tmp_path / "new").exists()
 
 
@@ -72,10 +72,10 @@ def test_other_files_are_refused(tmp_path, theirs) -> None:
     state = theirs.state_dict()
     torch.save({**state, "threshold": torch.zeros(12)}, tmp_path / "a.pt")
     with pytest.raises(SpecError, match="also holds threshold"):
-        reading.read(tmp_path / "a.pt")
+        read.read(tmp_path / "a.pt")
     torch.save({**state, "decoder_linear.bias": torch.full((6,), torch.nan)}, tmp_path / "a.pt")
     with pytest.raises(StoreError, match="NaN"):
-        reading.read(tmp_path / "a.pt")
+        read.read(tmp_path / "a.pt")
     torch.save(state, tmp_path / "b.pt")
     with pytest.raises(SpecError, match="2 SAEs"):
-        reading.read(tmp_path)
+        read.read(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import plain, reading
+from reseed.formats import plain, read
 from reseed.formats.files import Files
 
 
@@ -42,8 +42,8 @@ def test_no_code_is_run(tmp_path, name, file) -> None:
         (folder / config).write_text(json.dumps(settings))
     torch.save({"sae": {"W_E": torch.zeros(6, 12)}, "W_enc": Runs(mark)}, folder / file)
     with pytest.raises((SpecError, StoreError)):
-        reading.read(folder / file, format=name)
-    reading.recognise(folder)
+        read.read(folder / file, format=name)
+    read.recognise(folder)
     plain.recognise(Files(folder / file))
     assert not mark.exists()
 
@@ -76,7 +76,7 @@ def test_sizes_are_not_believed(tmp_path, make_file) -> None:
     tracemalloc.start()
     for format in ("gemma_scope", "gemma_scope_2", "circuit_tracer"):
         with pytest.raises((SpecError, StoreError)):
-            reading.read(path, format=format)
+            read.read(path, format=format)
     with pytest.raises((SpecError, StoreError)):
         plain.read(Files(path))
     peak = tracemalloc.get_traced_memory()[1]

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.sae.model import from_arrays
 
 
@@ -47,7 +47,7 @@ def test_their_rule_written_out(published) -> None:
     n = np.linalg.norm(D, axis=0)
     p = (x @ w["encoder.weight"].T + w["encoder.bias"] / s_in) * n
     out = np.where(p > 0.1, p, 0) @ (D / n).T + w["decoder.bias"] / s_out
-    sae = from_arrays(reading.read(folder))
+    sae = from_arrays(read.read(folder))
     np.testing.assert_allclose(sae.reconstruct(x).numpy(), out, atol=1e-5)
     np.testing.assert_allclose(sae.encode(x).numpy(), np.where(p > 0.1, p, 0), atol=1e-5)
 
@@ -56,12 +56,12 @@ def test_the_threshold_of_published_files_is_in_raw_units(make, tmp_path) -> Non
     """Their SAEs have s_in = s_out and decoder rows of length 1: then the rule looks at raw p."""
     D = make("relu").W_dec
     weights = make("relu", W_dec=D / np.linalg.norm(D, axis=1, keepdims=True), centred=False)
-    reading.write(tmp_path, weights, "llama_scope")
+    read.write(tmp_path, weights, "llama_scope")
     cfg = json.loads((tmp_path / "hyperparams.json").read_text())
     cfg |= {"dataset_average_activation_norm": {"in": 7.0, "out": 7.0}, "act_fn": "jumprelu"}
     cfg |= {"jump_relu_threshold": 0.25, "sparsity_include_decoder_norm": True}
     (tmp_path / "hyperparams.json").write_text(json.dumps(cfg))
-    sae = reading.read(tmp_path)
+    sae = read.read(tmp_path)
     np.testing.assert_array_equal(sae.threshold, np.float32(0.25))
     np.testing.assert_allclose(sae.b_enc, weights.b_enc * 7 / math.sqrt(6), rtol=1e-6)
     np.testing.assert_allclose(sae.W_dec, weights.W_dec, atol=1e-7)
@@ -96,7 +96,7 @@ def test_weights_given_by_name_find_their_settings(published) -> None:
 )
 def test_other_files_are_refused(changed, settings, error, word) -> None:
     with pytest.raises(error, match=word):
-        reading.read(changed("residual", **settings))
+        read.read(changed("residual", **settings))
 
 
 def test_a_glu_encoder_is_refused_even_if_the_settings_hide_it(changed) -> None:
@@ -104,7 +104,7 @@ def test_a_glu_encoder_is_refused_even_if_the_settings_hide_it(changed) -> None:
     path = folder / "checkpoints" / "final.safetensors"
     save_file({**load_file(path), "encoder_glu.weight": np.zeros((12, 6), np.float32)}, path)
     with pytest.raises(SpecError, match="also holds encoder_glu"):
-        reading.read(folder)
+        read.read(folder)
 
 
 @pytest.mark.parametrize("centred", [True, False])
@@ -112,8 +112,8 @@ def test_a_glu_encoder_is_refused_even_if_the_settings_hide_it(changed) -> None:
 def test_round_trip(tmp_path, make, same, kind, centred) -> None:
     threshold = {"threshold": np.full(12, 0.3, np.float32)} if kind == "jumprelu" else {}
     sae = make(kind, centred=centred, **threshold)
-    reading.write(tmp_path, sae, "llama_scope")
-    again = reading.read(tmp_path)
+    read.write(tmp_path, sae, "llama_scope")
+    again = read.read(tmp_path)
     same(sae, again)
     for name in ("W_enc", "W_dec", "b_enc", "b_dec"):
         np.testing.assert_array_equal(getattr(again, name), getattr(sae, name))
@@ -131,5 +131,5 @@ def test_round_trip(tmp_path, make, same, kind, centred) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "llama_scope")
+        read.write(tmp_path / "new", make(**changes), "llama_scope")
     assert not (tmp_path / "new").exists()

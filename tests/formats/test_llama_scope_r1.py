@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.sae.model import from_arrays
 
 
@@ -29,7 +29,7 @@ def test_their_rule_written_out(published) -> None:
     n = np.linalg.norm(w["decoder.weight"], axis=0)
     codes = p * (p * n > np.exp(w["log_jumprelu_threshold"]))
     out = (codes @ w["decoder.weight"].T + w["decoder.bias"]) / s_out
-    sae = from_arrays(reading.read(folder))
+    sae = from_arrays(read.read(folder))
     np.testing.assert_allclose(sae.reconstruct(x).numpy(), out, atol=1e-5)
     np.testing.assert_allclose(sae.encode(x).numpy(), codes / s_in, atol=1e-5)
 
@@ -37,20 +37,20 @@ def test_their_rule_written_out(published) -> None:
 def test_norms_are_looked_at_only_if_asked_for(published, tmp_path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(published.folder / "llama_scope_r1" / "unnormed", folder)
-    assert reading.read(folder).about["folded"] == [
+    assert read.read(folder).about["folded"] == [
         "lengths of decoder rows, by which the rule scales pre-activations"
     ]
     cfg = json.loads((folder / "config.json").read_text()) | {"norm_activation": "dataset-wise"}
     (folder / "config.json").write_text(json.dumps(cfg))
-    assert "dataset-wise norms" in reading.read(folder).about["folded"][0]
+    assert "dataset-wise norms" in read.read(folder).about["folded"][0]
 
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("kind", ["relu", "topk", "jumprelu"])
 def test_round_trip(tmp_path, make, same, kind, centred) -> None:
     sae = make(kind, centred=centred)
-    reading.write(tmp_path, sae, "llama_scope_r1")
-    same(sae, reading.read(tmp_path))
+    read.write(tmp_path, sae, "llama_scope_r1")
+    same(sae, read.read(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_round_trip(tmp_path, make, same, kind, centred) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "llama_scope_r1")
+        read.write(tmp_path / "new", make(**changes), "llama_scope_r1")
     assert not (tmp_path / "new").exists()
 
 
 def test_thresholds_must_be_there(published, tmp_path, make) -> None:
-    reading.write(tmp_path, make("relu"), "llama_scope_r1")
+    read.write(tmp_path, make("relu"), "llama_scope_r1")
     cfg = json.loads((tmp_path / "config.json").read_text()) | {"act_fn": "jumprelu"}
     (tmp_path / "config.json").write_text(json.dumps(cfg))
     with pytest.raises(StoreError, match="no thresholds"):
-        reading.read(tmp_path)
+        read.read(tmp_path)

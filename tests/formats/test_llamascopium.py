@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
-from reseed.formats.llamascopium import expansion
+from reseed.formats import read
+from reseed.formats.published.llamascopium import expansion
 from reseed.sae.model import from_arrays
 
 CASES = [
@@ -49,11 +49,11 @@ def test_uninitialised_norms_are_not_looked_at(published, changed) -> None:
     for wrong in (-4.1e-10, np.nan, 0.0):
         name = "dataset_average_activation_norm.blocks.3.hook_resid_post"
         folder = changed("topk_unnormed", {name: np.array(wrong, np.float32)})
-        after = reading.read(folder)
+        after = read.read(folder)
         np.testing.assert_array_equal(after.W_dec, before.W_dec)
         shutil.rmtree(folder)
         with pytest.raises(StoreError, match="no length"):
-            reading.read(changed("topk", {name: np.array(wrong, np.float32)}))
+            read.read(changed("topk", {name: np.array(wrong, np.float32)}))
         shutil.rmtree(folder)
 
 
@@ -61,7 +61,7 @@ def test_thresholds_are_folded_with_the_rest(published) -> None:
     """Raw codes are those of the scaled rows through s_in; their own folding leaves thresholds."""
     folder = published.folder / "llamascopium" / "transcoder"
     w = load_file(folder / "sae_weights.safetensors")
-    sae = reading.read(folder)
+    sae = read.read(folder)
     s_in = np.sqrt(6) / 4.5
     threshold = np.exp(w["activation_function.log_jumprelu_threshold"])
     length = np.linalg.norm(w["W_D"], axis=1)
@@ -74,7 +74,7 @@ def test_latents_that_write_nothing_never_fire(published, changed, case) -> None
     W_D = load_file(published.folder / "llamascopium" / case / "sae_weights.safetensors")["W_D"]
     W_D[4] = 0
     x = load_file(published.folder / "llamascopium" / "expected.safetensors")["x"]
-    sae = from_arrays(reading.read(changed(case, {"W_D": W_D})))
+    sae = from_arrays(read.read(changed(case, {"W_D": W_D})))
     assert not sae.encode(x)[:, 4].any()
     assert sae.encode(x).any()
 
@@ -96,12 +96,12 @@ def test_latents_that_write_nothing_never_fire(published, changed, case) -> None
 )
 def test_other_files_are_refused(changed, settings, error, word) -> None:
     with pytest.raises(error, match=word):
-        reading.read(changed("topk", **settings))
+        read.read(changed("topk", **settings))
 
 
 def test_a_glu_encoder_is_refused_even_if_the_settings_hide_it(changed) -> None:
     with pytest.raises(SpecError, match="also holds W_E_glu"):
-        reading.read(changed("topk", {"W_E_glu": np.zeros((6, 12), np.float32)}))
+        read.read(changed("topk", {"W_E_glu": np.zeros((6, 12), np.float32)}))
 
 
 def test_a_distributed_checkpoint_says_what_to_do(changed) -> None:
@@ -109,15 +109,15 @@ def test_a_distributed_checkpoint_says_what_to_do(changed) -> None:
     (folder / "sae_weights.safetensors").unlink()
     (folder / "sae_weights.dcp").mkdir()
     with pytest.raises(SpecError, match=r"sae_weights\.dcp.*save_checkpoint"):
-        reading.read(folder)
+        read.read(folder)
 
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("kind", ["relu", "topk", "jumprelu", "batchtopk"])
 def test_round_trip(tmp_path, make, same, kind, centred) -> None:
     sae = make(kind, centred=centred)
-    reading.write(tmp_path, sae, "llamascopium")
-    again = reading.read(tmp_path)
+    read.write(tmp_path, sae, "llamascopium")
+    again = read.read(tmp_path)
     same(sae, again)
     np.testing.assert_array_equal(again.W_dec, sae.W_dec)
 
@@ -133,7 +133,7 @@ def test_round_trip(tmp_path, make, same, kind, centred) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "llamascopium")
+        read.write(tmp_path / "new", make(**changes), "llamascopium")
     assert not (tmp_path / "new").exists()
 
 

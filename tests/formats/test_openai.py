@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 
 
 @pytest.mark.parametrize("case", ["topk", "relu"])
@@ -17,18 +17,18 @@ def test_reconstructs_as_their_class(published, case) -> None:
 
 def test_a_folder_of_layers_asks_which(published, tmp_path, make) -> None:
     for layer in (2, 10):
-        reading.write(tmp_path, make("relu"), "openai", layer=layer)
+        read.write(tmp_path, make("relu"), "openai", layer=layer)
     with pytest.raises(SpecError, match=r"2 SAEs.*2\.pt, 10\.pt"):
-        reading.read(tmp_path)
-    assert reading.read(tmp_path, inner="10.pt").activation == {"kind": "relu"}
+        read.read(tmp_path)
+    assert read.read(tmp_path, inner="10.pt").activation == {"kind": "relu"}
 
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize(("kind", "normalised"), [("topk", True), ("relu", False)])
 def test_round_trip(tmp_path, make, same, kind, normalised, centred) -> None:
     sae = make(kind, normalised=normalised, centred=centred)
-    reading.write(tmp_path / "3.pt", sae, "openai")
-    again = reading.read(tmp_path / "3.pt")
+    read.write(tmp_path / "3.pt", sae, "openai")
+    again = read.read(tmp_path / "3.pt")
     same(sae, again)
     if centred:
         for name in ("W_enc", "W_dec", "b_enc", "b_dec"):
@@ -47,7 +47,7 @@ def test_round_trip(tmp_path, make, same, kind, normalised, centred) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "openai")
+        read.write(tmp_path / "new", make(**changes), "openai")
     assert not (tmp_path / "new").exists()
 
 
@@ -69,7 +69,7 @@ def test_other_files_are_refused(published, tmp_path, changes, error, word) -> N
         {k: v for k, v in {**content, **changes}.items() if v is not None}, tmp_path / "6.pt"
     )
     with pytest.raises(error, match=word):
-        reading.read(tmp_path, format="openai")
+        read.read(tmp_path, format="openai")
 
 
 def test_without_a_word_on_the_rule_it_is_relu(published, tmp_path) -> None:
@@ -77,4 +77,4 @@ def test_without_a_word_on_the_rule_it_is_relu(published, tmp_path) -> None:
     content = torch.load(published.folder / "openai" / "relu" / "6.pt", weights_only=True)
     tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
     torch.save(tensors, tmp_path / "6.pt")
-    assert reading.read(tmp_path / "6.pt").activation == {"kind": "relu"}
+    assert read.read(tmp_path / "6.pt").activation == {"kind": "relu"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.formats import reading
+from reseed.formats import read
 
 ONE_THRESHOLD = np.full(12, 0.3, np.float32)
 SKIP = np.random.default_rng(2).normal(size=(6, 6)).astype(np.float32)
@@ -56,7 +56,7 @@ QUICK = {"topk, normalised", "jumprelu", "groupmax", "batchtopk", "transcoder", 
 def write(folder, sae, name):
     """Into a folder that also says k, for the format that keeps it there."""
     folder = folder / f"{name}-L0_{sae.activation.get('k', 0)}"
-    reading.write(folder, sae, name)
+    read.write(folder, sae, name)
     return folder
 
 
@@ -64,15 +64,15 @@ def write(folder, sae, name):
 def test_formats_hold_what_they_should_and_refuse_the_rest(tmp_path, make, same, kind) -> None:
     given, holders = KINDS[kind]
     sae, able = make(**given), set()
-    for name in reading.names():
+    for name in read.names():
         try:
             folder = write(tmp_path, sae, name)
         except SpecError:
             assert not (tmp_path / name).exists()
             continue
         able.add(name)
-        assert reading.recognise(folder) == [name]
-        same(sae, reading.read(folder))
+        assert read.recognise(folder) == [name]
+        same(sae, read.read(folder))
     assert able == holders
 
 
@@ -82,9 +82,9 @@ def test_formats_hold_what_they_should_and_refuse_the_rest(tmp_path, make, same,
 def test_every_pair(tmp_path, make, same, kind) -> None:
     given, holders = KINDS[kind]
     sae = make(**given)
-    first = {name: reading.read(write(tmp_path, sae, name)) for name in sorted(holders)}
+    first = {name: read.read(write(tmp_path, sae, name)) for name in sorted(holders)}
     for a, b in itertools.permutations(first, 2):
         if b == "batchtopk" and kind.startswith("topk") and first[a].b_enc.any():
             continue  # folding there and back left 1e-8 in a bias that it does not have
-        again = reading.read(write(tmp_path / a, first[a], b))
+        again = read.read(write(tmp_path / a, first[a], b))
         same(sae, again, 2e-6)  # folded twice, once on each way

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.sae.model import from_arrays
 
 NAME = "SAE-Res-Qwen3-1.7B-Base-W32K-L0_3"
@@ -42,7 +42,7 @@ def test_reconstructs_as_the_model_card(tmp_path, x, dtype) -> None:
     theirs, full = reconstructed(content(dtype), x, 3)
     assert full.sum() > 40
     for path in (folder, folder / "layer7.sae.pt"):
-        sae = reading.read(path)
+        sae = read.read(path)
         assert sae.activation == {"kind": "topk", "k": 3}
         assert "name of the folder" in sae.about["k"]
         ours = from_arrays(sae).reconstruct(x)
@@ -53,16 +53,16 @@ def test_in_a_hub_cache_the_name_stands_further_up(tmp_path) -> None:
     folder = tmp_path / f"models--Qwen--{NAME}" / "snapshots" / "0123"
     folder.mkdir(parents=True)
     torch.save(content(), folder / "layer0.sae.pt")
-    assert reading.read(folder / "layer0.sae.pt").activation["k"] == 3
+    assert read.read(folder / "layer0.sae.pt").activation["k"] == 3
 
 
 def test_k_is_never_guessed(tmp_path) -> None:
     torch.save(content(), tmp_path / "layer0.sae.pt")
     with pytest.raises(SpecError, match="does not say its k"):
-        reading.read(tmp_path)
-    assert reading.read(tmp_path, k=5).activation["k"] == 5
+        read.read(tmp_path)
+    assert read.read(tmp_path, k=5).activation["k"] == 5
     with pytest.raises(SpecError, match="13"):
-        reading.read(tmp_path, k=13)
+        read.read(tmp_path, k=13)
 
 
 def test_transposed_matrices_are_another_format(tmp_path) -> None:
@@ -70,16 +70,16 @@ def test_transposed_matrices_are_another_format(tmp_path) -> None:
     given = content()
     given |= {"W_enc": given["W_enc"].T.contiguous(), "W_dec": given["W_dec"].T.contiguous()}
     torch.save(given, tmp_path / "layer0.sae.pt")
-    assert "qwen_scope" not in reading.recognise(tmp_path)
+    assert "qwen_scope" not in read.recognise(tmp_path)
     with pytest.raises(StoreError, match="transposed"):
-        reading.read(tmp_path, format="qwen_scope", k=3)
+        read.read(tmp_path, format="qwen_scope", k=3)
 
 
 @pytest.mark.parametrize("centred", [True, False])
 def test_round_trip(tmp_path, make, same, centred) -> None:
     sae = make("topk", centred=centred)
-    reading.write(tmp_path / NAME, sae, "qwen_scope", layer=4)
-    again = reading.read(tmp_path / NAME / "layer4.sae.pt")
+    read.write(tmp_path / NAME, sae, "qwen_scope", layer=4)
+    again = read.read(tmp_path / NAME / "layer4.sae.pt")
     same(sae, again)
     np.testing.assert_array_equal(again.W_dec, sae.W_dec)
 
@@ -87,7 +87,7 @@ def test_round_trip(tmp_path, make, same, centred) -> None:
 def test_k_is_not_lost_when_writing(tmp_path, make) -> None:
     for name in ("new", "SAE-Res-x-W32K-L0_4"):
         with pytest.raises(SpecError, match="ends in -L0_3"):
-            reading.write(tmp_path / name, make("topk"), "qwen_scope")
+            read.write(tmp_path / name, make("topk"), "qwen_scope")
         assert not (tmp_path / name).exists()
 
 
@@ -96,4 +96,4 @@ def test_k_is_not_lost_when_writing(tmp_path, make) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes) -> None:
     with pytest.raises(SpecError, match="cannot be written as qwen_scope"):
-        reading.write(tmp_path / NAME, make(**changes), "qwen_scope")
+        read.write(tmp_path / NAME, make(**changes), "qwen_scope")

@@ -9,9 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 import reseed
 from reseed.errors import SpecError, StoreError
-from reseed.formats import dictionary_learning, reading
+from reseed.formats import read
 from reseed.formats.facts import facts, warnings
 from reseed.formats.files import Files
+from reseed.formats.published import dictionary_learning
 
 NO_BIAS = {"b_enc": np.zeros(12, np.float32)}
 SAES = {
@@ -42,23 +43,23 @@ AT_LEAST = {
 def test_round_trips_through_every_format(tmp_path, make, same, name) -> None:
     """Whatever writes an SAE reads it back; `test_pairs` goes on from there to every other."""
     sae, written, reasons = make(**SAES[name]), {}, {}
-    for format in reading.names():
+    for format in read.names():
         try:
-            reading.write(tmp_path / format, sae, format)
+            read.write(tmp_path / format, sae, format)
         except SpecError as refused:
             reasons[format] = str(refused)
             assert not (tmp_path / format).exists()  # noqa: PT017  (nothing is left behind)
         else:
-            assert reading.recognise(tmp_path / format) == [format]
-            written[format] = reading.read(tmp_path / format)
+            assert read.recognise(tmp_path / format) == [format]
+            written[format] = read.read(tmp_path / format)
             same(sae, written[format])
     assert all(len(reason) > 15 for reason in reasons.values())
     assert written.keys() >= AT_LEAST.get(name, {"reseed"})
 
 
 def test_names_are_unique_and_modules_complete() -> None:
-    assert len(set(reading.names())) == len(reading.FORMATS)
-    for module in reading.FORMATS:
+    assert len(set(read.names())) == len(read.FORMATS)
+    for module in read.FORMATS:
         assert all(callable(getattr(module, name)) for name in ("recognise", "read", "write"))
         assert module.__doc__
 
@@ -67,7 +68,7 @@ def test_names_are_unique_and_modules_complete() -> None:
 def test_every_published_case_is_recognised_as_one_format(published, peer) -> None:
     for folder in sorted((published.folder / peer).iterdir()):
         if folder.is_dir() and folder.name != "run":
-            assert reading.recognise(folder) == [peer], folder
+            assert read.recognise(folder) == [peer], folder
 
 
 def test_foreign_files_are_recognised_as_nothing(tmp_path) -> None:
@@ -75,60 +76,60 @@ def test_foreign_files_are_recognised_as_nothing(tmp_path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     save_file({"wte": np.zeros((2, 2))}, tmp_path / "model.safetensors")
     for path in (tmp_path, *tmp_path.iterdir()):
-        assert reading.recognise(path) == []
+        assert read.recognise(path) == []
     with pytest.raises(SpecError, match=r"cfg\.json.*formats that are known: reseed, sparsify"):
-        reading.read(tmp_path)
+        read.read(tmp_path)
     for name in ("ae.pt", "sae.safetensors"):
         (tmp_path / name).write_bytes(b"neither zip nor header")
-        assert reading.recognise(tmp_path) == []
+        assert read.recognise(tmp_path) == []
         with pytest.raises(StoreError, match=name):
-            reading.read(tmp_path)
+            read.read(tmp_path)
         (tmp_path / name).unlink()
 
 
 def test_an_ambiguous_folder_names_its_candidates(tmp_path, make) -> None:
-    reading.write(tmp_path, make("topk"), "sparsify")
+    read.write(tmp_path, make("topk"), "sparsify")
     with pytest.raises(SpecError, match="already holds an SAE as sparsify"):
-        reading.write(tmp_path, make("topk"), "dictionary_learning")
-    reading.write(tmp_path, make("topk"), "sparsify")
+        read.write(tmp_path, make("topk"), "dictionary_learning")
+    read.write(tmp_path, make("topk"), "sparsify")
     dictionary_learning.write(tmp_path, make("topk"))
     with pytest.raises(SpecError, match=r"sparsify, dictionary_learning.*--format"):
-        reading.read(tmp_path)
-    assert reading.read(tmp_path, format="sparsify").about["format"] == "sparsify"
+        read.read(tmp_path)
+    assert read.read(tmp_path, format="sparsify").about["format"] == "sparsify"
     with pytest.raises(SpecError, match="did you mean 'sparsify'"):
-        reading.read(tmp_path, format="sparsfy")
+        read.read(tmp_path, format="sparsfy")
 
 
 def test_layers_are_listed_in_order(tmp_path, make) -> None:
     for layer in (10, 2, 1):
-        reading.write(tmp_path / "saes" / f"layers.{layer}.mlp", make("topk"), "sparsify")
+        read.write(tmp_path / "saes" / f"layers.{layer}.mlp", make("topk"), "sparsify")
     names = [f"layers.{layer}.mlp" for layer in (1, 2, 10)]
-    assert reading.list_saes(tmp_path / "saes") == names
+    assert read.list_saes(tmp_path / "saes") == names
     with pytest.raises(SpecError, match=r"3 SAEs.*--inner.*layers\.1\.mlp, layers\.2\.mlp"):
-        reading.read(tmp_path / "saes")
-    assert reading.read(tmp_path / "saes", inner="layers.10.mlp").about["site"] == "layers.10.mlp"
+        read.read(tmp_path / "saes")
+    assert read.read(tmp_path / "saes", inner="layers.10.mlp").about["site"] == "layers.10.mlp"
     with pytest.raises(SpecError, match="layers.1.mlp"):
-        reading.read(tmp_path / "saes", inner="layers.3.mlp")
+        read.read(tmp_path / "saes", inner="layers.3.mlp")
 
 
 def test_what_is_not_there(tmp_path, make) -> None:
     with pytest.raises(SpecError, match="does not exist"):
-        reading.read(tmp_path / "none")
-    reading.write(tmp_path / "one", make("topk"), "sparsify")
+        read.read(tmp_path / "none")
+    read.write(tmp_path / "one", make("topk"), "sparsify")
     with pytest.raises(SpecError, match="has no seed1 in it"):
-        reading.read(tmp_path / "one", inner="seed1")
+        read.read(tmp_path / "one", inner="seed1")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpecError, match="holds nothing"):
-        reading.read(tmp_path / "empty")
+        read.read(tmp_path / "empty")
 
 
 def test_load_gives_an_sae_with_its_source(tmp_path, make) -> None:
-    reading.write(tmp_path, make("topk"), "sparsify")
+    read.write(tmp_path, make("topk"), "sparsify")
     sae = reseed.load(tmp_path)
     assert sae.reconstruct(np.zeros((3, 6))).shape == (3, 6)
     assert sae.about["source"] == str(tmp_path)
-    reading.write(tmp_path / "a", sae.arrays(), "reseed")
-    reading.write(tmp_path / "b", reading.read(tmp_path / "a"), "reseed")
+    read.write(tmp_path / "a", sae.arrays(), "reseed")
+    read.write(tmp_path / "b", read.read(tmp_path / "a"), "reseed")
     kept = reseed.load(tmp_path / "b").about
     assert (kept["format"], kept["source"]) == ("reseed", str(tmp_path / "b"))
     assert kept["origin"] == {"format": "sparsify", "source": str(tmp_path)}
@@ -138,17 +139,17 @@ def test_arrays_of_other_types_are_written_in_float32(tmp_path, make, same) -> N
     sae = make("topk")
     twice = replace(sae, W_enc=sae.W_enc.astype(np.float64), W_dec=np.asfortranarray(sae.W_dec))
     for format in ("sparsify", "dictionary_learning"):
-        reading.write(tmp_path / format, twice, format)
-        same(sae, reading.read(tmp_path / format))
+        read.write(tmp_path / format, twice, format)
+        same(sae, read.read(tmp_path / format))
     assert load_file(tmp_path / "sparsify" / "sae.safetensors")["W_dec"].dtype == np.float32
 
 
 def test_only_complete_saes_are_written(tmp_path, make) -> None:
     bad = make("topk", b_enc=np.full(12, np.nan, np.float32))
     with pytest.raises(StoreError, match="NaN"):
-        reading.write(tmp_path / "new", bad, "sparsify")
+        read.write(tmp_path / "new", bad, "sparsify")
     with pytest.raises(SpecError, match="13 cannot be applied"):
-        reading.write(tmp_path / "new", make("topk", k=13), "sparsify")
+        read.write(tmp_path / "new", make("topk", k=13), "sparsify")
     assert not (tmp_path / "new").exists()
 
 
@@ -187,12 +188,12 @@ DAMAGES = {
 @pytest.mark.parametrize("format", ["reseed", "sparsify", "saelens"])
 def test_damaged_weights_are_named(tmp_path, make, format, damage) -> None:
     change, word = DAMAGES[damage]
-    reading.write(tmp_path, make("topk"), format)
+    read.write(tmp_path, make("topk"), format)
     (file,) = tmp_path.glob("*.safetensors")
     change(file)
     for given in (format, None) if damage != "missing" else (format,):
         with pytest.raises(StoreError, match=word) as caught:
-            reading.read(tmp_path, format=given)
+            read.read(tmp_path, format=given)
         assert file.name in str(caught.value)
 
 
@@ -215,7 +216,7 @@ def test_convert_writes_another_format(cli, tmp_path, published, same) -> None:
     source = published.folder / "sparsify" / "topk"
     done = cli("convert", source, tmp_path / "new", "--to", "saelens")
     assert done.returncode == 0, done.stderr
-    same(reading.read(source), reading.read(tmp_path / "new"))
+    same(read.read(source), read.read(tmp_path / "new"))
     done = cli("convert", source, tmp_path / "no", "--to", "e2e_sae")
     assert done.returncode == 2
     assert "relu only" in done.stderr
@@ -265,19 +266,19 @@ except SpecError as error:
 
 
 def test_a_cut_settings_file_is_named(tmp_path, make) -> None:
-    reading.write(tmp_path, make("topk"), "sparsify")
+    read.write(tmp_path, make("topk"), "sparsify")
     (tmp_path / "cfg.json").write_text((tmp_path / "cfg.json").read_text()[:20])
     with pytest.raises(StoreError, match=r"cfg\.json is no JSON"):
-        reading.read(tmp_path, format="sparsify")
+        read.read(tmp_path, format="sparsify")
 
 
 def test_settings_of_the_wrong_kind_are_named(tmp_path, make) -> None:
-    reading.write(tmp_path, make("topk"), "reseed")
+    read.write(tmp_path, make("topk"), "reseed")
     cfg = json.loads((tmp_path / "cfg.json").read_text())
     for change in ({"activation": "topk"}, {"activation": {"kind": "x"}}, {"version": 2}):
         (tmp_path / "cfg.json").write_text(json.dumps(cfg | change))
         with pytest.raises((SpecError, StoreError), match=r"cfg\.json"):
-            reading.read(tmp_path)
+            read.read(tmp_path)
 
 
 def test_backups_are_recognised_by_their_keys(published) -> None:

@@ -6,8 +6,8 @@ import types
 import pytest
 
 from reseed.errors import SpecError
-from reseed.formats import reading
-from reseed.formats.references import resolve
+from reseed.formats import read
+from reseed.formats.place import resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -32,8 +32,8 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_a_place_in_a_repository(hub, make) -> None:
-    reading.write(hub.folder / "layers.6.mlp", make("topk"), "sparsify")
-    sae = reading.read("hf:me/saes/layers.6.mlp@v1")
+    read.write(hub.folder / "layers.6.mlp", make("topk"), "sparsify")
+    sae = read.read("hf:me/saes/layers.6.mlp@v1")
     assert sae.about["source"] == "hf:me/saes/layers.6.mlp@v1"
     assert sae.about["revision"] == COMMIT
     ((repo, options),) = hub.asked
@@ -43,15 +43,15 @@ def test_a_place_in_a_repository(hub, make) -> None:
 
 
 def test_a_file_comes_with_the_settings_beside_it(hub, make) -> None:
-    reading.write(hub.folder / "trainer_0", make("topk"), "dictionary_learning")
-    reading.read("hf:me/saes/trainer_0/ae.pt")
+    read.write(hub.folder / "trainer_0", make("topk"), "dictionary_learning")
+    read.read("hf:me/saes/trainer_0/ae.pt")
     assert "trainer_0/config.json" in hub.asked[0][1]["allow_patterns"]
     assert hub.asked[0][1]["revision"] is None
 
 
 def test_a_whole_repository_is_not_fetched(hub, make) -> None:
-    reading.write(hub.folder, make("topk"), "sparsify")
-    reading.read("hf:me/saes")
+    read.write(hub.folder, make("topk"), "sparsify")
+    read.read("hf:me/saes")
     assert not any("*" in pattern for pattern in hub.asked[0][1]["allow_patterns"])
 
 
@@ -86,7 +86,7 @@ def test_the_real_library_offline_and_with_an_empty_cache(python, tmp_path) -> N
 import os
 os.environ |= {{"HF_HUB_OFFLINE": "1", "HF_HOME": {str(tmp_path)!r}}}
 from reseed.errors import SpecError
-from reseed.formats.references import resolve
+from reseed.formats.place import resolve
 try:
     resolve("hf:me/saes/a@v1")
 except SpecError as error:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 
 KINDS = {
     "standard": "relu",
@@ -86,7 +86,7 @@ def test_what_a_reader_should_know_is_said(published) -> None:
 )
 def test_kinds_without_counterpart_are_refused(published, case, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.read(published.folder / "saelens" / case)
+        read.read(published.folder / "saelens" / case)
 
 
 @pytest.fixture
@@ -120,15 +120,15 @@ def copy(published, tmp_path):
 )
 def test_settings_that_do_not_fit(copy, case, settings, error, word) -> None:
     with pytest.raises(error, match=word):
-        reading.read(copy(case, **settings))
+        read.read(copy(case, **settings))
 
 
 def test_a_lost_scaling_factor_is_warned_of(copy) -> None:
     folder = copy("standard", normalize_activations="expected_average_only_in")
-    assert "activation_scaler.json" in " ".join(reading.read(folder).about["warnings"])
+    assert "activation_scaler.json" in " ".join(read.read(folder).about["warnings"])
     (folder / "activation_scaler.json").write_text('{"scaling_factor": -1.0}')
     with pytest.raises(StoreError, match="no scale"):
-        reading.read(folder)
+        read.read(folder)
 
 
 def test_a_threshold_that_was_never_set_is_warned_of(copy, published) -> None:
@@ -139,7 +139,7 @@ def test_a_threshold_that_was_never_set_is_warned_of(copy, published) -> None:
     save_file(
         arrays | {"topk_threshold": np.zeros((), np.float64)}, folder / "sae_weights.safetensors"
     )
-    assert "never set" in " ".join(reading.read(folder).about["warnings"])
+    assert "never set" in " ".join(read.read(folder).about["warnings"])
 
 
 def test_factors_of_finetuning_are_folded(copy, published, same) -> None:
@@ -152,7 +152,7 @@ def test_factors_of_finetuning_are_folded(copy, published, same) -> None:
     factor = np.linspace(0.5, 1.5, 12, dtype=np.float32)
     save_file(load_file(file) | {"scaling_factor": factor}, file)
     plain = published("saelens", "old_standard")
-    scaled = reading.read(folder)
+    scaled = read.read(folder)
     same(replace(plain, W_dec=plain.W_dec * factor[:, None]), scaled)
     assert "finetuning" in " ".join(scaled.about["folded"])
 
@@ -176,11 +176,11 @@ def test_factors_of_finetuning_are_folded(copy, published, same) -> None:
 )
 def test_round_trip(tmp_path, make, same, changes, architecture) -> None:
     sae = make(**changes)
-    reading.write(tmp_path, sae, "saelens")
+    read.write(tmp_path, sae, "saelens")
     cfg = json.loads((tmp_path / "cfg.json").read_text())
     assert cfg["architecture"] == architecture
     assert cfg["metadata"]["sae_lens_version"] >= "6"
-    again = reading.read(tmp_path)
+    again = read.read(tmp_path)
     same(sae, again)
     assert again.about["warnings"] == []
 
@@ -196,5 +196,5 @@ def test_round_trip(tmp_path, make, same, changes, architecture) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "saelens")
+        read.write(tmp_path / "new", make(**changes), "saelens")
     assert not (tmp_path / "new").exists()

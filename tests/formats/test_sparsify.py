@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats import reading
+from reseed.formats import read
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,10 @@ def test_reconstructs_as_sparsify(published, case) -> None:
 
 def test_seed_folders_are_listed_and_not_guessed(published) -> None:
     run = published.folder / "sparsify" / "run"
-    assert reading.list_saes(run) == ["layers.1.mlp/seed0", "layers.1.mlp/seed1"]
+    assert read.list_saes(run) == ["layers.1.mlp/seed0", "layers.1.mlp/seed1"]
     with pytest.raises(SpecError, match=r"2 SAEs.*seed0, layers.1.mlp/seed1"):
-        reading.read(run)
-    assert reading.read(run, inner="layers.1.mlp/seed1").about["init_seed"] == 1
+        read.read(run)
+    assert read.read(run, inner="layers.1.mlp/seed1").about["init_seed"] == 1
     sae = published("sparsify", "run/layers.1.mlp/seed1")
     assert sae.about["site"] == "layers.1.mlp"
 
@@ -50,11 +50,11 @@ def copy(published, tmp_path):
 
 
 def test_unknown_settings_do_no_harm(copy) -> None:
-    assert reading.read(copy(signed=False, of_tomorrow=1)).activation == {"kind": "topk", "k": 3}
+    assert read.read(copy(signed=False, of_tomorrow=1)).activation == {"kind": "topk", "k": 3}
 
 
 def test_settings_of_before_there_were_kinds(copy) -> None:
-    sae = reading.read(copy(activation="gone", transcode="gone", skip_connection="gone"))
+    sae = read.read(copy(activation="gone", transcode="gone", skip_connection="gone"))
     assert sae.activation["kind"] == "topk"
     assert sae.centred
 
@@ -76,7 +76,7 @@ def test_settings_of_before_there_were_kinds(copy) -> None:
 )
 def test_settings_that_do_not_fit(copy, settings, error, word) -> None:
     with pytest.raises(error, match=word):
-        reading.read(copy(**settings))
+        read.read(copy(**settings))
 
 
 @pytest.mark.parametrize("kind", ["topk", "groupmax"])
@@ -85,8 +85,8 @@ def test_settings_that_do_not_fit(copy, settings, error, word) -> None:
 def test_round_trip_is_bit_equal(tmp_path, make, kind, centred, skip) -> None:
     W_skip = np.eye(6, dtype=np.float32) if skip else None
     sae = make(kind, centred=centred, W_skip=W_skip)
-    reading.write(tmp_path, sae, "sparsify")
-    again = reading.read(tmp_path)
+    read.write(tmp_path, sae, "sparsify")
+    again = read.read(tmp_path)
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         np.testing.assert_array_equal(getattr(again, name), getattr(sae, name))
     assert (again.activation, again.centred) == (sae.activation, centred)
@@ -103,5 +103,5 @@ def test_round_trip_is_bit_equal(tmp_path, make, kind, centred, skip) -> None:
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:
     with pytest.raises(SpecError, match=word):
-        reading.write(tmp_path / "new", make(**changes), "sparsify")
+        read.write(tmp_path / "new", make(**changes), "sparsify")
     assert not (tmp_path / "new").exists()

@@ -10,14 +10,7 @@ import re
 
 import numpy as np
 
-from reseed.interpretation.records import (
-    Example,
-    Explanation,
-    Item,
-    Latent,
-    Reply,
-    TokenChoice,
-)
+from reseed.interpretation.records import Example, Explanation, Item, Latent, Reply, TokenChoice
 
 STRENGTH = {"a": 10.0, "b": 6.0, "c": 4.5}
 FILLER = "the of and to in is was for on that with as by".split()  # noqa: SIM905

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.interpretation import accuracy
+from reseed.interpretation.scorers import accuracy
 
 grades = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
 

@@ -5,13 +5,8 @@ import polars as pl
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation.compare_groups import compare_groups
-from reseed.interpretation.sampling import (
-    latents_needed,
-    partners,
-    power_of,
-    sample_latents,
-)
+from reseed.interpretation.compare import compare_groups
+from reseed.interpretation.sample import latents_needed, partners, power_of, sample_latents
 
 RUNS = ("r0", "r1", "r2")
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reseed.errors import SpecError
-from reseed.interpretation import detection, embedding_scores, fuzzing, intruder
 from reseed.interpretation.controls import random_latents, shuffled_explanations
 from reseed.interpretation.explain import explain
 from reseed.interpretation.records import Explanation, Item, Latent, Score
+from reseed.interpretation.scorers import detection, embedding, fuzzing, intruder
 
 
 def bare(count, texts=None):
@@ -101,7 +101,7 @@ def test_random_latents_are_at_chance_from_explaining_to_scoring(known):
         detection.score,
         fuzzing.score,
         intruder.score,
-        lambda _, i: embedding_scores.score_examples(known.Embedder(), i),
+        lambda _, i: embedding.score_examples(known.Embedder(), i),
     ):
         results = [one for one in score(model, items) if isinstance(one, Score)]
         values = np.array([one.value for one in results])

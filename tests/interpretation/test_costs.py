@@ -2,15 +2,6 @@ import json
 
 import pytest
 
-from reseed.interpretation import (
-    detection,
-    embedding_scores,
-    fuzzing,
-    intruder,
-    simulation,
-    surprisal,
-)
-from reseed.interpretation.cost_table import costs_of_a_latent
 from reseed.interpretation.costs import (
     Cost,
     DryInstrument,
@@ -21,8 +12,17 @@ from reseed.interpretation.costs import (
     quarter,
     table,
 )
+from reseed.interpretation.estimate import costs_of_a_latent
 from reseed.interpretation.explain import explain
 from reseed.interpretation.records import Failure, Message, Request, Score
+from reseed.interpretation.scorers import (
+    detection,
+    embedding,
+    fuzzing,
+    intruder,
+    simulation,
+    surprisal,
+)
 
 
 def characters(text):
@@ -116,7 +116,7 @@ def test_instruments_are_counted_without_computing(known):
     assert one.calls == 2 * 30
     assert one.cost().prompt_tokens == one.tokens > 0
     other = DryInstrument(characters)
-    embedding_scores.score_explanations(other, [known.item(0)])
+    embedding.score_explanations(other, [known.item(0)])
     assert other.tokens == len("fires on f0") + sum(len(e.text) for e in known.item(0).examples)
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reseed.interpretation import detection
-from reseed.interpretation.classification import Answer, Case, score_answers
-from reseed.interpretation.detection import DetectionSpec
 from reseed.interpretation.records import Failure, Reply, TokenChoice
+from reseed.interpretation.scorers import detection
+from reseed.interpretation.scorers.classification import Answer, Case, score_answers
+from reseed.spec.interpretation import DetectionSpec
 
 
 def test_batches_and_their_schema(known):

@@ -5,12 +5,9 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation.embedding_scores import (
-    EmbeddingSpec,
-    score_examples,
-    score_explanations,
-)
 from reseed.interpretation.records import Failure
+from reseed.interpretation.scorers.embedding import score_examples, score_explanations
+from reseed.spec.interpretation import EmbeddingSpec
 
 
 class Noise:

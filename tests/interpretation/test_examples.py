@@ -177,7 +177,7 @@ def told(tmp_path_factory):
 def test_examples_of_a_study_tell_what_its_latents_do(told) -> None:
     import torch
 
-    from reseed.subjects.spec import ToySpec
+    from reseed.spec.subject import ToySpec
     from reseed.subjects.toy import Toy
 
     toy = Toy(ToySpec(**told.spec.subject.model_dump()))
@@ -251,8 +251,8 @@ def test_older_evidence_without_examples_is_named(finished, tmp_path) -> None:
 def test_the_plan_says_what_sampling_takes(tmp_path) -> None:
     pytest.importorskip("torch", reason="the plan measures a training step")
     from reseed.events import Events
-    from reseed.evidence.examples import example_bytes
-    from reseed.planning import make_plan
+    from reseed.evidence.examples.samples import example_bytes
+    from reseed.pipeline.plan import make_plan
 
     stages = {}
     for name, text in (("told", TOLD), ("silent", TOLD.replace("toy_text = true", ""))):

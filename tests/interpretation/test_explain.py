@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation.explain import SMALL, ExplainSpec, explain
+from reseed.interpretation.explain import SMALL, explain
 from reseed.interpretation.records import Explanation, Failure, Item, Reply
+from reseed.spec.interpretation import ExplainSpec
 
 
 def test_a_model_that_knows_the_features_names_them(known):

@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reseed.interpretation import fuzzing
-from reseed.interpretation.example_sets import by_class
-from reseed.interpretation.fuzzing import FuzzingSpec, wrong_marks
-from reseed.interpretation.marking import active_tokens
+from reseed.interpretation.prompts.marking import active_tokens, by_class
 from reseed.interpretation.records import Failure
+from reseed.interpretation.scorers import fuzzing
+from reseed.interpretation.scorers.fuzzing import wrong_marks
+from reseed.spec.interpretation import FuzzingSpec
 
 
 def test_which_negatives_are_said_by_the_name(known):

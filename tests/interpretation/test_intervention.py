@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation import intervention
-from reseed.interpretation.intervention import InterventionSpec, strength_for
 from reseed.interpretation.records import Failure
+from reseed.interpretation.scorers import intervention
+from reseed.interpretation.scorers.intervention import strength_for
+from reseed.spec.interpretation import InterventionSpec
 
 
 class Subject:

@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reseed.interpretation import intruder
-from reseed.interpretation.example_sets import by_class
-from reseed.interpretation.intruder import IntruderSpec, quantile_groups
+from reseed.interpretation.prompts.marking import by_class
 from reseed.interpretation.records import Failure
+from reseed.interpretation.scorers import intruder
+from reseed.interpretation.scorers.intruder import quantile_groups
+from reseed.spec.interpretation import IntruderSpec
 
 
 def test_four_of_one_quantile_and_one_in_which_it_is_silent(known):

@@ -8,21 +8,13 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation.detection import DetectionSpec
-from reseed.interpretation.records import (
-    Example,
-    Explanation,
-    Failure,
-    Item,
-    Latent,
-    Reply,
-    Score,
-)
-from reseed.interpretation.refine import refine, refine_all
-from reseed.interpretation.refine_detection import Detector
-from reseed.interpretation.refine_gain import gain
-from reseed.interpretation.refine_prompt import Mistake, normal, refine_request
-from reseed.interpretation.refined import Refined, RefineSpec
+from reseed.interpretation.records import Example, Explanation, Failure, Item, Latent, Reply, Score
+from reseed.interpretation.refine.detection import Detector
+from reseed.interpretation.refine.gain import gain
+from reseed.interpretation.refine.prompt import Mistake, normal, refine_request
+from reseed.interpretation.refine.records import Refined
+from reseed.interpretation.refine.stage import refine, refine_all
+from reseed.spec.interpretation import DetectionSpec, RefineSpec
 
 NO_EXPLANATION = "neither JSON with 'explanation' nor a line [EXPLANATION]: ..."
 

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reseed.interpretation.records import Failure, Reply, TokenChoice
-from reseed.interpretation.replies import (
+from reseed.interpretation.prompts.replies import (
     LONGEST,
     number_weights,
     numbers_schema,
@@ -14,6 +13,7 @@ from reseed.interpretation.replies import (
     read_number,
     read_numbers,
 )
+from reseed.interpretation.records import Failure, Reply, TokenChoice
 
 
 def answers(text, count=5, high=1):

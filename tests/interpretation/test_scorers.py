@@ -6,36 +6,39 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation import (
+from reseed.interpretation.explain import explain
+from reseed.interpretation.records import Failure, Item, Score
+from reseed.interpretation.scorers import (
     detection,
-    embedding_scores,
+    embedding,
     fuzzing,
     intruder,
     simulation,
     surprisal,
 )
-from reseed.interpretation.explain import explain
-from reseed.interpretation.fuzzing import FuzzingSpec
-from reseed.interpretation.records import Failure, Item, Score
+from reseed.spec import interpretation
+from reseed.spec.interpretation import FuzzingSpec
 
 ASKING = {
     "detection": detection.score,
     "detection one by one": lambda m, i: detection.score(
-        m, i, detection.DetectionSpec(batch=1, shots=1)
+        m, i, interpretation.DetectionSpec(batch=1, shots=1)
     ),
     "fuzzing": fuzzing.score,
     "fuzzing copied": lambda m, i: fuzzing.score(m, i, FuzzingSpec(marks="copied")),
     "fuzzing within": lambda m, i: fuzzing.score(m, i, FuzzingSpec(negatives="within")),
     "intruder": intruder.score,
-    "intruder unmarked": lambda m, i: intruder.score(m, i, intruder.IntruderSpec(marked=False)),
+    "intruder unmarked": lambda m, i: intruder.score(
+        m, i, interpretation.IntruderSpec(marked=False)
+    ),
     "simulation": simulation.score,
 }
 
 
 def measuring(known):
     return {
-        "embedding": lambda i: embedding_scores.score_explanations(known.Embedder(), i),
-        "example embedding": lambda i: embedding_scores.score_examples(known.Embedder(), i),
+        "embedding": lambda i: embedding.score_explanations(known.Embedder(), i),
+        "example embedding": lambda i: embedding.score_examples(known.Embedder(), i),
         "surprisal": lambda i: surprisal.score(known.Likelihood(), i),
     }
 

@@ -8,11 +8,11 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from reseed.errors import SpecError
-from reseed.interpretation import selection_baselines as baselines
-from reseed.interpretation.probing import auroc, probe_table, sizes
 from reseed.interpretation.records import Failure, Reply
-from reseed.interpretation.select import llm_rank, llm_score, llm_sequential, select
-from reseed.interpretation.selection_task import make_task, random_sides
+from reseed.interpretation.select import by_data as baselines
+from reseed.interpretation.select.by_data import auroc, probe_table, sizes
+from reseed.interpretation.select.by_words import llm_rank, llm_score, llm_sequential, select
+from reseed.interpretation.select.task import make_task, random_sides
 
 C = 30
 GOOD = (4, 11, 23)
@@ -269,7 +269,7 @@ def test_the_interval_covers_what_many_documents_say():
         if truth is None:
             model = baselines.logistic().fit(small.train_x[:, [4, 11]], small.train_y)
             truth = balanced_accuracy_score(big.test_y, model.predict(big.test_x[:, [4, 11]]))
-        from reseed.interpretation.probing import _document_weights, _measured
+        from reseed.interpretation.select.by_data import _document_weights, _measured
 
         found = _measured(small, [4, 11], _document_weights(small.test_y, draw, 300))[1:, 0]
         low, high = np.quantile(found, [0.025, 0.975])

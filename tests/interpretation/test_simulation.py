@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reseed.interpretation import simulation
 from reseed.interpretation.records import Failure
-from reseed.interpretation.simulation import SimulationSpec, one_pass_parts
+from reseed.interpretation.scorers import simulation
+from reseed.interpretation.scorers.simulation import one_pass_parts
+from reseed.spec.interpretation import SimulationSpec
 
 
 class Knowing:

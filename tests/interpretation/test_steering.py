@@ -6,10 +6,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from reseed.errors import SpecError  # noqa: E402
-from reseed.interpretation import intervention  # noqa: E402
-from reseed.interpretation.choosing import ModelChooser  # noqa: E402
-from reseed.interpretation.intervention import InterventionSpec, strength_for  # noqa: E402
-from reseed.interpretation.steering import SteeredModel  # noqa: E402
+from reseed.interpretation.models.choosing import ModelChooser  # noqa: E402
+from reseed.interpretation.models.steering import SteeredModel  # noqa: E402
+from reseed.interpretation.scorers import intervention  # noqa: E402
+from reseed.interpretation.scorers.intervention import strength_for  # noqa: E402
+from reseed.spec.interpretation import InterventionSpec  # noqa: E402
 
 WORDS = [
     *"0123456789",

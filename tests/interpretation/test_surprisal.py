@@ -1,8 +1,9 @@
 import numpy as np
 
-from reseed.interpretation import surprisal
 from reseed.interpretation.records import Failure
-from reseed.interpretation.surprisal import SurprisalSpec, prefix
+from reseed.interpretation.scorers import surprisal
+from reseed.interpretation.scorers.surprisal import prefix
+from reseed.spec.interpretation import SurprisalSpec
 
 
 def test_the_gain_is_that_of_the_explanation_over_the_neutral_one(known):

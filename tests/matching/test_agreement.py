@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import StoreError
-from reseed.formats.published_alignments import read_alignments
+from reseed.formats.published.alignments import read_alignments
 from reseed.matching.agreement import equal_share, triangle_closure
 
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 pytest.importorskip("numba")
-from reseed.matching import kernels, sparse  # noqa: E402
+from reseed.loops import offers
+from reseed.matching import edges as sparse  # noqa: E402
 from reseed.matching.candidates import Lists  # noqa: E402
-from reseed.matching.sparse import Edges  # noqa: E402
+from reseed.matching.edges import Edges  # noqa: E402
 
 
 def block(n: int, m: int, seed: int, levels: int = 0):
@@ -52,8 +53,8 @@ def test_lists_keep_the_best(n, m, room, levels, start, seed) -> None:
         part = np.ascontiguousarray(S[:, columns])
         if not part.size:
             continue
-        kernels.offer_rows(part, np.arange(n), columns, price[columns], *by_row)
-        kernels.offer_columns(part, 0, int(columns[0]), *by_column)
+        offers.offer_rows(part, np.arange(n), columns, price[columns], *by_row)
+        offers.offer_columns(part, 0, int(columns[0]), *by_column)
     check_lists(by_row, S - price, room, start)
     check_lists(by_column, S.T, room, start)
 
@@ -64,7 +65,7 @@ def test_above_finds_all(n, m, place, seed) -> None:
     S = block(n, m, seed)
     rows, columns = np.full((2, place), -1)
     limit = np.float32(0.3)
-    count = kernels.above(S, limit, rows, columns)
+    count = offers.above(S, limit, rows, columns)
     expected = np.argwhere(limit < S)
     assert count == len(expected)
     found = np.stack([rows, columns], axis=1)[: min(count, place)]
@@ -77,7 +78,7 @@ def test_dots_are_float64_products(kind) -> None:
     a, b = rng.normal(size=(7, 33)).astype(kind), rng.normal(size=(9, 33)).astype(kind)
     rows, columns = rng.integers(0, 7, 20), rng.integers(0, 9, 20)
     out = np.empty(20)
-    kernels.dots(a, b, rows, columns, out)
+    offers.dots(a, b, rows, columns, out)
     exact = (a[rows].astype(np.float64) * b[columns].astype(np.float64)).sum(1)
     np.testing.assert_allclose(out, exact, rtol=1e-13, atol=1e-13)
 
@@ -88,7 +89,7 @@ def test_grouped_from_the_best_down(groups, edges, seed) -> None:
     rng = np.random.default_rng(seed)
     keys, others = rng.integers(0, groups, edges), rng.integers(0, 99, edges)
     values = np.round(rng.normal(size=edges), 1)
-    start, other, value = kernels.grouped(groups, keys, others, values)
+    start, other, value = offers.grouped(groups, keys, others, values)
     for g in range(groups):
         mine = [(-v, o) for k, o, v in zip(keys, others, values, strict=True) if k == g]
         mine.sort(key=lambda pair: pair[0])  # stable, as the twin must be

@@ -7,7 +7,7 @@ import pytest
 from reseed.matching import measures
 from reseed.matching.geometry import cosine, dense
 from reseed.matching.nearest import nearest_in_itself
-from reseed.matching.pairs import Views, compare
+from reseed.matching.sides import Views, compare
 
 TAU = np.array([0.7])
 

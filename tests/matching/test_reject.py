@@ -8,8 +8,8 @@ from scipy.optimize import linear_sum_assignment
 
 import reseed
 from reseed.errors import SpecError
+from reseed.matching.edges import Limits
 from reseed.matching.geometry import cosine, dense
-from reseed.matching.limits import Limits
 
 pytest.importorskip("numba")
 from reseed.matching.reject import match_above, pairs_above  # noqa: E402

@@ -5,9 +5,8 @@ import polars as pl
 import pytest
 
 from reseed.errors import SpecError
-from reseed.matching.fitting import Settings
-from reseed.matching.labels import LABELS, earning
-from reseed.matching.structure import Side, structure
+from reseed.matching.beyond.labels import LABELS, Settings, earning
+from reseed.matching.beyond.structure import Side, structure
 
 D = 128
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from reseed.sae.architecture import At, Batch, architecture
+from reseed.sae.architectures.names import ARCHITECTURES
 from reseed.sae.parts import batch_length
-from reseed.sae.spec import ARCHITECTURES
 
 pytestmark = pytest.mark.peers
 D, F, B, K, C = 16, 48, 64, 6, 0.3

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from reseed.evidence.delphi_cache import read_delphi_cache, write_delphi_cache
-from reseed.evidence.examples import Fired
+from reseed.evidence.delphi import read_delphi_cache, write_delphi_cache
+from reseed.evidence.examples.samples import Fired
 
 pytestmark = pytest.mark.peers
 S, L, F = 40, 16, 11

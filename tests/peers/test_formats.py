@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from reseed.errors import SpecError
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.records import SAEArrays
 from reseed.sae.model import from_arrays
 
@@ -60,7 +60,7 @@ SKIP = {"W_skip": 0.1 * np.ones((D, D), np.float32)}
 def test_sparsify_loads_ours(tmp_path, kind, changes) -> None:
     sparsify = pytest.importorskip("sparsify")
     sae = make(kind, k=4, **changes)
-    reading.write(tmp_path, sae, "sparsify")
+    read.write(tmp_path, sae, "sparsify")
     coder = sparsify.SparseCoder.load_from_disk(tmp_path)
     assert_same(coder(rows()).sae_out, sae)
 
@@ -84,7 +84,7 @@ def test_sparsify_loads_ours(tmp_path, kind, changes) -> None:
 def test_saelens_loads_ours(tmp_path, changes) -> None:
     sae_lens = pytest.importorskip("sae_lens")
     sae = make(**changes)
-    reading.write(tmp_path, sae, "saelens")
+    read.write(tmp_path, sae, "saelens")
     assert_same(sae_lens.SAE.load_from_disk(tmp_path)(rows()), sae)
 
 
@@ -117,7 +117,7 @@ def module_at(path):
 )
 def test_dictionary_learning_loads_ours(tmp_path, dictionaries, changes, name) -> None:
     sae = make(**changes)
-    reading.write(tmp_path, sae, "dictionary_learning")
+    read.write(tmp_path, sae, "dictionary_learning")
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["trainer"]["dict_class"] == name
     ae = dictionaries[name].from_pretrained(tmp_path / "ae.pt")
@@ -127,7 +127,7 @@ def test_dictionary_learning_loads_ours(tmp_path, dictionaries, changes, name) -
 def test_dictionary_learning_takes_an_unset_threshold_for_a_value(tmp_path, dictionaries) -> None:
     """With -1, "never set", its class lets all positive codes pass; its batch rule is right."""
     sae = make("batchtopk")
-    reading.write(tmp_path, sae, "dictionary_learning")
+    read.write(tmp_path, sae, "dictionary_learning")
     ae = dictionaries["BatchTopKSAE"].from_pretrained(tmp_path / "ae.pt")
     assert_same(ae.decode(ae.encode(rows(), use_threshold=False)), sae)
     relu = make("relu", **{name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec")})
@@ -139,7 +139,7 @@ def test_sparsify_to_saelens_and_back(tmp_path) -> None:
     sae_lens, sparsify = pytest.importorskip("sae_lens"), pytest.importorskip("sparsify")
     for case in ("topk", "num_latents_0"):
         source = PUBLISHED / "sparsify" / case
-        reading.write(tmp_path / case, reading.read(source), "saelens")
+        read.write(tmp_path / case, read.read(source), "saelens")
         theirs = sparsify.SparseCoder.load_from_disk(source)(rows()).sae_out
         converted = sae_lens.SAE.load_from_disk(tmp_path / case)(rows())
         torch.testing.assert_close(converted, theirs, rtol=1e-6, atol=1e-6)
@@ -153,7 +153,7 @@ def test_saelens_cannot_read_sparsify(tmp_path) -> None:
     folder = tmp_path / "layers.1"
     shutil.copytree(PUBLISHED / "sparsify" / "topk", folder)
     theirs = sparsify.SparseCoder.load_from_disk(folder)(rows()).sae_out
-    assert_same(theirs, reading.read(folder))
+    assert_same(theirs, read.read(folder))
     with pytest.raises(RuntimeError, match="size mismatch for W_dec"):
         sae_lens.SAE.load_from_disk(folder, converter=sparsify_disk_loader)
 
@@ -163,7 +163,7 @@ def test_sparsify_cannot_read_its_seed_folders() -> None:
     run = PUBLISHED / "sparsify" / "run"
     with pytest.raises(FileNotFoundError):
         sparsify.SparseCoder.load_many(str(run), local=True)
-    assert len(reading.list_saes(run)) == 2
+    assert len(read.list_saes(run)) == 2
 
 
 def test_saelens_loads_checkpoints_in_scaled_units(tmp_path) -> None:
@@ -171,7 +171,7 @@ def test_saelens_loads_checkpoints_in_scaled_units(tmp_path) -> None:
     sae_lens = pytest.importorskip("sae_lens")
     case = PUBLISHED / "saelens" / "training_standard_scaled"
     alone = sae_lens.SAE.load_from_disk(case)(rows())
-    ours = from_arrays(reading.read(case)).reconstruct(rows())
+    ours = from_arrays(read.read(case)).reconstruct(rows())
     assert not torch.allclose(alone, ours, atol=1e-3)
     folded = sae_lens.SAE.load_from_disk(case)
     folded.fold_activation_norm_scaling_factor(0.3)
@@ -186,7 +186,7 @@ def test_batchtopk_loads_ours(tmp_path, kind, normalised) -> None:
     peer = module_at(os.environ["BATCHTOPK_SAE"])
     bias = {"b_enc": np.zeros(F, np.float32)} if "topk" in kind else {}
     sae = make(kind, normalised=normalised, **bias)
-    reading.write(tmp_path, sae, "batchtopk")
+    read.write(tmp_path, sae, "batchtopk")
     cfg = json.loads((tmp_path / "config.json").read_text()) | {
         "seed": 0, "device": "cpu", "dtype": torch.float32, "top_k_aux": 4, "aux_penalty": 0.1,
         "n_batches_to_dead": 5, "l1_coeff": 0, "bandwidth": 0.001,
@@ -202,7 +202,7 @@ def test_e2e_sae_loads_ours(tmp_path) -> None:
         pytest.skip("E2E_SPARSIFIERS does not name its sparsifiers.py")
     peer = module_at(os.environ["E2E_SPARSIFIERS"])
     sae = make("relu", about={"site": "blocks.1"})
-    reading.write(tmp_path, sae, "e2e_sae")
+    read.write(tmp_path, sae, "e2e_sae")
     theirs = torch.nn.ModuleDict({"blocks-1": peer.SAE(D, F)})
     theirs.load_state_dict(torch.load(tmp_path / "samples_0.pt", weights_only=True))
     assert_same(theirs["blocks-1"](rows())[0], sae)
@@ -211,4 +211,4 @@ def test_e2e_sae_loads_ours(tmp_path) -> None:
 def test_what_none_of_them_has_is_refused(tmp_path) -> None:
     for name in ("saelens", "dictionary_learning", "batchtopk", "e2e_sae"):
         with pytest.raises(SpecError):
-            reading.write(tmp_path / name, make("groupmax", k=4), name)
+            read.write(tmp_path / name, make("groupmax", k=4), name)

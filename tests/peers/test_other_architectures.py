@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from reseed.sae.architecture import At, Batch, architecture
+from reseed.sae.architectures.crosscoder import CrosscoderSpec
+from reseed.sae.architectures.llamascope import LlamaScopeSpec
+from reseed.sae.architectures.matching_pursuit import MatchingPursuitSpec
+from reseed.sae.architectures.transcoder import SkipTranscoderSpec, TranscoderSpec
 from reseed.sae.model import SAE
-from reseed.sae.specs.crosscoder import CrosscoderSpec
-from reseed.sae.specs.llamascope import LlamaScopeSpec
-from reseed.sae.specs.matching_pursuit import MatchingPursuitSpec
-from reseed.sae.specs.transcoder import SkipTranscoderSpec, TranscoderSpec
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 D, E, F, K, B = 16, 12, 64, 5, 50

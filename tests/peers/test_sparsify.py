@@ -5,7 +5,7 @@ import torch
 
 from reseed.sae.architecture import At, Batch
 from reseed.sae.architectures import topk
-from reseed.sae.specs.topk import TopKSpec
+from reseed.sae.architectures.topk import TopKSpec
 
 sparsify = pytest.importorskip("sparsify")
 pytestmark = pytest.mark.peers

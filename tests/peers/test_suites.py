@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.records import SAEArrays
 from reseed.sae.model import from_arrays
 
@@ -49,7 +49,7 @@ def agree(arrays, x, theirs) -> None:
 def test_openai(tmp_path, x, kind, normalised) -> None:
     model = pytest.importorskip("sparse_autoencoder.model")
     ours = sae(kind, normalised=normalised)
-    reading.write(tmp_path / "0.pt", ours, "openai")
+    read.write(tmp_path / "0.pt", ours, "openai")
     state = torch.load(tmp_path / "0.pt", weights_only=True)
     agree(ours, x, model.Autoencoder.from_state_dict(state)(x)[2])
 
@@ -57,7 +57,7 @@ def test_openai(tmp_path, x, kind, normalised) -> None:
 @pytest.mark.parametrize("kind", ["topk", "relu", "jumprelu", "batchtopk"])
 def test_llamascopium(tmp_path, x, kind) -> None:
     theirs = pytest.importorskip("llamascopium").SparseAutoEncoder
-    reading.write(tmp_path, sae(kind), "llamascopium")
+    read.write(tmp_path, sae(kind), "llamascopium")
     agree(sae(kind), x, theirs.from_local(str(tmp_path))(x))
 
 
@@ -119,7 +119,7 @@ def of_saelens(kind, state, x, **cfg):
 def test_gemma_scope_in_saelens(tmp_path, x, hub, embedding) -> None:
     folder = f"{'embedding' if embedding else 'layer_5'}/width_16k/average_l0_9"
     ours = sae("jumprelu")
-    reading.write(tmp_path / folder, ours, "gemma_scope")
+    read.write(tmp_path / folder, ours, "gemma_scope")
     state = hub("gemma_2_sae_huggingface_loader", tmp_path, "google/gemma-scope-2b-pt-res", folder)
     if not embedding:
         agree(ours, x, of_saelens("jumprelu", state, x))
@@ -127,12 +127,12 @@ def test_gemma_scope_in_saelens(tmp_path, x, hub, embedding) -> None:
     # it scales by the width of the real model; ours by that of the file
     state["W_enc"] = state["W_enc"] * (2304 / D) ** 0.5
     state["W_dec"] = state["W_dec"] / (2304 / D) ** 0.5
-    agree(reading.read(tmp_path / folder), x, of_saelens("jumprelu", state, x))
+    agree(read.read(tmp_path / folder), x, of_saelens("jumprelu", state, x))
 
 
 def test_goodfire_in_saelens(tmp_path, x, hub) -> None:
     ours, name = sae("relu"), "Llama-3.1-8B-Instruct-SAE-l19.pth"
-    reading.write(tmp_path / name, ours, "goodfire")
+    read.write(tmp_path / name, ours, "goodfire")
     repo = "Goodfire/Llama-3.1-8B-Instruct-SAE-l19"
     state = hub("get_goodfire_huggingface_loader", tmp_path, repo, name)
     agree(ours, x, of_saelens("relu", state, x))
@@ -141,7 +141,7 @@ def test_goodfire_in_saelens(tmp_path, x, hub) -> None:
 def test_qwen_scope_in_saelens(tmp_path, x, hub) -> None:
     repo = "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_3"
     ours, folder = sae("topk"), tmp_path / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_3"
-    reading.write(folder, ours, "qwen_scope", layer=4)
+    read.write(folder, ours, "qwen_scope", layer=4)
     given = {"device": "cpu"}
     state = hub("qwen_scope_sae_huggingface_loader", folder, repo, "layer4.sae.pt", **given)
     agree(ours, x, of_saelens("topk", state, x, k=K))
@@ -153,7 +153,7 @@ def test_circuit_tracer_in_saelens(tmp_path, x, hub) -> None:
     )
     (tmp_path / "config.yaml").write_text("model_name: a\n")
     ours = sae("relu")
-    reading.write(tmp_path, ours, "circuit_tracer", layer=2)
+    read.write(tmp_path, ours, "circuit_tracer", layer=2)
     name = "mwhanna_transcoder_huggingface_loader"
     state = hub(name, tmp_path, "mwhanna/qwen3-4b-transcoders", "layer_2.safetensors")
     agree(ours, x, of_saelens("relu", state, x))
@@ -162,7 +162,7 @@ def test_circuit_tracer_in_saelens(tmp_path, x, hub) -> None:
 def test_llama_scope_in_saelens(tmp_path, x, hub) -> None:
     """It rounds to bfloat16, so weights are compared, at that precision."""
     ours = sae("jumprelu", threshold=np.full(F, 0.25, np.float32), centred=False)
-    reading.write(tmp_path / "L8R", ours, "llama_scope")
+    read.write(tmp_path / "L8R", ours, "llama_scope")
     name = "llama_scope_sae_huggingface_loader"
     state = hub(name, tmp_path, "fnlp/Llama3_1-8B-Base-LXR-8x", "L8R")
     for mine, theirs in (
@@ -176,7 +176,7 @@ def test_llama_scope_r1_in_saelens(tmp_path, x, hub) -> None:
     name = "llama_scope_r1_distill_sae_huggingface_loader"
     # it would centre nothing whatever the settings say, so the SAE given centres nothing
     flat = sae("jumprelu", centred=False)
-    reading.write(tmp_path / "L15R", flat, "llama_scope_r1")
+    read.write(tmp_path / "L15R", flat, "llama_scope_r1")
     state = hub(name, tmp_path, "fnlp/Llama-Scope-R1-Distill", "L15R", device="cpu")
     agree(flat, x, of_saelens("jumprelu", state, x))
 
@@ -187,7 +187,7 @@ def test_circuit_tracer(tmp_path, x, case) -> None:
     load = pytest.importorskip(name).load_relu_transcoder
     changes = {"W_skip": sae("relu").W_enc[:D]} if case == "skip" else {}
     ours = sae("relu" if case == "skip" else case, **changes)
-    reading.write(tmp_path, ours, "circuit_tracer")
+    read.write(tmp_path, ours, "circuit_tracer")
     lazy = {"lazy_encoder": False, "lazy_decoder": False}
     path = str(tmp_path / "layer_0.safetensors")
     agree(ours, x, load(path, 0, device=torch.device("cpu"), **lazy)(x))
@@ -198,10 +198,10 @@ def test_gemma_scopes_in_circuit_tracer(tmp_path, x, skip) -> None:
     name = "circuit_tracer.transcoder.single_layer_transcoder"
     theirs, cpu = pytest.importorskip(name), torch.device("cpu")
     ours = sae("jumprelu", W_skip=sae("relu").W_enc[:D] if skip else None)
-    reading.write(tmp_path, ours, "gemma_scope_2")
+    read.write(tmp_path, ours, "gemma_scope_2")
     path = str(tmp_path / "params.safetensors")
     agree(ours, x, theirs.load_gemma_scope_2_transcoder(path, 0, device=cpu)(x))
     if not skip:
         path = str(tmp_path / "first" / "params.npz")
-        reading.write(tmp_path / "first", ours, "gemma_scope")
+        read.write(tmp_path / "first", ours, "gemma_scope")
         agree(ours, x, theirs.load_gemma_scope_transcoder(path, 0, device=cpu)(x))

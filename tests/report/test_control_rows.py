@@ -1,6 +1,6 @@
 """Controls stand below the group that they explain, in both headline tables."""
 
-from reseed.report.headline import reading, shares_table, training_table
+from reseed.report.study.headline import reading, shares_table, training_table
 
 
 def number(value):

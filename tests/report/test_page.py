@@ -15,11 +15,11 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from reseed.errors import StoreError
-from reseed.report.figures import POINTS, STEPS, stride
-from reseed.report.markup import Html, tag
+from reseed.report.html import Html, tag
 from reseed.report.numbers import percent, short
-from reseed.report.page import write_report
-from reseed.report.reading import select_least, select_most
+from reseed.report.study.figures import POINTS, STEPS, stride
+from reseed.report.study.page import write_report
+from reseed.report.study.reading import select_least, select_most
 from reseed.store import Store
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -205,7 +205,7 @@ def test_plain_text_is_escaped_in_tags_and_attributes():
 
 def test_the_room_needs_no_torch_and_only_the_ground_floor():
     code = (
-        "import sys, reseed.report.page\n"
+        "import sys, reseed.report.study.page\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers', 'scipy')])\n"
         "print(sorted({m.split('.')[1] for m in sys.modules if m.startswith('reseed.')}))"
     )

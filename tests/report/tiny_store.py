@@ -8,8 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from reseed.files import json_bytes, parquet_bytes
-from reseed.store import Store
+from reseed.store import Store, json_bytes, parquet_bytes
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 LATENTS = 8

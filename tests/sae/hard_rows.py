@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reseed.sae import encode_kernels as loops
+from reseed.loops import encode as loops
 
 
 def weights(kind, rows, d, latents, seed=0):

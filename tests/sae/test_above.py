@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from reseed.sae import above as module
 from reseed.sae import parts
 from reseed.sae.above import BatchTop, Reader, above, share_above
+from reseed.sae.codes import codes_of
+from reseed.sae.codes import dense as kernels_dense
 from reseed.sae.encode import new_screen
-from reseed.sae.kernels import codes_of
-from reseed.sae.kernels import dense as kernels_dense
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
 

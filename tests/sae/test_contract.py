@@ -10,12 +10,12 @@ import torch
 import reseed
 from reseed.formats import own
 from reseed.sae.architecture import At, Batch, architecture
+from reseed.sae.architectures.names import ARCHITECTURES
 from reseed.sae.model import SAE, from_arrays
-from reseed.sae.spec import ARCHITECTURES
-from reseed.subjects.spec import ToySpec
+from reseed.spec.subject import ToySpec
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.toy import Toy
 from reseed.training.learner import Learner
-from reseed.training.spec import RunSpec, TrainingSpec
 
 F, D, B, STEPS, ACTIVE = 32, 16, 128, 300, 2.0
 FVU_GAIN, COSINE_GAIN = 0.15, 0.2

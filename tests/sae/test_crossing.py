@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.sae.crossing import relative_norms
+from reseed.sae.architectures.crosscoder import relative_norms
 
 ROWS = np.array(
     [[3, 4, 0, 0, 0], [0, 0, 0, 0, 2], [1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [10, 0, 0.1, 0, 10]],

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae import encode, kernels
-from reseed.sae import encode_kernels as loops
+from reseed.loops import encode as loops
+from reseed.sae import codes as kernels
+from reseed.sae import encode
 from reseed.sae.encode import new_screen
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae import kernels
-from reseed.sae.kernels import Codes
+from reseed.sae import codes as kernels
+from reseed.sae.codes import Codes
 
 
 def random_codes(rows: int, width: int, k: int, seed: int = 0) -> Codes:

@@ -11,12 +11,12 @@ from reseed.errors import SpecError
 from reseed.formats import own
 from reseed.records import read_spec
 from reseed.sae.architecture import At, Batch, OneBatch, architecture, start
+from reseed.sae.architectures.names import ARCHITECTURES
 from reseed.sae.model import from_arrays
-from reseed.sae.spec import ARCHITECTURES
-from reseed.subjects.spec import ToySpec
+from reseed.spec.subject import ToySpec
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.toy import Toy
 from reseed.training.learner import Learner
-from reseed.training.spec import RunSpec, TrainingSpec
 
 D, E, F, B = 12, 9, 24, 64
 STEPS = 200

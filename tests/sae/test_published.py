@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from reseed.sae.architectures import topk
-from reseed.sae.specs.topk import TopKSpec
+from reseed.sae.architectures.topk import TopKSpec
 
 HERE = Path(__file__).parent / "published"
 

@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae import finding, sparse_step
 from reseed.sae.architecture import At, Batch, architecture
 from reseed.sae.architecture import start as begin
 from reseed.sae.architectures import topk
+from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.encode import new_screen
-from reseed.sae.spec import ARCHITECTURES
-from reseed.sae.specs.penalised import PenalisedSpec
-from reseed.sae.specs.topk import TopKSpec
+from reseed.sae.settings import PenalisedSpec
+from reseed.training.step import finding, sparse
 
 
 def parse_sae(given):
@@ -48,7 +48,7 @@ def trained_of(spec, p, without=()):
 
 def find(spec, p, x, dead, *, trained, threads=1, halves=None, penalty=1.0):
     screen = new_screen(p["W_enc"], 1, halves=halves)
-    read = sparse_step.given(p, x, dead, screen, trained=trained, threads=threads)
+    read = sparse.given(p, x, dead, screen, trained=trained, threads=threads)
     return finding.finding(spec)(read, At(0, 10, dead, penalty))
 
 

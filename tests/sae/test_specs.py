@@ -4,7 +4,7 @@ import pytest
 
 from reseed.errors import SpecError
 from reseed.records import read_spec
-from reseed.sae.spec import ARCHITECTURES
+from reseed.sae.architectures.names import ARCHITECTURES
 
 NEEDED = {
     "transcoder": {"target": "y"},

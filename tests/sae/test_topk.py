@@ -7,9 +7,9 @@ import torch
 from reseed.errors import SpecError
 from reseed.sae.architecture import At, Batch, Parameters, geometric_median, start
 from reseed.sae.architectures import topk
-from reseed.sae.init import encoder_rows
-from reseed.sae.kernels import dense
-from reseed.sae.specs.topk import TopKSpec
+from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.codes import dense
+from reseed.sae.start import encoder_rows
 
 
 def begin(spec: TopKSpec, d: int = 12, seed: int = 0) -> Parameters:

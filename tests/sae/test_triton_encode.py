@@ -8,10 +8,11 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed here")
 
-from reseed.sae import kernels, parts
-from reseed.sae import triton_encode as encode
-from reseed.sae import triton_encode_kernels as loops
-from reseed.sae.triton_bounds import bounds_of, new_screen, plain_bounds
+from reseed.loops import gpu_encode as loops
+from reseed.sae import codes as kernels
+from reseed.sae import gpu as encode
+from reseed.sae import parts
+from reseed.sae.gpu import bounds_of, new_screen, plain_bounds
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
 SIZES = [(2, 19, 300, 1), (2, 7, 90, 6), (4, 5, 20, 3), (1, 33, 2, 1)]

@@ -6,15 +6,15 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed here")
 
-from reseed.sae import kernels
+from reseed.sae import codes as kernels
 from reseed.sae.architecture import At, Batch
 from reseed.sae.architectures import topk
-from reseed.sae.init import unit_rows
-from reseed.sae.specs.batchtopk import BatchTopKSpec
-from reseed.sae.specs.topk import TopKSpec
-from reseed.sae.triton_bounds import new_screen
-from reseed.sae.triton_sparse_step import find, sizes
-from reseed.training.steps import by_autograd
+from reseed.sae.architectures.batchtopk import BatchTopKSpec
+from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.gpu import new_screen
+from reseed.sae.start import unit_rows
+from reseed.training.step.gpu_sparse import find, sizes
+from reseed.training.step.plain import by_autograd
 
 ALL = frozenset({"W_enc", "b_enc", "W_dec", "b_dec"})
 

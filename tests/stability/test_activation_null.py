@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.matching.chosen import ChosenPairs
-from reseed.matching.codes import as_codes
-from reseed.stability.activation_null import (
+from reseed.matching.firing.chosen import ChosenPairs, as_codes
+from reseed.stability.nulls.firing import (
     MatchedFiring,
     exchanged,
     frequency_bins,

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.stability.components import components, distance_from_init
+from reseed.stability.curves import components, distance_from_init
 from reseed.stability.shares import PairTable
 
 DESIGN = {f"{i}{d}": (i, d) for i in range(3) for d in range(3)}

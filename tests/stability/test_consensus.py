@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from reseed.consensus.average import Rule, about_members, average, choose, reproducibility
 from reseed.errors import SpecError
 from reseed.records import SAEArrays
-from reseed.stability.consensus import Rule, about_members, average, choose, reproducibility
 
 FAMILIES = pl.DataFrame(
     {

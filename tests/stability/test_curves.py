@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from reseed.stability import curves
-from reseed.stability.finds import Finds, finds
+from reseed.stability.graph import Finds, finds
 
 NINE_SEEDS = np.array([11408, 2561, 2096, 1967, 1929, 2071, 2243, 2834, 5659])
 ONLY_IN_ONE = [0.583, 0.484, 0.436, 0.406, 0.385, 0.370, 0.358, 0.348]

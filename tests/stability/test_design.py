@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reseed.matching.stage import pairs_of
-from reseed.stability import power
-from reseed.stability.design import (
+from reseed.pipeline import power
+from reseed.runs import pairs_of
+from reseed.stability.intervals import (
     NEITHER,
     SAME_DATA,
     SAME_INIT,
@@ -14,7 +14,7 @@ from reseed.stability.design import (
     independent_pairs,
     occasions,
 )
-from reseed.stability.strata import bin_of, rate_bins, strata
+from reseed.stability.shares import bin_of, rate_bins, strata
 
 
 def crossed(init, data):

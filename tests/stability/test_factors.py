@@ -5,8 +5,8 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from reseed.stability.factors import TOGETHER, Cell, decompose
-from reseed.stability.factors_words import words
+from reseed.stability.factors.effects import TOGETHER, Cell, decompose
+from reseed.stability.factors.words import words
 
 WIDTHS, KS, TOKENS = (256, 512, 1024), (8, 32), (1000, 2000, 4000)
 FACTORS = ("site", "architecture", "latents", "k", "tokens")

@@ -7,19 +7,16 @@ import polars as pl
 import pytest
 
 from reseed.events import Events
-from reseed.evidence.spec import evidence_name
-from reseed.files import json_bytes, parquet_bytes
 from reseed.formats import own
-from reseed.matching.spec import MatchingSpec
 from reseed.matching.stage import match_groups
 from reseed.records import SAEArrays
-from reseed.stability.across import Neighbours, across_name, neighbours, partners
-from reseed.stability.factors_stage import FACTORS, compare_groups, levels_of
-from reseed.stability.given import Group
-from reseed.stability.spec import StabilitySpec
+from reseed.runs import Group, evidence_name
+from reseed.spec.analysis import MatchingSpec, StabilitySpec
+from reseed.stability.factors.across import Neighbours, across_name, neighbours, partners
+from reseed.stability.factors.stage import FACTORS, compare_groups, levels_of
 from reseed.stability.stage import assess
-from reseed.stability.structure_stage import structure_groups
-from reseed.store import Store, snapshot_folder
+from reseed.stability.structure import structure_groups
+from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
 
 D, STEPS = 32, (0, 5, 10)
 SHAPES = {"narrow-2": (12, 2), "narrow-4": (12, 4), "wide-2": (24, 2), "wide-4": (24, 4)}

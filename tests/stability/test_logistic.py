@@ -6,8 +6,8 @@ from scipy.interpolate import BSpline
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from reseed.stability import logistic
-from reseed.stability.logistic import Smooth, fit, objective
+from reseed.prediction import logistic
+from reseed.prediction.logistic import Smooth, fit, objective
 
 
 def drawn(rows: int, seed: int = 0, columns: int = 2):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.matching.pairs import Views
+from reseed.matching.sides import Views
 from reseed.stability import shares
 from reseed.stability.families import families, triangles
 from reseed.stability.intervals import mean_over_pairs, wilson
-from reseed.stability.weight_nulls import CovarianceNull
+from reseed.stability.nulls.weights import CovarianceNull
 
 
 def spectrum_rows(n: int, d: int, power: float, seed: int) -> np.ndarray:

@@ -12,7 +12,8 @@ import pytest
 from scipy.special import expit
 
 from reseed.errors import SpecError
-from reseed.stability.predict import (
+from reseed.prediction.fit import predict
+from reseed.prediction.rows import (
     FEATURES,
     Labelled,
     arrays,
@@ -21,16 +22,7 @@ from reseed.stability.predict import (
     held_out,
     own_p95,
 )
-from reseed.stability.prediction import predict
-from reseed.stability.skill import (
-    METRICS,
-    auroc,
-    brier,
-    log_loss,
-    pair_scores,
-    reliability,
-    skill,
-)
+from reseed.prediction.skill import METRICS, auroc, brier, log_loss, pair_scores, reliability, skill
 
 
 def world(seed: int, *, runs: int = 4, features: int = 120, effect: float = 0.0) -> Labelled:

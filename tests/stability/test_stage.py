@@ -8,20 +8,17 @@ import polars as pl
 import pytest
 
 from reseed.events import Events
-from reseed.evidence.spec import evidence_name
-from reseed.files import json_bytes, parquet_bytes
 from reseed.formats import own
-from reseed.matching.spec import MatchingSpec
 from reseed.matching.stage import match_groups
 from reseed.records import SAEArrays
-from reseed.report.page import write_report
-from reseed.stability.given import Group
+from reseed.report.study.page import write_report
+from reseed.runs import Group, evidence_name, stability_name
+from reseed.spec.analysis import MatchingSpec, StabilitySpec
 from reseed.stability.latents import COLUMNS
 from reseed.stability.notes import notes
-from reseed.stability.spec import StabilitySpec
-from reseed.stability.stage import assess, stability_name
-from reseed.stability.structure_stage import structure_groups
-from reseed.store import Store, snapshot_folder
+from reseed.stability.stage import assess
+from reseed.stability.structure import structure_groups
+from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
 
 F, D, SURE, MAYBE = 60, 32, 20, 20
 """Latents; dimensions; latents that every run finds; latents found half of the time. The rest are

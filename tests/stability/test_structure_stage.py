@@ -9,21 +9,15 @@ import pytest
 import reseed
 from reseed.errors import StoreError
 from reseed.events import Events
-from reseed.matching.labels import LABELS
-from reseed.matching.pairs import Views, compare
-from reseed.matching.spec import MatchingSpec
-from reseed.matching.stage import pairs_of
-from reseed.matching.structure import Side, structure
+from reseed.matching.beyond.labels import LABELS
+from reseed.matching.beyond.structure import Side, structure
+from reseed.matching.sides import Views, compare
+from reseed.runs import pairs_of, structure_name
+from reseed.spec.analysis import MatchingSpec
 from reseed.stability.latents import shared_edges
+from reseed.stability.nulls.weights import CovarianceNull
 from reseed.stability.shares import PairTable
-from reseed.stability.structure_stage import (
-    counterparts,
-    structure_groups,
-    structure_name,
-    structures,
-)
-from reseed.stability.verdicts import VERDICTS
-from reseed.stability.weight_nulls import CovarianceNull
+from reseed.stability.structure import VERDICTS, counterparts, structure_groups, structures
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
-from reseed.matching.labels import LABELS
-from reseed.stability.verdicts import VERDICTS, StructureTable, structure_summary, verdicts
+from reseed.matching.beyond.labels import LABELS
+from reseed.stability.structure import VERDICTS, StructureTable, structure_summary, verdicts
 
 RUNS = "abcde"
 

@@ -6,10 +6,10 @@ import pytest
 from reseed.errors import SpecError
 from reseed.matching.assignment import assign
 from reseed.matching.measures import SHARED, scores, share_at
-from reseed.matching.pairs import Views, compare
+from reseed.matching.sides import Views, compare
 from reseed.stability import shares
-from reseed.stability.nulls import NULLS, null_of_control
-from reseed.stability.weight_nulls import (
+from reseed.stability.nulls.names import NULLS, null_of_control
+from reseed.stability.nulls.weights import (
     BANDS,
     CovarianceNull,
     IsotropicNull,

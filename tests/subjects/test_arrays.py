@@ -4,8 +4,8 @@ import torch
 from safetensors.torch import save_file
 
 from reseed.errors import SpecError, SubjectError
+from reseed.spec.subject import ArraysSpec
 from reseed.subjects.arrays import ArraySource, MemorySource
-from reseed.subjects.spec import ArraysSpec
 
 
 def source(block=4, **paths):

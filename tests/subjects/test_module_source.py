@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from reseed.errors import SpecError, SubjectError
-from reseed.subjects.module_source import ModuleSource, open_factory
-from reseed.subjects.spec import ModuleSpec
+from reseed.spec.subject import ModuleSpec
+from reseed.subjects.module import ModuleSource, open_factory
 
 
 class Net(nn.Module):

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from reseed.events import Events
+from reseed.spec.subject import PRECISION, LanguageModelSpec
 from reseed.store import Store
-from reseed.subjects.language_model import load_language_model
-from reseed.subjects.precision import change_from_float32, change_in_words, kept_change
-from reseed.subjects.spec import PRECISION, LanguageModelSpec
-from reseed.subjects.text_source import TextSource
-from reseed.subjects.tokens import TokenBlocks
+from reseed.subjects.models.language_model import load_language_model
+from reseed.subjects.models.precision import change_from_float32, change_in_words, kept_change
+from reseed.subjects.text.blocks import TextSource
+from reseed.subjects.text.tokens import TokenBlocks
 
 SITES = ["layers.1.mlp", "layers.3"]
 
@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_the_two_models(opened):
 
 
 def test_float32_is_not_compared_with_itself(opened, monkeypatch):
-    from reseed.subjects import precision
+    from reseed.subjects.models import precision
 
     monkeypatch.delattr(precision, "load_language_model")
     assert change_from_float32(*opened()) is None

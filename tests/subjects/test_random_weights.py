@@ -6,9 +6,9 @@ from torch import nn
 
 from reseed.errors import SpecError
 from reseed.records import read_spec
-from reseed.subjects.language_model import load_language_model
-from reseed.subjects.random_weights import randomise
-from reseed.subjects.spec import LanguageModelSpec, ModuleSpec
+from reseed.spec.subject import LanguageModelSpec, ModuleSpec
+from reseed.subjects.models.language_model import load_language_model
+from reseed.subjects.models.weights import randomise
 
 
 def weights(module):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, SubjectError
-from reseed.subjects.spec import LanguageModelSpec
-from reseed.subjects.spliced import SplicedModel, divergence, put_rows
+from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.models.spliced import SplicedModel, divergence, put_rows
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from reseed.errors import SpecError, SubjectError
-from reseed.subjects.spec import TextSpec
-from reseed.subjects.text import Document, read_documents
+from reseed.spec.subject import TextSpec
+from reseed.subjects.text.documents import Document, read_documents
 
 RECORDS = [{"title": "A", "body": "one", "topic": 1}, {"title": "B", "body": "zwei", "topic": None}]
 

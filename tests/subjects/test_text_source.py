@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, SubjectError
-from reseed.subjects.language_model import load_language_model
-from reseed.subjects.spec import LanguageModelSpec
-from reseed.subjects.text_source import TextSource
-from reseed.subjects.tokens import TokenBlocks
+from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.models.language_model import load_language_model
+from reseed.subjects.text.blocks import TextSource
+from reseed.subjects.text.tokens import TokenBlocks
 
 BLOCKS, L = 11, 12
 REAL = [8, 12, 5, 8, 8, 12, 8, 1, 3, 12, 8]

@@ -5,10 +5,10 @@ import pytest
 
 from reseed.errors import SpecError
 from reseed.events import Events
+from reseed.spec.subject import LanguageModelSpec, TextSpec
 from reseed.store import Store
-from reseed.subjects.spec import LanguageModelSpec, TextSpec
-from reseed.subjects.tokenizer import Tokenizer
-from reseed.subjects.tokens import TokenBlocks, make_tokens
+from reseed.subjects.models.tokenizer import Tokenizer
+from reseed.subjects.text.tokens import TokenBlocks, make_tokens
 
 BOS, EOS, PAD = 1, 2, 3
 
@@ -116,7 +116,7 @@ def test_order_is_seeded_and_nothing_else_decides(make):
 
 
 def test_with_a_real_tokenizer(tiny_folder, tmp_path):
-    from reseed.subjects.language_model import load_tokenizer
+    from reseed.subjects.models.language_model import load_tokenizer
 
     (tmp_path / "t.txt").write_text("the cat sat on the mat")
     store = Store(tmp_path / "study")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from reseed.seeds import digest
+from reseed.spec.subject import ToySpec
 from reseed.subjects import toy_truth
-from reseed.subjects.spec import ToySpec
 from reseed.subjects.toy import Toy, ToySource
 
 

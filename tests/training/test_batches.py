@@ -2,8 +2,8 @@
 
 import torch
 
-from reseed.training.batches import RunBatches
-from reseed.training.spec import RunSpec, TrainingSpec
+from reseed.spec.training import RunSpec, TrainingSpec
+from reseed.training.learner import RunBatches
 
 RUN = RunSpec(
     data="",

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from reseed.sae import architecture
 from reseed.sae.architectures import topk
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.study import Study
-from reseed.training.controls import LEAST_COSINE, keep_near
 from reseed.training.learner import Learner
-from reseed.training.spec import RunSpec, TrainingSpec
+from reseed.training.start import LEAST_COSINE, keep_near
 
 QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.toml"
 

@@ -6,14 +6,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reseed.errors import SpecError
 from reseed.records import read_spec
-from reseed.sae import kernels
+from reseed.sae import codes
 from reseed.sae.architecture import At, Batch, architecture
-from reseed.sae.spec import ARCHITECTURES
-from reseed.sae.specs.topk import TopKSpec
-from reseed.training.arrays import train
+from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architectures.topk import TopKSpec
 from reseed.training.device import chosen
-from reseed.training.steps import PlainStep
-from reseed.training.ways import way_of
+from reseed.training.step.choice import way_of
+from reseed.training.step.plain import PlainStep
+from reseed.training.train import train
 
 F, D, B = 16, 8, 6
 
@@ -137,8 +137,8 @@ def test_objectives_stay_on_the_device(name, fake, topk):
 
 def test_the_way_of_a_gpu_is_triton(fake, topk, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed here")
-    from reseed.training import ways
-    from reseed.training.triton_step import TritonStep
+    from reseed.training.step import choice as ways
+    from reseed.training.step.gpu import TritonStep
 
     monkeypatch.setattr(ways, "triton_runs", lambda: True)
 
@@ -153,14 +153,14 @@ def test_the_way_of_a_gpu_is_triton(fake, topk, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_triton_that_cannot_launch_is_told():
     pytest.importorskip("triton", reason="triton is not installed here")
-    kernels.triton_runs.cache_clear()
+    codes.triton_runs.cache_clear()
     with pytest.warns(UserWarning, match="torch makes the steps"):
-        assert not kernels.triton_runs()
-    kernels.triton_runs.cache_clear()
+        assert not codes.triton_runs()
+    codes.triton_runs.cache_clear()
 
 
 def test_without_triton_torch_makes_the_steps(fake, topk, monkeypatch):
-    from reseed.training import ways
+    from reseed.training.step import choice as ways
 
     monkeypatch.setattr(ways, "triton_runs", lambda: False)
     p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}

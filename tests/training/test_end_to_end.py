@@ -8,8 +8,8 @@ import torch
 
 import reseed
 from reseed.errors import SpecError
-from reseed.sae.specs.common import EndToEndSpec
-from reseed.study_spec import StudySpec, read_spec
+from reseed.sae.settings import EndToEndSpec
+from reseed.spec.study import StudySpec, read_spec
 
 
 def tables(folder, text, **changes):
@@ -111,9 +111,8 @@ def test_a_run_does_not_depend_on_the_others_and_continues_bit_exact(done, folde
     data["evidence"] = {"through_tokens": 0}
     alone = study(data, tmp_path)
     from reseed.errors import Interrupted
-    from reseed.events import Events
-    from reseed.interrupts import Stop
-    from reseed.pipeline import run_study
+    from reseed.events import Events, Stop
+    from reseed.pipeline.run import run_study
 
     class After(Stop):
         """Asks to stop after some steps."""

@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae import encode, finding
-from reseed.subjects.spec import ToySpec
+from reseed.sae import encode
+from reseed.spec.subject import ToySpec
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.toy import Toy
 from reseed.training.learner import Learner
-from reseed.training.spec import RunSpec, TrainingSpec
+from reseed.training.step import finding
 
 CONTROLS = (None, "frozen_decoder", "soft_frozen_decoder", "frozen_encoder")
 
@@ -184,9 +185,9 @@ def test_loss_curves_of_other_rules_lie_on_each_other(toy, name):
 
 
 def test_where_nothing_compiles_the_plain_way_is_taken(monkeypatch):
-    from reseed.sae import kernels
-    from reseed.training import ways as module
-    from reseed.training.steps import PlainStep
+    from reseed.sae import codes as kernels
+    from reseed.training.step import choice as module
+    from reseed.training.step.plain import PlainStep
 
     for place in (kernels, module):
         monkeypatch.setattr(place, "compiles", lambda: False)

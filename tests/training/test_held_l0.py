@@ -7,11 +7,11 @@ import torch
 
 from reseed.errors import SpecError
 from reseed.records import read_spec
-from reseed.sae.spec import ARCHITECTURES
+from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.stability.notes import notes
-from reseed.training.held_l0 import STILL, UNMOVED, factor, moved
 from reseed.training.learner import Learner
-from reseed.training.spec import RunSpec, TrainingSpec
+from reseed.training.schedule import STILL, UNMOVED, factor, moved
 
 STEPS = 400
 

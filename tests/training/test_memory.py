@@ -3,10 +3,10 @@
 import pytest
 
 import reseed
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.study import Study
 from reseed.training import stage
-from reseed.training.memory import free_memory, learner_bytes, passes
-from reseed.training.spec import RunSpec, TrainingSpec
+from reseed.training.device import free_memory, learner_bytes, passes
 
 
 def runs(count, latents=1000, control=None, **sae):

@@ -8,17 +8,11 @@ import torch
 
 import reseed
 from reseed.errors import SpecError, TrainingError
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.study import Study
 from reseed.training.learner import Learner
-from reseed.training.mutual import (
-    Together,
-    best_assignment,
-    disagreement,
-    firing_penalty,
-    pulls,
-)
+from reseed.training.mutual import Together, best_assignment, disagreement, firing_penalty, pulls
 from reseed.training.schedule import mutual_weight
-from reseed.training.spec import RunSpec, TrainingSpec
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,16 @@ import reseed
 from reseed.errors import SpecError
 from reseed.records import read_spec
 from reseed.sae.architecture import At, Batch, OneBatch, architecture
-from reseed.sae.init import orthogonal_rows, restarted, spread_rows, starting_rows
-from reseed.sae.spec import ARCHITECTURES
-from reseed.sae.specs.topk import TopKSpec
-from reseed.training.fast_step import FastStep
+from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.start import orthogonal_rows, restarted, spread_rows, starting_rows
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.training.learner import Learner
 from reseed.training.optimizers import Signum
 from reseed.training.schedule import falling_k, learning_rate, rising
-from reseed.training.spec import RunSpec, TrainingSpec
 from reseed.training.start import aligned, first_parameters
-from reseed.training.steps import PlainStep, by_autograd
+from reseed.training.step.fast import FastStep
+from reseed.training.step.plain import PlainStep, by_autograd
 
 D, F = 8, 20
 

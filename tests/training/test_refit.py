@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from reseed.consensus.refit import refit
 from reseed.errors import SpecError, TrainingError
 from reseed.records import SAEArrays
 from reseed.sae.architecture import At, Batch
 from reseed.sae.architectures import topk
+from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.model import from_arrays
-from reseed.sae.specs.topk import TopKSpec
-from reseed.training.refit import refit
-from reseed.training.spec import TrainingSpec
+from reseed.spec.training import TrainingSpec
 
 SPEC = TopKSpec(latents=24, k=3, lr=5e-3)
 TRAINING = TrainingSpec(tokens=40_000, batch=200)

@@ -8,12 +8,12 @@ import reseed
 from reseed.errors import SpecError, SubjectError, TrainingError
 from reseed.sae.architecture import start
 from reseed.sae.architectures import topk
-from reseed.sae.specs.topk import TopKSpec
-from reseed.subjects.spec import ToySpec
+from reseed.sae.architectures.topk import TopKSpec
+from reseed.spec.subject import ToySpec
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.toy import Toy
 from reseed.training.learner import Learner
 from reseed.training.schedule import warmup_then_linear
-from reseed.training.spec import RunSpec, TrainingSpec
 
 
 @pytest.fixture(autouse=True)

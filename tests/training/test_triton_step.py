@@ -7,10 +7,10 @@ import torch
 pytest.importorskip("triton", reason="triton is not installed here")
 
 from reseed.sae.architecture import At, Batch
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.training import learner as module
 from reseed.training.learner import Learner
-from reseed.training.spec import RunSpec, TrainingSpec
-from reseed.training.triton_step import TritonStep
+from reseed.training.step.gpu import TritonStep
 
 
 def rows(count, d, seed=0):

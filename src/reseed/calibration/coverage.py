@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv
 
 from reseed.calibration.detector import Stratum, strata
-from reseed.calibration.recurrence import Recurrence
-from reseed.calibration.resampling import jackknife, subsets
+from reseed.calibration.recurrence import Recurrence, jackknife, subsets
 from reseed.stability.intervals import wilson
 from reseed.stability.posterior import fit
 

@@ -15,8 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.calibration.recurrence import Bools, Recurrence
-from reseed.calibration.resampling import jackknife, subsets
+from reseed.calibration.recurrence import Bools, Recurrence, jackknife, subsets
 
 Floats = NDArray[np.float64]
 

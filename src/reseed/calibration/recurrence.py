@@ -4,13 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import stats
 
 from reseed.matching import measures
-from reseed.matching.stage import Pair
+from reseed.runs import Pair
+from reseed.seeds import generator
+
+Floats = NDArray[np.float64]
+
+MOST = 300
+"""Subsets of one size that are looked at; of more, a seeded sample."""
+
+
+def subsets(runs: int, size: int) -> NDArray[np.int64]:
+    """`[n, size]` choices of `size` of `runs` runs: all of them, or `MOST` drawn by a seed."""
+    if comb(runs, size) <= MOST:
+        return np.array(list(combinations(range(runs), size)), np.int64).reshape(-1, size)
+    draw = generator("calibration-subsets", runs, size)
+    drawn = {tuple(sorted(draw.permutation(runs)[:size].tolist())) for _ in range(MOST)}
+    return np.array(sorted(drawn), np.int64)
+
+
+def jackknife(whole: Floats, without: Floats) -> tuple[Floats, Floats]:
+    """95 % interval from leaving out one run at a time, Student's t with runs - 1 degrees.
+
+    Args:
+        whole: `[...]` the estimate.
+        without: `[runs, ...]` the estimate without each run.
+
+    Returns:
+        Lower and upper end, `[...]`; NaN with fewer than three runs or where an estimate is NaN.
+    """
+    runs = len(without)
+    if runs < 3:
+        return np.full_like(whole, np.nan), np.full_like(whole, np.nan)
+    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+    reach = float(stats.t.ppf(0.975, runs - 1)) * np.sqrt((runs - 1) / runs * spread)
+    return whole - reach, whole + reach
+
 
 Bools = NDArray[np.bool_]
 
@@ -59,7 +96,7 @@ def gather(
 
     Args:
         runs: their ids.
-        tables: of `reseed.matching.pairs` of every two of them.
+        tables: of `reseed.matching.sides` of every two of them.
         explained: of `truth.explain`, of each run.
         rates: firing rates of each run, `[F]`.
         tau: of the shared rule of arXiv 2501.16615.

@@ -11,22 +11,19 @@ import polars as pl
 
 from reseed.calibration.coverage import coverage
 from reseed.calibration.detector import detect
-from reseed.calibration.pairwise import TAUS, pair_errors
-from reseed.calibration.recall import discovered, feature_table, recall
+from reseed.calibration.recall import TAUS, discovered, feature_table, pair_errors, recall
 from reseed.calibration.recurrence import Recurrence, gather
-from reseed.calibration.spec import CalibrationSpec
 from reseed.calibration.subspaces import SCHEMA, subspace_table
 from reseed.calibration.summary import summarise
 from reseed.calibration.truth import explain
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.evidence.spec import evidence_name
-from reseed.files import json_bytes, parquet_bytes
-from reseed.matching.stage import Pair, load_snapshot, pair_name, pairs_of
+from reseed.matching.stage import load_snapshot
+from reseed.runs import Group, Pair, calibration_name, evidence_name, pair_name, pairs_of
 from reseed.seeds import digest
-from reseed.stability.stage import Group
-from reseed.store import Store
-from reseed.subjects.spec import ToySpec
+from reseed.spec.analysis import CalibrationSpec
+from reseed.spec.subject import ToySpec
+from reseed.store import Store, json_bytes, parquet_bytes
 from reseed.subjects.toy_truth import Truth, truth_of
 
 TABLES = (
@@ -34,12 +31,8 @@ TABLES = (
     "reliability", "subspaces",
 )  # fmt: skip
 """Parquet files of a piece; columns in docs/calibration.md."""
+
 VERSION = 1
-
-
-def calibration_name(group: str) -> str:
-    """Name of the piece of a group."""
-    return f"calibration/{group}"
 
 
 def check(spec: CalibrationSpec, runs: int) -> None:

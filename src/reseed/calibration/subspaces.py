@@ -20,8 +20,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.calibration.recurrence import Recurrence
-from reseed.calibration.spec import CalibrationSpec
 from reseed.seeds import generator
+from reseed.spec.analysis import CalibrationSpec
 from reseed.subjects.toy_truth import Truth
 
 Floats = NDArray[np.float64]

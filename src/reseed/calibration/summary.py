@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from reseed.calibration.recurrence import Recurrence
-from reseed.calibration.spec import CalibrationSpec
 from reseed.calibration.truth import KINDS
+from reseed.spec.analysis import CalibrationSpec
 from reseed.stability.intervals import wilson
 from reseed.subjects.toy_truth import Truth
 

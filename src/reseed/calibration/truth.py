@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.calibration.spec import CalibrationSpec
 from reseed.errors import SpecError
+from reseed.spec.analysis import CalibrationSpec
 from reseed.subjects.toy_truth import Truth
 
 Floats = NDArray[np.float32]

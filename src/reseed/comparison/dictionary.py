@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError
-from reseed.files import file_sha256
-from reseed.formats import plain, reading
+from reseed.formats import plain, read
 from reseed.formats.files import Files
-from reseed.formats.references import resolve
-from reseed.matching.pairs import Views
-from reseed.matching.similarity import finite_rows
+from reseed.formats.place import resolve
+from reseed.matching.rows import finite_rows
+from reseed.matching.sides import Views
 from reseed.records import SAEArrays
+from reseed.store import file_sha256
 
 _MOST_FILES = 20
 
@@ -94,8 +94,8 @@ def _of_path(given: str, name: str) -> Dictionary:
     """In any format; matrices without settings are taken where no format fits."""
     place = resolve(given)
     found = Files(place.path)
-    if reading.recognise(place.path) or not plain.recognise(found):
-        return _of_arrays(reading.read(given), name, {"path": given, "files": _files(found)})
+    if read.recognise(place.path) or not plain.recognise(found):
+        return _of_arrays(read.read(given), name, {"path": given, "files": _files(found)})
     bare = plain.read(found)
     encoder = bare.W_dec if bare.W_enc is None else bare.W_enc
     made = _of_views(Views(encoder, bare.W_dec), name, has_encoder=bare.W_enc is not None)

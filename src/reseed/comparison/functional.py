@@ -15,7 +15,7 @@ from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.evidence.firing import Firing
-from reseed.matching.chosen import ChosenPairs
+from reseed.matching.firing.chosen import ChosenPairs
 from reseed.sae.model import from_arrays
 from reseed.subjects.source import BlockSource
 

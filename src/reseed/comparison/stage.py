@@ -1,227 +1,233 @@
-"""The door of comparison: each pair a piece of its own, so that a stopped comparison continues."""
+"""Compare SAEs that are already there: what is given, opened; what is found, written."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from importlib.metadata import version
-from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
+from rich.console import Console
 
-from reseed.comparison.checks import check
-from reseed.comparison.dictionary import Dictionary
-from reseed.comparison.measure import LARGE, Members, PairFacts, measure_pair
-from reseed.comparison.result import Comparison, described, formulas, over_pairs
-from reseed.events import Events, Task
-from reseed.files import json_bytes, parquet_bytes
-from reseed.matching.stage import shown
-from reseed.seeds import digest
-from reseed.stability.nulls import COVARIANCE
+from reseed.comparison.dictionary import Dictionary, dictionaries
+from reseed.comparison.pieces import compare_all, decoder_pairs, with_firing, write
+from reseed.comparison.result import Comparison
+from reseed.errors import SpecError, StoreError, needs_train
+from reseed.events import Events, JsonlSink
+from reseed.records import read_spec
+from reseed.report.comparison import write_comparison
+from reseed.spec.analysis import FromSubject
 from reseed.store import Store
 
 if TYPE_CHECKING:
-    from reseed.comparison.functional import OnActivations
-
-SUMMARY, LATENTS, CURVE = "comparison.json", "latents.parquet", "curve.parquet"
-_TABLES = ("table", "curve", "cosines")
-_DRAWS = 3
-_CORRELATED = {"sae": pl.String, "other": pl.String, "latent": pl.Int64, "act_corr": pl.Float64}
+    from reseed.subjects.source import BlockSource
 
 
-def compare_all(
-    given: Sequence[Dictionary],
-    *,
+REPORT = "report.html"
+
+EVENTS_FILE = "events.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activations:
+    """Where SAEs are run: rows by site, and the site of each SAE."""
+
+    source: BlockSource
+    sites: Sequence[str]
+    """of each SAE in the order given"""
+    blocks: Sequence[int]
+    """which are read"""
+
+
+def compare(
+    *given: Any,
+    names: Sequence[str] | None = None,
+    tau: float = 0.7,
+    null_draws: int | None = None,
+    activations: Any = None,
+    align: Literal["procrustes"] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Comparison:
+    """Compare two or more SAEs that anybody trained: which latents of one are in the other?
+
+    Every two are matched one to one by decoder and by encoder rows, exactly, and set beside random
+    dictionaries of the same covariance. Widths may differ.
+
+    Args:
+        given: each an `SAE`, a `[F, D]` decoder, a pair (encoder, decoder), or a path or
+            `hf:owner/repo/path` in any format that `reseed inspect` knows.
+        names: of each, for tables and files.
+        tau: cosine from which on a latent counts as shared.
+        null_draws: random pairs for each pair; left out, 3, or 1 from 4,096 latents on.
+        activations: `[N, D]` rows to run the SAEs on, an array or a path (`.npy`,
+            `file.safetensors#key`, or the folder of a study with shards, `folder#site`); or a list
+            with one for each SAE, on the same tokens in the same order. A mapping with `model`,
+            `text`, `site` (and `tokens`, `template`, `block`) has a language model make them; that
+            needs `out`, where its tokens are kept. Needs torch.
+        align: `"procrustes"` turns all SAEs into the basis of the first by these activations; for
+            SAEs of different subjects.
+        out: folder for the report, `latents.parquet`, `curve.parquet` and `comparison.json`. The
+            same call continues one that was stopped.
+        progress: whether to show it.
+
+    Raises:
+        SpecError: if something given is no SAE, dimensions differ, or activations do not fit.
+        StoreError: if a file is damaged, or the folder cannot be written.
+
+    Example:
+        found = reseed.compare("runs/seed0", "hf:owner/repo/layer_6")
+        found.shared, found.share_fdr, found.warnings
+    """
+    if not 0 < tau <= 1:
+        raise SpecError(f"tau = {tau} must be above 0 and at most 1; it is a cosine")
+    if null_draws is not None and null_draws < 1:
+        raise SpecError(f"null_draws = {null_draws}; without a null a share cannot be read")
+    if align is not None and activations is None:
+        raise SpecError("aligning needs activations of all subjects on the same tokens")
+    found = dictionaries(given, names)
+    store = None if out is None else Store(out)
+    if store is None:
+        return _compared(found, tau, null_draws, activations, align, None, Events())
+    _check_folder(store)
+    with store.lock("reseed compare"):
+        store.open_for_writing()
+        console = Console(stderr=True) if progress else None
+        events = Events(JsonlSink(store.path(EVENTS_FILE)), console=console)
+        result = _compared(found, tau, null_draws, activations, align, store, events)
+        write(result, store)
+        write_comparison(store, REPORT)
+    return result
+
+
+def _compared(
+    found: list[Dictionary],
     tau: float,
     null_draws: int | None,
-    functional: Mapping[str, OnActivations],
-    warnings: Sequence[str],
+    activations: Any,
+    align: str | None,
     store: Store | None,
     events: Events,
 ) -> Comparison:
-    """Compare every two of these dictionaries.
+    settings: Any = {"tau": tau, "null_draws": null_draws, "store": store, "events": events}
+    if activations is None:
+        return compare_all(found, functional={}, warnings=[], **settings)
+    with needs_train("reseed.compare with activations"):
+        from reseed.comparison.align import aligned
+        from reseed.comparison.functional import fire_together, run_on, warnings
+
+    opened = open_activations(activations, len(found), store, events)
+    sites = dict(zip((one.name for one in found), opened.sites, strict=True))
+    where = (opened.source, sites, opened.blocks)
+    functional = run_on(found, *where, events)
+    turned, crossing = [found[0]], list[dict[str, Any]]()
+    for other in found[1:]:
+        if align is not None:
+            pair = (opened.sites[0], sites[other.name])
+            other, lost = aligned(found[0], other, opened.source, pair, opened.blocks)  # noqa: PLW2901
+            crossing.append(lost)
+        turned.append(other)
+    result = compare_all(turned, functional=functional, warnings=warnings(functional), **settings)
+    matched = {(one.a, one.b): decoder_pairs(one.table) for one in result.pairs}
+    return with_firing(result, fire_together(found, *where, matched, events), crossing)
+
+
+def _check_folder(store: Store) -> None:
+    """Refuse a folder that holds something else."""
+    known = {"pairs", "comparison.json", "tokens", EVENTS_FILE, ".lock"}
+    there = {child.name for child in store.root.iterdir()} if store.root.is_dir() else set[str]()
+    if there and not there & known:
+        raise StoreError(f"{store.root} is not empty and holds no comparison; choose another --out")
+
+
+def open_activations(
+    given: Any, count: int, store: Store | None = None, events: Events | None = None
+) -> Activations:
+    """Rows for all SAEs, or for each its own.
 
     Args:
-        given: two or more, of equal dimensions.
-        tau: cosine that counts as shared.
-        null_draws: of the covariance-matched null for each pair; None for 3, and for 1 where
-            both have 4,096 latents or more.
-        functional: what activations showed of each; empty without.
-        warnings: that were found on the way here.
-        store: where each pair is kept; None to keep nothing.
+        given: see `compare`.
+        count: of SAEs.
+        store: where a subject's tokens are kept.
         events: progress.
 
     Raises:
-        SpecError: if dimensions differ.
-        StoreError: if the folder cannot be written or is damaged.
+        SpecError: if there are not as many as SAEs, or their numbers of rows differ.
     """
-    said = [*check(given), *warnings]
-    strata = _strata(given, functional)
-    pairs: list[PairFacts] = []
-    couples = list(combinations(given, 2))
-    with events.task("compare", len(couples), "pairs") as task:
-        for a, b in couples:
-            draws = null_draws or (1 if min(a.latents, b.latents) >= LARGE else _DRAWS)
-            pairs.append(_pair(a, b, tau, draws, strata, store, task))
-            task.advance(1)
-    summary = _summary(given, pairs, functional, said, tau)
-    return Comparison(
-        names=tuple(one.name for one in given),
-        pairs=tuple(pairs),
-        latents=_latents(pairs, functional),
-        summary=summary,
-        warnings=tuple(said),
+    if isinstance(given, Mapping):
+        spec = read_spec(FromSubject, given, "activations")
+        return _from_subject(spec, count, store, events or Events())
+    if not isinstance(given, list | tuple):
+        source, site = _open_one(given)
+        return Activations(source=source, sites=[site] * count, blocks=range(len(source.rows)))
+    if len(given) != count:
+        raise SpecError(
+            f"{len(given)} activations for {count} SAEs; give one for all, or one for each"
+        )
+    opened = [_open_one(one) for one in given]
+    source = _Beside([source for source, _ in opened], [site for _, site in opened])
+    return Activations(source=source, sites=list(source.sites), blocks=range(len(source.rows)))
+
+
+def _from_subject(
+    spec: FromSubject, count: int, store: Store | None, events: Events
+) -> Activations:
+    if store is None:
+        raise SpecError("activations from a subject need `out`, where its tokens are kept")
+    from reseed.spec.subject import LanguageModelSpec, TextSpec
+    from reseed.subjects.opening import open_subject
+
+    text = TextSpec(source=spec.text, template=spec.template, block=spec.block)
+    opened = open_subject(
+        LanguageModelSpec(model=spec.model), text, [spec.site], spec.tokens, store, events
     )
+    site = next(iter(opened.source.sites))
+    return Activations(source=opened.source, sites=[site] * count, blocks=range(opened.blocks))
 
 
-def decoder_pairs(table: pl.DataFrame) -> NDArray[np.int64]:
-    """`[E, 2]` latents of A and B that the decoder assignment pairs."""
-    mine = table.filter(pl.col("side") == "a").drop_nulls("decoder_match")
-    return mine.select("latent", "decoder_match").to_numpy().astype(np.int64)
+def _open_one(given: Any) -> tuple[BlockSource, str]:
+    from reseed.spec.subject import ArraysSpec
+    from reseed.subjects.arrays import ArraySource, MemorySource
+    from reseed.subjects.shards import ShardSource
 
-
-def with_firing(
-    found: Comparison,
-    correlations: Mapping[tuple[str, str], NDArray[np.float64]],
-    crossing: Sequence[Mapping[str, Any]],
-) -> Comparison:
-    """The same with what only activations can say.
-
-    Args:
-        found: a comparison.
-        correlations: of the activations of the pairs that `decoder_pairs` gives, `[E]`.
-        crossing: what crossing over between subjects reconstructs.
-
-    Returns:
-        With a column `act_corr` in `latents`, null where one of the two cannot be run.
-    """
-    frames = [pl.DataFrame(schema=_CORRELATED)]
-    for one in found.pairs:
-        if (one.a, one.b) not in correlations:
-            continue
-        matched, values = decoder_pairs(one.table), correlations[one.a, one.b]
-        for side, own, other in ((0, one.a, one.b), (1, one.b, one.a)):
-            columns = {"latent": matched[:, side], "act_corr": values}
-            names = [pl.lit(own).alias("sae"), pl.lit(other).alias("other")]
-            frames.append(pl.DataFrame(columns).select(*names, pl.all()))
-    latents = found.latents.join(
-        pl.concat(frames), on=["sae", "other", "latent"], how="left", maintain_order="left"
-    )
-    more = {"crossing": list(crossing)} if crossing else {}
-    return replace(found, latents=latents, summary={**found.summary, **more})
-
-
-def write(found: Comparison, store: Store) -> None:
-    """Write the tables and `comparison.json` of a comparison.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only.
-    """
-    store.write_bytes(LATENTS, parquet_bytes(found.latents))
-    store.write_bytes(CURVE, parquet_bytes(found.curve))
-    store.write_json(SUMMARY, found.summary)
-
-
-def _strata(
-    given: Sequence[Dictionary], functional: Mapping[str, OnActivations]
-) -> dict[str, Members]:
-    out: dict[str, Members] = {"all": {d.name: np.ones(d.latents, dtype=bool) for d in given}}
-    if functional:
-        everyone = out["all"]
-        out["live"] = {
-            name: functional[name].live if name in functional else everyone[name]
-            for name in everyone
-        }
-    return out
-
-
-def _pair(
-    a: Dictionary,
-    b: Dictionary,
-    tau: float,
-    draws: int,
-    strata: Mapping[str, Members],
-    store: Store | None,
-    task: Task,
-) -> PairFacts:
-    name = f"pairs/{a.name}--{b.name}"
-    live = [np.packbits(strata["live"][d.name]).tobytes().hex() for d in (a, b) if "live" in strata]
-    made_from = digest([a.sha256, b.sha256, tau, draws, live, [m["id"] for m in formulas()]])
-    if store is not None and store.has(name, made_from):
-        tables = {table: store.table(name, f"{table}.parquet") for table in _TABLES}
-        return PairFacts(**tables, **store.document(name, "pair.json"))
-    show = shown(task, f"{a.name} with {b.name}", a.latents * b.latents)
-    found = measure_pair(a, b, tau=tau, draws=draws, strata=strata, show=show)
-    if store is not None:
-        with store.piece(name, made_from) as folder:
-            for table in _TABLES:
-                path = folder / f"{table}.parquet"
-                path.write_bytes(parquet_bytes(getattr(found, table)))
-            rest = {key: getattr(found, key) for key in ("a", "b", "numbers", "certificates")}
-            (folder / "pair.json").write_bytes(json_bytes(rest))
-    return found
-
-
-def _latents(pairs: Sequence[PairFacts], functional: Mapping[str, OnActivations]) -> pl.DataFrame:
-    """All pair tables under each other, seen from each side, with firing where it is known."""
-    frames = [
-        one.table.filter(side=side)
-        .drop("side")
-        .select(pl.lit(own).alias("sae"), pl.lit(other).alias("other"), pl.all())
-        for one in pairs
-        for side, own, other in (("a", one.a, one.b), ("b", one.b, one.a))
-    ]
-    table = pl.concat(frames)
-    if not functional:
-        return table
-    firing = pl.concat(
-        [
-            one.firing.select(
-                pl.lit(name).alias("sae"),
-                "latent",
-                (pl.col("fired") > 0).alias("alive"),
-                pl.col("rate").alias("firing_rate"),
-                "mean_act",
+    if not isinstance(given, str | os.PathLike):
+        return MemorySource({"x": given}), "x"
+    text = os.fspath(given)
+    folder, _, site = text.partition("#")
+    if Path(folder).is_dir():
+        source = ShardSource(Store(folder))
+        if not site and len(source.sites) > 1:
+            raise SpecError(
+                f"{folder} has activations of {', '.join(source.sites)}; choose one: {folder}#SITE"
             )
-            for name, one in functional.items()
-        ]
-    )
-    return table.join(firing, on=["sae", "latent"], how="left", maintain_order="left")
+        chosen = site or next(iter(source.sites))
+        if chosen not in source.sites:
+            raise SpecError(f"{folder} has no site {chosen!r}; it has {', '.join(source.sites)}")
+        return source, chosen
+    return ArraySource(ArraysSpec(kind="arrays", paths={"x": text})), "x"
 
 
-def _summary(
-    given: Sequence[Dictionary],
-    pairs: Sequence[PairFacts],
-    functional: Mapping[str, OnActivations],
-    warnings: Sequence[str],
-    tau: float,
-) -> dict[str, Any]:
-    return {
-        "reseed": version("reseed"),
-        "tau": tau,
-        "saes": [
-            described(one)
-            | (
-                {"on_activations": _behaviour(functional[one.name])}
-                if one.name in functional
-                else {}
+class _Beside:
+    """Sources of the same rows beside each other, as one `BlockSource`."""
+
+    def __init__(self, sources: Sequence[BlockSource], sites: Sequence[str]) -> None:
+        rows = [source.rows.tolist() for source in sources]
+        if any(one != rows[0] for one in rows):
+            totals = ", ".join(f"{sum(one):,}" for one in rows)
+            raise SpecError(
+                f"the activations have {totals} rows; they must be of the same tokens in the same "
+                "order, in equal blocks"
             )
-            for one in given
-        ],
-        "pairs": [
-            {"a": one.a, "b": one.b, "numbers": one.numbers, "certificates": one.certificates}
-            for one in pairs
-        ],
-        "over_pairs": over_pairs(pairs),
-        "null": COVARIANCE,
-        "measures": formulas(),
-        "warnings": list(warnings),
-    }
+        self._sources, self._inner, self.rows = sources, sites, sources[0].rows
 
+    @property
+    def sites(self) -> dict[str, int]:
+        """`0`, `1`, ... to D."""
+        pairs = zip(self._sources, self._inner, strict=True)
+        return {str(n): source.sites[site] for n, (source, site) in enumerate(pairs)}
 
-def _behaviour(one: OnActivations) -> dict[str, Any]:
-    live = one.live
-    return {**one.reconstruction, "live": int(live.sum()), "dead": int((~live).sum())}
+    def read(self, blocks: Sequence[int]) -> dict[str, Any]:
+        """Rows of these blocks; see `BlockSource.read`."""
+        pairs = zip(self._sources, self._inner, strict=True)
+        return {str(n): source.read(blocks)[site] for n, (source, site) in enumerate(pairs)}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.evidence.spec import EvidenceSpec
-from reseed.sae.kernels import Codes
-from reseed.subjects.tokenizer import Tokenizer
-from reseed.subjects.tokens import TokenBlocks
+from reseed.sae.codes import Codes
+from reseed.spec.analysis import EvidenceSpec
+from reseed.subjects.text.tokens import Places
 
 _SCHEMA = {
     "latent": pl.Int64,
@@ -22,64 +21,6 @@ _SCHEMA = {
     "tokens": pl.List(pl.String),
     "activations": pl.List(pl.Float32),
 }
-
-
-class Places(Protocol):
-    """Where the rows of a block stand in the text."""
-
-    def positions(self, block: int) -> NDArray[np.int64]:
-        """[rows] position in the block of each kept row."""
-        ...
-
-    def tokens(self, block: int, first: int, last: int) -> list[str]:
-        """Text of the tokens at positions first..last-1."""
-        ...
-
-    def document(self, block: int, position: int) -> int:
-        """Number of the document at a position."""
-        ...
-
-    def documents(self, block: int) -> NDArray[np.int64]:
-        """[L] number of the document at each position; -1 where there is none."""
-        ...
-
-    @property
-    def length(self) -> int:
-        """L, positions in a block."""
-        ...
-
-
-class TextPlaces:
-    """`Places` of tokenised text.
-
-    Args:
-        text: the blocks.
-        tokenizer: gives the text of single tokens.
-    """
-
-    def __init__(self, text: TokenBlocks, tokenizer: Tokenizer) -> None:
-        self._text, self._tokenizer = text, tokenizer
-
-    @property
-    def length(self) -> int:
-        """L, positions in a block."""
-        return self._text.ids.shape[1]
-
-    def positions(self, block: int) -> NDArray[np.int64]:
-        """[rows] position in the block of each kept row."""
-        return self._text.positions(block)
-
-    def tokens(self, block: int, first: int, last: int) -> list[str]:
-        """Text of the tokens at positions first..last-1."""
-        return self._tokenizer.pieces(self._text.ids[block, first:last].tolist())
-
-    def document(self, block: int, position: int) -> int:
-        """Number of the document at a position."""
-        return int(self._text.document[block, position])
-
-    def documents(self, block: int) -> NDArray[np.int64]:
-        """[L] number of the document at each position; -1 where there is none."""
-        return self._text.document[block].astype(np.int64)
 
 
 class _Best(NamedTuple):

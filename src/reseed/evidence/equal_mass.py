@@ -8,9 +8,12 @@ ones is compared fairly only at equal mass.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
@@ -18,6 +21,7 @@ from reseed.seeds import generator
 
 TOLERANCE = 0.02
 """Share of the wanted mass by which a set may miss it."""
+
 _TRIES = 200
 
 
@@ -119,3 +123,160 @@ def _filled(
         if total >= wanted * (1 - tolerance):
             break
     return chosen, total
+
+
+_BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionalValue:
+    """What dropping sets of latents costs, at equal firing mass."""
+
+    draws: pl.DataFrame
+    """set, draw, latents (dropped), mass, energy, fvu, fvu_rise, ce, ce_rise (null if not measured)
+
+    `energy` is Σ rate (mean activation x length of decoder row)² of the dropped latents: what FVU
+    would rise by, up to a factor, if they added at right angles. Equal mass does not make it equal.
+    """
+    sets: pl.DataFrame
+    """set, latents (mean number dropped), mass, energy, fvu_rise, fvu_rise_lo, fvu_rise_hi,
+    ce_rise, ce_rise_lo, ce_rise_hi: means over draws with 95 % intervals"""
+    differences: pl.DataFrame
+    """contrast (`a - b`) and the difference of the rises, with the same endings"""
+    fvu: float
+    """with all latents"""
+    ce: float | None
+    says: str
+
+
+def functional_result(
+    chosen: Sequence[Draw],
+    energy: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    entropies: NDArray[np.float64] | None,
+    names: Sequence[str],
+    seed: int,
+) -> FunctionalValue:
+    """Put together what was measured.
+
+    Args:
+        chosen: the draws.
+        energy: `[F]` of each latent, see `FunctionalValue.draws`.
+        errors: `[1 + draws, blocks]` squared errors, those of the whole dictionary first.
+        scale: `[blocks]` sum of squared distances to the mean row.
+        entropies: `[1 + draws]` in nats, or None.
+        names: of the sets.
+        seed: of the bootstrap.
+    """
+    whole = float(errors[0].sum() / scale.sum())
+    rise = errors[1:] - errors[0]
+    fvu = errors[1:].sum(axis=1) / scale.sum()
+    ce = None if entropies is None else entropies[1:]
+    table = pl.DataFrame(
+        {
+            "set": [one.name for one in chosen],
+            "draw": [one.number for one in chosen],
+            "latents": [len(one.latents) for one in chosen],
+            "mass": [one.mass for one in chosen],
+            "energy": [float(energy[list(one.latents)].sum()) for one in chosen],
+            "fvu": fvu,
+            "fvu_rise": fvu - whole,
+            "ce": pl.Series(ce, dtype=pl.Float64) if ce is not None else None,
+            "ce_rise": pl.Series(ce - entropies[0]) if ce is not None and entropies is not None
+            else None,
+        },
+        schema_overrides={"ce": pl.Float64, "ce_rise": pl.Float64},
+    )  # fmt: skip
+    of = np.array([one.name for one in chosen])
+    samples = {n: _resampled(rise[of == n], scale, seed) for n in names}
+    extra = {
+        n: None if entropies is None else _over_draws(entropies[1:][of == n] - entropies[0], seed)
+        for n in names
+    }
+    sets = pl.DataFrame(
+        [
+            {"set": n, **_means(table.filter(pl.col("set") == n))}
+            | _ends("fvu_rise", samples[n])
+            | _ends("ce_rise", extra[n])
+            for n in names
+        ],
+        schema_overrides=_FLOATS,
+    )
+    rows: list[dict[str, object]] = []
+    for a, b in combinations(names, 2):
+        row: dict[str, object] = {"contrast": f"{a} - {b}"}
+        row |= _ends("fvu_rise", samples[a] - samples[b])
+        first, second = extra[a], extra[b]
+        row |= _ends("ce_rise", None if first is None or second is None else first - second)
+        rows.append(row)
+    differences = pl.DataFrame(rows, schema={"contrast": pl.String, **_FLOATS})
+    ce_whole = None if entropies is None else float(entropies[0])
+    return FunctionalValue(
+        draws=table,
+        sets=sets,
+        differences=differences,
+        fvu=whole,
+        ce=ce_whole,
+        says=_sentence(whole, ce_whole, sets, differences),
+    )
+
+
+_FLOATS: dict[str, type[pl.DataType]] = dict.fromkeys(
+    (f"{name}{end}" for name in ("fvu_rise", "ce_rise") for end in ("", "_lo", "_hi")), pl.Float64
+)
+
+
+def _resampled(
+    rise: NDArray[np.float64], scale: NDArray[np.float64], seed: int
+) -> NDArray[np.float64]:
+    """[1 + bootstrap] mean rise of FVU over draws: as it is, then over resampled draws and blocks.
+
+    Every set is resampled with the same blocks, so that differences are paired in them.
+    """
+    draws, blocks = rise.shape
+    texts = generator("functional-blocks", seed)
+    sets = generator("functional-draws", seed, draws)
+    n = texts.multinomial(blocks, np.full(blocks, 1 / blocks), size=_BOOTSTRAP)
+    m = sets.multinomial(draws, np.full(draws, 1 / draws), size=_BOOTSTRAP) / draws
+    again = np.einsum("sd,db,sb->s", m, rise, n, optimize=True) / (n @ scale).clip(min=1e-300)
+    return np.concatenate([[rise.mean(axis=0).sum() / scale.sum()], again])
+
+
+def _over_draws(rises: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    draws = len(rises)
+    m = generator("functional-entropy", seed, draws).multinomial(
+        draws, np.full(draws, 1 / draws), size=_BOOTSTRAP
+    )
+    return np.concatenate([[rises.mean()], m @ rises / draws])
+
+
+def _ends(name: str, samples: NDArray[np.float64] | None) -> dict[str, float | None]:
+    if samples is None:
+        return {name: None, f"{name}_lo": None, f"{name}_hi": None}
+    low, high = np.quantile(samples[1:], [0.025, 0.975])
+    return {name: float(samples[0]), f"{name}_lo": float(low), f"{name}_hi": float(high)}
+
+
+def _means(rows: pl.DataFrame) -> dict[str, float]:
+    return {name: float(rows[name].to_numpy().mean()) for name in ("latents", "mass", "energy")}
+
+
+def _sentence(fvu: float, ce: float | None, sets: pl.DataFrame, differences: pl.DataFrame) -> str:
+    rises = _rises("fvu_rise", sets, differences)
+    told = f"FVU {fvu:.4f}; without latents of equal firing mass: {rises}"
+    if ce is not None:
+        told += f". Cross-entropy {ce:.4f} nats: {_rises('ce_rise', sets, differences)}"
+    return told
+
+
+def _rises(name: str, sets: pl.DataFrame, differences: pl.DataFrame) -> str:
+    def one(row: dict[str, float]) -> str:
+        return f"{row[name]:+.4f} [{row[f'{name}_lo']:+.4f}, {row[f'{name}_hi']:+.4f}]"
+
+    each = ", ".join(
+        f"{row['set']} {one(row)} ({row['latents']:.0f} latents)"
+        for row in sets.iter_rows(named=True)
+    )
+    apart = [f"{row['contrast']} {one(row)}" for row in differences.iter_rows(named=True)]
+    return "; ".join([each, *apart])

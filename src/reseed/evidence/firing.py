@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reseed.errors import SubjectError
-from reseed.sae.kernels import Codes
+from reseed.sae.codes import Codes
 
 _ROUNDING = 1e-12
 """Share of the squared rows below which their variance is rounding."""

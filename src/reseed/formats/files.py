@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.arrays import Array, Arrays
-from reseed.formats.numpy_file import read_npy, read_npz
-from reseed.formats.safetensors_file import read_safetensors
+from reseed.formats.arrays import Array, Arrays, read_npy, read_npz, read_safetensors
 from reseed.formats.torch_file import read_torch
 
 _MOST_NAMES, _DEEPEST = 10_000, 6

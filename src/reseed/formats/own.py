@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from reseed.errors import SpecError, StoreError
-from reseed.files import json_bytes, safetensors_bytes, write_bytes
 from reseed.formats.checks import Weights, complete
 from reseed.formats.files import Files
 from reseed.records import SAEArrays
-from reseed.store import Store
+from reseed.store import Store, json_bytes, safetensors_bytes, write_bytes
 
 NAME, VERSION = "reseed", 1
 _SHAPES = {"W_enc": "FD", "W_dec": "FE", "b_enc": "F", "b_dec": "E"}

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError
-from reseed.files import safetensors_bytes, write_bytes
 from reseed.formats.arrays import Array
-from reseed.formats.checks import about, shown
+from reseed.formats.checks import about, closed, shown
 from reseed.formats.files import Files
-from reseed.formats.parts import closed
 from reseed.records import Floats, SAEArrays
+from reseed.store import safetensors_bytes, write_bytes
 
 NAME = "plain"
 _DECODERS = ("W_dec", "w_dec", "decoder", "dictionary", "arr_0")

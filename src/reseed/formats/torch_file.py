@@ -27,8 +27,11 @@ _STORAGES = {
     "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
     "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
+
 _LARGEST_PICKLE = 8 * 2**20
+
 _DEEPEST = 16
+
 _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError,
     OverflowError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
@@ -198,3 +201,27 @@ def _plain(path: Path, value: dict[Any, Any]) -> Arrays:
         return done[id(one)]
 
     return plain(value)
+
+
+def torch_bytes(arrays: Mapping[str, Any]) -> bytes:
+    """A state dict as `torch.save` writes it; entries that are no numbers stay as they are.
+
+    Raises:
+        SpecError: if torch is not installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise SpecError(
+            "this format is a file of torch.save; to write it torch is needed: "
+            "pip install 'reseed[train]'"
+        ) from None
+    values = {
+        name: torch.from_numpy(np.array(value, order="C"))
+        if isinstance(value, np.ndarray | np.generic)
+        else value
+        for name, value in arrays.items()
+    }
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    return buffer.getvalue()

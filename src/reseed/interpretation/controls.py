@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from reseed.errors import SpecError
-from reseed.interpretation.example_sets import by_class, check_examples, name_of
+from reseed.interpretation.prompts.marking import by_class, check_examples, name_of
 from reseed.interpretation.records import Example, Item, Latent
 from reseed.seeds import generator
 

@@ -1,25 +1,29 @@
 """Examples of a latent: read, chosen for a use, and kept apart. Needs no torch.
 
 What an example may be used for was decided by its document when it was sampled
-(`reseed.evidence.windows`); `check_disjoint` looks again before anything is asked of a model.
+(`reseed.evidence.examples.windows`); `check_disjoint` looks again before a model is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 
 from reseed.errors import SpecError
-from reseed.evidence.example_tables import COUNTS, EXAMPLES, WINDOWS, ExampleTables
-from reseed.evidence.spec import evidence_name
-from reseed.interpretation.records import Example, Kind, Split
+from reseed.evidence.examples.tables import COUNTS, EXAMPLES, WINDOWS, ExampleTables
+from reseed.interpretation.controls import random_latents
+from reseed.interpretation.records import Example, Item, Kind, Latent, Split
+from reseed.runs import evidence_name
 from reseed.seeds import generator
+from reseed.spec.interpretation import InterpretationSpec
 from reseed.store import Store
 
 _NO_DOCUMENT = -1
+
 _SHOWN = 8
 """Documents that a message names."""
 
@@ -206,3 +210,77 @@ def _listed(what: str, numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:_SHOWN]))
     more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
     return f"{what} {shown} is" if len(numbers) == 1 else f"{what}s {shown}{more} are"
+
+
+class Examples:
+    """The examples of some latents, read once.
+
+    Args:
+        store: of the study.
+        of: latents of its runs.
+
+    Raises:
+        SpecError: if a run has no examples of text.
+        StoreError: if the evidence is missing or damaged.
+    """
+
+    def __init__(self, store: Store, of: Sequence[Latent]) -> None:
+        self._of: dict[Latent, tuple[Example, ...]] = {}
+        for run in sorted({latent.run for latent in of}):
+            wanted = [latent.latent for latent in of if latent.run == run]
+            table = read_examples(store, run, wanted)
+            if not len(table):
+                raise SpecError(
+                    f"run {run} has no examples of text to explain from: its subject reads none, "
+                    "or evidence.examples is 0. Of the toy evidence.toy_text makes text."
+                )
+            found = by_latent(table)
+            self._of |= {Latent(run=run, latent=n): found.get(n, ()) for n in wanted}
+
+    def __contains__(self, latent: object) -> bool:
+        return latent in self._of
+
+    def to_explain(self, latent: Latent, spec: InterpretationSpec) -> Item:
+        """Firing windows of documents that no score will see."""
+        shown = choose(self._of[latent], "explain", spec.explain.examples, seed=spec.seed)
+        return Item(of=latent, explanation=None, examples=shown)
+
+    def to_score(self, latent: Latent, split: Split, spec: InterpretationSpec) -> Item:
+        """Firing windows and as many silent ones, half of them hard if there are enough."""
+        own_examples = self._of[latent]
+
+        def some(kind: Kind, n: int) -> tuple[Example, ...]:
+            return choose(own_examples, split, n, seed=spec.seed, kinds=(kind,))
+
+        hard = some("neighbour", spec.examples // 2)
+        silent = (*hard, *some("random", spec.examples - len(hard)))
+        return Item(of=latent, explanation=None, examples=(*some("firing", spec.examples), *silent))
+
+
+def random_items(items: Sequence[Item], split: Split, spec: InterpretationSpec) -> list[Item]:
+    """Latents that mean nothing, made like some of these."""
+    every = max(1, -(-len(items) // spec.random_latents))
+    some = items[::every]
+    pool = [one for item in items for one in item.examples if one.kind == "random"]
+    if split == "explain":
+        # what is explained has no silent windows; the texts come from where latents fire too
+        return [_laid_elsewhere(item, items, spec.seed) for item in some if item.examples]
+    return random_latents([item for item in some if item.examples], pool, spec.seed)
+
+
+def _laid_elsewhere(item: Item, items: Sequence[Item], seed: int) -> Item:
+    """The firing patterns of a latent over windows of the other latents."""
+    others = [
+        replace(one, kind="random", activations=(0.0,) * len(one.tokens), quantile=None)
+        for other in items
+        if other.of != item.of
+        for one in other.examples
+    ]
+    seen = {(one.block, one.position): one for one in others}
+    few = item.examples[: len(seen)]
+    return random_latents([replace(item, examples=few)], list(seen.values()), seed)[0]
+
+
+def latents_in(table: pl.DataFrame) -> list[Latent]:
+    """The latents that the columns run and latent name, in their order."""
+    return [Latent(run=run, latent=n) for run, n in table.select("run", "latent").iter_rows()]

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from pydantic import Field
+import polars as pl
 
-from reseed.interpretation import prompts
-from reseed.interpretation.example_sets import check_for_explaining, fires, spread
-from reseed.interpretation.marking import active_tokens, listing, mark, marked, one_line
+from reseed.interpretation.examples import Examples, latents_in, random_items
+from reseed.interpretation.prompts import prompts
+from reseed.interpretation.prompts.marking import (
+    active_tokens,
+    check_for_explaining,
+    fires,
+    listing,
+    mark,
+    marked,
+    one_line,
+    spread,
+)
+from reseed.interpretation.prompts.replies import read_explanation
 from reseed.interpretation.records import (
     Asker,
+    Example,
     Explanation,
     Failure,
     Item,
@@ -22,37 +33,18 @@ from reseed.interpretation.records import (
     Reply,
     Request,
 )
-from reseed.interpretation.replies import read_explanation
-from reseed.records import Spec
+from reseed.interpretation.refine.detection import Detector
+from reseed.interpretation.refine.gain import gain
+from reseed.interpretation.refine.records import Refined
+from reseed.interpretation.refine.stage import refine_all
+from reseed.interpretation.results import explanation_rows
+from reseed.interpretation.sample import SamplePlan, partners
 from reseed.seeds import digest
+from reseed.spec.interpretation import ExplainSpec, InterpretationSpec, RefineSpec
+from reseed.store import Store
 
 _REPEATED = 60
 """Marked stretches that are repeated after the texts, at the most."""
-
-
-class ExplainSpec(Spec):
-    """What an explainer is shown and how it is asked. The defaults are those of Delphi."""
-
-    examples: Annotated[int, Field(ge=1)] = 40
-    """Windows shown, as evenly over the quantiles of activation as there are."""
-    listed: bool = True
-    """Whether marked tokens are listed with their strength from 1 to 10."""
-    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Tokens above this share of the largest activation of their window are marked."""
-    ask_last: bool = False
-    """Whether what is marked is repeated after the texts, with the question behind. Models of about
-    a billion parameters then say what they see; else they copy the worked examples."""
-    shots: Annotated[int, Field(ge=0, le=len(prompts.EXPLAIN_SHOTS))] = 3
-    """Worked examples before the question."""
-    reasoning: bool = False
-    """Whether the model reasons before it answers."""
-    top_logits: Annotated[int, Field(ge=0)] = 10
-    """Tokens made likely that are shown, if they are given."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    max_tokens: Annotated[int, Field(ge=1)] = 256
-    seed: int = 0
-    """Tells repeated questions at a temperature above 0 apart."""
-
 
 SMALL = ExplainSpec(examples=10, listed=False, ask_last=True, top_logits=0, max_tokens=48)
 """For models of about a billion parameters, which lose the thread in forty windows."""
@@ -201,3 +193,81 @@ def settings_digest(settings: ExplainSpec) -> str:
     """Digest of the settings and of the fixed parts of the prompt."""
     fixed = _conversation("", settings, logits=True)
     return digest([settings.model_dump(mode="json"), [m.content for m in fixed]], 16)
+
+
+RANDOM, PARTNER = "random", "partner"
+"""Kinds of explained latents that are not in the sample: see `explain_sample`."""
+
+
+def explain_sample(
+    store: Store,
+    latents: pl.DataFrame,
+    plan: SamplePlan,
+    spec: InterpretationSpec,
+    asker: Asker,
+    likely: Callable[[Sequence[Latent]], Mapping[Latent, Sequence[str]]] | None = None,
+) -> tuple[pl.DataFrame, str | None]:
+    """Explain a sample of latents, a second member of each family in it, and random latents.
+
+    Args:
+        store: of the study.
+        latents: of the group, see docs/latent_table.md.
+        plan: the sample.
+        spec: how.
+        asker: explains.
+        likely: from latents to the tokens that each makes likely; None to show none.
+
+    Returns:
+        Columns of `reseed.interpretation.results.EXPLANATIONS`; what refining gained, if asked for.
+
+    Raises:
+        SpecError: if there are no examples of text.
+        StoreError: if the evidence is missing or damaged.
+    """
+    mates = partners(plan, latents, spec.seed)
+    of = [*latents_in(plan.latents), *latents_in(mates)]
+    kinds = [*plan.latents["kind"], *[PARTNER] * len(mates)]
+    examples = Examples(store, of)
+    items = [examples.to_explain(latent, spec) for latent in of]
+    if RANDOM in spec.controls:
+        made = random_items(items[: len(plan.latents)], "explain", spec)
+        items, kinds = [*items, *made], [*kinds, *[RANDOM] * len(made)]
+    shown = None if likely is None else likely(of)
+    found = explain(asker, items, spec.explain, top_logits=shown)
+    gained = None
+    if spec.refine is not None:
+        found, gained = _refined(examples, found, asker, spec, spec.refine)
+    return explanation_rows([item.of for item in items], kinds, found), gained
+
+
+def _refined(
+    examples: Examples,
+    found: Sequence[Explanation | Failure],
+    asker: Asker,
+    spec: InterpretationSpec,
+    asked: RefineSpec,
+) -> tuple[list[Explanation | Failure], str]:
+    """The best explanations that the search found, judged on examples that it did not see."""
+    places = [n for n, one in enumerate(found) if isinstance(one, Explanation)]
+    places = [n for n in places if found[n].of in examples]  # pyright: ignore[reportAttributeAccessIssue]
+    starts: list[tuple[Item, Sequence[Example]]] = []
+    for place in places:
+        explanation = found[place]
+        assert isinstance(explanation, Explanation)
+        item = examples.to_score(explanation.of, "score", spec)
+        judge = examples.to_score(explanation.of, "judge", spec).examples
+        starts.append((replace(item, explanation=explanation), judge))
+    detector = Detector(asker, spec.detection)
+    results = refine_all(
+        starts,
+        asker=asker,
+        scorer=detector.score,
+        mistakes=detector.mistakes,
+        spec=asked,
+        calls_to_score=-(-2 * spec.examples // spec.detection.batch),
+    )
+    out = list(found)
+    for place, one in zip(places, results, strict=True):
+        if isinstance(one, Refined):
+            out[place] = one.best.explanation
+    return out, gain(results).says

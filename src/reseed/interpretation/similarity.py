@@ -7,16 +7,19 @@ in style, and those of frequent ones too, so any two latents of one frequency lo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
+from reseed.interpretation.compare import GroupComparison, compare_groups
+from reseed.interpretation.models.instruments import Embedder
 from reseed.interpretation.records import Explanation, Interval
+from reseed.interpretation.results import explanations_of
 from reseed.seeds import generator
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -24,7 +27,9 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 _NEAR = 20
 """The control of a latent is drawn from so many that fire most nearly as often."""
+
 _UNIT = 1e-2
+
 _TIE = 1e-9
 """Cosines that differ by less are equal; equal texts differ by rounding."""
 
@@ -237,3 +242,70 @@ def _result(
             "(chance 50 %)."
         ),
     )
+
+
+def comparison(
+    latents: pl.DataFrame,
+    explanations: pl.DataFrame,
+    table: pl.DataFrame,
+    embedder: Embedder | None,
+) -> dict[str, Any]:
+    """What the scores of a group say, as it is written down.
+
+    Args:
+        latents: of the group, see docs/latent_table.md.
+        explanations: columns of `reseed.interpretation.results.EXPLANATIONS`.
+        table: columns of `reseed.interpretation.results.SCORES`.
+        embedder: to compare explanations within families; None to leave that out.
+
+    Returns:
+        `scorers`: one for each with `scorer`, `chance`, `kinds`, `counts`, `differences` (see
+        `GroupComparison`), `controls` (name to mean value), `failed_questions` and `says`;
+        `unscored`: a sentence about each scorer that gave no latent a score;
+        `similarity`: None, or the fields of `ExplanationSimilarity` but for its pairs.
+    """
+    real = table.filter(pl.col("control").is_null())
+    done = real.filter(pl.col("value").is_not_null())["scorer"].unique().to_list()
+    scored = real.filter(pl.col("scorer").is_in(done))
+    nothing = real.filter(~pl.col("scorer").is_in(done)).group_by("scorer", maintain_order=True)
+    found = compare_groups(scored, latents) if len(scored) else []
+    out: dict[str, Any] = {
+        "scorers": [_compared(one, table) for one in found],
+        "unscored": [_without_score(str(name), rows) for (name,), rows in nothing],
+        "similarity": None,
+    }
+    if embedder is None:
+        return out
+    known = set(latents["run"])
+    said = [one for one in explanations_of(explanations).values() if one.of.run in known]
+    try:
+        near = explanation_similarity(said, latents, embedder.embed)
+    except SpecError as error:  # no family with two explained latents
+        return out | {"similarity": {"says": f"not measured: {error}"}}
+    keep = {k: v for k, v in asdict(replace(near, pairs=pl.DataFrame())).items() if k != "pairs"}
+    return out | {"similarity": keep}
+
+
+def _without_score(scorer: str, rows: pl.DataFrame) -> str:
+    reasons = rows["failure"].value_counts(sort=True)
+    return f"{scorer}: none of {len(rows)} latents got a score; mostly: {reasons['failure'][0]}"
+
+
+def _compared(one: GroupComparison, table: pl.DataFrame) -> dict[str, Any]:
+    mine = table.filter(scorer=one.scorer)
+    controls = {
+        control: float(values.mean())  # pyright: ignore[reportArgumentType]
+        for control in ("shuffled", "random")
+        if len(values := mine.filter(control=control)["value"].drop_nulls())
+    }
+    chance = mine["chance"].drop_nulls()
+    return {
+        "scorer": one.scorer,
+        "chance": float(chance[0]) if len(chance) else None,
+        "kinds": one.kinds.to_dicts(),
+        "counts": one.counts.to_dicts(),
+        "differences": one.differences.to_dicts(),
+        "controls": controls,
+        "failed_questions": int(mine.filter(pl.col("control").is_null())["failed"].sum()),
+        "says": one.says,
+    }

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from reseed.errors import SpecError
+from reseed.matching.edges import Limits
 from reseed.matching.geometry import Geometry, dense
-from reseed.matching.limits import Limits
 from reseed.matching.nearest import BothNearest, from_dense
-from reseed.matching.similarity import DENSE_LIMIT
+from reseed.matching.rows import DENSE_LIMIT
 from reseed.matching.views import View, geometry_of
 from reseed.records import Certificate, Match
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.matching import kernels
+from reseed.loops import offers
+from reseed.matching.edges import Edges
 from reseed.matching.geometry import Geometry, float64_block, stretches
-from reseed.matching.sparse import Edges
 
 Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -123,7 +123,7 @@ def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
     with ThreadPoolExecutor(2) as threads:
         for left, right in geometry.views:
             work = [
-                threads.submit(kernels.dots, left.exact, right.exact, rows[h], columns[h], part[h])
+                threads.submit(offers.dots, left.exact, right.exact, rows[h], columns[h], part[h])
                 for h in halves
             ]
             for done in work:
@@ -147,9 +147,9 @@ def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], N
 
         def offer(block: Floats32, rows: slice, columns: slice) -> None:
             place = (rows.start, columns.start)
-            other = beside.submit(kernels.offer_columns, block, *place, *by_column)
+            other = beside.submit(offers.offer_columns, block, *place, *by_column)
             numbers = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
-            kernels.offer_rows(block, *numbers, free[columns], *by_row)
+            offers.offer_rows(block, *numbers, free[columns], *by_row)
             other.result()
 
         blocks = ((r, c) for r in stretches(n, ROWS) for c in _from_diagonal(r.start, m))
@@ -196,7 +196,7 @@ def price_pass(
     price = v.astype(np.float32)
 
     def offer(block: Floats32, rows: Integers, columns: Integers) -> None:
-        kernels.offer_rows(block, rows, columns, price[columns], *lists)
+        offers.offer_rows(block, rows, columns, price[columns], *lists)
 
     try:
         _multiply(pool, _not_ruled_out(pool, u, v, width), offer, deadline, show)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.matching.similarity import check_dense, check_dimensions, finite_rows, unit
+from reseed.matching.rows import check_dense, check_dimensions, finite_rows, unit
 
 Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]

@@ -3,7 +3,7 @@
 Every measure gives each latent a score; its share at tau is the part of the latents whose score
 reaches tau. Measures whose papers do not use a threshold give a mean instead.
 
-The scores are functions of the table of `reseed.matching.pairs`, seen from one side; with unequal
+The scores are functions of the table of `reseed.matching.sides`, seen from one side; with unequal
 widths a latent without a counterpart scores lowest and still counts in the denominator.
 """
 

@@ -17,13 +17,13 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from reseed.errors import SpecError
-from reseed.matching import kernels, sparse
-from reseed.matching.auction import State
+from reseed.loops import offers
+from reseed.loops.bids import State
+from reseed.matching import edges as sparse
 from reseed.matching.candidates import COLUMNS, ROWS, score
+from reseed.matching.edges import Edges, Limits
 from reseed.matching.exact import nothing
 from reseed.matching.geometry import Geometry, stretches
-from reseed.matching.limits import Limits
-from reseed.matching.sparse import Edges
 from reseed.records import Certificate, Match
 
 Integers = NDArray[np.int64]
@@ -142,10 +142,10 @@ def pairs_above(
     for part in stretches(n, ROWS):
         for columns in stretches(m, COLUMNS):
             block = multiplier.block(part, columns)
-            count = kernels.above(block, limit, *room)
+            count = offers.above(block, limit, *room)
             if count > len(room[0]):
                 room = np.empty(2 * count, np.int64), np.empty(2 * count, np.int64)
-                kernels.above(block, limit, *room)
+                offers.above(block, limit, *room)
             total += count
             _check_number(total, least)
             found.append((room[0][:count] + part.start, room[1][:count] + columns.start))

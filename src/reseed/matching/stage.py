@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,32 +11,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.events import Events, Task
-from reseed.files import json_bytes, parquet_bytes
 from reseed.formats import own
 from reseed.matching.geometry import rows
 from reseed.matching.nearest import nearest_in_itself
-from reseed.matching.pairs import Views, compare
-from reseed.matching.similarity import unit
+from reseed.matching.rows import unit
+from reseed.matching.sides import Views, compare
 from reseed.records import Match, SAEArrays
+from reseed.runs import Pair, pair_name, pairs_of, weights_name
 from reseed.seeds import digest
-from reseed.store import Store, snapshot_folder
-
-Pair = tuple[str, str]
-
-
-def pairs_of(runs: Sequence[str]) -> list[Pair]:
-    """Every two runs of a group, in the order given."""
-    return list(combinations(runs, 2))
-
-
-def pair_name(pair: Pair) -> str:
-    """Name of the piece of a pair."""
-    return f"matches/{pair[0]}--{pair[1]}"
-
-
-def weights_name(run: str) -> str:
-    """Name of the piece with what the weights of one run alone show."""
-    return f"weights/{run}"
+from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
 
 
 def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:

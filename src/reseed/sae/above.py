@@ -10,21 +10,25 @@ B rows, F latents, D dimensions.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from reseed.sae import encode, workers
-from reseed.sae import encode_kernels as loops
-from reseed.sae import screen_kernels as screening
+from reseed.loops import encode as loops
+from reseed.loops import screen as screening
+from reseed.loops import threads as workers
+from reseed.loops.encode import Integers
+from reseed.loops.screen import Block, Taken
+from reseed.loops.step import ByRow
+from reseed.sae import encode
+from reseed.sae.codes import Codes
 from reseed.sae.encode import LATENTS, Screen
-from reseed.sae.encode_kernels import Integers
-from reseed.sae.kernels import Codes
-from reseed.sae.screen_kernels import Block, Taken
-from reseed.sae.step_kernels import ByRow
+from reseed.sae.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 Floats = NDArray[np.float32]
 

@@ -1,22 +1,29 @@
 """What an architecture is to training: a module of `reseed.sae.architectures`.
 
 B batch, D input and E output dimensions (E = D but for a transcoder), F latents.
+
+What an architecture may have besides `Architecture`: changes that no gradient makes.
+
+A module that has a function of one of these names is such an architecture. All are functions of
+their arguments alone, so that a resumed training ends as one that was never stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 from reseed.records import Floats
-from reseed.sae.init import encoder_rows
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
+from reseed.sae.start import encoder_rows
 
-Parameters = dict[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+Parameters: TypeAlias = "dict[str, Tensor]"
 """By name: W_enc [F, D], b_enc [F], W_dec [F, E], b_dec [E], and what else an architecture has"""
 
 
@@ -160,7 +167,7 @@ class Architecture(Protocol):
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture of this name, one of `reseed.sae.spec.ARCHITECTURES`."""
+    """The architecture of this name, one of `reseed.sae.architectures.names.ARCHITECTURES`."""
     return cast(Architecture, import_module(f"reseed.sae.architectures.{name}"))
 
 
@@ -189,3 +196,30 @@ def geometric_median(x: Tensor, rounds: int = 100, tolerance: float = 1e-6) -> T
         weights = 1.0 / distance
         median, last = (weights[:, None] * x).sum(0) / weights.sum(), total
     return median
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """Parameters that are found from rows at once, without steps: PCA and the like."""
+
+    def fit(self, p: Parameters, spec: Any, init_seed: int, batches: Batches) -> Parameters:
+        """New values of some parameters, found once, before the first step."""
+        ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """Parameters that depend on all others as they are in the end: a threshold."""
+
+    def settle(self, p: Parameters, spec: Any, batches: Batches) -> Parameters:
+        """New values of some parameters, found once, after the last step."""
+        ...
+
+
+@runtime_checkable
+class Projects(Protocol):
+    """Parameters that are held to a set."""
+
+    def project(self, p: Parameters, spec: Any) -> None:
+        """Bring parameters back, in place, after every step."""
+        ...

@@ -24,17 +24,21 @@ import math
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from reseed.sae import encode_kernels as loops
-from reseed.sae import screen_kernels as screening
-from reseed.sae import workers
-from reseed.sae.kernels import Codes
-from reseed.sae.screen_kernels import Block, Bounds, Candidates
+from reseed.loops import encode as loops
+from reseed.loops import screen as screening
+from reseed.loops import threads as workers
+from reseed.loops.screen import Block, Bounds, Candidates
+from reseed.sae.codes import Codes
+from reseed.sae.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 Floats = NDArray[np.float32]
 

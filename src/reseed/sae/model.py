@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from reseed.errors import SpecError
 from reseed.records import SAEArrays
-from reseed.sae import activations, kernels, pursuit
-from reseed.sae.kernels import Codes
+from reseed.sae import codes as kernels
+from reseed.sae import rules
+from reseed.sae.codes import Codes
+from reseed.sae.lazy import torch
 
-Rows = Tensor | NDArray[Any]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+Rows: TypeAlias = "Tensor | NDArray[Any]"
 _LEAST_DEVIATION = 1e-5
 
 
@@ -91,7 +95,7 @@ class SAE:
         if self.activation["kind"] in ("topk", "matching_pursuit"):
             codes = kernels.dense(self._codes(flat), self.latents)
         else:
-            codes = activations.apply(self._pre(flat), self.activation, self.threshold)
+            codes = rules.apply(self._pre(flat), self.activation, self.threshold)
         return codes.reshape(*rows.shape[:-1], self.latents)
 
     def decode(self, codes: Rows) -> Tensor:
@@ -160,7 +164,7 @@ class SAE:
         if self.activation["kind"] == "topk":
             return self._top_codes(self._centred(scaled), self.activation["k"])
         if self.activation["kind"] == "matching_pursuit":
-            return pursuit.codes(self._centred(scaled), self.W_dec, self.activation["k"])
+            return rules.codes(self._centred(scaled), self.W_dec, self.activation["k"])
         if self.activation["kind"] == "jumprelu" and self._loops(scaled):
             from reseed.sae.above import codes_above  # needs numba
 
@@ -168,7 +172,7 @@ class SAE:
             given = self._centred(scaled), self.W_enc, self.b_enc
             return codes_above(*given, self.threshold.clamp(0, torch.finfo(torch.float32).max))
         pre = self._pre(scaled)
-        return kernels.codes_of(activations.apply(pre, self.activation, self.threshold))
+        return kernels.codes_of(rules.apply(pre, self.activation, self.threshold))
 
     def _top_codes(self, centred: Tensor, k: int) -> Codes:
         given = centred, self.W_enc, self.b_enc
@@ -178,9 +182,9 @@ class SAE:
             return encode.top_codes(*given, k)
         on_gpu = centred.device.type == "cuda" and self._without_autograd(centred)
         if on_gpu and kernels.triton_runs():
-            from reseed.sae import triton_encode
+            from reseed.sae import gpu
 
-            return triton_encode.top_codes(*given, k)
+            return gpu.top_codes(*given, k)
         return kernels.top_codes(self._pre_of(centred), k)
 
     def _loops(self, rows: Tensor) -> bool:
@@ -218,7 +222,7 @@ def from_arrays(arrays: SAEArrays) -> SAE:
     Raises:
         SpecError: if the activation rule is not known, or lacks what it needs.
     """
-    activations.check(arrays.activation, len(arrays.W_enc), arrays.threshold)
+    rules.check(arrays.activation, len(arrays.W_enc), arrays.threshold)
 
     def tensor(array: NDArray[np.float32] | None) -> Tensor | None:
         return None if array is None else torch.from_numpy(np.array(array, dtype=np.float32))

@@ -8,15 +8,16 @@ activations are measured in.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from reseed.sae import kernels
+from reseed.sae import codes as kernels
 from reseed.sae.architecture import Parameters, Start, squared_variation
-from reseed.sae.init import unit_rows
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
+from reseed.sae.start import unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def autoencoder(start: Start) -> Parameters:

@@ -101,7 +101,7 @@ def family_roots(graph: Graph) -> Integers:
 def _joiner(edges: int) -> Any:
     if edges < _WORTH_COMPILING or importlib.util.find_spec("numba") is None:
         return join
-    from reseed.compiled import compiled
+    from reseed.loops.compiled import compiled
 
     return compiled(join)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from reseed.errors import SpecError
 
 Integers = NDArray[np.int64]
+
 Floats = NDArray[np.float64]
+
 Booleans = NDArray[np.bool_]
 
 _AT_ONCE = 2**18
@@ -125,3 +129,54 @@ def components(graph: Graph) -> Integers:
     ones = np.ones(len(graph.low), np.int8)
     links = coo_array((ones, (graph.low, graph.high)), shape=(nodes, nodes))
     return connected_components(links, directed=False)[1].astype(np.int64)
+
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finds:
+    """Of one run, seen as the base of a star."""
+
+    run: str
+    others: tuple[str, ...]
+    """independent runs, see `reseed.stability.intervals`"""
+    matched: NDArray[np.bool_]
+    """`[F, T]` whether a latent is shared with each of them"""
+
+    def without(self, left: set[str]) -> Finds:
+        """The same where some of the other runs were not there."""
+        keep = [place for place, other in enumerate(self.others) if other not in left]
+        others = tuple(self.others[place] for place in keep)
+        return Finds(run=self.run, others=others, matched=self.matched[:, keep])
+
+
+def finds(edges: pl.DataFrame, pairs: Sequence[Pair], sizes: Mapping[str, int]) -> dict[str, Finds]:
+    """Read the shared pairs of latents from the side of each run.
+
+    Args:
+        edges: run_a, latent_a, run_b, latent_b.
+        pairs: of independent runs; edges of others are left out.
+        sizes: latents of each run.
+
+    Returns:
+        run to its finds, in the order of `sizes`.
+    """
+    others: dict[str, list[str]] = {run: [] for run in sizes}
+    for a, b in pairs:
+        others[a].append(b)
+        others[b].append(a)
+    out = {
+        run: Finds(
+            run=run,
+            others=tuple(others[run]),
+            matched=np.zeros((sizes[run], len(others[run])), dtype=bool),
+        )
+        for run in sizes
+    }
+    for (a, b), rows in edges.group_by("run_a", "run_b"):
+        for mine, other, column in ((str(a), str(b), "latent_a"), (str(b), str(a), "latent_b")):
+            if other in out[mine].others:
+                latents = rows[column].to_numpy()
+                out[mine].matched[latents, out[mine].others.index(other)] = True
+    return out

@@ -10,10 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.matching import measures
-from reseed.stability.finds import Finds
+from reseed.stability.graph import Finds
 from reseed.stability.posterior import BetaBinomial, reproducibility
-from reseed.stability.shares import PairTable
-from reseed.stability.strata import RateBin, bin_of
+from reseed.stability.shares import PairTable, RateBin, bin_of
 
 VERSION = 2
 """Of the definitions of the columns. 2: recurrence_lo and _hi are of a posterior, not Wilson's;

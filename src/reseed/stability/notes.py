@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reseed.stability.design import SAME_INIT
+from reseed.stability.intervals import SAME_INIT
 
 _HARDLY_MOVED = 0.8
 """Cosine of the rows that a soft-frozen decoder is held at, arXiv 2602.14111."""

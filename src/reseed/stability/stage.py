@@ -13,31 +13,33 @@ import numpy as np
 import polars as pl
 
 from reseed.events import Events
-from reseed.evidence.spec import cofiring_name, evidence_name
-from reseed.files import json_bytes, parquet_bytes
 from reseed.matching import measures
-from reseed.matching.pairs import Views, compare
-from reseed.matching.spec import MatchingSpec
-from reseed.matching.stage import load_snapshot, pair_name, pairs_of, weights_name
-from reseed.seeds import digest
-from reseed.stability import curves, fdr, shares, unseen
-from reseed.stability.components import components, distance_from_init
-from reseed.stability.design import occasions
-from reseed.stability.families import families, family_summary
-from reseed.stability.finds import Finds, finds
-from reseed.stability.given import Given, Group, read_group
-from reseed.stability.latents import (
-    VERSION,
-    by_count,
-    by_frequency,
-    latent_table,
-    shared_edges,
+from reseed.matching.sides import Views, compare
+from reseed.matching.stage import load_snapshot
+from reseed.runs import (
+    Group,
+    cofiring_name,
+    evidence_name,
+    pair_name,
+    pairs_of,
+    stability_name,
+    structure_name,
+    weights_name,
 )
-from reseed.stability.nulls import COVARIANCE, UNTRAINED
-from reseed.stability.pair_values import PAIRS_VERSION, at_the_end, pair_values, trend
+from reseed.seeds import digest
+from reseed.spec.analysis import MatchingSpec, StabilitySpec
+from reseed.stability import curves, fdr, shares, unseen
+from reseed.stability.curves import components, distance_from_init
+from reseed.stability.families import families, family_summary
+from reseed.stability.fdr import PAIRS_VERSION, at_the_end, pair_values, trend
+from reseed.stability.graph import Finds, finds
+from reseed.stability.group import Given, read_group
+from reseed.stability.intervals import occasions
+from reseed.stability.latents import VERSION, by_count, by_frequency, latent_table, shared_edges
+from reseed.stability.nulls.names import COVARIANCE, UNTRAINED
+from reseed.stability.nulls.weights import CovarianceNull
 from reseed.stability.shares import PairTable
-from reseed.stability.spec import StabilitySpec
-from reseed.stability.structure_stage import structure_name, structures
+from reseed.stability.structure import structure_summary, structures, verdicts
 from reseed.stability.summary import (
     fits,
     found_at_fdr,
@@ -46,14 +48,7 @@ from reseed.stability.summary import (
     reconstruction,
     strata_table,
 )
-from reseed.stability.verdicts import structure_summary, verdicts
-from reseed.stability.weight_nulls import CovarianceNull
-from reseed.store import Store
-
-
-def stability_name(group: str) -> str:
-    """Name of the piece of a group."""
-    return f"stability/{group}"
+from reseed.store import Store, json_bytes, parquet_bytes
 
 
 def assess(

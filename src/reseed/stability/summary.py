@@ -12,10 +12,9 @@ from reseed.matching import measures
 from reseed.matching.measures import Measure
 from reseed.stability import fdr, shares
 from reseed.stability.intervals import Design, mean_over_pairs
-from reseed.stability.nulls import chance_corrected
+from reseed.stability.nulls.names import chance_corrected
 from reseed.stability.posterior import BetaBinomial
-from reseed.stability.shares import PairTable
-from reseed.stability.strata import Members
+from reseed.stability.shares import Members, PairTable
 
 
 def headline(

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reseed.errors import SpecError, SubjectError, nearest
-from reseed.subjects.finite import first_bad_row
-from reseed.subjects.spec import ArraysSpec
+from reseed.spec.subject import ArraysSpec
+from reseed.subjects.source import first_bad_row
 
 _NUMPY_KINDS = ("float16", "float32", "float64")
 _SAFETENSORS_KINDS = ("F16", "F32", "F64", "BF16")

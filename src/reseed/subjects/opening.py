@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from reseed.errors import SpecError, nearest
+from reseed.errors import SpecError, StoreError, nearest
 from reseed.events import Events
 from reseed.seeds import digest
-from reseed.store import Store
-from reseed.subjects.arrays import ArraySource
-from reseed.subjects.language_model import load_language_model
-from reseed.subjects.module_source import ModuleSource, open_factory
-from reseed.subjects.random_weights import randomise
-from reseed.subjects.sites import list_sites, resolve_sites
-from reseed.subjects.source import BlockSource
-from reseed.subjects.spec import (
+from reseed.spec.subject import (
     ArraysSpec,
     LanguageModelSpec,
     ModuleSpec,
@@ -26,10 +20,21 @@ from reseed.subjects.spec import (
     TextSpec,
     ToySpec,
 )
-from reseed.subjects.text_source import TextSource
-from reseed.subjects.tokenizer import Tokenizer
-from reseed.subjects.tokens import TokenBlocks, make_tokens
+from reseed.store import Store
+from reseed.subjects.arrays import ArraySource
+from reseed.subjects.models.language_model import load_language_model
+from reseed.subjects.models.tokenizer import Tokenizer
+from reseed.subjects.models.weights import randomise
+from reseed.subjects.module import ModuleSource, open_factory
+from reseed.subjects.sites import list_sites, resolve_sites
+from reseed.subjects.source import BlockSource
+from reseed.subjects.text.blocks import TextSource
+from reseed.subjects.text.tokens import TokenBlocks, make_tokens
 from reseed.subjects.toy import ToySource
+
+if TYPE_CHECKING:
+    pass
+
 
 TOKENS = "tokens"
 
@@ -143,3 +148,50 @@ def known_sites(subject: SubjectSpec, pattern: str) -> list[str]:
         names = ["toy"] if isinstance(subject, ToySpec) else list(subject.paths)
         return names if pattern == "**" else _chosen(names, [pattern])
     return list_sites(module) if pattern == "**" else resolve_sites(module, [pattern])
+
+
+_SAMPLED = 8
+"""Rows and columns of a block that are compared."""
+
+_SAME = 0.05
+"""Difference, as a share of the root mean square, below which numbers count as the same."""
+
+
+def sample(opened: Opened) -> dict[str, list[float]]:
+    """The root mean square of each site, and some numbers of its first and of its last block."""
+    out: dict[str, list[float]] = {}
+    for block in (0, opened.blocks - 1):
+        for site, x in opened.source.read([block]).items():
+            rms = float(x.double().square().mean().sqrt())
+            out.setdefault(site, [rms]).extend(x[:_SAMPLED, :_SAMPLED].flatten().tolist())
+    return out
+
+
+def check_same(
+    before: Mapping[str, Sequence[float]], now: Mapping[str, Sequence[float]], folder: Path
+) -> None:
+    """Refuse a subject that gives other activations than those that the runs learned from.
+
+    The spec names the subject; what lies behind the name can change. Another number of threads
+    only changes roundings, hence the tolerance.
+
+    Args:
+        before: `sample` when the study was made.
+        now: the same of the subject as it is.
+        folder: of the study, for the message.
+
+    Raises:
+        StoreError: if they are not the same.
+    """
+    for site, numbers in before.items():
+        there = now.get(site, [])
+        same = len(there) == len(numbers) and np.allclose(
+            numbers, there, rtol=0, atol=_SAME * numbers[0]
+        )
+        if not same:
+            raise StoreError(
+                f"{folder}: the subject or its data changed under the same name; {site} "
+                "gives other activations than when this folder was made. Runs on both could not be "
+                "compared: put the old data back, or give this study a folder of its own with "
+                "`--out`."
+            )

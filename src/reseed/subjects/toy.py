@@ -8,11 +8,17 @@ feature that fires is `max(0.1, 1 + 0.25 * normal)`; a planted subspace gives th
 direction that is uniform in it, so that coefficients of its rows have either sign. As an option
 each sample draws a fixed number of features without replacement from one of several pools, and
 magnitudes are uniform in (0, 1).
+
+The samples of a toy as text that names what fires, for whatever reads text.
+
+A sample is a token: `" f12+f40"` where features 12 and 40 fire, `" -"` where none does. Samples do
+not depend on each other; sixteen neighbours count as a document, so that a block has several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,17 +28,20 @@ from scipy.special import ndtri
 
 from reseed.records import Floats
 from reseed.seeds import generator
-from reseed.subjects.spec import ToySpec
+from reseed.spec.subject import ToySpec
 from reseed.subjects.toy_truth import Integers, group_of, pool_of, truth_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 SITE = "toy"
 """The name of the only site of the toy."""
 
 _MAGNITUDE_SPREAD = 0.25
+
 _SMALLEST_MAGNITUDE = 0.1
+
 _LEVELS = 2**22
 """Levels drawn at a time: 16 MiB, whatever the size of a block."""
 
@@ -219,3 +228,49 @@ def _copies(subspace: Integers) -> tuple[Integers, Integers]:
     first = rows[np.searchsorted(subspace[rows], subspace[rows])]
     after = rows != first
     return rows[after], first[after]
+
+
+DOCUMENT = 16
+"""Samples that count as one document."""
+
+_REMEMBERED = 64
+
+
+class ToyText:
+    """Where the rows of a toy stand in its text; a block is rendered when it is asked for.
+
+    Args:
+        spec: the toy.
+    """
+
+    def __init__(self, spec: ToySpec) -> None:
+        self._spec, self._toy = spec, Toy(spec)
+        self._block = lru_cache(maxsize=_REMEMBERED)(self._rendered)
+
+    @property
+    def length(self) -> int:
+        """L, samples in a block."""
+        return self._spec.block
+
+    def positions(self, block: int) -> NDArray[np.int64]:
+        """[rows] every sample of a block."""
+        return np.arange(self._spec.block)
+
+    def documents(self, block: int) -> NDArray[np.int64]:
+        """[L] number of the document of each sample."""
+        per_block = -(-self._spec.block // DOCUMENT)
+        return block * per_block + np.arange(self._spec.block) // DOCUMENT
+
+    def document(self, block: int, position: int) -> int:
+        """Number of the document of a sample."""
+        return int(self.documents(block)[position])
+
+    def tokens(self, block: int, first: int, last: int) -> list[str]:
+        """The samples first..last-1, each by the features that fire in it."""
+        return list(self._block(block)[first:last])
+
+    def _rendered(self, block: int) -> tuple[str, ...]:
+        fires = self._toy.sparse(block)
+        starts = fires.indptr
+        names = (sorted(fires.indices[a:b]) for a, b in zip(starts, starts[1:], strict=False))
+        return tuple(" " + ("+".join(f"f{one}" for one in row) or "-") for row in names)

@@ -23,7 +23,7 @@ from scipy.special import ndtr, ndtri
 
 from reseed.records import Floats
 from reseed.seeds import generator
-from reseed.subjects.spec import ToySpec
+from reseed.spec.subject import ToySpec
 
 Integers = NDArray[np.int64]
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from reseed.errors import SpecError
+from reseed.sae.settings import PenalisedSpec
+from reseed.spec.training import RunSpec
 
 
 def chosen(device: str) -> str:
@@ -40,3 +45,92 @@ def chosen(device: str) -> str:
         f"device {device!r} was asked for, but torch {torch.__version__} sees {there} GPUs: "
         f"{reason}, or take cpu"
     )
+
+
+_A_WEIGHT = 26
+"""Bytes: float32 and two moments of encoder and decoder, the encoder once more in bfloat16."""
+
+_A_GRADIENT = 16
+"""More where the plain way makes the step: gradients of both matrices, and of what is added."""
+
+_A_WHOLE_GRADIENT = 8
+"""More where codes may be dense: gradients of both matrices."""
+
+_SHARE = 0.8
+"""Of the free memory that learners may take."""
+
+
+def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> int:
+    """What a run holds while it is trained; the loops store no gradients of sparse codes.
+
+    Args:
+        run: a run.
+        dimensions: D of its site.
+        output: E of its target; D if left out.
+    """
+    soft = 4 if run.control == "soft_frozen_decoder" else 0  # where the decoder started
+    extra = 0
+    if run.sae.plain or not run.sae.loops:
+        extra = _A_GRADIENT
+    elif isinstance(run.sae, PenalisedSpec):
+        extra = _A_WHOLE_GRADIENT
+    both = dimensions + (dimensions if output is None else output)
+    return (_A_WEIGHT + soft + extra) * run.sae.latents * both // 2
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that can be taken without swapping, a container's limit counted; None if unknown.
+
+    Args:
+        root: of the file system; tests give another.
+    """
+    found: list[int] = []
+    try:
+        for text in (root / "proc/meminfo").read_text("ascii").splitlines():
+            if text.startswith("MemAvailable:"):
+                found.append(int(text.split()[1]) * 1024)
+        group = root / "sys/fs/cgroup"
+        limit = (group / "memory.max").read_text("ascii").strip()
+        if limit != "max":
+            found.append(int(limit) - int((group / "memory.current").read_text("ascii")))
+    except (OSError, ValueError):
+        pass
+    if not found and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(found, default=None)
+
+
+def units(runs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """Runs that must be trained together, together; the others each alone; in their order."""
+    out: dict[tuple[str, int, int], list[RunSpec]] = {}
+    for run in runs:
+        alone = -1 if run.ensemble else run.init_seed
+        out.setdefault((run.group, run.data_seed, alone), []).append(run)
+    return list(out.values())
+
+
+def passes(
+    runs: Sequence[RunSpec], dimensions: Mapping[str, int], free: int | None
+) -> list[list[RunSpec]]:
+    """Runs in groups that fit into memory together, in their order; each run once.
+
+    Runs that are trained together stay together. What does not fit alone is a group by itself: it
+    may still go, on swap.
+
+    Args:
+        runs: of one data seed.
+        dimensions: D of each site.
+        free: bytes that are free; None if unknown, then all go together.
+    """
+    out: list[list[RunSpec]] = []
+    left = 0.0
+    for unit in units(runs):
+        size = sum(
+            learner_bytes(run, dimensions[run.site], dimensions.get(run.target)) for run in unit
+        )
+        if not out or (free is not None and size > left):
+            out.append([])
+            left = _SHARE * (free or 0)
+        out[-1].extend(unit)
+        left -= size
+    return out

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from reseed.errors import SpecError, StoreError
-from reseed.files import json_bytes, read_json, write_bytes
 from reseed.formats import own
 from reseed.sae.model import SAE, Rows, from_arrays
-from reseed.training.arrays import train
+from reseed.store import json_bytes, read_json, write_bytes
+from reseed.training.train import train
 
 _FILE = "ensemble.json"
 

@@ -10,12 +10,20 @@ import torch
 from torch import Tensor
 
 from reseed.events import Events
-from reseed.files import json_bytes, parquet_bytes, write_bytes
 from reseed.formats import own
-from reseed.store import PIECE, Store, move_into_place, seal, snapshot_folder
+from reseed.runs import Failed, failure_file, part_folder, run_name
+from reseed.spec.training import RunSpec
+from reseed.store import (
+    PIECE,
+    Store,
+    json_bytes,
+    move_into_place,
+    parquet_bytes,
+    seal,
+    snapshot_folder,
+    write_bytes,
+)
 from reseed.training.learner import Learner
-from reseed.training.spec import RunSpec
-from reseed.training.state import Failed, failure_file, part_folder, run_name
 
 METRICS = ("fvu", "l0", "dead")
 CHECKPOINT = "checkpoint.safetensors"

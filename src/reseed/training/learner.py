@@ -3,26 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
-from reseed.sae.architecture import At, Batch, Batches, OneBatch, Parameters, architecture
-from reseed.sae.hooks import Fits, Settles
+from reseed.sae.architecture import (
+    At,
+    Batch,
+    Batches,
+    Fits,
+    OneBatch,
+    Parameters,
+    Settles,
+    architecture,
+)
 from reseed.sae.model import SAE
-from reseed.sae.specs.penalised import PenalisedSpec
-from reseed.training.controls import FROZEN, keep_near
-from reseed.training.held_l0 import UNMOVED, Held, factor, moved
-from reseed.training.schedule import learning_rate, rising
-from reseed.training.spec import RunSpec
-from reseed.training.start import aligned, first_parameters
-from reseed.training.steps import Seen
-from reseed.training.ways import way_of
+from reseed.sae.settings import PenalisedSpec
+from reseed.spec.training import RunSpec
+from reseed.training.schedule import UNMOVED, Held, factor, learning_rate, moved, rising
+from reseed.training.start import FROZEN, aligned, first_parameters, keep_near
+from reseed.training.step.choice import way_of
+from reseed.training.step.plain import Seen
+
+
+class RunBatches:
+    """What a run learns from; implements `reseed.sae.architecture.Batches`.
+
+    Args:
+        run: the run.
+        batch: its batches by number: site to `[B, D]`.
+    """
+
+    def __init__(self, run: RunSpec, batch: Callable[[int], Mapping[str, Tensor]]) -> None:
+        self._run, self._batch = run, batch
+
+    def first(self, rows: int) -> Iterator[Batch]:
+        """See `Batches`."""
+        return map(self._at, range(self._count(rows)))
+
+    def last(self, rows: int) -> Iterator[Batch]:
+        """See `Batches`."""
+        steps = self._run.training.steps
+        return map(self._at, range(steps - 1, steps - 1 - self._count(rows), -1))
+
+    def _count(self, rows: int) -> int:
+        training = self._run.training
+        return min(training.steps, -(-rows // training.batch))
+
+    def _at(self, number: int) -> Batch:
+        rows = self._batch(number)
+        return Batch(rows[self._run.site], rows[self._run.target])
+
 
 Metrics = dict[str, float]
+
 Through = Callable[[Tensor], Tensor]
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from reseed.errors import SpecError, TrainingError
 from reseed.training.learner import Learner, Metrics
 from reseed.training.schedule import mutual_weight
-from reseed.training.steps import Seen
+from reseed.training.step.plain import Seen
 
 Assignments = dict[tuple[int, int], Tensor]
 """Of members a < b: `[F]` int64, the row of b that each row of a has"""

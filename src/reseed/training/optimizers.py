@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reseed.errors import SpecError
-from reseed.sae.specs.common import ArchitectureSpec
+from reseed.sae.settings import ArchitectureSpec
 
 
 class Signum(torch.optim.Optimizer):

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reseed.events import Events
-from reseed.interrupts import Stop
+from reseed.events import Events, Stop
+from reseed.runs import Missing, run_state
+from reseed.spec.training import RunSpec
 from reseed.store import Store
-from reseed.training.end_to_end import Downstream
-from reseed.training.memory import free_memory, passes
-from reseed.training.spec import RunSpec
-from reseed.training.state import Missing, run_state
+from reseed.training.device import free_memory, passes
+from reseed.training.through import Downstream
 from reseed.training.work import works
 
 

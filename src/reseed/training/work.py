@@ -20,15 +20,13 @@ from torch import Tensor
 
 from reseed.errors import StoreError, TrainingError
 from reseed.events import Events
-from reseed.files import write_bytes
-from reseed.store import Store
-from reseed.training.batches import RunBatches
-from reseed.training.end_to_end import Downstream
+from reseed.spec.training import RunSpec
+from reseed.store import Store, write_bytes
+from reseed.training.device import units
 from reseed.training.folder import CHECKPOINT, METRICS, RunFolder, empty_history
-from reseed.training.learner import Learner, Metrics, Through
-from reseed.training.memory import units
+from reseed.training.learner import Learner, Metrics, RunBatches, Through
 from reseed.training.mutual import Together
-from reseed.training.spec import RunSpec
+from reseed.training.through import Downstream
 
 _EVENT_EVERY_STEPS = 100
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from reseed.interpretation.client_spec import ServerSpec
-from reseed.interpretation.http import HTTPModel
-from reseed.interpretation.limits import Gate
+from reseed.interpretation.models.http import HTTPModel
+from reseed.interpretation.models.transport import Gate
 from reseed.interpretation.records import Message, Request
+from reseed.spec.llm import ServerSpec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -13,12 +13,17 @@ import pytest
 
 from reseed.errors import BudgetError, ModelError
 from reseed.events import Events
-from reseed.interpretation import workers
-from reseed.interpretation.asking import JournaledAsker, question_key, reply_from, reply_record
-from reseed.interpretation.client_spec import BudgetSpec, Prices
-from reseed.interpretation.fakes import Scripted
-from reseed.interpretation.journal import Journal, entries
+from reseed.interpretation.models import accounts as workers
+from reseed.interpretation.models.asking import (
+    JournaledAsker,
+    question_key,
+    reply_from,
+    reply_record,
+)
+from reseed.interpretation.models.instruments import Scripted
+from reseed.interpretation.models.journal import Journal, entries
 from reseed.interpretation.records import Failure, Message, Reply, Request, TokenChoice
+from reseed.spec.llm import BudgetSpec, Prices
 
 
 @pytest.fixture
@@ -288,8 +293,8 @@ RUN = """
 import signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 from pathlib import Path
-from reseed.interpretation.clients import open_asker
-from reseed.interpretation.client_spec import ServerSpec
+from reseed.interpretation.models.opening import open_asker
+from reseed.spec.llm import ServerSpec
 from reseed.interpretation.records import Message, Request
 spec = ServerSpec(model="m", base_url=sys.argv[1], concurrency=4, timeout=20.0)
 with open_asker(spec, Path(sys.argv[2])) as asker:

@@ -4,10 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from reseed.errors import SpecError
-from reseed.interpretation.client_spec import ClientSpec, LocalSpec, Prices, ServerSpec
-from reseed.interpretation.clients import open_asker, open_embedder
-from reseed.interpretation.embedding import HashedWords
+from reseed.interpretation.models.embedding import HashedWords
+from reseed.interpretation.models.opening import open_asker, open_embedder
 from reseed.records import read_spec
+from reseed.spec.llm import ClientSpec, LocalSpec, Prices, ServerSpec
 
 SERVER = {"kind": "server", "model": "m", "base_url": "http://127.0.0.1:8000/v1/"}
 

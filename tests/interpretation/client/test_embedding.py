@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from reseed.errors import ModelError, SpecError, SubjectError
-from reseed.interpretation.client_spec import SentenceModelSpec, ServerEmbedderSpec
-from reseed.interpretation.embedding import HashedWords, SentenceModel, ServerEmbedder
+from reseed.interpretation.models.embedding import HashedWords, SentenceModel, ServerEmbedder
+from reseed.spec.llm import SentenceModelSpec, ServerEmbedderSpec
 
 
 def test_words_are_unit_and_see_shared_words():

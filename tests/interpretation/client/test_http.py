@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from reseed.errors import ModelError, SpecError
-from reseed.interpretation.http import read_reply, whole_characters
+from reseed.interpretation.models.http import read_reply, whole_characters
 from reseed.interpretation.records import Failure, Message, Reply, Request
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -323,8 +323,8 @@ def test_whole_characters():
 def test_without_httpx_the_extra_is_named(python):
     code = (
         "import sys; sys.modules['httpx'] = None\n"
-        "from reseed.interpretation.client_spec import ServerSpec\n"
-        "from reseed.interpretation.http import HTTPModel\n"
+        "from reseed.spec.llm import ServerSpec\n"
+        "from reseed.interpretation.models.http import HTTPModel\n"
         "try: HTTPModel(ServerSpec(model='m', base_url='http://x/v1'))\n"
         "except ImportError as error: assert 'reseed[llm]' in str(error), error\n"
         "else: raise AssertionError\n"

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from reseed.errors import BusyError, StoreError
-from reseed.interpretation.journal import Journal, entries
+from reseed.interpretation.models.journal import Journal, entries
 
 LONG = "few-shot examples " * 20
 
@@ -110,7 +110,8 @@ def test_another_file_is_refused_and_left(tmp_path, content):
 
 def test_one_process_at_a_time(path, three):
     code = (
-        "import sys; from pathlib import Path; from reseed.interpretation.journal import Journal\n"
+        "import sys; from pathlib import Path\n"
+        "from reseed.interpretation.models.journal import Journal\n"
         "Journal(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(

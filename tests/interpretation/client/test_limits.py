@@ -2,7 +2,7 @@
 
 import pytest
 
-from reseed.interpretation.limits import Gate, asked_to_wait, backoff, used_up
+from reseed.interpretation.models.transport import Gate, asked_to_wait, backoff, used_up
 
 NOW = 1_800_000_000.0
 

@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from reseed.errors import SubjectError
-from reseed.interpretation.chat import PLAIN_STOP, chat_ids
-from reseed.interpretation.client_spec import LocalSpec
-from reseed.interpretation.likelihood import LocalLikelihood
-from reseed.interpretation.local import LocalModel
+from reseed.interpretation.models.likelihood import LocalLikelihood
+from reseed.interpretation.models.local import PLAIN_STOP, LocalModel, chat_ids
 from reseed.interpretation.records import Failure, Message, Request
-from reseed.subjects.causal import load_causal
-from reseed.subjects.spec import LanguageModelSpec
+from reseed.spec.llm import LocalSpec
+from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.models.causal import load_causal
 
 WORDS = [
     "the",
@@ -257,7 +256,7 @@ def test_a_plain_reply_ends_before_the_user_speaks(plain, monkeypatch):
         said.append(next(words))
         return 5
 
-    monkeypatch.setattr("reseed.interpretation.local._choose", next_word)
+    monkeypatch.setattr("reseed.interpretation.models.local._choose", next_word)
     reply = model.reply(talk("dog"))
     assert reply.text == "cat sat"
     assert reply.finish == "stop"

@@ -14,22 +14,71 @@ D dimensions, F latents, P centroids.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import fitting, kernels
+from reseed.sae import codes, fitted
 from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
-from reseed.sae.specs.archetypal import ArchetypalSpec
+from reseed.sae.settings import ArchitectureSpec, check_k
 from reseed.seeds import generator
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ArchetypalSpec(ArchitectureSpec):
+    """TopK with decoder rows that stay near the hull of k-means centroids (arXiv 2502.12892)."""
+
+    architecture: Literal["archetypal"] = "archetypal"
+    k: Annotated[int, Field(ge=1)] = 32
+    """Latents that may fire at a time."""
+    centroids: Annotated[int, Field(ge=2)] | None = None
+    """Points of the hull; left out, as many as latents."""
+    relax: Annotated[float, Field(ge=0)] = 1.0
+    """How far a row may leave the hull, in root mean square lengths of the centroids: the paper's
+    δ; 0 for the strict form."""
+    start: Literal["independent", "shared"] = "independent"
+    """`shared`: every seed starts from the centroids themselves, as the authors' code does (see
+    arXiv 2606.02061); `independent`: from mixtures of them that the init seed draws."""
+    fit_rows: Annotated[int, Field(ge=2)] = 32_768
+    """Rows at the start of training on which the centroids are found."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> ArchetypalSpec:
+        check_k(self.k, self.latents)
+        if self.start == "shared" and self.points < self.latents:
+            raise ValueError(
+                f"start = 'shared' gives each latent a centroid of its own, but there are "
+                f"{self.points} centroids for {self.latents} latents; raise centroids"
+            )
+        return self
+
+    @property
+    def points(self) -> int:
+        """P, centroids."""
+        return self.latents if self.centroids is None else self.centroids
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `ArchitectureSpec`."""
+        return {"k": self.k, "relax": self.relax, "": self.start}
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"aligned", "end_to_end", "mutual", "tied_init", "weight_l2"})
+
+
 UNIT_ROWS: frozenset[str] = frozenset()
+
 BUFFERS = frozenset({"centroids"})
+
 _MIXED = 4
 """Centroids that a row of A mixes at an independent start."""
 
@@ -42,8 +91,8 @@ def initial(spec: ArchetypalSpec, start: Start) -> Parameters:
     """
     if start.batches is None:
         raise SpecError("archetypal: its centroids need the rows that it will learn from")
-    points = fitting.rows_of(start.batches, spec.fit_rows) - start.x_centre
-    found = fitting.centroids(points, spec.points, rounds=50).centroids
+    points = fitted.rows_of(start.batches, spec.fit_rows) - start.x_centre
+    found = fitted.centroids(points, spec.points, rounds=50).centroids
     return {
         "W_enc": torch.from_numpy(start.rows.copy()),
         "b_enc": torch.zeros(spec.latents),
@@ -76,7 +125,7 @@ def dictionary(p: Parameters) -> Tensor:
 def objective(p: Parameters, batch: Batch, spec: ArchetypalSpec, at: At) -> Objective:
     """The loss of a batch."""
     pre = (batch.x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
-    z = kernels.dense(kernels.top_codes_plain(pre, spec.k), len(p["W_enc"]))
+    z = codes.dense(codes.top_codes_plain(pre, spec.k), len(p["W_enc"]))
     error = z @ dictionary(p) + p["b_dec"] - batch.x
     loss = error.square().sum() / squared_variation(batch.x)
     return Objective(loss, loss.detach(), z.detach())

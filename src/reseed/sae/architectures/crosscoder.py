@@ -12,19 +12,26 @@ crosscoders, arXiv 2504.02922), and the SAE is saved with the one threshold at w
 
 Saved codes are f n, decoder rows have summed norms 1 in scaled units. B batch, D = Σ D_m
 dimensions, F latents.
+
+Which latents of a crosscoder several sites share, and which belong to one. Without torch.
+
+F latents, M parts (sites), D_m dimensions of a part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
-from reseed.sae import thresholds
+from reseed.records import Floats
+from reseed.sae import rules
 from reseed.sae.architecture import (
     At,
     Batch,
@@ -34,12 +41,130 @@ from reseed.sae.architecture import (
     Start,
     squared_variation,
 )
-from reseed.sae.init import unit_rows
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
-from reseed.sae.specs.crosscoder import CrosscoderSpec
+from reseed.sae.settings import ArchitectureSpec, check_k
+from reseed.sae.start import unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class CrosscoderSpec(ArchitectureSpec):
+    """One dictionary for several sites, read and written together.
+
+    L1 on codes times summed decoder norms (transformer-circuits, October 2024), or with `k`
+    BatchTopK on the same product (arXiv 2504.02922).
+    """
+
+    architecture: Literal["crosscoder"] = "crosscoder"
+    parts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
+    """Widths of the sites that are joined, in their order."""
+    k: Annotated[int, Field(ge=1)] | None = None
+    """Latents that fire at a time on average; given, there is no penalty."""
+    penalty: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the penalty without `k`, as that of `relu`."""
+    threshold_rows: Annotated[int, Field(ge=1)] = 32_768
+    """With `k`, rows at the end of training from which the one threshold is found."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> CrosscoderSpec:
+        if self.k is not None:
+            check_k(self.k, self.latents)
+            if "penalty" in self.model_fields_set:
+                raise ValueError("k and penalty are two ways to one end; take one of them out")
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `ArchitectureSpec`."""
+        return {"l1_": self.penalty} if self.k is None else {"k": self.k}
+
+    def takes(self, site: str) -> bool:
+        """Joined sites of as many parts."""
+        return site.count("+") + 1 == len(self.parts)
+
+    @property
+    def place(self) -> str:
+        """For people: at which sites it can be trained."""
+        joined = "+".join(f"SITE{number + 1}" for number in range(len(self.parts)))
+        return f"its parts have {len(self.parts)} widths, so it reads a joined site, {joined!r}"
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"end_to_end"})
+
+
+EXCLUSIVE = 0.1
+"""A part with less than this share of what a row weighs counts as not used by the latent."""
+
+
+def part_norms(
+    W_dec: Floats, parts: Sequence[int], scales: Sequence[float] | None = None
+) -> NDArray[np.float64]:
+    """The length of each part of each decoder row.
+
+    Args:
+        W_dec: `[F, D]`, D the sum of the parts.
+        parts: widths of the sites, in their order.
+        scales: of each part, `about["scales"]`; without them a site of larger activations seems to
+            have more of every latent.
+
+    Returns:
+        `[F, M]`.
+
+    Raises:
+        SpecError: if the widths do not add up, or there is not one scale a part.
+    """
+    scales = [1.0] * len(parts) if scales is None else scales
+    if sum(parts) != W_dec.shape[1] or len(scales) != len(parts):
+        raise SpecError(
+            f"parts = {list(parts)} with {len(scales)} scales do not fit decoder rows of "
+            f"{W_dec.shape[1]} dimensions; `about` of the crosscoder has parts and scales"
+        )
+    pieces = np.split(W_dec.astype(np.float64), np.cumsum(parts)[:-1], axis=1)
+    return np.stack(
+        [np.linalg.norm(p, axis=1) * c for p, c in zip(pieces, scales, strict=True)], axis=1
+    )
+
+
+def relative_norms(
+    W_dec: Floats, parts: Sequence[int], scales: Sequence[float] | None = None
+) -> pl.DataFrame:
+    """How much of each latent belongs to which site (transformer-circuits, October 2024).
+
+    Args:
+        W_dec: `[F, D]`, D the sum of the parts.
+        parts: widths of the sites, in their order.
+        scales: as for `part_norms`.
+
+    Returns:
+        latent; share_0 to share_M-1, each part's share of the summed norms, NaN for a zero row;
+        kind: `"shared"` if every part has at least `EXCLUSIVE`, `"exclusive"` if one part only has,
+        `"partly"` if some but not all have, `"zero"` for a zero row; part, the strongest part.
+
+    Raises:
+        SpecError: as `part_norms`.
+    """
+    norms = part_norms(W_dec, parts, scales)
+    total = norms.sum(axis=1, keepdims=True)
+    shares = np.divide(norms, total, out=np.full_like(norms, np.nan), where=total > 0)
+    used = (shares >= EXCLUSIVE).sum(axis=1)
+    kind = np.select(
+        [total[:, 0] == 0, used == len(parts), used == 1], ["zero", "shared", "exclusive"], "partly"
+    )
+    columns = {f"share_{m}": shares[:, m] for m in range(len(parts))}
+    strongest = norms.argmax(axis=1)
+    return pl.DataFrame(
+        {"latent": np.arange(len(norms)), **columns, "kind": kind, "part": strongest}
+    )
+
 
 UNIT_ROWS: frozenset[str] = frozenset()
+
 BUFFERS = frozenset({"scales", "threshold"})
+
 _START_NORM = 0.1
 """Norm of a decoder row in each part at the start, as the authors take it."""
 
@@ -64,7 +189,7 @@ def initial(spec: CrosscoderSpec, start: Start) -> Parameters:
         "W_dec": rows,
         "b_dec": torch.zeros(width),
         "scales": _scales(spec, start),
-        "threshold": torch.tensor(thresholds.NOT_YET),
+        "threshold": torch.tensor(rules.NOT_YET),
     }
 
 
@@ -120,7 +245,7 @@ def settle(p: Parameters, spec: CrosscoderSpec, batches: Batches) -> Parameters:
     first = next(last)
     rows = spec.threshold_rows + len(first.x)
     pres = (batch.x @ W_enc.T + b_enc for batch in chain([first], last))
-    return {"threshold": thresholds.common_threshold(pres, spec.k, rows)}
+    return {"threshold": rules.common_threshold(pres, spec.k, rows)}
 
 
 def folded(p: Parameters, spec: CrosscoderSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -138,7 +263,7 @@ def folded(p: Parameters, spec: CrosscoderSpec) -> tuple[Tensor, Tensor, Tensor,
 def freeze(p: Parameters, spec: CrosscoderSpec, about: Mapping[str, Any]) -> SAE:
     """The SAE for raw rows: relu without k, JumpReLU once its threshold is known, else BatchTopK.
 
-    `about` holds `parts` and `scales`, which `reseed.sae.crossing.relative_norms` takes.
+    `about` holds `parts` and `scales`, which `relative_norms` takes.
     """
     with torch.no_grad():
         W_enc, b_enc, W_dec, b_dec = (part.detach().clone() for part in folded(p, spec))

@@ -13,16 +13,28 @@ g and z [B, F]; r, b_gate, b_mag [F].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import torch
+from typing import Any, Literal
 
 from reseed.sae import parts
 from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
-from reseed.sae.specs.gated import GatedSpec
+from reseed.sae.settings import PenalisedSpec
+
+
+class GatedSpec(PenalisedSpec):
+    """One encoder decides what fires, a rescaled one how strongly (arXiv 2404.16014)."""
+
+    architecture: Literal["gated"] = "gated"
+
+    @property
+    def loops(self) -> bool:
+        """See `ArchitectureSpec`."""
+        return True
+
 
 UNIT_ROWS = frozenset({"W_dec"})
+
 BUFFERS: frozenset[str] = frozenset()
 
 

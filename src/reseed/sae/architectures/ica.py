@@ -10,14 +10,26 @@ so that a reconstruction is that of ICA with latents / 2 components. With k the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from reseed.sae import fitted, fitting
+from pydantic import Field
+
+from reseed.sae import fitted
 from reseed.sae.architecture import At, Batch, Batches, Objective, Parameters, Start
+from reseed.sae.fitted import Signed
 from reseed.sae.model import SAE
-from reseed.sae.specs.baselines import ICASpec
+
+
+class ICASpec(Signed):
+    """latents / 2 independent components by FastICA (Hyvärinen, 1999), each with both signs."""
+
+    architecture: Literal["ica"] = "ica"
+    rounds: Annotated[int, Field(ge=1)] = 200
+    """Iterations at the most."""
+
 
 UNIT_ROWS: frozenset[str] = frozenset()
+
 BUFFERS = fitted.BUFFERS
 
 
@@ -33,9 +45,9 @@ def initial(spec: ICASpec, start: Start) -> Parameters:
 
 def fit(p: Parameters, spec: ICASpec, init_seed: int, batches: Batches) -> Parameters:
     """Components of the first rows of the training, started from the init seed."""
-    rows = fitting.rows_of(batches, spec.fit_rows)
-    fitting.check_rows(rows, spec.latents // 2, "ica", "components")
-    found = fitting.independent(rows, spec.latents // 2, spec.rounds, init_seed)
+    rows = fitted.rows_of(batches, spec.fit_rows)
+    fitted.check_rows(rows, spec.latents // 2, "ica", "components")
+    found = fitted.independent(rows, spec.latents // 2, spec.rounds, init_seed)
     W_enc, W_dec = fitted.signed(found.unmixing, found.mixing.T)
     return fitted.parameters(W_enc, W_dec, found.mean, converged=found.converged)
 

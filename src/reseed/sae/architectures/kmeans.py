@@ -10,14 +10,26 @@ of decoder rows tell them apart. The init seed decides the k-means++ start.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from reseed.sae import fitted, fitting
+from pydantic import Field
+
+from reseed.sae import fitted
 from reseed.sae.architecture import At, Batch, Batches, Objective, Parameters, Start
+from reseed.sae.fitted import Fitted
 from reseed.sae.model import SAE
-from reseed.sae.specs.baselines import KMeansSpec
+
+
+class KMeansSpec(Fitted):
+    """Each row is its nearest centroid (k-means++ start and Lloyd's iteration)."""
+
+    architecture: Literal["kmeans"] = "kmeans"
+    rounds: Annotated[int, Field(ge=1)] = 100
+    """Iterations at the most."""
+
 
 UNIT_ROWS: frozenset[str] = frozenset()
+
 BUFFERS = fitted.BUFFERS
 
 
@@ -28,8 +40,8 @@ def initial(spec: KMeansSpec, start: Start) -> Parameters:
 
 def fit(p: Parameters, spec: KMeansSpec, init_seed: int, batches: Batches) -> Parameters:
     """Centroids of the first rows of the training, started from the init seed."""
-    rows = fitting.rows_of(batches, spec.fit_rows)
-    found = fitting.centroids(rows, spec.latents, spec.rounds, key=init_seed)
+    rows = fitted.rows_of(batches, spec.fit_rows)
+    found = fitted.centroids(rows, spec.latents, spec.rounds, key=init_seed)
     mean = rows.mean(axis=0, dtype="float64")
     away = found.centroids - mean
     b_enc = -0.5 * (away**2).sum(axis=1)

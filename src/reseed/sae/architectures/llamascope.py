@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+from pydantic import Field, model_validator
 
-from reseed.sae import thresholds
+from reseed.sae import rules
 from reseed.sae.architecture import (
     At,
     Batch,
@@ -30,11 +29,46 @@ from reseed.sae.architecture import (
     Start,
     squared_variation,
 )
-from reseed.sae.init import unit_rows
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
-from reseed.sae.specs.llamascope import LlamaScopeSpec
+from reseed.sae.settings import ArchitectureSpec, check_k
+from reseed.sae.start import unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LlamaScopeSpec(ArchitectureSpec):
+    """TopK chosen by code times decoder norm, saved as JumpReLU (Llama Scope, arXiv 2410.20526)."""
+
+    architecture: Literal["llamascope"] = "llamascope"
+    k: Annotated[int, Field(ge=1)] = 50
+    """Latents that may fire at a time once annealing is over."""
+    lr: Annotated[float, Field(gt=0)] | None = 8e-4
+    """Peak learning rate; the paper's, for inputs scaled as it scales them."""
+    anneal: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps in which the number of latents that fire goes from D down to k."""
+    threshold_rows: Annotated[int, Field(ge=1)] = 32_768
+    """Rows at the end of training from which the one threshold is found."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> LlamaScopeSpec:
+        check_k(self.k, self.latents)
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `ArchitectureSpec`."""
+        return {"k": self.k}
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"end_to_end"})
+
 
 UNIT_ROWS: frozenset[str] = frozenset()
+
 BUFFERS = frozenset({"scale", "threshold"})
 
 
@@ -48,7 +82,7 @@ def initial(spec: LlamaScopeSpec, start: Start) -> Parameters:
         "W_dec": torch.from_numpy(rows),
         "b_dec": torch.zeros(dimensions),
         "scale": _scale(start, dimensions),
-        "threshold": torch.tensor(thresholds.NOT_YET),
+        "threshold": torch.tensor(rules.NOT_YET),
     }
 
 
@@ -87,7 +121,7 @@ def settle(p: Parameters, spec: LlamaScopeSpec, batches: Batches) -> Parameters:
     first = next(last)
     rows = spec.threshold_rows + len(first.x)
     pres = (batch.x @ W_enc.T + b_enc for batch in chain([first], last))
-    return {"threshold": thresholds.common_threshold(pres, spec.k, rows)}
+    return {"threshold": rules.common_threshold(pres, spec.k, rows)}
 
 
 def folded(p: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:

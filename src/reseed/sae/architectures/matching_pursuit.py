@@ -12,17 +12,43 @@ B batch, D dimensions, F latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import torch
+from pydantic import Field, model_validator
 
 from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
-from reseed.sae.init import unit_rows
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
-from reseed.sae.pursuit import pursue
-from reseed.sae.specs.matching_pursuit import MatchingPursuitSpec
+from reseed.sae.rules import pursue
+from reseed.sae.settings import ArchitectureSpec, check_k
+from reseed.sae.start import unit_rows
+
+
+class MatchingPursuitSpec(ArchitectureSpec):
+    """Latents chosen one after the other, each for what those before left over (2506.03093)."""
+
+    architecture: Literal["matching_pursuit"] = "matching_pursuit"
+    k: Annotated[int, Field(ge=1)] = 32
+    """Steps of the pursuit: latents that may fire at a time."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> MatchingPursuitSpec:
+        check_k(self.k, self.latents)
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `ArchitectureSpec`."""
+        return {"k": self.k}
+
+    @property
+    def without(self) -> frozenset[str]:
+        """See `ArchitectureSpec`."""
+        return frozenset({"aligned", "end_to_end", "tied_init", "weight_l2"})
+
 
 UNIT_ROWS = frozenset({"W_dec"})
+
 BUFFERS: frozenset[str] = frozenset()
 
 

@@ -12,16 +12,29 @@ Source: Lee and Seung (1999).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from reseed.sae import fitted, fitting
+from reseed.sae import fitted
 from reseed.sae.architecture import At, Batch, Batches, Objective, Parameters, Start
+from reseed.sae.fitted import Fitted
 from reseed.sae.model import SAE
-from reseed.sae.specs.baselines import NMFSpec
+
+
+class NMFSpec(Fitted):
+    """Non-negative factors of rows less each dimension's smallest value (Lee and Seung, 1999)."""
+
+    architecture: Literal["nmf"] = "nmf"
+    fit_rows: Annotated[int, Field(ge=2)] = 16_384
+    """See `PCASpec`; fewer, since this iteration is the slowest."""
+    rounds: Annotated[int, Field(ge=1)] = 200
+    """Iterations at the most."""
+
 
 UNIT_ROWS: frozenset[str] = frozenset()
+
 BUFFERS = fitted.BUFFERS
 
 
@@ -37,10 +50,10 @@ def initial(spec: NMFSpec, start: Start) -> Parameters:
 
 def fit(p: Parameters, spec: NMFSpec, init_seed: int, batches: Batches) -> Parameters:
     """Factors of the first rows of the training, started from the init seed."""
-    rows = fitting.rows_of(batches, spec.fit_rows)
-    fitting.check_rows(rows, spec.latents, "nmf", "components")
+    rows = fitted.rows_of(batches, spec.fit_rows)
+    fitted.check_rows(rows, spec.latents, "nmf", "components")
     least = rows.min(axis=0)
-    found, converged = fitting.factors(rows - least, spec.latents, spec.rounds, init_seed)
+    found, converged = fitted.factors(rows - least, spec.latents, spec.rounds, init_seed)
     length = np.linalg.norm(found, axis=1, keepdims=True)
     W_dec = found / np.where(length > 0, length, 1.0)
     W_enc = np.linalg.pinv(W_dec.astype(np.float64)).T

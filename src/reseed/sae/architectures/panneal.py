@@ -11,18 +11,44 @@ units of ℓ one λ means the same at every site; λ ℓ² is the paper's λ for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field, model_validator
 
 from reseed.sae import parts
 from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
-from reseed.sae.specs.panneal import PAnnealSpec
+from reseed.sae.settings import PenalisedSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PAnnealSpec(PenalisedSpec):
+    """ReLU with an Lp penalty whose p falls from 1 towards 0 (arXiv 2408.00113)."""
+
+    architecture: Literal["panneal"] = "panneal"
+    p_end: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """p at the end of training; it starts at 1."""
+    anneal_from: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the steps after which p begins to fall."""
+    changes: Annotated[int, Field(ge=1)] = 10
+    """Equal stretches of steps, each with a p of its own."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> PAnnealSpec:
+        if self.changes == 1 and self.p_end < 1:
+            raise ValueError(
+                "changes = 1 leaves no step between p = 1 and p_end; take changes of 2 or more"
+            )
+        return self
+
 
 UNIT_ROWS = frozenset({"W_dec"})
+
 BUFFERS = frozenset({"recent", "adapted"})
+
 _RECENT = 10
 
 

@@ -10,14 +10,22 @@ in nothing. Rows with both signs make matching blind to the sign that PCA leaves
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from reseed.sae import fitted, fitting
+from reseed.sae import fitted
 from reseed.sae.architecture import At, Batch, Batches, Objective, Parameters, Start
+from reseed.sae.fitted import Signed
 from reseed.sae.model import SAE
-from reseed.sae.specs.baselines import PCASpec
+
+
+class PCASpec(Signed):
+    """The first latents / 2 principal components, each with both signs."""
+
+    architecture: Literal["pca"] = "pca"
+
 
 UNIT_ROWS: frozenset[str] = frozenset()
+
 BUFFERS = fitted.BUFFERS
 
 
@@ -33,9 +41,9 @@ def initial(spec: PCASpec, start: Start) -> Parameters:
 
 def fit(p: Parameters, spec: PCASpec, init_seed: int, batches: Batches) -> Parameters:
     """Principal directions of the first rows of the training."""
-    rows = fitting.rows_of(batches, spec.fit_rows)
-    fitting.check_rows(rows, spec.latents // 2, "pca", "components")
-    directions, mean = fitting.principal(rows, spec.latents // 2)
+    rows = fitted.rows_of(batches, spec.fit_rows)
+    fitted.check_rows(rows, spec.latents // 2, "pca", "components")
+    directions, mean = fitted.principal(rows, spec.latents // 2)
     W_enc, W_dec = fitted.signed(directions, directions)
     return fitted.parameters(W_enc, W_dec, mean)
 

@@ -7,12 +7,10 @@ with z and the loss of `transcoder`. W_skip `[E, D]` starts at 0.
 
 from __future__ import annotations
 
-import torch
-
 from reseed.sae.architecture import Parameters, Start
 from reseed.sae.architectures import transcoder
-from reseed.sae.architectures.transcoder import freeze, objective
-from reseed.sae.specs.transcoder import SkipTranscoderSpec
+from reseed.sae.architectures.transcoder import SkipTranscoderSpec, freeze, objective
+from reseed.sae.lazy import torch
 
 __all__ = ["BUFFERS", "UNIT_ROWS", "freeze", "initial", "objective"]
 

@@ -14,19 +14,55 @@ B batch, D dimensions, F latents, K active.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor
+from pydantic import Field, model_validator
 
-from reseed.sae import kernels
+from reseed.sae import codes as kernels
 from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
-from reseed.sae.init import unit_rows
+from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
 from reseed.sae.parts import auxk_size
-from reseed.sae.specs.topk import TopKSpec
+from reseed.sae.settings import ArchitectureSpec, check_k
+from reseed.sae.start import unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TopKSpec(ArchitectureSpec):
+    """The k largest pre-activations of each row fire (arXiv 2406.04093; recipe of 2501.16615)."""
+
+    architecture: Literal["topk"] = "topk"
+    k: Annotated[int, Field(ge=1)] = 32
+    """Latents that may fire at a time."""
+    auxk_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the auxiliary loss that lets dead latents explain the error; 0 as in the paper."""
+    multi_topk: bool = False
+    """Whether 4 k latents shall reconstruct too, at an eighth of the weight (2406.04093, A.2)."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> TopKSpec:
+        check_k(self.k, self.latents)
+        return self
+
+    @property
+    def _later(self) -> frozenset[str]:
+        return super()._later | {"multi_topk"}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `ArchitectureSpec`."""
+        return {"k": self.k} | ({"multi": 4} if self.multi_topk else {})
+
+    @property
+    def loops(self) -> bool:
+        """See `ArchitectureSpec`."""
+        return not self.multi_topk
+
 
 UNIT_ROWS = frozenset({"W_dec"})
+
 BUFFERS: frozenset[str] = frozenset()
 
 
@@ -51,7 +87,6 @@ def initial(spec: TopKSpec, start: Start) -> Parameters:
     }
 
 
-@torch.no_grad()
 def step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
     """Gradients of the loss on a batch.
 
@@ -61,6 +96,11 @@ def step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
         spec: k and the weight of the auxiliary loss.
         dead: `[F]` bool, latents silent for longer than `dead_after`.
     """
+    with torch.no_grad():
+        return _step(p, x, spec, dead)
+
+
+def _step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
     width = p["W_enc"].shape[0]
     centred = x - p["b_dec"]
     codes = kernels.top_codes(torch.addmm(p["b_enc"], centred, p["W_enc"].T), spec.k)

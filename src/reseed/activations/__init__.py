@@ -1,1 +1,0 @@
-"""One seeded, resumable stream of shuffled activations."""

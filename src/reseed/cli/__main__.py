@@ -1,0 +1,5 @@
+"""`python -m reseed.cli`."""
+
+from reseed.cli import main
+
+main()

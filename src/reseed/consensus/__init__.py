@@ -1,0 +1,1 @@
+"""One dictionary of the features that come back over the runs of a study."""

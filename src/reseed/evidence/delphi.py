@@ -1,0 +1,335 @@
+"""Delphi's cache of latents: read its examples into our tables, and write what it can read.
+
+The cache of a hookpoint is a folder (EleutherAI/delphi 0.1.3, arXiv 2410.13928): a `config.json`,
+and files `FIRST_LAST.safetensors`, each with the latents from FIRST to LAST:
+
+- `locations` `[n, 3]`, uint16 or uint32: sequence, position, latent - FIRST, of all that fires;
+- `activations` `[n]`, float16: above 1e-5 in size, smaller ones are left out;
+- `tokens` `[S, L]`: the sequences, the same in every file.
+
+What the cache does not say: where documents begin. Each sequence counts as one document here, so
+examples of two splits never share a sequence; a document that goes on in another sequence cannot
+be seen. Nor does it have decoder rows, so there are no hard negatives from neighbours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.errors import SpecError, StoreError
+from reseed.events import Events
+from reseed.evidence.examples.samples import Examples, Fired
+from reseed.evidence.examples.tables import ExampleTables, tables_of
+from reseed.evidence.examples.windows import Integers, cut
+from reseed.formats.arrays import read_safetensors
+from reseed.sae.lazy import torch
+from reseed.sae.model import SAE
+from reseed.spec.analysis import EvidenceSpec
+from reseed.store import json_bytes, read_json, safetensors_bytes, write_bytes
+from reseed.subjects.source import BlockSource
+from reseed.subjects.text.tokens import TokenBlocks
+
+LEAST = 1e-5
+"""Activations up to this size are left out, as Delphi does."""
+
+_NAME = re.compile(r"(\d{1,9})_(\d{1,9})\.safetensors")
+
+_SEQUENCES = 128
+"""Looked at together."""
+
+_MOST_LATENTS = 2**22
+"""Of one file; a name can claim any number."""
+
+
+def read_delphi_cache(
+    folder: Path,
+    pieces: Callable[[list[int]], list[str]],
+    spec: EvidenceSpec | None = None,
+    latents: Collection[int] | None = None,
+) -> ExampleTables:
+    """Sample examples from a cache, as from a pass of our own; `joined()` has their text.
+
+    Files are read one by one: memory grows with the largest of them.
+
+    Args:
+        folder: of one hookpoint.
+        pieces: the text of each token, e.g. `Tokenizer.pieces` of the model in `config.json`.
+        spec: how many, how long; None for the default.
+        latents: only these; None for all.
+
+    Raises:
+        StoreError: if there is no cache, or it is damaged, or holds what is no activation.
+    """
+    spec = spec or EvidenceSpec()
+    text: _Sequences | None = None
+    tables: list[ExampleTables] = []
+    for part in _parts(folder):
+        if latents is not None and not any(part.first <= one <= part.last for one in latents):
+            continue
+        tokens, sequence, fired = part.read()
+        if text is not None and not np.array_equal(text.ids, tokens):
+            raise StoreError(
+                f"{part.path} has other tokens than the files before it; caches of two runs were "
+                "mixed in one folder"
+            )
+        text = text or _Sequences(tokens, pieces)
+        found = Examples(part.last - part.first + 1, spec, base=part.first)
+        _sample(found, text, sequence, fired)
+        tables.append(tables_of(found, text))
+    return _together(tables, latents)
+
+
+def delphi_model(folder: Path) -> str:
+    """Name of the model whose latents are in a cache, to load its tokenizer.
+
+    Raises:
+        StoreError: if `config.json` is missing, damaged or does not say.
+    """
+    config = read_json(folder / "config.json")
+    name = config.get("model_name") if isinstance(config, dict) else None
+    if not isinstance(name, str) or not name:
+        raise StoreError(f"{folder / 'config.json'} does not say model_name; name it yourself")
+    return name
+
+
+def write_delphi_cache(
+    folder: Path,
+    tokens: NDArray[Any],
+    fired: Fired,
+    latents: int,
+    model: str,
+    files: int = 5,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a cache of one hookpoint.
+
+    float16, as Delphi has it, ends at 65,504; a file with larger activations is written in float32,
+    which its loader reads as well.
+
+    Args:
+        folder: of the hookpoint; made if it is not there.
+        tokens: `[S, L]` ids.
+        fired: what fires; `place` is the sequence.
+        latents: F, of the SAE.
+        model: name of the model, for the tokenizer.
+        files: in how many the latents are cut.
+        about: more for `config.json`, e.g. `dataset_repo`.
+
+    Raises:
+        SpecError: if there are fewer latents than files, or no tokens.
+        StoreError: if the folder holds another cache or cannot be written.
+    """
+    if tokens.ndim != 2 or not tokens.size or not 1 <= files <= latents:
+        raise SpecError(
+            f"a cache of {latents} latents in {files} files with tokens of shape {tokens.shape} "
+            "cannot be written; ask for 1 to F files, and give tokens [S, L]"
+        )
+    if folder.is_dir() and any(_NAME.fullmatch(child.name) for child in folder.iterdir()):
+        raise StoreError(f"{folder} holds a cache already; choose another folder")
+    order = np.lexsort((fired.latent, fired.position, fired.place))
+    fired = fired.at(order)
+    edges = [i * latents // files for i in range(files + 1)]
+    for first, stop in zip(edges, edges[1:], strict=False):
+        mine = (fired.latent >= first) & (fired.latent < stop) & (fired.value > LEAST)
+        columns = fired.place[mine], fired.position[mine], fired.latent[mine] - first
+        locations = np.stack(columns, axis=1)
+        small = locations.max(initial=0) < 2**16
+        half = fired.value[mine].max(initial=0) <= np.finfo(np.float16).max
+        arrays = {
+            "locations": locations.astype(np.uint16 if small else np.uint32),
+            "activations": fired.value[mine].astype(np.float16 if half else np.float32),
+            "tokens": tokens.astype(np.int64),
+        }
+        write_bytes(folder / f"{first}_{stop - 1}.safetensors", safetensors_bytes(arrays))
+    shape = {"cache_ctx_len": tokens.shape[1], "ctx_len": tokens.shape[1]}
+    config = {"n_tokens": int(tokens.size), "n_splits": files, **shape, **(about or {})}
+    write_bytes(folder / "config.json", json_bytes({**config, "model_name": model}))
+
+
+class _Sequences:
+    """The sequences of a cache as text; each is a document."""
+
+    def __init__(self, ids: Integers, pieces: Callable[[list[int]], list[str]]) -> None:
+        self.ids, self._pieces = ids, pieces
+
+    @property
+    def length(self) -> int:
+        return self.ids.shape[1]
+
+    def positions(self, block: int) -> Integers:
+        return np.arange(self.length)
+
+    def documents(self, block: int) -> Integers:
+        return np.full(self.length, block)
+
+    def tokens(self, block: int, first: int, last: int) -> list[str]:
+        return self._pieces(self.ids[block, first:last].tolist())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """One file of a cache."""
+
+    path: Path
+    first: int
+    last: int
+
+    def read(self) -> tuple[Integers, Integers, Fired]:
+        """Tokens `[S, L]`, sequence of each entry (ascending), and the entries."""
+        held = read_safetensors(self.path)
+        if "tokens" not in held:
+            raise StoreError(f"{self.path} has no tokens; write the cache with them (save_tokens)")
+        tokens = self._whole(held, "tokens", 2)
+        locations = self._whole(held, "locations", 2)
+        if "activations" not in held or held.shape("activations") != (len(locations),):
+            raise StoreError(f"{self.path}: there is not one activation for each location")
+        most = (*tokens.shape, self.last - self.first + 1)
+        if locations.shape[1] != 3 or (locations >= most).any():
+            raise StoreError(
+                f"{self.path}: locations should be [n, 3] and stay below {most} (sequences, "
+                "positions, latents); the file was renamed, or is of another cache"
+            )
+        values = self._activations(held["activations"])
+        key = (locations[:, 0] * most[1] + locations[:, 1]) * most[2] + locations[:, 2]
+        order = np.argsort(key, kind="stable")
+        if (np.diff(key[order]) == 0).any():
+            raise StoreError(f"{self.path}: a latent fires twice at one position; it is damaged")
+        order = order[values[order] > 0]
+        sequence, position, latent = locations[order].T
+        return tokens, sequence, Fired(sequence, position, latent, values[order])
+
+    def _whole(self, held: Mapping[str, Any], name: str, dimensions: int) -> Integers:
+        array = held.get(name)
+        if (
+            not isinstance(array, np.ndarray)
+            or array.dtype.kind not in "iu"
+            or array.ndim != dimensions
+            or (name == "tokens" and not array.size)
+            or int(array.min(initial=0)) < 0
+            or int(array.max(initial=0)) >= 2**32
+        ):
+            raise StoreError(
+                f"{self.path}: {name} should be a table of whole numbers from 0 to 2^32"
+            )
+        return array.astype(np.int64)
+
+    def _activations(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        if values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise StoreError(
+                f"{self.path}: activations are not all finite numbers; those above 65,504 become "
+                "infinite in float16. Cache again in float32, or scale the SAE"
+            )
+        if (values < 0).any():
+            raise StoreError(
+                f"{self.path}: activations below 0. Caches written before delphi #131 hold the "
+                "output of the decoder in place of latents: cache again with a newer version"
+            )
+        return values.astype(np.float32)
+
+
+def _parts(folder: Path) -> Iterator[_Part]:
+    """The files of a cache by their latents."""
+    found = sorted(
+        (int(name[1]), int(name[2]), child)
+        for child in (folder.iterdir() if folder.is_dir() else ())
+        if (name := _NAME.fullmatch(child.name))
+    )
+    if not found:
+        raise StoreError(
+            f"{folder} holds no files FIRST_LAST.safetensors, as a cache of Delphi does. Give the "
+            "folder of one hookpoint, e.g. latents/layers.5.mlp"
+        )
+    end = -1
+    for first, last, path in found:
+        if not end < first <= last:
+            raise StoreError(f"{path} has latents of another file too, or none; mixed caches?")
+        if last - first >= _MOST_LATENTS:
+            raise StoreError(
+                f"{path} claims {last - first + 1:,} latents, more than the {_MOST_LATENTS:,} that "
+                "are read from one file; cut the cache into more files"
+            )
+        end = last
+        yield _Part(path=path, first=first, last=last)
+
+
+def _sample(found: Examples, text: _Sequences, sequence: Integers, fired: Fired) -> None:
+    for first in range(0, len(text.ids), _SEQUENCES):
+        blocks = np.arange(first, min(first + _SEQUENCES, len(text.ids)))
+        here = slice(*np.searchsorted(sequence, [first, first + len(blocks)]))
+        windows = cut(text, blocks, found.spec.window, found.spec.seed)
+        part = fired.at(here)
+        found.add(windows, part._replace(place=part.place - first))
+
+
+def _together(tables: list[ExampleTables], latents: Collection[int] | None) -> ExampleTables:
+    """The tables of files with other latents of the same text."""
+    every = [*tables] or [tables_of(None, None)]
+    examples, windows, counts = (pl.concat(column) for column in zip(*every, strict=True))
+    if latents is not None:
+        examples, counts = (
+            one.filter(pl.col("latent").is_in(sorted(set(latents)))) for one in (examples, counts)
+        )
+    windows = windows.filter(pl.col("window").is_in(examples["window"].unique().to_list()))
+    return ExampleTables(examples, windows.unique("window").sort("window"), counts)
+
+
+_CHUNK = 32
+
+
+def write_run_for_delphi(
+    folder: Path,
+    sae: SAE,
+    site: str,
+    source: BlockSource,
+    blocks: NDArray[np.int64],
+    text: TokenBlocks,
+    model: str,
+    events: Events,
+    files: int = 5,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Encode these blocks and write them; a block becomes a sequence.
+
+    Memory: 28 bytes for each latent that fires at a token, all of them together. Positions that
+    are left out of the activations (BOS, separators) have no codes; Delphi takes the latents to be
+    silent there.
+
+    Args:
+        folder: of the hookpoint.
+        sae: of the run.
+        site: where it reads.
+        source: of the activations.
+        blocks: e.g. the held-out ones.
+        text: what the source was made from.
+        model: name by which Delphi finds the tokenizer.
+        events: progress.
+        files: in how many the latents are cut.
+        about: more for `config.json`.
+
+    Raises:
+        SpecError, StoreError: as `write_delphi_cache`.
+    """
+    parts: list[Fired] = []
+    with events.task("cache", int(source.rows[blocks].sum()), "tokens") as task:
+        for first in range(0, len(blocks), _CHUNK):
+            chunk = blocks[first : first + _CHUNK]
+            with torch.no_grad():
+                codes = sae.encode_sparse(source.read(chunk.tolist())[site])
+            positions = [text.positions(int(block)) for block in chunk]
+            place = np.repeat(first + np.arange(len(chunk)), [len(one) for one in positions])
+            position, fires = np.concatenate(positions), (codes.values > 0).numpy()
+            row = np.nonzero(fires)[0]
+            latents, values = codes.latents.numpy()[fires], codes.values.numpy()[fires]
+            parts.append(Fired(place[row], position[row], latents, values))
+            task.advance(len(position))
+    whole = Fired(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    ids = text.ids[np.asarray(blocks)]
+    write_delphi_cache(folder, ids, whole, sae.latents, model, files, about)

@@ -1,0 +1,259 @@
+"""The sampled windows as tables: examples, the text of their windows, and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.evidence.examples.samples import KINDS, Examples
+from reseed.evidence.examples.windows import SPLITS, Documents, Entries, Integers, cut
+from reseed.spec.analysis import EvidenceSpec
+from reseed.store import parquet_bytes
+
+QUANTILES = 10
+"""Ranks of activation that firing examples are given: deciles."""
+
+EXAMPLES = "examples.parquet"
+
+WINDOWS = "example_windows.parquet"
+
+COUNTS = "example_counts.parquet"
+
+_BLOCKS = 256
+
+EXAMPLE_SCHEMA = {
+    "latent": pl.Int64,
+    "split": pl.String,
+    "kind": pl.String,
+    "quantile": pl.Int64,
+    "strength": pl.Float32,
+    "window": pl.Int64,
+    "position": pl.Int64,
+    "neighbour": pl.Int64,
+    "activations": pl.List(pl.Float32),
+}
+
+WINDOW_SCHEMA = {
+    "window": pl.Int64,
+    "split": pl.String,
+    "document": pl.Int64,
+    "block": pl.Int64,
+    "first": pl.Int64,
+    "tokens": pl.List(pl.String),
+}
+
+JOINED_SCHEMA = {
+    "latent": pl.Int64,
+    "split": pl.String,
+    "kind": pl.String,
+    "quantile": pl.Int64,
+    "strength": pl.Float32,
+    "document": pl.Int64,
+    "block": pl.Int64,
+    "position": pl.Int64,
+    "tokens": pl.List(pl.String),
+    "activations": pl.List(pl.Float32),
+}
+"""Of examples with their text: what `reseed.interpretation.examples` reads."""
+
+COUNT_SCHEMA = {
+    "latent": pl.Int64,
+    "split": pl.String,
+    "windows": pl.Int64,
+    "firing": pl.Int64,
+    "silent": pl.Int64,
+}
+
+
+class ExampleTables(NamedTuple):
+    """What is kept of one run."""
+
+    examples: pl.DataFrame
+    """latent, split, kind, quantile, strength, window, position, neighbour, activations; a latent
+    that is silent has an empty list of activations"""
+    windows: pl.DataFrame
+    """window, split, document, block, first (position of the first token), tokens: once each"""
+    counts: pl.DataFrame
+    """latent, split, windows (there are), firing (in which it fires), silent"""
+
+    def joined(self, latents: Iterable[int] | None = None) -> pl.DataFrame:
+        """Examples with the text of their windows, in `JOINED_SCHEMA`.
+
+        Args:
+            latents: only of these; None for all, which can be large.
+        """
+        examples = self.examples
+        if latents is not None:
+            examples = examples.filter(pl.col("latent").is_in(list(latents)))
+        silent = pl.lit(0.0, pl.Float32).repeat_by(pl.col("tokens").list.len())
+        fires = pl.col("kind") == KINDS[0]
+        return (
+            examples.join(
+                self.windows.drop("split"), on="window", how="left", maintain_order="left"
+            )
+            .with_columns(pl.when(fires).then("activations").otherwise(silent).alias("activations"))
+            .select(list(JOINED_SCHEMA))
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the three files."""
+        (folder / EXAMPLES).write_bytes(parquet_bytes(self.examples))
+        (folder / WINDOWS).write_bytes(parquet_bytes(self.windows))
+        (folder / COUNTS).write_bytes(parquet_bytes(self.counts))
+
+
+class Text(Documents, Protocol):
+    """Documents whose tokens can be shown."""
+
+    def tokens(self, block: int, first: int, last: int) -> list[str]:
+        """Text of the tokens at positions first..last-1."""
+        ...
+
+
+def tables_of(found: Examples | None, text: Text | None) -> ExampleTables:
+    """The tables of a run; without rows where there is no text or nothing was asked for.
+
+    Args:
+        found: after all blocks were taken in.
+        text: the same that they were cut from.
+    """
+    if found is None or text is None:
+        schemas = EXAMPLE_SCHEMA, WINDOW_SCHEMA, COUNT_SCHEMA
+        return ExampleTables(*(pl.DataFrame(schema=schema) for schema in schemas))
+    firing = _firing(found)
+    silent = [
+        _frame(entries, kind, found.base)
+        for kind, entries in (("random", found.random), ("neighbour", found.near))
+        for entries in [entries.entries()]
+    ]
+    windows = _windows(pl.concat([firing, *silent])["window"], text, found.spec)
+    joined = pl.concat([firing, *silent]).join(
+        windows.select("window", "first"), on="window", how="left"
+    )
+    # where it is silent a window was chosen for no token: its first stands for it
+    position = pl.coalesce(pl.col("position"), pl.col("first"))
+    length = windows.select("window", pl.col("tokens").list.len().alias("length"))
+    examples = (
+        joined.with_columns(position.alias("position"))
+        .join(length, on="window", how="left")
+        .with_columns(pl.col("activations").list.head(pl.col("length")))
+        .sort(_ORDER, maintain_order=True)
+        .with_columns(_named("split", SPLITS), _named("kind", KINDS))
+        .select(list(EXAMPLE_SCHEMA))
+        .cast(EXAMPLE_SCHEMA)  # pyright: ignore[reportArgumentType]
+    )
+    return ExampleTables(examples, windows, _counts(found))
+
+
+_ORDER = ["latent", "split", "kind", "order"]
+
+
+def _named(column: str, names: tuple[str, ...]) -> pl.Expr:
+    return pl.col(column).replace_strict(dict(enumerate(names)), return_dtype=pl.String)
+
+
+def _frame(entries: Entries, kind: str, base: int) -> pl.DataFrame:
+    """Entries as they are kept, sorted by group and key."""
+    width = entries["activations"].shape[1]
+    fires = kind == "firing"
+    notes = pl.Series("note", entries["note"].astype(np.int64))
+    nothing = pl.Series([None], dtype=pl.Int64).new_from_index(0, len(entries))
+    strength = entries["activations"].max(axis=1) if fires else np.zeros(len(entries), np.float32)
+    flat = pl.Series(entries["activations"].reshape(len(entries), width))
+    lists = flat.arr.to_list() if fires else _empty_lists(len(entries))
+    return pl.DataFrame(
+        {
+            "latent": entries["group"] // len(SPLITS) + base,
+            "split": entries["group"] % len(SPLITS),
+            "kind": np.full(len(entries), KINDS.index(kind)),
+            "order": np.arange(len(entries)),
+            "quantile": nothing,
+            "strength": strength,
+            "window": entries["window"],
+            "position": notes if fires else nothing,
+            "neighbour": notes if kind == "neighbour" else nothing,
+            "activations": lists,
+        }
+    )
+
+
+def _empty_lists(count: int) -> pl.Series:
+    return pl.Series([[]], dtype=pl.List(pl.Float32)).new_from_index(0, count)
+
+
+def _firing(found: Examples) -> pl.DataFrame:
+    """The sample and the strongest, each window once, strongest first, with its quantile."""
+    sample, strongest = found.sample.entries(), found.strongest.entries()
+    both = np.concatenate([sample, strongest])
+    drawn = np.arange(len(both)) < len(sample)
+    order = np.lexsort((~drawn, both["window"], both["group"]))
+    both, drawn = both[order], drawn[order]
+    again = (both["group"][1:] == both["group"][:-1]) & (both["window"][1:] == both["window"][:-1])
+    once = np.append(True, ~again)[: len(both)]
+    both, drawn = both[once], drawn[once]
+    strength = both["activations"].max(axis=1, initial=0)
+    order = np.lexsort((both["window"], strength, both["group"]))
+    both, drawn = both[order], drawn[order]
+    quantile = _quantiles(both["group"], drawn)
+    frame = _frame(both, "firing", found.base)
+    return frame.with_columns(
+        pl.Series("quantile", quantile), pl.Series("order", -np.arange(len(both)))
+    )
+
+
+def _quantiles(group: Integers, drawn: NDArray[np.bool_]) -> Integers:
+    """By rank among the sample of a group, of rows sorted by group, then strength."""
+    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
+    size = np.diff(np.append(starts, len(group)))
+    before = np.cumsum(drawn) - drawn
+    rank = before - np.repeat(before[starts], size)
+    count = np.repeat(np.add.reduceat(drawn, starts, dtype=np.int64), size) if len(group) else rank
+    return np.minimum(rank * QUANTILES // np.maximum(count, 1), QUANTILES - 1)
+
+
+def _windows(wanted: pl.Series, text: Text, spec: EvidenceSpec) -> pl.DataFrame:
+    """The text of each window that an example is in."""
+    ids = wanted.unique().sort().to_numpy()
+    blocks = np.unique(ids // text.length)
+    cuts = range(_BLOCKS, len(blocks), _BLOCKS)
+    parts = [_shown(some, ids, text, spec) for some in np.split(blocks, cuts) if len(some)]
+    return pl.concat([pl.DataFrame(schema=WINDOW_SCHEMA), *parts])
+
+
+def _shown(blocks: Integers, ids: Integers, text: Text, spec: EvidenceSpec) -> pl.DataFrame:
+    """Those of the windows of these blocks that are among `ids`."""
+    there = cut(text, blocks, spec.window, spec.seed)
+    chosen = np.flatnonzero(np.isin(there.id, ids))
+    block, first, last = there.block[chosen], there.first[chosen], there.last[chosen]
+    places = zip(block.tolist(), first.tolist(), last.tolist(), strict=True)
+    return pl.DataFrame(
+        {
+            "window": there.id[chosen],
+            "split": [SPLITS[one] for one in there.split[chosen].tolist()],
+            "document": there.document[chosen],
+            "block": block,
+            "first": first,
+            "tokens": [text.tokens(*place) for place in places],
+        },
+        schema=WINDOW_SCHEMA,
+    )
+
+
+def _counts(found: Examples) -> pl.DataFrame:
+    splits = len(SPLITS)
+    windows = np.tile(found.windows, found.latents)
+    return pl.DataFrame(
+        {
+            "latent": np.repeat(np.arange(found.latents), splits) + found.base,
+            "split": list(SPLITS) * found.latents,
+            "windows": windows,
+            "firing": found.firing,
+            "silent": windows - found.firing,
+        },
+        schema=COUNT_SCHEMA,
+    )

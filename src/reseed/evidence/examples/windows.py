@@ -1,0 +1,248 @@
+"""Windows of text that examples are made of, and what each may be used for.
+
+A window is a stretch of one document inside one block. The part of a document that lies in a block
+is cut into windows of nearly equal length, at most `window` tokens each; so windows never overlap,
+and no window has text of two documents. What a window may be used for is decided by its document
+alone: the documents of two splits are disjoint by construction.
+
+L positions in a block, W windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.seeds import generator
+
+SPLITS = ("explain", "score", "judge")
+"""What an example may be used for, by number."""
+
+NOWHERE = -1
+"""Document of what is in no document, and window of what is in no window."""
+
+Integers = NDArray[np.int64]
+
+Keys = NDArray[np.uint64]
+
+_ORDERS = np.array(list(permutations(range(len(SPLITS)))))
+
+
+class Documents(Protocol):
+    """Which documents the positions of blocks belong to, and which positions are read."""
+
+    @property
+    def length(self) -> int:
+        """L, positions in a block."""
+        ...
+
+    def positions(self, block: int) -> Integers:
+        """[rows] position in the block of each kept row."""
+        ...
+
+    def documents(self, block: int) -> Integers:
+        """[L] number of the document at each position; -1 where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """The windows of some blocks that have at least one kept position."""
+
+    of: Integers
+    """[blocks, L] number of the window that each position is in; -1 for none"""
+    block: Integers
+    """[W] number of the block"""
+    first: Integers
+    """[W] position in the block of its first token"""
+    last: Integers
+    """[W] position after its last token"""
+    document: Integers
+    """[W]"""
+    split: Integers
+    """[W] place in `SPLITS`"""
+    draw: Keys
+    """[W] its seeded place on a circle of 2^64"""
+
+    @property
+    def id(self) -> Integers:
+        """[W] block times L plus first position: one number for each window of a text."""
+        return self.block * self.of.shape[1] + self.first
+
+
+def cut(places: Documents, blocks: Sequence[int] | Integers, window: int, seed: int) -> Windows:
+    """The windows of these blocks.
+
+    Args:
+        places: of the text.
+        blocks: their numbers.
+        window: tokens in a window at the most.
+        seed: of the splits and of the order in which windows are drawn.
+    """
+    numbers = np.asarray(blocks, np.int64)
+    documents = np.stack([places.documents(int(block)) for block in numbers]).astype(np.int64)
+    start = _starts(documents, window)
+    of = np.cumsum(start) - 1  # every position, those of no document too
+    first_at = np.flatnonzero(start)
+    document = documents.ravel()[first_at]
+    usable = (document != NOWHERE) & _with_rows(places, numbers, of, len(first_at))
+    renumbered = np.where(usable, np.cumsum(usable) - 1, NOWHERE)
+    length = documents.shape[1]
+    last_at = np.append(first_at[1:], documents.size)
+    block, first = numbers[first_at // length], first_at % length
+    return Windows(
+        of=renumbered[of].reshape(documents.shape),
+        block=block[usable],
+        first=first[usable],
+        last=(first + last_at - first_at)[usable],
+        document=document[usable],
+        split=split_of(document[usable], seed),
+        draw=hashed((block * length + first)[usable], "example-windows", seed),
+    )
+
+
+def split_of(documents: Integers, seed: int) -> Integers:
+    """The split of each document, from its number and the seed alone.
+
+    Of three documents with consecutive numbers (0, 1, 2; 3, 4, 5; ...) each goes to another split,
+    in an order drawn for these three, so that short texts have all splits too.
+    """
+    numbers = np.atleast_1d(documents)
+    drawn = hashed(numbers // len(SPLITS), "example-splits", seed) % np.uint64(len(_ORDERS))
+    return _ORDERS[drawn.astype(np.int64), numbers % len(SPLITS)]
+
+
+def hashed(values: Integers, purpose: str, seed: int) -> Keys:
+    """A hash of each number, uniform over 64 bits (the finaliser of SplitMix64)."""
+    salt = generator(purpose, seed).integers(0, 2**64, dtype=np.uint64)
+    x = np.atleast_1d(values).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _starts(documents: Integers, window: int) -> NDArray[np.bool_]:
+    """[blocks L] whether a window starts at a position."""
+    border = np.ones(documents.shape, np.bool_)
+    border[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    first = np.flatnonzero(border)
+    size = np.diff(np.append(first, documents.size))
+    stretch = np.repeat(np.arange(len(first)), size)
+    inside = np.arange(documents.size) - first[stretch]
+    part = inside * (-(-size // window))[stretch] // size[stretch]
+    start = border.ravel().copy()
+    start[1:] |= part[1:] != part[:-1]
+    return start
+
+
+def _with_rows(
+    places: Documents, blocks: Integers, of: Integers, windows: int
+) -> NDArray[np.bool_]:
+    """[windows] whether any position of a window is kept."""
+    out = np.zeros(windows, np.bool_)
+    for place, block in enumerate(blocks):
+        out[of[place * places.length + places.positions(int(block))]] = True
+    return out
+
+
+Entries = NDArray[Any]
+"""Records of `kind_of`."""
+
+_NONE = np.iinfo(np.uint64).max
+
+LEAST = 1 << 13
+"""Entries that wait at least before they are sorted in."""
+
+
+def kind_of(width: int) -> np.dtype[Any]:
+    """The record of an entry; `width` activations, 0 for windows in which a latent is silent."""
+    return np.dtype(
+        [
+            ("group", np.int64),
+            ("key", np.uint64),
+            ("window", np.int64),
+            ("note", np.int32),
+            ("activations", np.float32, (width,)),
+        ]
+    )
+
+
+class Reservoir:
+    """Keeps the `size` entries with the smallest keys of each group.
+
+    What is kept depends on the entries alone: parts may come in any order and be merged. Equal
+    keys are told apart by the window; no window may come twice to one group.
+
+    Args:
+        groups: numbered from 0.
+        size: entries kept of each.
+        width: activations of an entry.
+    """
+
+    def __init__(self, groups: int, size: int, width: int) -> None:
+        self._size = size
+        self._kept = np.empty(0, kind_of(width))
+        self._waiting: list[Entries] = []
+        self._highest = np.full(groups, _NONE, np.uint64)
+
+    def candidates(
+        self,
+        group: NDArray[np.int64],
+        key: NDArray[np.uint64],
+        window: NDArray[np.int64],
+        among: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """Which of some entries could be kept, so that the others need not be made.
+
+        Args:
+            group: of each.
+            key: of each.
+            window: of each.
+            among: those that count at all; None for all.
+        """
+        could = key <= self._highest[group]
+        left = np.flatnonzero(could if among is None else could & among)
+        order, _ = _ranked(group[left], key[left], window[left], self._size)
+        return left[order]
+
+    def highest(self, group: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The largest key that could still be kept in these groups."""
+        return self._highest[group]
+
+    def add(self, entries: Entries) -> None:
+        """Take in more; only `candidates`, so that memory is bounded."""
+        self._waiting.append(entries)
+        if sum(map(len, self._waiting)) > max(len(self._kept), LEAST):
+            self._settle()
+
+    def entries(self) -> Entries:
+        """What is kept, by group, then key, then window."""
+        self._settle()
+        return self._kept
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        every = np.concatenate([self._kept, *self._waiting])
+        self._waiting = []
+        order, last = _ranked(every["group"], every["key"], every["window"], self._size)
+        self._kept = every[order]
+        self._highest[every["group"][last]] = every["key"][last]
+
+
+def _ranked(
+    group: NDArray[np.int64], key: NDArray[np.uint64], window: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first `size` of each group, in order, and the last of these where there are so many."""
+    if not size or not len(group):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    order = np.lexsort((window, key, group))
+    new = np.append(True, np.diff(group[order]) != 0)
+    start = np.flatnonzero(new)
+    rank = np.arange(len(order)) - start[np.cumsum(new) - 1]
+    return order[rank < size], order[rank == size - 1]

@@ -1,0 +1,1 @@
+"""Published formats of SAEs; one file a family, each with `recognise`, `read` and `write`."""

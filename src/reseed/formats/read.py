@@ -1,0 +1,206 @@
+"""From a reference to an SAE in raw units, whatever format it is in.
+
+A format is recognised by what files hold, never by guessing: what fits several, or holds several
+SAEs, is an error that names them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from reseed.errors import SpecError, StoreError, nearest
+from reseed.formats import own
+from reseed.formats.checks import complete
+from reseed.formats.files import Files
+from reseed.formats.place import Place, resolve
+from reseed.formats.published import (
+    batchtopk,
+    circuit_tracer,
+    dictionary_learning,
+    e2e_sae,
+    gemma_scope,
+    gemma_scope_2,
+    goodfire,
+    llama_scope,
+    llama_scope_r1,
+    llamascopium,
+    openai,
+    qwen_scope,
+    saelens,
+    sparsify,
+)
+from reseed.records import SAEArrays
+
+FORMATS: tuple[ModuleType, ...] = (
+    own,
+    sparsify,
+    saelens,
+    dictionary_learning,
+    batchtopk,
+    e2e_sae,
+    llama_scope,
+    llama_scope_r1,
+    llamascopium,
+    gemma_scope,
+    gemma_scope_2,
+    openai,
+    goodfire,
+    qwen_scope,
+    circuit_tracer,
+)
+"""Each with `NAME`, `recognise`, `read`, `write`, and `inside` where a file can hold several."""
+
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy")
+
+
+def names() -> list[str]:
+    """Names of all formats, as in `--format` and `--to`."""
+    return [module.NAME for module in FORMATS]
+
+
+def recognise(path: Path) -> list[str]:
+    """Names of the formats that a file or folder can be in."""
+    return [module.NAME for module in _matching(Files(path))]
+
+
+def list_saes(path: Path) -> list[str]:
+    """Names of the files and folders below a folder that hold an SAE, relative to it; sorted.
+
+    Raises:
+        SpecError: if there is no such folder.
+    """
+    found = Files(path)
+    if found.is_file:
+        return []
+    files = found.names()
+    folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
+    saes = {name for name in folders - {"."} if _matching(found.inside(name))}
+    for name in files:
+        parent = PurePosixPath(name).parent.as_posix()
+        if name.endswith(_WEIGHTS) and parent not in saes and _matching(found.inside(name)):
+            saes.add(name)
+    return sorted(saes, key=_natural)
+
+
+def read(
+    reference: str | Path, *, format: str | None = None, inner: str | None = None, **which: Any
+) -> SAEArrays:
+    """Read an SAE.
+
+    Args:
+        reference: a file or folder, or `hf:OWNER/REPO/PATH@REVISION`.
+        format: its name, where several fit.
+        inner: which one, where a folder or a file holds several.
+        which: further choices of single formats, described at their `read`.
+
+    Raises:
+        SpecError: if there is nothing that can be read, or several things that fit.
+        StoreError: if a file is damaged.
+    """
+    place = resolve(reference)
+    found = Files(place.path)
+    if inner is not None and found.inside(inner).path.exists() and not found.is_file:
+        found, inner = found.inside(inner), None
+    module = _chosen(found, format)
+    with np.errstate(all="ignore"):  # what overflows is found below
+        sae: SAEArrays = module.read(found, **({"inner": inner} if inner else {}), **which)
+    if inner is not None and not hasattr(module, "inside"):
+        raise SpecError(f"{found.path} has no {inner} in it; {_listed(found)}")
+    sae = complete(sae, str(found.path))
+    return replace(sae, about=_with_source(sae.about, module.NAME, place))
+
+
+def write(path: Path, sae: SAEArrays, format: str, **options: Any) -> None:
+    """Write an SAE in a format.
+
+    Args:
+        path: the folder to write into, or where the format is one file, that file.
+        sae: in raw units.
+        format: its name.
+        options: further choices of single formats, described at their `write`.
+
+    Raises:
+        SpecError: if the format is not known, or cannot express this SAE; nothing was written.
+        StoreError: if it cannot be written.
+    """
+    module = _named(format)
+    if path.is_dir() and (others := set(recognise(path)) - {format}):
+        raise SpecError(
+            f"{path} already holds an SAE as {', '.join(sorted(others))}; two formats in one "
+            "folder cannot be told apart, choose another folder"
+        )
+    module.write(path, complete(sae, "the SAE to write"), **options)
+
+
+def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str, Any]:
+    """Where it was read from; our own format keeps where it came from before as `origin`."""
+    where = {"format": name, "source": place.name, "revision": place.revision}
+    now = {key: value for key, value in where.items() if value is not None}
+    before = {key: about[key] for key in where if key in about}
+    kept = {key: value for key, value in about.items() if key not in where}
+    if "source" in before:
+        kept.setdefault("origin", before)
+    return {**now, **kept}
+
+
+def _matching(found: Files) -> list[ModuleType]:
+    return [module for module in FORMATS if module.recognise(found)]
+
+
+def _named(format: str) -> ModuleType:
+    for module in FORMATS:
+        if format == module.NAME:
+            return module
+    raise SpecError(f"there is no format {format!r}; {nearest(format, names())}")
+
+
+def _chosen(found: Files, format: str | None) -> ModuleType:
+    if format is not None:
+        return _named(format)
+    if not found.path.exists():
+        raise SpecError(f"{found.path} does not exist; is the path right?")
+    matching = _matching(found)
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        candidates = ", ".join(module.NAME for module in matching)
+        raise SpecError(
+            f"{found.path} can be read as {candidates}, and nothing in it tells which; choose one "
+            f"with --format (format=...)"
+        )
+    _refuse_damage(found)
+    raise SpecError(f"{found.path} is no SAE in a format that is known. {_listed(found)}")
+
+
+def _refuse_damage(found: Files) -> None:
+    """Name what is damaged, where that may be why nothing is recognised."""
+    near = [name for name in found.names() if "/" not in name and name.endswith(_WEIGHTS)]
+    for name in near[:20]:
+        if (damage := found.damage(name)) is not None:
+            raise StoreError(damage)
+
+
+def _listed(found: Files) -> str:
+    """What to choose from, or what there is."""
+    saes = list_saes(found.path)
+    if saes:
+        more = f" and {len(saes) - 20} more" if len(saes) > 20 else ""
+        return (
+            f"It holds {len(saes)} SAEs; name one with --inner (inner=...): "
+            f"{', '.join(saes[:20])}{more}"
+        )
+    files = found.names()
+    shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
+    return f"It holds {shown or 'nothing'}; formats that are known: {', '.join(names())}"
+
+
+def _natural(name: str) -> str:
+    """Sorts layers.2 before layers.10."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(12), name)

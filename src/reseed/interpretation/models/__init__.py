@@ -1,0 +1,1 @@
+"""Models that answer, embed, continue or are steered: servers, transformers, and a fake."""

@@ -1,0 +1,144 @@
+"""How likely a text is after another one: what surprisal and intervention scores are made of."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.errors import SubjectError
+from reseed.interpretation.models.local import as_subject
+from reseed.spec.llm import LocalSpec
+from reseed.subjects.models.causal import CausalModel, load_causal
+
+Logprobs = NDArray[np.float64]
+
+
+class LocalLikelihood:
+    """A `Likelihood` of the transformers library.
+
+    A sequence begins with the BOS token (EOS where there is no BOS), so that the first token of
+    the text has a probability even after an empty prefix. Exact prompts of a served model would do
+    as well, but servers differ in whether and how they give them, and some are off by one token.
+
+    Args:
+        causal: the model.
+        batch_tokens: tokens in one forward pass, padding included; a longer sequence is one alone.
+
+    Raises:
+        SubjectError: if the tokenizer has neither BOS nor EOS.
+    """
+
+    def __init__(self, causal: CausalModel, batch_tokens: int = 4096) -> None:
+        begin = causal.tokenizer.bos
+        begin = causal.tokenizer.eos if begin is None else begin
+        if begin is None:
+            raise SubjectError(
+                f"{causal.name}: its tokenizer has neither a BOS nor an EOS token, so nothing can "
+                "stand before a first token and its probability is unknown. Take another model."
+            )
+        self._causal, self._begin, self._batch = causal, begin, batch_tokens
+        forward = inspect.signature(causal.model.forward).parameters
+        self._some_logits = "logits_to_keep" in forward
+
+    @classmethod
+    def load(cls, spec: LocalSpec, batch_tokens: int = 4096) -> LocalLikelihood:
+        """Load a model.
+
+        Raises:
+            SpecError: if a package is missing.
+            SubjectError: if the model cannot be loaded.
+        """
+        return cls(load_causal(as_subject(spec), spec.device), batch_tokens)
+
+    @property
+    def name(self) -> str:
+        """The model, as written into results."""
+        return self._causal.name
+
+    def tokens(self, text: str) -> list[str]:
+        """The tokens that `logprobs` speaks of, as text."""
+        return self._causal.tokenizer.pieces(self._causal.tokenizer.encode([text])[0])
+
+    def logprobs(self, prefix: str, text: str) -> Logprobs:
+        """See `instruments.Likelihood`."""
+        return self.many([(prefix, text)])[0]
+
+    def many(self, pairs: Sequence[tuple[str, str]]) -> list[Logprobs]:
+        """See `instruments.Likelihood`; sequences of similar length share a forward pass.
+
+        Raises:
+            SubjectError: if a pair is longer than the model takes, or it gives NaN.
+        """
+        encode = self._causal.tokenizer.encode
+        prefixes = encode([prefix for prefix, _ in pairs])
+        texts = encode([text for _, text in pairs])
+        out: list[Logprobs] = [np.zeros(0)] * len(pairs)
+        whole = [[self._begin, *a, *b] for a, b in zip(prefixes, texts, strict=True)]
+        self._check(whole)
+        order = sorted((i for i in range(len(pairs)) if texts[i]), key=lambda i: len(whole[i]))
+        for batch in self._batches(order, [len(one) for one in whole]):
+            rows = self._pass([whole[i] for i in batch], [len(texts[i]) for i in batch])
+            for index, row in zip(batch, rows, strict=True):
+                out[index] = row
+        return out
+
+    def _check(self, whole: Sequence[Sequence[int]]) -> None:
+        longest, context = max(map(len, whole), default=0), self._causal.context
+        if context is not None and longest > context:
+            raise SubjectError(
+                f"{self.name} takes {context} tokens, but a prefix with its text has {longest}. "
+                "Shorten the prefix (fewer examples) or the windows of text."
+            )
+
+    def _batches(self, order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        batches: list[list[int]] = []
+        for index in order:  # shortest first, so the last one decides the padding
+            room = bool(batches) and (len(batches[-1]) + 1) * lengths[index] <= self._batch
+            if room:
+                batches[-1].append(index)
+            else:
+                batches.append([index])
+        return batches
+
+    def _pass(self, rows: Sequence[Sequence[int]], counts: Sequence[int]) -> list[Logprobs]:
+        """Log-probabilities of the last `count` ids of each row.
+
+        Rows are padded on the right, where a causal model does not look back from.
+        """
+        length = max(map(len, rows))
+        ids = torch.full((len(rows), length), self._begin)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        first = min(len(row) - count for row, count in zip(rows, counts, strict=True)) - 1
+        logits = self._logits(ids, mask, first)
+        out: list[Logprobs] = []
+        for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            start = len(row) - count - 1 - first
+            scores = torch.log_softmax(logits[i, start : start + count].to(torch.float32), -1)
+            wanted = torch.tensor(row[-count:], device=scores.device)[:, None]
+            found = scores.gather(1, wanted)[:, 0].to("cpu", torch.float64).numpy()
+            if not np.isfinite(found).all():
+                raise SubjectError(
+                    f"{self.name} gives NaN or infinity for a text of {count} tokens"
+                )
+            out.append(found)
+        return out
+
+    def _logits(self, ids: Tensor, mask: Tensor, first: int) -> Tensor:
+        """[B, L - first, V] scores at the positions from `first` on."""
+        model: Any = self._causal.model
+        device = next(self._causal.model.parameters()).device
+        some = {"logits_to_keep": ids.shape[1] - first} if self._some_logits else {}
+        with torch.inference_mode():
+            logits: Tensor = model(
+                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **some
+            ).logits
+        return logits if self._some_logits else logits[:, first:]

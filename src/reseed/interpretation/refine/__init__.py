@@ -1,0 +1,1 @@
+"""Search for better explanations, judged on a split that the search never sees (SPaR)."""

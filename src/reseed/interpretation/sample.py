@@ -1,0 +1,338 @@
+"""Latents by how often they came back, and by how often they fire. Needs no torch.
+
+Which latents to explain so that orphans can be compared with the rest. Needs no torch.
+
+In each stratum of firing rate the same number of latents of each kind, no two of one family: what
+orphans and others differ by is then not how often they fire, and every latent is a feature of its
+own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from reseed.errors import SpecError
+from reseed.seeds import generator
+
+LatentKind = Literal["reproducible", "partly", "orphan"]
+"""Found in all independent other runs; in some; in none."""
+
+KINDS: tuple[LatentKind, ...] = ("reproducible", "partly", "orphan")
+
+NEEDED = ("run", "latent", "alive", "firing_rate", "n_matched", "n_seeds", "family")
+
+STRATA = 5
+
+
+def live_kinds(latents: pl.DataFrame, strata: int = STRATA) -> pl.DataFrame:
+    """The live latents of one group of runs with their kind and their stratum of firing rate.
+
+    Dead latents are left out: they have no text that could be explained. Strata hold equal numbers
+    of live latents; latents that fire equally often are in one stratum.
+
+    Args:
+        latents: the table of docs/latent_table.md, of one group.
+        strata: of firing rate, at most.
+
+    Returns:
+        run, latent, kind, stratum (from 0, fires least), firing_rate, n_matched, n_seeds, family
+        (null for an orphan), unit. Latents of one unit are one feature: a family, or one latent.
+
+    Raises:
+        SpecError: if a column is missing, there are several groups, only one run, or no live
+            latent.
+    """
+    _check(latents)
+    live = latents.filter(pl.col("alive") & pl.col("n_matched").is_not_null())
+    if not len(live):
+        raise SpecError(f"none of the {len(latents):,} latents fires on held-out text")
+    trials = pl.col("n_seeds") - 1
+    kind = (
+        pl.when(pl.col("n_matched") == 0)
+        .then(pl.lit("orphan"))
+        .when(pl.col("n_matched") >= trials)
+        .then(pl.lit("reproducible"))
+        .otherwise(pl.lit("partly"))
+    )
+    own = pl.format("{}#{}", "run", "latent")
+    family = pl.format("family {}", pl.col("family"))
+    return live.select(
+        "run",
+        "latent",
+        kind.alias("kind"),
+        pl.Series("stratum", _stratum(live["firing_rate"], strata), dtype=pl.Int64),
+        "firing_rate",
+        "n_matched",
+        "n_seeds",
+        "family",
+        pl.when(pl.col("family").is_null()).then(own).otherwise(family).alias("unit"),
+    ).sort("run", "latent")
+
+
+def _check(latents: pl.DataFrame) -> None:
+    missing = [name for name in NEEDED if name not in latents.columns]
+    if missing:
+        raise SpecError(
+            f"the table of latents lacks {', '.join(missing)}; make it anew with `reseed run`"
+        )
+    if "group" in latents.columns and latents["group"].n_unique() > 1:
+        found = ", ".join(latents["group"].unique().sort().to_list())
+        raise SpecError(
+            f"the table has latents of several groups ({found}); how often a latent was found "
+            "means something else in each. Filter one."
+        )
+    most = latents["n_seeds"].max()
+    if most is None or int(most) < 2:  # pyright: ignore[reportArgumentType]
+        raise SpecError(
+            "there is one independent run, so nothing is known of what comes back; add seeds"
+        )
+
+
+def _stratum(rates: pl.Series, strata: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    found = rates.to_numpy()
+    edges = np.unique(np.quantile(found, np.linspace(0, 1, strata + 1)))[1:-1]
+    return np.searchsorted(edges, found, side="left").astype(np.int64)
+
+
+DIFFERENCE = 0.08
+"""In balanced accuracy: orphans .648, all others about .73 (arXiv 2501.16615)."""
+
+SPREAD = 0.14
+"""Standard deviation of balanced accuracy over latents; the quartiles .615, .71, .798 of 31,138
+scored latents (arXiv 2501.16615) are those of a normal distribution of .136."""
+
+_MOST = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplePlan:
+    """Which latents to explain, and what their scores will be able to show."""
+
+    latents: pl.DataFrame
+    """run, latent, kind, stratum, firing_rate, n_matched, n_seeds, family, unit"""
+    cells: pl.DataFrame
+    """kind, stratum, rate_lo, rate_hi, live (latents), features (families count once), sampled"""
+    wanted: int
+    """latents of each kind"""
+    difference: float
+    """between orphans and reproducible latents that is to be seen"""
+    sd: float
+    """of the score over latents, assumed"""
+    power: float
+    """of seeing it at the 5 % level, two-sided, with the latents that there are"""
+    detectable: float | None
+    """smallest difference seen with a power of 80 %; None with fewer than two of a kind"""
+    says: str
+
+
+def power_of(first: int, second: int, difference: float, sd: float, alpha: float = 0.05) -> float:
+    """Power of the two-sided t test of a difference between two groups of latents.
+
+    Args:
+        first: latents in one group.
+        second: in the other.
+        difference: of the means.
+        sd: of the score within a group.
+        alpha: level.
+
+    Returns:
+        0 with fewer than two in a group.
+    """
+    if min(first, second) < 2:
+        return 0.0
+    freedom = first + second - 2
+    shift = abs(difference) / (sd * np.sqrt(1 / first + 1 / second))
+    edge = stats.t.ppf(1 - alpha / 2, freedom)
+    return float(stats.nct.sf(edge, freedom, shift) + stats.nct.cdf(-edge, freedom, shift))
+
+
+def latents_needed(difference: float, sd: float, power: float = 0.8) -> int:
+    """Latents of each kind with which a difference is seen with this power.
+
+    Raises:
+        SpecError: if a number is not positive, or more than 100,000 would be needed.
+    """
+    if difference <= 0 or sd <= 0 or not 0 < power < 1:
+        raise SpecError(
+            f"difference = {difference}, sd = {sd}, power = {power}: the first two must be above 0 "
+            "and the power between 0 and 1"
+        )
+    low, high = 2, 4
+    while power_of(high, high, difference, sd) < power:
+        low, high = high, 2 * high
+        if high > _MOST:
+            raise SpecError(
+                f"a difference of {difference} at a deviation of {sd} takes more than {_MOST:,} "
+                "latents of each kind; ask for a larger one"
+            )
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = power_of(middle, middle, difference, sd) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return low if power_of(low, low, difference, sd) >= power else high
+
+
+def sample_latents(
+    latents: pl.DataFrame,
+    per_group: int | None = None,
+    seed: int = 0,
+    *,
+    difference: float = DIFFERENCE,
+    sd: float = SPREAD,
+    power: float = 0.8,
+    strata: int = STRATA,
+) -> SamplePlan:
+    """Choose latents to explain: a sample stratified by firing rate, sized by power.
+
+    A stratum gives each kind as many latents as orphans and the commoner other kind both have;
+    what one stratum lacks the others make up for.
+
+    Args:
+        latents: the table of docs/latent_table.md, of one group of runs.
+        per_group: latents of each kind; left out, as many as the power asks for.
+        seed: of the choice.
+        difference: that is to be seen.
+        sd: of the score over latents, from a pilot if there is one.
+        power: wanted.
+        strata: of firing rate.
+
+    Raises:
+        SpecError: if the table lacks a column, has several groups or one run, or a number is wrong.
+    """
+    wanted = latents_needed(difference, sd, power) if per_group is None else per_group
+    if wanted < 1:
+        raise SpecError(f"{wanted} latents of each kind; at least 1 is needed")
+    every = live_kinds(latents, strata)
+    order = generator("sample-latents", seed).permutation(len(every))
+    features = every[order].unique("unit", keep="first", maintain_order=True)
+    quotas = _quotas(features, wanted)
+    chosen = pl.concat(
+        features.filter((pl.col("kind") == kind) & (pl.col("stratum") == stratum)).head(quota)
+        for stratum, quota in quotas.items()
+        for kind in KINDS
+    ).sort("run", "latent")
+    cells = _cells(every, features, chosen)
+    count = {kind: int((chosen["kind"] == kind).sum()) for kind in KINDS}
+    reached = power_of(count["orphan"], count["reproducible"], difference, sd)
+    least = _detectable(count["orphan"], count["reproducible"], sd)
+    return SamplePlan(
+        latents=chosen,
+        cells=cells,
+        wanted=wanted,
+        difference=difference,
+        sd=sd,
+        power=reached,
+        detectable=least,
+        says=_sentence(count, wanted, difference, sd, reached, least),
+    )
+
+
+def partners(plan: SamplePlan, latents: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """One more member of each family in the sample, of another run, to compare explanations with.
+
+    Args:
+        plan: from `sample_latents`.
+        latents: the table that it was made from.
+        seed: of the choice.
+
+    Returns:
+        The columns of `plan.latents`; no row for orphans.
+    """
+    every = live_kinds(latents)
+    members = plan.latents.drop_nulls("family").select("family", pl.col("run").alias("not_run"))
+    order = generator("sample-partners", seed).permutation(len(every))
+    return (
+        every[order]
+        .join(members, on="family", how="inner", maintain_order="left")
+        .filter(pl.col("run") != pl.col("not_run"))
+        .unique("family", keep="first", maintain_order=True)
+        .select(plan.latents.columns)
+        .sort("run", "latent")
+    )
+
+
+def _quotas(features: pl.DataFrame, wanted: int) -> dict[int, int]:
+    """Latents of each kind that each stratum gives."""
+    there = {
+        (kind, stratum): n
+        for kind, stratum, n in features.group_by("kind", "stratum").len().iter_rows()
+    }
+    numbers = sorted(features["stratum"].unique().to_list())
+
+    def room(stratum: int) -> int:
+        reproducible, partly, orphan = (there.get((kind, stratum), 0) for kind in KINDS)
+        return min(orphan, max(reproducible, partly))
+
+    room_of = {stratum: room(stratum) for stratum in numbers}
+    if not any(room_of.values()):  # nothing to compare: then as many of each as there are
+        room_of = {s: max(there.get((kind, s), 0) for kind in KINDS) for s in numbers}
+    quotas = dict.fromkeys(numbers, 0)
+    left = wanted
+    while left > 0 and (able := [s for s in numbers if quotas[s] < room_of[s]]):
+        for stratum in able[:left]:
+            quotas[stratum] += 1
+        left -= len(able[:left])
+    return quotas
+
+
+def _cells(every: pl.DataFrame, features: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
+    keys = ["kind", "stratum"]
+    rates = every.group_by("stratum").agg(
+        pl.col("firing_rate").min().alias("rate_lo"), pl.col("firing_rate").max().alias("rate_hi")
+    )
+
+    def counted(table: pl.DataFrame, name: str) -> pl.DataFrame:
+        return table.group_by(keys).agg(pl.len().cast(pl.Int64).alias(name))
+
+    return (
+        counted(every, "live")
+        .join(counted(features, "features"), on=keys, how="left")
+        .join(counted(chosen, "sampled"), on=keys, how="left")
+        .join(rates, on="stratum")
+        .with_columns(pl.col("features", "sampled").fill_null(0))
+        .select(*keys, "rate_lo", "rate_hi", "live", "features", "sampled")
+        .sort(pl.col("kind").replace_strict({k: n for n, k in enumerate(KINDS)}), "stratum")
+    )
+
+
+def _detectable(first: int, second: int, sd: float, power: float = 0.8) -> float | None:
+    if min(first, second) < 2:
+        return None
+    low, high = 0.0, sd
+    while power_of(first, second, high, sd) < power:
+        high *= 2
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (
+            (low, middle) if power_of(first, second, middle, sd) >= power else (middle, high)
+        )
+    return high
+
+
+def _sentence(
+    count: dict[str, int],
+    wanted: int,
+    difference: float,
+    sd: float,
+    power: float,
+    detectable: float | None,
+) -> str:
+    named = ", ".join(f"{count[kind]} {kind}" for kind in KINDS)
+    told = f"{sum(count.values())} latents to explain ({named}), equal in firing rate. "
+    if detectable is None:
+        return (
+            told + "Too few orphans or reproducible latents to compare them; add runs or latents."
+        )
+    told += (
+        f"If orphans score {difference:.2f} lower than reproducible latents and scores vary by "
+        f"{sd:.2f}, that is seen with a power of {power:.0%}; a power of 80 % reaches down to "
+        f"{detectable:.3f}."
+    )
+    if min(count["orphan"], count["reproducible"]) < wanted:
+        told += f" {wanted} of each kind were wanted; there are no more at equal firing rates."
+    return told

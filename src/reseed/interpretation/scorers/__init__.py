@@ -1,0 +1,1 @@
+"""How well an explanation predicts where a latent fires; one file a scorer."""

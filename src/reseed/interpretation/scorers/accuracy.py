@@ -1,0 +1,215 @@
+"""How well answers or grades tell two classes apart, with 95 % intervals.
+
+Answers about one document depend on each other. Every interval is therefore that of an *effective*
+number of answers: their number divided by how much the documents widen the variance (the design
+effect, at least 1), put into an interval of the score kind, which stays honest near 0 and 1.
+
+m positives, n negatives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from reseed.interpretation.records import Interval
+
+Numbers = NDArray[np.float64]
+
+Z = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A share of right answers."""
+
+    value: float
+    interval: Interval
+    answers: int
+    effective: float
+    """answers that were as good if they were independent"""
+
+
+def rate(right: Sequence[bool], clusters: Sequence[int]) -> Rate:
+    """Share of right answers with its Wilson interval on the effective number of answers.
+
+    Args:
+        right: one for each answer; at least one.
+        clusters: what answers share, e.g. their document.
+
+    Raises:
+        ValueError: without answers.
+    """
+    if not right:
+        raise ValueError("a share of no answers")
+    values = np.asarray(right, np.float64)
+    effective = len(values) / design_effect(values, clusters)
+    value = float(values.mean())
+    return Rate(
+        value=value,
+        interval=_wilson(value, effective),
+        answers=len(values),
+        effective=effective,
+    )
+
+
+def _wilson(value: float, answers: float) -> Interval:
+    """Wilson's score interval (1927) for a number of answers that need not be whole."""
+    middle = (value + Z**2 / (2 * answers)) / (1 + Z**2 / answers)
+    reach = (
+        Z / (1 + Z**2 / answers) * np.sqrt(value * (1 - value) / answers + (Z / answers / 2) ** 2)
+    )
+    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
+def design_effect(values: Numbers, clusters: Sequence[int]) -> float:
+    """Variance of a mean of clustered values against that of independent ones; at least 1."""
+    _, place = np.unique(np.asarray(clusters), return_inverse=True)
+    groups = int(place.max()) + 1
+    spread = values - values.mean()
+    alone = float((spread**2).sum()) / len(values) ** 2
+    if groups < 2 or groups == len(values) or alone == 0:
+        # one cluster is one answer; where all agree, the clusters are all that can be counted on
+        return len(values) / groups
+    sums = np.bincount(place, spread)
+    together = groups / (groups - 1) * float((sums**2).sum()) / len(values) ** 2
+    return max(1.0, together / alone)
+
+
+def balanced(positives: Rate, negatives: Rate) -> tuple[float, Interval]:
+    """Mean of two rates, with Newcombe's interval made of their two (MOVER, 1998)."""
+    value = (positives.value + negatives.value) / 2
+    low = math.hypot(*(one.value - one.interval[0] for one in (positives, negatives))) / 2
+    high = math.hypot(*(one.interval[1] - one.value for one in (positives, negatives))) / 2
+    return value, (max(0.0, value - low), min(1.0, value + high))
+
+
+def auroc(positives: Numbers, negatives: Numbers) -> float:
+    """Probability that a positive is graded above a negative; ties count half.
+
+    Raises:
+        ValueError: if a class is empty or a grade is NaN.
+    """
+    return float(_above(positives, negatives).mean())
+
+
+def auroc_with_interval(
+    positives: Numbers,
+    negatives: Numbers,
+    positive_clusters: Sequence[int],
+    negative_clusters: Sequence[int],
+) -> tuple[float, Interval]:
+    """AUROC and Newcombe's score-like interval (2006, method 5) on effective numbers of grades.
+
+    The design effect of each class is that of its DeLong components (Obuchowski 1997).
+
+    Args:
+        positives: [m] grades of examples in which the latent fires.
+        negatives: [n] of those in which it does not.
+        positive_clusters: [m] document of each.
+        negative_clusters: [n] document of each.
+
+    Raises:
+        ValueError: if a class is empty or a grade is NaN.
+    """
+    above = _above(positives, negatives)
+    value = float(above.mean())
+    m = len(positives) / design_effect(above.mean(axis=1), positive_clusters)
+    n = len(negatives) / design_effect(above.mean(axis=0), negative_clusters)
+    return value, _newcombe(value, m, n)
+
+
+def _above(positives: Numbers, negatives: Numbers) -> Numbers:
+    """[m, n] 1 where the positive is graded higher, .5 at ties."""
+    if not len(positives) or not len(negatives):
+        raise ValueError(f"AUROC of {len(positives)} positives and {len(negatives)} negatives")
+    if np.isnan(positives).any() or np.isnan(negatives).any():
+        raise ValueError("AUROC of grades with NaN")
+    high, low = np.asarray(positives)[:, None], np.asarray(negatives)[None, :]
+    return (high > low) + 0.5 * (high == low)
+
+
+def _newcombe(value: float, m: float, n: float) -> Interval:
+    half = max((m + n) / 2 - 1, 0.0)
+
+    def error(truth: float) -> float:
+        share = (1 - truth) / (2 - truth) + truth / (1 + truth)
+        return float(np.sqrt(truth * (1 - truth) * (1 + half * share) / (m * n)))
+
+    def end(edge: float, side: int) -> float:
+        def gap(truth: float) -> float:
+            return side * (truth - value) - Z * error(truth)
+
+        if gap(edge) <= 0:
+            return edge
+        # at 0 and at 1 the gap is 0 as well, and that is not the end looked for
+        inside = min(max(value, 1e-9), 1 - 1e-9)
+        return float(optimize.brentq(gap, inside, edge))
+
+    return end(0.0, -1), end(1.0, 1)
+
+
+def correlation(
+    predicted: Sequence[Numbers], true: Sequence[Numbers], clusters: Sequence[int]
+) -> tuple[float, Interval | None]:
+    """Pearson correlation over all values of all windows, with a jackknife interval over documents.
+
+    The jackknife is on Fisher's scale, with Student's t of documents - 1 degrees of freedom.
+
+    Args:
+        predicted: of each window, one value a token; not all the same.
+        true: likewise.
+        clusters: document of each window.
+
+    Returns:
+        the correlation; its interval, None with fewer than three documents.
+
+    Raises:
+        ValueError: if all predicted or all true values are the same.
+    """
+    sums = np.array([_moments(x, y) for x, y in zip(predicted, true, strict=True)])
+    _, place = np.unique(np.asarray(clusters), return_inverse=True)
+    groups = int(place.max()) + 1
+    by_group = np.zeros((groups, sums.shape[1]))
+    np.add.at(by_group, place, sums)
+    whole = by_group.sum(axis=0)
+    value = _pearson(whole)
+    if value is None:
+        raise ValueError("correlation of values that are all the same")
+    left_out = [_pearson(whole - one) for one in by_group]
+    if groups < 3 or None in left_out:
+        return value, None
+    scale = np.arctanh(np.clip(np.array([value, *left_out], np.float64), -1 + 1e-12, 1 - 1e-12))
+    spread = float(np.sqrt((groups - 1) / groups * ((scale[1:] - scale[1:].mean()) ** 2).sum()))
+    reach = float(stats.t.ppf(0.975, groups - 1)) * spread
+    return value, (float(np.tanh(scale[0] - reach)), float(np.tanh(scale[0] + reach)))
+
+
+def _moments(x: Numbers, y: Numbers) -> list[float]:
+    return [len(x), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()]
+
+
+def _pearson(moments: Numbers) -> float | None:
+    n, x, y, xx, yy, xy = (float(one) for one in moments)
+    spread_x, spread_y = n * xx - x * x, n * yy - y * y
+    if spread_x <= 1e-9 * n * xx or spread_y <= 1e-9 * n * yy:
+        return None
+    return float(np.clip((n * xy - x * y) / np.sqrt(spread_x * spread_y), -1.0, 1.0))
+
+
+def mean_with_interval(
+    values: Sequence[float], clusters: Sequence[int]
+) -> tuple[float, Interval | None]:
+    """Mean and Student's t interval over the means of clusters; None with fewer than three."""
+    _, place = np.unique(np.asarray(clusters), return_inverse=True)
+    means = np.bincount(place, np.asarray(values, np.float64)) / np.bincount(place)
+    value = float(means.mean())
+    if len(means) < 3:
+        return value, None
+    reach = float(stats.t.ppf(0.975, len(means) - 1) * stats.sem(means))
+    return value, (value - reach, value + reach)

@@ -1,0 +1,179 @@
+"""Intervention: does what a latent makes its subject write fit the explanation?
+
+Of arXiv 2410.13928: S = E[log p(z | steered text) - log p(z | clean text)], where z is
+the explanation and the strength of steering is that at which the next-token distribution moves by a
+fixed KL divergence, so that latents are compared at equal effect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.errors import SpecError
+from reseed.interpretation.models.instruments import Likelihood, Steerable
+from reseed.interpretation.prompts.marking import (
+    by_class,
+    check_items,
+    in_seeded_order,
+    name_of,
+    unexplained,
+)
+from reseed.interpretation.records import Example, Failure, Item, Latent, Score
+from reseed.interpretation.scorers import accuracy
+from reseed.spec.interpretation import InterventionSpec
+
+Numbers = NDArray[np.float64]
+
+_STRONGEST = 2.0**24
+
+
+def score(
+    subject: Steerable,
+    likelihood: Likelihood,
+    items: Sequence[Item],
+    directions: Mapping[Latent, Sequence[float] | NDArray[np.floating]],
+    settings: InterventionSpec = InterventionSpec(),  # noqa: B008  (frozen)
+) -> list[Score | Failure]:
+    """How much more probable the explanation is after steered texts than after clean ones.
+
+    Args:
+        subject: steered at its site.
+        likelihood: the model that judges what was written.
+        items: latents with explanation and with examples of the kinds `random` or `neighbour`,
+            which are the prompts; not of the split `explain`.
+        directions: [D] of each latent, e.g. its decoder row; scaled to length 1 first.
+        settings: how hard, and on what.
+
+    Returns:
+        one result for each item, in order: `value` is S in nats, chance 0; `negatives` the prompts
+        used; `about` has the strength found and its divergence. A failure if no strength gives the
+        divergence asked for.
+
+    Raises:
+        SpecError: if examples are of the split `explain`, of two splits, or contradict themselves;
+            if a direction is zero or not finite.
+    """
+    check_items(items)
+    return [
+        _score(subject, likelihood, item, _unit(directions.get(item.of), item.of), settings)
+        for item in items
+    ]
+
+
+def _unit(row: Sequence[float] | NDArray[np.floating] | None, of: Latent) -> Numbers | None:
+    if row is None:
+        return None
+    values = np.asarray(row, np.float64)
+    length = float(np.linalg.norm(values))
+    if not (math.isfinite(length) and length > 0):
+        raise SpecError(f"{name_of(of)}: its direction has the length {length}; it cannot steer")
+    return values / length
+
+
+def _score(
+    subject: Steerable,
+    likelihood: Likelihood,
+    item: Item,
+    direction: Numbers | None,
+    settings: InterventionSpec,
+) -> Score | Failure:
+    hosts = in_seeded_order("steered-prompts", item.of, by_class(item.examples)[1])
+    hosts = hosts[: settings.prompts]
+    problem = unexplained(item)
+    if problem is not None or direction is None or not hosts:
+        missing = "no direction" if direction is None else "no example in which it is silent"
+        return problem or Failure(reason=f"{missing}; there is nothing to steer with")
+    texts = ["".join(host.tokens[: settings.prompt_tokens]) for host in hosts]
+    found = strength_for(subject, texts, direction, settings)
+    if isinstance(found, Failure):
+        return found
+    strength, divergence = found
+    steered = subject.generate(texts, direction, strength)
+    clean = subject.generate(texts, None, 0.0)
+    assert item.explanation is not None
+    gains = _gains(likelihood, item.explanation.text, steered, clean, hosts)
+    about = {"strength": strength, "kl": divergence}
+    return _summed(item.of, gains, len(texts) - len(gains), about)
+
+
+def _gains(
+    likelihood: Likelihood,
+    phrase: str,
+    steered: Sequence[str],
+    clean: Sequence[str],
+    hosts: Sequence[Example],
+) -> list[tuple[float, int]]:
+    """Gain of each prompt whose two texts give finite values, and its document."""
+    pairs = [(prefix(text), phrase) for text in [*steered, *clean]]
+    values = [np.asarray(one, np.float64) for one in likelihood.many(pairs)]
+    out: list[tuple[float, int]] = []
+    for number, host in enumerate(hosts):
+        after, before = values[number], values[number + len(hosts)]
+        gain = float(after.sum() - before.sum())
+        if len(after) and len(before) and math.isfinite(gain):
+            out.append((gain, host.document))
+    return out
+
+
+def prefix(text: str) -> str:
+    """What stands before the explanation."""
+    return f"Text: {' '.join(text.split())}\n\nIn a few words, the text above is about: "
+
+
+def _summed(
+    of: Latent, gains: Sequence[tuple[float, int]], failed: int, about: Mapping[str, float]
+) -> Score | Failure:
+    if not gains:
+        return Failure(reason=f"none of {failed} pairs of texts gave finite log-probabilities")
+    value, interval = accuracy.mean_with_interval([g for g, _ in gains], [d for _, d in gains])
+    return Score(
+        of=of,
+        scorer="intervention",
+        value=value,
+        chance=0.0,
+        interval=interval,
+        negatives=len(gains),
+        failed=failed,
+        about=about,
+    )
+
+
+def strength_for(
+    subject: Steerable, prompts: Sequence[str], direction: Numbers, settings: InterventionSpec
+) -> tuple[float, float] | Failure:
+    """The strength at which steering moves the next token by the divergence asked for.
+
+    Doubles until the divergence is passed, then bisects.
+
+    Args:
+        subject: that is steered.
+        prompts: on which the divergence is measured.
+        direction: `[D]` of length 1.
+        settings: with the divergence and the tolerance.
+
+    Returns:
+        strength and divergence reached; a failure if it is never reached or not finite.
+    """
+    low, high, strength = 0.0, math.inf, 1.0
+    reached = math.nan
+    for _ in range(settings.tries):
+        reached = subject.kl(prompts, direction, strength)
+        if not math.isfinite(reached):
+            return Failure(reason=f"the divergence is {reached} at strength {strength:.4g}")
+        if abs(reached - settings.kl) <= settings.tolerance * settings.kl:
+            return strength, reached
+        if reached < settings.kl:
+            low = strength
+        else:
+            high = strength
+        strength = 2 * low if math.isinf(high) else (low + high) / 2
+        if strength > _STRONGEST:
+            break
+    return Failure(
+        reason=f"no strength moves the next token by {settings.kl} nats; the last try, "
+        f"{strength:.4g}, by {reached:.4g}. Ask for another divergence."
+    )

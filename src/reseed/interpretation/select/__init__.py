@@ -1,0 +1,1 @@
+"""Latents chosen for a labelled task, by explanations (LLM-Select) and by data."""

@@ -1,0 +1,181 @@
+"""Bids that bring the prices of a sparse assignment near the best ones, compiled by numba.
+
+Bertsekas' forward auction with epsilon scaling (Ann. Oper. Res. 14, 1988), then the row reduction
+of Jonker & Volgenant (Computing 38, 1987) at exact prices. `paths` does the rest. Rows hold their
+edges from the best down and prices are never negative, so a look at a row ends early.
+
+Every row may also stay outside, which is worth `outside` to it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.loops.compiled import compiled
+
+Floats = NDArray[np.float64]
+
+Integers = NDArray[np.int64]
+
+Short = NDArray[np.int32]
+
+
+class Graph(NamedTuple):
+    """Edges of a sparse assignment by rows, each row from its best edge down."""
+
+    start: Integers
+    """[n + 1] where the edges of each row begin"""
+    column: Short
+    """[E]"""
+    value: Floats
+    """[E]"""
+
+
+class State(NamedTuple):
+    """An assignment under way: prices and who has whom, changed in place."""
+
+    u: Floats
+    """[n] what each row gets"""
+    v: Floats
+    """[m] price of each column, >= 0"""
+    mate: Integers
+    """[n] column of each row, -1 outside or not yet"""
+    owner: Integers
+    """[m] row of each column, or -1"""
+
+
+@compiled
+def best_two(
+    graph: Graph, v: Floats, floor: float, outside: float, i: int
+) -> tuple[int, int, float, float]:
+    """The two best columns of a row at these prices and what they give it.
+
+    Args:
+        graph: the edges.
+        v: prices.
+        floor: no price is below it.
+        outside: worth of having no column.
+        i: the row.
+
+    Returns:
+        Best column or -1 for outside, second column or -1, their worth.
+    """
+    first, second, most, next_ = -1, -1, outside, outside
+    for e in range(graph.start[i], graph.start[i + 1]):
+        if first >= 0 and graph.value[e] - floor <= next_:
+            break
+        j = graph.column[e]
+        worth = graph.value[e] - v[j]
+        if worth > most:
+            first, second, most, next_ = j, first, worth, most
+        elif worth > next_:
+            second, next_ = j, worth
+    return first, second, most, next_
+
+
+@compiled
+def settle(graph: Graph, state: State, outside: float, slack: float) -> int:
+    """Set u to the best worth of each row, and free rows that have less than that.
+
+    Args:
+        graph: the edges.
+        state: changed in place.
+        outside: worth of having no column.
+        slack: how much less a row may have and keep its column.
+
+    Returns:
+        How many rows are free and want a column.
+    """
+    u, v, mate, owner = state
+    free = 0
+    for i in range(len(mate)):
+        most, own = outside, -np.inf
+        for e in range(graph.start[i], graph.start[i + 1]):
+            j = graph.column[e]
+            worth = graph.value[e] - v[j]
+            if worth > most:
+                most = worth
+            if j == mate[i]:
+                own = worth
+        u[i] = most
+        if mate[i] >= 0 and own < most - slack:
+            owner[mate[i]] = -1
+            mate[i] = -1
+        free += mate[i] < 0 and most > outside
+    return free
+
+
+@compiled
+def bid(graph: Graph, state: State, outside: float, step: float, most_bids: int) -> int:
+    """Let free rows bid, each raise by `step` more than needed, until none wants a column.
+
+    Args:
+        graph: the edges.
+        state: changed in place.
+        outside: worth of having no column.
+        step: epsilon; afterwards every row is within it of its best.
+        most_bids: where to stop; the state is then still sound, with rows left free.
+
+    Returns:
+        How many bids there were.
+    """
+    v, mate, owner = state.v, state.mate, state.owner
+    settle(graph, state, outside, step)
+    waiting = np.flatnonzero(mate < 0)[::-1].copy()
+    top, bids, floor = len(waiting), 0, v.min()
+    while top > 0 and bids < most_bids:
+        top -= 1
+        i = waiting[top]
+        bids += 1
+        j, _, most, next_ = best_two(graph, v, floor, outside, i)
+        if j < 0:
+            continue
+        v[j] += most - next_ + step
+        loser = owner[j]
+        owner[j], mate[i] = i, j
+        if loser >= 0:
+            mate[loser] = -1
+            waiting[top] = loser
+            top += 1
+    return bids
+
+
+@compiled
+def reduce_rows(graph: Graph, state: State, outside: float, passes: int) -> None:
+    """Give free rows their best column and raise its price to where the second is as good.
+
+    Prices stay exact: what is assigned afterwards is assigned at its row's best worth. A row that
+    loses its column by a real raise goes next; the others wait for the next pass.
+    """
+    v, mate, owner = state.v, state.mate, state.owner
+    waiting = np.flatnonzero(mate < 0)
+    chain = 20 * len(mate)
+    for _ in range(passes):
+        left = 0
+        for k in range(len(waiting)):
+            i = waiting[k]
+            floor = 0.0
+            while True:
+                j, other, most, next_ = best_two(graph, v, floor, outside, i)
+                if j < 0:
+                    break
+                if most > next_:
+                    v[j] += most - next_
+                elif owner[j] >= 0 and other >= 0:
+                    j = other
+                loser = owner[j]
+                owner[j], mate[i] = i, j
+                if loser < 0:
+                    break
+                mate[loser] = -1
+                chain -= 1
+                if most > next_ and chain > 0:
+                    i = loser
+                else:
+                    waiting[left] = loser
+                    left += 1
+                    break
+        waiting = waiting[:left]

@@ -1,0 +1,239 @@
+"""Compiled loops of the encoder: rounding, and the k best of the candidates of `screen_kernels`.
+
+B rows, F latents, D dimensions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.loops.compiled import arithmetic, compiled
+
+Floats32 = NDArray[np.float32]
+
+Halves = NDArray[np.uint16]
+
+Short = NDArray[np.int32]
+
+Integers = NDArray[np.int64]
+
+
+@arithmetic
+def dot(a: Floats32, b: Floats32) -> np.float32:
+    """Product of two rows in float32."""
+    total = np.float32(0.0)
+    for d in range(len(a)):
+        total += a[d] * b[d]
+    return total
+
+
+@arithmetic
+def to_half(row: Floats32, out: Halves, back: Floats32) -> tuple[np.float32, np.float32]:
+    """Round a row to bfloat16, nearest and ties to even.
+
+    Args:
+        row: `[D]`.
+        out: `[D]`, filled with the bits.
+        back: `[D]`, filled with the same as float32.
+
+    Returns:
+        Squared lengths of the row, and of what rounding took from it.
+    """
+    bits, widened = row.view(np.uint32), back.view(np.uint32)
+    for d in range(len(row)):
+        b = np.uint32(bits[d])
+        rounded = np.uint32(b + np.uint32(0x7FFF) + (np.uint32(b >> 16) & np.uint32(1)))
+        widened[d] = rounded & np.uint32(0xFFFF0000)
+    for d in range(len(row)):
+        out[d] = np.uint16(np.uint32(widened[d]) >> 16)
+    length, lost = np.float32(0.0), np.float32(0.0)
+    for d in range(len(row)):
+        length += row[d] * row[d]
+        lost += (row[d] - back[d]) * (row[d] - back[d])
+    return length, lost
+
+
+@compiled
+def to_halves(rows: Floats32, out: Halves, length: Floats32, lost: Floats32) -> None:
+    """`to_half` of each row.
+
+    Args:
+        rows: `[N, D]`.
+        out: `[N, D]`, filled.
+        length: `[N]`, filled with squared lengths.
+        lost: `[N]`, filled with the squared lengths of what rounding took.
+    """
+    back = np.empty(rows.shape[1], np.float32)
+    for i in range(len(rows)):
+        length[i], lost[i] = to_half(rows[i], out[i], back)
+
+
+@compiled
+def _scored(
+    x: Floats32, W_enc: Floats32, b_enc: Floats32, k: int, upper: Floats32, latent: Short, n: int
+) -> Floats32:
+    """Pre-activations of the candidates of a row; of those that cannot win, minus infinity."""
+    score = np.full(n, -np.inf, np.float32)
+    first = np.float32(-np.inf)
+    if n > k:
+        first = np.partition(upper[:n], n - k)[n - k]
+    least, scored = np.float32(np.inf), 0
+    for c in range(n):
+        if upper[c] >= first and (scored < k or n <= k):
+            score[c] = dot(x, W_enc[latent[c]]) + b_enc[latent[c]]
+            least = min(least, score[c])
+            scored += 1
+    if n <= k:
+        return score
+    for c in range(n):
+        if score[c] == -np.inf and upper[c] >= least:
+            score[c] = dot(x, W_enc[latent[c]]) + b_enc[latent[c]]
+    return score
+
+
+@compiled
+def _take(score: Floats32, latent: Short, k: int, values: Floats32, latents: Integers) -> None:
+    """The k largest positive scores, in order of latent; among equals the first latents."""
+    n, least, above = len(score), np.float32(0.0), 0
+    if n > k:
+        least = max(least, np.partition(score, n - k)[n - k])
+    for c in range(n):
+        above += score[c] > least
+    equal = k - above if least > 0 else 0
+    at = 0
+    for c in range(n):
+        x = score[c]
+        if x > least or (x == least and equal > 0):
+            equal -= x == least
+            values[at], latents[at] = x, latent[c]
+            at += 1
+    if at < k:
+        _fill(at, k, values, latents)
+
+
+@compiled
+def _fill(found: int, k: int, values: Floats32, latents: Integers) -> None:
+    """Fill a row up with the first latents that are not in it, silent."""
+    chosen, codes = latents[:found].copy(), values[:found].copy()
+    missing, at, c, j = k - found, 0, 0, 0
+    while at < k:
+        if c < found and (chosen[c] == j or missing == 0):
+            values[at], latents[at], j = codes[c], chosen[c], chosen[c] + 1
+            c += 1
+        else:
+            values[at], latents[at], j = np.float32(0.0), j, j + 1
+            missing -= 1
+        at += 1
+
+
+@compiled
+def side_by_side(
+    starts: Integers, latents: Integers, values: Floats32, codes: Floats32, chosen: Integers
+) -> None:
+    """Entries of rows as rows of one length; what is left over is silent.
+
+    Args:
+        starts: `[B + 1]` where the entries of each row begin, in order of latent.
+        latents: `[E]`.
+        values: `[E]`.
+        codes: `[B, K]`, filled; no row has more than K entries, none more than F latents.
+        chosen: `[B, K]`, filled, in order.
+    """
+    for i in range(len(codes)):
+        low, high = starts[i], starts[i + 1]
+        codes[i, : high - low], chosen[i, : high - low] = values[low:high], latents[low:high]
+        if high - low < codes.shape[1]:
+            _fill(high - low, codes.shape[1], codes[i], chosen[i])
+
+
+@compiled
+def settle(
+    first_row: int,
+    stop_row: int,
+    x: Floats32,
+    W_enc: Floats32,
+    b_enc: Floats32,
+    upper: Floats32,
+    latent: Short,
+    count: Integers,
+    values: Floats32,
+    latents: Integers,
+) -> None:
+    """Score the candidates of rows in float32 and keep the k best.
+
+    Args:
+        first_row: of these rows.
+        stop_row: one past the last.
+        x: `[B, D]` what the encoder reads.
+        W_enc: `[F, D]`.
+        b_enc: `[F]`.
+        upper: `[B, room]` lists of `screen`.
+        latent: `[B, room]`.
+        count: `[B]`.
+        values: `[B, k]`, filled with codes; 0 where fewer than k are positive.
+        latents: `[B, k]`, filled, in order.
+    """
+    k = values.shape[1]
+    every = np.arange(len(W_enc)).astype(np.int32)
+    for i in range(first_row, stop_row):
+        n = count[i]
+        if n >= 0:
+            score = _scored(x[i], W_enc, b_enc, k, upper[i], latent[i], n)
+            _take(score, latent[i], k, values[i], latents[i])
+            continue
+        score = np.empty(len(W_enc), np.float32)
+        for j in range(len(W_enc)):
+            score[j] = dot(x[i], W_enc[j]) + b_enc[j]
+        _take(score, every, k, values[i], latents[i])
+
+
+@compiled
+def score(
+    first_row: int,
+    x: Floats32,
+    W_enc: Floats32,
+    b_enc: Floats32,
+    bars: Floats32,
+    row: Short,
+    latent: Short,
+    counts: Integers,
+    values: Floats32,
+    latents: Integers,
+) -> int:
+    """Score what `screen_kernels.collect` left, and sort by row what is above its bar.
+
+    Args:
+        first_row: that `row` counts from.
+        x: `[B, D]` what the encoder reads.
+        W_enc: `[F, D]`.
+        b_enc: `[F]`.
+        bars: `[F]`.
+        row: `[N]` of the entries.
+        latent: `[N]`, in order within a row.
+        counts: `[R]`, filled with the entries that each row keeps.
+        values: `[N]`, filled with their scores,
+        latents: `[N]`: and latents.
+
+    Returns:
+        How many are kept.
+    """
+    fill = np.zeros(len(counts) + 1, np.int64)
+    for e in range(len(row)):
+        fill[row[e] + 1] += 1
+    for r in range(len(counts)):
+        fill[r + 1] += fill[r]
+    starts, order = fill.copy(), np.empty(len(row), np.int32)
+    for e in range(len(row)):
+        order[fill[row[e]]] = latent[e]
+        fill[row[e]] += 1
+    at = 0
+    for r in range(len(counts)):
+        before = at
+        for e in range(starts[r], starts[r + 1]):
+            j = order[e]
+            scored = dot(x[first_row + r], W_enc[j]) + b_enc[j]
+            values[at], latents[at] = scored, j
+            at += int(scored > bars[j])
+        counts[r] = at - before
+    return at

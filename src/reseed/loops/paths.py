@@ -1,0 +1,321 @@
+"""Shortest augmenting paths on a sparse assignment with exact prices, compiled by numba.
+
+Dijkstra on reduced costs u_i + v_j - S_ij >= 0, as in Jonker & Volgenant (Computing 38, 1987), with
+two ends that a path may have besides a free column: a row may go outside (worth `outside`), and a
+free column that still has a price may lose it. With them one solver does square, rectangular and
+partial assignments, and can be started from any prices.
+
+Prices in the middle of those that prove an assignment, compiled by numba.
+
+Many prices prove the same assignment. Those that auctions and paths end with lie at the edge of
+what is possible: whole groups of rows are indifferent, and a pair that was not among the candidates
+violates them easily. The middle between the highest and the lowest prices is as good a proof, is
+violated by far fewer of the other pairs, and moves less from round to round.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.loops.bids import Graph, State
+from reseed.loops.compiled import compiled
+
+Floats = NDArray[np.float64]
+
+Integers = NDArray[np.int64]
+
+
+class Search(NamedTuple):
+    """Room for one search over the columns, used again and again."""
+
+    distance: Floats
+    """[m] infinity where not reached"""
+    before: Integers
+    """[m] row (from rows) or column (from columns) from which it was reached"""
+    place: Integers
+    """[m] in the heap; -1 not reached, -2 done"""
+    heap: Integers
+    """[m] columns, nearest first"""
+    reached: Integers
+    """[m] columns in the order in which they were reached"""
+    size: Integers
+    """[2] of the heap, of `reached`"""
+
+
+@compiled
+def room(m: int) -> Search:
+    """Room for searches over m columns."""
+    return Search(
+        np.full(m, np.inf),
+        np.empty(m, np.int64),
+        np.full(m, -1, np.int64),
+        np.empty(m, np.int64),
+        np.empty(m, np.int64),
+        np.zeros(2, np.int64),
+    )
+
+
+@compiled
+def nearer(search: Search, j: Any, distance: Any, before: int) -> None:
+    """Note a shorter way to a column and move it up in the heap."""
+    place, heap, size = search.place, search.heap, search.size
+    search.distance[j], search.before[j] = distance, before
+    if place[j] == -1:
+        search.reached[size[1]] = j
+        size[1] += 1
+        place[j] = size[0]
+        size[0] += 1
+    k = place[j]
+    while k > 0:
+        parent = (k - 1) >> 1
+        if search.distance[heap[parent]] <= distance:
+            break
+        heap[k] = heap[parent]
+        place[heap[k]] = k
+        k = parent
+    heap[k] = j
+    place[j] = k
+
+
+@compiled
+def nearest(search: Search) -> int:
+    """Take the nearest column out of the heap."""
+    place, heap, size, distance = search.place, search.heap, search.size, search.distance
+    first = heap[0]
+    place[first] = -2
+    size[0] -= 1
+    if size[0] == 0:
+        return first
+    last, k = heap[size[0]], 0
+    while True:
+        child = 2 * k + 1
+        if child >= size[0]:
+            break
+        if child + 1 < size[0] and distance[heap[child + 1]] < distance[heap[child]]:
+            child += 1
+        if distance[heap[child]] >= distance[last]:
+            break
+        heap[k] = heap[child]
+        place[heap[k]] = k
+        k = child
+    heap[k] = last
+    place[last] = k
+    return first
+
+
+@compiled
+def _clear(search: Search) -> None:
+    for k in range(search.size[1]):
+        j = search.reached[k]
+        search.distance[j] = np.inf
+        search.place[j] = -1
+    search.size[:] = 0
+
+
+@compiled
+def _look_along_row(
+    graph: Graph, state: State, search: Search, i: int, distance: float, best: float
+) -> tuple[float, int]:
+    """Reach the columns of a row; returns the shortest way to a free one, if below `best`."""
+    base, end = distance + state.u[i], -1
+    for e in range(graph.start[i], graph.start[i + 1]):
+        if base - graph.value[e] >= best:
+            break
+        j = graph.column[e]
+        if search.place[j] == -2:
+            continue
+        there = max(distance, base + state.v[j] - graph.value[e])
+        if there >= best:
+            continue
+        if state.owner[j] < 0:
+            best, end = there, j
+        elif there < search.distance[j]:
+            nearer(search, j, there, i)
+    return best, end
+
+
+@compiled
+def _augment(graph: Graph, state: State, search: Search, outside: float, first: int) -> None:
+    """Bring one free row in by the shortest path, and move the prices that it needs."""
+    u, v, mate, owner = state
+    best, last, end = u[first] - outside, first, -1
+    i, distance = first, 0.0
+    while True:
+        shorter, column = _look_along_row(graph, state, search, i, distance, best)
+        if column >= 0:
+            best, last, end = shorter, i, column
+        if search.size[0] == 0 or search.distance[search.heap[0]] >= best:
+            break
+        j = nearest(search)
+        distance, i = search.distance[j], owner[j]
+        if distance + u[i] - outside < best:
+            best, last, end = distance + u[i] - outside, i, -1
+    u[first] -= best
+    for k in range(search.size[1]):
+        j = search.reached[k]
+        if search.place[j] == -2 and search.distance[j] < best:
+            v[j] += best - search.distance[j]
+            u[owner[j]] -= best - search.distance[j]
+    while True:
+        left = mate[last]
+        mate[last] = end
+        if end >= 0:
+            owner[end] = last
+        if last == first:
+            break
+        end, last = left, search.before[left]
+
+
+@compiled
+def augment(graph: Graph, state: State, search: Search, outside: float, rows: Integers) -> None:
+    """Bring in those of the rows that are free and want a column.
+
+    Args:
+        graph: the edges by rows.
+        search: room, clear before and after.
+        outside: worth of a row without a column.
+        rows: to look at.
+        state: u at least the best worth of each row, assigned rows exactly at it.
+    """
+    for i in rows:
+        if state.mate[i] < 0 and state.u[i] > outside:
+            _augment(graph, state, search, outside, i)
+            _clear(search)
+
+
+@compiled
+def _look_along_column(
+    by_column: Graph, state: State, search: Search, j: int, distance: float, best: float
+) -> tuple[float, int]:
+    """Reach the columns whose rows would rather have j; returns the nearest row that is outside."""
+    base, row = distance + state.v[j], -1
+    for e in range(by_column.start[j], by_column.start[j + 1]):
+        i = by_column.column[e]
+        there = max(distance, base + state.u[i] - by_column.value[e])
+        if there >= best:
+            continue
+        k = state.mate[i]
+        if k < 0:
+            best, row = there, i
+        elif search.place[k] != -2 and there < search.distance[k]:
+            nearer(search, k, there, j)
+    return best, row
+
+
+@compiled
+def _release(by_column: Graph, state: State, search: Search, first: int) -> None:
+    """Take the price from one free column, by the shortest path to who can do without one."""
+    u, v, mate, owner = state
+    best, last, taker = v[first], first, -1
+    nearer(search, first, 0.0, -1)
+    while search.size[0] > 0 and search.distance[search.heap[0]] < best:
+        j = nearest(search)
+        distance = search.distance[j]
+        if distance + v[j] < best:
+            best, last, taker = distance + v[j], j, -1
+        shorter, row = _look_along_column(by_column, state, search, j, distance, best)
+        if row >= 0:
+            best, last, taker = shorter, j, row
+    for k in range(search.size[1]):
+        j = search.reached[k]
+        if search.place[j] == -2 and search.distance[j] < best:
+            v[j] = max(0.0, v[j] - (best - search.distance[j]))
+            if owner[j] >= 0:
+                u[owner[j]] += best - search.distance[j]
+    while True:
+        left = owner[last]
+        owner[last] = taker
+        if taker >= 0:
+            mate[taker] = last
+        if last == first:
+            break
+        taker, last = left, search.before[last]
+
+
+@compiled
+def release(by_column: Graph, state: State, search: Search, columns: Integers) -> None:
+    """Take the price from those of the columns that are free and have one.
+
+    Args:
+        by_column: the graph by columns; its `column` are rows.
+        search: room, clear before and after.
+        columns: to look at.
+        state: no row is free and wants a column.
+    """
+    for j in columns:
+        if state.owner[j] < 0 and state.v[j] > 0.0:
+            _release(by_column, state, search, j)
+            _clear(search)
+
+
+@compiled
+def _rise(by_column: Graph, state: State, search: Search, outside: float) -> None:
+    """How far each price can rise with all others rising along: `search.distance`."""
+    for j in range(len(state.v)):
+        i = state.owner[j]
+        nearer(search, j, state.u[i] - outside if i >= 0 else 0.0, -1)
+    while search.size[0] > 0:
+        j = nearest(search)
+        base = search.distance[j] + state.v[j]
+        for e in range(by_column.start[j], by_column.start[j + 1]):
+            i = by_column.column[e]
+            k = state.mate[i]
+            if k < 0 or search.place[k] == -2:
+                continue
+            there = max(search.distance[j], base + state.u[i] - by_column.value[e])
+            if there < search.distance[k]:
+                nearer(search, k, there, -1)
+
+
+@compiled
+def _fall(graph: Graph, state: State, search: Search) -> None:
+    """How far each price can fall with all others falling along: `search.distance`."""
+    u, v, mate, owner = state
+    for j in range(len(v)):
+        nearer(search, j, v[j], -1)
+    for i in range(len(mate)):
+        if mate[i] >= 0:
+            continue
+        for e in range(graph.start[i], graph.start[i + 1]):
+            j = graph.column[e]
+            there = max(0.0, u[i] + v[j] - graph.value[e])
+            if there < search.distance[j]:
+                nearer(search, j, there, -1)
+    while search.size[0] > 0:
+        k = nearest(search)
+        i = owner[k]
+        if i < 0:
+            continue
+        base = search.distance[k] + u[i]
+        for e in range(graph.start[i], graph.start[i + 1]):
+            j = graph.column[e]
+            if search.place[j] == -2:
+                continue
+            there = max(search.distance[k], base + v[j] - graph.value[e])
+            if there < search.distance[j]:
+                nearer(search, j, there, -1)
+
+
+@compiled
+def centre(graph: Graph, by_column: Graph, state: State, outside: float) -> None:
+    """Move the prices of an optimal assignment to the middle of what is possible.
+
+    Args:
+        graph: the edges by rows.
+        by_column: the same by columns.
+        state: optimal on these edges; u and v are changed, and stay a proof.
+        outside: worth of a row without a column.
+    """
+    search = room(len(state.v))
+    _rise(by_column, state, search, outside)
+    rise = search.distance.copy()
+    search.distance[:], search.place[:], search.size[:] = np.inf, -1, 0
+    _fall(graph, state, search)
+    for j in range(len(state.v)):
+        move = (rise[j] - search.distance[j]) / 2
+        state.v[j] = max(0.0, state.v[j] + move)
+        if state.owner[j] >= 0:
+            state.u[state.owner[j]] -= move

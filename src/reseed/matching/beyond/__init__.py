@@ -1,0 +1,1 @@
+"""What became of latents without a one-to-one counterpart: splits, merges, subspaces."""

@@ -1,0 +1,1 @@
+"""Matching by what latents do: how alike they fire on the same tokens."""

@@ -1,0 +1,1 @@
+"""All stages of a study in order, and what they would cost."""

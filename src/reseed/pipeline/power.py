@@ -1,0 +1,162 @@
+"""What a number of seeds can tell, before anything runs.
+
+With N seeds a latent has N - 1 trials. Intervals are 95 % Wilson; power is of the exact one-sided
+binomial test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from reseed.stability.intervals import wilson
+
+HIGH, HALF = 0.9, 0.5
+"""The two reproducibilities that are to be told apart."""
+
+MOST = 200
+"""Most trials that `trials_needed` tries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What a design can say about one latent."""
+
+    trials: int
+    """independent runs beside its own"""
+    bound_if_all: float | None
+    """lower end for a latent found in all of them; None without trials"""
+    interval_if_half: tuple[float, float] | None
+    """for a latent found in about half of them"""
+    power: float
+    """of telling reproducibility .9 from .5 at alpha .05"""
+    strict_power: float
+    """the same at alpha .001"""
+
+
+def power(trials: int, p: float = HIGH, null: float = HALF, alpha: float = 0.05) -> float:
+    """Power of the exact one-sided binomial test of `null` against a larger p.
+
+    Returns:
+        0 where even a latent found in all trials could not reject.
+    """
+    counts = np.arange(trials + 1)
+    rejects = counts[stats.binom.sf(counts - 1, trials, null) <= alpha]
+    return float(stats.binom.sf(rejects[0] - 1, trials, p)) if len(rejects) else 0.0
+
+
+def trials_needed(
+    wanted: float = 0.9, p: float = HIGH, null: float = HALF, alpha: float = 0.05
+) -> int | None:
+    """Fewest trials with at least the power wanted; None above `MOST`.
+
+    The power of an exact test goes up and down with the number of trials: 11 have .91, 12 have .89.
+    """
+    reached = (n for n in range(1, MOST + 1) if power(n, p, null, alpha) >= wanted)
+    return next(reached, None)
+
+
+def prospect(trials: int) -> Prospect:
+    """What so many independent runs beside its own say about a latent."""
+    if trials < 1:
+        return Prospect(
+            trials=0, bound_if_all=None, interval_if_half=None, power=0.0, strict_power=0.0
+        )
+    low, high = wilson(np.array([trials, round(trials / 2)]), trials)
+    return Prospect(
+        trials=trials,
+        bound_if_all=float(low[0]),
+        interval_if_half=(float(low[1]), float(high[1])),
+        power=power(trials),
+        strict_power=power(trials, alpha=0.001),
+    )
+
+
+def trials_of(init_seeds: int, data_seeds: int) -> int:
+    """Independent runs that a latent of one run meets, see `reseed.stability.intervals`."""
+    if init_seeds > 1 and data_seeds > 1:
+        return (init_seeds - 1) * (data_seeds - 1)
+    return init_seeds * data_seeds - 1
+
+
+def sentences(init_seeds: int, data_seeds: int) -> list[str]:
+    """What the design will be able to tell, for people."""
+    runs, found = init_seeds * data_seeds, prospect(trials_of(init_seeds, data_seeds))
+    if runs < 2:
+        return ["one run an SAE: nothing can be said about what comes back. Add seeds."]
+    out = [_latent(found)]
+    needed = [trials_needed(alpha=alpha) for alpha in (0.05, 0.001)]
+    out.append(
+        f"telling a latent that comes back 9 times in 10 from one that comes back half the time: "
+        f"power {found.power:.0%} at alpha .05, {found.strict_power:.0%} at .001. For 90 % it "
+        f"takes {(needed[0] or MOST) + 1} and {(needed[1] or MOST) + 1} seeds."
+    )
+    if runs == 2:
+        out.append("two runs give one pair: shares will have no interval. Take three or more.")
+    elif init_seeds > 1 and 1 < data_seeds < 3 or 1 < init_seeds < 3 and data_seeds > 1:
+        out.append(
+            "crossed seeds with fewer than three of one kind: shares will have no interval, since "
+            "whole seeds are left out to find it. Take three of each."
+        )
+    else:
+        out.append(f"shares over all latents: an interval from {runs} runs.")
+    if init_seeds == 1:
+        out.append(
+            "one init seed: all runs start from the same weights, so what they share can be what "
+            "they started with. Add init seeds."
+        )
+    return out
+
+
+def of_factors(
+    shapes: Sequence[tuple[int, object]], sites: int, snapshots: int, seeds: int, what: str = "k"
+) -> list[str]:
+    """What the groups of a design will be able to tell of width, k and tokens, for people.
+
+    Args:
+        shapes: width and k (or what stands for it) of each SAE of a site.
+        sites: how many.
+        snapshots: of each run after its start, its end among them.
+        seeds: runs of each group.
+        what: name of the second of a shape.
+    """
+    if len(set(shapes)) * sites < 2 or seeds < 2:
+        return []
+    widths, ks = ({shape[at] for shape in shapes} for at in (0, 1))
+    pairs = set(shapes)
+    joined = len(widths) > 1 and len(ks) > 1 and not _connected(pairs)
+    told = [] if joined else [n for n, of in (("width", widths), (what, ks)) if len(of) > 1]
+    told += ["tokens"] if snapshots > 1 else []
+    told += ["site"] if sites > 1 else []
+    out = "between groups: the part of " + ", ".join(told) if told else "between groups: nothing"
+    out += " in agreement" + (", with intervals over seeds." if seeds > 2 else ", no intervals.")
+    if joined:
+        out += f" Width and {what} change together, so neither can be told: add an SAE that "
+        out += "changes one."
+    untold = [n for n, of in (("width", widths), (what, ks)) if len(of) == 1]
+    untold += [] if snapshots > 1 else ["tokens (no snapshots)"]
+    if untold:
+        out += f" One level only of {', '.join(untold)}."
+    return [out]
+
+
+def _connected(shapes: set[tuple[int, object]]) -> bool:
+    """Whether every width and every k is reached by changing one of them at a time."""
+    reached = {next(iter(shapes))}
+    while more := {
+        one for one in shapes - reached if any(one[0] == r[0] or one[1] == r[1] for r in reached)
+    }:
+        reached |= more
+    return reached == shapes
+
+
+def _latent(found: Prospect) -> str:
+    low, high = found.interval_if_half or (0.0, 1.0)
+    return (
+        f"of one latent: {found.trials} independent other run{'s' if found.trials > 1 else ''}. If "
+        f"found in all, it comes back with probability {found.bound_if_all or 0.0:.2f} or more; if "
+        f"in about half, {low:.2f} to {high:.2f} (95 % Wilson)."
+    )

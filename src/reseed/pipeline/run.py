@@ -1,0 +1,293 @@
+"""The stages of a study in order. Each makes what is missing, so running again continues."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reseed.events import Events, Stop
+from reseed.matching.stage import decoder_pairs, match_groups
+from reseed.report.study.page import write_report
+from reseed.runs import (
+    Done,
+    Failed,
+    Missing,
+    Run,
+    cofiring_name,
+    evidence_name,
+    forget_failure,
+    pair_name,
+    pairs_of,
+    run_name,
+    stability_name,
+    through_name,
+)
+from reseed.seeds import digest
+from reseed.spec.subject import PRECISION
+from reseed.spec.training import Control, RunSpec
+from reseed.stability.factors.stage import compare_groups
+from reseed.stability.notes import notes
+from reseed.stability.nulls.firing import MatchedFiring
+from reseed.stability.nulls.names import null_of_control
+from reseed.stability.stage import assess
+from reseed.stability.structure import structure_groups
+from reseed.study import SUBJECT, Study, locked
+from reseed.subjects.inputs import Data, Inputs
+from reseed.training.device import chosen
+
+if TYPE_CHECKING:
+    from reseed.subjects.stream import Stream
+
+
+REPORT = "report.html"
+
+SUMMARY = "summary.json"
+
+
+class Outcome(NamedTuple):
+    """What a run of the stages ended with."""
+
+    report: Path
+    failed: list[Run]
+    seconds: float
+
+
+def run_study(
+    study: Study,
+    events: Events,
+    stop: Stop,
+    *,
+    command: str = "",
+    retry_failed: bool = False,
+    device: str = "cpu",
+) -> Outcome:
+    """Make everything of a study that is not there yet.
+
+    Args:
+        study: what to make.
+        events: progress.
+        stop: listens for signals.
+        command: as shown to somebody who tries to start a second process.
+        retry_failed: whether runs that failed are tried again.
+        device: where the subject and the trainings compute: cpu, cuda, cuda:1 or auto.
+
+    Raises:
+        SpecError, SubjectError: if it cannot be done as written; nothing was started.
+        StoreError: if the folder is damaged, full, read-only, busy or of another spec.
+        Interrupted: after a signal; the same call continues.
+    """
+    started, place = time.monotonic(), chosen(device)
+    with locked(study, command):
+        if place != "cpu":
+            events.say(f"the subject and the trainings compute on {place}")
+        inputs = Inputs(study, events, place)
+        inputs.look_up_sites()
+        if retry_failed:
+            for run in study.runs:
+                forget_failure(run.spec, study.store)
+        _train(study, inputs, events, stop, place)
+        controls = [g for kinds in study.control_groups().values() for g in kinds.values()]
+        groups = study.groups() + controls
+        together = [g.runs for g in groups]
+        match_groups(together, groups[0].steps if groups else [], study.store, events)
+        if groups:
+            last = groups[0].steps[-1]
+            structure_groups(together, last, study.spec.matching, study.store, events)
+        _gather(study, inputs, events)
+        _gather_together(study, inputs, events)
+        _gather_through(study, inputs, events)
+        assess(groups, study.spec.matching, study.spec.stability, study.store, events)
+        factors = compare_groups(study.groups(), study.spec.matching, study.store, events)
+        _summarise(study, factors)
+        write_report(study.store, REPORT)
+    failed = [run for run in study.runs if isinstance(run.state, Failed)]
+    return Outcome(study.folder / REPORT, failed, time.monotonic() - started)
+
+
+def _train(study: Study, inputs: Inputs, events: Events, stop: Stop, device: str) -> None:
+    missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
+    if not missing:
+        return
+    from reseed.training.stage import train
+
+    if any(run.reads == "random_subject" for run in missing):
+        inputs.check_random_subject()  # before the others have taken their time
+    through = [run for run in missing if run.sae.end_to_end is not None]
+    if through:
+        inputs.check_end_to_end(through)
+    rows = [run for run in missing if run.sae.end_to_end is None]
+    for reads, together in _by_activations(rows).items():
+        train(together, _rows_of(study, inputs.data(reads)), study.store, events, stop, device)
+    if through:
+        from reseed.training.through import block_streams
+
+        streams = block_streams(inputs, through, study.spec.training.batch)
+        train(through, streams, study.store, events, stop, device)
+
+
+def _rows_of(study: Study, data: Data) -> Callable[[int], Stream]:
+    from reseed.subjects.stream import Stream
+
+    spec = study.spec
+
+    def stream_of(data_seed: int) -> Stream:
+        return Stream(
+            data.source,
+            data.training,
+            data_seed=data_seed,
+            batch=spec.training.batch,
+            mix=spec.activations.mix_blocks,
+            ahead=data.on_disk,
+        )
+
+    return stream_of
+
+
+def _gather(study: Study, inputs: Inputs, events: Events) -> None:
+    store = study.store
+    done = [run.spec for run in study.runs if isinstance(run.state, Done)]
+    evidence = digest(study.spec.evidence.model_dump(mode="json", exclude={"through_tokens"}))
+    made_from = {run.id: digest([store.checksum(run_name(run)), evidence]) for run in done}
+    missing = [run for run in done if not store.has(evidence_name(run.id), made_from[run.id])]
+    if not missing:
+        return
+    from reseed.evidence.stage import gather
+
+    for reads, together in _by_activations(missing).items():
+        data = inputs.data(reads)
+        gather(
+            {run.id: (run.site, run.target) for run in together},
+            data.source,
+            data.held_out,
+            data.places(),
+            study.spec.evidence,
+            store,
+            made_from,
+            events,
+        )
+
+
+def _by_activations(runs: list[RunSpec]) -> dict[Control | None, list[RunSpec]]:
+    """Runs that learn from the same activations; those of the question first, as in the spec."""
+    out: dict[Control | None, list[RunSpec]] = {}
+    for run in runs:
+        out.setdefault(run.reads, []).append(run)
+    return out
+
+
+def _gather_together(study: Study, inputs: Inputs, events: Events) -> None:
+    """How the latents that decoder rows match at the end of training fire together."""
+    store = study.store
+    pairs = {pair: group for group in study.groups() for pair in pairs_of(group.runs)}
+    made_from = {
+        pair: digest(
+            [store.checksum(pair_name(pair)), *(store.checksum(f"runs/{run}") for run in pair)]
+        )
+        for pair in pairs
+    }
+    missing = [pair for pair in pairs if not store.has(cofiring_name(pair), made_from[pair])]
+    if not missing:
+        return
+    from reseed.evidence.stage import gather_together
+
+    fired = {
+        run: store.table(evidence_name(run), "firing.parquet")["fired"].to_numpy()
+        for run in dict.fromkeys(run for pair in missing for run in pair)
+    }
+    matched = {pair: decoder_pairs(pair, pairs[pair].steps[-1], store) for pair in missing}
+    counters = {(a, b): MatchedFiring(matched[a, b], fired[a], fired[b], a, b) for a, b in missing}
+    sites = {run.id: run.spec.site for run in study.runs}
+    held_out = inputs.split[1]
+    gather_together(counters, sites, inputs.source, held_out, store, made_from, events)
+
+
+def _gather_through(study: Study, inputs: Inputs, events: Events) -> None:
+    """What reconstructions do to the subject's predictions, if the study asks for it."""
+    store, tokens = study.store, study.spec.evidence.through_tokens
+    done = [run.spec for run in study.runs if isinstance(run.state, Done)]
+    done = [run for run in done if run.reads is None]
+    made_from = {run.id: digest([store.checksum(run_name(run)), tokens]) for run in done}
+    missing = [run for run in done if not store.has(through_name(run.id), made_from[run.id])]
+    if not missing or not tokens:
+        return
+    from reseed.evidence.through import gather_through
+
+    targets = {run.id: (run.site, run.target) for run in missing}
+    blocks = inputs.held_out_blocks(tokens)
+    gather_through(targets, inputs.spliced, inputs.text, blocks, store, made_from, events)
+
+
+def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
+    """Write `summary.json`: the headline numbers of all groups, keys in docs/summary.md."""
+    store, runs = study.store, study.runs
+    about = store.document(SUBJECT, "subject.json")
+    epochs = study.spec.training.tokens / about["training_rows"]
+    groups: list[dict[str, Any]] = []
+    for group in study.groups():
+        name = stability_name(group.name)
+        one: dict[str, Any] = {"group": group.name, **store.document(name, "summary.json")}
+        trend: dict[int, float] = {}
+        if "headline" in one:
+            table = store.table(name, "trend.parquet").filter(measure="shared")
+            trend = dict(table.select("tokens", "value").iter_rows())
+        one["controls"] = _controls(study, group.name)
+        one["through_subject"] = _through(study, group.runs)
+        sae = next(r.spec.sae for r in runs if r.id in group.runs)
+        pulled = any(r.spec.ensemble and r.spec.sae.mutual for r in runs if r.id in group.runs)
+        groups.append({**one, "notes": notes(one, trend, epochs, sae.promised_l0, pulled=pulled)})
+    done = [run.id for run in runs if isinstance(run.state, Done)]
+    missing = [run.id for run in runs if isinstance(run.state, Missing)]
+    failed = {run.id: run.state.reason for run in runs if isinstance(run.state, Failed)}
+    activations = {
+        "sites": about["sites"],
+        "training_tokens": about["training_rows"],
+        "held_out_tokens": about["held_out_rows"],
+    }
+    if store.has(PRECISION):
+        activations["change_from_float32"] = store.document(PRECISION, "change.json")
+    summary = {
+        "reseed": version("reseed"),
+        "study": study.folder.resolve().name,
+        "subject": study.spec.subject.model_dump(mode="json"),
+        "activations": activations,
+        "training": {
+            "tokens": study.spec.training.steps * study.spec.training.batch,
+            "epochs": epochs,
+            "init_seeds": list(study.spec.seeds.init),
+            "data_seeds": list(study.spec.seeds.data),
+        },
+        "runs": {"done": done, "missing": missing, "failed": failed},
+        "groups": groups,
+        "factors": factors,
+    }
+    store.write_json(SUMMARY, summary)
+
+
+def _through(study: Study, runs: Sequence[str]) -> dict[str, float] | None:
+    """Means over the runs of what reconstructions do to the predictions; None if not asked for."""
+    if not study.spec.evidence.through_tokens:
+        return None
+    each = [study.store.document(through_name(run), "through.json") for run in runs]
+    return {key: sum(one[key] for one in each) / len(each) for key in each[0]}
+
+
+def _controls(study: Study, group: str) -> dict[str, Any]:
+    """What the control runs of a group share; null where fewer than two of a kind are done."""
+    out: dict[str, Any] = {}
+    there = study.control_groups().get(group, {})
+    kept = ("counts", "reconstruction", "distance_from_init")
+    for kind in study.spec.controls.kinds:
+        null = null_of_control(kind)
+        one: dict[str, Any] = {"null": null.id, "rules_out": null.rules_out}
+        one |= dict.fromkeys(("group", *kept, "shared"))
+        if kind in there:
+            name = there[kind].name
+            found = study.store.document(stability_name(name), "summary.json")
+            one |= {"group": name} | {key: found[key] for key in kept}
+            if "headline" in found:
+                one["shared"] = found["headline"]["shared"]
+        out[kind] = one
+    return out

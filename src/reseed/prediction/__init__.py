@@ -1,0 +1,1 @@
+"""Reproducibility predicted from one run, and the table of latents for others."""

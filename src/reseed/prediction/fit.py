@@ -1,0 +1,208 @@
+"""The prediction of reproducibility as a whole: learned, judged, said, applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from scipy import stats
+from scipy.special import expit
+
+from reseed.errors import SpecError
+from reseed.prediction.logistic import Floats, Model
+from reseed.prediction.rows import (
+    FREQUENCY,
+    Group,
+    Labelled,
+    arrays,
+    features_of,
+    fit_both,
+    held_out,
+    rows_of,
+)
+from reseed.prediction.skill import pair_scores, reliability, skill
+
+_LEAST_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """A model of reproducibility and what it is worth."""
+
+    latents: pl.DataFrame
+    """group, run, latent; probability that an independent run of the recipe finds it; frequency and
+    full, the same by the two models; with `apply` also lo and hi, 95 % of the probability by
+    leaving out one training run at a time. Null for latents that never fired."""
+    skill: pl.DataFrame
+    """on held-out runs: metric, frequency, full, gain, lo, hi, runs, pairs; see `skill.skill`"""
+    each: pl.DataFrame
+    """the same for frequency and one other feature: feature, gain, lo, hi (log-loss), auroc"""
+    reliability: pl.DataFrame
+    """on held-out runs, of the model that `probability` is from: predicted, observed, lo, hi,
+    trials"""
+    features: Sequence[str]
+    """what the full model read"""
+    runs: int
+    """that were learned from"""
+    beyond_frequency: bool | None
+    """whether the interval of the gain in log-loss lies above 0; None with too few runs"""
+    says: str
+    """the finding in one or two sentences"""
+    transfer: pl.DataFrame | None = None
+    """`skill` where the model was applied, if runs there were matched"""
+
+
+def predict(
+    train: Sequence[Labelled], apply: pl.DataFrame | None = None, told: Sequence[Labelled] = ()
+) -> Prediction:
+    """Learn reproducibility from what single runs show, and judge it on runs not seen.
+
+    Args:
+        train: groups of runs to learn from; at least one of them with three runs.
+        apply: a table of latents to predict; left out, those of `train`, each by models that saw
+            neither its run nor its feature.
+        told: the groups of `apply` with their shared pairs, to judge the prediction there.
+
+    Raises:
+        SpecError: if no group has three runs, a column is missing, or nothing fires.
+    """
+    _check(train)
+    features = features_of(train, apply)
+    groups = [arrays(one, features) for one in train]
+    unseen = held_out(groups)
+    found = skill(pair_scores(groups, unseen))
+    better = _beyond(found)
+    chosen = int(bool(better))
+    runs = sum(len(group.runs) for group in groups)
+    transfer = None
+    if apply is None:
+        latents = _table(train, groups, unseen, chosen)
+    else:
+        latents = _applied(groups, apply, features, chosen)
+        there = [arrays(one, features) for one in told if one.latents["run"].n_unique() > 1]
+        if there:
+            transfer = skill(pair_scores(there, _everywhere(groups, there)))
+    return Prediction(
+        latents=latents,
+        skill=found,
+        each=_each(groups, features),
+        reliability=reliability(groups, [both[:, chosen] for both in unseen]),
+        features=features,
+        runs=runs,
+        beyond_frequency=better,
+        says=_said(found, better, features),
+        transfer=transfer,
+    )
+
+
+def _check(train: Sequence[Labelled]) -> None:
+    most = max((one.latents["run"].n_unique() for one in train), default=0)
+    if most < _LEAST_RUNS:
+        raise SpecError(
+            f"the largest group has {most} runs; to learn from some and judge on another "
+            f"takes {_LEAST_RUNS}, and an interval worth having more. Add seeds to the study, or "
+            "train on another one and apply it here."
+        )
+    for one in train:
+        if not one.latents["alive"].any():
+            raise SpecError(f"{one.name}: no latent fires on held-out tokens; nothing to learn")
+
+
+def _beyond(found: pl.DataFrame) -> bool | None:
+    low = found.row(by_predicate=pl.col("metric") == "log_loss", named=True)["lo"]
+    return None if low is None else bool(low > 0)
+
+
+def _each(groups: Sequence[Group], features: Sequence[str]) -> pl.DataFrame:
+    """What each feature adds to frequency when it is the only one."""
+    frames: list[pl.DataFrame] = []
+    for i, name in enumerate(features[1:], start=1):
+        two = [replace(group, rows=group.rows[:, [0, i]]) for group in groups]
+        found = skill(pair_scores(two, held_out(two)))
+        area = found.filter(metric="auroc").select(pl.col("full").alias("auroc"))
+        gain = found.filter(metric="log_loss").select("gain", "lo", "hi")
+        frames.append(pl.concat([gain, area], how="horizontal").insert_column(0, pl.lit(name)))
+    return pl.concat(frames).rename({"literal": "feature"})
+
+
+def _said(found: pl.DataFrame, better: bool | None, features: Sequence[str]) -> str:
+    loss, area = (
+        found.row(by_predicate=pl.col("metric") == metric, named=True)
+        for metric in ("log_loss", "auroc")
+    )
+    if loss["gain"] is None:
+        return "Nothing can be said: no run could be held out and predicted."
+    others = ", ".join(name for name in features if name != FREQUENCY)
+    numbers = f"log-loss {loss['frequency']:.4f} by frequency alone, {loss['full']:.4f} by all"
+    if area["gain"] is not None:
+        numbers += f"; AUROC {area['frequency']:.3f} and {area['full']:.3f}"
+    if loss["lo"] is None or better is None:
+        return f"Too few runs for an interval: no skill beyond frequency is shown ({numbers})."
+    interval = f"{loss['gain']:+.4f} ({loss['lo']:+.4f} to {loss['hi']:+.4f})"
+    if better:
+        return f"Skill beyond frequency, from {others}: gain {interval} in log-loss; {numbers}."
+    return (
+        f"No skill beyond frequency is shown: the gain from {others} is {interval} in log-loss; "
+        f"{numbers}. The probabilities given are those by frequency alone."
+    )
+
+
+def _table(
+    train: Sequence[Labelled], groups: Sequence[Group], both: Sequence[Floats], chosen: int
+) -> pl.DataFrame:
+    frames: list[pl.DataFrame] = []
+    for one, group, values in zip(train, groups, both, strict=True):
+        known = group.key.with_columns(
+            pl.Series("probability", values[:, chosen]),
+            pl.Series("frequency", values[:, 0]),
+            pl.Series("full", values[:, 1]),
+        )
+        every = one.latents.select(pl.lit(one.name).alias("group"), "run", "latent")
+        frames.append(every.join(known, on=["group", "run", "latent"], how="left"))
+    return pl.concat(frames).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def _whole(groups: Sequence[Group], without: tuple[int, int] | None = None) -> tuple[Model, Model]:
+    """Both models from all runs, or from all but one (number of its group, of the run)."""
+    among = [np.ones(len(g.runs), dtype=np.bool_) for g in groups]
+    keep = [np.ones(len(g.rows), dtype=np.bool_) for g in groups]
+    if without is not None:
+        at, run = without
+        among[at][run] = False
+        keep[at] = groups[at].run != run
+    models = fit_both(groups, keep, among)
+    if models is None:
+        raise SpecError("no run has another run to be found in; nothing can be learned")
+    return models
+
+
+def _everywhere(groups: Sequence[Group], there: Sequence[Group]) -> list[Floats]:
+    """What models from some groups say of others, `[L, 2]` each."""
+    both = _whole(groups)
+    return [np.stack([model.probability(g.rows) for model in both], axis=1) for g in there]
+
+
+def _applied(
+    groups: Sequence[Group], table: pl.DataFrame, features: Sequence[str], chosen: int
+) -> pl.DataFrame:
+    """The table's latents with their probabilities, and intervals by leaving out training runs."""
+    live = table.with_row_index("at").filter("alive")
+    rows = rows_of(live, features, "the table to apply it to")
+    both = _whole(groups)
+    logit = both[chosen].logit(rows)
+    every = [(at, run) for at, group in enumerate(groups) for run in range(len(group.runs))]
+    without = np.stack([_whole(groups, one)[chosen].logit(rows) for one in every])
+    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0) * (len(every) - 1) / len(every)
+    reach = float(stats.t.ppf(0.975, len(every) - 1)) * np.sqrt(spread)
+    known = live.select("at").with_columns(
+        pl.Series("probability", expit(logit)),
+        pl.Series("lo", expit(logit - reach)),
+        pl.Series("hi", expit(logit + reach)),
+        pl.Series("frequency", both[0].probability(rows)),
+        pl.Series("full", both[1].probability(rows)),
+    )
+    names = [name for name in ("group", "run", "latent") if name in table.columns]
+    joined = table.select(names).with_row_index("at").join(known, on="at", how="left")
+    return joined.sort("at").drop("at")

@@ -1,0 +1,270 @@
+"""How reproducible a latent is, from what its own run shows.
+
+The question: is there anything in one run, besides how often a latent fires, that says whether
+other runs find it? Two models of the same kind are fitted, one on the firing rate alone, one on
+everything in `FEATURES`, and judged on runs that they have not seen.
+
+**Nothing of a held-out run is learned from**: its latents are left out, and the labels of the
+others count matches among the training runs only. That is not enough. A feature that several runs
+found has a latent in each, and what decides the label of its training latents (which runs found
+it) decides that of its held-out latent too. So latents are also divided by feature (connected
+groups of matched latents), and a latent is only predicted by a model that saw none of its feature.
+
+**The unit is the run.** A score is taken for each ordered pair (run of the latents, run that finds
+them or not), averaged, and its interval is the jackknife over runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from reseed.errors import SpecError
+from reseed.prediction import logistic
+from reseed.prediction.logistic import Floats, Model
+from reseed.seeds import generator
+
+FREQUENCY = "firing_rate"
+
+FEATURES: Mapping[str, pl.Expr] = {
+    FREQUENCY: pl.col(FREQUENCY).log(),
+    "mean_act": pl.col("mean_act").log(),
+    "peak": (pl.col("max_act") / pl.col("mean_act")).log(),
+    "enc_dec_cos": pl.col("enc_dec_cos"),
+    "init_cos": pl.col("init_cos"),
+    "own_max_cos": pl.col("own_max_cos"),
+    "own_p95_cos": pl.col("own_p95_cos"),
+}
+"""What a model reads, from columns of the table of latents; defined for latents that fire."""
+
+FOLDS = 4
+"""Parts that the features are divided into."""
+
+_OTHERS = 1024
+"""Rows that a latent is compared with, and rows of a block of that product."""
+
+
+class Labelled(NamedTuple):
+    """The latents of one group of runs, and which are shared."""
+
+    name: str
+    """of the group; tells groups apart that are pooled"""
+    latents: pl.DataFrame
+    """run, latent, alive, and the columns that `FEATURES` read; F rows a run"""
+    edges: pl.DataFrame
+    """run_a, latent_a, run_b, latent_b of shared pairs, one to one for each pair of runs"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Live latents of a group as arrays: L latents of M runs."""
+
+    runs: Sequence[str]
+    key: pl.DataFrame
+    """[L] group, run, latent"""
+    rows: Floats
+    """[L, features]"""
+    run: NDArray[np.int64]
+    """[L] place of its run in `runs`"""
+    found: NDArray[np.bool_]
+    """[L, M] whether each run has a latent that it is shared with; False for its own"""
+    feature: NDArray[np.int64]
+    """[L] number of the connected group of shared latents that it is in"""
+
+    @cached_property
+    def fold(self) -> NDArray[np.int64]:
+        """[L] in which part of the features it is."""
+        parts = generator("predict-folds", len(self.runs)).integers(
+            0, FOLDS, int(self.feature.max(initial=-1)) + 1
+        )
+        return parts[self.feature]
+
+    def labels(
+        self, keep: NDArray[np.bool_], among: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """In how many of some runs the kept latents are found, and how many of those are others.
+
+        Args:
+            keep: `[L]`.
+            among: `[M]`, the runs that may be looked at.
+        """
+        found = self.found[keep][:, among].sum(axis=1)
+        trials = among.sum() - among[self.run[keep]]
+        return found, trials
+
+
+def arrays(one: Labelled, features: Sequence[str]) -> Group:
+    """A group as arrays; latents that never fired are left out.
+
+    Raises:
+        SpecError: if a feature is NaN or infinite for a latent that fires.
+    """
+    runs = one.latents["run"].unique(maintain_order=True).to_list()
+    place = dict(zip(runs, range(len(runs)), strict=True))
+    run = one.latents["run"].replace_strict(place, return_dtype=pl.Int64).to_numpy()
+    a, b = (_rows_at(one, side) for side in "ab")
+    found = np.zeros((len(one.latents), len(runs)), dtype=np.bool_)
+    found[a, run[b]] = True
+    found[b, run[a]] = True
+    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(found), len(found)))
+    feature = connected_components(graph, directed=False)[1]
+    alive = one.latents["alive"].to_numpy()
+    live = one.latents.filter("alive")
+    return Group(
+        runs=runs,
+        key=live.select(pl.lit(one.name).alias("group"), "run", "latent"),
+        rows=rows_of(live, features, one.name),
+        run=run[alive],
+        found=found[alive],
+        feature=feature[alive].astype(np.int64),
+    )
+
+
+def rows_of(live: pl.DataFrame, features: Sequence[str], name: str) -> Floats:
+    """The features of latents that fire, `[L, features]`.
+
+    Args:
+        live: of a table of latents.
+        features: names of `FEATURES`.
+        name: of the table, for messages.
+
+    Raises:
+        SpecError: if one is missing, NaN or infinite.
+    """
+    rows = live.select(FEATURES[name].cast(pl.Float64).alias(name) for name in features)
+    for feature in features:
+        wrong = int((~rows[feature].is_finite().fill_null(False)).sum())
+        if wrong:
+            raise SpecError(
+                f"{name}: {feature} of {wrong} of {len(live)} latents that fire is missing, NaN or "
+                "not positive where its logarithm is taken. The table is damaged or from another "
+                "tool; `reseed run` makes it anew."
+            )
+    return rows.to_numpy().astype(np.float64)
+
+
+def _rows_at(one: Labelled, side: str) -> NDArray[np.int64]:
+    """Rows of the table at one end of each edge."""
+    places = one.latents.select("run", "latent").with_row_index("at")
+    ends = one.edges.select(
+        pl.col(f"run_{side}").alias("run"), pl.col(f"latent_{side}").alias("latent")
+    )
+    joined = ends.join(places, on=["run", "latent"], how="left", maintain_order="left")
+    if joined["at"].null_count():
+        raise SpecError(f"{one.name}: a match names a latent that the table of latents lacks")
+    return joined["at"].to_numpy().astype(np.int64)
+
+
+def features_of(groups: Sequence[Labelled], table: pl.DataFrame | None = None) -> list[str]:
+    """The features whose columns all tables have, with values in them.
+
+    Args:
+        groups: to learn from.
+        table: to apply the model to, if any.
+
+    Raises:
+        SpecError: if the firing rate is not among them, or nothing else is.
+    """
+    tables = [one.latents for one in groups] + ([] if table is None else [table])
+    # a column without a value is one that these latents cannot have
+    every = [[c.name for c in one if c.null_count() < len(one)] for one in tables]
+    names = [
+        name
+        for name, value in FEATURES.items()
+        if all(set(value.meta.root_names()) <= set(columns) for columns in every)
+    ]
+    if FREQUENCY not in names or len(names) < 2:
+        raise SpecError(
+            f"the tables share the columns for {names or 'nothing'}; a prediction needs "
+            f"{FREQUENCY!r} and at least one of {', '.join(n for n in FEATURES if n != FREQUENCY)}"
+        )
+    return names
+
+
+def own_p95(decoder: NDArray[np.float32], run: str) -> pl.DataFrame:
+    """How near a latent's decoder row is to the others of the same SAE: 95th percentile of cosines.
+
+    It is estimated from a thousand rows, drawn by the run's name, so that it costs little at any
+    width.
+
+    Args:
+        decoder: `[F, D]`.
+        run: name of the run.
+
+    Returns:
+        run, latent, own_p95_cos; null for a zero row, or with fewer than two rows.
+    """
+    lengths = np.linalg.norm(decoder, axis=1)
+    rows = decoder / np.where(lengths > 0, lengths, 1.0)[:, None]
+    count = min(_OTHERS, len(rows))
+    others = np.sort(generator("predict-neighbours", run).choice(len(rows), count, replace=False))
+    out = np.full(len(rows), np.nan)
+    for first in range(0, len(rows) if len(rows) > 1 else 0, _OTHERS):
+        part = slice(first, first + _OTHERS)
+        cosines = (rows[part] @ rows[others].T).astype(np.float64)
+        itself = np.arange(len(rows))[part, None] == others
+        cosines[itself] = np.nan
+        out[part] = np.nanquantile(cosines, 0.95, axis=1)
+    out[lengths == 0] = np.nan
+    return pl.DataFrame(
+        {"run": [run] * len(rows), "latent": np.arange(len(rows)), "own_p95_cos": out}
+    ).with_columns(pl.col("own_p95_cos").fill_nan(None))
+
+
+def fit_both(
+    groups: Sequence[Group], keep: Sequence[NDArray[np.bool_]], among: Sequence[NDArray[np.bool_]]
+) -> tuple[Model, Model] | None:
+    """The model on frequency alone and the one on everything.
+
+    Args:
+        groups: G of them.
+        keep: of each, `[L]` latents to learn from.
+        among: of each, `[M]` runs whose finds may be looked at.
+
+    Returns:
+        None if there is nothing to learn from.
+    """
+    labels = [g.labels(k, a) for g, k, a in zip(groups, keep, among, strict=True)]
+    rows = np.concatenate([g.rows[k] for g, k in zip(groups, keep, strict=True)])
+    found, trials = (np.concatenate(part) for part in zip(*labels, strict=True))
+    fold = np.concatenate([g.fold[k] for g, k in zip(groups, keep, strict=True)])
+    use = trials > 0
+    if not use.any():
+        return None
+    rows, found, trials, fold = rows[use], found[use], trials[use], fold[use]
+    return logistic.fit(rows[:, :1], found, trials, fold), logistic.fit(rows, found, trials, fold)
+
+
+def held_out(groups: Sequence[Group]) -> list[NDArray[np.float64]]:
+    """Each latent predicted by models that saw neither its run nor its feature.
+
+    Args:
+        groups: whose first feature is the frequency.
+
+    Returns:
+        Of each group `[L, 2]`: by frequency alone, by everything; NaN where there was nothing to
+        learn from.
+    """
+    out = [np.full((len(g.rows), 2), np.nan) for g in groups]
+    for at, group in enumerate(groups):
+        for run in range(len(group.runs)):
+            among = [np.ones(len(g.runs), dtype=np.bool_) for g in groups]
+            among[at][run] = False
+            for fold in range(FOLDS):
+                mine = (group.run == run) & (group.fold == fold)
+                if not mine.any():
+                    continue
+                keep = [np.ones(len(g.rows), dtype=np.bool_) for g in groups]
+                keep[at] = (group.run != run) & (group.fold != fold)
+                models = fit_both(groups, keep, among)
+                for column, model in enumerate(models or ()):
+                    out[at][mine, column] = model.probability(group.rows[mine])
+    return out

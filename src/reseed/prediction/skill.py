@@ -1,0 +1,194 @@
+"""How good predicted probabilities are: scores with intervals whose unit is the run.
+
+A trial is a latent of one run and another run that finds it or not. Scores are taken for each
+ordered pair of runs, so that every run weighs the same however many of its latents are live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from reseed.prediction.rows import Group
+from reseed.stability.intervals import mean_over_pairs
+
+Floats = NDArray[np.float64]
+
+METRICS = ("log_loss", "brier", "auroc")
+
+_LEAST = 1e-9
+"""Probabilities are kept this far from 0 and 1 before a logarithm."""
+
+BINS = 10
+
+
+def log_loss(p: Floats, found: NDArray[np.bool_]) -> float:
+    """Mean of minus the logarithm (nats) of the probability given to what happened."""
+    inside = p.clip(_LEAST, 1 - _LEAST)
+    return float(-np.log(np.where(found, inside, 1 - inside)).mean())
+
+
+def brier(p: Floats, found: NDArray[np.bool_]) -> float:
+    """Mean squared difference of the probability and what happened."""
+    return float(((p - found) ** 2).mean())
+
+
+def auroc(p: Floats, found: NDArray[np.bool_]) -> float:
+    """Probability that a found latent is given more than one that is not, ties half.
+
+    NaN if all were found, or none.
+    """
+    if found.all() or not found.any():
+        return float("nan")
+    ranks = stats.rankdata(p)
+    positive = int(found.sum())
+    above = float(ranks[found].sum()) - positive * (positive + 1) / 2
+    return above / (positive * (len(found) - positive))
+
+
+def pair_scores(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.DataFrame:
+    """Every score of both models for each two runs, averaged over the two directions.
+
+    Args:
+        groups: with what was found.
+        predicted: of each group `[L, 2]`: by frequency alone, by everything.
+
+    Returns:
+        run_a, run_b (with the group's name), and of each metric NAME_frequency and NAME_full; pairs
+        for which a metric is not defined are NaN.
+    """
+    rows: list[dict[str, str | float]] = []
+    for group, both in zip(groups, predicted, strict=True):
+        name = "" if not len(group.key) else group.key["group"][0]
+        for a, b in combinations(range(len(group.runs)), 2):
+            row: dict[str, str | float] = {
+                "run_a": f"{name}/{group.runs[a]}",
+                "run_b": f"{name}/{group.runs[b]}",
+            }
+            for column, model in enumerate(("frequency", "full")):
+                ways = [_scores(group, both[:, column], x, y) for x, y in ((a, b), (b, a))]
+                means = np.mean(ways, axis=0)
+                row |= {f"{m}_{model}": float(v) for m, v in zip(METRICS, means, strict=True)}
+            rows.append(row)
+    schema: dict[str, type[pl.DataType]] = {"run_a": pl.String, "run_b": pl.String}
+    schema |= {f"{m}_{model}": pl.Float64 for model in ("frequency", "full") for m in METRICS}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _scores(group: Group, p: Floats, run: int, other: int) -> list[float]:
+    mine = (group.run == run) & np.isfinite(p)
+    if not mine.any():
+        return [float("nan")] * len(METRICS)
+    found = group.found[mine, other]
+    return [score(p[mine], found) for score in (log_loss, brier, auroc)]
+
+
+def skill(pairs: pl.DataFrame) -> pl.DataFrame:
+    """What everything says beyond frequency, with a 95 % interval by the jackknife over runs.
+
+    Args:
+        pairs: from `pair_scores`.
+
+    Returns:
+        metric, frequency, full, gain (positive is better: less loss, more area), lo, hi, runs,
+        pairs. Null where it could not be told; the interval of fewer than three runs.
+    """
+    rows: list[tuple[str | float, ...]] = []
+    for metric in METRICS:
+        both = pairs.select("run_a", "run_b", f"{metric}_frequency", f"{metric}_full")
+        known = both.filter(pl.all_horizontal(pl.selectors.float().is_finite()))
+        names = list(known.select("run_a", "run_b").iter_rows())
+        if not names:
+            rows.append((metric, *[float("nan")] * 5, 0, 0))
+            continue
+        before, after = known[f"{metric}_frequency"].to_numpy(), known[f"{metric}_full"].to_numpy()
+        gain = after - before if metric == "auroc" else before - after
+        middle, low, high = mean_over_pairs(names, gain)
+        runs = len({run for pair in names for run in pair})
+        values = (before.mean(), after.mean(), float(middle), float(low), float(high))
+        rows.append((metric, *values, runs, len(names)))
+    columns = ["metric", "frequency", "full", "gain", "lo", "hi", "runs", "pairs"]
+    return pl.DataFrame(rows, schema=columns, orient="row").with_columns(
+        pl.selectors.float().fill_nan(None)
+    )
+
+
+def reliability(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.DataFrame:
+    """What was said against what happened, in bins of equal numbers of trials.
+
+    Args:
+        groups: with what was found.
+        predicted: of each group `[L]`.
+
+    Returns:
+        predicted (mean), observed (share of trials), lo, hi (95 %, leaving out one run at a time),
+        trials, of at most `BINS` bins from the lowest to the highest; lo and hi are null with
+        fewer than three runs.
+    """
+    p, found, ends = _trials(groups, predicted)
+    if not len(p):
+        names = ("predicted", "observed", "lo", "hi")
+        return pl.DataFrame(schema=dict.fromkeys(names, pl.Float64) | {"trials": pl.Int64})
+    edges = np.unique(np.quantile(p, np.linspace(0, 1, BINS + 1)[1:-1]))
+    place = np.searchsorted(edges, p, side="left")
+    bins, runs = len(edges) + 1, int(ends.max()) + 1
+
+    def sums(weights: Floats) -> tuple[Floats, Floats]:
+        """Sums of a bin, and what is left of them without each run."""
+        whole = _count(place, weights, bins)
+        of_run = [
+            _count(place[mine], weights[mine], bins)
+            for mine in ((ends == run).any(axis=1) for run in range(runs))
+        ]
+        return whole, whole - np.array(of_run)
+
+    trials, fewer_trials = sums(np.ones(len(p)))
+    hits, fewer_hits = sums(found.astype(np.float64))
+    said, _ = sums(p)
+    use = trials > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, high = _jackknife((hits / trials)[use], (fewer_hits / fewer_trials)[:, use])
+    return pl.DataFrame(
+        {
+            "predicted": said[use] / trials[use],
+            "observed": hits[use] / trials[use],
+            "lo": low,
+            "hi": high,
+            "trials": trials[use].astype(np.int64),
+        }
+    ).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def _count(place: NDArray[np.int64], weights: Floats, bins: int) -> Floats:
+    return np.bincount(place, weights, bins).astype(np.float64)
+
+
+def _trials(
+    groups: Sequence[Group], predicted: Sequence[Floats]
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
+    """Probability, outcome and the two runs of each trial; runs numbered over all groups."""
+    p, found, ends, before = [np.empty(0)], [np.empty(0, bool)], [np.empty((0, 2), np.int64)], 0
+    for group, mine in zip(groups, predicted, strict=True):
+        for run in range(len(group.runs)):
+            for other in (o for o in range(len(group.runs)) if o != run):
+                rows = (group.run == run) & np.isfinite(mine)
+                p.append(mine[rows])
+                found.append(group.found[rows, other])
+                ends.append(np.full((int(rows.sum()), 2), (before + run, before + other)))
+        before += len(group.runs)
+    return np.concatenate(p), np.concatenate(found), np.concatenate(ends)
+
+
+def _jackknife(value: Floats, without: Floats) -> tuple[Floats, Floats]:
+    """95 % interval of a statistic from its values without each run `[runs, ...]`, in [0, 1]."""
+    runs = len(without)
+    if runs < 3:
+        return np.full_like(value, np.nan), np.full_like(value, np.nan)
+    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+    reach = float(stats.t.ppf(0.975, runs - 1)) * np.sqrt((runs - 1) / runs * spread)
+    return (value - reach).clip(0, 1), (value + reach).clip(0, 1)

@@ -1,0 +1,236 @@
+"""Which runs exist, are missing or failed. Read without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import polars as pl
+from pydantic import ValidationError
+
+from reseed.errors import StoreError, needs_train
+from reseed.records import Spec
+from reseed.spec.training import RunSpec
+from reseed.store import Store, read_json
+
+if TYPE_CHECKING:
+    from reseed.sae.model import SAE
+
+
+Pair = tuple[str, str]
+"""Ids of two runs."""
+
+
+def through_name(run: str) -> str:
+    """Name of the piece with what a run's reconstructions do to the subject's predictions."""
+    return f"through/{run}"
+
+
+def evidence_name(run: str) -> str:
+    """Name of the piece with the evidence of a run."""
+    return f"evidence/{run}"
+
+
+def cofiring_name(pair: Pair) -> str:
+    """Name of the piece with how the matched latents of two runs fire together."""
+    return f"cofiring/{pair[0]}--{pair[1]}"
+
+
+def explanations_name(group: str) -> str:
+    """Name of the piece with the explanations of a group of runs."""
+    return f"explanations/{group}"
+
+
+def scores_name(group: str) -> str:
+    """Name of the piece with the scores of a group of runs."""
+    return f"scores/{group}"
+
+
+def pairs_of(runs: Sequence[str]) -> list[Pair]:
+    """Every two runs of a group, in the order given."""
+    return list(combinations(runs, 2))
+
+
+def pair_name(pair: Pair) -> str:
+    """Name of the piece of a pair."""
+    return f"matches/{pair[0]}--{pair[1]}"
+
+
+def weights_name(run: str) -> str:
+    """Name of the piece with what the weights of one run alone show."""
+    return f"weights/{run}"
+
+
+def stability_name(group: str) -> str:
+    """Name of the piece of a group."""
+    return f"stability/{group}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Finished runs that differ in nothing but their seeds."""
+
+    name: str
+    label: str
+    runs: Sequence[str]
+    steps: Sequence[int]
+    """snapshots; the first is the start of training, the last its end"""
+    batch: int
+
+
+def structure_name(pair: Pair) -> str:
+    """Name of the piece of a pair."""
+    return f"structure/{pair[0]}--{pair[1]}"
+
+
+def calibration_name(group: str) -> str:
+    """Name of the piece of a group."""
+    return f"calibration/{group}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training of a study."""
+
+    spec: RunSpec
+    state: RunState
+    _store: Store
+
+    @property
+    def id(self) -> str:
+        """Name, and name of its folder below `runs/`."""
+        return self.spec.id
+
+    def sae(self) -> SAE:
+        """The trained SAE. Needs torch.
+
+        Raises:
+            StoreError: if the run is not done or damaged.
+        """
+        from reseed.formats import own
+
+        with needs_train("Run.sae"):
+            from reseed.sae.model import from_arrays
+
+        return from_arrays(own.read_piece(self._store, run_name(self.spec)))
+
+    def metrics(self) -> pl.DataFrame:
+        """step, tokens, fvu, l0, dead of every step.
+
+        Raises:
+            StoreError: if the run is not done or damaged.
+        """
+        return self._store.table(run_name(self.spec), "metrics.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class PairMatch:
+    """What two runs of a study have in common."""
+
+    a: str
+    b: str
+    steps: tuple[int, ...]
+    _store: Store
+
+    def table(self, step: int | None = None) -> pl.DataFrame:
+        """One row for each latent of each side; columns as in `reseed.matching.sides`.
+
+        Args:
+            step: a snapshot; the end of training if left out.
+        """
+        at = self.steps[-1] if step is None else step
+        return self._store.table(pair_name((self.a, self.b)), f"{at:08d}.parquet")
+
+    def certificates(self) -> dict[str, Any]:
+        """primal, dual, gap and whether optimal, of both assignments at every snapshot."""
+        return self._store.document(pair_name((self.a, self.b)), "certificates.json")
+
+    def activations(self) -> pl.DataFrame:
+        """How the latents matched by decoder rows fire together on held-out tokens.
+
+        latent_a, latent_b, act_corr, act_jaccard, null_corr, null_jaccard; docs/matching.md.
+
+        Raises:
+            StoreError: if the study has not come this far, or the piece is damaged.
+        """
+        return self._store.table(cofiring_name((self.a, self.b)), "matched.parquet")
+
+
+class Done(Spec):
+    """The run is there."""
+
+    state: Literal["done"] = "done"
+
+
+class Missing(Spec):
+    """The run has not been started or not been finished."""
+
+    state: Literal["missing"] = "missing"
+    tokens_done: int = 0
+    """At the last checkpoint."""
+
+
+class Failed(Spec):
+    """The run stopped by itself; it is not tried again unless asked for."""
+
+    state: Literal["failed"] = "failed"
+    step: int
+    reason: str
+
+
+class Progress(Spec):
+    """How far a run in work has come at its last checkpoint; for people, nothing depends on it."""
+
+    step: int
+    tokens: int
+
+
+T = TypeVar("T", bound=Spec)
+
+RunState = Done | Missing | Failed
+
+
+def run_name(run: RunSpec) -> str:
+    """Name of the piece of a finished run."""
+    return f"runs/{run.id}"
+
+
+def part_folder(run: RunSpec, store: Store) -> Path:
+    """Where a run in work lies."""
+    return store.path(f"{run_name(run)}.part")
+
+
+def failure_file(run: RunSpec) -> str:
+    """Where the reason of a failed run lies."""
+    return f"{run_name(run)}.failed.json"
+
+
+def progress_file(run: RunSpec, store: Store) -> Path:
+    """Where it lies how far a run in work has come."""
+    return part_folder(run, store) / "progress.json"
+
+
+def run_state(run: RunSpec, store: Store) -> RunState:
+    """Whether a run is done, missing or failed."""
+    if store.has(run_name(run)):
+        return Done()
+    failure = store.path(failure_file(run))
+    if failure.exists():
+        return _read(Failed, failure)
+    progress = progress_file(run, store)
+    return Missing(tokens_done=_read(Progress, progress).tokens if progress.exists() else 0)
+
+
+def _read(kind: type[T], path: Path) -> T:
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        raise StoreError(f"{path} cannot be read. Delete it and run again.") from error
+
+
+def forget_failure(run: RunSpec, store: Store) -> None:
+    """Let a failed run be tried again."""
+    store.path(failure_file(run)).unlink(missing_ok=True)

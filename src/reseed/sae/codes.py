@@ -1,0 +1,182 @@
+"""The sparse products of a TopK step, each beside the plain function that it must equal.
+
+B batch, D dimensions, F latents, K active latents of a row. The dense forms of `decode`,
+`code_gradients` and `transposed_product` cost as much as the encoder product each; these cost a
+small part of it, since only K of F latents are touched.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from importlib.util import find_spec
+from subprocess import CalledProcessError
+from typing import TYPE_CHECKING, NamedTuple
+
+from reseed.sae.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_GROUP = 32
+
+_GROUPED_FROM = 8192
+
+
+class Codes(NamedTuple):
+    """Codes of a batch, K entries a row; entries of value 0 count as silent."""
+
+    values: Tensor
+    """[B, K] float, >= 0"""
+    latents: Tensor
+    """[B, K] int64, ascending in each row, without repeats"""
+
+
+def compiles() -> bool:
+    """Whether numba is here, for the loops that are faster than what this file has."""
+    return find_spec("numba") is not None
+
+
+@lru_cache(maxsize=1)
+def triton_runs() -> bool:
+    """Whether Triton's kernels can run on a GPU here; warns, once, where it is there and cannot.
+
+    Triton builds what launches its kernels, so it needs a C compiler and Python's headers.
+    """
+    if find_spec("triton") is None:
+        return False
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()  # builds it
+    except (AssertionError, OSError, RuntimeError, CalledProcessError) as error:
+        warnings.warn(
+            f"Triton is here but cannot launch kernels ({error}), so torch makes the steps; a C "
+            "compiler (gcc) and Python's headers are needed",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def top_codes(pre: Tensor, k: int) -> Codes:
+    """The k largest entries of each row after ReLU.
+
+    The k largest lie in the k groups with the largest maxima, so wide rows are searched by groups.
+
+    Args:
+        pre: `[B, F]` pre-activations.
+        k: entries to keep, at most F.
+    """
+    rows, width = pre.shape
+    if width < _GROUPED_FROM or width % _GROUP or width // _GROUP <= k:
+        latents = torch.topk(pre, k, dim=1, sorted=False).indices
+    else:
+        groups = pre.view(rows, -1, _GROUP)
+        best = groups.amax(dim=2).topk(k, dim=1, sorted=False).indices
+        inside = groups.gather(1, best[:, :, None].expand(-1, -1, _GROUP)).reshape(rows, -1)
+        place = inside.topk(k, dim=1, sorted=False).indices
+        latents = best.gather(1, place // _GROUP) * _GROUP + place % _GROUP
+    latents = latents.sort(dim=1).values
+    return Codes(pre.gather(1, latents).relu_(), latents)
+
+
+def top_codes_plain(pre: Tensor, k: int) -> Codes:
+    """The plain twin of `top_codes`."""
+    values, latents = torch.relu(pre).topk(k, dim=1)
+    latents, order = latents.sort(dim=1)
+    return Codes(values.gather(1, order), latents)
+
+
+def codes_of(dense: Tensor) -> Codes:
+    """The positive entries of dense codes `[B, F]`, padded with silent ones to the same number."""
+    most = int((dense > 0).sum(1).max()) if dense.numel() else 0
+    return top_codes(dense, max(1, most))
+
+
+def decode(codes: Codes, W_dec: Tensor) -> Tensor:
+    """Sum of the decoder rows of the active latents, weighted by their codes.
+
+    Args:
+        codes: of B rows.
+        W_dec: `[F, D]`.
+
+    Returns:
+        `[B, D]`, without the decoder bias.
+    """
+    return torch.nn.functional.embedding_bag(
+        codes.latents, W_dec, per_sample_weights=codes.values, mode="sum"
+    )
+
+
+def dense(codes: Codes, width: int) -> Tensor:
+    """Codes as a dense `[B, F]` array."""
+    rows = codes.values.shape[0]
+    out = torch.zeros(rows, width, dtype=codes.values.dtype, device=codes.values.device)
+    return out.scatter_(1, codes.latents, codes.values)
+
+
+def code_gradients(error: Tensor, W_dec: Tensor, latents: Tensor) -> Tensor:
+    """`error @ W_dec.T` at the active latents only.
+
+    Args:
+        error: `[B, D]`.
+        W_dec: `[F, D]`.
+        latents: `[B, K]`, ascending in each row.
+
+    Returns:
+        `[B, K]`.
+    """
+    rows, active = latents.shape
+    starts = torch.arange(0, rows * active + 1, active, device=latents.device)
+    ones = torch.ones(rows * active, dtype=error.dtype, device=error.device)
+    pattern = _csr(starts, latents.reshape(-1), ones, (rows, W_dec.shape[0]))
+    return torch.sparse.sampled_addmm(pattern, error, W_dec.T, beta=0.0).values().view(rows, active)
+
+
+class ByLatent(NamedTuple):
+    """The active entries of a batch sorted by latent, for products with the transposed codes."""
+
+    order: Tensor
+    """[B * K] places in the flattened codes"""
+    starts: Tensor
+    """[F + 1] where each latent's entries begin"""
+    rows: Tensor
+    """[B * K] batch row of each entry"""
+
+
+def by_latent(latents: Tensor, width: int) -> ByLatent:
+    """Sort the active entries of a batch by latent.
+
+    Args:
+        latents: `[B, K]`.
+        width: F.
+    """
+    flat = latents.reshape(-1)
+    order = torch.argsort(flat, stable=True)
+    starts = torch.zeros(width + 1, dtype=torch.int64, device=flat.device)
+    torch.cumsum(torch.bincount(flat, minlength=width), 0, out=starts[1:])
+    return ByLatent(order, starts, order // latents.shape[1])
+
+
+def transposed_product(values: Tensor, index: ByLatent, right: Tensor) -> Tensor:
+    """`dense(values).T @ right`: the gradient of a weight matrix of which few rows are touched.
+
+    Args:
+        values: `[B, K]` in the order of the codes that `index` was made from.
+        index: of those codes.
+        right: `[B, D]`.
+
+    Returns:
+        `[F, D]`; rows of silent latents are zero.
+    """
+    shape = (index.starts.numel() - 1, values.shape[0])
+    sparse = _csr(index.starts, index.rows, values.reshape(-1)[index.order], shape)
+    return sparse @ right
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():  # torch calls its CSR support beta, once in a process
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)

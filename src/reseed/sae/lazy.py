@@ -1,0 +1,28 @@
+"""torch, imported when it is first used.
+
+An architecture's settings and formulas share a file, and settings are read where there is no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch as torch
+else:
+    import importlib
+    from types import ModuleType
+    from typing import Any
+
+    from reseed.errors import needs_train
+
+    class _Lazy(ModuleType):
+        """Attributes of a module, which is imported for the first of them."""
+
+        def __getattr__(self, name: str) -> Any:
+            with needs_train("an SAE's encoder and its training"):
+                value = getattr(importlib.import_module(self.__name__), name)
+            setattr(self, name, value)
+            return value
+
+    torch = _Lazy("torch")

@@ -1,0 +1,320 @@
+"""Settings of Mutual Feature Regularization: runs that are trained together (arXiv 2411.01220)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from reseed.records import Spec
+
+
+class MutualSpec(Spec):
+    """Runs that differ only in their init seed pull their matched decoder rows together."""
+
+    alpha: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of 1 - mean matched cosine, beside a reconstruction loss in units of FVU."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the weight rises along half a cosine."""
+    refresh: Annotated[int, Field(ge=1)] = 10
+    """Steps for which an assignment is kept; the source solves it anew at every step (1)."""
+    restart_above: Annotated[float, Field(gt=0)] | None = None
+    """Firing-rate penalty, mean |(r - target) / target|^3 over the latents of a batch, above which
+    an SAE and its optimiser start again; 2.5 in the source. Left out: never."""
+    firing: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The target rate; left out, k / latents."""
+    restarts: Annotated[int, Field(ge=1)] = 5
+    """How often an SAE starts again at the most."""
+    held_out: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Init seeds of the study that take no part: what agreement is to be judged by."""
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+Init = Literal["linear", "orthogonal", "data", "kmeans"]
+
+Optimizer = Literal["adam", "muon", "signum"]
+
+LRSchedule = Literal["linear", "cosine", "constant"]
+
+_BASE_LR: dict[Optimizer, float] = {"adam": 2e-4, "muon": 2e-4, "signum": 5e-3}
+"""At 2^14 latents: 2501.16615's Adam; sparsify's signum. Muon is scaled to Adam's steps."""
+
+MUTUAL_LATENTS = 8192
+"""Most latents of runs that are trained together: their similarity is a matrix of this side."""
+
+
+class EndToEndSpec(Spec):
+    """What a training through the subject asks for, not the site's own (arXiv 2405.12241)."""
+
+    kl: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of KL(original || with the reconstruction), nats a token."""
+    downstream: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the mean over `sites` of what is not explained there (FVU)."""
+    sites: tuple[str, ...] = ()
+    """Sites after the one that is replaced; with them it is e2e + downstream."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> EndToEndSpec:
+        if self.kl == 0 and self.downstream == 0:
+            raise ValueError("kl = 0 and downstream = 0 leave nothing to learn from")
+        if bool(self.sites) != (self.downstream > 0):
+            raise ValueError(
+                f"downstream = {self.downstream:g} and sites = {list(self.sites)}: a weight needs "
+                "sites, and sites need a weight"
+            )
+        return self
+
+
+class ArchitectureSpec(Spec):
+    """The part of `[[sae]]` that is the same for all architectures."""
+
+    latents: Annotated[int, Field(ge=2)]
+    """F, the width."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate; left out, the paper's 2e-4 / sqrt(latents / 2^14) (signum: 5e-3)."""
+    dead_after: Annotated[int, Field(ge=1)] = 10_000_000
+    """Tokens without firing after which a latent counts as dead."""
+    end_to_end: EndToEndSpec | None = None
+    """Trains through the subject."""
+    init: Init = "linear"
+    """Encoder rows at the start: those of a linear layer, a semi-orthogonal matrix, rows of the
+    first batch, or rows of it spread by k-means++. docs/training_methods.md has what each needs."""
+    tied_init: bool | None = None
+    """Whether decoder rows start along the encoder's; left out, as the architecture has it."""
+    weight_l2: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared norm of both matrices in the loss (arXiv 2603.04198)."""
+    aligned: bool = False
+    """Keep <encoder row, decoder row> = 1 for each latent by reparametrisation (2605.18629)."""
+    optimizer: Optimizer = "adam"
+    """`muon`: for matrices, with Adam for the rest; `signum`: the sign of the momentum."""
+    lr_schedule: LRSchedule = "linear"
+    """After warm-up: linear or half a cosine down to 0, or constant."""
+    k_start: Annotated[int, Field(ge=1)] | None = None
+    """Latents that fire at the first step, falling linearly to k; left out, k from the start."""
+    k_share: Share = 0.1
+    """Share of the steps over which k falls."""
+    mutual: MutualSpec | None = None
+    """Train the runs that differ only in their init seed together (arXiv 2411.01220)."""
+
+    @model_validator(mode="after")
+    def _options_possible(self) -> ArchitectureSpec:
+        k = getattr(self, "k", None)
+        fields = type(self).model_fields
+        for option in sorted(self.without):
+            if getattr(self, option) != fields[option].default:
+                raise ValueError(f"{option} does not go together with {self.name}; take one out")
+        if self.k_start is not None and k is None:
+            raise ValueError(f"k_start = {self.k_start}, but {self.name} has no k; take it out")
+        if self.k_start is not None and k is not None and not k <= self.k_start <= self.latents:
+            raise ValueError(
+                f"k_start = {self.k_start} must lie between k = {k} and latents = {self.latents}"
+            )
+        if self.aligned and self.output_site is not None:
+            raise ValueError("aligned needs encoder and decoder rows of one space; a transcoder's "
+                             "are not, take it out")  # fmt: skip
+        if self.tied_init and self.output_site is not None:
+            raise ValueError("tied_init needs encoder and decoder rows of one space; a "
+                             "transcoder's are not, take it out")  # fmt: skip
+        if self.mutual is not None:
+            self._check_mutual(self.mutual, k)
+        return self
+
+    def _check_mutual(self, mutual: MutualSpec, k: int | None) -> None:
+        if self.latents > MUTUAL_LATENTS:
+            raise ValueError(
+                f"mutual compares all latents of two runs exactly, {self.latents:,} squared; it is "
+                f"made for at most {MUTUAL_LATENTS:,}, lower latents"
+            )
+        if mutual.restart_above is not None and mutual.firing is None and k is None:
+            raise ValueError(
+                f"mutual.restart_above needs a target rate and {self.name} has no k to take it "
+                "from; set mutual.firing, e.g. 0.01"
+            )
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Options are written only where they are set: ids of runs without them stay."""
+        fields = type(self).model_fields
+        out = {
+            name: value
+            for name, value in handler(self).items()
+            if name not in self._later or value != fields[name].default
+        }
+        if self.mutual is not None:  # who takes part is said by `RunSpec.ensemble`
+            out["mutual"] = {k: v for k, v in out["mutual"].items() if k != "held_out"}
+        return out
+
+    @property
+    def _later(self) -> frozenset[str]:
+        """Options that came after there were runs."""
+        return _OPTIONS
+
+    @property
+    def name(self) -> str:
+        """Of the architecture, also that of the file that trains it."""
+        return type(self).model_fields["architecture"].default
+
+    @property
+    def without(self) -> frozenset[str]:
+        """Options of `ArchitectureSpec` that this architecture cannot have."""
+        return frozenset()
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate after warm-up."""
+        if self.lr is not None:
+            return self.lr
+        return _BASE_LR[self.optimizer] / (self.latents / 2**14) ** 0.5
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What tells it from others of its architecture and width: name to value, in order."""
+        return {}
+
+    @property
+    def label(self) -> str:
+        """As shown to people."""
+        return " ".join([self.name, f"{self.latents:,}", *self._words])
+
+    @property
+    def shape(self) -> str:
+        """Architecture and sizes, fit for a file name."""
+        return "-".join([self.name, f"f{self.latents}", *self._words])
+
+    @property
+    def _words(self) -> list[str]:
+        told = [f"{name}{_short(value)}" for name, value in self.settings.items()]
+        return told + self.options
+
+    @property
+    def options(self) -> list[str]:
+        """A word for each option of any architecture that is set."""
+        through = self.end_to_end is not None
+        told: dict[str, bool] = {
+            self.init: self.init != "linear",
+            "tied": self.tied_init is True,
+            "untied": self.tied_init is False,
+            f"l2_{self.weight_l2:g}": self.weight_l2 > 0,
+            "aligned": self.aligned,
+            self.optimizer: self.optimizer != "adam",
+            self.lr_schedule: self.lr_schedule != "linear",
+            f"from{self.k_start}": self.k_start is not None,
+            f"mutual{self.mutual.alpha:g}" if self.mutual else "": self.mutual is not None,
+            "e2e+ds" if self.end_to_end and self.end_to_end.sites else "e2e": through,
+        }
+        return [word for word, is_set in told.items() if is_set]
+
+    @property
+    def loops(self) -> bool:
+        """Whether compiled loops have its rule (`sae.finding`), unless `plain` says otherwise."""
+        return False
+
+    @property
+    def plain(self) -> bool:
+        """Whether an option is set that only the plain way to make a step has."""
+        return self.optimizer != "adam" or self.differentiated
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether an option is set that changes the loss, so that gradients are torch's."""
+        return (
+            self.weight_l2 > 0
+            or self.aligned
+            or self.k_start is not None
+            or self.mutual is not None
+            or self.end_to_end is not None
+        )
+
+    @property
+    def promised_l0(self) -> float | None:
+        """Latents that should fire in a row of data not seen; None if nothing says so."""
+        return None
+
+    @property
+    def unit_rows(self) -> bool:
+        """Whether decoder rows are held at length 1 in training."""
+        return True
+
+    @property
+    def output_site(self) -> str | None:
+        """The site that it reconstructs, if that is another than it reads."""
+        return None
+
+    def takes(self, site: str) -> bool:
+        """Whether it can be trained at this site; it is left out at others."""
+        return True
+
+    @property
+    def place(self) -> str:
+        """For people: at which sites it can be trained."""
+        return "it can be trained at any site"
+
+
+_OPTIONS = frozenset(
+    {
+        "init",
+        "tied_init",
+        "weight_l2",
+        "aligned",
+        "optimizer",
+        "lr_schedule",
+        "k_start",
+        "k_share",
+        "mutual",
+        "end_to_end",
+    }
+)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_k(k: int, latents: int) -> None:
+    """Refuse more active latents than there are.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if k > latents:
+        raise ValueError(
+            f"k = {k} is above latents = {latents}; no more latents can fire than there are, lower "
+            "k or raise latents"
+        )
+
+
+class PenalisedSpec(ArchitectureSpec):
+    """A penalty, and what brings it to the number of latents that should fire."""
+
+    penalty: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the penalty beside the FVU; where it starts if there is a `target_l0`."""
+    target_l0: Annotated[float, Field(gt=0)] | None = None
+    """Latents that should fire in a row at the end of training; the penalty is moved until they
+    do."""
+    penalty_warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps in which the penalty grows linearly from 0."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> PenalisedSpec:
+        if self.target_l0 is not None and self.target_l0 > self.latents:
+            raise ValueError(
+                f"target_l0 = {self.target_l0:g} is above latents = {self.latents}; no more "
+                "latents can fire than there are, lower target_l0 or raise latents"
+            )
+        if self.target_l0 is not None and self.penalty == 0:
+            raise ValueError(
+                f"target_l0 = {self.target_l0:g} is reached by moving the penalty, and a penalty "
+                "of 0 cannot be moved; leave penalty out, or take target_l0 out"
+            )
+        return self
+
+    @property
+    def promised_l0(self) -> float | None:
+        """See `ArchitectureSpec`."""
+        return self.target_l0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `ArchitectureSpec`."""
+        return {"p": self.penalty} if self.target_l0 is None else {"l0_": self.target_l0}

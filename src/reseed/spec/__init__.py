@@ -1,0 +1,1 @@
+"""Everything that a `study.toml` can say, read without torch."""

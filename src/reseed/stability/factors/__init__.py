@@ -1,0 +1,1 @@
+"""What width, k, site and tokens do to agreement, over the groups of a study."""

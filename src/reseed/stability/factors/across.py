@@ -1,0 +1,219 @@
+"""Whether the latents of one group come back in another: narrow in wide, small k in large.
+
+Groups are compared that differ in one of width and k, at one site and of one architecture. Runs
+with the same init seed are left out: the rows a narrow SAE starts from are the first rows of a
+wider one with that seed, and with equal widths the start is the same. One piece for each two
+groups, `across/A--B`, A the one with fewer latents or the smaller k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from reseed.events import Events
+from reseed.matching import measures
+from reseed.matching.sides import Views, compare
+from reseed.matching.stage import load_snapshot
+from reseed.records import SAEArrays
+from reseed.runs import Group
+from reseed.seeds import digest
+from reseed.spec.analysis import MatchingSpec
+from reseed.stability.factors.effects import Cell, numbers
+from reseed.stability.intervals import Design
+from reseed.stability.nulls.names import chance_corrected
+from reseed.stability.nulls.weights import CovarianceNull
+from reseed.stability.shares import draw_nulls
+from reseed.store import Store, parquet_bytes
+
+VERSION = 1
+"""Of what the tables mean."""
+
+PARTNERS = 2
+"""Runs of the other group that each run is matched with."""
+
+_MEASURES = (measures.SHARED, measures.MAX_COS_BOTH)
+
+
+class Neighbours(NamedTuple):
+    """Two groups that differ in one factor."""
+
+    small: str
+    large: str
+    differ: str
+    """`latents` or `k`"""
+
+
+def across_name(two: Neighbours) -> str:
+    """Name of the piece of two groups."""
+    return f"across/{two.small}--{two.large}"
+
+
+def neighbours(levels: Mapping[str, Mapping[str, Any]]) -> list[Neighbours]:
+    """All groups that differ in exactly one of width and k.
+
+    Args:
+        levels: group to `site`, `architecture`, `latents`, `k`.
+    """
+    out: list[Neighbours] = []
+    for a, b in combinations(levels, 2):
+        apart = [name for name in levels[a] if levels[a][name] != levels[b].get(name)]
+        if apart in (["latents"], ["k"]):
+            small, large = sorted((a, b), key=lambda group: levels[group][apart[0]])
+            out.append(Neighbours(small, large, apart[0]))
+    return out
+
+
+def partners(small: Design, large: Design) -> list[tuple[str, str]]:
+    """Runs to compare: each of the first group with the next `PARTNERS` that share no seed with it.
+
+    Data seeds count only where they vary. Empty where all runs have one init seed.
+
+    Args:
+        small: runs of the one group to their seeds.
+        large: of the other.
+    """
+    both = [*small.values(), *large.values()]
+    several = len({data for _, data in both}) > 1
+    out: list[tuple[str, str]] = []
+    for run, (init, data) in small.items():
+        # from the next init seed on, in a circle, so that every run of the other group has its turn
+        found = [
+            other for other, (i, d) in large.items() if i != init and (d != data or not several)
+        ]
+        after = sorted(found, key=lambda other: (large[other] <= (init, data), large[other]))
+        out += [(run, other) for other in after[:PARTNERS]]
+    return out
+
+
+def match_across(
+    two: Neighbours,
+    groups: Mapping[str, Group],
+    designs: Mapping[str, Design],
+    matching: MatchingSpec,
+    store: Store,
+    events: Events,
+) -> None:
+    """Match the runs of two groups, unless it was done.
+
+    Args:
+        two: the groups.
+        groups: by name.
+        designs: group to the seeds of its runs.
+        matching: the threshold.
+        store: of the study.
+        events: progress.
+
+    Raises:
+        StoreError: if a run is missing or damaged.
+    """
+    pairs = partners(designs[two.small], designs[two.large])
+    runs = sorted({run for pair in pairs for run in pair})
+    checksums = [store.checksum(f"runs/{run}") for run in runs]
+    made_from = digest([checksums, pairs, matching.digest(), VERSION])
+    if store.has(across_name(two), made_from):
+        return
+    rows: list[dict[str, Any]] = []
+    with events.task("across", len(pairs), "pairs") as task:
+        saes = {run: load_snapshot(store, run, groups[two.small].steps[-1]) for run in runs}
+        nulls = {run: null for run, sae in saes.items() if (null := _null(sae)) is not None}
+        for a, b in pairs:
+            found = compare(_views(saes[a]), _views(saes[b])).table
+            drawn = draw_nulls((a, b), nulls, 1)[0].table if {a, b} <= set(nulls) else None
+            rows += _rows((a, b), found, drawn, matching.tau)
+            task.advance(1)
+    schema = {"run_a": pl.String, "run_b": pl.String, "side": pl.String, "measure": pl.String,
+              "value": pl.Float64, "null": pl.Float64}  # fmt: skip
+    with store.piece(across_name(two), made_from) as folder:
+        (folder / "pairs.parquet").write_bytes(parquet_bytes(pl.DataFrame(rows, schema=schema)))
+
+
+def _views(sae: SAEArrays) -> Views:
+    return Views(sae.W_enc, sae.W_dec)
+
+
+def _null(sae: SAEArrays) -> CovarianceNull | None:
+    there = np.abs(sae.W_dec).any(axis=1) & np.abs(sae.W_enc).any(axis=1)
+    return CovarianceNull(_views(sae)) if there.sum() > 1 else None
+
+
+def _rows(
+    pair: tuple[str, str], found: pl.DataFrame, drawn: pl.DataFrame | None, tau: float
+) -> list[dict[str, Any]]:
+    """Shares of both sides at tau, and the mean matched cosine."""
+    out: list[dict[str, Any]] = []
+    for side in "ab":
+        for measure in _MEASURES:
+            value, null = (
+                None if table is None else _share(table, side, measure, tau)
+                for table in (found, drawn)
+            )
+            out.append({"side": side, "measure": measure.id, "value": value, "null": null})
+    value, null = (
+        None if table is None else float(measures.scores(table, measures.PW_MCC).mean())  # pyright: ignore[reportArgumentType]
+        for table in (found, drawn)
+    )
+    out.append({"side": "a", "measure": measures.PW_MCC.id, "value": value, "null": null})
+    return [{"run_a": pair[0], "run_b": pair[1], **row} for row in out]
+
+
+def _share(table: pl.DataFrame, side: str, measure: measures.Measure, tau: float) -> float:
+    score = measures.scores(table.filter(pl.col("side") == side), measure)
+    return float(measures.share_at(score, np.array([tau]), strict=measure.strict)[0])
+
+
+def summarise(two: Neighbours, designs: Mapping[str, Design], store: Store) -> dict[str, Any]:
+    """What the matches of two groups say.
+
+    Returns:
+        `small`, `large`, `differ`, `pairs`; `found` (latents of the small group found in the large
+        one), `found_back` (the other way), `nearest` (the first without one-to-one), `pw_mcc`, each
+        `value`, `interval_95`, `null`, `chance_corrected`; None without pairs.
+
+    Raises:
+        StoreError: if the piece is missing or damaged.
+    """
+    table = store.table(across_name(two), "pairs.parquet")
+    seeds = {**designs[two.small], **designs[two.large]}
+    wanted = {
+        "found": ("a", measures.SHARED),
+        "found_back": ("b", measures.SHARED),
+        "nearest": ("a", measures.MAX_COS_BOTH),
+        "pw_mcc": ("a", measures.PW_MCC),
+    }
+    return {
+        "small": two.small,
+        "large": two.large,
+        "differ": two.differ,
+        "pairs": table.select("run_a", "run_b").n_unique(),
+    } | {
+        name: _number(table.filter(side=side, measure=measure.id), seeds)
+        for name, (side, measure) in wanted.items()
+    }
+
+
+def _number(table: pl.DataFrame, seeds: Design) -> dict[str, Any] | None:
+    """Mean over pairs; a seed is left out of both groups at once."""
+    if not len(table):
+        return None
+    pairs = [(seed_name(seeds[a]), seed_name(seeds[b])) for a, b in _runs(table)]
+    design = {seed_name(seeds[run]): seeds[run] for pair in _runs(table) for run in pair}
+    cell = Cell(group="", levels={}, pairs=pairs, values=table["value"].to_numpy())
+    found = numbers(np.ones((1, 1)), [cell], design)[0]
+    nulls = table["null"].drop_nulls().to_numpy()
+    null = float(nulls.mean()) if len(nulls) else None
+    corrected = None if null is None else chance_corrected(found["value"], null)
+    return found | {"null": null, "chance_corrected": corrected}
+
+
+def _runs(table: pl.DataFrame) -> list[tuple[str, str]]:
+    return list(table.select("run_a", "run_b").iter_rows())
+
+
+def seed_name(seeds: tuple[int, int]) -> str:
+    """How init and data seed are called where groups are compared."""
+    return f"i{seeds[0]}-d{seeds[1]}"

@@ -1,0 +1,253 @@
+"""What width, k, site and tokens do to agreement, over the groups of one study.
+
+A *cell* is one group of runs at one snapshot: a combination of levels, with the values of its pairs
+of runs. Everything here is linear in the means of cells, `L m`:
+
+    effect of a factor     slope of m against log2 of its level, the other factors held as classes
+    means of its levels    of the additive model, averaged over the levels of the others
+    part of the spread     type II: what the additive model loses without the factor, as a part of
+                           the sum of squares of m around its mean
+
+The unit is the seed. A seed is left out of *all* cells at once: snapshots are of the same runs, and
+groups share their seeds too (the data seed gives all the same stream, and the rows that a narrow
+SAE starts from are the first rows of a wider one with the same init seed). Leaving whole seeds out
+holds whether or not that makes groups alike; leaving out runs of single groups would not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from reseed.stability.intervals import Design, seed_error
+
+Floats = NDArray[np.float64]
+
+Level = float | int | str
+
+Number = dict[str, Any]
+
+DOUBLED = ("latents", "k", "tokens")
+"""Factors with a slope for each doubling; the others have classes."""
+
+TOGETHER = "not additive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A group at a snapshot, by one measure."""
+
+    group: str
+    levels: Mapping[str, Level]
+    """factor to its level"""
+    pairs: Sequence[tuple[str, str]]
+    """names of the seeds of the two runs, equal in all groups"""
+    values: Floats
+    """`[pairs]`"""
+
+
+def decompose(
+    cells: Sequence[Cell], factors: Sequence[str], last: int | None, design: Design
+) -> dict[str, Any] | None:
+    """Effects and parts of the spread of one measure.
+
+    Args:
+        cells: of all groups, at one or more snapshots.
+        factors: keys of `Cell.levels`, e.g. `("site", "latents", "k", "tokens")`.
+        last: tokens of the end of training, where all effects but that of tokens are taken; None
+            where cells have no `tokens`.
+        design: name of a seed to its init seed and data seed.
+
+    Returns:
+        `effects`: factor to `levels` (`level`, `value`, `interval_95`), `doubling` (`value`,
+        `interval_95`; None for a class) and `changes_with`, null where the effect can be told, else
+        the factors that change with it, none if it has one level only; `interaction` of width and
+        k, where both can be told; `spread`, see `spread`. None where a cell has no value.
+    """
+    cells = [cell for cell in cells if len(cell.values)]
+    if not cells or any(np.isnan(cell.values).any() for cell in cells):
+        return None
+    end = [cell for cell in cells if last is None or cell.levels["tokens"] == last]
+    still = [factor for factor in factors if factor != "tokens"]
+    effects = {factor: _effect(end, factor, still, design) for factor in still}
+    if "tokens" in factors:
+        effects["tokens"] = _effect(cells, "tokens", factors, design)
+    return {
+        "effects": effects,
+        "interaction": _interaction(end, still, design),
+        "spread": spread(cells, factors, design),
+    }
+
+
+def spread(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> dict[str, Any]:
+    """How much of the sum of squares of the means of cells goes with each factor.
+
+    Returns:
+        `cells`, `sd` (of the means), `parts`: factor to `share` and `by_seeds`; `not additive` is
+        what the sum of all effects leaves, `by_seeds` what other seeds alone would put there, by
+        the jackknife (null without an interval); `seeds`: the same of all cells together, and by
+        seed (`init`, `data`) where both vary.
+    """
+    n = len(cells)
+    means = _means(cells, set())
+    assert means is not None
+    centre = np.eye(n) - 1 / n
+    total = float(means @ centre @ means)
+    told = [f for f in factors if _told(cells, f, factors) is None]
+    whole = _hat(_columns(cells, factors))
+    projectors = {f: whole - _hat(_columns(cells, [g for g in factors if g != f])) for f in told}
+    projectors[TOGETHER] = np.eye(n) - whole
+
+    def part(projector: Floats, seeds: Design = design) -> dict[str, float | None]:
+        share = float(means @ projector @ means) / total if total else None
+        error, _ = seed_error(lambda left: _apply(projector, cells, left), seeds)
+        chance = None if error is None or not total else float((error**2).sum()) / total
+        return {"share": share, "by_seeds": chance}
+
+    return {
+        "cells": n,
+        "sd": float(np.sqrt(total / n)),
+        "parts": {name: part(projector) for name, projector in projectors.items()},
+        "seeds": part(centre)["by_seeds"],
+    }
+
+
+def _effect(
+    cells: Sequence[Cell], factor: str, factors: Sequence[str], design: Design
+) -> dict[str, Any]:
+    levels = _levels(cells, factor)
+    changes_with = _told(cells, factor, factors)
+    out: dict[str, Any] = {"levels": [], "doubling": None, "changes_with": changes_with}
+    if changes_with is not None:
+        out["levels"] = [{"level": level, "value": None, "interval_95": None} for level in levels]
+        return out
+    others = [other for other in factors if other != factor]
+    found = numbers(_marginal(cells, factor, factors), cells, design)
+    out["levels"] = [{"level": level} | one for level, one in zip(levels, found, strict=True)]
+    if factor in DOUBLED:
+        slope = _slope(cells, _logs(cells, factor), others)
+        if slope is not None:
+            out["doubling"] = numbers(slope[None], cells, design)[0]
+    return out
+
+
+def _interaction(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> Number | None:
+    """How the effect of doubling the width changes with each doubling of k; None if untold."""
+    if not {"latents", "k"} <= set(factors):
+        return None
+    width, k = (_logs(cells, factor) for factor in ("latents", "k"))
+    slope = _slope(cells, (width - width.mean()) * (k - k.mean()), factors)
+    return None if slope is None else numbers(slope[None], cells, design)[0]
+
+
+def numbers(rows: Floats, cells: Sequence[Cell], design: Design) -> list[Number]:
+    """Linear functions of the means of cells, each with its interval by leaving out seeds.
+
+    Args:
+        rows: `[functions, cells]`.
+        cells: in the order of the columns.
+        design: seeds.
+
+    Returns:
+        `value` and `interval_95` of each; the interval is None with fewer than three seeds.
+    """
+    value = _apply(rows, cells, set())
+    assert value is not None
+    error, freedom = seed_error(lambda left: _apply(rows, cells, left), design)
+    if error is None:
+        return [{"value": float(one), "interval_95": None} for one in value]
+    reach = float(stats.t.ppf(0.975, freedom)) * error
+    ends = zip(value - reach, value + reach, strict=True)
+    return [
+        {"value": float(one), "interval_95": [float(low), float(high)]}
+        for one, (low, high) in zip(value, ends, strict=True)
+    ]
+
+
+def _means(cells: Sequence[Cell], left: set[str]) -> Floats | None:
+    """`[cells]` means over the pairs without some seeds; None if a cell has none left."""
+    out: list[float] = []
+    for cell in cells:
+        kept = [not left & set(pair) for pair in cell.pairs]
+        if not any(kept):
+            return None
+        out.append(float(cell.values[kept].mean()))
+    return np.array(out)
+
+
+def _apply(rows: Floats, cells: Sequence[Cell], left: set[str]) -> Floats | None:
+    means = _means(cells, left)
+    return None if means is None else rows @ means
+
+
+def _levels(cells: Sequence[Cell], factor: str) -> list[Level]:
+    found = dict.fromkeys(cell.levels[factor] for cell in cells)
+    return sorted(found) if factor in DOUBLED else list(found)  # pyright: ignore[reportArgumentType]
+
+
+def _logs(cells: Sequence[Cell], factor: str) -> Floats:
+    return np.log2([float(cell.levels[factor]) for cell in cells])
+
+
+def _classes(cells: Sequence[Cell], factor: str) -> Floats:
+    """`[cells, levels - 1]` indicators of all levels but the first."""
+    at = [_levels(cells, factor).index(cell.levels[factor]) for cell in cells]
+    return np.eye(max(at) + 1)[at][:, 1:]
+
+
+def _columns(cells: Sequence[Cell], factors: Sequence[str]) -> Floats:
+    """`[cells, ...]` of the additive model, its constant first."""
+    return np.hstack([np.ones((len(cells), 1)), *(_classes(cells, factor) for factor in factors)])
+
+
+def _rank(columns: Floats) -> int:
+    return int(np.linalg.matrix_rank(columns))
+
+
+def _hat(columns: Floats) -> Floats:
+    """`[cells, cells]` projector onto the model."""
+    return columns @ np.linalg.pinv(columns)
+
+
+def _told(cells: Sequence[Cell], factor: str, factors: Sequence[str]) -> list[str] | None:
+    """None if the effect can be told; else what changes with it, empty if it is constant."""
+    if len(_levels(cells, factor)) < 2:
+        return []
+    others = [other for other in factors if other != factor]
+    own = _classes(cells, factor).shape[1]
+    if _rank(_columns(cells, factors)) == _rank(_columns(cells, others)) + own:
+        return None
+    with_it = [
+        other
+        for other in others
+        if _rank(_columns(cells, [f for f in factors if f != other]))
+        == _rank(_columns(cells, [f for f in others if f != other])) + own
+    ]
+    return with_it or [other for other in others if len(_levels(cells, other)) > 1]
+
+
+def _slope(cells: Sequence[Cell], x: Floats, others: Sequence[str]) -> Floats | None:
+    """`[cells]` weights that give the slope of the means against x beside classes of the others."""
+    rest = _columns(cells, others)
+    left = x - _hat(rest) @ x
+    return left / (left @ left) if left @ left > 1e-9 * max(x @ x, 1.0) else None
+
+
+def _marginal(cells: Sequence[Cell], factor: str, factors: Sequence[str]) -> Floats:
+    """`[levels, cells]` weights of the means of the levels, the other factors averaged over."""
+    columns = _columns(cells, factors)
+    start = 1 + sum(
+        _classes(cells, other).shape[1] for other in factors[: list(factors).index(factor)]
+    )
+    own = _classes(cells, factor).shape[1]
+    rows: list[Floats] = []
+    for level in range(own + 1):
+        at = columns.copy()
+        at[:, start : start + own] = np.eye(own + 1)[level, 1:]
+        rows.append(at.mean(axis=0))
+    return np.stack(rows) @ np.linalg.pinv(columns)

@@ -1,0 +1,1 @@
+"""What the same measurement gives where there is nothing to find."""

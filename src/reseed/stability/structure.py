@@ -1,0 +1,278 @@
+"""One verdict for each latent, with its numbers beside it.
+
+The first of these that holds:
+
+dead
+    It did not fire on held-out tokens.
+dense
+    It fired on more of them than `dense_rate`.
+feature_stable
+    It is shared with more than half of the other runs.
+split, merged, absorbed
+    So it is labelled in more than half of the other runs in which it is left over.
+subspace_stable
+    Its neighbourhood comes back: the upper median of the p-values of
+    `reseed.matching.beyond.subspaces`, over the other runs in which it is left over, is at most
+    `ALPHA`.
+unstable
+    None of these.
+
+A verdict says what was found under this recipe with these runs. With few runs it is one or two
+observations: read it with `n_matched`, `recurrence_lo` and `recurrence_hi`.
+
+The door of what lies beyond one-to-one: one piece for each pair of runs, `structure/A--B`.
+
+It is part of stability, which owns the nulls; arrays are the work of `matching.beyond.structure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.events import Events, Task
+from reseed.matching import measures
+from reseed.matching.beyond import labels
+from reseed.matching.beyond.labels import Settings
+from reseed.matching.beyond.structure import Side, structure
+from reseed.matching.sides import Views
+from reseed.matching.stage import load_snapshot
+from reseed.records import Floats, SAEArrays
+from reseed.runs import Pair, pair_name, pairs_of, structure_name
+from reseed.seeds import digest
+from reseed.spec.analysis import MatchingSpec
+from reseed.stability.nulls.weights import CovarianceNull
+from reseed.store import Store, json_bytes, parquet_bytes
+
+VERDICTS = (
+    "feature_stable",
+    "subspace_stable",
+    "split",
+    "merged",
+    "absorbed",
+    "unstable",
+    "dead",
+    "dense",
+)
+
+ALPHA = 0.01
+"""P-value at or below which a neighbourhood counts as one that comes back."""
+
+_STRUCTURAL = (labels.SPLIT, labels.MERGED, labels.ABSORBED)
+
+
+class StructureTable(NamedTuple):
+    """What became of the latents of two runs that have no counterpart."""
+
+    pair: tuple[str, str]
+    table: pl.DataFrame
+    """of `reseed.matching.beyond.structure`"""
+    about: Mapping[str, Any]
+    """counts and chance of each side"""
+
+
+def verdicts(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> pl.DataFrame:
+    """Add a verdict to each latent of a group.
+
+    Args:
+        latents: one row for each latent of each run, with run, latent, alive, dense, n_seeds,
+            n_matched.
+        structure: of every pair of the runs.
+
+    Returns:
+        The same rows with `verdict` (one of `VERDICTS`; null with one run, unless dead or dense);
+        and, over the other runs in which it is left over, null without any: `explained_by_3`, mean
+        cosine of the fit by at most three latents; `subspace_overlap`, mean; `subspace_p`, upper
+        median.
+    """
+    found = _by_latent(structure)
+    table = latents.join(found, on=["run", "latent"], how="left", maintain_order="left")
+    others = pl.col("n_seeds") - 1
+    verdict = pl.when(~pl.col("alive")).then(pl.lit("dead")).when("dense").then(pl.lit("dense"))
+    verdict = verdict.when(others == 0).then(None)
+    verdict = verdict.when(2 * pl.col("n_matched") > others).then(pl.lit("feature_stable"))
+    for name in _STRUCTURAL:
+        verdict = verdict.when(2 * pl.col(name) > pl.col("left")).then(pl.lit(name))
+    verdict = verdict.when(pl.col("subspace_p") <= ALPHA).then(pl.lit("subspace_stable"))
+    return table.with_columns(verdict.otherwise(pl.lit("unstable")).alias("verdict")).select(
+        *latents.columns, "verdict", "explained_by_3", "subspace_overlap", "subspace_p"
+    )
+
+
+def _by_latent(structure: Sequence[StructureTable]) -> pl.DataFrame:
+    """What the pairs of a latent say together."""
+    columns = {
+        "run": pl.String,
+        "latent": pl.Int64,
+        "label": pl.String,
+        "explained_3": pl.Float64,
+        "subspace_overlap": pl.Float64,
+        "subspace_p": pl.Float64,
+    }
+    sides = [pl.DataFrame(schema=columns)] + [
+        one.table.filter(pl.col("side") == side)
+        .with_columns(pl.lit(run).alias("run"))
+        .select(pl.col(name).cast(kind) for name, kind in columns.items())
+        for one in structure
+        for side, run in zip("ab", one.pair, strict=True)
+    ]
+    return (
+        pl.concat(sides)
+        .group_by("run", "latent")
+        .agg(
+            pl.len().cast(pl.Int64).alias("left"),
+            *((pl.col("label") == name).sum().cast(pl.Int64).alias(name) for name in _STRUCTURAL),
+            pl.col("explained_3").mean().alias("explained_by_3"),
+            pl.col("subspace_overlap").mean(),
+            pl.col("subspace_p").quantile(0.5, "higher"),
+        )
+    )
+
+
+def structure_summary(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> dict[str, Any]:
+    """The numbers beyond one-to-one of a group for its summary; keys in docs/summary.md.
+
+    Args:
+        latents: from `verdicts`.
+        structure: of every pair of the runs.
+    """
+    sides = [one.about[side] for one in structure for side in "ab"]
+    chances = [side["by_chance"] for side in sides if side["by_chance"] is not None]
+    return {
+        "verdicts": {name: int((latents["verdict"] == name).sum()) for name in VERDICTS},
+        "left_over": sum(side["left_over"] for side in sides),
+        "labels": {n: sum(side["labels"][n] for side in sides) for n in labels.LABELS},
+        "by_chance": {
+            name: float(np.mean([chance[name] for chance in chances])) if chances else None
+            for name in ("fit", "nearest", "gain")
+        },
+        "subspaces": {
+            name: sum(side["subspaces"][name] for side in sides)
+            for name in ("tested", "stable", "by_chance")
+        },
+    }
+
+
+VERSION = 1
+"""Of what the tables mean; another number makes them anew."""
+
+_TABLE, _ABOUT = "latents.parquet", "about.json"
+
+_NULL_LATENTS = 1_000
+"""Random latents that the null of the subspaces should have at the least."""
+
+
+def structure_groups(
+    groups: Sequence[Sequence[str]],
+    step: int,
+    matching: MatchingSpec,
+    store: Store,
+    events: Events,
+) -> None:
+    """Make the tables that are missing or older than what they are made from.
+
+    Args:
+        groups: finished and matched runs that differ in nothing but their seeds.
+        step: the snapshot to look at, the end of training.
+        matching: the threshold.
+        store: of the study.
+        events: progress.
+
+    Raises:
+        StoreError: if a run or a match is missing or damaged.
+    """
+    pairs = [pair for group in groups for pair in pairs_of(group)]
+    with events.task("structure", len(pairs), "pairs") as task:
+        for pair in pairs:
+            made_from = _made_from(pair, step, matching, store)
+            if not store.has(structure_name(pair), made_from):
+                _make(pair, step, matching, store, made_from, task)
+            task.advance(1)
+
+
+def structures(runs: Sequence[str], store: Store) -> list[StructureTable]:
+    """The tables of all pairs of a group.
+
+    Raises:
+        StoreError: if one is missing or damaged.
+    """
+    return [
+        StructureTable(
+            pair,
+            store.table(structure_name(pair), _TABLE),
+            store.document(structure_name(pair), _ABOUT),
+        )
+        for pair in pairs_of(runs)
+    ]
+
+
+def _made_from(pair: Pair, step: int, matching: MatchingSpec, store: Store) -> str:
+    settings = asdict(Settings(tau=matching.tau))
+    return digest([store.checksum(pair_name(pair)), step, settings, VERSION])
+
+
+def _make(
+    pair: Pair, step: int, matching: MatchingSpec, store: Store, made_from: str, task: Task
+) -> None:
+    saes = [load_snapshot(store, run, step) for run in pair]
+    table = store.table(pair_name(pair), f"{step:08d}.parquet")
+    sides = [
+        Side(sae.W_dec, counterparts(table, name, matching.tau))
+        for name, sae in zip("ab", saes, strict=True)
+    ]
+    left = any((side.shared < 0).any() for side in sides)
+    nulls = _nulls(pair, saes) if left else []
+    show = _shown(task, f"{pair[0]} with {pair[1]}", len(saes[0].W_dec) * len(saes[1].W_dec))
+    found = structure(sides[0], sides[1], nulls, Settings(tau=matching.tau), show)
+    with store.piece(structure_name(pair), made_from) as folder:
+        (folder / _TABLE).write_bytes(parquet_bytes(found.table))
+        (folder / _ABOUT).write_bytes(json_bytes(found.about))
+
+
+def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64]:
+    """`[F]` the latent that each latent of a side is shared with, -1 for those left over.
+
+    Args:
+        table: of `reseed.matching.sides`.
+        side: `"a"` or `"b"`.
+        tau: the threshold of the measure `shared`.
+    """
+    mine = table.filter(pl.col("side") == side).sort("latent")
+    shared = (measures.scores(mine, measures.SHARED) >= tau - 1e-9).to_numpy()
+    return np.where(shared, mine["decoder_match"].fill_null(-1).to_numpy(), -1)
+
+
+def _nulls(pair: Pair, saes: Sequence[SAEArrays]) -> list[tuple[Floats, Floats]]:
+    """Covariance-matched decoders (null N2) in place of the two of a pair; none if one is zero."""
+    first, second = (_matched(sae) for sae in saes)
+    if first is None or second is None:
+        return []
+    draws = ceil(_NULL_LATENTS / min(first.count, second.count))
+
+    def drawn(null: CovarianceNull, side: str, draw: int) -> Floats:
+        return null.draw("structure", *pair, side, draw).decoder.astype(np.float32)
+
+    return [(drawn(first, "a", draw), drawn(second, "b", draw)) for draw in range(draws)]
+
+
+def _matched(sae: SAEArrays) -> CovarianceNull | None:
+    there = np.abs(sae.W_dec).any(axis=1) & np.abs(sae.W_enc).any(axis=1)
+    return CovarianceNull(Views(sae.W_enc, sae.W_dec)) if there.sum() > 1 else None
+
+
+def _shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
+    """Shows the way through one pair beside the bar, which counts pairs."""
+    done = 0.0
+
+    def show(more: float) -> None:
+        nonlocal done
+        done += more
+        task.advance(0, f"{name}: {done / entries:.1f} passes over the similarities")
+
+    return show

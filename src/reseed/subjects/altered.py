@@ -1,0 +1,166 @@
+"""Activations with the structure taken out, as sources in place of the real ones (null N5).
+
+D dimensions of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.events import Events
+from reseed.seeds import digest, generator
+from reseed.store import Store, safetensors_bytes
+from reseed.subjects.source import BlockSource
+
+_CHUNK = 32
+
+_FILE = "moments.safetensors"
+
+
+class Moments(NamedTuple):
+    """Mean and covariance of the activations at a site."""
+
+    mean: Tensor
+    """float32 `[D]`"""
+    root: Tensor
+    """float32 `[D, D]`, symmetric; its square is the covariance"""
+    rows: NDArray[np.int64]
+    """`[blocks]` rows of each block of the real activations"""
+
+
+def moments_name(site: str) -> str:
+    """Name of the piece with the moments of a site."""
+    return f"controls/moments-{digest(site, 8)}"
+
+
+def estimate_moments(
+    source: BlockSource,
+    blocks: NDArray[np.int64],
+    store: Store,
+    made_from: Mapping[str, str],
+    events: Events,
+) -> None:
+    """Write the mean and covariance of every site, in one pass; sums are taken in float64.
+
+    Args:
+        source: the real activations.
+        blocks: those that runs train on; held-out ones decide nothing.
+        store: of the study.
+        made_from: site to the digest that its piece remembers.
+        events: progress.
+
+    Raises:
+        SubjectError, StoreError: from the source.
+    """
+    sums = {s: torch.zeros(d, dtype=torch.float64) for s, d in source.sites.items()}
+    squares = {s: torch.zeros(d, d, dtype=torch.float64) for s, d in source.sites.items()}
+    with events.task("moments", int(source.rows[blocks].sum()), "tokens") as task:
+        for first in range(0, len(blocks), _CHUNK):
+            chunk = blocks[first : first + _CHUNK]
+            for site, x in source.read(chunk.tolist()).items():
+                exact = x.double()
+                sums[site] += exact.sum(0)
+                squares[site] += exact.T @ exact
+            task.advance(int(source.rows[chunk].sum()))
+    count = int(source.rows[blocks].sum())
+    for site in source.sites:
+        mean = sums[site] / count
+        covariance = squares[site] / count - torch.outer(mean, mean)
+        arrays = {
+            "mean": mean.float().numpy(),
+            "root": _root(covariance).float().numpy(),
+            "rows": np.asarray(source.rows, dtype=np.int64),
+        }
+        with store.piece(moments_name(site), made_from[site]) as folder:
+            (folder / _FILE).write_bytes(safetensors_bytes(arrays))
+
+
+def read_moments(store: Store, site: str) -> Moments:
+    """What `estimate_moments` wrote.
+
+    Raises:
+        StoreError: if the piece is missing or damaged.
+    """
+    arrays = store.tensors(moments_name(site), _FILE)
+    mean, root = (torch.from_numpy(arrays[name]) for name in ("mean", "root"))
+    return Moments(mean, root, arrays["rows"])
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """The symmetric root; what rounding made negative counts as 0."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+
+
+class GaussianSource:
+    """Gaussian rows with the moments of real ones; implements `BlockSource`.
+
+    The rows of a block depend on nothing but its number and the site, so there are as many
+    different rows as real ones, held-out blocks hold rows that no run has seen, and an epoch brings
+    the same rows again.
+
+    Args:
+        moments: of each site, all of the same blocks.
+    """
+
+    def __init__(self, moments: Mapping[str, Moments]) -> None:
+        self._moments = dict(moments)
+        self.sites: Mapping[str, int] = {site: len(m.mean) for site, m in self._moments.items()}
+        self.rows: NDArray[np.int64] = next(iter(self._moments.values())).rows
+
+    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of these blocks, float32, in the order given."""
+        return {
+            site: _joined((self._draw(site, int(block)) for block in blocks), d)
+            for site, d in self.sites.items()
+        }
+
+    def _draw(self, site: str, block: int) -> Tensor:
+        moments, size = self._moments[site], (int(self.rows[block]), self.sites[site])
+        numbers = generator("gaussian-rows", site, block).standard_normal(size, dtype=np.float32)
+        return torch.addmm(moments.mean, torch.from_numpy(numbers), moments.root)
+
+
+class ShuffledSource:
+    """Another source's rows with every dimension permuted by itself; implements `BlockSource`.
+
+    Each dimension keeps all its values; which of them meet in a row is random. The permutation is
+    over all rows that are read together (the `mix_blocks` of a stream, so that no document stays
+    together) and depends on nothing but the site and those blocks.
+
+    Args:
+        source: the real activations.
+    """
+
+    def __init__(self, source: BlockSource) -> None:
+        self._source = source
+        self.sites: Mapping[str, int] = source.sites
+        self.rows: NDArray[np.int64] = source.rows
+
+    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of these blocks, float32; a block's rows depend on what else is read with it.
+
+        Raises:
+            SubjectError, StoreError: from the source.
+        """
+        key = [int(block) for block in blocks]
+        found = self._source.read(key)
+        return {site: _shuffled(x, site, key) for site, x in found.items()}
+
+
+def _shuffled(x: Tensor, site: str, blocks: Sequence[int]) -> Tensor:
+    # a dimension at a time lies together in memory, which is several times as fast
+    columns = np.ascontiguousarray(x.numpy().T)
+    mixed = generator("shuffled-rows", site, *blocks).permuted(columns, axis=1)
+    return torch.from_numpy(np.ascontiguousarray(mixed.T))
+
+
+def _joined(parts: Iterable[Tensor], dimensions: int) -> Tensor:
+    made = list(parts)
+    return torch.cat(made) if made else torch.empty(0, dimensions)

@@ -1,0 +1,231 @@
+"""Language models of the transformers library as subjects.
+
+B sequences, L tokens each, D dimensions of a site. Only the body of a model is loaded and a forward
+pass ends at the last wanted site, so logits are never computed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from reseed.errors import SpecError, SubjectError
+from reseed.spec.subject import LanguageModelSpec, package_file
+from reseed.subjects.models.gguf import cached_model
+from reseed.subjects.models.tokenizer import Tokenizer, quiet_transformers
+from reseed.subjects.models.weights import seeded, to_int8
+from reseed.subjects.sites import read_sites, resolve_sites
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+"""What transformers raises when a model cannot be loaded."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
+"""What weights are loaded in; those of linear layers are rounded further for int8."""
+
+_HEADS_THAT_MAY_BE_MISSING = ("pooler",)
+"""Parts of a body that published checkpoints often lack; they are random then, and no sites."""
+
+
+class LanguageModel:
+    """The body of a language model, its tokenizer and the sites where it is read.
+
+    Args:
+        body: a transformers model without head, e.g. `LlamaModel`.
+        tokenizer: that belongs to it.
+        patterns: sites, see `resolve_sites`; relative to the body.
+        name: for messages.
+
+    Attributes:
+        body: in eval mode.
+        tokenizer: as given.
+        sites: resolved, in the order of the module.
+        name: as given.
+    """
+
+    def __init__(
+        self, body: nn.Module, tokenizer: Tokenizer, patterns: Sequence[str], name: str
+    ) -> None:
+        self.body = body.eval()
+        self.tokenizer = tokenizer
+        self.sites = resolve_sites(body, patterns)
+        self.name = name
+        config: Any = body.config
+        config.use_cache = False
+        self.context: int | None = getattr(config, "max_position_embeddings", None)
+
+    def check_block(self, length: int) -> None:
+        """Say whether the model takes sequences of this length.
+
+        Raises:
+            SpecError: if it does not.
+        """
+        if self.context is not None and length > self.context:
+            raise SpecError(
+                f"text.block = {length} tokens, but {self.name} takes at most {self.context} "
+                "(max_position_embeddings of its config). Choose a smaller block."
+            )
+
+    def forward(self, ids: Tensor, attention: Tensor | None = None) -> dict[str, Tensor]:
+        """Activations at the sites; the pass ends at the last of them.
+
+        Args:
+            ids: int64 `[B, L]`.
+            attention: bool or int `[B, L]`, zero at padding; None where there is none.
+
+        Returns:
+            site to float32 `[B, L, D]`, on the device of the model.
+
+        Raises:
+            SpecError: if L is above the context of the model.
+            SubjectError: if a site gives no `[B, L, D]`.
+        """
+        self.check_block(ids.shape[1])
+        device = next(self.body.parameters()).device
+        inputs: dict[str, Tensor] = {"input_ids": ids.to(device)}
+        if attention is not None:
+            inputs["attention_mask"] = attention.to(device, torch.int64)
+        seen = read_sites(self.body, self.sites, lambda: self.body(**inputs))
+        return {site: self._per_token(site, t, ids.shape) for site, t in seen.items()}
+
+    def _per_token(self, site: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+        batch, length = shape
+        if tensor.ndim == 2 and tensor.shape[0] == batch * length:
+            tensor = tensor.view(batch, length, -1)
+        if tensor.ndim != 3 or tensor.shape[:2] != shape or not tensor.is_floating_point():
+            raise SubjectError(
+                f"site {site!r} of {self.name} gives {tensor.dtype} {list(tensor.shape)} for "
+                f"[{batch}, {length}] tokens; a vector of floats for each token is needed. "
+                "Choose another module, e.g. a layer or its mlp."
+            )
+        return tensor.to(torch.float32)
+
+
+def load_language_model(
+    spec: LanguageModelSpec, patterns: Sequence[str], device: str = "cpu"
+) -> LanguageModel:
+    """Load the body and the tokenizer of a language model.
+
+    Args:
+        spec: which model.
+        patterns: sites to read, e.g. `["layers.*.mlp"]`, relative to the body of the model.
+        device: where it computes.
+
+    Raises:
+        SpecError: if a site is unknown or a package is missing.
+        SubjectError: if the model cannot be found or loaded, or lacks weights.
+    """
+    try:
+        with quiet_transformers():
+            body, report = _trained(spec) if spec.random_weights is None else _random(spec)
+    except LOADING_ERRORS as error:
+        raise unloadable(spec, "model", error) from error
+    missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    needed = [key for key in missing if not key.startswith(_HEADS_THAT_MAY_BE_MISSING)]
+    if needed:
+        raise SubjectError(
+            f"{spec.model}: {len(needed)} weights are missing or have another shape, the first is "
+            f"{needed[0]}. The files are incomplete or of another model; fetch them again."
+        )
+    if spec.dtype == "int8":
+        to_int8(body, spec.model)
+    model = LanguageModel(body.to(device), load_tokenizer(spec), patterns, spec.model)
+    random = [site for site in model.sites if site.startswith(_HEADS_THAT_MAY_BE_MISSING)]
+    if missing and random:
+        raise SpecError(f"site {random[0]!r}: {spec.model} has no trained weights for it")
+    return model
+
+
+def _trained(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
+    """The body with its trained weights, and what was missing."""
+    from transformers import AutoModel
+
+    where, hub = located(spec)
+    maker: Any = AutoModel
+    return maker.from_pretrained(
+        where,
+        dtype=DTYPES[spec.dtype],
+        trust_remote_code=False,
+        output_loading_info=True,
+        **hub,
+    )
+
+
+def _random(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
+    """The body with weights as before any training, by the initialiser of its architecture.
+
+    Like "step 0" in arXiv 2501.17727: embeddings are random as well.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    assert spec.random_weights is not None
+    where, hub = located(spec)
+    config_maker: Any = AutoConfig
+    maker: Any = AutoModel
+    config = config_maker.from_pretrained(where, trust_remote_code=False, **hub)
+    with seeded(spec.random_weights):
+        body = maker.from_config(config, dtype=DTYPES[spec.dtype], trust_remote_code=False)
+    return body, {"missing_keys": (), "mismatched_keys": ()}
+
+
+def load_tokenizer(spec: LanguageModelSpec) -> Tokenizer:
+    """Load the tokenizer of a language model without its weights.
+
+    Raises:
+        SubjectError: if it cannot be found or loaded.
+    """
+    from transformers import AutoTokenizer
+
+    where, hub = located(spec)
+    maker: Any = AutoTokenizer
+    try:
+        with quiet_transformers():
+            wrapped = maker.from_pretrained(where, trust_remote_code=False, **hub)
+    except LOADING_ERRORS as error:
+        raise unloadable(spec, "tokenizer", error) from error
+    return Tokenizer.of(wrapped, spec.model)
+
+
+def located(spec: LanguageModelSpec) -> tuple[str, dict[str, Any]]:
+    """What to hand to transformers: a folder, or a hub name with its options."""
+    name = spec.model
+    path = package_file(name) if name.startswith("package:") else Path(name).expanduser()
+    if path.suffix == ".gguf" and (path.is_file() or not _is_hub_name(name)):
+        path = cached_model(path)
+    if path.is_dir():
+        return str(path), {"local_files_only": True}
+    if path.exists() or not _is_hub_name(name):
+        raise SubjectError(
+            f"model {name!r}: {path} is {'no folder' if path.exists() else 'not there'}. Give a "
+            "folder with config.json and safetensors, a .gguf file, package:NAME/file.gguf, or the "
+            "name of a model on the hub."
+        )
+    return name, {"revision": spec.revision} if spec.revision else {}
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether a name may be `model` or `owner/model`; anything else is a path."""
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~", "package:"))
+
+
+def unloadable(spec: LanguageModelSpec, what: str, error: BaseException) -> SubjectError:
+    """What to tell the person whose model, or its tokenizer, cannot be loaded."""
+    path = Path(spec.model).expanduser()
+    if spec.model.startswith("package:") or path.exists():
+        tried = "its files are there, but cannot be loaded"
+        step = "Check that it is a whole transformers model, or fetch it again."
+    else:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+        tried = "no such folder or file here, and the hub does not give it" + (
+            ", since HF_HUB_OFFLINE is set: only models fetched before can be used"
+            if offline
+            else ""
+        )
+        step = "Check the name, or give a local folder, a .gguf file, or package:NAME/file.gguf."
+    reason = " ".join(str(error).split())[:300]
+    return SubjectError(f"{what} {spec.model!r}: {tried}. {step} ({reason})")

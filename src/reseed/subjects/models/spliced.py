@@ -1,0 +1,191 @@
+"""A whole language model in which what passes a site is replaced.
+
+B sequences, L tokens each, V tokens of the vocabulary, D dimensions of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reseed.errors import SpecError, SubjectError
+from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.models.causal import load_causal
+from reseed.subjects.sites import first_tensor, register, resolve_sites, with_first_tensor
+from reseed.subjects.text.tokens import TokenBlocks
+
+Replace = Callable[[Tensor], Tensor]
+"""From what passes a site, `[B, L, D]`, to what goes on instead, of the same shape."""
+
+
+class Passed(NamedTuple):
+    """What a forward pass gave."""
+
+    logits: Tensor
+    """[B, L, V] float32"""
+    at: Mapping[str, Tensor]
+    """site to float32 `[B, L, D]`"""
+
+
+class Blocks(NamedTuple):
+    """Some blocks of text as the subject reads them."""
+
+    ids: Tensor
+    """[n, L] int64"""
+    keep: Tensor
+    """[n, L] bool, positions that are rows"""
+    attention: Tensor | None
+    """[n, L] bool, false at padding; None without"""
+
+
+def blocks_of(tokens: TokenBlocks, numbers: Sequence[int]) -> Blocks:
+    """These blocks of a text."""
+    return Blocks(
+        torch.from_numpy(tokens.ids[list(numbers)].astype(np.int64)),
+        torch.from_numpy(tokens.keep[list(numbers)]),
+        torch.from_numpy(tokens.attention(numbers)) if tokens.padded else None,
+    )
+
+
+def divergence(original: Tensor, new: Tensor) -> Tensor:
+    """Mean of KL(original || new) in nats.
+
+    Args:
+        original: logits `[B, V]`.
+        new: the same.
+    """
+    p, q = original.log_softmax(-1), new.log_softmax(-1)
+    return torch.nn.functional.kl_div(q, p, reduction="batchmean", log_target=True)
+
+
+def put_rows(keep: Tensor, rows: Tensor) -> Replace:
+    """What puts rows at the kept positions of a site and leaves all others as they are.
+
+    Args:
+        keep: bool `[B, L]`.
+        rows: `[kept, D]`.
+    """
+    return lambda there: there.masked_scatter(keep[..., None].to(there.device), rows.to(there))
+
+
+class SplicedModel:
+    """Runs a frozen language model, as it is or with a site replaced.
+
+    Args:
+        model: a transformers model with its head, e.g. `LlamaForCausalLM`.
+        name: for messages.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self._model = model.eval().requires_grad_(False)
+        base: Any = model
+        self._body: nn.Module = base.base_model
+        self.name = name
+        base.config.use_cache = False
+
+    @classmethod
+    def load(cls, spec: LanguageModelSpec, device: str = "cpu") -> SplicedModel:
+        """Load a model with its head.
+
+        Args:
+            spec: which model.
+            device: where it computes; what a pass gives is there too.
+
+        Raises:
+            SubjectError: if it cannot be loaded, has no head, or has random weights.
+        """
+        if spec.random_weights is not None:
+            raise SubjectError(f"{spec.model} with random weights predicts nothing; take them out")
+        return cls(load_causal(spec, device).model, spec.model)
+
+    def check_sites(self, site: str, later: Sequence[str], ids: Tensor) -> None:
+        """Refuse sites that are not there, or that do not come after the one that is replaced.
+
+        Args:
+            site: that is replaced.
+            later: that are to depend on it.
+            ids: `[B, L]` a few tokens to try it with.
+
+        Raises:
+            SpecError: naming the site.
+        """
+        if resolve_sites(self._body, [site]) != [site]:
+            raise SpecError(f"{site!r} is a pattern; name one site")
+        whole = self.run(ids, later)
+        changed = self.run_with(ids, site, torch.zeros_like, later)
+        for name in later:
+            if torch.equal(whole.at[name], changed.at[name]):
+                raise SpecError(
+                    f"end_to_end.sites has {name!r}, which does not depend on {site!r}; name sites "
+                    "that come after it"
+                )
+
+    def run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None = None) -> Passed:
+        """A pass of the model as it is.
+
+        Args:
+            ids: int64 `[B, L]`.
+            sites: to read.
+            attention: bool `[B, L]`, false at padding; None where there is none.
+        """
+        with torch.no_grad():
+            return self._run(ids, sites, attention)
+
+    def run_with(
+        self,
+        ids: Tensor,
+        site: str,
+        replace: Replace,
+        sites: Sequence[str] = (),
+        attention: Tensor | None = None,
+    ) -> Passed:
+        """A pass in which a site is replaced; gradients flow back to what replaces it.
+
+        Args:
+            ids: int64 `[B, L]`.
+            site: that is replaced.
+            replace: gives what goes on.
+            sites: to read, with the replacement in effect.
+            attention: see `run`.
+        """
+
+        def change(value: object) -> object:
+            there = first_tensor(value)
+            if there is None:
+                raise SubjectError(f"site {site!r}: no tensor passes there, so none is replaced")
+            return with_first_tensor(value, replace(there))
+
+        with ExitStack() as hooks:
+            hooks.callback(register(self._body, site, change).remove)
+            return self._run(ids, sites, attention)
+
+    def _run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None) -> Passed:
+        seen: dict[str, Tensor] = {}
+
+        def keep(site: str, value: object) -> None:
+            tensor = first_tensor(value)
+            if tensor is None:
+                raise SubjectError(f"site {site!r}: no tensor passes there; choose another")
+            seen.setdefault(site, tensor.float())
+
+        with ExitStack() as hooks:
+            for site in sites:
+
+                def read(value: object, site: str = site) -> None:
+                    keep(site, value)
+
+                hooks.callback(register(self._body, site, read).remove)
+            device = next(self._model.parameters()).device
+            inputs: dict[str, Tensor] = {"input_ids": ids.to(device)}
+            if attention is not None:
+                inputs["attention_mask"] = attention.to(device, torch.int64)
+            logits = self._model(**inputs).logits
+        missing = [site for site in sites if site not in seen]
+        if missing:
+            raise SubjectError(f"site {missing[0]!r} was not reached in a forward pass")
+        return Passed(logits.float(), seen)

@@ -1,0 +1,141 @@
+"""The tokenizer of a language model, reduced to what reseed needs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging as standard_logging
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Generator[None, None, None]:
+    """No warnings, no progress bars inside; everything is as before afterwards.
+
+    What matters of it (missing weights, missing files) reseed checks and says itself.
+    """
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
+    logging.set_verbosity(standard_logging.CRITICAL)
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+_METASPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+
+_PARTIAL = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """Text to ids and back.
+
+    The spelling of a special token inside a text is encoded as ordinary text, so special ids occur
+    only where reseed puts them.
+    """
+
+    name: str
+    """of the model it belongs to"""
+    digest: str
+    """SHA-256 of everything that decides the ids, in hex"""
+    bos: int | None
+    """id that begins a sequence (CLS where there is no BOS)"""
+    eos: int | None
+    """id that ends a document (SEP where there is no EOS)"""
+    pad: int | None
+    """id of padding"""
+    _encode: Callable[[list[str]], list[list[int]]] = field(repr=False)
+    _piece: Callable[[tuple[int, ...]], str] = field(repr=False)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text; no special tokens are added, nothing is cut."""
+        return self._encode(list(texts))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token, as shown to people.
+
+        A character that is spread over several tokens stands at the last of them, and the others
+        are empty; what is left incomplete at the end is `\ufffd`.
+        """
+        out: list[str] = []
+        pending: tuple[int, ...] = ()
+        for one in ids:
+            text = self._piece((*pending, int(one)))
+            pending = (*pending, int(one)) if _PARTIAL in text and len(pending) < 3 else ()
+            out.append("" if pending else text)
+        if pending:
+            out[-1] = _PARTIAL
+        return out
+
+    @classmethod
+    def of(cls, wrapped: Any, name: str) -> Tokenizer:
+        """From a tokenizer of the transformers library."""
+
+        def role(*names: str) -> int | None:
+            ids = (getattr(wrapped, one + "_token_id", None) for one in names)
+            return next((int(one) for one in ids if one is not None), None)
+
+        bos, eos, pad = role("bos", "cls"), role("eos", "sep"), role("pad")
+        encode, content = _encoder(wrapped)
+        whole = json.dumps([content, bos, eos, pad])
+        digest = hashlib.sha256(whole.encode()).hexdigest()
+
+        @lru_cache(maxsize=1 << 17)
+        def piece(ids: tuple[int, ...]) -> str:
+            return _shown(wrapped, ids)
+
+        return cls(name, digest, bos, eos, pad, encode, piece)
+
+
+def _encoder(wrapped: Any) -> tuple[Callable[[list[str]], list[list[int]]], str]:
+    """How to encode, and a text that decides the ids."""
+    if not wrapped.is_fast:
+
+        def one_by_one(texts: list[str]) -> list[list[int]]:
+            return [wrapped.encode(text, add_special_tokens=False) for text in texts]
+
+        return one_by_one, json.dumps(wrapped.get_vocab(), sort_keys=True)
+    # A copy: truncation, padding and special spellings are switched off for us alone.
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend.from_str(wrapped.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+
+    def batch(texts: list[str]) -> list[list[int]]:
+        found = backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [list(one.ids) for one in found]
+
+    return batch, backend.to_str()
+
+
+def _shown(wrapped: Any, ids: tuple[int, ...]) -> str:
+    text = str(wrapped.decode(list(ids), clean_up_tokenization_spaces=False))
+    raw = wrapped.convert_ids_to_tokens(ids[0])
+    # Decoders of SentencePiece drop the space before the first word of what they are given.
+    if isinstance(raw, str) and raw.startswith(_METASPACE) and not text.startswith(" "):
+        return " " + text
+    return text

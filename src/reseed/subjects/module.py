@@ -1,0 +1,191 @@
+"""Activations of any torch module on batches of inputs.
+
+D dimensions of a site; one batch of inputs is one block.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from reseed.errors import SpecError, SubjectError, nearest
+from reseed.spec.subject import ModuleSpec
+from reseed.subjects.sites import read_sites, resolve_sites
+from reseed.subjects.source import first_bad_row
+
+Batch: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
+"""Inputs of one call: a tensor, positional arguments, or keyword arguments."""
+
+
+class ModuleSource:
+    """A torch module as a `BlockSource`: each batch is a block, whatever shape its outputs have.
+
+    Outputs `[..., D]` are flattened to rows. How many rows a batch gives is taken from the first
+    batch: each of its samples (leading index of its first tensor) gives the same number. The
+    module is put into eval mode, since in training mode its outputs would depend on the order of
+    reading, and stays on its device.
+
+    Args:
+        module: the subject.
+        sites: patterns, see `resolve_sites`.
+        batches: inputs; must have a length and be indexable again and again.
+
+    Raises:
+        SpecError: if a site is unknown or there is no batch.
+        SubjectError: if a site gives no rows, or the sites give unequal numbers of them.
+    """
+
+    def __init__(self, module: nn.Module, sites: Sequence[str], batches: Sequence[Batch]) -> None:
+        if not hasattr(batches, "__len__") or not hasattr(batches, "__getitem__"):
+            kind = type(batches).__name__
+            raise SpecError(
+                f"batches is a {kind}, but a sequence with a length is needed, since blocks are "
+                "read several times and in any order; for example list(batches)."
+            )
+        if len(batches) == 0:
+            raise SpecError("batches is empty: there is nothing to read")
+        self._module, self._batches = module.eval(), batches
+        self._names = resolve_sites(module, sites)
+        first = self._run(0)
+        self._sites = {site: rows.shape[1] for site, rows in first.items()}
+        self._rows = self._expected({site: len(rows) for site, rows in first.items()})
+
+    @property
+    def sites(self) -> Mapping[str, int]:
+        """Site name to D."""
+        return self._sites
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """[blocks] rows that each batch gives."""
+        return self._rows
+
+    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of these blocks; see `BlockSource.read`."""
+        parts = [self._checked(int(block)) for block in blocks]
+        return {
+            site: torch.cat([part[site] for part in parts]) if parts else torch.empty(0, d)
+            for site, d in self._sites.items()
+        }
+
+    def _checked(self, block: int) -> dict[str, Tensor]:
+        found = self._run(block)
+        for site, rows in found.items():
+            want = (int(self._rows[block]), self._sites[site])
+            if tuple(rows.shape) != want:
+                raise SubjectError(
+                    f"site {site!r}: batch {block} gives {list(rows.shape)} rows and dimensions, "
+                    f"{list(want)} were expected from the first batch. Every sample must give as "
+                    "many rows as any other; pad or cut them to one shape."
+                )
+            bad = first_bad_row(rows)
+            if bad is not None:
+                raise SubjectError(
+                    f"site {site!r}: NaN or infinity in row {bad} of batch (block) {block}. "
+                    "Look at the inputs of this batch and at the weights of the module."
+                )
+        return found
+
+    def _run(self, block: int) -> dict[str, Tensor]:
+        batch = self._batches[block]
+        args, kwargs = _arguments(batch, _device(self._module))
+        seen = read_sites(self._module, self._names, lambda: self._module(*args, **kwargs))
+        return {site: _flat(site, tensor) for site, tensor in seen.items()}
+
+    def _expected(self, found: Mapping[str, int]) -> NDArray[np.int64]:
+        if len(set(found.values())) > 1:
+            shown = ", ".join(f"{site}: {n}" for site, n in found.items())
+            raise SubjectError(
+                f"the sites give unequal numbers of rows for the first batch ({shown}). Study them "
+                "one at a time, or choose sites with the same leading shape."
+            )
+        samples = [_samples(batch, i) for i, batch in enumerate(_each(self._batches))]
+        total = next(iter(found.values()))
+        if total == 0 or total % samples[0]:
+            raise SubjectError(
+                f"site {self._names[0]!r}: {total} rows for the {samples[0]} samples of the first "
+                "batch; each sample must give the same number of rows, at least one."
+            )
+        return np.array(samples, np.int64) * (total // samples[0])
+
+
+def open_factory(spec: ModuleSpec) -> tuple[nn.Module, Sequence[Batch]]:
+    """Call the function that a `ModuleSpec` names.
+
+    Returns:
+        The module and its batches.
+
+    Raises:
+        SpecError: if the function cannot be imported, or gives something else.
+    """
+    name, colon, function = spec.factory.partition(":")
+    if not (name and colon and function):
+        raise SpecError(
+            f"subject.factory = {spec.factory!r} is not of the form package.module:name"
+        )
+    try:
+        found = importlib.import_module(name)
+    except ImportError as error:
+        raise SpecError(
+            f"subject.factory: {name} cannot be imported ({error}). "
+            "Install it, or put its folder on PYTHONPATH."
+        ) from error
+    factory = getattr(found, function, None)
+    if not callable(factory):
+        hint = nearest(function, [key for key in vars(found) if not key.startswith("_")])
+        raise SpecError(f"subject.factory: {name} has no function {function!r}; {hint}")
+    made = cast(Callable[[], object], factory)()
+    if isinstance(made, tuple):
+        parts = cast(tuple[Any, ...], made)
+        if len(parts) == 2 and isinstance(parts[0], nn.Module):
+            return parts[0], parts[1]
+    raise SpecError(
+        f"subject.factory: {spec.factory} gave {type(made).__name__}, but (module, batches) is "
+        "needed: a torch.nn.Module and a sequence of inputs."
+    )
+
+
+def _each(batches: Sequence[Batch]) -> Iterable[Batch]:
+    # Not `iter`: a Dataset without __iter__ raises its own errors at the end.
+    return (batches[index] for index in range(len(batches)))
+
+
+def _device(module: nn.Module) -> torch.device:
+    some = next(module.parameters(), None)
+    return torch.device("cpu") if some is None else some.device
+
+
+def _arguments(batch: Batch, device: torch.device) -> tuple[list[Any], dict[str, Any]]:
+    def there(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    if isinstance(batch, Tensor):
+        return [there(batch)], {}
+    if isinstance(batch, Mapping):
+        return [], {key: there(value) for key, value in batch.items()}
+    return [there(value) for value in batch], {}
+
+
+def _samples(batch: Batch, index: int) -> int:
+    args, kwargs = _arguments(batch, torch.device("cpu"))
+    for value in [*args, *kwargs.values()]:
+        if isinstance(value, Tensor) and value.ndim > 0 and len(value) > 0:
+            return len(value)
+    raise SubjectError(
+        f"batch {index} has no tensor with a leading dimension, so it is unknown how many samples "
+        "it has. Give tensors, tuples of tensors, or dicts of tensors."
+    )
+
+
+def _flat(site: str, tensor: Tensor) -> Tensor:
+    if tensor.ndim < 2 or not tensor.is_floating_point():
+        raise SubjectError(
+            f"site {site!r} gives {tensor.dtype} {list(tensor.shape)}; floats [..., D] are needed"
+        )
+    return tensor.reshape(-1, tensor.shape[-1]).to("cpu", torch.float32)

@@ -1,0 +1,255 @@
+"""Activations on disk: shards with checksums, written once, memory-mapped afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property, lru_cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from reseed.errors import SpecError, StoreError
+from reseed.events import Events
+from reseed.spec.activations import ActivationSpec
+from reseed.store import Store, json_bytes
+from reseed.subjects.source import BlockSource
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+FOLDER = "activations"
+
+_MAPPED = 64
+"""Shards that are mapped at a time."""
+
+
+def shard_name(number: int) -> str:
+    """Name of the piece that holds this shard."""
+    return f"{FOLDER}/shard-{number:05d}"
+
+
+def harvested(store: Store, made_from: str) -> bool:
+    """Whether the index and all its shards are there and were made from this."""
+    index = f"{FOLDER}/index"
+    if not store.has(index, made_from):
+        return False
+    about = store.document(index, "index.json")
+    shards = -(-len(about["rows"]) // about["shard_blocks"])
+    return all(store.has(shard_name(number), made_from) for number in range(shards))
+
+
+def harvest(
+    source: BlockSource,
+    blocks: int,
+    spec: ActivationSpec,
+    store: Store,
+    made_from: str,
+    events: Events,
+    change: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the first blocks of a source to shards; what is there already is not made again.
+
+    A shard is rounded and written while the next one is read, so the rows of two are in memory.
+    When the reading stops, for whatever reason, the shard before is still written whole.
+
+    Args:
+        source: read once, in order.
+        blocks: how many of its blocks.
+        spec: shard size and number format.
+        store: of the study.
+        made_from: digest of subject, text and sites.
+        events: progress.
+        change: what computing in another format than float32 changed, for the index; None if the
+            subject computes in float32.
+
+    Raises:
+        SubjectError: if an activation is NaN or infinite.
+        SpecError: if an activation does not fit the number format.
+        StoreError: if the disk is full or the folder read-only.
+    """
+    index = f"{FOLDER}/index"
+    if harvested(store, made_from):
+        return
+    rows, error = source.rows[:blocks], dict.fromkeys(source.sites, 0.0)
+    starts = range(0, len(rows), spec.shard_blocks)
+    parts = [range(first, min(first + spec.shard_blocks, len(rows))) for first in starts]
+    with events.task("harvest", int(rows.sum()), "tokens") as task:
+
+        def done(number: int) -> None:
+            for site, value in store.document(shard_name(number), "rounding.json").items():
+                error[site] = max(error[site], value)
+            task.advance(int(rows[list(parts[number])].sum()))
+
+        _make_shards(source, parts, spec.dtype, store, made_from, done)
+    with store.piece(index, made_from) as folder:
+        about = {
+            "sites": dict(source.sites),
+            "rows": rows.tolist(),
+            "shard_blocks": spec.shard_blocks,
+            "dtype": spec.dtype,
+            "largest_relative_rounding_error": error,
+        }
+        if change is not None:
+            about["change_from_float32"] = dict(change)
+        (folder / "index.json").write_bytes(json_bytes(about))
+
+
+def _make_shards(
+    source: BlockSource,
+    parts: Sequence[range],
+    dtype: str,
+    store: Store,
+    made_from: str,
+    done: Callable[[int], None],
+) -> None:
+    """Read here, write in one other thread; `done` is called here, in order."""
+    with ThreadPoolExecutor(1, "shards") as writer:
+        under_way: Callable[[], None] = _nothing
+        for number, part in enumerate(parts):
+            exact: dict[str, Tensor] = {}
+            try:
+                if not store.has(shard_name(number), made_from):
+                    exact = source.read(list(part))
+            finally:
+                # also when the reading failed: the shard before it is whole and counts
+                under_way()
+            written = writer.submit(_write_shard, exact, dtype, store, number, made_from)
+            under_way = partial(_finish, written, number, done)
+        under_way()
+
+
+def _nothing() -> None:
+    """Before the first shard."""
+
+
+def _finish(written: Future[None], number: int, done: Callable[[int], None]) -> None:
+    written.result()
+    done(number)
+
+
+def _write_shard(
+    exact: Mapping[str, Tensor], dtype: str, store: Store, number: int, made_from: str
+) -> None:
+    if not exact:
+        return  # it was there
+    kept = _rounded(exact, dtype)
+    rounding = {site: _rounding_error(exact[site], kept[site]) for site in kept}
+    with store.piece(shard_name(number), made_from) as folder:
+        (folder / "rows.safetensors").write_bytes(save_safetensors(kept))
+        (folder / "rounding.json").write_bytes(json_bytes(rounding))
+
+
+def _rounded(exact: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    kept = {site: x.to(_DTYPES[dtype]).contiguous() for site, x in exact.items()}
+    for site, x in kept.items():
+        if not bool(torch.isfinite(x).all()):
+            raise SpecError(
+                f"{site}: activations up to {float(exact[site].abs().max()):.3g} do not fit "
+                f"{dtype}; set activations.dtype to 'bfloat16' or 'float32'"
+            )
+    return kept
+
+
+def _rounding_error(exact: Tensor, kept: Tensor) -> float:
+    """Root of the summed squared error over that of the values."""
+    scale = float(exact.square().sum())
+    return float((kept.float() - exact).square().sum() / scale) ** 0.5 if scale else 0.0
+
+
+class RoundedSource:
+    """Another source's rows as shards would give them back; implements `BlockSource`.
+
+    So it makes no difference to a training whether its activations were kept.
+
+    Args:
+        source: the subject.
+        dtype: in which shards would be kept.
+    """
+
+    def __init__(self, source: BlockSource, dtype: str) -> None:
+        self._source, self._dtype = source, dtype
+        self.sites: Mapping[str, int] = source.sites
+        self.rows: NDArray[np.int64] = source.rows
+
+    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of these blocks, float32, in the order given.
+
+        Raises:
+            SpecError: if an activation does not fit the number format.
+            SubjectError: from the source.
+        """
+        kept = _rounded(self._source.read(blocks), self._dtype)
+        return {site: x.float() for site, x in kept.items()}
+
+
+class ShardSource:
+    """Reads harvested shards; implements `BlockSource`.
+
+    Each shard's checksum is verified when it is first touched. Shards are memory-mapped and no rows
+    are held: their pages belong to the system, which takes them back when it needs them. At most
+    `_MAPPED` shards are mapped at a time, whatever the size of the harvest.
+
+    Raises:
+        StoreError: if the harvest is missing or damaged.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._index: dict[str, Any] = store.document(f"{FOLDER}/index", "index.json")
+        self._rows = np.asarray(self._index["rows"], dtype=np.int64)
+        self._sound: set[int] = set()
+        self._shard = lru_cache(_MAPPED)(self._map)  # an instance's own
+
+    @property
+    def sites(self) -> Mapping[str, int]:
+        """Site name to D."""
+        return self._index["sites"]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """[blocks] rows of each block."""
+        return self._rows
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """[blocks] at which row of its shard a block starts."""
+        size = self._index["shard_blocks"]
+        ends = np.cumsum(self.rows)
+        shard_start = np.concatenate([[0], ends])[(np.arange(len(ends)) // size) * size]
+        return ends - self.rows - shard_start
+
+    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of these blocks, float32, in the order given.
+
+        Raises:
+            StoreError: if a shard is damaged.
+        """
+        size, at = self._index["shard_blocks"], 0
+        total = int(self.rows[list(blocks)].sum()) if len(blocks) else 0
+        out = {site: torch.empty(total, d) for site, d in self.sites.items()}
+        for block in blocks:
+            shard, count = self._shard(int(block) // size), int(self.rows[block])
+            first = int(self._starts[block])
+            for site, x in out.items():
+                x[at : at + count] = shard[site][first : first + count]
+            at += count
+        return out
+
+    def _map(self, number: int) -> Mapping[str, Tensor]:
+        path = self._store.path(shard_name(number)) / "rows.safetensors"
+        if number not in self._sound:
+            path = self._store.checked(shard_name(number), "rows.safetensors")
+            self._sound.add(number)
+        try:
+            with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+                return {site: file.get_tensor(site) for site in self.sites}
+        except Exception as error:
+            raise StoreError(
+                f"{path} cannot be read ({error}). Delete its folder and run again; only this "
+                "shard is harvested again."
+            ) from error

@@ -1,0 +1,1 @@
+"""Documents, their tokens, and activations on them in blocks."""

@@ -1,0 +1,343 @@
+"""Documents as blocks of tokens, kept in the store.
+
+L tokens in a block. Of a language model's activations some are left out: what they stand for is the
+place in a sequence, not the text. Which ones, `TextSpec` says; here it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.errors import SpecError
+from reseed.events import Events, Task
+from reseed.seeds import generator
+from reseed.spec.subject import TextSpec
+from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
+from reseed.subjects.models.tokenizer import Tokenizer
+from reseed.subjects.text.documents import DATASETS, Document, read_documents
+
+
+class Places(Protocol):
+    """Where the rows of a block stand in the text."""
+
+    def positions(self, block: int) -> NDArray[np.int64]:
+        """[rows] position in the block of each kept row."""
+        ...
+
+    def tokens(self, block: int, first: int, last: int) -> list[str]:
+        """Text of the tokens at positions first..last-1."""
+        ...
+
+    def document(self, block: int, position: int) -> int:
+        """Number of the document at a position."""
+        ...
+
+    def documents(self, block: int) -> NDArray[np.int64]:
+        """[L] number of the document at each position; -1 where there is none."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """L, positions in a block."""
+        ...
+
+
+class TextPlaces:
+    """`Places` of tokenised text.
+
+    Args:
+        text: the blocks.
+        tokenizer: gives the text of single tokens.
+    """
+
+    def __init__(self, text: TokenBlocks, tokenizer: Tokenizer) -> None:
+        self._text, self._tokenizer = text, tokenizer
+
+    @property
+    def length(self) -> int:
+        """L, positions in a block."""
+        return self._text.ids.shape[1]
+
+    def positions(self, block: int) -> NDArray[np.int64]:
+        """[rows] position in the block of each kept row."""
+        return self._text.positions(block)
+
+    def tokens(self, block: int, first: int, last: int) -> list[str]:
+        """Text of the tokens at positions first..last-1."""
+        return self._tokenizer.pieces(self._text.ids[block, first:last].tolist())
+
+    def document(self, block: int, position: int) -> int:
+        """Number of the document at a position."""
+        return int(self._text.document[block, position])
+
+    def documents(self, block: int) -> NDArray[np.int64]:
+        """[L] number of the document at each position; -1 where there is none."""
+        return self._text.document[block].astype(np.int64)
+
+
+NO_DOCUMENT = -1
+"""Document number of BOS, separators and padding."""
+
+_BATCH = 256
+
+_MOST_CHARACTERS_PER_TOKEN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBlocks:
+    """Blocks of tokens, as they go through a language model."""
+
+    ids: NDArray[np.uint32]
+    """[blocks, L]"""
+    document: NDArray[np.int32]
+    """[blocks, L] row of `documents`, or -1 for BOS, separators and padding"""
+    keep: NDArray[np.bool_]
+    """[blocks, L] whether activations of this position are used"""
+    rows: NDArray[np.int64]
+    """[blocks] kept positions"""
+    documents: pl.DataFrame
+    """document, origin, label, tokens (in the blocks)"""
+    about: dict[str, Any]
+    """tokenizer, layout and counts"""
+
+    @classmethod
+    def open(cls, store: Store, name: str) -> TokenBlocks:
+        """Read what `make_tokens` wrote.
+
+        Raises:
+            StoreError: if the piece is missing or damaged.
+        """
+        arrays = store.tensors(name, "tokens.safetensors")
+        keep = arrays["keep"].astype(np.bool_)
+        return cls(
+            ids=arrays["ids"],
+            document=arrays["document"],
+            keep=keep,
+            rows=keep.sum(axis=1, dtype=np.int64),
+            documents=store.table(name, "documents.parquet"),
+            about=store.document(name, "about.json"),
+        )
+
+    @property
+    def padded(self) -> bool:
+        """Whether blocks end in padding, so that a forward pass needs a mask."""
+        return self.about["layout"] == "padded"
+
+    def positions(self, block: int) -> NDArray[np.int64]:
+        """Kept positions of a block, ascending: row i of the block is position i of these."""
+        return np.flatnonzero(self.keep[block])
+
+    def attention(self, blocks: Sequence[int]) -> NDArray[np.bool_]:
+        """[n, L] what is no padding."""
+        real = self.document[list(blocks)] != NO_DOCUMENT
+        # The first position of a padded block is BOS or text.
+        real[:, 0] = True
+        return real
+
+
+def make_tokens(
+    spec: TextSpec,
+    tokenizer: Tokenizer,
+    tokens: int,
+    store: Store,
+    name: str,
+    made_from: str,
+    events: Events,
+) -> None:
+    """Write `ceil(tokens / L)` blocks as a piece of the store, for `TokenBlocks.open`.
+
+    Args:
+        spec: documents and rules.
+        tokenizer: of the subject.
+        tokens: positions wanted, BOS, separators and padding included.
+        store: of the study.
+        name: of the piece.
+        made_from: digest that the piece remembers.
+        events: take the progress.
+
+    Raises:
+        SpecError: if the text is too short or the tokenizer lacks a token that the rules need.
+        SubjectError: if the text cannot be read.
+    """
+    blocks = -(-tokens // spec.block)
+    rules = _Rules.of(spec, tokenizer)
+    with events.task("tokenise", blocks * spec.block, "tokens") as task:
+        used, stream = _filled(_encoded(_shuffled(spec, tokens), tokenizer), rules, blocks, task)
+    if len(stream.ids) < blocks * rules.room:
+        raise SpecError(
+            f"the text {spec.source!r} has {len(stream.ids) // rules.room * spec.block:,} tokens "
+            f"in full blocks of {spec.block}, {tokens:,} were asked for; ask for fewer or add text."
+        )
+    arrays = rules.blocks(stream, blocks)
+    table = _documents(used, arrays["document"])
+    about = _about(spec, tokenizer, arrays, table.height)
+    with store.piece(name, made_from) as folder:
+        write_bytes(folder / "tokens.safetensors", safetensors_bytes(arrays))
+        write_bytes(folder / "documents.parquet", parquet_bytes(table))
+        write_bytes(folder / "about.json", json_bytes(about))
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A stretch of the text part of blocks (without BOS)."""
+
+    ids: NDArray[np.uint32]
+    document: NDArray[np.int32]
+    starts: NDArray[np.bool_]
+    """whether this is the first token of its document"""
+
+    @classmethod
+    def joined(cls, chunks: Sequence[_Chunk], length: int) -> _Chunk:
+        """One after the other, cut to `length`."""
+        return cls(
+            np.concatenate([c.ids for c in chunks])[:length],
+            np.concatenate([c.document for c in chunks])[:length],
+            np.concatenate([c.starts for c in chunks])[:length],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """Which token stands where, and which positions are kept."""
+
+    spec: TextSpec
+    bos: int | None
+    separator: int | None
+    padding: int
+
+    @classmethod
+    def of(cls, spec: TextSpec, tokenizer: Tokenizer) -> _Rules:
+        bos = tokenizer.eos if tokenizer.bos is None else tokenizer.bos
+        if spec.bos and bos is None:
+            raise SpecError(f"text.bos: {tokenizer.name} has neither BOS nor EOS; set it to false")
+        separated = spec.separator and spec.layout == "packed"
+        if separated and tokenizer.eos is None:
+            raise SpecError(f"text.separator: {tokenizer.name} has no EOS; set it to false")
+        # What stands at padding never matters: it is masked and left out.
+        padding = next((i for i in (tokenizer.pad, tokenizer.eos) if i is not None), 0)
+        return cls(spec, bos if spec.bos else None, tokenizer.eos if separated else None, padding)
+
+    @property
+    def room(self) -> int:
+        """Positions of a block that BOS leaves."""
+        return self.spec.block - (self.bos is not None)
+
+    def chunk(self, ids: list[int], number: int) -> _Chunk:
+        """A document with what stands before it (separator) or after it (padding)."""
+        before = [self.separator] if self.separator is not None and number > 0 else []
+        after = [self.padding] * (-len(ids) % self.room) if self.spec.layout == "padded" else []
+        whole = np.array([*before, *ids, *after], np.uint32)
+        text = slice(len(before), len(before) + len(ids))
+        document = np.full(len(whole), NO_DOCUMENT, np.int32)
+        document[text] = number
+        starts = np.zeros(len(whole), np.bool_)
+        starts[text][:1] = True
+        return _Chunk(whole, document, starts)
+
+    def blocks(self, stream: _Chunk, blocks: int) -> dict[str, NDArray[Any]]:
+        """The arrays of the piece: ids, document, keep, each `[blocks, L]`."""
+        ids = self._with_bos(stream.ids.reshape(blocks, -1), self.bos or 0)
+        document = self._with_bos(stream.document.reshape(blocks, -1), NO_DOCUMENT)
+        starts = self._with_bos(stream.starts.reshape(blocks, -1), 0)
+        keep = np.ones(ids.shape, np.bool_)
+        if "special" in self.spec.exclude:
+            keep &= document != NO_DOCUMENT
+        if "first" in self.spec.exclude:
+            keep[:, 0] = False
+        if "border" in self.spec.exclude:
+            keep &= ~starts
+        if self.spec.layout == "padded":
+            padding = document == NO_DOCUMENT
+            padding[:, 0] &= self.bos is None
+            keep &= ~padding
+        return {"ids": ids, "document": document, "keep": keep.astype(np.uint8)}
+
+    def _with_bos(self, text: NDArray[Any], value: int) -> NDArray[Any]:
+        if self.bos is None:
+            return text
+        return np.concatenate([np.full((len(text), 1), value, text.dtype), text], axis=1)
+
+
+def _filled(
+    encoded: Iterable[tuple[Document, list[int]]], rules: _Rules, blocks: int, task: Task
+) -> tuple[list[Document], _Chunk]:
+    """Documents until the blocks are full, and the stream that they make; shorter if they end."""
+    used: list[Document] = []
+    chunks: list[_Chunk] = [rules.chunk([], 0)]
+    length = 0
+    for number, (document, ids) in enumerate(encoded):
+        used.append(document)
+        chunks.append(rules.chunk(ids, number))
+        length += len(chunks[-1].ids)
+        task.advance(len(chunks[-1].ids))
+        if length >= blocks * rules.room:
+            break
+    return used, _Chunk.joined(chunks, blocks * rules.room)
+
+
+def _shuffled(spec: TextSpec, tokens: int) -> list[Document]:
+    documents: list[Document] = []
+    characters = 0
+    for document in read_documents(spec):
+        documents.append(document)
+        characters += len(document.text)
+        # A data set of a hub may be larger than any machine: its beginning must do.
+        long_enough = characters > tokens * _MOST_CHARACTERS_PER_TOKEN
+        if spec.source.startswith(DATASETS) and long_enough:
+            break
+    order = generator("document-order", spec.seed).permutation(len(documents))
+    return [documents[index] for index in order]
+
+
+def _encoded(
+    documents: Sequence[Document], tokenizer: Tokenizer
+) -> Iterator[tuple[Document, list[int]]]:
+    """Documents with their ids; those without any token are left out."""
+    for start in range(0, len(documents), _BATCH):
+        batch = documents[start : start + _BATCH]
+        encoded = tokenizer.encode([document.text for document in batch])
+        yield from ((d, ids) for d, ids in zip(batch, encoded, strict=True) if ids)
+
+
+def _documents(used: Sequence[Document], document: NDArray[np.int32]) -> pl.DataFrame:
+    counts = np.bincount(document[document != NO_DOCUMENT], minlength=len(used))
+    table = pl.DataFrame(
+        {
+            "document": np.arange(len(used), dtype=np.int32),
+            "origin": [one.origin for one in used],
+            "label": [one.label for one in used],
+            "tokens": counts.astype(np.int64),
+        },
+        schema_overrides={"label": pl.String},
+    )
+    # The last document may have lost all its tokens to the cut (only its separator is left).
+    return table.filter(pl.col("tokens") > 0)
+
+
+def _about(
+    spec: TextSpec, tokenizer: Tokenizer, arrays: dict[str, NDArray[Any]], documents: int
+) -> dict[str, Any]:
+    keep, document = arrays["keep"], arrays["document"]
+    return {
+        "tokenizer": {
+            "name": tokenizer.name,
+            "digest": tokenizer.digest,
+            "bos": tokenizer.bos,
+            "eos": tokenizer.eos,
+            "pad": tokenizer.pad,
+        },
+        "layout": spec.layout,
+        "block": spec.block,
+        "blocks": len(keep),
+        "tokens": int(keep.size),
+        "text_tokens": int((document != NO_DOCUMENT).sum()),
+        "kept": int(keep.sum()),
+        "documents": documents,
+        "exclude": sorted(spec.exclude),
+    }

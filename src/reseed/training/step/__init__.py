@@ -1,0 +1,1 @@
+"""One step of training: the plain rule by torch, and the fast paths that equal it."""

@@ -1,0 +1,178 @@
+"""Adam's moments of the fast ways to make a step, under the names that the plain way uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.loops import adam as loops
+from reseed.loops import threads as workers
+from reseed.sae import encode
+from reseed.sae.architecture import At, Batch, Parameters
+from reseed.sae.settings import ArchitectureSpec
+from reseed.training.step.finding import finding
+from reseed.training.step.plain import BETAS, EPSILON, Seen
+from reseed.training.step.sparse import LATENTS, Found, Matrices, given
+
+
+class Moments:
+    """First and second moments of what is trained, and how many steps were made.
+
+    Args:
+        parameters: of the run.
+        trained: names of those that are trained.
+    """
+
+    def __init__(self, parameters: Parameters, trained: frozenset[str]) -> None:
+        self._of = {
+            name: (torch.zeros_like(p), torch.zeros_like(p))
+            for name, p in parameters.items()
+            if name in trained
+        }
+        self.made = 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._of
+
+    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
+        return self._of[name]
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Step.state`."""
+        out: dict[str, Tensor] = {}
+        for name, (first, second) in self._of.items():
+            out[f"adam.{name}.step"] = torch.tensor(float(self.made))
+            out[f"adam.{name}.exp_avg"] = first
+            out[f"adam.{name}.exp_avg_sq"] = second
+        return out
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Step.restore`.
+
+        Raises:
+            KeyError: if it is the state of another run.
+        """
+        for name, (first, second) in self._of.items():
+            self.made = int(state[f"adam.{name}.step"])
+            first.copy_(state[f"adam.{name}.exp_avg"])
+            second.copy_(state[f"adam.{name}.exp_avg_sq"])
+
+
+Floats = NDArray[np.float32]
+
+_Trained = tuple[Floats, Floats, Floats]
+"""A parameter with its two moments."""
+
+_NO_MATRICES = Matrices(*np.empty((2, 0, 0), np.float32))
+"""Where gradients are made of entries."""
+
+
+class FastStep:
+    """By compiled loops, on a CPU in float32: see docs/speed.md.
+
+    Args:
+        parameters: of the run, float32 on the CPU, updated in place.
+        trained: names of those that are trained.
+        spec: the architecture, one with `loops`.
+        clip: largest norm of the gradient.
+    """
+
+    def __init__(
+        self, parameters: Parameters, trained: frozenset[str], spec: ArchitectureSpec, clip: float
+    ) -> None:
+        self._all, self._trained, self._clip = parameters, trained, clip
+        self._find = finding(spec)
+        self._moments = Moments(parameters, trained)
+        self._found: Found | None = None
+        self._screen = encode.new_screen(parameters["W_enc"], torch.get_num_threads())
+
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Seen:
+        """See `Step`."""
+        if pull is not None:
+            raise RuntimeError("this way has no gradients to add to; take the plain one")
+        self._found = None
+        if not self._screen.finite:  # what is not finite is never among the k largest
+            return Seen(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)
+        threads = torch.get_num_threads()
+        read = given(
+            self._all, batch.x, at.dead, self._screen, trained=self._trained, threads=threads
+        )
+        found = self._find(read, at)
+        self._found = found
+        return Seen(found.fvu, found.l0, found.fired, found.norm)
+
+    def apply(self, rate: float) -> None:
+        """See `Step`."""
+        found, self._found = self._found, None
+        if found is None:
+            raise RuntimeError("apply needs a look before")
+        self._moments.made += 1
+        pace = _pace(min(1.0, self._clip / (found.norm + 1e-6)), rate, self._moments.made)
+        self._update_matrices(found, pace)
+        for name, gradient in found.vectors.items():
+            arrays = self._arrays(name)
+            if arrays is not None:
+                p, m, v = arrays
+                loops.adam(p, gradient * pace.clip, m, v, pace)
+        for name, value in found.buffers.items():
+            self._all[name].copy_(value)
+
+    def _update_matrices(self, found: Found, pace: loops.Pace) -> None:
+        encoder, decoder = self._arrays("W_enc"), self._arrays("W_dec")
+        entries, screen, bits = found.entries, self._screen, self._screen.bits()
+        whole = found.matrices or _NO_MATRICES
+
+        def work(first: int, stop: int) -> None:
+            stretch = first, stop, entries.starts, entries.rows
+            if encoder is not None:
+                loops.update_encoder(
+                    *stretch, entries.flow, found.x, whole.W_enc, pace, *encoder,
+                    bits, screen.length, screen.lost,
+                )  # fmt: skip
+            if decoder is not None:
+                loops.update_decoder(
+                    *stretch, entries.values, found.residual, whole.W_dec, pace, *decoder
+                )
+
+        count = len(entries.starts) - 1
+        workers.stretches(work, count, LATENTS, torch.get_num_threads())
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Step`."""
+        return self._moments.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Step`."""
+        self._moments.restore(state)
+        self._screen = encode.new_screen(self._all["W_enc"], torch.get_num_threads())
+
+    def _arrays(self, name: str) -> _Trained | None:
+        """A parameter with its moments; None if it is not trained."""
+        if name not in self._moments:
+            return None
+        first, second = self._moments[name]
+        return self._all[name].numpy(), first.numpy(), second.numpy()
+
+
+def _pace(clip: float, rate: float, step: int) -> loops.Pace:
+    first, second = BETAS
+    return loops.Pace(
+        *np.array(
+            [
+                clip,
+                first,
+                second,
+                1 - first,
+                1 - second,
+                rate / (1 - first**step),
+                1 / math.sqrt(1 - second**step),
+                EPSILON,
+            ],
+            np.float32,
+        )
+    )

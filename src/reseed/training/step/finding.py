@@ -1,0 +1,282 @@
+"""Which codes of a batch fire, and their loss: the sparse rules, one function each.
+
+What their plain twins in `architectures` compute with dense codes. `finding` says which rule there
+is for an architecture; `ArchitectureSpec.loops` says whether there is one.
+
+B batch, D dimensions, F latents, E entries.
+
+What fires where a penalty makes codes sparse, and what it costs.
+
+One gate: z = p where p > θ (ReLU: θ = 0; JumpReLU: a rectangle kernel around θ). Two gates: the
+gated SAE, z = 1[g > 0] relu(e^r h + b_mag), where open gates g reconstruct as well.
+
+B batch, F latents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.loops import dense as loops
+from reseed.sae import encode
+from reseed.sae.above import BatchTop, above, share_above, where
+from reseed.sae.architecture import At
+from reseed.sae.architectures.batchtopk import BatchSpec
+from reseed.sae.architectures.gated import GatedSpec
+from reseed.sae.architectures.jumprelu import JumpReLUSpec
+from reseed.sae.architectures.matryoshka import MatryoshkaSpec
+from reseed.sae.architectures.relu import ReLUSpec
+from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.parts import running_threshold
+from reseed.sae.settings import ArchitectureSpec
+from reseed.training.step import dense, sparse
+from reseed.training.step.sparse import ByRow, Found, Given, Part
+
+_ZERO = np.float32(0.0)
+
+Doubles = NDArray[np.float64]
+
+
+def toll(g: Given, penalty: float) -> np.float32:
+    """Gradient of penalty Σ z / (B ℓ) by a code."""
+    return np.float32(penalty / math.sqrt(g.scale * len(g.x)) if g.scale > 0 else math.nan)
+
+
+class OneGate:
+    """ReLU and JumpReLU; see `dense_step.Rule`.
+
+    Args:
+        spec: the architecture.
+        g: the batch.
+        penalty: its weight now.
+    """
+
+    bias = "b_enc"
+    reconstructions = 1
+
+    def __init__(self, spec: ReLUSpec | JumpReLUSpec, g: Given, penalty: float) -> None:
+        latents = len(g.p["W_enc"])
+        self.threshold: Floats = np.zeros(latents, np.float32)
+        self.half = self.toll = self.price = _ZERO
+        self._chain: Doubles = np.zeros(latents)
+        if isinstance(spec, ReLUSpec):
+            self.toll = toll(g, penalty)
+        else:
+            length, trained = np.float32(g.p["length"].item()), g.p["threshold"].numpy()
+            wide = np.float32(spec.bandwidth) * length
+            self.threshold, self.half = length * np.abs(trained), wide / np.float32(2.0)
+            self.price = np.float32(penalty / len(g.x))
+            self._chain = -np.sign(trained).astype(np.float64) * length / wide
+        self.fires = np.zeros(latents, np.int64)
+        self.flow, self._kernel = np.zeros((2, latents))
+
+    @property
+    def bars(self) -> Floats:
+        """`[F]`; at or below them nothing fires and nothing is near a threshold."""
+        reach = self.threshold + self.half
+        return self.threshold - self.half - (np.float32(2.0**-20) * reach if self.half else _ZERO)
+
+    def fire(self, pre: Tensor, some: slice) -> tuple[Tensor, ...]:
+        """See `Rule`."""
+        codes = torch.empty_like(pre)
+        loops.gated(pre.numpy(), self.threshold[some], codes.numpy())
+        return (codes,)
+
+    def settle(self, pre: Tensor, flows: list[Tensor], some: slice) -> None:
+        """See `Rule`."""
+        loops.settle(
+            pre.numpy(), flows[0].numpy(), self.threshold[some], self.half, self.toll, self.price,
+            self.flow[some], self._kernel[some], self.fires[some],
+        )  # fmt: skip
+
+    def vectors(self) -> Mapping[str, Floats]:
+        """See `Rule`."""
+        return {"b_enc": self.flow.astype(np.float32)} | self.slopes(self._kernel)
+
+    def slopes(self, kernel: Doubles) -> dict[str, Floats]:
+        """Gradient of what thresholds are trained as; nothing for ReLU.
+
+        Args:
+            kernel: `[F]` sums of threshold pull + price over all codes within the kernel.
+        """
+        return {"threshold": (kernel * self._chain).astype(np.float32)} if self.half > 0 else {}
+
+
+class TwoGates:
+    """The gated SAE; see `dense_step.Rule`.
+
+    Args:
+        spec: the architecture.
+        g: the batch.
+        penalty: its weight now.
+    """
+
+    bias = "b_gate"
+    reconstructions = 2
+
+    def __init__(self, spec: GatedSpec, g: Given, penalty: float) -> None:
+        self.b_gate, self.b_mag = g.p["b_gate"].numpy(), g.p["b_mag"].numpy()
+        self.size: Floats = np.exp(g.p["r_mag"].numpy())
+        self.toll = toll(g, penalty)
+        self.bars: Floats = np.zeros(len(self.size), np.float32)
+        self.fires = np.zeros(len(self.size), np.int64)
+        self._sums = np.zeros((4, len(self.size)))
+
+    @property
+    def flow(self) -> Doubles:
+        """See `Rule`."""
+        return self._sums[0]
+
+    def codes(self, opened: ByRow) -> tuple[ByRow, Floats, Floats]:
+        """Codes of open gates, with e^r and e^r h of each, `[E]`."""
+        size, latents = self.size[opened.latents], opened.latents
+        product = size * (opened.values - self.b_gate[latents])
+        values = np.maximum(product + self.b_mag[latents], _ZERO)
+        return ByRow(opened.starts, latents, values), size, product
+
+    def fire(self, pre: Tensor, some: slice) -> tuple[Tensor, ...]:
+        """See `Rule`."""
+        codes, opened = torch.empty_like(pre), torch.empty_like(pre)
+        given = self.b_gate[some], self.size[some], self.b_mag[some]
+        loops.both_gated(pre.numpy(), *given, codes.numpy(), opened.numpy())
+        return codes, opened
+
+    def settle(self, pre: Tensor, flows: list[Tensor], some: slice) -> None:
+        """See `Rule`."""
+        flow, by_gate = flows
+        given = self.b_gate[some], self.size[some], self.b_mag[some], self.toll
+        sums = self._sums[:, some], self.fires[some]
+        loops.both_settled(pre.numpy(), flow.numpy(), by_gate.numpy(), *given, *sums)
+
+    def vectors(self) -> Mapping[str, Floats]:
+        """See `Rule`."""
+        return self.named(*self._sums[1:])
+
+    def named(self, b_gate: Doubles, b_mag: Doubles, r_mag: Doubles) -> dict[str, Floats]:
+        """Gradients by the names of parameters."""
+        sums = {"b_gate": b_gate, "b_mag": b_mag, "r_mag": r_mag}
+        return {name: value.astype(np.float32) for name, value in sums.items()}
+
+
+Floats = NDArray[np.float32]
+
+Find = Callable[[Given, At], Found]
+"""From a batch and where in training it is."""
+
+DENSE_FROM = 0.07
+"""Share of pre-activations above their bars from which products of whole matrices are faster."""
+
+_MINUS, _ONE = np.float32(-1.0), np.float32(1.0)
+
+
+def finding(spec: ArchitectureSpec) -> Find:
+    """The rule of an architecture, to be kept for a run.
+
+    Raises:
+        TypeError: if it has none.
+    """
+    match spec:
+        case TopKSpec():
+            return partial(_topk, spec)
+        case MatryoshkaSpec():
+            return partial(_matryoshka, spec, BatchTop())
+        case BatchSpec():
+            return partial(_batchtopk, spec, BatchTop())
+        case ReLUSpec() | JumpReLUSpec():
+            return partial(_penalised, spec)
+        case GatedSpec():
+            return partial(_gated, spec)
+        case _:
+            raise TypeError(f"{spec.name} has no sparse rule; take the plain way")
+
+
+def _topk(spec: TopKSpec, g: Given, at: At) -> Found:
+    x, W_enc, b_enc, screen, threads = g.reader()
+    codes = sparse.by_row(encode.codes(x, W_enc, b_enc, screen, spec.k, threads))
+    part = sparse.decoded(g, codes, x, _MINUS, g.step)
+    parts = [part, *sparse.auxiliary(g, part.residual, spec.auxk_alpha)]
+    return sparse.gathered(g, parts, g.fvu(part.loss), codes)
+
+
+def _batchtopk(spec: BatchSpec, top: BatchTop, g: Given, at: At) -> Found:
+    codes = top.codes(g.reader(), spec.k)
+    part = sparse.decoded(g, codes, g.x, _MINUS, g.step)
+    parts = [part, *sparse.auxiliary(g, part.residual, spec.auxk_alpha)]
+    return sparse.gathered(g, parts, g.fvu(part.loss), codes, buffers=_threshold(spec, g, codes))
+
+
+def _threshold(spec: BatchSpec, g: Given, codes: ByRow) -> dict[str, torch.Tensor]:
+    values = torch.from_numpy(codes.values)
+    return {"threshold": running_threshold(g.p["threshold"], values, spec.threshold_momentum)}
+
+
+def _matryoshka(spec: MatryoshkaSpec, top: BatchTop, g: Given, at: At) -> Found:
+    """Each prefix is a part: its codes learn from the errors of all prefixes that have them."""
+    codes = top.codes(g.reader(), spec.k)
+    nested = [_between(codes, *ends) for ends in pairwise((0, *spec.widths))]
+    errors, start, before = list[Part](), g.x, _MINUS
+    for some in nested:
+        errors.append(sparse.decoded(g, some, start, before, _ONE, flows=False))
+        start, before = errors[-1].residual, _ONE
+    loss = errors[-1].loss
+    total: Floats = np.zeros_like(start)
+    last, parts = np.multiply(g.step, start, dtype=np.float32), list[Part]()
+    for some, left in zip(nested[::-1], errors[::-1], strict=True):
+        total = np.add(total, g.step * left.residual, dtype=np.float32)
+        flow = sparse.pulled(g, some.starts, some.latents, total)
+        parts.insert(0, Part(some, total, flow, left.loss))
+    parts += sparse.auxiliary(g, last, spec.auxk_alpha)
+    buffers = _threshold(spec, g, codes)
+    return sparse.gathered(g, parts, g.fvu(loss), codes, buffers=buffers)
+
+
+def _between(codes: ByRow, first: int, stop: int) -> ByRow:
+    """Those of some latents."""
+    return where(codes, (codes.latents >= first) & (codes.latents < stop))
+
+
+def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> Found:
+    gate = OneGate(spec, g, at.penalty * spec.penalty)
+    if share_above(g.reader(), gate.bars) > DENSE_FROM:
+        return dense.find(g, gate)
+    listed = above(g.reader(), gate.bars)
+    codes = where(listed, listed.values > gate.threshold[listed.latents])
+    part = sparse.decoded(g, codes, g.x, _MINUS, g.step, toll=gate.toll)
+    vectors = {} if gate.half == 0 else _slopes(g, gate, listed, part)
+    return sparse.gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors)
+
+
+def _slopes(g: Given, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Floats]:
+    """Gradient of the thresholds, through the kernel at all codes that are near theirs."""
+    near = np.abs(listed.values - gate.threshold[listed.latents]) < gate.half
+    some = where(listed, near)
+    pull = sparse.pulled(g, some.starts, some.latents, part.residual)
+    each = gate.threshold[some.latents] * pull + gate.price
+    return gate.slopes(_summed(some, each, len(gate.threshold)))
+
+
+def _gated(spec: GatedSpec, g: Given, at: At) -> Found:
+    gates = TwoGates(spec, g, at.penalty * spec.penalty)
+    if share_above(g.reader(gates.bias), gates.bars) > DENSE_FROM:
+        return dense.find(g, gates)
+    opened = above(g.reader(gates.bias), gates.bars)
+    codes, size, product = gates.codes(opened)
+    part = sparse.decoded(g, codes, g.x, _MINUS, g.step)
+    by_gate = sparse.decoded(g, opened, g.x, _MINUS, g.step, toll=gates.toll).flow
+    sums = by_gate, part.flow, part.flow * product
+    vectors = gates.named(*(_summed(codes, each, len(gates.bars)) for each in sums))
+    whole = Part(codes, part.residual, size * part.flow + by_gate, part.loss)
+    return sparse.gathered(g, [whole], g.fvu(part.loss), codes, vectors=vectors)
+
+
+def _summed(codes: ByRow, each: Floats, latents: int) -> NDArray[np.float64]:
+    """Sums over the batch for each latent, in order of row."""
+    return np.bincount(codes.latents, each.astype(np.float64), latents).astype(np.float64)

@@ -1,0 +1,299 @@
+"""What a batch says to an SAE, on a CPU, without one array of the size of the dense codes.
+
+Gradients of the two matrices are kept as the entries that they are made of. The encoder product is
+the only dense work left. Which entries fire is found by `finding`; this is what all rules have in
+common, once it is known.
+
+B batch, D dimensions, F latents, E active codes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reseed.loops import step as loops
+from reseed.loops import threads as workers
+from reseed.loops.step import ByRow, Entries
+from reseed.sae import encode
+from reseed.sae.above import Reader
+from reseed.sae.architecture import Parameters
+from reseed.sae.codes import Codes
+from reseed.sae.encode import Screen
+from reseed.sae.parts import auxk_size
+
+Floats = NDArray[np.float32]
+
+ROWS = 128
+"""Batch rows of a piece of work."""
+
+LATENTS = 512
+"""Latents of a piece of work; sums are added piece by piece, so it decides how they are rounded."""
+
+NO_FLOW = np.empty(0, np.float32)
+
+_FREE = np.float32(0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A batch as it is read, with what reads it."""
+
+    p: Parameters
+    """float32"""
+    x: Floats
+    """[B, D] what the encoder reads"""
+    scale: float
+    """squared distance of the rows to their mean"""
+    screen: Screen
+    """of W_enc as it is now"""
+    dead: Tensor
+    """[F] bool, latents silent for longer than `dead_after`"""
+    trained: frozenset[str]
+    """names of the parameters that the norm is of"""
+    threads: int
+
+    @property
+    def step(self) -> np.float32:
+        """From an error to the gradient of the FVU."""
+        return np.float32(2.0 / self.scale) if self.scale > 0 else np.float32(np.nan)
+
+    def reader(self, bias: str = "b_enc") -> Reader:
+        """The rows and the encoder, with the bias of this name."""
+        W_enc, b_enc = self.p["W_enc"].numpy(), self.p[bias].numpy()
+        return Reader(self.x, W_enc, b_enc, self.screen, self.threads)
+
+    def fvu(self, loss: NDArray[np.float64]) -> float:
+        """Of squared errors, `[B]`."""
+        return float(loss.sum()) / self.scale if self.scale > 0 else math.nan
+
+
+def given(
+    p: Parameters,
+    x: Tensor,
+    dead: Tensor,
+    screen: Screen,
+    *,
+    trained: frozenset[str],
+    threads: int,
+) -> Given:
+    """Read a batch.
+
+    Args:
+        p: the parameters, float32.
+        x: `[B, D]` float32.
+        dead: `[F]` bool.
+        screen: of W_enc as it is now.
+        trained: names of the parameters that the norm is of.
+        threads: to use.
+    """
+    rows = np.ascontiguousarray(x.numpy())
+    centred = np.empty_like(rows)
+    scale = loops.centre(rows, p["b_dec"].numpy(), rows.mean(0), centred)
+    return Given(p, centred, scale, screen, dead, trained, threads)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrices:
+    """Gradients of W_enc and W_dec, `[F, D]`, where they are made whole."""
+
+    W_enc: Floats
+    W_dec: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What one batch says; see `topk.Step`."""
+
+    x: Floats
+    """[B, D] what the encoder read"""
+    residual: Floats
+    """[B, D], or [P B, D] where P reconstructions were made"""
+    entries: Entries
+    """empty where there are `matrices`"""
+    vectors: Mapping[str, Floats]
+    """gradients of b_dec [D] and whatever else is no matrix"""
+    norm: float
+    """of the gradient of all that is trained"""
+    fvu: float
+    l0: float
+    fired: Tensor
+    """[F] bool"""
+    matrices: Matrices | None = None
+    buffers: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """new values of parameters that are not trained"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Codes of a batch with what they leave."""
+
+    codes: ByRow
+    residual: Floats
+    """[B, D] gradient of the loss by the reconstruction"""
+    flow: Floats
+    """[E] gradient of each code"""
+    loss: NDArray[np.float64]
+    """[B] squared errors"""
+
+
+def by_row(codes: Codes) -> ByRow:
+    """Codes of as many entries a row, as a list."""
+    values, latents = codes.values.numpy(), codes.latents.numpy()
+    starts = np.arange(len(values) + 1) * values.shape[1]
+    return ByRow(starts, latents.reshape(-1), values.reshape(-1))
+
+
+def decoded(
+    g: Given,
+    codes: ByRow,
+    start: Floats,
+    before: np.float32,
+    after: np.float32,
+    *,
+    toll: np.float32 = _FREE,
+    flows: bool = True,
+) -> Part:
+    """Reconstruct.
+
+    Args:
+        g: the batch.
+        codes: of it.
+        start: `[B, D]`,
+        before: a factor of it,
+        after: one of the sum: the residual is after (before start + codes W_dec).
+        toll: what the loss has for each active code besides.
+        flows: whether gradients of codes are wanted.
+    """
+    residual, loss = np.empty_like(start), np.empty(len(start))
+    flow = np.empty_like(codes.values) if flows else NO_FLOW
+    numbers = before, after, toll
+
+    def work(first: int, stop: int) -> None:
+        loops.decode(
+            first, stop, *codes, g.p["W_dec"].numpy(), start, *numbers, residual, flow, loss
+        )
+
+    over_rows(g, work)
+    return Part(codes, residual, flow, loss)
+
+
+def pulled(g: Given, starts: loops.Integers, latents: loops.Integers, residual: Floats) -> Floats:
+    """`residual W_decᵀ` at some latents of each row, `[E]`."""
+    flow = np.empty(len(latents), np.float32)
+
+    def work(first: int, stop: int) -> None:
+        loops.pulls(first, stop, starts, latents, g.p["W_dec"].numpy(), residual, flow)
+
+    over_rows(g, work)
+    return flow
+
+
+def over_rows(g: Given, work: workers.Stretch) -> None:
+    """Call for stretches of rows."""
+    workers.stretches(work, len(g.x), ROWS, g.threads)
+
+
+def auxiliary(g: Given, residual: Floats, alpha: float) -> list[Part]:
+    """The auxiliary loss, by the same loops on the rows of dead latents; nothing if none is dead.
+
+    Args:
+        g: the batch.
+        residual: `[B, D]` 2 error / scale of the whole reconstruction.
+        alpha: weight of the loss.
+    """
+    if alpha <= 0 or not bool(g.dead.any()):
+        return []
+    rows = g.dead.nonzero()[:, 0]
+    active, share = auxk_size(g.x.shape[1], len(rows))
+    W_enc, b_enc = g.p["W_enc"][rows].numpy(), g.p["b_enc"][rows].numpy()
+    found = encode.codes(g.x, W_enc, b_enc, g.screen.of(rows), active, g.threads)
+    codes = by_row(Codes(found.values, rows[found.latents]))
+    unit = np.float32(g.scale / 2.0)
+    return [decoded(g, codes, residual, unit, np.float32(alpha * share / unit))]
+
+
+def gathered(
+    g: Given,
+    parts: Sequence[Part],
+    fvu: float,
+    fired: ByRow,
+    *,
+    vectors: Mapping[str, Floats] | None = None,
+    buffers: Mapping[str, Tensor] | None = None,
+) -> Found:
+    """Gradients of all that is trained, from parts that each have codes of their own.
+
+    Args:
+        g: the batch.
+        parts: the first has the residual that b_dec learns from.
+        fvu: of the whole reconstruction.
+        fired: all codes that fire.
+        vectors: gradients of other parameters; of b_enc it is found here.
+        buffers: new values of what is not trained.
+    """
+    latents = len(g.p["W_enc"])
+    entries = _by_latent(parts, latents)
+    residual = parts[0].residual
+    b_dec = residual.sum(0)
+    if len(parts) > 1:
+        residual = np.concatenate([part.residual for part in parts])
+    bias, through, squared = _norms(g, entries, residual)
+    b_dec -= through
+    own = dict(vectors or {}) | {"b_dec": b_dec}
+    if "b_enc" in g.p:
+        own["b_enc"] = bias
+    squared += sum(float(np.square(v, dtype=np.float64).sum()) for v in own.values())
+    fires = fired.values > 0
+    mask = torch.zeros(latents, dtype=torch.bool)
+    mask[torch.from_numpy(fired.latents[fires])] = True
+    return Found(
+        x=g.x,
+        residual=residual,
+        entries=entries,
+        vectors=own,
+        norm=math.sqrt(squared) if squared >= 0 else math.nan,
+        fvu=fvu,
+        l0=int(fires.sum()) / len(g.x),
+        fired=mask,
+        buffers=buffers or {},
+    )
+
+
+def _by_latent(parts: Sequence[Part], latents: int) -> Entries:
+    starts = np.zeros(latents + 1, np.int64)
+    for part in parts:
+        loops.count_entries(part.codes.latents, part.codes.values, part.flow, starts)
+    starts = np.cumsum(starts)
+    fill, count = starts[:-1].copy(), int(starts[-1])
+    rows, both = np.empty(count, np.int32), np.empty((2, count), np.float32)
+    for i, part in enumerate(parts):
+        first = i * len(part.residual)
+        loops.place_entries(*part.codes, part.flow, first, fill, rows, both[0], both[1])
+    return Entries(starts, rows, both[0], both[1])
+
+
+def _norms(g: Given, entries: Entries, residual: Floats) -> tuple[Floats, Floats, float]:
+    """Sums of the flow, what they send through the encoder to b_dec, and the squared norm."""
+    W_enc = g.p["W_enc"].numpy()
+    latents, dimensions = W_enc.shape
+    pieces = math.ceil(latents / LATENTS)
+    bias, squared = np.empty(latents, np.float32), np.empty(pieces)
+    through = np.empty((pieces, dimensions), np.float32)
+    trained = "W_enc" in g.trained, "W_dec" in g.trained
+
+    def work(first: int, stop: int) -> None:
+        piece = first // LATENTS
+        squared[piece] = loops.norms(
+            first, stop, *entries, g.x, residual, W_enc, *trained, bias, through[piece]
+        )
+
+    workers.stretches(work, latents, LATENTS, g.threads)
+    return bias, cast("Floats", through.sum(0)), float(squared.sum())
