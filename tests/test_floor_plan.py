@@ -18,7 +18,7 @@ FLOORS = (
     {"study"},
     {"subjects", "matching"},
     {"training", "evidence", "stability", "report"},
-    {"interpretation", "comparison", "calibration", "prediction", "consensus"},
+    {"interpretation", "comparison", "calibration", "prediction", "consensus_sae"},
     {"pipeline"},
     {"cli", "__init__"},
 )
@@ -91,7 +91,7 @@ def test_reading_needs_no_torch(python, finished):
         FORBID
         + f"""
 import reseed, reseed.cli, reseed.pipeline.doors, reseed.pipeline.plan, reseed.pipeline.run
-import reseed.pipeline.known_features, reseed.prediction.stage, reseed.consensus.stage
+import reseed.pipeline.known_features, reseed.prediction.stage, reseed.consensus_sae.stage
 import reseed.cli.products
 import reseed.stability.stage, reseed.matching.stage, reseed.formats.own, reseed.report.study.page
 import reseed.calibration.stage

@@ -12,8 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
 
-from reseed.consensus.average import Rule
-from reseed.consensus.stage import Asked, Consensus, make_consensus
+from reseed.consensus_sae.average import Rule
+from reseed.consensus_sae.stage import Asked, Consensus, make_consensus
 from reseed.errors import SpecError, needs_train
 from reseed.events import Events, JsonlSink, Sink, Stop
 from reseed.formats import read
@@ -21,7 +21,7 @@ from reseed.pipeline.plan import Plan, make_plan
 from reseed.pipeline.run import Outcome, run_study
 from reseed.prediction.fit import Prediction
 from reseed.prediction.stage import export_latents, predict_from
-from reseed.study import Study, groups_of
+from reseed.study import Study
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,7 +159,7 @@ def consensus(
         StoreError: if the study has not come this far, or is busy, damaged or full.
         TrainingError: if the refit runs into NaN or infinity.
     """
-    groups = groups_of(study, group)
+    groups = study.groups_named(group)
     if len(groups) > 1:
         labels = ", ".join(repr(one.label) for one in groups)
         raise SpecError(f"{study.folder} has {len(groups)} groups; name one of {labels}")

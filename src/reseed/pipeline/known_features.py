@@ -27,7 +27,7 @@ from reseed.report.calibration import write_calibration
 from reseed.runs import Run, calibration_name
 from reseed.spec.study import StudySpec
 from reseed.spec.subject import ToySpec
-from reseed.study import Study, locked
+from reseed.study import Study
 
 CALIBRATION = "calibration.json"
 
@@ -160,7 +160,7 @@ def calibrate_study(study: Study, events: Events, stop: Stop, command: str = "")
     outcome = run_study(study, events, stop, command=command)
     spec = study.spec
     assert isinstance(spec.subject, ToySpec)
-    with locked(study, command):
+    with study.locked(command):
         groups = [group for group in study.groups() if len(group.runs) > 1]
         found = calibrate_groups(
             groups, spec.subject, spec.matching.tau, spec.calibration, study.store, events

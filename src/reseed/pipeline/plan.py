@@ -23,7 +23,7 @@ from reseed.sae.architectures.names import SAESpec
 from reseed.stability.factors.across import PARTNERS, neighbours
 from reseed.stability.factors.stage import levels_of
 from reseed.store import existing
-from reseed.study import SUBJECT, Study, locked
+from reseed.study import SUBJECT, Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.stream import Choice
 from reseed.training.device import free_memory, learner_bytes, passes
@@ -96,7 +96,7 @@ def make_plan(study: Study, events: Events) -> Plan:
     Raises:
         SpecError, SubjectError, StoreError: as `reseed run` would.
     """
-    with locked(study, "reseed plan"):
+    with study.locked("reseed plan"):
         inputs = Inputs(study, events)
         inputs.look_up_sites()
         about = study.store.document(SUBJECT, "subject.json")

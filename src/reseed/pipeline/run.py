@@ -34,7 +34,7 @@ from reseed.stability.nulls.firing import MatchedFiring
 from reseed.stability.nulls.names import null_of_control
 from reseed.stability.stage import assess
 from reseed.stability.structure import structure_groups
-from reseed.study import SUBJECT, Study, locked
+from reseed.study import SUBJECT, Study
 from reseed.subjects.inputs import Data, Inputs
 from reseed.training.device import chosen
 
@@ -80,7 +80,7 @@ def run_study(
         Interrupted: after a signal; the same call continues.
     """
     started, place = time.monotonic(), chosen(device)
-    with locked(study, command):
+    with study.locked(command):
         if place != "cpu":
             events.say(f"the subject and the trainings compute on {place}")
         inputs = Inputs(study, events, place)

@@ -22,7 +22,7 @@ from reseed.runs import Group, pair_name, pairs_of
 from reseed.stability.latents import shared_edges
 from reseed.stability.shares import PairTable
 from reseed.store import write_bytes
-from reseed.study import Study, groups_of, latents_of
+from reseed.study import Study
 
 
 def _tables(study: Study, group: Group) -> list[PairTable]:
@@ -49,7 +49,7 @@ def export_latents(
     """
     check_target(path, overwrite=overwrite)
     wanted = format_of(path, kind)
-    frames = [study.latents_of(one) for one in groups_of(study, group)]
+    frames = [study.latents_of(one) for one in study.groups_named(group)]
     every = public(pl.concat(frames, how="diagonal"))
     table = select(every, where, columns)
     write(table, path, wanted)
@@ -67,13 +67,13 @@ def predict_from(
     learned = [
         _labelled(study, one, f"{study.folder.name}: {one.label}")
         for study in train
-        for one in groups_of(study, group if apply is None or len(train) == 1 else None)
+        for one in study.groups_named(group if apply is None or len(train) == 1 else None)
     ]
     if apply is None:
         return predict(learned)
     if isinstance(apply, pl.DataFrame):
         return predict(learned, apply)
-    there = [_labelled(apply, one, one.label) for one in groups_of(apply, None)]
+    there = [_labelled(apply, one, one.label) for one in apply.groups_named(None)]
     table = pl.concat(
         [one.latents.select(pl.lit(one.name).alias("group"), pl.all()) for one in there],
         how="diagonal_relaxed",
@@ -82,7 +82,7 @@ def predict_from(
 
 
 def _labelled(study: Study, group: Group, name: str) -> Labelled:
-    latents = latents_of(study, group)
+    latents = study.latent_table(group)
     spread = pl.concat(
         [own_p95(load_snapshot(study.store, run, group.steps[-1]).W_dec, run) for run in group.runs]
     )

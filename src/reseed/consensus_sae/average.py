@@ -2,7 +2,7 @@
 
 M runs, F latents of the consensus, D dimensions. A family is a feature that several runs found
 (`families.py`); a latent without a counterpart is a family of its own. The mean needs no torch;
-the encoder is refitted elsewhere (`reseed.consensus.refit`).
+the encoder is refitted elsewhere (`reseed.consensus_sae.refit`).
 
 Sources: reproducible families as a dictionary, arXiv 2606.12138 (pooling); the mean of a cluster
 and a refitted encoder are ours.

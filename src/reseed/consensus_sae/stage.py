@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from reseed.consensus.average import Rule, about_members, average, choose, reproducibility
+from reseed.consensus_sae.average import Rule, about_members, average, choose, reproducibility
 from reseed.errors import SpecError, needs_train
 from reseed.events import Events, Stop
 from reseed.formats import own
@@ -20,11 +20,11 @@ from reseed.sae.architectures.topk import TopKSpec
 from reseed.seeds import digest
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.store import json_bytes, parquet_bytes
-from reseed.study import Study, latents_of, locked
+from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 
 if TYPE_CHECKING:
-    from reseed.consensus.refit import HeldOut
+    from reseed.consensus_sae.refit import HeldOut
     from reseed.subjects.stream import Stream
 
 
@@ -91,7 +91,7 @@ def make_consensus(
     runs = [study.store.checksum(f"runs/{run}") for run in group.runs]
     made_from = digest([runs, members.rows(), k, training.tokens, asked.same_width])
     if not study.store.has(piece, made_from):
-        with locked(study, "reseed consensus"), needs_train("reseed consensus"):
+        with study.locked("reseed consensus"), needs_train("reseed consensus"):
             width = members["latent"].n_unique()
             sae = TopKSpec(latents=width, k=k, lr=spec.sae.lr, dead_after=spec.sae.dead_after)
             if isinstance(spec.sae, TopKSpec):
@@ -123,7 +123,7 @@ def _active(study: Study, group: Group, spec: RunSpec) -> int:
 
 def _members(study: Study, group: Group, rule: Rule, k: int) -> pl.DataFrame:
     families = study.store.table(stability_name(group.name), "families.parquet")
-    every = reproducibility(families, latents_of(study, group))
+    every = reproducibility(families, study.latent_table(group))
     return choose(every, rule, runs=len(group.runs), k=k)
 
 
@@ -147,7 +147,7 @@ class _Work:
 
     def make(self, piece: str, made_from: str, asked: Asked) -> None:
         """Average, refit, train the SAE of the same width, evaluate, write."""
-        from reseed.consensus.refit import evaluate
+        from reseed.consensus_sae.refit import evaluate
         from reseed.sae.model import from_arrays
 
         inputs = Inputs(self.study, self.events)
@@ -186,7 +186,7 @@ class _Work:
         )
 
     def _refit(self, inputs: Inputs, asked: Asked) -> tuple[SAEArrays, SAEArrays]:
-        from reseed.consensus.refit import refit
+        from reseed.consensus_sae.refit import refit
 
         store, runs, k = self.study.store, self.group.runs, self.sae.k
         about = {
@@ -252,7 +252,7 @@ class _Work:
 
     def _member_row(self, tokens: int) -> dict[str, Any]:
         """Mean and range over the members, from the evidence that the study has of them."""
-        store, table = self.study.store, latents_of(self.study, self.group)
+        store, table = self.study.store, self.study.latent_table(self.group)
         told = [
             store.document(evidence_name(run), "reconstruction.json") for run in self.group.runs
         ]

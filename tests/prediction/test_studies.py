@@ -70,7 +70,7 @@ def test_a_study_without_results_says_so(cli, write_study, tmp_path) -> None:
 
 def test_the_page_describes_every_column(finished, tmp_path) -> None:
     """What docs/latent_table.md lists is what a file has."""
-    page = (Path(__file__).parents[1] / "docs" / "latent_table.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "latent_table.md").read_text()
     rows = re.findall(r"^\| (`.*?) \| (.*) \|$", page, flags=re.MULTILINE)
     now = {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)}
     table = reseed.export(reseed.Study.load(finished), tmp_path / "x.parquet")
@@ -85,7 +85,7 @@ def three(tmp_path_factory):
     """A study of three runs whose latents differ enough to learn from."""
     import importlib.util
 
-    at = Path(__file__).parent / "conftest.py"
+    at = Path(__file__).parents[1] / "conftest.py"
     spec = importlib.util.spec_from_file_location("tiny", at)
     tiny = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tiny)

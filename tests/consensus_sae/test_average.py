@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.consensus.average import Rule, about_members, average, choose, reproducibility
+from reseed.consensus_sae.average import Rule, about_members, average, choose, reproducibility
 from reseed.errors import SpecError
 from reseed.records import SAEArrays
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reseed.consensus.refit import refit
+from reseed.consensus_sae.refit import refit
 from reseed.errors import SpecError, TrainingError
 from reseed.records import SAEArrays
 from reseed.sae.architecture import At, Batch
