@@ -23,7 +23,6 @@ from reseed.interpretation.results import chosen_groups, read_explained
 from reseed.interpretation.similarity import comparison
 from reseed.interpretation.stage import explain_group, score_group, select_for_task
 from reseed.spec.interpretation import InterpretationSpec
-from reseed.study import latents_of
 
 FEATURE = re.compile(r"f(\d+)")
 SERVER = {"explainer": {"model": "m", "base_url": "http://127.0.0.1:9/v1"}}
@@ -260,7 +259,7 @@ def test_a_scorer_without_a_score_is_told(study, scored):
         value=pl.when(pl.col("scorer") == "intruder").then(None).otherwise(pl.col("value")),
         failure=pl.lit("3 windows"),
     )
-    told = comparison(latents_of(study, group), explained.table, lost, None)
+    told = comparison(study.latent_table(group), explained.table, lost, None)
     assert "intruder" not in [one["scorer"] for one in told["scorers"]]
     (says,) = told["unscored"]
     assert says.startswith("intruder: none of ")

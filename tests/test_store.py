@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from reseed.errors import BusyError, StoreError
-from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
+from reseed.store import Store, files, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
 
 NAMES = ("numbers.parquet", "inner/arrays.safetensors", "words.json")
 
@@ -163,8 +163,8 @@ def test_a_study_that_cannot_be_opened_for_writing(store, monkeypatch, code, mes
     def refuse(*_args, **_kwargs):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("reseed.store.open", refuse, raising=False)
-    monkeypatch.setattr("reseed.store.open", refuse, raising=False)
+    monkeypatch.setattr("reseed.store.pieces.open", refuse, raising=False)
+    monkeypatch.setattr("reseed.store.files.open", refuse, raising=False)
     with pytest.raises(StoreError, match=message), store.lock("test"):
         pass
     with pytest.raises(StoreError, match=message):
@@ -178,7 +178,9 @@ def test_the_lock_file_on_a_full_disk(store, monkeypatch):
         def write(self, _data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("reseed.store.open", lambda path, *_, **__: Full(path, "a+"), raising=False)
+    monkeypatch.setattr(
+        "reseed.store.pieces.open", lambda path, *_, **__: Full(path, "a+"), raising=False
+    )
     with pytest.raises(StoreError, match="no space left"), store.lock("test"):
         pass
 
@@ -296,3 +298,32 @@ def test_the_lock_is_given_back_after_an_error(store):
         raise ZeroDivisionError
     with store.lock("second"), pytest.raises(BusyError, match="second"):
         store.lock("third").__enter__()
+
+
+def test_a_piece_is_made_once_for_the_same_inputs(store):
+    asked = []
+
+    def write():
+        asked.append(1)
+        return {"deep/a.json": {"n": len(asked)}, "t.parquet": pl.DataFrame({"x": [1]}), "b": b"2"}
+
+    assert store.make("piece", ["x"], write)
+    assert not store.make("piece", ["x"], write)
+    assert store.document("piece", "deep/a.json") == {"n": 1}
+    assert store.table("piece", "t.parquet").to_dicts() == [{"x": 1}]
+    assert store.make("piece", ["y"], write)
+    assert store.document("piece", "deep/a.json") == {"n": 2}
+
+
+def test_a_checksum_is_computed_once_for_each_state_of_a_file(store, monkeypatch):
+    store.make("piece", [], lambda: {"a.json": [1, 2]})
+    hashed = []
+    real = files.file_sha256
+    monkeypatch.setattr(files, "file_sha256", lambda path: hashed.append(path) or real(path))
+    for _ in range(3):
+        store.document("piece", "a.json")
+    assert len(hashed) == 1
+    path = store.checked("piece", "a.json")
+    path.write_bytes(path.read_bytes().replace(b"1", b"3"))
+    with pytest.raises(StoreError, match="checksum"):
+        store.document("piece", "a.json")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -28,91 +28,9 @@ from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec
 from reseed.store import Store
 
-if TYPE_CHECKING:
-    pass
-
-
-def groups_of(study: Study, name: str | None) -> list[Group]:
-    """The groups of a study with results, or the one of this name or label.
-
-    Raises:
-        StoreError: if the study has not come this far.
-        SpecError: if there is no such group.
-    """
-    groups = study.groups()
-    if not groups:
-        raise StoreError(f"{study.folder} has no finished runs yet; `reseed run` makes them")
-    if name is None:
-        return groups
-    known = {label: g for g in groups for label in (g.name, g.label)}
-    if name not in known:
-        labels = [g.label for g in groups]
-        raise SpecError(f"no group {name!r} in {study.folder}; {nearest(name, labels)}")
-    return [known[name]]
-
-
-def latents_of(study: Study, group: Group) -> pl.DataFrame:
-    """The table of latents of a group.
-
-    Raises:
-        StoreError: if the study has not come this far, or it is damaged.
-    """
-    return study.store.table(stability_name(group.name), "latents.parquet")
-
-
-@contextmanager
-def locked(study: Study, command: str) -> Generator[None, None, None]:
-    """Hold the study's folder, checked to be this study's.
-
-    Raises:
-        StoreError: if it is busy, read-only or of another spec.
-    """
-    study.check_folder()
-    store = study.store
-    with store.lock(command or "reseed run"):
-        study.check_folder()
-        store.open_for_writing()
-        if not store.path(DATA_FILE).exists() or store.read_json(DATA_FILE) != study.spec.data:
-            store.write_json(DATA_FILE, study.spec.data)
-        if study.source is not None:
-            store.write_bytes(SPEC_FILE, study.source.encode())
-        yield
-
-
-def with_interpretation(
-    latents: pl.DataFrame, explanations: pl.DataFrame, scores: pl.DataFrame | None
-) -> pl.DataFrame:
-    """A table of latents with what was said of them.
-
-    Args:
-        latents: with run and latent.
-        explanations: columns of `EXPLANATIONS`.
-        scores: columns of `SCORES`; None if nothing was scored.
-
-    Returns:
-        The same rows with `explanation`, and `score_NAME` for each scorer; null where not asked.
-    """
-    keys = ["run", "latent"]
-    said = explanations.select(*keys, "explanation").with_columns(
-        pl.col("latent").cast(latents.schema["latent"])
-    )
-    out = latents.join(said.unique(keys, keep="first"), on=keys, how="left")
-    if scores is None:
-        return out
-    real = scores.filter(pl.col("control").is_null())
-    for name in real["scorer"].unique().sort().to_list():
-        mine = real.filter(scorer=name).select(*keys, pl.col("value").alias(f"score_{name}"))
-        mine = mine.with_columns(pl.col("latent").cast(latents.schema["latent"]))
-        out = out.join(mine.unique(keys, keep="first"), on=keys, how="left")
-    return out
-
-
 SPEC_FILE = "study.toml"
-
 DATA_FILE = "data.json"
-
 SUBJECT = "subject"
-
 _BEFORE_DATA = (".lock", SPEC_FILE, "events.jsonl", DATA_FILE + ".building")
 """What can lie in the folder of a study that was stopped before `DATA_FILE` was there."""
 
@@ -145,15 +63,14 @@ class Study:
             study = reseed.Study.load("studies/quickstart.toml")
             study.latents.filter(pl.col("n_matched") == 2)
         """
-        given = Path(path)
-        file = given / SPEC_FILE if given.is_dir() else given
+        place = Path(path)
+        file = place / SPEC_FILE if place.is_dir() else place
         if not file.exists():
-            what = (
-                f"the folder {given} has no {SPEC_FILE}" if given.is_dir() else f"no file {given}"
-            )
+            lacks = f"the folder {place} has no {SPEC_FILE}"
+            what = lacks if place.is_dir() else f"no file {place}"
             raise SpecError(f"{what}; give the TOML file of a study or the folder of its results")
         spec, source = read_study(file)
-        folder = Path(out) if out else (given if given.is_dir() else given.with_suffix(""))
+        folder = Path(out) if out else (place if place.is_dir() else place.with_suffix(""))
         return cls(spec, folder, source)
 
     # -- sites and runs ---------------------------------------------------------------------------
@@ -165,10 +82,9 @@ class Study:
             StoreError: if patterns were not looked up yet; `reseed run` does it.
         """
         if self.store.has(SUBJECT):
-            known: Mapping[str, int] = self.store.document(SUBJECT, "subject.json")["sites"]
-            wanted = self.store.document(SUBJECT, "subject.json")["patterns"]
-            if wanted == self.spec.activations.sites:
-                return list(known)
+            about = self.store.document(SUBJECT, "subject.json")
+            if about["patterns"] == self.spec.activations.sites:
+                return list(about["sites"])
         if any("*" in site for site in self.spec.activations.sites):
             raise StoreError(
                 f"which sites {self.spec.activations.sites} means is not known before the subject "
@@ -187,6 +103,24 @@ class Study:
         Control runs are not among them, see `control_groups`.
         """
         return [_group(runs) for runs in self._finished(None).values()]
+
+    def groups_named(self, name: str | None) -> list[Group]:
+        """The groups with results, or the one of this name or label.
+
+        Raises:
+            StoreError: if the study has not come this far.
+            SpecError: if there is no such group.
+        """
+        groups = self.groups()
+        if not groups:
+            raise StoreError(f"{self.folder} has no finished runs yet; `reseed run` makes them")
+        if name is None:
+            return groups
+        known = {label: group for group in groups for label in (group.name, group.label)}
+        if name not in known:
+            labels = [group.label for group in groups]
+            raise SpecError(f"no group {name!r} in {self.folder}; {nearest(name, labels)}")
+        return [known[name]]
 
     def control_groups(self) -> dict[str, dict[Control, Group]]:
         """The finished control runs in the same way.
@@ -237,22 +171,27 @@ class Study:
         Raises:
             StoreError: if the study has not come this far.
         """
-        groups = self.groups()
-        if not groups:
-            raise StoreError(f"{self.folder} has no finished runs yet; `reseed run` makes them")
-        return pl.concat([self.latents_of(group) for group in groups], how="diagonal")
+        tables = [self.latents_of(group) for group in self.groups_named(None)]
+        return pl.concat(tables, how="diagonal")
 
     def latents_of(self, group: Group) -> pl.DataFrame:
         """The rows of `latents` of one group, with explanations and scores where there are some."""
-        out = self.store.table(stability_name(group.name), "latents.parquet").select(
-            pl.lit(group.label).alias("group"), pl.all()
-        )
-        said, scored = explanations_name(group.name), scores_name(group.name)
-        if not self.store.has(said):
-            return out
-        there = self.store.has(scored)
-        scores = self.store.table(scored, "scores.parquet") if there else None
-        return with_interpretation(out, self.store.table(said, "explanations.parquet"), scores)
+        table = self.latent_table(group)
+        table = table.select(pl.lit(group.label).alias("group"), pl.all())
+        explained, scored = explanations_name(group.name), scores_name(group.name)
+        if not self.store.has(explained):
+            return table
+        explanations = self.store.table(explained, "explanations.parquet")
+        scores = self.store.table(scored, "scores.parquet") if self.store.has(scored) else None
+        return _with_interpretation(table, explanations, scores)
+
+    def latent_table(self, group: Group) -> pl.DataFrame:
+        """One row for each latent of each run of a group, as the statistics left it.
+
+        Raises:
+            StoreError: if the study has not come this far, or it is damaged.
+        """
+        return self.store.table(stability_name(group.name), "latents.parquet")
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -262,6 +201,29 @@ class Study:
             StoreError: if the study has not come this far.
         """
         return self.store.read_json("summary.json")
+
+    # -- the folder -------------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self, command: str) -> Generator[None, None, None]:
+        """Hold the folder for this process, checked to be this study's.
+
+        Args:
+            command: what holds it, as other processes are told.
+
+        Raises:
+            StoreError: if it is busy, read-only or of another spec.
+        """
+        self.check_folder()
+        with self.store.lock(command):
+            self.check_folder()
+            self.store.open_for_writing()
+            known = self.store.path(DATA_FILE).exists()
+            if not known or self.store.read_json(DATA_FILE) != self.spec.data:
+                self.store.write_json(DATA_FILE, self.spec.data)
+            if self.source is not None:
+                self.store.write_bytes(SPEC_FILE, self.source.encode())
+            yield
 
     def check_folder(self) -> None:
         """Refuse a folder whose results come from other activations, or that is no study's.
@@ -314,3 +276,23 @@ def _differences(there: Any, wanted: Any, at: str = "") -> Iterator[str]:
             yield from _differences(there.get(key), wanted.get(key), f"{at}.{key}".strip("."))
     elif there != wanted:
         yield f"{at}: there {there!r}, now {wanted!r}"
+
+
+def _with_interpretation(
+    latents: pl.DataFrame, explanations: pl.DataFrame, scores: pl.DataFrame | None
+) -> pl.DataFrame:
+    """The same rows with `explanation`, and `score_NAME` of each scorer; null where not asked."""
+    keys = ["run", "latent"]
+
+    def joined(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+        right = right.with_columns(pl.col("latent").cast(left.schema["latent"]))
+        return left.join(right.unique(keys, keep="first"), on=keys, how="left")
+
+    latents = joined(latents, explanations.select(*keys, "explanation"))
+    if scores is None:
+        return latents
+    scores = scores.filter(pl.col("control").is_null())
+    for name in scores["scorer"].unique().sort().to_list():
+        column = pl.col("value").alias(f"score_{name}")
+        latents = joined(latents, scores.filter(scorer=name).select(*keys, column))
+    return latents

@@ -17,7 +17,7 @@ from reseed.records import Floats
 from reseed.runs import Group, evidence_name
 from reseed.seeds import generator
 from reseed.spec.subject import LanguageModelSpec
-from reseed.study import Study, latents_of
+from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.models.causal import CausalModel
 
@@ -53,7 +53,7 @@ def functional_of(
     from reseed.sae.model import from_arrays
 
     run = group.runs[0]
-    mine = live_kinds(latents_of(study, group)).filter(run=run)
+    mine = live_kinds(study.latent_table(group)).filter(run=run)
     sets = {kind: mine.filter(kind=kind)["latent"].to_list() for kind in KINDS}
     every = mine["latent"].to_numpy()
     half = generator("functional-any", seed).permutation(every)[: max(1, len(every) // 2)]

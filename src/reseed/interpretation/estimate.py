@@ -24,7 +24,7 @@ from reseed.runs import Group, stability_name
 from reseed.spec import interpretation
 from reseed.spec.interpretation import ExplainSpec, InterpretationSpec
 from reseed.spec.llm import ServerSpec
-from reseed.study import Study, latents_of
+from reseed.study import Study
 
 
 def costs_of_a_latent(
@@ -112,7 +112,7 @@ def foreseen(
     Raises:
         SpecError, StoreError: as `explain_group`.
     """
-    plan = sample_latents(latents_of(study, group), spec.per_kind, spec.seed)
+    plan = sample_latents(study.latent_table(group), spec.per_kind, spec.seed)
     of = latents_in(plan.latents)
     examples = Examples(study.store, of)
     latent = max(of, key=lambda one: len(examples.to_score(one, "score", spec).examples))

@@ -12,7 +12,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.interpretation.records import Explanation, Failure, Latent, Score
 from reseed.runs import Group, explanations_name, scores_name
 from reseed.spec.interpretation import InterpretationSpec
-from reseed.study import Study, groups_of
+from reseed.study import Study
 
 EXPLANATIONS = {
     "run": pl.String,
@@ -168,7 +168,7 @@ def chosen_groups(study: Study, wanted: str | None) -> list[Group]:
         SpecError: if there is no such group, or none with two runs.
         StoreError: if the study has no results.
     """
-    found = [group for group in groups_of(study, wanted) if len(group.runs) > 1]
+    found = [group for group in study.groups_named(wanted) if len(group.runs) > 1]
     if not found:
         raise SpecError(
             f"{study.folder} has no group of two finished runs or more, so which latents come back "

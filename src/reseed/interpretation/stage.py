@@ -43,7 +43,7 @@ from reseed.runs import Group, evidence_name, explanations_name, scores_name
 from reseed.seeds import digest
 from reseed.spec.interpretation import WITHOUT_EXPLANATION, InterpretationSpec
 from reseed.store import json_bytes, parquet_bytes
-from reseed.study import Study, latents_of, locked
+from reseed.study import Study
 
 VERSION = 2
 """Of what is asked; raised when the same settings would ask otherwise."""
@@ -73,15 +73,15 @@ def explain_group(
         BudgetError: if the budget does not suffice; what was answered is remembered.
         StoreError: if the study has not come this far, or is damaged, busy or full.
     """
-    plan = sample_latents(latents_of(study, group), spec.per_kind, spec.seed)
+    plan = sample_latents(study.latent_table(group), spec.per_kind, spec.seed)
     name, made_from = explanations_name(group.name), _explained_from(study, spec, plan)
     if not study.store.has(name, made_from):
-        with locked(study, command), ExitStack() as open_now:
+        with study.locked(command), ExitStack() as open_now:
             askers = asker_of or opener(study.store, spec.budget, events, open_now)
             asker = askers(spec.explainer, "explain")
             events.say(f"{group.label}: {plan.says}")
             likely = partial(_top_logits, study) if spec.top_logits else None
-            every = latents_of(study, group)
+            every = study.latent_table(group)
             table, gained = explain_sample(study.store, every, plan, spec, asker, likely)
             about = {"says": plan.says, "gain": gained, "accounts": accounts(asker)}
             with study.store.piece(name, made_from) as folder:
@@ -113,14 +113,14 @@ def score_group(
     before = study.store.checksum(explanations_name(group.name))
     made_from = digest([VERSION, before, settings])
     if not study.store.has(name, made_from):
-        with locked(study, command), ExitStack() as open_now:
+        with study.locked(command), ExitStack() as open_now:
             askers = asker_of or opener(study.store, spec.budget, events, open_now)
             asker = askers(spec.judge or spec.explainer, "score")
             tools = _tools(study, spec, group, explained, asker)
             table = _scored(study, spec, explained, tools, events)
             about = {
                 "comparison": comparison(
-                    latents_of(study, group), explained.table, table, tools.embedder
+                    study.latent_table(group), explained.table, table, tools.embedder
                 ),
                 "functional": functional_of(
                     study, group, events, spec.seed, tokens=spec.dropping_tokens

@@ -80,7 +80,7 @@ def run_study(
         Interrupted: after a signal; the same call continues.
     """
     started, place = time.monotonic(), chosen(device)
-    with study.locked(command):
+    with study.locked(command or "reseed run"):
         if place != "cpu":
             events.say(f"the subject and the trainings compute on {place}")
         inputs = Inputs(study, events, place)

@@ -17,7 +17,7 @@ from reseed.interpretation.select.task import ALL, LEAST, Choice, Task, make_tas
 from reseed.runs import Done
 from reseed.seeds import digest
 from reseed.store import json_bytes, parquet_bytes
-from reseed.study import Study, locked
+from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 
 VERSION = 1
@@ -126,7 +126,7 @@ def select_latents(
     if not study.store.has(piece, made_from):
         data = _task(found, candidates, task, statistic, held_out, seed)
         choices, evaluation = _chosen(data, k, methods, texts, asker, seed)
-        with locked(study, "reseed select"), study.store.piece(piece, made_from) as folder:
+        with study.locked("reseed select"), study.store.piece(piece, made_from) as folder:
             about = {
                 "settings": wanted,
                 "task": data.name,
@@ -162,7 +162,7 @@ def document_features(
     missing = {run: known[run].spec.site for run in runs}
     missing = {r: s for r, s in missing.items() if not store.has(features_name(r), made_from[r])}
     if missing:
-        with locked(study, "reseed select"), needs_train("reseed select"):
+        with study.locked("reseed select"), needs_train("reseed select"):
             from reseed.evidence.features import gather_features
             from reseed.subjects.opening import TOKENS
             from reseed.subjects.text.tokens import TokenBlocks

@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
 import socket
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,71 +22,21 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from reseed.errors import BusyError, StoreError, explained
-
-BUILDING = ".building"
-"""Ending of what is not in its place yet."""
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write one file whole: temporary file, fsync, rename, fsync of the folder.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only; the older file is untouched.
-    """
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(path.name + BUILDING)
-        try:
-            with open(building, "wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(building, path)
-        except BaseException:
-            building.unlink(missing_ok=True)
-            raise
-        fsync(path.parent)
-
-
-def read_json(path: Path) -> Any:
-    """Read one JSON file.
-
-    Raises:
-        StoreError: if it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise StoreError(f"{path} is missing; `reseed run` makes what is missing.") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}). Delete it and run again.") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def fsync(path: Path) -> None:
-    """Push a file, or the entries of a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def existing(path: Path) -> Path:
-    """The nearest folder on the way up that exists."""
-    return path if path.exists() else existing(path.absolute().parent)
-
+from reseed.seeds import digest
+from reseed.store.files import (
+    BUILDING,
+    checked_sha256,
+    file_bytes,
+    file_sha256,
+    fsync,
+    json_bytes,
+    read_json,
+    write_bytes,
+)
 
 PIECE = "piece.json"
-
 _OLD = ".old"
 
 
@@ -201,13 +150,38 @@ class Store:
                 raise
             move_into_place(building, final)
 
+    def make(self, name: str, inputs: Any, write: Callable[[], Mapping[str, Any]]) -> bool:
+        """Make a piece, unless it is there and was made from the same inputs.
+
+        Args:
+            name: of the piece.
+            inputs: JSON value of all that the content depends on: checksums of other pieces,
+                settings.
+            write: gives the content, file name to what `file_bytes` takes; asked only if needed.
+
+        Returns:
+            Whether it was made now.
+
+        Raises:
+            StoreError: if the disk is full or the folder read-only.
+        """
+        made_from = digest(inputs)
+        if self.has(name, made_from):
+            return False
+        files = write()
+        with self.piece(name, made_from) as folder:
+            for file, content in files.items():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).write_bytes(file_bytes(file, content))
+        return True
+
     def table(self, name: str, file: str) -> pl.DataFrame:
         """A Parquet table of a piece, checked against its checksum.
 
         Raises:
             StoreError: if the piece is missing or damaged.
         """
-        with self._whole(name, file) as path:
+        with self._readable(name, file) as path:
             return pl.read_parquet(path)
 
     def tensors(self, name: str, file: str) -> dict[str, np.ndarray[Any, Any]]:
@@ -216,7 +190,7 @@ class Store:
         Raises:
             StoreError: if the piece is missing or damaged.
         """
-        with self._whole(name, file) as path:
+        with self._readable(name, file) as path:
             return load_safetensors(path.read_bytes())
 
     def document(self, name: str, file: str) -> Any:
@@ -225,7 +199,7 @@ class Store:
         Raises:
             StoreError: if the piece is missing or damaged.
         """
-        with self._whole(name, file) as path:
+        with self._readable(name, file) as path:
             return json.loads(path.read_text("utf-8"))
 
     def checked(self, name: str, file: str) -> Path:
@@ -238,10 +212,10 @@ class Store:
         card = self._card(name)["files"].get(file)
         if card is None or not path.exists():
             raise self._damaged(name, f"{file} is missing")
-        if path.stat().st_size != card["bytes"]:
-            sizes = f"{path.stat().st_size} bytes instead of {card['bytes']}"
-            raise self._damaged(name, f"{file} has {sizes}")
-        if file_sha256(path) != card["sha256"]:
+        size = path.stat().st_size
+        if size != card["bytes"]:
+            raise self._damaged(name, f"{file} has {size} bytes instead of {card['bytes']}")
+        if checked_sha256(path) != card["sha256"]:
             raise self._damaged(name, f"the checksum of {file} is wrong")
         return path
 
@@ -258,16 +232,16 @@ class Store:
             )
         card = read_json(self.path(name) / PIECE)
         try:
-            files = [{"bytes", "sha256"} <= set(one) for one in card["files"].values()]
-            whole = isinstance(card["made_from"], str) and all(files)
+            files = [{"bytes", "sha256"} <= set(entry) for entry in card["files"].values()]
+            complete = isinstance(card["made_from"], str) and all(files)
         except (AttributeError, KeyError, TypeError):
-            whole = False
-        if not whole:
+            complete = False
+        if not complete:
             raise self._damaged(name, f"{PIECE} lacks its entries")
         return card
 
     @contextlib.contextmanager
-    def _whole(self, name: str, file: str) -> Generator[Path, None, None]:
+    def _readable(self, name: str, file: str) -> Generator[Path, None, None]:
         path = self.checked(name, file)
         try:
             yield path
@@ -325,23 +299,3 @@ def move_into_place(building: Path, final: Path) -> None:
         os.rename(building, final)
         fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def json_bytes(value: Any) -> bytes:
-    """Indented JSON. NaN is refused: failures are never values."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def parquet_bytes(frame: pl.DataFrame) -> bytes:
-    """A table as Parquet bytes; equal tables give equal bytes."""
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", statistics=True)
-    return buffer.getvalue()
-
-
-def safetensors_bytes(
-    arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str] | None = None
-) -> bytes:
-    """Arrays as safetensors bytes; equal arrays give equal bytes."""
-    tight = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-    return save_safetensors(tight, dict(metadata) if metadata else None)

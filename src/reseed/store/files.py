@@ -1,0 +1,124 @@
+"""Single files: written whole or not at all, read with a message for a person.
+
+JSON, Parquet and safetensors only; equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save as save_safetensors
+
+from reseed.errors import StoreError, explained
+
+BUILDING = ".building"
+"""Ending of what is not in its place yet."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one file whole: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only; the older file is untouched.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = path.with_name(path.name + BUILDING)
+        try:
+            with open(building, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(building, path)
+        except BaseException:
+            building.unlink(missing_ok=True)
+            raise
+        fsync(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file.
+
+    Raises:
+        StoreError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; `reseed run` makes what is missing.") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}). Delete it and run again.") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def checked_sha256(path: Path) -> str:
+    """`file_sha256`, computed once in this process for each state of a file."""
+    state = path.stat()
+    return _sha256_of_state(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of_state(path: Path, inode: int, size: int, changed: int) -> str:
+    return file_sha256(path)
+
+
+def fsync(path: Path) -> None:
+    """Push a file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder on the way up that exists."""
+    return path if path.exists() else existing(path.absolute().parent)
+
+
+def file_bytes(name: str, content: Any) -> bytes:
+    """What is written into a file of this name, by its ending.
+
+    Args:
+        name: `.parquet` for a table, `.safetensors` for named arrays, `.json` for a JSON value;
+            with any other ending the content is bytes already.
+        content: to write.
+    """
+    if isinstance(content, bytes):
+        return content
+    makers = {".parquet": parquet_bytes, ".safetensors": safetensors_bytes, ".json": json_bytes}
+    return makers[Path(name).suffix](content)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON. NaN is refused: failures are never values."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """A table as Parquet bytes; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=True)
+    return buffer.getvalue()
+
+
+def safetensors_bytes(
+    arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Arrays as safetensors bytes; equal arrays give equal bytes."""
+    tight = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    return save_safetensors(tight, dict(metadata) if metadata else None)
