@@ -17,7 +17,7 @@ from functools import partial
 
 HEAVY = (
     "reseed.subjects.shards",
-    "reseed.evidence.stage",
+    "reseed.evidence.function",
     "reseed.evidence.stage",
     "reseed.pipeline.run",
     "reseed.subjects.opening",

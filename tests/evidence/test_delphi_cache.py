@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import reseed
 from reseed.evidence.delphi import delphi_model, read_delphi_cache, write_delphi_cache
-from reseed.evidence.examples.samples import Fired
+from reseed.evidence.rows import Fired
 from reseed.spec.analysis import EvidenceSpec
 
 S, L, F = 30, 16, 11

@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.evidence.examples.samples import Examples, Fired, Neighbours, example_bytes
-from reseed.evidence.examples.tables import JOINED_SCHEMA, tables_of
-from reseed.evidence.examples.windows import SPLITS, cut, hashed, split_of
+from reseed.evidence.rows import Fired
+from reseed.evidence.sampler import Neighbours, WindowSampler, example_bytes
+from reseed.evidence.tables import JOINED_SCHEMA, tables_of
+from reseed.evidence.windows import SPLITS, cut, hashed, split_of
 from reseed.spec.analysis import EvidenceSpec
 
 torch = pytest.importorskip("torch")
@@ -73,7 +74,7 @@ def neighbours():
 
 
 def fast(text, dense, order, step=5, spec=SPEC, near=True):
-    found = Examples(F, spec, neighbours() if near else None)
+    found = WindowSampler(F, spec, neighbours() if near else None)
     for i in range(0, len(order), step):
         blocks = order[i : i + step]
         place, position, latent = np.nonzero(dense[blocks])
@@ -188,14 +189,6 @@ def test_order_and_steps_change_nothing(text, dense) -> None:
         same(want, tables_of(fast(text, dense, order, step), text))
 
 
-def test_two_halves_merge_to_the_whole(text, dense) -> None:
-    want = tables_of(fast(text, dense, np.arange(BLOCKS)), text)
-    order = np.random.default_rng(6).permutation(BLOCKS)
-    one, other = fast(text, dense, order[:5]), fast(text, dense, order[5:])
-    one.merge(other)
-    same(want, tables_of(one, text))
-
-
 def test_windows_are_disjoint_and_of_one_document(text) -> None:
     windows = cut(text, np.arange(BLOCKS), 7, 0)
     assert (windows.last - windows.first).max() == 7
@@ -307,7 +300,9 @@ def test_the_strongest_are_in_the_top_of_the_sample(text, dense) -> None:
 
 def test_memory_stays_within_its_bound(text, dense) -> None:
     found = fast(text, dense, np.arange(BLOCKS))
-    held = sum(one.entries().nbytes for one in found._reservoirs())
+    held = sum(
+        kept.entries().nbytes for kept in (found.sample, found.strongest, found.random, found.near)
+    )
     assert 0 < held < example_bytes(F, SPEC)
     assert example_bytes(F, EvidenceSpec(examples=0)) == 0
 
@@ -335,7 +330,7 @@ def test_text_of_which_nothing_can_be_shown_gives_no_examples(dense) -> None:
 
 
 def test_nearest_decoders_are_those_of_all_cosines() -> None:
-    from reseed.evidence.examples.samples import nearest_decoders
+    from reseed.evidence.sampler import nearest_decoders
 
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32))
     rows[4] = 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reseed.events import Events
-from reseed.evidence.through import measure, spliced_cross_entropy
+from reseed.evidence.function import measure, spliced_cross_entropy
 from reseed.sae.model import SAE
 from reseed.spec.subject import LanguageModelSpec
 from reseed.subjects.models.spliced import SplicedModel

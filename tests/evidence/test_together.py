@@ -6,6 +6,7 @@ import pytest
 
 import reseed
 from reseed.events import Events, Stop
+from reseed.evidence import stage as evidence
 from reseed.pipeline.run import run_study
 from reseed.study import Study
 
@@ -18,9 +19,7 @@ def study(finished, tmp_path) -> Study:
 
 def test_what_is_missing_is_made_without_the_rest(study, tree, monkeypatch) -> None:
     """A folder made before there was co-firing gets it, and its evidence is not made again."""
-    import reseed.evidence.stage as evidence
-
-    monkeypatch.setattr(evidence, "gather", None)
+    monkeypatch.setattr(evidence, "Firing", None)
     before = tree(study.folder)
     pieces = sorted((study.folder / "cofiring").iterdir())
     assert len(pieces) == 2  # two widths, one pair of runs each
@@ -33,9 +32,7 @@ def test_what_is_missing_is_made_without_the_rest(study, tree, monkeypatch) -> N
 
 
 def test_nothing_is_read_when_nothing_is_missing(study, monkeypatch) -> None:
-    import reseed.evidence.stage as together
-
-    monkeypatch.setattr(together, "gather_together", None)
+    monkeypatch.setattr(evidence, "feed", None)
     run_study(study, Events(), Stop())
 
 

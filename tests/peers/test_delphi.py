@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from reseed.evidence.delphi import read_delphi_cache, write_delphi_cache
-from reseed.evidence.examples.samples import Fired
+from reseed.evidence.rows import Fired
 
 pytestmark = pytest.mark.peers
 S, L, F = 40, 16, 11

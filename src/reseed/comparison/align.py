@@ -17,7 +17,7 @@ Needs torch. The map is fitted on one half of the rows and judged on the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,10 +26,12 @@ import torch
 from numpy.typing import NDArray
 
 from reseed.comparison.dictionary import Dictionary
+from reseed.comparison.functional import CHUNK
 from reseed.errors import SpecError
+from reseed.events import Events
 from reseed.matching.sides import Views
 from reseed.sae.model import from_arrays
-from reseed.subjects.source import BlockSource
+from reseed.subjects.source import BlockSource, Chunk, read_over
 
 Floats = NDArray[np.float64]
 
@@ -109,15 +111,13 @@ class Sums:
         return Alignment(R=R, scale=float(s.sum() / kept), mean_a=mean_a, mean_b=mean_b)
 
 
-_CHUNK = 16
-
-
 def aligned(
     first: Dictionary,
     other: Dictionary,
     source: BlockSource,
     sites: tuple[str, str],
     blocks: Sequence[int],
+    events: Events,
 ) -> tuple[Dictionary, dict[str, Any]]:
     """The other dictionary in the basis of the first, and how well crossing over reconstructs.
 
@@ -127,6 +127,7 @@ def aligned(
         source: activations of both on the same tokens.
         sites: of the first and of the other.
         blocks: which; even ones fit the map, odd ones judge it.
+        events: progress.
 
     Returns:
         The turned dictionary, and `crossing`: fvu of the map alone (there and back) and of the
@@ -140,18 +141,27 @@ def aligned(
         if one.dimensions[0] != one.dimensions[1]:
             raise SpecError(f"{one.name} is a transcoder; only SAEs of one site can be turned")
     sums = Sums(other.dimensions[0], first.dimensions[0])
-    for x, y in _rows(source, sites, blocks[::2]):
-        sums.add(y, x)
+    _over(source, sites, blocks[::2], lambda x, y: sums.add(y, x), events)
     found = sums.alignment()
     views = Views(*(rows.astype(np.float64) @ found.R for rows in other.views))
     turned = replace(other, views=views)
-    return turned, _judged(first, other, found, source, sites, blocks[1::2])
+    return turned, _judged(first, other, found, source, sites, blocks[1::2], events)
 
 
-def _rows(source: BlockSource, sites: tuple[str, str], blocks: Sequence[int]) -> Any:
-    for start in range(0, len(blocks), _CHUNK):
-        rows = source.read(list(blocks[start : start + _CHUNK]))
-        yield tuple(rows[site].numpy().astype(np.float64) for site in sites)
+def _over(
+    source: BlockSource,
+    sites: tuple[str, str],
+    blocks: Sequence[int],
+    take: Callable[[Floats, Floats], None],
+    events: Events,
+) -> None:
+    """Hand over the rows of both sites, a chunk at a time."""
+
+    def both(chunk: Chunk) -> None:
+        x, y = (chunk.rows[site].numpy().astype(np.float64) for site in sites)
+        take(x, y)
+
+    read_over(source, blocks, both, events, "alignment", unit="rows", size=CHUNK)
 
 
 class _Fvu:
@@ -177,17 +187,21 @@ def _judged(
     source: BlockSource,
     sites: tuple[str, str],
     blocks: Sequence[int],
+    events: Events,
 ) -> dict[str, Any]:
     saes = [None if one.sae is None else from_arrays(one.sae) for one in (first, other)]
     sums = {name: _Fvu() for name in ("map_alone", "through_first", "own")}
+
+    def judge(_: Floats, y: Floats) -> None:
+        there = found.to_b(y)
+        sums["map_alone"].add(y, found.to_a(there))
+        for name, sae, x in (("through_first", saes[0], there), ("own", saes[1], y)):
+            if sae is not None:
+                made = sae.reconstruct(x.astype(np.float32)).numpy().astype(np.float64)
+                sums[name].add(y, found.to_a(made) if name == "through_first" else made)
+
     with torch.no_grad():
-        for _, y in _rows(source, sites, blocks):
-            there = found.to_b(y)
-            sums["map_alone"].add(y, found.to_a(there))
-            for name, sae, x in (("through_first", saes[0], there), ("own", saes[1], y)):
-                if sae is not None:
-                    made = sae.reconstruct(x.astype(np.float32)).numpy().astype(np.float64)
-                    sums[name].add(y, found.to_a(made) if name == "through_first" else made)
+        _over(source, sites, blocks, judge, events)
     return {
         "from": other.name,
         "to": first.name,

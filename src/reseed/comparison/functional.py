@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.evidence.firing import Firing
+from reseed.evidence.rows import Encoded, Reader, feed, firing_of
 from reseed.matching.firing.chosen import ChosenPairs
 from reseed.sae.model import from_arrays
 from reseed.subjects.source import BlockSource
 
-_CHUNK = 16
+CHUNK = 16
+"""Blocks that are read together; sums depend on it in their last bits."""
+
 _MOSTLY = 0.5
 
 
@@ -64,19 +65,8 @@ def run_on(
                 f"{name} reads {sae.dimensions} dimensions, the activations {sites[name]!r} have "
                 f"{source.sites[sites[name]]}; are they of this SAE's site?"
             )
-    firing = {name: Firing(sae.latents, sae.dimensions) for name, sae in saes.items()}
-    total = int(source.rows[list(blocks)].sum())
-    with events.task("activations", total, "rows") as task, torch.no_grad():
-        for first in range(0, len(blocks), _CHUNK):
-            chunk = list(blocks[first : first + _CHUNK])
-            rows = source.read(chunk)
-            for name, sae in saes.items():
-                x = rows[sites[name]]
-                # a transcoder writes another site, whose activations are not here
-                whole = sae.W_dec.shape[1] == sae.dimensions
-                made = sae.reconstruct(x) if whole else torch.full_like(x, torch.nan)
-                firing[name].add(x, sae.encode_sparse(x), made)
-            task.advance(int(source.rows[chunk].sum()))
+    readers = {name: Reader(sae, sites[name]) for name, sae in saes.items()}
+    firing = firing_of(readers, source, blocks, events, "activations", unit="rows", size=CHUNK)
     return {
         name: OnActivations(firing=one.table(), reconstruction=_finite(one.reconstruction()))
         for name, one in firing.items()
@@ -112,15 +102,13 @@ def fire_together(
         for pair, matched in pairs.items()
         if all(name in saes for name in pair)
     }
-    total = int(source.rows[list(blocks)].sum())
-    with events.task("co-firing", total, "rows") as task, torch.no_grad():
-        for first in range(0, len(blocks), _CHUNK):
-            chunk = list(blocks[first : first + _CHUNK])
-            rows = source.read(chunk)
-            codes = {name: sae.encode_sparse(rows[sites[name]]) for name, sae in saes.items()}
-            for (a, b), counter in counters.items():
-                counter.add_entries(*codes[a], *codes[b])
-            task.advance(int(source.rows[chunk].sum()))
+
+    def add(chunk: Encoded) -> None:
+        for (a, b), counter in counters.items():
+            counter.add_entries(*chunk.codes(a), *chunk.codes(b))
+
+    readers = {name: Reader(sae, sites[name]) for name, sae in saes.items()}
+    feed([add], readers, source, blocks, events, "co-firing", unit="rows", size=CHUNK)
     return {pair: counter.values("correlation") for pair, counter in counters.items()}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
 from reseed.events import Events
-from reseed.evidence.firing import Firing
+from reseed.evidence.rows import Firing, Reader, firing_of
 from reseed.records import SAEArrays
 from reseed.sae.architecture import Parameters
 from reseed.sae.architectures import topk
@@ -90,9 +90,6 @@ def refit(
     return topk.freeze(p, spec, start.about).arrays()
 
 
-_CHUNK = 32
-
-
 class HeldOut(NamedTuple):
     """What held-out rows say of one SAE."""
 
@@ -126,16 +123,8 @@ def evaluate(
         SubjectError: if the rows are all alike.
         StoreError: if the activations are damaged.
     """
-    sums = {name: Firing(sae.latents, sae.dimensions) for name, sae in saes.items()}
-    with events.task("evaluate", int(source.rows[blocks].sum()), "tokens") as task:
-        for first in range(0, len(blocks), _CHUNK):
-            chunk = blocks[first : first + _CHUNK]
-            x = source.read(chunk.tolist())[site]
-            with torch.no_grad():
-                for name, sae in saes.items():
-                    codes = sae.encode_sparse(x)
-                    sums[name].add(x, codes, sae.decode_sparse(codes))
-            task.advance(len(x))
+    readers = {name: Reader(sae, site) for name, sae in saes.items()}
+    sums = firing_of(readers, source, blocks, events, "evaluate")
     return {name: _result(one) for name, one in sums.items()}
 
 

@@ -1,14 +1,15 @@
-"""The strongest contexts of each latent: a window of tokens with its activation at each."""
+"""The strongest contexts of each latent: a window of tokens with its activation at each.
+
+L positions in a block.
+"""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.sae.codes import Codes
+from reseed.evidence.rows import Fired, Integers
 from reseed.spec.analysis import EvidenceSpec
 from reseed.subjects.text.tokens import Places
 
@@ -23,12 +24,6 @@ _SCHEMA = {
 }
 
 
-class _Best(NamedTuple):
-    latent: NDArray[np.int64]
-    row: NDArray[np.int64]
-    value: NDArray[np.float32]
-
-
 class Contexts:
     """Keeps the strongest contexts of each latent, each from another block.
 
@@ -41,30 +36,19 @@ class Contexts:
         self._places, self._spec = places, spec
         self._kept = pl.DataFrame(schema=_SCHEMA)
 
-    def add(self, codes: Codes, blocks: NDArray[np.int64]) -> None:
-        """Take in the codes of some blocks.
+    def add(self, fired: Fired, blocks: Integers) -> None:
+        """Take in what fires in some blocks.
 
         Args:
-            codes: of all kept rows of these blocks, in order.
+            fired: at all kept positions of these blocks.
             blocks: their numbers.
         """
         if self._places is None or self._spec.contexts == 0:
             return
-        positions = [self._places.positions(int(b)) for b in blocks]
-        block_of = np.repeat(np.arange(len(blocks)), [len(p) for p in positions])
-        position_of = np.concatenate(positions)
-        row_at = np.full((len(blocks), self._places.length), -1)
-        row_at[block_of, position_of] = np.arange(len(position_of))
-
-        fires = (codes.values > 0).numpy()
-        rows = np.nonzero(fires)[0]
-        latents, values = codes.latents.numpy()[fires], codes.values.numpy()[fires]
-        best = self._strongest(latents, rows, values, block_of)
-        lookup = _Lookup(latents, rows, values, len(position_of))
-        new = self._windows(best, blocks, block_of, position_of, row_at, lookup)
-        both = pl.concat([self._kept, new])
+        new = self._windows(self._places, self._strongest(fired), fired, blocks)
         self._kept = (
-            both.sort(["latent", "activation", "block"], descending=[False, True, False])
+            pl.concat([self._kept, new])
+            .sort(["latent", "activation", "block"], descending=[False, True, False])
             .group_by("latent", maintain_order=True)
             .head(self._spec.contexts)
         )
@@ -77,85 +61,61 @@ class Contexts:
         """
         return self._kept
 
-    def _strongest(
-        self,
-        latents: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        values: NDArray[np.float32],
-        block_of: NDArray[np.int64],
-    ) -> _Best:
-        """The strongest row of each latent in each block, and of those the strongest few.
+    def _strongest(self, fired: Fired) -> pl.DataFrame:
+        """The strongest entry of each latent in each block, and of those the strongest few.
 
         What cannot enter the kept ones any more is left out.
         """
-        order = np.lexsort((rows, -values, latents))
-        latents, rows, values = latents[order], rows[order], values[order]
-        frame = pl.DataFrame(
-            {"latent": latents, "row": rows, "value": values, "block": block_of[rows]}
-        )
+        order = np.lexsort((fired.position, fired.place, -fired.value, fired.latent))
         floor = (
             self._kept.group_by("latent")
             .agg(pl.col("activation").min().alias("floor"), pl.len().alias("kept"))
             .filter(pl.col("kept") >= self._spec.contexts)
         )
-        best = (
-            frame.unique(["latent", "block"], keep="first", maintain_order=True)
+        return (
+            pl.DataFrame(fired.at(order)._asdict())
+            .unique(["latent", "place"], keep="first", maintain_order=True)
             .group_by("latent", maintain_order=True)
             .head(self._spec.contexts)
             .join(floor, on="latent", how="left")
             .filter(pl.col("floor").is_null() | (pl.col("value") > pl.col("floor")))
         )
-        return _Best(*(best[name].to_numpy() for name in ("latent", "row", "value")))
 
     def _windows(
-        self,
-        best: _Best,
-        blocks: NDArray[np.int64],
-        block_of: NDArray[np.int64],
-        position_of: NDArray[np.int64],
-        row_at: NDArray[np.int64],
-        lookup: _Lookup,
+        self, places: Places, best: pl.DataFrame, fired: Fired, blocks: Integers
     ) -> pl.DataFrame:
-        assert self._places is not None
-        out: list[dict[str, object]] = []
-        for latent, row, value in zip(*best, strict=True):
-            place, at = int(block_of[row]), int(position_of[row])
-            first = max(0, at - self._spec.before)
-            last = min(self._places.length, at + self._spec.after + 1)
-            around = row_at[place, first:last]
-            activations = lookup.at(int(latent), around)
-            out.append(
+        """The tokens around the best entries, with the latent's activation at each."""
+        length, spec = places.length, self._spec
+        kept = np.zeros((len(blocks), length), np.bool_)
+        for place, block in enumerate(blocks):
+            kept[place, places.positions(int(block))] = True
+        # one number for each latent and position of these blocks, to look activations up by
+        keys = fired.latent * kept.size + fired.place * length + fired.position
+        order = np.argsort(keys)
+        keys, values = keys[order], fired.value[order]
+
+        def around(latent: int, place: int, first: int, last: int) -> NDArray[np.float32]:
+            wanted = latent * kept.size + place * length + np.arange(first, last)
+            near = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+            return np.where(keys[near] == wanted, values[near], np.float32(0.0))
+
+        rows: list[dict[str, object]] = []
+        columns = best.select("latent", "place", "position", "value")
+        for latent, place, position, value in columns.iter_rows():
+            block = int(blocks[place])
+            first, last = max(0, position - spec.before), min(length, position + spec.after + 1)
+            activations = zip(
+                around(latent, place, first, last).tolist(), kept[place, first:last], strict=True
+            )
+            rows.append(
                 {
-                    "latent": int(latent),
-                    "activation": float(value),
-                    "block": int(blocks[place]),
-                    "position": at,
-                    "document": self._places.document(int(blocks[place]), at),
-                    "tokens": self._places.tokens(int(blocks[place]), first, last),
-                    "activations": [
-                        float(a) if r >= 0 else None
-                        for a, r in zip(activations, around, strict=True)
-                    ],
+                    "latent": latent,
+                    "activation": value,
+                    "block": block,
+                    "position": position,
+                    "document": places.document(block, position),
+                    "tokens": places.tokens(block, first, last),
+                    "activations": [value if read else None for value, read in activations],
                 }
             )
-        return pl.DataFrame(out, schema=_SCHEMA)
-
-
-class _Lookup:
-    """The code of a latent at given rows."""
-
-    def __init__(
-        self,
-        latents: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        values: NDArray[np.float32],
-        total: int,
-    ) -> None:
-        order = np.lexsort((rows, latents))
-        self._keys = latents[order] * total + rows[order]
-        self._values, self._total = values[order], total
-
-    def at(self, latent: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        wanted = latent * self._total + rows
-        found = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-        return np.where(self._keys[found] == wanted, self._values[found], 0.0)
+        return pl.DataFrame(rows, schema=_SCHEMA)

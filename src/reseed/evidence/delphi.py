@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
-from reseed.evidence.examples.samples import Examples, Fired
-from reseed.evidence.examples.tables import ExampleTables, tables_of
-from reseed.evidence.examples.windows import Integers, cut
+from reseed.evidence.rows import Encoded, Fired, Integers, Reader, entries_of, feed
+from reseed.evidence.sampler import WindowSampler
+from reseed.evidence.tables import ExampleTables, tables_of
+from reseed.evidence.windows import cut
 from reseed.formats.arrays import read_safetensors
-from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
 from reseed.spec.analysis import EvidenceSpec
 from reseed.store import json_bytes, read_json, safetensors_bytes, write_bytes
@@ -72,19 +72,23 @@ def read_delphi_cache(
     text: _Sequences | None = None
     tables: list[ExampleTables] = []
     for part in _parts(folder):
-        if latents is not None and not any(part.first <= one <= part.last for one in latents):
+        if latents is not None and not any(part.first <= n <= part.last for n in latents):
             continue
-        tokens, sequence, fired = part.read()
+        tokens, fired = part.read()
         if text is not None and not np.array_equal(text.ids, tokens):
             raise StoreError(
                 f"{part.path} has other tokens than the files before it; caches of two runs were "
                 "mixed in one folder"
             )
         text = text or _Sequences(tokens, pieces)
-        found = Examples(part.last - part.first + 1, spec, base=part.first)
-        _sample(found, text, sequence, fired)
-        tables.append(tables_of(found, text))
-    return _together(tables, latents)
+        sampler = WindowSampler(part.latents, spec, base=part.first)
+        for first in range(0, len(tokens), _SEQUENCES):
+            blocks = np.arange(first, min(first + _SEQUENCES, len(tokens)))
+            here = fired.at(slice(*np.searchsorted(fired.place, [first, first + len(blocks)])))
+            windows = cut(text, blocks, spec.window, spec.seed)
+            sampler.add(windows, here._replace(place=here.place - first))
+        tables.append(tables_of(sampler, text))
+    return _joined(tables, latents)
 
 
 def delphi_model(folder: Path) -> str:
@@ -134,18 +138,16 @@ def write_delphi_cache(
         )
     if folder.is_dir() and any(_NAME.fullmatch(child.name) for child in folder.iterdir()):
         raise StoreError(f"{folder} holds a cache already; choose another folder")
-    order = np.lexsort((fired.latent, fired.position, fired.place))
-    fired = fired.at(order)
+    fired = fired.at(np.lexsort((fired.latent, fired.position, fired.place)))
     edges = [i * latents // files for i in range(files + 1)]
     for first, stop in zip(edges, edges[1:], strict=False):
-        mine = (fired.latent >= first) & (fired.latent < stop) & (fired.value > LEAST)
-        columns = fired.place[mine], fired.position[mine], fired.latent[mine] - first
-        locations = np.stack(columns, axis=1)
+        part = fired.at((fired.latent >= first) & (fired.latent < stop) & (fired.value > LEAST))
+        locations = np.stack([part.place, part.position, part.latent - first], axis=1)
         small = locations.max(initial=0) < 2**16
-        half = fired.value[mine].max(initial=0) <= np.finfo(np.float16).max
+        half = part.value.max(initial=0) <= np.finfo(np.float16).max
         arrays = {
             "locations": locations.astype(np.uint16 if small else np.uint32),
-            "activations": fired.value[mine].astype(np.float16 if half else np.float32),
+            "activations": part.value.astype(np.float16 if half else np.float32),
             "tokens": tokens.astype(np.int64),
         }
         write_bytes(folder / f"{first}_{stop - 1}.safetensors", safetensors_bytes(arrays))
@@ -182,16 +184,20 @@ class _Part:
     first: int
     last: int
 
-    def read(self) -> tuple[Integers, Integers, Fired]:
-        """Tokens `[S, L]`, sequence of each entry (ascending), and the entries."""
+    @property
+    def latents(self) -> int:
+        return self.last - self.first + 1
+
+    def read(self) -> tuple[Integers, Fired]:
+        """Tokens `[S, L]`, and what fires, by sequence (its `place`), position and latent."""
         held = read_safetensors(self.path)
         if "tokens" not in held:
             raise StoreError(f"{self.path} has no tokens; write the cache with them (save_tokens)")
-        tokens = self._whole(held, "tokens", 2)
-        locations = self._whole(held, "locations", 2)
+        tokens = self._integers(held, "tokens")
+        locations = self._integers(held, "locations")
         if "activations" not in held or held.shape("activations") != (len(locations),):
             raise StoreError(f"{self.path}: there is not one activation for each location")
-        most = (*tokens.shape, self.last - self.first + 1)
+        most = (*tokens.shape, self.latents)
         if locations.shape[1] != 3 or (locations >= most).any():
             raise StoreError(
                 f"{self.path}: locations should be [n, 3] and stay below {most} (sequences, "
@@ -203,15 +209,14 @@ class _Part:
         if (np.diff(key[order]) == 0).any():
             raise StoreError(f"{self.path}: a latent fires twice at one position; it is damaged")
         order = order[values[order] > 0]
-        sequence, position, latent = locations[order].T
-        return tokens, sequence, Fired(sequence, position, latent, values[order])
+        return tokens, Fired(*locations[order].T, values[order])
 
-    def _whole(self, held: Mapping[str, Any], name: str, dimensions: int) -> Integers:
+    def _integers(self, held: Mapping[str, Any], name: str) -> Integers:
         array = held.get(name)
         if (
             not isinstance(array, np.ndarray)
             or array.dtype.kind not in "iu"
-            or array.ndim != dimensions
+            or array.ndim != 2
             or (name == "tokens" and not array.size)
             or int(array.min(initial=0)) < 0
             or int(array.max(initial=0)) >= 2**32
@@ -237,18 +242,18 @@ class _Part:
 
 def _parts(folder: Path) -> Iterator[_Part]:
     """The files of a cache by their latents."""
-    found = sorted(
+    files = sorted(
         (int(name[1]), int(name[2]), child)
         for child in (folder.iterdir() if folder.is_dir() else ())
         if (name := _NAME.fullmatch(child.name))
     )
-    if not found:
+    if not files:
         raise StoreError(
             f"{folder} holds no files FIRST_LAST.safetensors, as a cache of Delphi does. Give the "
             "folder of one hookpoint, e.g. latents/layers.5.mlp"
         )
     end = -1
-    for first, last, path in found:
+    for first, last, path in files:
         if not end < first <= last:
             raise StoreError(f"{path} has latents of another file too, or none; mixed caches?")
         if last - first >= _MOST_LATENTS:
@@ -260,28 +265,15 @@ def _parts(folder: Path) -> Iterator[_Part]:
         yield _Part(path=path, first=first, last=last)
 
 
-def _sample(found: Examples, text: _Sequences, sequence: Integers, fired: Fired) -> None:
-    for first in range(0, len(text.ids), _SEQUENCES):
-        blocks = np.arange(first, min(first + _SEQUENCES, len(text.ids)))
-        here = slice(*np.searchsorted(sequence, [first, first + len(blocks)]))
-        windows = cut(text, blocks, found.spec.window, found.spec.seed)
-        part = fired.at(here)
-        found.add(windows, part._replace(place=part.place - first))
-
-
-def _together(tables: list[ExampleTables], latents: Collection[int] | None) -> ExampleTables:
+def _joined(tables: list[ExampleTables], latents: Collection[int] | None) -> ExampleTables:
     """The tables of files with other latents of the same text."""
-    every = [*tables] or [tables_of(None, None)]
-    examples, windows, counts = (pl.concat(column) for column in zip(*every, strict=True))
+    columns = zip(*(tables or [tables_of(None, None)]), strict=True)
+    examples, windows, counts = (pl.concat(column) for column in columns)
     if latents is not None:
-        examples, counts = (
-            one.filter(pl.col("latent").is_in(sorted(set(latents)))) for one in (examples, counts)
-        )
+        wanted = pl.col("latent").is_in(sorted(set(latents)))
+        examples, counts = examples.filter(wanted), counts.filter(wanted)
     windows = windows.filter(pl.col("window").is_in(examples["window"].unique().to_list()))
     return ExampleTables(examples, windows.unique("window").sort("window"), counts)
-
-
-_CHUNK = 32
 
 
 def write_run_for_delphi(
@@ -311,25 +303,19 @@ def write_run_for_delphi(
         text: what the source was made from.
         model: name by which Delphi finds the tokenizer.
         events: progress.
-        files: in how many the latents are cut.
+        files: in how many the latents are cut, as in `write_delphi_cache`.
         about: more for `config.json`.
 
     Raises:
         SpecError, StoreError: as `write_delphi_cache`.
     """
     parts: list[Fired] = []
-    with events.task("cache", int(source.rows[blocks].sum()), "tokens") as task:
-        for first in range(0, len(blocks), _CHUNK):
-            chunk = blocks[first : first + _CHUNK]
-            with torch.no_grad():
-                codes = sae.encode_sparse(source.read(chunk.tolist())[site])
-            positions = [text.positions(int(block)) for block in chunk]
-            place = np.repeat(first + np.arange(len(chunk)), [len(one) for one in positions])
-            position, fires = np.concatenate(positions), (codes.values > 0).numpy()
-            row = np.nonzero(fires)[0]
-            latents, values = codes.latents.numpy()[fires], codes.values.numpy()[fires]
-            parts.append(Fired(place[row], position[row], latents, values))
-            task.advance(len(position))
-    whole = Fired(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def add(chunk: Encoded) -> None:
+        fired = entries_of(chunk.codes("sae"), chunk.chunk.blocks, text)
+        parts.append(fired._replace(place=fired.place + chunk.chunk.first))
+
+    feed([add], {"sae": Reader(sae, site)}, source, blocks, events, "cache")
+    fired = Fired(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     ids = text.ids[np.asarray(blocks)]
-    write_delphi_cache(folder, ids, whole, sae.latents, model, files, about)
+    write_delphi_cache(folder, ids, fired, sae.latents, model, files, about)

@@ -18,10 +18,7 @@ from scipy.sparse import csr_array
 
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.formats import own
-from reseed.sae.codes import Codes
-from reseed.sae.lazy import torch
-from reseed.sae.model import from_arrays
+from reseed.evidence.rows import Encoded, active_entries, feed, readers_of
 from reseed.store import Store, parquet_bytes, safetensors_bytes
 from reseed.subjects.source import BlockSource
 from reseed.subjects.text.tokens import TokenBlocks
@@ -30,9 +27,6 @@ Statistic = Literal["max", "mean"]
 """Of the activations over the kept tokens of a document, silent ones counted as 0."""
 
 _ENTRY = {"key": pl.Int64, "max": pl.Float32, "sum": pl.Float64}
-
-_BYTES_AN_ENTRY = 40
-"""While entries are gathered: document, latent, largest, sum, and a copy while they are merged."""
 
 
 def features_name(run: str) -> str:
@@ -63,18 +57,6 @@ class DocumentFeatures:
         if bad:
             raise SpecError(f"latent {bad[0]}: this run has latents 0 to {sparse.shape[1] - 1}")
         return sparse.tocsc()[:, list(latents)].toarray().astype(np.float32)
-
-
-def features_bytes(rows: int, per_row: int, documents: int, latents: int) -> int:
-    """Bytes at the most that gathering takes beside the model: for `plan`.
-
-    Args:
-        rows: tokens.
-        per_row: latents that fire at a token.
-        documents: that there are.
-        latents: F.
-    """
-    return _BYTES_AN_ENTRY * min(rows * per_row, documents * latents)
 
 
 class FeatureSums:
@@ -113,9 +95,9 @@ class FeatureSums:
         """Largest and sum, `[documents, F]`, float32."""
         self._merge()
         none = _grouped(pl.DataFrame(schema=_ENTRY))
-        whole = (self._parts[0] if self._parts else none).sort("key")
-        pair = np.divmod(whole["key"].to_numpy(), self._shape[1])
-        values = whole["max"].to_numpy(), whole["sum"].to_numpy().astype(np.float32)
+        entries = (self._parts[0] if self._parts else none).sort("key")
+        pair = np.divmod(entries["key"].to_numpy(), self._shape[1])
+        values = entries["max"].to_numpy(), entries["sum"].to_numpy().astype(np.float32)
         largest, total = (csr_array((v, pair), shape=self._shape) for v in values)
         return largest, total
 
@@ -156,9 +138,6 @@ def read_features(store: Store, run: str) -> DocumentFeatures:
     return DocumentFeatures(documents=documents, max=largest, mean=mean)
 
 
-_CHUNK = 32
-
-
 def gather_features(
     runs: Mapping[str, str],
     source: BlockSource,
@@ -172,7 +151,7 @@ def gather_features(
     """Make the document features of these runs.
 
     Memory holds the SAEs, one chunk of rows and, for each run, its distinct pairs of document and
-    latent (`features_bytes`).
+    latent.
 
     Args:
         runs: id of each finished run to its site.
@@ -191,31 +170,22 @@ def gather_features(
     blocks = np.concatenate([training, held_out])
     if not np.array_equal(source.rows[blocks], tokens.rows[blocks]):
         raise SpecError("the activations have other rows than the text keeps tokens; harvest again")
-    saes = {run: from_arrays(own.read_piece(store, f"runs/{run}")) for run in runs}
+    readers = readers_of(runs, store)
     place, table = _documents(tokens, training, held_out)
-    sums = {run: FeatureSums(len(table), sae.latents) for run, sae in saes.items()}
-    with events.task("document features", int(source.rows[blocks].sum()), "tokens") as task:
-        for first in range(0, len(blocks), _CHUNK):
-            chunk = blocks[first : first + _CHUNK]
-            x = source.read(chunk.tolist())
-            document = place[tokens.document[chunk][tokens.keep[chunk]]]
-            for run, sae in saes.items():
-                with torch.no_grad():
-                    _add(sums[run], sae.encode_sparse(x[runs[run]]), document)
-            task.advance(len(document))
+    sums = {run: FeatureSums(len(table), reader.sae.latents) for run, reader in readers.items()}
+
+    def add(chunk: Encoded) -> None:
+        numbers = chunk.chunk.blocks
+        document = place[tokens.document[numbers][tokens.keep[numbers]]]
+        for run in runs:
+            row, latents, values = active_entries(chunk.codes(run))
+            known = document[row] >= 0  # a separator that is kept is of no document
+            sums[run].add(document[row][known], latents[known], values[known])
+
+    feed([add], readers, source, blocks, events, "document features")
     for run in runs:
         with store.piece(features_name(run), made_from[run]) as folder:
             write_features(folder, _features(sums[run], table))
-
-
-def _add(sums: FeatureSums, codes: Codes, document: NDArray[np.int64]) -> None:
-    """Rows of no document (a separator that is kept) count nowhere."""
-    fires = codes.values > 0
-    row = torch.nonzero(fires)[:, 0].numpy()
-    of = document[row]
-    latents, values = codes.latents[fires].numpy(), codes.values[fires].float().numpy()
-    known = of >= 0
-    sums.add(of[known], latents[known], values[known])
 
 
 def _documents(

@@ -1,193 +1,206 @@
-"""The door of evidence: firing statistics, held-out reconstruction and contexts of finished runs.
+"""What finished runs do on held-out rows, as pieces of the study: firing, co-firing, predictions.
 
-One pass over the held-out blocks for all runs at once; memory does not grow with the tokens.
-
-How the latents of pairs of runs fire together on held-out tokens: one pass for all pairs.
-
-What is counted is handed in; this room only encodes. Memory does not grow with the tokens.
+All runs that miss a piece share a pass; memory does not grow with the tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from reseed.events import Events
 from reseed.evidence.contexts import Contexts
-from reseed.evidence.examples.samples import Examples, Fired, nearest_decoders
-from reseed.evidence.examples.tables import tables_of
-from reseed.evidence.examples.windows import Windows, cut
-from reseed.evidence.firing import Firing
-from reseed.formats import own
-from reseed.runs import Pair, cofiring_name, evidence_name
-from reseed.sae.codes import Codes
-from reseed.sae.model import SAE, from_arrays
+from reseed.evidence.rows import Encoded, Fired, Firing, Reader, entries_of, feed, readers_of
+from reseed.evidence.sampler import WindowSampler, nearest_decoders
+from reseed.evidence.tables import tables_of
+from reseed.evidence.windows import Windows, cut
+from reseed.matching.stage import decoder_pairs
+from reseed.runs import (
+    Done,
+    Pair,
+    cofiring_name,
+    evidence_name,
+    pair_name,
+    pairs_of,
+    run_name,
+    through_name,
+)
+from reseed.sae.lazy import torch
+from reseed.seeds import digest
 from reseed.spec.analysis import EvidenceSpec
-from reseed.store import Store, json_bytes, parquet_bytes
-from reseed.subjects.source import BlockSource
+from reseed.spec.training import RunSpec
+from reseed.study import Study
+from reseed.subjects.inputs import Inputs
 from reseed.subjects.text.tokens import Places
-
-_CHUNK = 32
 
 
 class Counter(Protocol):
-    """Takes the codes of two runs on the same tokens."""
+    """Counts how pairs of latents of two runs fire together."""
 
     def add_entries(self, values_a: Any, latents_a: Any, values_b: Any, latents_b: Any) -> None:
         """Take in more tokens: K codes of each by A and by B, `[N, K]`; those of 0 are silent."""
         ...
 
     def table(self) -> pl.DataFrame:
-        """What there is to say, a row for each pair of latents."""
+        """A row for each pair of latents."""
         ...
 
 
-def gather_together(
-    counters: Mapping[Pair, Counter],
-    sites: Mapping[str, str],
-    source: BlockSource,
-    blocks: NDArray[np.int64],
-    store: Store,
-    made_from: Mapping[Pair, str],
-    events: Events,
-) -> None:
-    """Make the piece `cofiring/A--B` of each of these pairs.
+CounterOf = Callable[[NDArray[np.int64], NDArray[Any], NDArray[Any], str, str], Counter]
+"""From matched latents `[E, 2]`, tokens on which each latent of A and of B fires, and both ids."""
+
+
+def stage(study: Study, events: Events, inputs: Inputs, counter_of: CounterOf) -> None:
+    """Make the pieces `evidence/RUN`, `cofiring/A--B` and `through/RUN` that are missing.
 
     Args:
-        counters: for each pair of runs.
-        sites: id of each of the runs to its site.
-        source: of the activations.
-        blocks: held-out ones.
-        store: of the study.
-        made_from: digest for each pair.
+        study: whose decoder rows are matched already.
         events: progress.
+        inputs: its activations.
+        counter_of: makes what counts the co-firing of matched latents and of their null.
 
     Raises:
         StoreError: if a run or the activations are damaged.
     """
-    runs = dict.fromkeys(run for pair in counters for run in pair)
-    saes = {run: from_arrays(own.read_piece(store, f"runs/{run}")) for run in runs}
-    with events.task("co-firing", int(source.rows[blocks].sum()), "tokens") as task:
-        for first in range(0, len(blocks), _CHUNK):
-            chunk = blocks[first : first + _CHUNK]
-            rows = source.read(chunk.tolist())
-            with torch.no_grad():
-                codes = {run: sae.encode_sparse(rows[sites[run]]) for run, sae in saes.items()}
-            for (a, b), counter in counters.items():
-                counter.add_entries(*codes[a], *codes[b])
-            task.advance(int(source.rows[chunk].sum()))
+    finished = [run.spec for run in study.runs if isinstance(run.state, Done)]
+    _gather_evidence(study, finished, inputs, events)
+    _gather_cofiring(study, inputs, counter_of, events)
+    _gather_predictions(study, finished, inputs, events)
+
+
+def _gather_evidence(
+    study: Study, finished: Iterable[RunSpec], inputs: Inputs, events: Events
+) -> None:
+    store, spec = study.store, study.spec.evidence
+    settings = digest(spec.model_dump(mode="json", exclude={"through_tokens"}))
+    made_from = {run: [store.checksum(run_name(run)), settings] for run in finished}
+    missing = [
+        run for run, made in made_from.items() if not store.has(evidence_name(run.id), digest(made))
+    ]
+    for reads in dict.fromkeys(run.reads for run in missing):
+        runs, data = [run for run in missing if run.reads == reads], inputs.data(reads)
+        readers, places = readers_of({run.id: run.site for run in runs}, store), data.places()
+        gathered = {run.id: _Evidence(run, readers[run.id], places, spec) for run in runs}
+
+        def add(
+            chunk: Encoded,
+            places: Places | None = places,
+            gathered: Mapping[str, _Evidence] = gathered,
+        ) -> None:
+            windows = None
+            if places is not None and spec.examples:
+                windows = cut(places, chunk.chunk.blocks, spec.window, spec.seed)
+            for evidence in gathered.values():
+                evidence.add(chunk, windows)
+
+        feed([add], readers, data.source, data.held_out, events, "evidence")
+        for run in runs:
+            store.make(evidence_name(run.id), made_from[run], gathered[run.id].files)
+
+
+def _gather_cofiring(study: Study, inputs: Inputs, counter_of: CounterOf, events: Events) -> None:
+    """How the latents that decoder rows match at the end of training fire together."""
+    store = study.store
+    last = {pair: group.steps[-1] for group in study.groups() for pair in pairs_of(group.runs)}
+    made_from = {
+        pair: [store.checksum(pair_name(pair)), *(store.checksum(f"runs/{run}") for run in pair)]
+        for pair in last
+    }
+    missing = [
+        pair for pair, made in made_from.items() if not store.has(cofiring_name(pair), digest(made))
+    ]
+    if not missing:
+        return
+    fired = {
+        run: store.table(evidence_name(run), "firing.parquet")["fired"].to_numpy()
+        for run in dict.fromkeys(run for pair in missing for run in pair)
+    }
+    counters: dict[Pair, Counter] = {
+        (a, b): counter_of(decoder_pairs((a, b), last[a, b], store), fired[a], fired[b], a, b)
+        for a, b in missing
+    }
+
+    def add(chunk: Encoded) -> None:
+        for (a, b), counter in counters.items():
+            counter.add_entries(*chunk.codes(a), *chunk.codes(b))
+
+    sites = {run.id: run.spec.site for run in study.runs if run.id in fired}
+    readers = readers_of(sites, store)
+    feed([add], readers, inputs.source, inputs.split[1], events, "co-firing")
     for pair, counter in counters.items():
-        with store.piece(cofiring_name(pair), made_from[pair]) as folder:
-            (folder / "matched.parquet").write_bytes(parquet_bytes(counter.table()))
+        files = {"matched.parquet": counter.table()}
+        store.make(cofiring_name(pair), made_from[pair], lambda files=files: files)
 
 
-def gather(
-    runs: Mapping[str, tuple[str, str]],
-    source: BlockSource,
-    blocks: NDArray[np.int64],
-    places: Places | None,
-    spec: EvidenceSpec,
-    store: Store,
-    made_from: Mapping[str, str],
-    events: Events,
+def _gather_predictions(
+    study: Study, finished: Iterable[RunSpec], inputs: Inputs, events: Events
 ) -> None:
-    """Make the evidence of these runs.
+    """What reconstructions do to the subject's predictions, if the study asks for it."""
+    store, tokens = study.store, study.spec.evidence.through_tokens
+    runs = {run.id: run for run in finished if run.reads is None}
+    made_from = {name: [store.checksum(run_name(run)), tokens] for name, run in runs.items()}
+    missing = {
+        name: (runs[name].site, runs[name].target)
+        for name, made in made_from.items()
+        if not store.has(through_name(name), digest(made))
+    }
+    if not missing or not tokens:
+        return
+    from reseed.evidence.function import measure
 
-    Args:
-        runs: id of each finished run to the site that it reads and the one that it reconstructs.
-        source: of the activations.
-        blocks: held-out ones.
-        places: where each kept row stands in the text; None if the subject reads no text.
-        spec: how many contexts and examples, how long.
-        store: of the study.
-        made_from: digest for each run.
-        events: progress.
-
-    Raises:
-        StoreError: if a run or the activations are damaged.
-    """
-    work = {run: _Run(_load(store, run), *sites, places, spec) for run, sites in runs.items()}
-    total = int(source.rows[blocks].sum())
-    with events.task("evidence", total, "tokens") as task:
-        for first in range(0, len(blocks), _CHUNK):
-            chunk = blocks[first : first + _CHUNK]
-            rows = source.read(chunk.tolist())
-            here = _Chunk.of(chunk, places, spec)
-            for one in work.values():
-                one.add(rows[one.site], rows[one.target], here)
-            task.advance(int(source.rows[chunk].sum()))
-    for run, one in work.items():
-        with store.piece(evidence_name(run), made_from[run]) as folder:
-            (folder / "firing.parquet").write_bytes(parquet_bytes(one.firing.table()))
-            (folder / "contexts.parquet").write_bytes(parquet_bytes(one.contexts.table()))
-            (folder / "reconstruction.json").write_bytes(json_bytes(one.reconstruction()))
-            tables_of(one.examples, places).write(folder)
+    readers = readers_of({name: site for name, (site, _) in missing.items()}, store)
+    saes = {name: reader.sae for name, reader in readers.items()}
+    blocks = inputs.held_out_blocks(tokens)
+    measured = measure(saes, missing, inputs.spliced, inputs.text, blocks, events)
+    for name, numbers in measured.items():
+        files = {"through.json": numbers}
+        store.make(through_name(name), made_from[name], lambda files=files: files)
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Some blocks, and where their rows stand; the same for all runs."""
+class _Evidence:
+    """What is gathered of one run."""
 
-    blocks: NDArray[np.int64]
-    windows: Windows | None
-    place: NDArray[np.int64]
-    """[rows] place of the block of each row among the blocks"""
-    position: NDArray[np.int64]
-    """[rows] in its block"""
-
-    @classmethod
-    def of(cls, blocks: NDArray[np.int64], places: Places | None, spec: EvidenceSpec) -> _Chunk:
-        if places is None or not spec.examples:
-            nothing = np.empty(0, np.int64)
-            return cls(blocks, None, nothing, nothing)
-        positions = [places.positions(int(block)) for block in blocks]
-        place = np.repeat(np.arange(len(blocks)), [len(one) for one in positions])
-        windows = cut(places, blocks, spec.window, spec.seed)
-        return cls(blocks, windows, place, np.concatenate(positions))
-
-    def fired(self, codes: Codes) -> Fired:
-        fires = (codes.values > 0).numpy()
-        row = np.nonzero(fires)[0]
-        latents, values = codes.latents.numpy()[fires], codes.values.numpy()[fires]
-        return Fired(self.place[row], self.position[row], latents, values.astype(np.float32))
-
-
-class _Run:
     def __init__(
-        self, sae: SAE, site: str, target: str, places: Places | None, spec: EvidenceSpec
+        self, run: RunSpec, reader: Reader, places: Places | None, spec: EvidenceSpec
     ) -> None:
-        self.sae, self.site, self.target = sae, site, target
-        self.firing = Firing(sae.latents, sae.W_dec.shape[1])
-        self.contexts = Contexts(places, spec)
-        self.examples: Examples | None = None
+        self._name, self._target, self._sae = run.id, run.target, reader.sae
+        self._places = places if spec.contexts or spec.examples else None
+        self._firing = Firing(self._sae.latents, self._sae.W_dec.shape[1])
+        self._contexts = Contexts(places, spec)
+        self._examples: WindowSampler | None = None
         if places is not None and spec.examples:
-            near = nearest_decoders(sae.W_dec, spec.neighbours) if spec.neighbours else None
-            self.examples = Examples(sae.latents, spec, near)
+            W_dec, count = self._sae.W_dec, spec.neighbours
+            near = nearest_decoders(W_dec, count) if count else None
+            self._examples = WindowSampler(self._sae.latents, spec, near)
 
-    def add(self, x: Tensor, y: Tensor, chunk: _Chunk) -> None:
-        with torch.no_grad():
-            codes = self.sae.encode_sparse(x)
-            self.firing.add(y, codes, self.sae.rebuild(x, codes))
-            self.contexts.add(codes, chunk.blocks)
-            if self.examples is not None and chunk.windows is not None:
-                self.examples.add(chunk.windows, chunk.fired(codes))
+    def add(self, chunk: Encoded, windows: Windows | None) -> None:
+        codes, blocks = chunk.codes(self._name), chunk.chunk.blocks
+        target = chunk.chunk.rows[self._target]
+        self._firing.add(target, codes, chunk.rebuilt(self._name))
+        if self._places is None:
+            return
+        fired: Fired = entries_of(codes, blocks, self._places)
+        self._contexts.add(fired, blocks)
+        if self._examples is not None and windows is not None:
+            self._examples.add(windows, fired)
 
-    def reconstruction(self) -> dict[str, float | int | None]:
+    def files(self) -> dict[str, Any]:
+        return {
+            "firing.parquet": self._firing.table(),
+            "contexts.parquet": self._contexts.table(),
+            "reconstruction.json": self._reconstruction(),
+            **tables_of(self._examples, self._places).files(),
+        }
+
+    def _reconstruction(self) -> dict[str, float | int | None]:
         """What the firing says, and how far the encoder of live latents points as the decoder."""
-        live = torch.from_numpy((self.firing.table()["fired"] > 0).to_numpy())
+        live = torch.from_numpy((self._firing.table()["fired"] > 0).to_numpy())
         cosine = None
-        if self.sae.W_enc.shape == self.sae.W_dec.shape and bool(live.any()):
-            rows = self.sae.W_enc[live], self.sae.W_dec[live]
+        if self._sae.W_enc.shape == self._sae.W_dec.shape and bool(live.any()):
+            rows = self._sae.W_enc[live], self._sae.W_dec[live]
             cosine = float(torch.nn.functional.cosine_similarity(*rows).mean())
-        return {**self.firing.reconstruction(), "encoder_decoder_cosine": cosine}
-
-
-def _load(store: Store, run: str) -> SAE:
-    return from_arrays(own.read_piece(store, f"runs/{run}"))
+        return {**self._firing.reconstruction(), "encoder_decoder_cosine": cosine}

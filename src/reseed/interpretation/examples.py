@@ -1,21 +1,21 @@
 """Examples of a latent: read, chosen for a use, and kept apart. Needs no torch.
 
 What an example may be used for was decided by its document when it was sampled
-(`reseed.evidence.examples.windows`); `check_disjoint` looks again before a model is asked.
+(`reseed.evidence.windows`); `Examples` looks again before a model is asked anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, get_args
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import get_args
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.evidence.examples.tables import COUNTS, EXAMPLES, WINDOWS, ExampleTables
-from reseed.interpretation.controls import random_latents
+from reseed.evidence.tables import COUNTS, EXAMPLES, WINDOWS, ExampleTables
 from reseed.interpretation.records import Example, Item, Kind, Latent, Split
 from reseed.runs import evidence_name
 from reseed.seeds import generator
@@ -27,15 +27,12 @@ _NO_DOCUMENT = -1
 _SHOWN = 8
 """Documents that a message names."""
 
-
-def read_tables(store: Store, run: str) -> ExampleTables:
-    """What the evidence of a run holds of examples.
-
-    Raises:
-        StoreError: if it is missing or damaged.
-    """
-    files = EXAMPLES, WINDOWS, COUNTS
-    return ExampleTables(*(store.table(evidence_name(run), file) for file in files))
+USES: dict[Split, str] = {
+    "explain": "to explain from",
+    "score": "to score on",
+    "judge": "to judge a refinement on",
+}
+"""What the examples of a split are for, in words."""
 
 
 def read_examples(store: Store, run: str, latents: Iterable[int] | None = None) -> pl.DataFrame:
@@ -52,25 +49,26 @@ def read_examples(store: Store, run: str, latents: Iterable[int] | None = None) 
     Raises:
         StoreError: if the evidence is missing or damaged.
     """
-    return read_tables(store, run).joined(latents)
-
-
-def examples_of(table: pl.DataFrame, latent: int) -> tuple[Example, ...]:
-    """The examples of one latent as records, in the order of the table.
-
-    Args:
-        table: of `read_examples`, or of a Delphi cache.
-        latent: its number.
-    """
-    rows = table.filter(pl.col("latent") == latent)
-    return tuple(_example(row) for row in rows.iter_rows(named=True))
+    files = EXAMPLES, WINDOWS, COUNTS
+    tables = ExampleTables(*(store.table(evidence_name(run), file) for file in files))
+    return tables.joined(latents)
 
 
 def by_latent(table: pl.DataFrame) -> dict[int, tuple[Example, ...]]:
-    """The examples of every latent in a table, in one go."""
+    """The examples of every latent in a table of `read_examples` or of a Delphi cache."""
     out: dict[int, list[Example]] = {}
     for row in table.iter_rows(named=True):
-        out.setdefault(int(row["latent"]), []).append(_example(row))
+        example = Example(
+            split=row["split"],
+            kind=row["kind"],
+            tokens=tuple(row["tokens"]),
+            activations=tuple(row["activations"]),
+            document=row["document"],
+            block=row["block"],
+            position=row["position"],
+            quantile=row["quantile"],
+        )
+        out.setdefault(int(row["latent"]), []).append(example)
     return {latent: tuple(examples) for latent, examples in out.items()}
 
 
@@ -107,64 +105,14 @@ def choose(
     _check_choice(split, n, quantiles, kinds)
     out: list[Example] = []
     for kind in kinds:
-        there = [one for one in examples if one.split == split and one.kind == kind]
+        there = [example for example in examples if (example.split, example.kind) == (split, kind)]
         draw = generator("choose-examples", seed, split, kind)
         if kind == "firing":
-            ranked = sorted(there, key=lambda one: -one.strength)
+            ranked = sorted(there, key=lambda example: -example.strength)
             out += [ranked[i] for i in _stratified(len(ranked), n, quantiles, draw)]
         else:
             out += [there[i] for i in draw.permutation(len(there))[:n]]
     return tuple(out)
-
-
-def strongest(examples: Sequence[Example], split: Split, n: int) -> tuple[Example, ...]:
-    """The n examples of a split that fire most strongly, strongest first."""
-    there = [one for one in examples if one.split == split and one.kind == "firing"]
-    return tuple(sorted(there, key=lambda one: -one.strength)[:n])
-
-
-def check_disjoint(explaining: Iterable[Example], scoring: Iterable[Example]) -> None:
-    """Refuse examples for scoring that share anything with those that were explained from.
-
-    Any document in common is a leak, whichever of its windows; so are tokens in common where
-    documents are not known.
-
-    Args:
-        explaining: examples that an explainer was or will be shown.
-        scoring: examples that its explanation is to be scored on.
-
-    Raises:
-        SpecError: naming the documents or places.
-    """
-    seen, asked = list(explaining), list(scoring)
-    documents = {one.document for one in seen} & {one.document for one in asked}
-    shared = sorted(documents - {_NO_DOCUMENT})
-    if shared:
-        raise SpecError(
-            f"{_listed('document', shared)} among the examples to explain from and among those to "
-            "score on, so the score would reward an explainer for what it was shown. Take the "
-            "examples of two splits (`choose(..., split)`), which never share a document."
-        )
-    overlaps = sorted(_overlaps(seen, asked))
-    if overlaps:
-        block, position = overlaps[0]
-        raise SpecError(
-            f"{len(overlaps)} examples to score on have tokens that were explained from, the first "
-            f"in block {block} at position {position}. Take the examples of two splits."
-        )
-
-
-def _example(row: Mapping[str, Any]) -> Example:
-    return Example(
-        split=row["split"],
-        kind=row["kind"],
-        tokens=tuple(row["tokens"]),
-        activations=tuple(row["activations"]),
-        document=row["document"],
-        block=row["block"],
-        position=row["position"],
-        quantile=row["quantile"],
-    )
 
 
 def _check_choice(split: str, n: int, quantiles: int, kinds: Sequence[str]) -> None:
@@ -189,20 +137,51 @@ def _stratified(count: int, n: int, quantiles: int, draw: np.random.Generator) -
     return sorted(int(rank) for rank in order[:n])
 
 
-def _overlaps(seen: Sequence[Example], asked: Sequence[Example]) -> set[tuple[int, int]]:
-    """Block and position of the examples that share tokens with any of those seen."""
-    taken = {(one.block, at) for one in seen for at in _places(one)}
-    return {
-        (one.block, one.position)
-        for one in asked
-        if any((one.block, at) in taken for at in _places(one))
-    }
+def check_disjoint(
+    first: Iterable[Example],
+    second: Iterable[Example],
+    uses: tuple[str, str] = (USES["explain"], USES["score"]),
+) -> None:
+    """Refuse examples for one use that share anything with those for another.
+
+    Any document in common is a leak, whichever of its windows; so are tokens in common where
+    documents are not known.
+
+    Args:
+        first: e.g. examples that an explainer was or will be shown.
+        second: e.g. examples that its explanation is to be scored on.
+        uses: of both, for the message.
+
+    Raises:
+        SpecError: naming the documents or places.
+    """
+    first, second = list(first), list(second)
+    documents = {e.document for e in first} & {e.document for e in second} - {_NO_DOCUMENT}
+    if documents:
+        raise SpecError(
+            f"{_listed('document', sorted(documents))} among the examples {uses[0]} and among those "
+            f"{uses[1]}, so the score would reward what was shown before. Take the examples of two "
+            "splits (`choose(..., split)`), which never share a document."
+        )
+    overlaps = np.isin(_tokens(second), _tokens(first))
+    if overlaps.any():
+        owner = np.repeat(np.arange(len(second)), [len(example.tokens) for example in second])
+        leaks = sorted({(second[n].block, second[n].position) for n in owner[overlaps]})
+        raise SpecError(
+            f"{len(leaks)} examples {uses[1]} have tokens of examples {uses[0]}, the first in "
+            f"block {leaks[0][0]} at position {leaks[0][1]}. Take the examples of two splits."
+        )
 
 
-def _places(one: Example) -> range:
-    """Positions of a window; it was chosen for its first strongest token, or for its first."""
-    offset = one.activations.index(max(one.activations)) if one.activations else 0
-    return range(one.position - offset, one.position - offset + len(one.tokens))
+def _tokens(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """A number for the place of each token of each window, in their order."""
+    places: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    for example in examples:
+        # a window was chosen for its first strongest token, or for its first
+        strongest = np.argmax(example.activations) if example.activations else 0
+        first = (example.block << 32) + example.position - int(strongest)
+        places.append(np.arange(first, first + len(example.tokens)))
+    return np.concatenate(places)
 
 
 def _listed(what: str, numbers: Sequence[int]) -> str:
@@ -213,14 +192,14 @@ def _listed(what: str, numbers: Sequence[int]) -> str:
 
 
 class Examples:
-    """The examples of some latents, read once.
+    """The examples of some latents, read once and checked to keep their splits apart.
 
     Args:
         store: of the study.
         of: latents of its runs.
 
     Raises:
-        SpecError: if a run has no examples of text.
+        SpecError: if a run has no examples of text, or two splits share a document or tokens.
         StoreError: if the evidence is missing or damaged.
     """
 
@@ -234,8 +213,16 @@ class Examples:
                     f"run {run} has no examples of text to explain from: its subject reads none, "
                     "or evidence.examples is 0. Of the toy evidence.toy_text makes text."
                 )
-            found = by_latent(table)
-            self._of |= {Latent(run=run, latent=n): found.get(n, ()) for n in wanted}
+            examples = by_latent(table)
+            self._of |= {Latent(run=run, latent=n): examples.get(n, ()) for n in wanted}
+        self._check_splits()
+
+    def _check_splits(self) -> None:
+        """Of all latents together: what is laid over other texts as a control may not leak either."""
+        every = [example for examples in self._of.values() for example in examples]
+        by_split = {split: [e for e in every if e.split == split] for split in USES}
+        for first, second in combinations(USES, 2):
+            check_disjoint(by_split[first], by_split[second], (USES[first], USES[second]))
 
     def __contains__(self, latent: object) -> bool:
         return latent in self._of
@@ -255,30 +242,6 @@ class Examples:
         hard = some("neighbour", spec.examples // 2)
         silent = (*hard, *some("random", spec.examples - len(hard)))
         return Item(of=latent, explanation=None, examples=(*some("firing", spec.examples), *silent))
-
-
-def random_items(items: Sequence[Item], split: Split, spec: InterpretationSpec) -> list[Item]:
-    """Latents that mean nothing, made like some of these."""
-    every = max(1, -(-len(items) // spec.random_latents))
-    some = items[::every]
-    pool = [one for item in items for one in item.examples if one.kind == "random"]
-    if split == "explain":
-        # what is explained has no silent windows; the texts come from where latents fire too
-        return [_laid_elsewhere(item, items, spec.seed) for item in some if item.examples]
-    return random_latents([item for item in some if item.examples], pool, spec.seed)
-
-
-def _laid_elsewhere(item: Item, items: Sequence[Item], seed: int) -> Item:
-    """The firing patterns of a latent over windows of the other latents."""
-    others = [
-        replace(one, kind="random", activations=(0.0,) * len(one.tokens), quantile=None)
-        for other in items
-        if other.of != item.of
-        for one in other.examples
-    ]
-    seen = {(one.block, one.position): one for one in others}
-    few = item.examples[: len(seen)]
-    return random_latents([replace(item, examples=few)], list(seen.values()), seed)[0]
 
 
 def latents_in(table: pl.DataFrame) -> list[Latent]:

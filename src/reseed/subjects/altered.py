@@ -16,9 +16,7 @@ from torch import Tensor
 from reseed.events import Events
 from reseed.seeds import digest, generator
 from reseed.store import Store, safetensors_bytes
-from reseed.subjects.source import BlockSource
-
-_CHUNK = 32
+from reseed.subjects.source import BlockSource, Chunk, read_over
 
 _FILE = "moments.safetensors"
 
@@ -60,14 +58,14 @@ def estimate_moments(
     """
     sums = {s: torch.zeros(d, dtype=torch.float64) for s, d in source.sites.items()}
     squares = {s: torch.zeros(d, d, dtype=torch.float64) for s, d in source.sites.items()}
-    with events.task("moments", int(source.rows[blocks].sum()), "tokens") as task:
-        for first in range(0, len(blocks), _CHUNK):
-            chunk = blocks[first : first + _CHUNK]
-            for site, x in source.read(chunk.tolist()).items():
-                exact = x.double()
-                sums[site] += exact.sum(0)
-                squares[site] += exact.T @ exact
-            task.advance(int(source.rows[chunk].sum()))
+
+    def add(chunk: Chunk) -> None:
+        for site, x in chunk.rows.items():
+            exact = x.double()
+            sums[site] += exact.sum(0)
+            squares[site] += exact.T @ exact
+
+    read_over(source, blocks, add, events, "moments")
     count = int(source.rows[blocks].sum())
     for site in source.sites:
         mean = sums[site] / count

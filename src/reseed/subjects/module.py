@@ -189,3 +189,24 @@ def _flat(site: str, tensor: Tensor) -> Tensor:
             f"site {site!r} gives {tensor.dtype} {list(tensor.shape)}; floats [..., D] are needed"
         )
     return tensor.reshape(-1, tensor.shape[-1]).to("cpu", torch.float32)
+
+
+def harvest(
+    module: nn.Module, sites: Sequence[str], batches: Sequence[Batch]
+) -> dict[str, NDArray[np.float32]]:
+    """Read activations of any torch module into memory.
+
+    Args:
+        module: in the mode it is to be read in.
+        sites: module paths or patterns, `:in` behind for the input.
+        batches: inputs; each a tensor, a tuple or a dict of keyword arguments.
+
+    Returns:
+        Site to `[N, D]`, one row for each vector that the site gives.
+
+    Raises:
+        SpecError: if a site is unknown.
+        SubjectError: if activations are NaN or infinite.
+    """
+    source = ModuleSource(module, sites, batches)
+    return {site: x.numpy() for site, x in source.read(range(len(batches))).items()}

@@ -9,17 +9,21 @@ N rows, D dimensions of a site.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.events import Events
 from reseed.sae.lazy import torch
 from reseed.spec.activations import parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CHUNK = 32
+"""Blocks that are read together in a pass."""
 
 
 class BlockSource(Protocol):
@@ -49,6 +53,52 @@ class BlockSource(Protocol):
             StoreError: if stored activations are damaged.
         """
         ...
+
+
+class Chunk(NamedTuple):
+    """Some blocks of a source that were read together."""
+
+    blocks: NDArray[np.int64]
+    """[n] their numbers"""
+    first: int
+    """place of the first of them among all blocks of the pass"""
+    counts: NDArray[np.int64]
+    """[n] rows of each block"""
+    rows: Mapping[str, Tensor]
+    """site to float32 `[N, D]`, N = sum of counts"""
+
+
+def read_over(
+    source: BlockSource,
+    blocks: Sequence[int] | NDArray[np.int64],
+    take: Callable[[Chunk], None],
+    events: Events,
+    name: str,
+    *,
+    unit: str = "tokens",
+    size: int = CHUNK,
+) -> None:
+    """Read blocks once, in their order, a chunk at a time; memory does not grow with the rows.
+
+    Args:
+        source: of the activations.
+        blocks: which of its blocks.
+        take: is handed each chunk.
+        events: progress.
+        name: of the task, as it is shown.
+        unit: of the rows, as it is shown.
+        size: blocks of a chunk; sums over rows depend on it in their last bits.
+
+    Raises:
+        SubjectError, StoreError: from the source.
+    """
+    numbers = np.asarray(blocks, dtype=np.int64)
+    with events.task(name, int(source.rows[numbers].sum()), unit) as task:
+        for first in range(0, len(numbers), size):
+            chunk = numbers[first : first + size]
+            counts = source.rows[chunk]
+            take(Chunk(chunk, first, counts, source.read(chunk.tolist())))
+            task.advance(int(counts.sum()))
 
 
 def first_bad_row(rows: Tensor) -> int | None:

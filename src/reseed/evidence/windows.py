@@ -5,7 +5,8 @@ is cut into windows of nearly equal length, at most `window` tokens each; so win
 and no window has text of two documents. What a window may be used for is decided by its document
 alone: the documents of two splits are disjoint by construction.
 
-L positions in a block, W windows.
+A `Reservoir` keeps a bounded sample of such windows for each latent. L positions in a block, W
+windows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.evidence.rows import Integers, Positions
 from reseed.seeds import generator
 
 SPLITS = ("explain", "score", "judge")
@@ -26,23 +28,23 @@ SPLITS = ("explain", "score", "judge")
 NOWHERE = -1
 """Document of what is in no document, and window of what is in no window."""
 
-Integers = NDArray[np.int64]
-
 Keys = NDArray[np.uint64]
+Entries = NDArray[Any]
+"""Records of `kind_of`."""
 
+LEAST = 1 << 13
+"""Entries that wait at least before they are sorted in."""
+
+_NONE = np.iinfo(np.uint64).max
 _ORDERS = np.array(list(permutations(range(len(SPLITS)))))
 
 
-class Documents(Protocol):
+class Documents(Positions, Protocol):
     """Which documents the positions of blocks belong to, and which positions are read."""
 
     @property
     def length(self) -> int:
         """L, positions in a block."""
-        ...
-
-    def positions(self, block: int) -> Integers:
-        """[rows] position in the block of each kept row."""
         ...
 
     def documents(self, block: int) -> Integers:
@@ -150,15 +152,6 @@ def _with_rows(
     return out
 
 
-Entries = NDArray[Any]
-"""Records of `kind_of`."""
-
-_NONE = np.iinfo(np.uint64).max
-
-LEAST = 1 << 13
-"""Entries that wait at least before they are sorted in."""
-
-
 def kind_of(width: int) -> np.dtype[Any]:
     """The record of an entry; `width` activations, 0 for windows in which a latent is silent."""
     return np.dtype(
@@ -192,25 +185,18 @@ class Reservoir:
 
     def candidates(
         self,
-        group: NDArray[np.int64],
-        key: NDArray[np.uint64],
-        window: NDArray[np.int64],
+        group: Integers,
+        key: Keys,
+        window: Integers,
         among: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.int64]:
-        """Which of some entries could be kept, so that the others need not be made.
-
-        Args:
-            group: of each.
-            key: of each.
-            window: of each.
-            among: those that count at all; None for all.
-        """
+    ) -> Integers:
+        """Which of some entries (of those `among`) could be kept; the others need not be made."""
         could = key <= self._highest[group]
         left = np.flatnonzero(could if among is None else could & among)
         order, _ = _ranked(group[left], key[left], window[left], self._size)
         return left[order]
 
-    def highest(self, group: NDArray[np.int64]) -> NDArray[np.uint64]:
+    def highest(self, group: Integers) -> Keys:
         """The largest key that could still be kept in these groups."""
         return self._highest[group]
 
@@ -235,9 +221,7 @@ class Reservoir:
         self._highest[every["group"][last]] = every["key"][last]
 
 
-def _ranked(
-    group: NDArray[np.int64], key: NDArray[np.uint64], window: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _ranked(group: Integers, key: Keys, window: Integers, size: int) -> tuple[Integers, Integers]:
     """The first `size` of each group, in order, and the last of these where there are so many."""
     if not size or not len(group):
         return np.empty(0, np.int64), np.empty(0, np.int64)

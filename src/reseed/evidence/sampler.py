@@ -1,7 +1,7 @@
 """Samples of the windows in which each latent fires, and of those in which it is silent.
 
-One pass, in any order, in parts that merge; what is kept depends on the text, the codes and the
-seed alone. Memory is bounded by `example_bytes`, whatever the number of tokens.
+One pass, in any order; what is kept depends on the text, the codes and the seed alone. Memory is
+bounded by `example_bytes`, whatever the number of tokens.
 
 F latents, W windows of some blocks, n examples kept of each latent, split and kind.
 
@@ -9,23 +9,19 @@ Windows stand at random places of a circle, and each latent starts from a random
 the first n windows after it in which it fires are a uniform sample of those, without replacement;
 so are the first n in which it is silent. No pass over all pairs of latents and windows is needed.
 
-Which latents of an SAE are near to each other, for hard negatives.
-
-Near means a large cosine of decoder rows: it is known before the pass over the text, it does not
-depend on which text that is, and it costs one product. Co-firing would need a pass of its own.
-
-F latents, D dimensions.
+Hard negatives are windows in which a near latent fires: one with a large cosine of decoder rows,
+which is known before the pass and costs one product; co-firing would need a pass of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.evidence.examples.windows import (
+from reseed.evidence.rows import Fired
+from reseed.evidence.windows import (
     LEAST,
     NOWHERE,
     SPLITS,
@@ -43,33 +39,16 @@ from reseed.spec.analysis import EvidenceSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 KINDS = ("firing", "random", "neighbour")
 """Whether the latent fires; if not, any window or one where a latent near to it fires strongly."""
 
 _EXPLAIN = 0
-
 _NOTHING = -1
+_BLOCK = 1024
+"""Latents whose cosines with all others are there at a time."""
 
 
-class Fired(NamedTuple):
-    """What fires in some blocks, an entry for each latent and position."""
-
-    place: Integers
-    """place of the block among the blocks of the windows"""
-    position: Integers
-    """in the block"""
-    latent: Integers
-    value: NDArray[np.float32]
-    """above 0"""
-
-    def at(self, index: NDArray[Any] | slice) -> Fired:
-        """Some of the entries, by place or mask."""
-        return Fired(self.place[index], self.position[index], self.latent[index], self.value[index])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Neighbours:
+class Neighbours(NamedTuple):
     """Which latents are near to which: edges sorted by the latent that fires."""
 
     start: Integers
@@ -94,8 +73,8 @@ class Pairs(NamedTuple):
     """latent times W plus window, ascending"""
 
 
-class Examples:
-    """Sampled windows of each latent of a run.
+class WindowSampler:
+    """Samples the windows of each latent of a run.
 
     Args:
         latents: F.
@@ -133,7 +112,6 @@ class Examples:
         self.firing += fires
         self.windows += np.bincount(windows.split, minlength=len(SPLITS))
         priority = windows.draw[pairs.window] - self._offset[pairs.latent]
-
         id_of = windows.id[pairs.window]
 
         def put(reservoir: Reservoir, key: Keys, among: NDArray[np.bool_] | None) -> None:
@@ -141,9 +119,9 @@ class Examples:
             made = _entries(group, key, id_of, pairs.position, chosen, self.spec.window)
             to = np.full(len(group), _NOTHING)
             to[chosen] = np.arange(len(chosen))
-            mine = to[inside] >= 0
+            kept = to[inside] >= 0
             offset = entries.position - windows.first[pairs.window[inside]]
-            made["activations"][to[inside[mine]], offset[mine]] = entries.value[mine]
+            made["activations"][to[inside[kept]], offset[kept]] = entries.value[kept]
             reservoir.add(made)
 
         put(self.sample, priority, None)
@@ -153,26 +131,13 @@ class Examples:
         if self._neighbours is not None:
             self._add_near(windows, pairs, self._neighbours)
 
-    def merge(self, other: Examples) -> None:
-        """Take in what the same latents do in other blocks.
-
-        Args:
-            other: of the same latents and spec.
-        """
-        for mine, theirs in zip(self._reservoirs(), other._reservoirs(), strict=True):
-            mine.add(theirs.entries())
-        self.firing += other.firing
-        self.windows += other.windows
-
-    def _reservoirs(self) -> tuple[Reservoir, ...]:
-        return self.sample, self.strongest, self.random, self.near
-
     def _add_random(self, windows: Windows, pairs: Pairs, fires: Integers) -> None:
         """Windows in which a latent is silent throughout.
 
         Of those after a latent's place on the circle at most n + (those it fires in) can matter.
         """
         latent = np.arange(self.latents)
+        # windows in the order of the circle, so that those after a latent's place are a stretch
         for split in range(len(SPLITS)):
             inside = np.flatnonzero(windows.split == split)
             inside = inside[np.argsort(windows.draw[inside], kind="stable")]
@@ -195,6 +160,7 @@ class Examples:
 
     def _add_near(self, windows: Windows, pairs: Pairs, near: Neighbours) -> None:
         """Windows in which a latent is silent and a neighbour writes much along its direction."""
+        # an edge for each pair of a latent and a window: the neighbours that fire where it may not
         count = np.diff(near.start)[pairs.latent]
         pair = np.repeat(np.arange(len(count)), count)
         step = np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count)
@@ -287,10 +253,6 @@ def _entries(
     return out
 
 
-_BLOCK = 1024
-"""Latents whose cosines with all others are there at a time."""
-
-
 def nearest_decoders(W_dec: Tensor, count: int) -> Neighbours:
     """The `count` latents with the largest positive cosine to each.
 
@@ -305,21 +267,12 @@ def nearest_decoders(W_dec: Tensor, count: int) -> Neighbours:
         block = rows[first : first + _BLOCK] @ rows.T
         here = torch.arange(len(block))
         block[here, first + here] = -2.0
-        found = block.topk(most, dim=1)
-        cosines[first : first + _BLOCK], indices[first : first + _BLOCK] = found
-    return edges_of(cosines.numpy(), indices.numpy())
+        cosines[first : first + _BLOCK], indices[first : first + _BLOCK] = block.topk(most, dim=1)
+    return _edges(cosines.numpy(), indices.numpy())
 
 
-def edges_of(
-    cosine: np.ndarray[tuple[int, int], np.dtype[np.float32]],
-    near: np.ndarray[tuple[int, int], np.dtype[np.int64]],
-) -> Neighbours:
-    """Neighbours from what is near to each latent.
-
-    Args:
-        cosine: `[F, m]`; those of 0 and below are left out.
-        near: `[F, m]` the latents.
-    """
+def _edges(cosine: NDArray[np.float32], near: Integers) -> Neighbours:
+    """From the cosines `[F, m]` of each latent and who they are with; 0 and below is left out."""
     latents = len(cosine)
     of = np.repeat(np.arange(latents), cosine.shape[1])
     there = cosine.ravel() > 0

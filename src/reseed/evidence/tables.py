@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.evidence.examples.samples import KINDS, Examples
-from reseed.evidence.examples.windows import SPLITS, Documents, Entries, Integers, cut
+from reseed.evidence.rows import Integers
+from reseed.evidence.sampler import KINDS, WindowSampler
+from reseed.evidence.windows import SPLITS, Documents, Entries, cut
 from reseed.spec.analysis import EvidenceSpec
-from reseed.store import parquet_bytes
 
 QUANTILES = 10
 """Ranks of activation that firing examples are given: deciles."""
 
 EXAMPLES = "examples.parquet"
-
 WINDOWS = "example_windows.parquet"
-
 COUNTS = "example_counts.parquet"
 
 _BLOCKS = 256
+_ORDER = ["latent", "split", "kind", "order"]
 
 EXAMPLE_SCHEMA = {
     "latent": pl.Int64,
@@ -48,11 +46,7 @@ WINDOW_SCHEMA = {
 }
 
 JOINED_SCHEMA = {
-    "latent": pl.Int64,
-    "split": pl.String,
-    "kind": pl.String,
-    "quantile": pl.Int64,
-    "strength": pl.Float32,
+    **{name: EXAMPLE_SCHEMA[name] for name in ("latent", "split", "kind", "quantile", "strength")},
     "document": pl.Int64,
     "block": pl.Int64,
     "position": pl.Int64,
@@ -100,11 +94,9 @@ class ExampleTables(NamedTuple):
             .select(list(JOINED_SCHEMA))
         )
 
-    def write(self, folder: Path) -> None:
-        """Write the three files."""
-        (folder / EXAMPLES).write_bytes(parquet_bytes(self.examples))
-        (folder / WINDOWS).write_bytes(parquet_bytes(self.windows))
-        (folder / COUNTS).write_bytes(parquet_bytes(self.counts))
+    def files(self) -> dict[str, pl.DataFrame]:
+        """By the names under which they are kept."""
+        return {EXAMPLES: self.examples, WINDOWS: self.windows, COUNTS: self.counts}
 
 
 class Text(Documents, Protocol):
@@ -115,26 +107,24 @@ class Text(Documents, Protocol):
         ...
 
 
-def tables_of(found: Examples | None, text: Text | None) -> ExampleTables:
+def tables_of(sampler: WindowSampler | None, text: Text | None) -> ExampleTables:
     """The tables of a run; without rows where there is no text or nothing was asked for.
 
     Args:
-        found: after all blocks were taken in.
+        sampler: after all blocks were taken in.
         text: the same that they were cut from.
     """
-    if found is None or text is None:
+    if sampler is None or text is None:
         schemas = EXAMPLE_SCHEMA, WINDOW_SCHEMA, COUNT_SCHEMA
         return ExampleTables(*(pl.DataFrame(schema=schema) for schema in schemas))
-    firing = _firing(found)
-    silent = [
-        _frame(entries, kind, found.base)
-        for kind, entries in (("random", found.random), ("neighbour", found.near))
-        for entries in [entries.entries()]
+    kinds = [
+        _firing(sampler),
+        _frame(sampler.random.entries(), "random", sampler.base),
+        _frame(sampler.near.entries(), "neighbour", sampler.base),
     ]
-    windows = _windows(pl.concat([firing, *silent])["window"], text, found.spec)
-    joined = pl.concat([firing, *silent]).join(
-        windows.select("window", "first"), on="window", how="left"
-    )
+    rows = pl.concat(kinds)
+    windows = _windows(rows["window"], text, sampler.spec)
+    joined = rows.join(windows.select("window", "first"), on="window", how="left")
     # where it is silent a window was chosen for no token: its first stands for it
     position = pl.coalesce(pl.col("position"), pl.col("first"))
     length = windows.select("window", pl.col("tokens").list.len().alias("length"))
@@ -147,10 +137,7 @@ def tables_of(found: Examples | None, text: Text | None) -> ExampleTables:
         .select(list(EXAMPLE_SCHEMA))
         .cast(EXAMPLE_SCHEMA)  # pyright: ignore[reportArgumentType]
     )
-    return ExampleTables(examples, windows, _counts(found))
-
-
-_ORDER = ["latent", "split", "kind", "order"]
+    return ExampleTables(examples, windows, _counts(sampler))
 
 
 def _named(column: str, names: tuple[str, ...]) -> pl.Expr:
@@ -186,9 +173,9 @@ def _empty_lists(count: int) -> pl.Series:
     return pl.Series([[]], dtype=pl.List(pl.Float32)).new_from_index(0, count)
 
 
-def _firing(found: Examples) -> pl.DataFrame:
+def _firing(sampler: WindowSampler) -> pl.DataFrame:
     """The sample and the strongest, each window once, strongest first, with its quantile."""
-    sample, strongest = found.sample.entries(), found.strongest.entries()
+    sample, strongest = sampler.sample.entries(), sampler.strongest.entries()
     both = np.concatenate([sample, strongest])
     drawn = np.arange(len(both)) < len(sample)
     order = np.lexsort((~drawn, both["window"], both["group"]))
@@ -200,7 +187,7 @@ def _firing(found: Examples) -> pl.DataFrame:
     order = np.lexsort((both["window"], strength, both["group"]))
     both, drawn = both[order], drawn[order]
     quantile = _quantiles(both["group"], drawn)
-    frame = _frame(both, "firing", found.base)
+    frame = _frame(both, "firing", sampler.base)
     return frame.with_columns(
         pl.Series("quantile", quantile), pl.Series("order", -np.arange(len(both)))
     )
@@ -234,7 +221,7 @@ def _shown(blocks: Integers, ids: Integers, text: Text, spec: EvidenceSpec) -> p
     return pl.DataFrame(
         {
             "window": there.id[chosen],
-            "split": [SPLITS[one] for one in there.split[chosen].tolist()],
+            "split": [SPLITS[split] for split in there.split[chosen].tolist()],
             "document": there.document[chosen],
             "block": block,
             "first": first,
@@ -244,16 +231,15 @@ def _shown(blocks: Integers, ids: Integers, text: Text, spec: EvidenceSpec) -> p
     )
 
 
-def _counts(found: Examples) -> pl.DataFrame:
-    splits = len(SPLITS)
-    windows = np.tile(found.windows, found.latents)
+def _counts(sampler: WindowSampler) -> pl.DataFrame:
+    windows = np.tile(sampler.windows, sampler.latents)
     return pl.DataFrame(
         {
-            "latent": np.repeat(np.arange(found.latents), splits) + found.base,
-            "split": list(SPLITS) * found.latents,
+            "latent": np.repeat(np.arange(sampler.latents), len(SPLITS)) + sampler.base,
+            "split": list(SPLITS) * sampler.latents,
             "windows": windows,
-            "firing": found.firing,
-            "silent": windows - found.firing,
+            "firing": sampler.firing,
+            "silent": windows - sampler.firing,
         },
         schema=COUNT_SCHEMA,
     )

@@ -1,0 +1,271 @@
+"""The one pass over held-out rows: read a chunk of blocks, encode it, feed it to accumulators.
+
+N rows of a chunk, K codes of a row, F latents, L positions of a block.
+
+The firing of all runs and their co-firing take a pass each, because the second counts pairs that
+the first has to choose: its null pairs latents that fired equally often on all held-out rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.errors import SubjectError
+from reseed.events import Events
+from reseed.formats import own
+from reseed.sae.codes import Codes
+from reseed.sae.lazy import torch
+from reseed.sae.model import SAE, from_arrays
+from reseed.store import Store
+from reseed.subjects.source import CHUNK, BlockSource, Chunk, read_over
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Integers = NDArray[np.int64]
+
+_ROUNDING = 1e-12
+"""Share of the squared rows below which their variance is rounding."""
+
+
+class Reader(NamedTuple):
+    """An SAE and where it reads."""
+
+    sae: SAE
+    site: str
+
+
+def readers_of(sites: Mapping[str, str], store: Store) -> dict[str, Reader]:
+    """The SAEs of finished runs.
+
+    Args:
+        sites: id of each run to the site it reads.
+        store: of the study.
+
+    Raises:
+        StoreError: if a run is damaged.
+    """
+    return {
+        run: Reader(from_arrays(own.read_piece(store, f"runs/{run}")), site)
+        for run, site in sites.items()
+    }
+
+
+class Encoded:
+    """A chunk of rows as some SAEs encode it; each encodes it once, when it is first asked.
+
+    Args:
+        chunk: of the activations.
+        readers: by name.
+    """
+
+    def __init__(self, chunk: Chunk, readers: Mapping[str, Reader]) -> None:
+        self.chunk, self._readers = chunk, readers
+        self._codes: dict[str, Codes] = {}
+
+    def rows(self, name: str) -> Tensor:
+        """`[N, D]` what an SAE reads."""
+        return self.chunk.rows[self._readers[name].site]
+
+    def codes(self, name: str) -> Codes:
+        """What an SAE makes of its rows."""
+        if name not in self._codes:
+            with torch.no_grad():
+                self._codes[name] = self._readers[name].sae.encode_sparse(self.rows(name))
+        return self._codes[name]
+
+    def rebuilt(self, name: str) -> Tensor:
+        """`[N, E]` what an SAE reconstructs."""
+        with torch.no_grad():
+            return self._readers[name].sae.rebuild(self.rows(name), self.codes(name))
+
+
+Accumulator = Callable[[Encoded], None]
+"""Takes in the chunks of a pass, one by one."""
+
+
+def feed(
+    accumulators: Iterable[Accumulator],
+    readers: Mapping[str, Reader],
+    source: BlockSource,
+    blocks: Sequence[int] | Integers,
+    events: Events,
+    name: str,
+    *,
+    unit: str = "tokens",
+    size: int = CHUNK,
+) -> None:
+    """Read and encode these blocks once and hand every chunk to every accumulator.
+
+    Args:
+        accumulators: are fed.
+        readers: SAEs whose codes they ask for, by name.
+        source: of the activations.
+        blocks: which of its blocks.
+        events: progress.
+        name: of the task, as it is shown.
+        unit: of the rows, as it is shown.
+        size: blocks of a chunk; sums over rows depend on it in their last bits.
+
+    Raises:
+        SubjectError, StoreError: from the source.
+    """
+    fed = list(accumulators)
+
+    def take(chunk: Chunk) -> None:
+        encoded = Encoded(chunk, readers)
+        for accumulator in fed:
+            accumulator(encoded)
+
+    read_over(source, blocks, take, events, name, unit=unit, size=size)
+
+
+class Positions(Protocol):
+    """Which positions of blocks are rows."""
+
+    def positions(self, block: int) -> Integers:
+        """[rows] position in the block of each kept row."""
+        ...
+
+
+class Fired(NamedTuple):
+    """What fires in some blocks: the active entries of their codes, by row."""
+
+    place: Integers
+    """place of the block among these blocks"""
+    position: Integers
+    """in the block"""
+    latent: Integers
+    value: NDArray[np.float32]
+    """above 0"""
+
+    def at(self, index: NDArray[np.bool_] | Integers | slice) -> Fired:
+        """Some of the entries, by place or mask."""
+        return Fired(*(column[index] for column in self))
+
+
+def active_entries(codes: Codes) -> tuple[Integers, Integers, NDArray[np.float32]]:
+    """Row, latent and value of all codes above 0, by row."""
+    fires = (codes.values > 0).numpy()
+    values = codes.values.float().numpy()[fires]
+    return np.nonzero(fires)[0], codes.latents.numpy()[fires], values
+
+
+def entries_of(codes: Codes, blocks: Integers, text: Positions) -> Fired:
+    """What fires at which positions of a text.
+
+    Args:
+        codes: of all kept rows of these blocks, in order.
+        blocks: their numbers.
+        text: which positions are kept.
+    """
+    positions = [text.positions(int(block)) for block in blocks]
+    place = np.repeat(np.arange(len(blocks)), [len(kept) for kept in positions])
+    row, latents, values = active_entries(codes)
+    return Fired(place[row], np.concatenate(positions)[row], latents, values)
+
+
+class Firing:
+    """How often and how strongly each latent fires, and how well the SAE reconstructs.
+
+    Sums over rows; two of them over different rows add up to the whole.
+
+    Args:
+        latents: F.
+        dimensions: of what is reconstructed.
+    """
+
+    def __init__(self, latents: int, dimensions: int) -> None:
+        self.rows = 0
+        self._fired = torch.zeros(latents, dtype=torch.int64)
+        self._sum = torch.zeros(latents, dtype=torch.float64)
+        self._max = torch.zeros(latents, dtype=torch.float32)
+        self._error = 0.0
+        self._x = torch.zeros(dimensions, dtype=torch.float64)
+        self._xx = 0.0
+
+    def add(self, x: Tensor, codes: Codes, reconstruction: Tensor) -> None:
+        """Take in more rows.
+
+        Args:
+            x: `[N, D]` what was to be reconstructed.
+            codes: of these rows.
+            reconstruction: `[N, D]`.
+        """
+        fires = codes.values > 0
+        latents, values = codes.latents[fires], codes.values[fires]
+        self.rows += len(x)
+        self._fired += torch.bincount(latents, minlength=len(self._fired))
+        self._sum.scatter_add_(0, latents, values.double())
+        self._max.scatter_reduce_(0, latents, values.float(), "amax")
+        self._error += float((x - reconstruction).double().square().sum())
+        self._x += x.double().sum(0)
+        self._xx += float(x.double().square().sum())
+
+    def table(self) -> pl.DataFrame:
+        """Columns latent, fired (rows), rate, mean_act (when it fires), max_act."""
+        fired = self._fired.numpy()
+        return pl.DataFrame(
+            {
+                "latent": np.arange(len(fired)),
+                "fired": fired,
+                "rate": fired / max(self.rows, 1),
+                "mean_act": self._sum.numpy() / np.maximum(fired, 1),
+                "max_act": self._max.numpy(),
+            }
+        )
+
+    def reconstruction(self) -> dict[str, float | int]:
+        """rows, fvu, fvu_uncentred, l0 (latents that fire in a row).
+
+        fvu is Σ(x̂ - x)² / Σ(x - mean)² over all rows; fvu_uncentred is Σ(x̂ - x)² / Σx², 1 - the
+        explained variance of arXiv 2410.20526.
+
+        Raises:
+            SubjectError: if the rows are all alike, so that there is nothing to explain.
+        """
+        scale = self._xx - float(self._x.square().sum()) / max(self.rows, 1)
+        if scale <= _ROUNDING * self._xx:
+            raise SubjectError(
+                f"the {self.rows:,} held-out rows are all alike, so there is no variance to "
+                "explain; look at the end of the data, or raise activations.held_out"
+            )
+        return {
+            "rows": self.rows,
+            "fvu": self._error / scale,
+            "fvu_uncentred": self._error / self._xx,
+            "l0": float(self._fired.sum()) / max(self.rows, 1),
+        }
+
+
+def firing_of(
+    readers: Mapping[str, Reader],
+    source: BlockSource,
+    blocks: Sequence[int] | Integers,
+    events: Events,
+    name: str,
+    *,
+    unit: str = "tokens",
+    size: int = CHUNK,
+) -> dict[str, Firing]:
+    """The firing of each SAE over these blocks, in one pass; arguments as for `feed`.
+
+    The error of a transcoder is NaN: it writes another site, whose rows are not read.
+    """
+    sums = {
+        key: Firing(reader.sae.latents, reader.sae.dimensions) for key, reader in readers.items()
+    }
+
+    def add(chunk: Encoded) -> None:
+        for key, reader in readers.items():
+            x, own_site = chunk.rows(key), reader.sae.W_dec.shape[1] == reader.sae.dimensions
+            made = chunk.rebuilt(key) if own_site else torch.full_like(x, torch.nan)
+            sums[key].add(x, chunk.codes(key), made)
+
+    feed([add], readers, source, blocks, events, name, unit=unit, size=size)
+    return sums
