@@ -299,3 +299,45 @@ def test_generators_depend_on_all_of_their_key():
     assert len(set(draws)) == len(keys)
     assert draws == [generator(*key).integers(2**62) for key in keys]
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("x = " + "{y = " * 3000 + "1" + "}" * 3000, "nested too deeply"),
+        (".".join("a" * 30_000) + " = 1", "a key of more than 100 parts"),
+        ("x = " + "9" * 5000, "is not TOML"),
+        ("# " + "x" * 70_000, "70,002 bytes"),
+        ('[sae]\nlatents = 4\n[subject]\nkind = "toy"', r"\[\[sae\]\]"),
+        ("x = \x00", "is not TOML"),
+    ],
+    ids=["arrays", "tables", "key", "integer", "size", "one table", "NUL"],
+)
+def test_a_file_that_no_parser_likes(tmp_path, text, message):
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message):
+        Study.load(path)
+
+
+def test_a_byte_order_mark_is_no_matter(write_study):
+    path = write_study()
+    spec = Study.load(path).spec
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Study.load(path).spec == spec
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": {"init": [0, 2**63]}},
+        {"seeds": {"data": [2**64]}},
+        {"training": {"tokens": 10**15}},
+        {"activations": {"tokens": 10**15}},
+        {"training": {"threads": 2**70}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_numbers_that_no_machine_takes(write_study, tmp_path, changes):
+    assert "less than" in refused(write_study(**changes), tmp_path)

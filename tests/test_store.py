@@ -13,7 +13,17 @@ import polars as pl
 import pytest
 
 from reseed.errors import BusyError, StoreError
-from reseed.store import Store, files, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
+from reseed.events import JsonlSink
+from reseed.store import (
+    BUILDING,
+    Store,
+    files,
+    json_bytes,
+    parquet_bytes,
+    safetensors_bytes,
+    write_bytes,
+)
+from reseed.store.pieces import OLD
 
 NAMES = ("numbers.parquet", "inner/arrays.safetensors", "words.json")
 
@@ -49,7 +59,7 @@ def read(store, name="deep/thing"):
 
 
 def leftovers(folder):
-    return [p for p in folder.rglob("*") if p.name.endswith((".building", ".old"))]
+    return [p for p in folder.rglob("*") if p.name.endswith((BUILDING, OLD))]
 
 
 @pytest.fixture
@@ -327,3 +337,74 @@ def test_a_checksum_is_computed_once_for_each_state_of_a_file(store, monkeypatch
     path.write_bytes(path.read_bytes().replace(b"1", b"3"))
     with pytest.raises(StoreError, match="checksum"):
         store.document("piece", "a.json")
+
+
+@pytest.mark.parametrize("name", ["my notes.old", "draft.building", "x.old", "deep/a.building"])
+def test_the_sweep_leaves_what_is_the_users(store, name):
+    mine = store.path(name)
+    mine.mkdir(parents=True)
+    (mine / "thoughts.txt").write_text("precious")
+    (store.root / f"piece{BUILDING}").mkdir()
+    with store.lock("test"):
+        store.open_for_writing()
+    assert (mine / "thoughts.txt").read_text() == "precious"
+    assert not (store.root / f"piece{BUILDING}").exists()
+
+
+@pytest.mark.parametrize("name", [".lock", "events.jsonl", f"x.json{BUILDING}", f"p{BUILDING}"])
+def test_links_to_files_outside_are_not_written_through(store, tmp_path, name):
+    outside = tmp_path / "outside.txt"
+    outside.write_text("precious")
+    store.root.mkdir(parents=True, exist_ok=True)
+    store.path(name).symlink_to(outside)
+
+    def work():
+        with store.lock("test"):
+            store.open_for_writing()
+            JsonlSink(store.path("events.jsonl")).emit("x", {})
+            store.write_json("x.json", {})
+            store.make("p", [], lambda: {"a.json": 1})
+
+    if name in (".lock", "events.jsonl"):
+        with pytest.raises(StoreError, match="is a link"):
+            work()
+    else:
+        work()
+    assert outside.read_text() == "precious"
+
+
+def test_a_lock_that_is_a_folder(store):
+    store.path(".lock").mkdir(parents=True)
+    with pytest.raises(StoreError, match="directory"), store.lock("test"):
+        pass
+
+
+def test_a_piece_in_the_place_of_another(store):
+    for name in ("groups/a", "groups/b"):
+        store.make(name, [name], lambda name=name: {"n.json": name})
+    shutil.rmtree(store.path("groups/b"))
+    shutil.copytree(store.path("groups/a"), store.path("groups/b"))
+    with pytest.raises(StoreError, match="it is the piece 'groups/a', put in this place"):
+        store.document("groups/b", "n.json")
+    with pytest.raises(StoreError, match="groups/a"):
+        store.checksum("groups/b")
+
+
+@pytest.mark.parametrize("folder", ["exp[1]", "exp?", "draft [v2]", "*"])
+def test_names_that_look_like_patterns(tmp_path, folder):
+    for name in ("exp1", "expa", "draft v", folder):
+        table = pl.DataFrame({"from": [name]})
+        Store(tmp_path / name).make("piece", [], lambda table=table: {"t.parquet": table})
+    assert Store(tmp_path / folder).table("piece", "t.parquet")["from"].to_list() == [folder]
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EFBIG, errno.EMFILE, errno.ENAMETOOLONG, errno.EIO, errno.EINVAL]
+)
+def test_what_the_system_refuses_is_told(store, monkeypatch, code):
+    def refuse(*_args, **_kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("reseed.store.files.open", refuse, raising=False)
+    with pytest.raises(StoreError, match=r"x\.json"):
+        store.write_json("x.json", {})

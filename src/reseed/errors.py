@@ -17,27 +17,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import os
 from collections.abc import Generator, Iterable
 from pathlib import Path
-
-
-@contextlib.contextmanager
-def explained(path: Path) -> Generator[None, None, None]:
-    """Turn the operating system's refusals to write into messages for a person."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space left on the disk of {path}. What was done is kept; free some space and "
-                "run the same command again (`reseed plan` says how much is needed)."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            raise StoreError(
-                f"{path} cannot be written ({error.strerror}). Make it writable or choose another "
-                "folder with `--out`."
-            ) from error
-        raise
 
 
 class ReseedError(Exception):
@@ -142,3 +124,46 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return f"did you mean {hits[0]!r}?"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
     return f"known are: {shown}" if known else "nothing is known here"
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Generator[None, None, None]:
+    """Turn the operating system's refusals to write into messages for a person.
+
+    Args:
+        path: what was to be written.
+
+    Raises:
+        StoreError: in place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise StoreError(
+                f"no space left on the disk of {path}, or a quota is reached. What was done is "
+                "kept; free some space and run the same command again (`reseed plan` says how much "
+                "is needed)."
+            ) from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise StoreError(
+                f"too many open files while writing {path}. What was done is kept; raise the limit "
+                "(`ulimit -n 1024`) and run the same command again."
+            ) from error
+        if error.errno == errno.ELOOP:
+            raise StoreError(
+                f"{path} is a link. Files of a study are never written through links, since what "
+                "they point to may be somebody else's; delete the link."
+            ) from error
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}). Make it writable or choose "
+            "another folder with `--out`."
+        ) from error
+
+
+def no_link(path: str, flags: int) -> int:
+    """Opener for `open` that refuses to follow a link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)

@@ -11,7 +11,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -25,7 +25,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from reseed.errors import Interrupted, explained
+from reseed.errors import Interrupted, explained, no_link
+
+EVENTS_FILE = "events.jsonl"
 
 _LINE_EVERY_SECONDS = 60.0
 
@@ -51,7 +53,10 @@ class JsonlSink:
             StoreError: if the disk is full or the folder read-only.
         """
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields})
-        with explained(self.path), open(self.path, "a", encoding="utf-8") as handle:
+        with (
+            explained(self.path),
+            open(self.path, "a", encoding="utf-8", opener=no_link) as handle,
+        ):
             handle.write(line + "\n")
 
 
@@ -225,3 +230,24 @@ class Stop:
         again, self.requested = self.requested is not None, signum
         if again or not self._deferred:
             raise Interrupted(signum)
+
+
+def events_of(folder: Path, progress: bool, sinks: Sequence[Sink] = ()) -> Events:
+    """Events of the work in a folder: to its `events.jsonl`, to other sinks, and to the terminal.
+
+    Args:
+        folder: of a study or a comparison.
+        progress: whether the terminal shows it.
+        sinks: take every event too.
+    """
+    console = Console(stderr=True) if progress else None
+    return Events(JsonlSink(folder / EVENTS_FILE), *sinks, console=console)
+
+
+@contextlib.contextmanager
+def session(
+    folder: Path, progress: bool, sinks: Sequence[Sink] = ()
+) -> Generator[tuple[Events, Stop], None, None]:
+    """The events of `events_of`, and what listens for signals as long as the block runs."""
+    with Stop().listening() as stop:
+        yield events_of(folder, progress, sinks), stop

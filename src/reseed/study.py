@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from reseed.errors import SpecError, StoreError, nearest
+from reseed.events import EVENTS_FILE
 from reseed.runs import (
     Done,
     Group,
@@ -26,12 +27,12 @@ from reseed.runs import (
 from reseed.spec.activations import plain
 from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec
-from reseed.store import Store
+from reseed.store import BUILDING, Store
 
 SPEC_FILE = "study.toml"
 DATA_FILE = "data.json"
 SUBJECT = "subject"
-_BEFORE_DATA = (".lock", SPEC_FILE, "events.jsonl", DATA_FILE + ".building")
+_BEFORE_DATA = (".lock", SPEC_FILE, EVENTS_FILE, DATA_FILE + BUILDING)
 """What can lie in the folder of a study that was stopped before `DATA_FILE` was there."""
 
 

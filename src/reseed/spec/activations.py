@@ -84,7 +84,7 @@ class ActivationSpec(Spec):
     """Module paths below the base model, `*` for one path component: `layers.*.mlp`. The output,
     or the input with `:in` behind. Arrays and the toy name their own sites. `a+b` joins sites side
     by side, for crosscoders."""
-    tokens: Annotated[int, Field(ge=1)]
+    tokens: Annotated[int, Field(ge=1, le=10**12)]
     """Different tokens (rows, samples) to harvest, the held-out ones among them."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the blocks that no run trains on: for evaluation and for the contexts shown."""

@@ -1,4 +1,4 @@
-"""What a study says about matching."""
+"""What a study says about matching, evidence, statistics, calibration and comparison."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Spec, read_spec
-from reseed.sae.architectures.names import SAESpec
+from reseed.sae.architectures import SAESpec
 from reseed.seeds import digest
 from reseed.spec.activations import ActivationSpec, plain, to_read
 from reseed.spec.analysis import CalibrationSpec, EvidenceSpec, MatchingSpec, StabilitySpec
@@ -19,7 +19,12 @@ from reseed.spec.interpretation import InterpretationSpec
 from reseed.spec.subject import LanguageModelSpec, ModuleSpec, SubjectSpec, TextSpec
 from reseed.spec.training import Control, ControlsSpec, RunSpec, TrainingSpec
 
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
+
+
+_LARGEST_FILE = 2**16
+_LONGEST_KEY = 100
+"""Above these a file is no study, and the parser takes minutes over it."""
 
 
 class SeedsSpec(Spec):
@@ -229,10 +234,20 @@ def read_study(file: Path) -> tuple[StudySpec, str]:
         SpecError: if it cannot be read, is not TOML, or has unknown keys or wrong values.
     """
     try:
-        source = file.read_text("utf-8")
-        data = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{file} is not TOML: {error}") from error
+        size = file.stat().st_size
+        if size > _LARGEST_FILE:
+            raise SpecError(f"{file} has {size:,} bytes; a study is at most {_LARGEST_FILE:,}")
+        source = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{file} cannot be read: {error}") from error
+    for number, line in enumerate(source.splitlines(), 1):
+        if line.partition("=")[0].count(".") > _LONGEST_KEY:
+            raise SpecError(f"{file}, line {number}: a key of more than {_LONGEST_KEY} parts")
+    try:
+        data = tomllib.loads(source)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SpecError(f"{file} is not TOML: {reason}") from error
+    if isinstance(data.get("sae"), dict):
+        raise SpecError(f"{file}: [sae] is one table; write [[sae]], one for each architecture")
     return read_spec(StudySpec, data, str(file)), source

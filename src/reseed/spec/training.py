@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from reseed.records import Spec
-from reseed.sae.architectures.names import SAESpec
+from reseed.sae.architectures import SAESpec
 from reseed.seeds import digest
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -29,7 +29,7 @@ _OTHER_ACTIVATIONS: tuple[Control, ...] = ("gaussian", "shuffled", "random_subje
 class TrainingSpec(Spec):
     """How every run of a study is trained."""
 
-    tokens: Annotated[int, Field(ge=1)]
+    tokens: Annotated[int, Field(ge=1, le=10**13)]
     """Tokens that each run sees, repeats over epochs counted."""
     batch: Annotated[int, Field(ge=2)] = 1024
     """B, tokens in a step."""
@@ -42,7 +42,7 @@ class TrainingSpec(Spec):
     """Shares of the tokens at which the SAE is kept, besides the start and the end."""
     checkpoint_tokens: Annotated[int, Field(ge=1)] = 250_000
     """Tokens between two checkpoints; a training that was stopped continues at the last one."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Processor threads; left out, as many as torch takes. Results are bit-identical only for the
     same number."""
 
@@ -121,13 +121,16 @@ class RunSpec(Spec):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the result; how often it is saved on the way does not."""
-        out = self.model_dump(mode="json", exclude={"training": {"checkpoint_tokens", "threads"}})
-        if self.control is None:  # as it was before there were controls
-            del out["control"]
-        if not self.ensemble:  # and before runs could be trained together
-            del out["ensemble"]
-        return out
+        """What decides the result; how often it is saved on the way does not.
+
+        A control, an ensemble or an option that there is none of is left out, and so is no part of
+        the ids, from which random draws of the analysis are made too.
+        """
+        saving = {"checkpoint_tokens", "threads"}
+        out = self.model_dump(mode="json", exclude={"training": saving, "sae": True})
+        left_out = {name for name in ("control", "ensemble") if not out[name]}
+        kept = {name: value for name, value in out.items() if name not in left_out}
+        return kept | {"sae": self.sae.identity()}
 
     @property
     def target(self) -> str:

@@ -20,8 +20,8 @@ from safetensors.numpy import save as save_safetensors
 
 from reseed.errors import StoreError, explained
 
-BUILDING = ".building"
-"""Ending of what is not in its place yet."""
+BUILDING = ".reseed-building"
+"""Ending of what is not in its place yet; no name that a person would give."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -34,7 +34,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         building = path.with_name(path.name + BUILDING)
         try:
-            with open(building, "wb") as handle:
+            building.unlink(missing_ok=True)
+            with open(building, "xb") as handle:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())

@@ -23,7 +23,7 @@ import polars as pl
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from reseed.errors import BusyError, StoreError, explained
+from reseed.errors import BusyError, StoreError, explained, no_link
 from reseed.seeds import digest
 from reseed.store.files import (
     BUILDING,
@@ -37,7 +37,7 @@ from reseed.store.files import (
 )
 
 PIECE = "piece.json"
-_OLD = ".old"
+OLD = ".reseed-old"
 
 
 class Store:
@@ -65,8 +65,8 @@ class Store:
             StoreError: if the folder cannot be made or written.
         """
         with explained(self.root):
-            for leftover in [*self.root.rglob("*" + BUILDING), *self.root.rglob("*" + _OLD)]:
-                if leftover.is_dir():
+            for leftover in [*self.root.rglob("*" + BUILDING), *self.root.rglob("*" + OLD)]:
+                if leftover.is_dir() and not leftover.is_symlink():
                     shutil.rmtree(leftover)
                 else:
                     leftover.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ class Store:
         with explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             # held for the whole block; without a buffer, so that nothing is left to fail at its end
-            handle = open(self.root / ".lock", "ab+", buffering=0)  # noqa: SIM115
+            handle = open(self.root / ".lock", "ab+", buffering=0, opener=no_link)  # noqa: SIM115
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +144,7 @@ class Store:
             building.mkdir(parents=True)
             try:
                 yield building
-                seal(building, made_from)
+                seal(building, name, made_from)
             except BaseException:
                 shutil.rmtree(building, ignore_errors=True)
                 raise
@@ -182,7 +182,7 @@ class Store:
             StoreError: if the piece is missing or damaged.
         """
         with self._readable(name, file) as path:
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
 
     def tensors(self, name: str, file: str) -> dict[str, np.ndarray[Any, Any]]:
         """The arrays of a safetensors file of a piece, checked against its checksum.
@@ -238,6 +238,8 @@ class Store:
             complete = False
         if not complete:
             raise self._damaged(name, f"{PIECE} lacks its entries")
+        if card.get("name") != name:
+            raise self._damaged(name, f"it is the piece {card.get('name')!r}, put in this place")
         return card
 
     @contextlib.contextmanager
@@ -260,11 +262,12 @@ def snapshot_folder(step: int) -> str:
     return f"snapshots/{step:08d}"
 
 
-def seal(folder: Path, made_from: str, leave_out: Sequence[str] = ()) -> None:
+def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ()) -> None:
     """Write `piece.json` into a folder that is about to become a piece, and sync its files.
 
     Args:
         folder: the folder.
+        name: of the piece.
         made_from: digest of what it was made from.
         leave_out: names of files that are deleted before the folder moves into place.
 
@@ -282,7 +285,7 @@ def seal(folder: Path, made_from: str, leave_out: Sequence[str] = ()) -> None:
             }
         for inner in (p for p in folder.rglob("*") if p.is_dir()):
             fsync(inner)
-    write_bytes(folder / PIECE, json_bytes({"made_from": made_from, "files": files}))
+    write_bytes(folder / PIECE, json_bytes({"name": name, "made_from": made_from, "files": files}))
 
 
 def move_into_place(building: Path, final: Path) -> None:
@@ -291,7 +294,7 @@ def move_into_place(building: Path, final: Path) -> None:
     Raises:
         StoreError: if the disk is full or the folder read-only.
     """
-    old = final.with_name(final.name + _OLD)
+    old = final.with_name(final.name + OLD)
     shutil.rmtree(old, ignore_errors=True)
     with explained(final):
         if final.exists():

@@ -79,7 +79,7 @@ class RunFolder:
         write_bytes(self.path / "spec.json", json_bytes(self.run.identity))
         write_bytes(self.path / "metrics.parquet", parquet_bytes(self._metrics(history)))
         passing = ("progress.json", CHECKPOINT)
-        seal(self.path, self.run.id, leave_out=passing)
+        seal(self.path, run_name(self.run), self.run.id, leave_out=passing)
         for name in passing:
             (self.path / name).unlink(missing_ok=True)
         self.move()
