@@ -11,7 +11,7 @@ from reseed.events import Events
 from reseed.formats import own
 from reseed.matching.stage import match_groups
 from reseed.records import SAEArrays
-from reseed.report.study.page import write_report
+from reseed.report.study import write_report
 from reseed.runs import Group, evidence_name, stability_name
 from reseed.spec.analysis import MatchingSpec, StabilitySpec
 from reseed.stability.latents import COLUMNS

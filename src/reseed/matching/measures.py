@@ -22,12 +22,17 @@ from reseed.matching.nearest import largest
 LOWEST = -1.0
 """Score of a latent that cannot be shared: no counterpart, or not the same one."""
 
+_ROUNDING = 1e-9
+"""Cosines of equal rows come out a rounding below 1; they reach tau = 1 all the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """One way to say how much two SAEs agree."""
 
     id: str
+    words: str
+    """What counts, for readers of a page."""
     version: int
     formula: str
     direction: Literal["from each side", "symmetric"]
@@ -44,6 +49,7 @@ _ALONE = "a latent without a counterpart scores -1 and counts in the denominator
 
 SHARED = Measure(
     id="shared",
+    words="same partner in the decoder and the encoder assignment, both cosines at least tau",
     version=1,
     formula="same counterpart in decoder and encoder assignment; min(cos_dec, cos_enc) >= tau",
     direction="symmetric",
@@ -53,6 +59,7 @@ SHARED = Measure(
 )
 BOTH = Measure(
     id="both",
+    words="both cosines above tau, each under its own assignment",
     version=1,
     formula="min(cos_dec, cos_enc) > tau, each under its own assignment",
     direction="from each side",
@@ -63,6 +70,7 @@ BOTH = Measure(
 )
 EQUAL = Measure(
     id="equal",
+    words="same partner in both assignments, at any cosine",
     version=1,
     formula="same counterpart in the decoder and the encoder assignment; no threshold",
     direction="symmetric",
@@ -72,6 +80,7 @@ EQUAL = Measure(
 )
 DECODER_ONLY = Measure(
     id="decoder_only",
+    words="decoder cosine above tau under the decoder assignment",
     version=1,
     formula="cos_dec > tau under the decoder assignment",
     direction="symmetric",
@@ -82,6 +91,7 @@ DECODER_ONLY = Measure(
 )
 MAX_COS_BOTH = Measure(
     id="max_cos_both",
+    words="cosines to the nearest neighbours above tau; not one to one",
     version=1,
     formula="min(max_j cos_dec, max_j cos_enc) > tau; nearest neighbours, not one to one",
     direction="from each side",
@@ -94,6 +104,7 @@ THRESHOLDED = (SHARED, BOTH, EQUAL, DECODER_ONLY, MAX_COS_BOTH)
 
 PW_MCC = Measure(
     id="pw_mcc",
+    words="mean decoder cosine under the assignment; no tau",
     version=1,
     formula="mean of cos_dec under the decoder assignment",
     direction="symmetric",
@@ -103,6 +114,7 @@ PW_MCC = Measure(
 )
 MMCS = Measure(
     id="mmcs_decoder",
+    words="mean decoder cosine to the nearest neighbour; no tau",
     version=1,
     formula="mean of max_j cos_dec, signed, nearest neighbours",
     direction="from each side",
@@ -114,8 +126,17 @@ MEANS = (PW_MCC, MMCS)
 ALL = THRESHOLDED + MEANS
 """What a study shows."""
 
+MATCH_AT_FDR, NEAREST_AT_FDR = "match_at_fdr", "nearest_at_fdr"
+AT_FDR = {
+    MATCH_AT_FDR: "same partner, more alike than chance allows at a false discovery rate of 5%; "
+    "no tau",
+    NEAREST_AT_FDR: "the same for nearest neighbours; not one to one",
+}
+"""Shares that a false discovery rate decides and no threshold; what counts, in words."""
+
 MUTUAL_NEAREST = Measure(
     id="mutual_nearest_decoder",
+    words="each is the nearest of the other by decoder cosine, at least tau",
     version=1,
     formula="each is the other's nearest by cos_dec, and cos_dec >= tau",
     direction="symmetric",
@@ -145,6 +166,29 @@ def scores(table: pl.DataFrame, measure: Measure) -> pl.Series:
     return values if measure in MEANS else values.fill_null(LOWEST)
 
 
+def is_shared(side: pl.DataFrame, tau: float) -> pl.Series:
+    """Whether each latent of a side is shared at tau: one counterpart, both cosines reach it."""
+    return scores(side, SHARED) >= tau - _ROUNDING
+
+
+def shared_pairs(table: pl.DataFrame, tau: float) -> pl.DataFrame:
+    """The shared pairs of latents of two runs, by the paper's rule at tau.
+
+    Args:
+        table: of `reseed.matching.sides`.
+        tau: the threshold.
+
+    Returns:
+        latent_a, latent_b, similarity (the lesser of both cosines).
+    """
+    side = table.filter(pl.col("side") == "a")
+    return side.filter(is_shared(side, tau)).select(
+        pl.col("latent").alias("latent_a"),
+        pl.col("decoder_match").alias("latent_b"),
+        SHARED.score.alias("similarity"),
+    )
+
+
 def share_at(score: pl.Series, taus: NDArray[np.float64], *, strict: bool) -> NDArray[np.float64]:
     """Share of the scores that reach each tau.
 
@@ -159,6 +203,5 @@ def share_at(score: pl.Series, taus: NDArray[np.float64], *, strict: bool) -> ND
     ordered = np.sort(score.to_numpy())
     if not len(ordered):
         return np.full(len(taus), np.nan)
-    # cosines of equal rows come out a rounding below 1; they reach tau = 1 all the same
-    side, slack = ("right", 0.0) if strict else ("left", 1e-9)
+    side, slack = ("right", 0.0) if strict else ("left", _ROUNDING)
     return 1.0 - np.searchsorted(ordered, taus - slack, side=side) / len(ordered)

@@ -38,9 +38,8 @@ from reseed.stability.intervals import (
     SAME_INIT,
     Design,
     class_of,
-    crossed_error,
     is_crossed,
-    jackknife,
+    seed_ends,
 )
 from reseed.stability.posterior import fit, histograms
 from reseed.stability.shares import Members, PairTable
@@ -223,13 +222,7 @@ def _curve(
         part = only_in_one(_left(found, left), members)
         return np.pad(part, (0, length - len(part)), constant_values=np.nan) if len(part) else None
 
-    if is_crossed(design):
-        error, freedom = crossed_error(statistic, design)
-        if error is None:
-            return whole, np.full_like(whole, np.nan), np.full_like(whole, np.nan)
-        reach = float(stats.t.ppf(0.975, freedom)) * error
-        return whole, whole - reach, whole + reach
-    return jackknife(statistic, list(found))
+    return seed_ends(whole, statistic, design)
 
 
 def _offset_interval(
@@ -242,7 +235,9 @@ def _offset_interval(
         law = power_law(only_in_one(_left(found, left), members))
         return None if law is None else np.array(law.c)
 
-    _, low, high = jackknife(offset, list(found))
+    value = offset(set())
+    assert value is not None
+    _, low, high = seed_ends(value, offset, design)
     return None if np.isnan(low) else [float(low), float(high)]
 
 
@@ -305,7 +300,7 @@ def _share(one: PairTable, members: Members, tau: float) -> float:
 def _same_number(one: PairTable, members: Members, tau: float) -> float:
     """Of the shared latents of a pair, how many have the partner of their own number."""
     side = one.table.filter(pl.col("side") == "a").filter(pl.Series(members[one.pair[0]]))
-    found = side.filter(measures.scores(side, measures.SHARED) >= tau - 1e-9)
+    found = side.filter(measures.is_shared(side, tau))
     same = (found["latent"] == found["decoder_match"]).sum()
     return float(same / len(found)) if len(found) else float("nan")
 
@@ -334,14 +329,14 @@ def _with_ends(
     """A function that gives one entry of the statistic with its interval, cut at `least` and 1."""
     value = statistic(set())
     assert value is not None
-    error, freedom = crossed_error(statistic, design)
+    _, low, high = seed_ends(value, statistic, design)
 
     def number(*at: int) -> Number:
         found = float(value[at])
-        if error is None or np.isnan(error[at]):
+        if np.isnan(low[at]):
             return {"value": None if np.isnan(found) else found, "interval_95": None}
-        reach = float(stats.t.ppf(0.975, freedom) * error[at])
-        return {"value": found, "interval_95": [max(found - reach, least), min(found + reach, 1.0)]}
+        ends = [max(float(low[at]), least), min(float(high[at]), 1.0)]
+        return {"value": found, "interval_95": ends}
 
     return number
 

@@ -1,8 +1,12 @@
-"""Intervals whose unit of replication is the run, not the pair and not the latent."""
+"""Intervals whose unit of replication is the run, not the pair and not the latent.
+
+The one jackknife, bootstrap, quantile of Student's t and area under the ROC curve of the project.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +19,107 @@ Ends = tuple[Floats, Floats, Floats]
 
 Design = Mapping[str, tuple[int, int]]
 """Run to its init seed and its data seed."""
+
+
+def t_quantile(freedom: int) -> float:
+    """How many standard errors a 95 % interval reaches, by Student's t."""
+    return float(stats.t.ppf(0.975, freedom))
+
+
+def jackknife_error(without: Floats) -> Floats:
+    """Standard error of a statistic from its values with one unit left out.
+
+    Args:
+        without: `[units, ...]`.
+    """
+    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+    return np.asarray(np.sqrt((len(without) - 1) / len(without) * spread))
+
+
+def jackknife_ends(value: Floats, without: Floats) -> tuple[Floats, Floats]:
+    """95 % interval of a statistic from its values with one unit left out.
+
+    Args:
+        value: `[...]` of all units.
+        without: `[units, ...]`.
+
+    Returns:
+        Lower and upper end, `[...]`; NaN with fewer than three units, or where a value is NaN.
+    """
+    error = jackknife_error(without) if len(without) > 2 else None
+    return _ends(np.asarray(value, dtype=np.float64), error, len(without) - 1)[1:]
+
+
+def bootstrap_counts(size: int, draws: int, numbers: np.random.Generator) -> NDArray[np.int64]:
+    """`[draws, size]` how often each of some units is drawn, as many as there are in each draw.
+
+    Counts and not the units themselves, since weights serve any statistic of weighted units.
+    """
+    return numbers.multinomial(size, np.full(size, 1 / size), size=draws)
+
+
+def bootstrap_mean(
+    values: Floats, draws: int, numbers: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """95 % percentile interval of the mean over units.
+
+    Args:
+        values: `[units, ...]`.
+        draws: of the bootstrap.
+        numbers: what it draws from.
+
+    Returns:
+        Lower and upper end, `[...]`.
+    """
+    counts = bootstrap_counts(len(values), draws, numbers)
+    return percentile_ends(np.tensordot(counts, values, axes=1) / len(values))
+
+
+def percentile_ends(samples: Floats) -> tuple[Floats, Floats]:
+    """The middle 95 % of samples `[draws, ...]`: lower and upper end, `[...]`."""
+    low, high = np.quantile(samples, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def auroc(
+    scores: NDArray[Any], positive: NDArray[np.bool_], weights: NDArray[Any] | None = None
+) -> Floats:
+    """Probability that a positive scores above a negative; ties count half.
+
+    Args:
+        scores: `[n]`.
+        positive: `[n]` the class of each.
+        weights: `[..., n]` how often each counts; once if left out.
+
+    Returns:
+        `[...]`; NaN where a class is missing.
+    """
+    weights = np.ones(len(scores)) if weights is None else weights
+    order = np.argsort(scores, kind="stable")
+    # scores of one value make one level, so that ties are seen as such
+    start = np.flatnonzero(np.concatenate([[True], np.diff(scores[order]) > 0])[: len(order)])
+    levels = [
+        np.add.reduceat((weights * which)[..., order], start, axis=-1)
+        for which in (~positive, positive)
+    ]
+    return area_under(*levels)
+
+
+def area_under(negatives: NDArray[Any], positives: NDArray[Any]) -> Floats:
+    """Area under the ROC curve from counts.
+
+    Args:
+        negatives: `[..., levels]` how many have each score, from the lowest up.
+        positives: the same.
+
+    Returns:
+        `[...]`; NaN where a class is missing.
+    """
+    false, true = negatives.astype(np.float64), positives.astype(np.float64)
+    below = np.cumsum(false, axis=-1) - false
+    wins = (true * (below + 0.5 * false)).sum(axis=-1)
+    possible = false.sum(axis=-1) * true.sum(axis=-1)
+    return np.where(possible > 0, wins / np.where(possible > 0, possible, 1.0), np.nan)
 
 
 def mean_over_pairs(
@@ -43,7 +148,7 @@ def mean_over_pairs(
         return values[kept].mean(axis=0) if any(kept) else None
 
     seeds = {run: (at, 0) if design is None else design[run] for at, run in enumerate(runs)}
-    return _ends(values.mean(axis=0), *seed_error(without, seeds))
+    return seed_ends(values.mean(axis=0), without, seeds)
 
 
 def seed_error(
@@ -65,21 +170,18 @@ def seed_error(
     return _error([without({run}) for run in design]), len(design) - 1
 
 
-def jackknife(statistic: Callable[[set[str]], Floats | None], runs: Sequence[str]) -> Ends:
-    """A statistic of all runs with a 95 % interval by leaving out one run at a time.
+def seed_ends(value: Floats, without: Callable[[set[str]], Floats | None], design: Design) -> Ends:
+    """A statistic of runs with its 95 % interval, see `seed_error`.
 
     Args:
-        statistic: of the runs without those named; None if it cannot be told.
-        runs: names.
+        value: of all runs.
+        without: the statistic of all runs but those named; None if it cannot be told.
+        design: seeds of the runs.
 
     Returns:
         Value, lower and upper end; NaN ends where leaving one out leaves nothing to tell.
     """
-    value = statistic(set())
-    if value is None:
-        raise ValueError("the statistic of all runs cannot be told")
-    error = _error([statistic({run}) for run in runs]) if len(runs) > 2 else None
-    return _ends(np.asarray(value, dtype=np.float64), error, len(runs) - 1)
+    return _ends(value, *seed_error(without, design))
 
 
 def is_crossed(design: Design) -> bool:
@@ -116,19 +218,17 @@ def crossed_error(
 
 
 def _error(left_out: Sequence[Floats | None]) -> Floats | None:
-    """Jackknife standard error from the values with one left out."""
-    known = [value for value in left_out if value is not None]
-    if len(known) < len(left_out) or len(known) < 3:
+    """Jackknife standard error; None where a statistic could not be told, or of fewer than 3."""
+    values = [np.asarray(value, dtype=np.float64) for value in left_out if value is not None]
+    if len(values) < len(left_out) or len(values) < 3:
         return None
-    values = np.stack([np.asarray(value, dtype=np.float64) for value in known])
-    spread = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
-    return np.asarray(np.sqrt((len(values) - 1) / len(values) * spread))
+    return jackknife_error(np.stack(values))
 
 
 def _ends(value: Floats, error: Floats | None, freedom: int) -> Ends:
     if error is None:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    reach = float(stats.t.ppf(0.975, freedom)) * error
+    reach = t_quantile(freedom) * error
     return value, value - reach, value + reach
 
 

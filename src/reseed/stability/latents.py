@@ -52,19 +52,10 @@ def shared_edges(tables: Sequence[PairTable], tau: float) -> pl.DataFrame:
         run_a, latent_a, run_b, latent_b, similarity (the lesser of both cosines).
     """
     frames = [pl.DataFrame(schema=EDGE | {"similarity": pl.Float64})]
-    for pair, table in tables:
-        side = table.filter(pl.col("side") == "a")
-        frames.append(
-            side.with_columns(similarity=measures.scores(side, measures.SHARED))
-            .filter(pl.col("similarity") >= tau - 1e-9)
-            .select(
-                pl.lit(pair[0]).alias("run_a"),
-                pl.col("latent").alias("latent_a"),
-                pl.lit(pair[1]).alias("run_b"),
-                pl.col("decoder_match").alias("latent_b"),
-                "similarity",
-            )
-        )
+    for (run_a, run_b), table in tables:
+        runs = {"run_a": pl.lit(run_a), "run_b": pl.lit(run_b)}
+        pairs = measures.shared_pairs(table, tau).with_columns(**runs)
+        frames.append(pairs.select(frames[0].columns))
     return pl.concat(frames)
 
 

@@ -37,6 +37,11 @@ class RateBin(NamedTuple):
     """inclusive"""
 
 
+def quantile_edges(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Edges of bins that hold equally many values; fewer bins where edges fall together."""
+    return np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
+
+
 def rate_bins(rates: Mapping[str, NDArray[np.float64]]) -> list[RateBin]:
     """Bins of equal size by firing rate over the live latents of all runs, edges shared by runs.
 
@@ -51,7 +56,7 @@ def rate_bins(rates: Mapping[str, NDArray[np.float64]]) -> list[RateBin]:
     pooled = np.concatenate(live) if live else np.zeros(0)
     if not len(pooled):
         return []
-    edges = np.unique(np.quantile(pooled, np.linspace(0, 1, RATE_BINS + 1)))
+    edges = quantile_edges(pooled, RATE_BINS)
     if len(edges) == 1:
         return [RateBin("rate1", float(edges[0]), float(edges[0]))]
     ends = zip(edges[:-1], edges[1:], strict=True)

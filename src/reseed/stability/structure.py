@@ -244,7 +244,7 @@ def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64
         tau: the threshold of the measure `shared`.
     """
     mine = table.filter(pl.col("side") == side).sort("latent")
-    shared = (measures.scores(mine, measures.SHARED) >= tau - 1e-9).to_numpy()
+    shared = measures.is_shared(mine, tau).to_numpy()
     return np.where(shared, mine["decoder_match"].fill_null(-1).to_numpy(), -1)
 
 

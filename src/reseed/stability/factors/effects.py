@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from reseed.stability.intervals import Design, seed_error
+from reseed.stability.intervals import Design, seed_ends, seed_error
 
 Floats = NDArray[np.float64]
 
@@ -158,14 +157,10 @@ def numbers(rows: Floats, cells: Sequence[Cell], design: Design) -> list[Number]
     """
     value = _apply(rows, cells, set())
     assert value is not None
-    error, freedom = seed_error(lambda left: _apply(rows, cells, left), design)
-    if error is None:
-        return [{"value": float(one), "interval_95": None} for one in value]
-    reach = float(stats.t.ppf(0.975, freedom)) * error
-    ends = zip(value - reach, value + reach, strict=True)
+    ends = seed_ends(value, lambda left: _apply(rows, cells, left), design)
     return [
-        {"value": float(one), "interval_95": [float(low), float(high)]}
-        for one, (low, high) in zip(value, ends, strict=True)
+        {"value": float(mean), "interval_95": None if np.isnan(low) else [float(low), float(high)]}
+        for mean, low, high in zip(*ends, strict=True)
     ]
 
 

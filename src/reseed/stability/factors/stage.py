@@ -10,7 +10,7 @@ import polars as pl
 
 from reseed.events import Events
 from reseed.matching import measures
-from reseed.runs import Group, stability_name
+from reseed.runs import FACTORS, Group, stability_name
 from reseed.seeds import digest
 from reseed.spec.analysis import MatchingSpec
 from reseed.stability.factors.across import (
@@ -27,9 +27,6 @@ from reseed.stability.fdr import FOUND, LIVE
 from reseed.stability.intervals import Design
 from reseed.stability.nulls.names import chance_corrected
 from reseed.store import Store, json_bytes, parquet_bytes
-
-FACTORS = "stability/factors"
-"""Name of the piece."""
 
 VERSION = 1
 """Of what it means."""
