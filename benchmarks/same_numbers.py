@@ -508,7 +508,7 @@ UNSTEADY = frozenset({"seconds"})
 ROUNDED = frozenset({"distance_from_init"})
 """Keys below which 12 digits count: a mean over runs in whatever order Polars gives them."""
 LEFT_OUT = frozenset({".lock", "events.jsonl", "piece.json", "printed.log"})
-"""Files that are not compared; `piece.json` hangs on how a study is laid out, not on its numbers."""
+"""Not compared; `piece.json` hangs on how a study is laid out, not on its numbers."""
 LEFT_OUT_FOLDERS = frozenset({"journals", "model"})
 PAGES = ".html"
 
