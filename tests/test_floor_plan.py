@@ -90,10 +90,10 @@ def test_reading_needs_no_torch(python, finished):
     code = (
         FORBID
         + f"""
-import reseed, reseed.cli, reseed.pipeline.doors, reseed.pipeline.plan, reseed.pipeline.run
-import reseed.pipeline.known_features, reseed.prediction.stage, reseed.consensus_sae.stage
-import reseed.cli.products
-import reseed.stability.stage, reseed.matching.stage, reseed.formats.own, reseed.report.study.page
+import reseed, reseed.cli, reseed.pipeline.plan, reseed.pipeline.run
+import reseed.pipeline.known_features, reseed.prediction.predict, reseed.prediction.table
+import reseed.consensus_sae.stage
+import reseed.stability.stage, reseed.matching.stage, reseed.formats.own, reseed.report.study
 import reseed.calibration.stage
 import numpy as np
 study = reseed.Study.load({str(finished)!r})

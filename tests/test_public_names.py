@@ -1,6 +1,7 @@
 """The public names are few and pinned: changing them is a decision."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,12 @@ def test_names_are_pinned():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_name_loads_and_is_described(name):
     assert getattr(reseed, name).__doc__
+
+
+def test_no_room_hides_a_public_name():
+    """Once `reseed.NAME.x` is imported, `reseed.NAME` would be that room."""
+    rooms = {path.parent.name for path in Path(reseed.__file__).parent.glob("*/__init__.py")}
+    assert not rooms & set(PUBLIC)
 
 
 def test_unknown_names_are_attribute_errors():

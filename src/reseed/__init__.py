@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reseed.comparison.result import Comparison
     from reseed.comparison.stage import compare
+    from reseed.consensus_sae.stage import consensus
     from reseed.errors import (
         BusyError,
         Interrupted,
@@ -20,19 +21,30 @@ if TYPE_CHECKING:
         SubjectError,
         TrainingError,
     )
+    from reseed.formats.read import load
     from reseed.matching.assignment import match
     from reseed.matching.firing.activations import match_activations
-    from reseed.pipeline.doors import consensus, export, harvest, load, plan, predict, run
     from reseed.pipeline.known_features import Calibration, calibrate
+    from reseed.pipeline.plan import plan
+    from reseed.pipeline.run import run
+    from reseed.prediction.predict import predict
+    from reseed.prediction.table import export
     from reseed.records import Match
     from reseed.sae.model import SAE
     from reseed.spec.study import StudySpec
     from reseed.stability.nulls.names import reject_threshold
     from reseed.study import Study
+    from reseed.subjects.module import harvest
     from reseed.training.train import train
 
 _HOMES = {
-    "reseed.pipeline.doors": ("consensus", "export", "harvest", "load", "plan", "predict", "run"),
+    "reseed.consensus_sae.stage": ("consensus",),
+    "reseed.formats.read": ("load",),
+    "reseed.pipeline.plan": ("plan",),
+    "reseed.pipeline.run": ("run",),
+    "reseed.prediction.predict": ("predict",),
+    "reseed.prediction.table": ("export",),
+    "reseed.subjects.module": ("harvest",),
     "reseed.comparison.stage": ("compare",),
     "reseed.comparison.result": ("Comparison",),
     "reseed.pipeline.known_features": ("Calibration", "calibrate"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reseed.calibration.stage import calibrate_groups
+from reseed.calibration.stage import stage
 from reseed.events import Events
 from reseed.spec.analysis import CalibrationSpec
 from reseed.spec.subject import ToySpec
@@ -53,9 +53,10 @@ def known(planted, tmp_path_factory):
         rates.append(rate[order])
         orders.append(order)
     store, group = planted.write_group(tmp_path_factory.mktemp("known"), decoders, rates)
-    (summary,) = calibrate_groups([group], TOY, 0.7, SPEC, store, Events())
+    study = planted.study_of(store, group, TOY, SPEC)
+    (summary,) = stage(study, Events())
     read = lambda name: store.table("calibration/planted", f"{name}.parquet")  # noqa: E731
     return {
         "read": read, "summary": summary, "features": features, "truth": truth, "orders": orders,
-        "store": store, "group": group, "toy": TOY, "spec": SPEC,
+        "study": study, "store": store, "group": group,
     }  # fmt: skip

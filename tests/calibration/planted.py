@@ -1,5 +1,7 @@
 """A group of runs whose weights were written, not trained, so that the answer is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 
@@ -53,3 +55,10 @@ def noisy(rows, draw, size=0.02):
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def study_of(store, group, toy, calibration):
+    """What `calibration.stage` reads of a study that has this group only."""
+    matching = SimpleNamespace(tau=0.7)
+    spec = SimpleNamespace(subject=toy, matching=matching, calibration=calibration)
+    return SimpleNamespace(spec=spec, store=store, groups=lambda: [group])

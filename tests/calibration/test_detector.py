@@ -3,8 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from reseed.calibration.detector import area_under, detect, histogram, rates, scores, strata
-from reseed.calibration.recurrence import MOST, Recurrence, jackknife, subsets
+from reseed.calibration.detector import detect, histogram, rates, scores, strata
+from reseed.calibration.recurrence import MOST, Recurrence, subsets
+from reseed.stability.intervals import area_under, jackknife_ends
 
 
 def seen(found, exists, rate=None):
@@ -110,10 +111,10 @@ def test_strata_cut_live_latents_into_equal_parts():
 
 
 def test_area_of_ties_counts_half():
-    assert area_under(np.array([[3, 0], [5, 0]])) == 0.5
-    assert area_under(np.array([[3, 0], [0, 5]])) == 1
-    assert area_under(np.array([[0, 3], [5, 0]])) == 0
-    assert np.isnan(area_under(np.array([[0, 0], [5, 0]])))
+    assert area_under(*np.array([[3, 0], [5, 0]])) == 0.5
+    assert area_under(*np.array([[3, 0], [0, 5]])) == 1
+    assert area_under(*np.array([[0, 3], [5, 0]])) == 0
+    assert np.isnan(area_under(*np.array([[0, 0], [5, 0]])))
     recall, alarm, precision = rates(np.array([[2, 2], [1, 3]]))
     np.testing.assert_allclose(recall, [1, 0.75])
     np.testing.assert_allclose(alarm, [1, 0.5])
@@ -150,7 +151,7 @@ def test_the_jackknife_of_a_mean_is_the_t_interval():
 
     values = np.random.default_rng(0).normal(size=7)
     left = np.array([np.delete(values, i).mean() for i in range(7)])
-    low, high = jackknife(np.array(values.mean()), left)
+    low, high = jackknife_ends(np.array(values.mean()), left)
     expected = stats.t.interval(0.95, 6, values.mean(), stats.sem(values))
     np.testing.assert_allclose((low, high), expected)
-    assert np.isnan(jackknife(np.array(1.0), left[:2])).all()
+    assert np.isnan(jackknife_ends(np.array(1.0), left[:2])).all()

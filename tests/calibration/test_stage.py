@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.calibration.stage import TABLES, calibrate_groups, check
+from reseed.calibration.stage import TABLES, check, stage
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
 from reseed.runs import Group
@@ -100,37 +100,39 @@ def test_a_spanned_subspace_is_stable_though_its_latents_are_not(known):
     assert counts["stable_lo"] < 1 / 3 < counts["stable_hi"]
 
 
-def test_a_second_call_makes_nothing_and_a_damaged_run_is_named(known, tree, tmp_path):
+def test_a_second_call_makes_nothing_and_a_damaged_run_is_named(planted, known, tree, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(known["store"].root, folder)
     before = tree(folder)
-    store = Store(folder)
-    calibrate_groups([known["group"]], known["toy"], 0.7, known["spec"], store, Events())
+    store, spec = Store(folder), known["study"].spec
+    stage(planted.study_of(store, known["group"], spec.subject, spec.calibration), Events())
     assert tree(folder) == before
     assert {f"{name}.parquet" for name in TABLES} < {
         path.name for path in (folder / "calibration/planted").iterdir()
     }
     path = folder / "runs/run1/snapshots/00000010/sae.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
-    other = known["spec"].model_copy(update={"feature": 0.95})
+    other = spec.calibration.model_copy(update={"feature": 0.95})
     with pytest.raises(StoreError, match="run1"):
-        calibrate_groups([known["group"]], known["toy"], 0.7, other, store, Events())
+        stage(planted.study_of(store, known["group"], spec.subject, other), Events())
     assert tree(folder / "calibration") == {
         k.removeprefix("calibration/"): v for k, v in before.items() if k.startswith("calibration/")
     }
 
 
-def test_one_run_is_left_out(known):
+def test_one_run_is_left_out(planted, known):
     alone = Group(name="alone", label="alone", runs=["run0"], steps=(0, 10), batch=1)
-    assert (
-        calibrate_groups([alone], known["toy"], 0.7, known["spec"], known["store"], Events()) == []
-    )
+    spec = known["study"].spec
+    study = planted.study_of(known["store"], alone, spec.subject, spec.calibration)
+    assert stage(study, Events()) == []
 
 
-def test_two_runs_have_no_interval_and_no_coverage(known):
+def test_two_runs_have_no_interval_and_no_coverage(planted, known):
     group = known["group"]
     two = Group(name="two", label="two", runs=group.runs[:2], steps=group.steps, batch=1)
-    (summary,) = calibrate_groups([two], known["toy"], 0.7, known["spec"], known["store"], Events())
+    spec = known["study"].spec
+    study = planted.study_of(known["store"], two, spec.subject, spec.calibration)
+    (summary,) = stage(study, Events())
     one = summary["detector"]["feature"]
     assert summary["judges"] == 2
     assert one["auc_lo"] is None
@@ -148,7 +150,8 @@ def test_all_latents_dead(planted, known, tmp_path):
     draw = np.random.default_rng(0)
     rows = [draw.standard_normal((10, 48)) for _ in range(5)]
     store, group = planted.write_group(tmp_path, rows, [np.zeros(10)] * 5)
-    (summary,) = calibrate_groups([group], known["toy"], 0.7, known["spec"], store, Events())
+    spec = known["study"].spec
+    (summary,) = stage(planted.study_of(store, group, spec.subject, spec.calibration), Events())
     assert summary["live"] == 0
     assert summary["detector"]["feature"]["auc"] is None
     assert summary["detector"]["feature"]["precision"] is None

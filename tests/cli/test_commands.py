@@ -186,7 +186,7 @@ def test_a_busy_study(cli, copy, tmp_path):
 
 
 def test_architectures_are_listed_with_a_line_each(cli):
-    from reseed.sae.architectures.names import ARCHITECTURES
+    from reseed.sae.architectures import ARCHITECTURES
 
     done = cli("architectures")
     assert done.returncode == 0

@@ -11,7 +11,7 @@ import torch
 import reseed
 from reseed.errors import SpecError, StoreError
 from reseed.subjects.shards import ShardSource
-from reseed.subjects.stream import split_blocks
+from reseed.subjects.source import split_blocks
 
 RULE = {"found_in": 1, "tokens": 640, "progress": False}
 """Of the smallest study nothing comes back; all its latents pooled are a consensus too."""

@@ -250,15 +250,13 @@ def test_older_evidence_without_examples_is_named(finished, tmp_path) -> None:
 
 def test_the_plan_says_what_sampling_takes(tmp_path) -> None:
     pytest.importorskip("torch", reason="the plan measures a training step")
-    from reseed.events import Events
-    from reseed.evidence.examples.samples import example_bytes
-    from reseed.pipeline.plan import make_plan
+    from reseed.evidence.sampler import example_bytes
 
     stages = {}
     for name, text in (("told", TOLD), ("silent", TOLD.replace("toy_text = true", ""))):
         (tmp_path / f"{name}.toml").write_text(text)
         study = reseed.Study.load(tmp_path / f"{name}.toml")
-        stages[name] = {stage.name: stage for stage in make_plan(study, Events()).stages}
+        stages[name] = {stage.name: stage for stage in reseed.plan(study).stages}
     assert "evidence" not in stages["silent"]
     bound = 2 * example_bytes(16, study.spec.evidence)
     said = stages["told"]["evidence"]

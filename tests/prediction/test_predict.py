@@ -12,8 +12,7 @@ import pytest
 from scipy.special import expit
 
 from reseed.errors import SpecError
-from reseed.prediction.fit import predict
-from reseed.prediction.rows import (
+from reseed.prediction.features import (
     FEATURES,
     Labelled,
     arrays,
@@ -22,7 +21,9 @@ from reseed.prediction.rows import (
     held_out,
     own_p95,
 )
-from reseed.prediction.skill import METRICS, auroc, brier, log_loss, pair_scores, reliability, skill
+from reseed.prediction.predict import predict_groups
+from reseed.prediction.skill import METRICS, brier, log_loss, pair_scores, reliability, skill
+from reseed.stability.intervals import auroc
 
 
 def world(seed: int, *, runs: int = 4, features: int = 120, effect: float = 0.0) -> Labelled:
@@ -106,7 +107,7 @@ def test_holding_out_runs_alone_finds_skill_that_is_not_there() -> None:
 
 def test_skill_is_found_where_the_encoder_says_more() -> None:
     one = world(0, runs=6, features=300, effect=1.5)
-    found = predict([one])
+    found = predict_groups([one])
     assert found.beyond_frequency is True
     assert found.says.startswith("Skill beyond frequency")
     table = {row["metric"]: row for row in found.skill.iter_rows(named=True)}
@@ -123,7 +124,7 @@ def test_skill_is_found_where_the_encoder_says_more() -> None:
 
 
 def test_without_skill_the_probabilities_are_those_by_frequency() -> None:
-    found = predict([world(3, runs=4)])
+    found = predict_groups([world(3, runs=4)])
     assert found.beyond_frequency is False
     assert found.says.startswith("No skill beyond frequency is shown")
     assert found.latents["probability"].equals(found.latents["frequency"].rename("probability"))
@@ -189,7 +190,7 @@ def test_other_runs_are_not_among_what_is_read() -> None:
 
 def test_a_model_is_good_where_the_same_law_holds() -> None:
     train, there = world(0, runs=5, features=300, effect=1.5), world(9, features=300, effect=1.5)
-    found = predict([train], there.latents, [there])
+    found = predict_groups([train], there.latents, [there])
     assert found.transfer is not None
     gain = found.transfer.row(by_predicate=pl.col("metric") == "log_loss", named=True)
     assert gain["gain"] > 0.02
@@ -203,7 +204,7 @@ def test_groups_are_pooled_and_dead_latents_get_nothing() -> None:
     dead = one.latents.with_columns(alive=pl.col("latent") > 0, mean_act=pl.lit(0.0))
     dead = dead.with_columns(mean_act=pl.when("alive").then(1.0).otherwise(0.0))
     edges = one.edges.filter((pl.col("latent_a") > 0) & (pl.col("latent_b") > 0))
-    found = predict([Labelled("toy", dead, edges), two])
+    found = predict_groups([Labelled("toy", dead, edges), two])
     assert found.runs == 8
     assert len(found.latents) == len(one.latents) + len(two.latents)
     toy = found.latents.filter(group="toy")
@@ -213,16 +214,16 @@ def test_groups_are_pooled_and_dead_latents_get_nothing() -> None:
 
 def test_three_runs_are_the_fewest() -> None:
     with pytest.raises(SpecError, match="2 runs"):
-        predict([world(0, runs=2)])
-    found = predict([world(0, runs=3)])
+        predict_groups([world(0, runs=2)])
+    found = predict_groups([world(0, runs=3)])
     assert found.skill["lo"].null_count() == 0
     dead = world(0).latents.with_columns(alive=False)
     with pytest.raises(SpecError, match="no latent fires"):
-        predict([world(0)._replace(latents=dead)])
+        predict_groups([world(0)._replace(latents=dead)])
 
 
 def test_a_small_group_beside_a_large_one_is_predicted_by_it() -> None:
-    found = predict([world(0), world(1, runs=2)._replace(name="pair")])
+    found = predict_groups([world(0), world(1, runs=2)._replace(name="pair")])
     assert found.latents.filter(group="pair")["probability"].null_count() == 0
 
 
@@ -230,9 +231,9 @@ def test_damaged_tables_are_refused() -> None:
     one = world(0)
     nan = pl.when(pl.col("latent") == 3).then(float("nan")).otherwise("init_cos")
     with pytest.raises(SpecError, match="init_cos of 4 of"):
-        predict([one._replace(latents=one.latents.with_columns(nan.alias("init_cos")))])
+        predict_groups([one._replace(latents=one.latents.with_columns(nan.alias("init_cos")))])
     with pytest.raises(SpecError, match="a match names a latent"):
-        predict([one._replace(latents=one.latents.filter(pl.col("latent") != 3))])
+        predict_groups([one._replace(latents=one.latents.filter(pl.col("latent") != 3))])
     with pytest.raises(SpecError, match="at least one of"):
         features_of([one], one.latents.select("alive", "firing_rate"))
 

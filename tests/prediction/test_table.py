@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from reseed.errors import SpecError
-from reseed.prediction.stage import VERSION, format_of, public, select, write
+from reseed.prediction.table import VERSION, format_of, public, select, write
 
 TABLE = pl.DataFrame(
     {

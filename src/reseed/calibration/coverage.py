@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv
 
 from reseed.calibration.detector import Stratum, strata
-from reseed.calibration.recurrence import Recurrence, jackknife, subsets
-from reseed.stability.intervals import wilson
+from reseed.calibration.recurrence import Recurrence, subsets
+from reseed.stability.intervals import jackknife_ends, wilson
 from reseed.stability.posterior import fit
 
 Floats = NDArray[np.float64]
@@ -142,7 +142,7 @@ def _stratum(
     for rule in RULES:
         said = _said(rule, whole)
         value = _covered(whole, said)
-        ends = jackknife(np.array(value), np.array([_covered(one, said) for one in left]))
+        ends = jackknife_ends(np.array(value), np.array([_covered(one, said) for one in left]))
         low, high = (min(max(float(end), 0.0), 1.0) for end in ends)
         weight = whole.sum(axis=2)
         rows.append(

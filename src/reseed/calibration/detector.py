@@ -15,7 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.calibration.recurrence import Bools, Recurrence, jackknife, subsets
+from reseed.calibration.recurrence import Bools, Recurrence, subsets
+from reseed.stability.intervals import area_under, jackknife_ends
+from reseed.stability.shares import quantile_edges
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +65,7 @@ def strata(rate: Floats, bins: int) -> list[Stratum]:
     ]
     if not live.any():
         return out
-    edges = np.unique(np.quantile(rate[live], np.linspace(0, 1, bins + 1)))
+    edges = quantile_edges(rate[live], bins)
     if len(edges) < 2:
         return out
     at = np.searchsorted(edges, rate, side="right").clip(1, len(edges) - 1)
@@ -138,21 +140,6 @@ def histogram(
     return out
 
 
-def area_under(counts: NDArray[np.int64]) -> Floats:
-    """Area under the ROC curve: a true one scores above a false one, ties count half.
-
-    Args:
-        counts: `[..., 2, M]` latents by truth and score.
-
-    Returns:
-        `[...]`; NaN where one of the two is missing.
-    """
-    false, true = counts[..., 0, :].astype(np.float64), counts[..., 1, :].astype(np.float64)
-    below = np.cumsum(false, axis=-1) - false
-    wins = (true * (below + 0.5 * false)).sum(axis=-1)
-    return _ratio(wins, false.sum(axis=-1) * true.sum(axis=-1))
-
-
 def rates(counts: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
     """Recall (true positive rate), false positive rate and precision of each threshold.
 
@@ -179,10 +166,10 @@ def _summaries(
     }
     names = ("recall", "false_alarm", "precision")
     for name, value, without in zip(names, rates(whole), rates(left), strict=True):
-        low, high = jackknife(value, without)
+        low, high = jackknife_ends(value, without)
         columns |= {name: value, f"{name}_lo": low.clip(0, 1), f"{name}_hi": high.clip(0, 1)}
-    auc = area_under(whole)
-    low, high = jackknife(auc, area_under(left))
+    auc = area_under(*whole)
+    low, high = jackknife_ends(auc, area_under(left[:, 0], left[:, 1]))
     false, true = whole.sum(axis=1)
     area = {
         "latents": np.array([(false + true) / per_run]),

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.calibration.recurrence import Recurrence, jackknife, shared_pairs, subsets
+from reseed.calibration.recurrence import Recurrence, subsets
+from reseed.matching.measures import shared_pairs
 from reseed.runs import Pair
-from reseed.stability.intervals import mean_over_pairs
+from reseed.stability.intervals import jackknife_ends, mean_over_pairs
 from reseed.subjects.toy_truth import Truth
 
 Bools = NDArray[np.bool_]
@@ -56,7 +57,7 @@ def recall(seen: Recurrence, truth: Truth, bins: int) -> pl.DataFrame:
         each = has.mean(axis=1)
         whole, runs = each.mean(), len(each)
         left = np.array([np.delete(each, run).mean() for run in range(runs)] if runs > 1 else [])
-        low, high = jackknife(np.array(whole), left)
+        low, high = jackknife_ends(np.array(whole), left)
         rows.append(
             {
                 "stratum": name,
@@ -162,15 +163,16 @@ def pair_errors(
 def _errors(
     table: pl.DataFrame, a: pl.DataFrame, b: pl.DataFrame, tau: float
 ) -> tuple[int, int, int, float, float]:
-    mine, others = shared_pairs(table, tau)
-    features = [one["feature"].to_numpy() for one in (a, b)]
-    is_one = [(one["kind"] == "feature").to_numpy() for one in (a, b)]
-    judged = is_one[0][mine] | is_one[1][others]
-    same = features[0][mine] == features[1][others]
-    true = judged & same & is_one[0][mine] & is_one[1][others]
+    shared = shared_pairs(table, tau)
+    of_a, of_b = shared["latent_a"].to_numpy(), shared["latent_b"].to_numpy()
+    features = [latents["feature"].to_numpy() for latents in (a, b)]
+    is_one = [(latents["kind"] == "feature").to_numpy() for latents in (a, b)]
+    judged = is_one[0][of_a] | is_one[1][of_b]
+    same = features[0][of_a] == features[1][of_b]
+    true = judged & same & is_one[0][of_a] & is_one[1][of_b]
     both = np.intersect1d(features[0][is_one[0]], features[1][is_one[1]])
-    met = np.isin(both, features[0][mine][true])
-    return len(mine), int(judged.sum()), len(both), _share(judged & ~same, judged), _share(~met)
+    met = np.isin(both, features[0][of_a][true])
+    return len(shared), int(judged.sum()), len(both), _share(judged & ~same, judged), _share(~met)
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_] | None = None) -> float:

@@ -10,9 +10,8 @@ from math import comb
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
-from reseed.matching import measures
+from reseed.matching.measures import shared_pairs
 from reseed.runs import Pair
 from reseed.seeds import generator
 
@@ -29,24 +28,6 @@ def subsets(runs: int, size: int) -> NDArray[np.int64]:
     draw = generator("calibration-subsets", runs, size)
     drawn = {tuple(sorted(draw.permutation(runs)[:size].tolist())) for _ in range(MOST)}
     return np.array(sorted(drawn), np.int64)
-
-
-def jackknife(whole: Floats, without: Floats) -> tuple[Floats, Floats]:
-    """95 % interval from leaving out one run at a time, Student's t with runs - 1 degrees.
-
-    Args:
-        whole: `[...]` the estimate.
-        without: `[runs, ...]` the estimate without each run.
-
-    Returns:
-        Lower and upper end, `[...]`; NaN with fewer than three runs or where an estimate is NaN.
-    """
-    runs = len(without)
-    if runs < 3:
-        return np.full_like(whole, np.nan), np.full_like(whole, np.nan)
-    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
-    reach = float(stats.t.ppf(0.975, runs - 1)) * np.sqrt((runs - 1) / runs * spread)
-    return whole - reach, whole + reach
 
 
 Bools = NDArray[np.bool_]
@@ -105,20 +86,13 @@ def gather(
     latents = len(explained[runs[0]])
     partner = np.full((len(runs), latents, len(runs)), -1)
     for (a, b), table in tables.items():
-        mine, others = shared_pairs(table, tau)
-        partner[place[a], mine, place[b]] = others
-        partner[place[b], others, place[a]] = mine
+        shared = shared_pairs(table, tau)
+        of_a, of_b = shared["latent_a"].to_numpy(), shared["latent_b"].to_numpy()
+        partner[place[a], of_a, place[b]] = of_b
+        partner[place[b], of_b, place[a]] = of_a
     return Recurrence(
         partner=partner,
         kind=np.stack([explained[run]["kind"].to_numpy().astype(np.str_) for run in runs]),
         feature=np.stack([explained[run]["feature"].to_numpy() for run in runs]),
         rate=np.stack([rates[run] for run in runs]),
     )
-
-
-def shared_pairs(table: pl.DataFrame, tau: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Latents of run a and of run b that are shared at tau: one counterpart, both cosines."""
-    one = table.filter(pl.col("side") == "a")
-    # cosines of equal rows come out a rounding below 1
-    kept = one.filter(measures.scores(one, measures.SHARED) >= tau - 1e-9)
-    return kept["latent"].to_numpy(), kept["decoder_match"].to_numpy()

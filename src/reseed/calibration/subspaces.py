@@ -12,7 +12,7 @@ That latents of both runs lie in one subspace is selected for; what is measured 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -47,7 +47,7 @@ SCHEMA = {
 def subspace_table(
     seen: Recurrence,
     decoders: Sequence[NDArray[np.float32]],
-    captured: Sequence[NDArray[np.int64]],
+    explained: Iterable[pl.DataFrame],
     truth: Truth,
     spec: CalibrationSpec,
 ) -> pl.DataFrame:
@@ -56,7 +56,7 @@ def subspace_table(
     Args:
         seen: R runs.
         decoders: `[F, D]` of each run.
-        captured: `[F]` of each run, the planted subspace that a latent lies in; -1 for none.
+        explained: of `truth.explain`, of each run.
         truth: of the toy.
         spec: thresholds.
 
@@ -68,6 +68,8 @@ def subspace_table(
         `stable` (agreement at least `spec.stable` and above null_hi), `absent` (no run has a latent
         in it), else `partial`.
     """
+    inside = pl.when(pl.col("kind") == "subspace").then("subspace").fill_null(-1)
+    captured = [table.select(inside).to_series().to_numpy() for table in explained]
     rows = [
         _one(number, basis, seen, decoders, captured, truth, spec)
         for number, basis in enumerate(truth.bases)

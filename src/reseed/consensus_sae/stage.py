@@ -12,7 +12,7 @@ import polars as pl
 
 from reseed.consensus_sae.average import Rule, about_members, average, choose, reproducibility
 from reseed.errors import SpecError, needs_train
-from reseed.events import Events, Stop
+from reseed.events import Events, Stop, session
 from reseed.formats import own
 from reseed.records import SAEArrays, read_spec
 from reseed.runs import Failed, Group, evidence_name, run_name, run_state, stability_name
@@ -25,7 +25,7 @@ from reseed.subjects.inputs import Inputs
 
 if TYPE_CHECKING:
     from reseed.consensus_sae.refit import HeldOut
-    from reseed.subjects.stream import Stream
+    from reseed.subjects.source import Stream
 
 
 MEAN = "not_refitted"
@@ -51,8 +51,55 @@ class Consensus:
     """group, rule, families, tokens, and why a part is missing"""
 
 
+def consensus(
+    study: Study,
+    *,
+    group: str | None = None,
+    least: float | None = None,
+    found_in: int | None = None,
+    k: int | None = None,
+    tokens: int | None = None,
+    same_width: bool = True,
+    progress: bool = True,
+) -> Consensus:
+    """One SAE of the families that come back, its encoder refitted; needs the activations.
+
+    Decoder rows are the means of the members' (unit) rows and stay as they are; the encoder starts
+    at the members' mean and is trained. It is kept in the study as `consensus/...` and evaluated on
+    held-out tokens beside the mean that was not refitted, one SAE of the same width trained as
+    the study trains, and the members. Described in docs/consensus.md; arXiv 2606.12138 pools
+    features in this way.
+
+    Args:
+        study: with results.
+        group: label or name of a group; may be left out if there is one only.
+        least: smallest reproducibility of a family, .5 if `found_in` is not given either.
+        found_in: smallest number of runs that a family is found in; 1 takes orphans too.
+        k: latents that fire at a time; left out, that of the group.
+        tokens: of the refit; left out, a quarter of those of a training.
+        same_width: whether the SAE of the same width is trained, which costs a whole training.
+        progress: whether to show it.
+
+    Raises:
+        SpecError: if too few families are left, or a setting cannot be.
+        StoreError: if the study has not come this far, or is busy, damaged or full.
+        TrainingError: if the refit runs into NaN or infinity.
+        Interrupted: after a signal; the same call starts the refit again and continues the SAE of
+            the same width.
+    """
+    groups = study.groups_named(group)
+    if len(groups) > 1:
+        labels = ", ".join(repr(runs.label) for runs in groups)
+        raise SpecError(f"{study.folder} has {len(groups)} groups; name one of {labels}")
+    settings = Settings(
+        rule=Rule(least=least, found_in=found_in), k=k, tokens=tokens, same_width=same_width
+    )
+    with session(study.folder, progress) as (events, stop):
+        return stage(study, events, stop, groups[0], settings)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Settings:
     """What a consensus is to be made of."""
 
     rule: Rule
@@ -61,50 +108,37 @@ class Asked:
     same_width: bool = True
 
 
-def make_consensus(
-    study: Study, group: Group, asked: Asked, events: Events, stop: Stop
-) -> Consensus:
-    """Make a consensus dictionary that is not there yet; calling it again only reads it.
-
-    Raises:
-        SpecError: if the rule leaves too few families, or a setting cannot be.
-        StoreError: if the study has not come this far, is damaged, busy or full.
-        TrainingError: if the refit runs into NaN or infinity.
-        Interrupted: after a signal; the same call starts the refit again and continues the SAE of
-            the same width.
-    """
+def stage(study: Study, events: Events, stop: Stop, group: Group, settings: Settings) -> Consensus:
+    """Make a consensus SAE that is not there yet; calling it again only reads it."""
     spec = next(run.spec for run in study.runs if run.id == group.runs[0])
     if spec.target != spec.site:
         raise SpecError(
             f"{group.label}: the refit of a consensus learns to give back what it reads, and a "
             "transcoder gives another site; choose a group of SAEs with `group`"
         )
-    k = _active(study, group, spec) if asked.k is None else asked.k
+    k = _active(study, group, spec) if settings.k is None else settings.k
     if k < 1:
         raise SpecError(f"k = {k}: at least one latent fires at a time")
     share = max(spec.training.batch, round(REFIT_SHARE * spec.training.tokens))
-    tokens = share if asked.tokens is None else asked.tokens
-    given = spec.training.model_dump() | {"tokens": tokens, "snapshots": (), "warmup_steps": None}
-    training = read_spec(TrainingSpec, given, "refit")
-    members = _members(study, group, asked.rule, k)
-    piece = f"consensus/{group.name}-{asked.rule}-k{k}"
+    tokens = share if settings.tokens is None else settings.tokens
+    refit = spec.training.model_dump() | {"tokens": tokens, "snapshots": (), "warmup_steps": None}
+    training = read_spec(TrainingSpec, refit, "refit")
+    members = _members(study, group, settings.rule, k)
+    piece = f"consensus/{group.name}-{settings.rule}-k{k}"
     runs = [study.store.checksum(f"runs/{run}") for run in group.runs]
-    made_from = digest([runs, members.rows(), k, training.tokens, asked.same_width])
+    made_from = digest([runs, members.rows(), k, training.tokens, settings.same_width])
     if not study.store.has(piece, made_from):
         with study.locked("reseed consensus"), needs_train("reseed consensus"):
             width = members["latent"].n_unique()
             sae = TopKSpec(latents=width, k=k, lr=spec.sae.lr, dead_after=spec.sae.dead_after)
             if isinstance(spec.sae, TopKSpec):
                 sae = spec.sae.model_copy(update={"latents": width, "k": k})
+            seeds = study.spec.seeds
             same = spec.model_copy(
-                update={
-                    "sae": sae,
-                    "init_seed": study.spec.seeds.init[0],
-                    "data_seed": study.spec.seeds.data[0],
-                }
+                update={"sae": sae, "init_seed": seeds.init[0], "data_seed": seeds.data[0]}
             )
             work = _Work(study, group, members, spec, sae, same, training, events, stop)
-            work.make(piece, made_from, asked)
+            work.make(piece, made_from, settings)
     return Consensus(
         path=study.store.path(piece),
         members=study.store.table(piece, "members.parquet"),
@@ -145,15 +179,17 @@ class _Work:
     events: Events
     stop: Stop
 
-    def make(self, piece: str, made_from: str, asked: Asked) -> None:
+    def make(self, piece: str, made_from: str, settings: Settings) -> None:
         """Average, refit, train the SAE of the same width, evaluate, write."""
         from reseed.consensus_sae.refit import evaluate
         from reseed.sae.model import from_arrays
 
         inputs = Inputs(self.study, self.events)
         inputs.look_up_sites()
-        mean, refitted = self._refit(inputs, asked)
-        beside, missing = self._same_width(inputs) if asked.same_width else (None, "not asked for")
+        mean, refitted = self._refit(inputs, settings)
+        beside, missing = (
+            self._same_width(inputs) if settings.same_width else (None, "not asked for")
+        )
         saes = {"consensus": refitted, "not refitted": mean}
         saes |= {} if beside is None else {"same width": beside}
         found = evaluate(
@@ -163,7 +199,7 @@ class _Work:
             inputs.split[1],
             self.events,
         )
-        about = self._about(asked, missing, found)
+        about = self._about(settings, missing, found)
         with self.study.store.piece(piece, made_from) as folder:
             own.write(folder, refitted)
             own.write(folder / MEAN, mean)
@@ -175,7 +211,7 @@ class _Work:
             (folder / "evaluation.json").write_bytes(json_bytes(about))
 
     def _stream(self, inputs: Inputs, data_seed: int) -> Stream:
-        from reseed.subjects.stream import Stream
+        from reseed.subjects.source import Stream
 
         return Stream(
             inputs.source,
@@ -185,7 +221,7 @@ class _Work:
             mix=self.study.spec.activations.mix_blocks,
         )
 
-    def _refit(self, inputs: Inputs, asked: Asked) -> tuple[SAEArrays, SAEArrays]:
+    def _refit(self, inputs: Inputs, settings: Settings) -> tuple[SAEArrays, SAEArrays]:
         from reseed.consensus_sae.refit import refit
 
         store, runs, k = self.study.store, self.group.runs, self.sae.k
@@ -193,7 +229,7 @@ class _Work:
             "kind": "consensus",
             "site": self.same.site,
             "group": self.group.label,
-            "rule": str(asked.rule),
+            "rule": str(settings.rule),
             "runs": list(runs),
             **about_members(self.members, runs),
         }
@@ -222,7 +258,7 @@ class _Work:
         return own.read_piece(store, run_name(self.same)), None
 
     def _about(
-        self, asked: Asked, missing: str | None, found: Mapping[str, HeldOut]
+        self, settings: Settings, missing: str | None, found: Mapping[str, HeldOut]
     ) -> dict[str, Any]:
         seen = self.same.training.steps * self.same.training.batch
         refit = self.training.steps * self.training.batch
@@ -231,7 +267,7 @@ class _Work:
         first = self.members.unique("latent")
         return {
             "group": self.group.label,
-            "rule": str(asked.rule),
+            "rule": str(settings.rule),
             "runs": list(self.group.runs),
             "families": len(first),
             "families_by_size": {

@@ -6,16 +6,17 @@ SAEs, is an error that names them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reseed.errors import SpecError, StoreError, nearest
+from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.formats import own
 from reseed.formats.checks import complete
 from reseed.formats.files import Files
@@ -37,6 +38,9 @@ from reseed.formats.published import (
     sparsify,
 )
 from reseed.records import SAEArrays
+
+if TYPE_CHECKING:
+    from reseed.sae.model import SAE
 
 FORMATS: tuple[ModuleType, ...] = (
     own,
@@ -87,6 +91,29 @@ def list_saes(path: Path) -> list[str]:
         if name.endswith(_WEIGHTS) and parent not in saes and _matching(found.inside(name)):
             saes.add(name)
     return sorted(saes, key=_natural)
+
+
+def load(
+    path: str | os.PathLike[str], *, format: str | None = None, inner: str | None = None
+) -> SAE:
+    """Load an SAE that reseed or anybody else wrote, in raw activation units. Needs torch.
+
+    Args:
+        path: file or folder in any format of `docs/formats.md`, or `hf:OWNER/REPO/PATH@REVISION`.
+        format: its name, where several fit.
+        inner: which one, where a folder or a file holds several.
+
+    Returns:
+        The SAE; `about` says what was folded into its weights, and what to beware of.
+
+    Raises:
+        SpecError: if it is in no known format, or in several, or holds several SAEs.
+        StoreError: if a file is damaged.
+    """
+    with needs_train("reseed.load"):
+        from reseed.sae.model import from_arrays
+
+    return from_arrays(read(os.fspath(path), format=format, inner=inner))
 
 
 def read(

@@ -1,4 +1,4 @@
-"""The door of calibration: train on known features, judge what "found by N of M" tells."""
+"""A study of a subject whose features are known: what "found by N of M runs" is worth there."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from reseed.calibration.presets import PRESETS
-from reseed.calibration.stage import calibrate_groups, check
+from reseed.calibration.stage import check, stage
 from reseed.errors import SpecError, nearest
-from reseed.events import Events, Sink, Stop
-from reseed.pipeline.doors import events_of
+from reseed.events import Sink, session
 from reseed.pipeline.run import run_study
 from reseed.records import read_spec
 from reseed.report.calibration import write_calibration
@@ -32,6 +28,9 @@ from reseed.study import Study
 CALIBRATION = "calibration.json"
 
 PAGE = "calibration.html"
+
+PRESETS = ("small", "laptop", "large", "full")
+"""Studies that come with the package, `calibration/presets/NAME.toml`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +93,8 @@ def calibrate(
 ) -> Calibration:
     """Train SAEs on a subject whose features are known and judge recurrence by the truth.
 
+    Makes what is not there yet; calling it again continues.
+
     Args:
         what: a preset ("small", "laptop", "large", "full"), or the TOML or folder of a study of
             the toy.
@@ -105,14 +106,35 @@ def calibrate(
         SpecError: if there is no such preset or study, its subject is not the toy, or too few runs
             are planned; nothing was started.
         StoreError: if the folder is damaged, full, read-only, busy or of another spec.
+        Interrupted: after a signal; the same call continues.
 
     Example:
-        found = reseed.calibrate("small")
-        found.table.select("sae", "auc", "precision")
+        calibration = reseed.calibrate("small")
+        calibration.table.select("sae", "auc", "precision")
     """
-    study = open_calibration(what, out)
-    with Stop().listening() as stop:
-        return calibrate_study(study, events_of(study, progress, sinks), stop)
+    study, started = open_calibration(what, out), time.monotonic()
+    command, spec = "reseed calibrate", study.spec
+    with session(study.folder, progress, sinks) as (events, stop):
+        outcome = run_study(study, events, stop, command=command)
+        with study.locked(command):
+            summary = {
+                "reseed": version("reseed"),
+                "study": study.folder.resolve().name,
+                "subject": spec.subject.model_dump(mode="json"),
+                "training_tokens": spec.training.steps * spec.training.batch,
+                "calibration": spec.calibration.model_dump(mode="json"),
+                "failed": [run.id for run in outcome.failed],
+                "groups": stage(study, events),
+            }
+            study.store.write_json(CALIBRATION, summary)
+            write_calibration(study.store, CALIBRATION, PAGE)
+    return Calibration(
+        study=study,
+        report=study.folder / PAGE,
+        summary=summary,
+        failed=outcome.failed,
+        seconds=time.monotonic() - started,
+    )
 
 
 def open_calibration(
@@ -124,15 +146,16 @@ def open_calibration(
         SpecError: as `calibrate`.
     """
     name = os.fspath(what)
-    if name in PRESETS and not Path(name).exists():
-        spec = read_spec(StudySpec, tomllib.loads(PRESETS[name]), f"preset {name}")
-        study = Study(spec, Path(out or f"calibration-{name}"), PRESETS[name])
-    elif not Path(name).exists():
+    if Path(name).exists():
+        study = Study.load(name, out)
+    elif name in PRESETS:
+        source = preset(name)
+        spec = read_spec(StudySpec, tomllib.loads(source), f"preset {name}")
+        study = Study(spec, Path(out or f"calibration-{name}"), source)
+    else:
         raise SpecError(
             f"no file or folder {name}, and no preset of that name; {nearest(name, PRESETS)}"
         )
-    else:
-        study = Study.load(name, out)
     if not isinstance(study.spec.subject, ToySpec):
         raise SpecError(
             f"{name}: its subject is a {study.spec.subject.kind}, whose features nobody knows; "
@@ -142,96 +165,13 @@ def open_calibration(
     return study
 
 
-def calibrate_study(study: Study, events: Events, stop: Stop, command: str = "") -> Calibration:
-    """Make everything of a calibration that is not there yet.
-
-    Args:
-        study: from `open_calibration`.
-        events: progress.
-        stop: listens for signals.
-        command: as shown to somebody who tries to start a second process.
-
-    Raises:
-        SpecError, StoreError: as `calibrate`.
-        Interrupted: after a signal; the same call continues.
-    """
-    started = time.monotonic()
-    command = command or "reseed calibrate"
-    outcome = run_study(study, events, stop, command=command)
-    spec = study.spec
-    assert isinstance(spec.subject, ToySpec)
-    with study.locked(command):
-        groups = [group for group in study.groups() if len(group.runs) > 1]
-        found = calibrate_groups(
-            groups, spec.subject, spec.matching.tau, spec.calibration, study.store, events
-        )
-        summary = {
-            "reseed": version("reseed"),
-            "study": study.folder.resolve().name,
-            "subject": spec.subject.model_dump(mode="json"),
-            "training_tokens": spec.training.steps * spec.training.batch,
-            "calibration": spec.calibration.model_dump(mode="json"),
-            "failed": [run.id for run in outcome.failed],
-            "groups": [
-                {"name": group.name, **one} for group, one in zip(groups, found, strict=True)
-            ],
-        }
-        study.store.write_json(CALIBRATION, summary)
-        write_calibration(study.store, CALIBRATION, PAGE)
-    return Calibration(
-        study=study,
-        report=study.folder / PAGE,
-        summary=summary,
-        failed=outcome.failed,
-        seconds=time.monotonic() - started,
-    )
-
-
-def show_calibration(console: Console, summary: dict[str, Any]) -> None:
-    """The short table of a calibration; fits 80 columns."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title=summary["study"], title_justify="left", padding=(0, 1, 0, 0)
-    )
-    for head in (
-        "",
-        "AUC",
-        "precision",
-        "recall",
-        "base",
-        "features found",
-        "coverage",
-        "subspaces",
-    ):
-        table.add_column(head, justify="right" if head else "left")
-    for group in summary["groups"]:
-        one, recall = group["detector"]["feature"], group["recall"]
-        covered = group["coverage"].get("posterior", {}).get("coverage")
-        planted = group["subspaces"]
-        table.add_row(
-            group["label"].split(" · ")[-1],
-            "–" if one["auc"] is None else f"{one['auc']:.3f}",
-            *(
-                "–" if one[name] is None else f"{one[name]:.0%}"
-                for name in ("precision", "recall", "base")
-            ),
-            f"{recall['mean']:.0%} of {recall['of']:,}",
-            "–" if covered is None else f"{covered:.0%}",
-            f"{planted['stable']} of {planted['planted']}" if planted else "–",
-        )
-    console.print(table)
-    for group in summary["groups"][:1]:
-        console.print(
-            f'precision, recall: of "found by all {group["judges"]} runs" for live latents that '
-            f"are a true feature (cosine at least {group['feature']:g}); base: precision of "
-            "calling every live latent; features found: true features that a run has a latent for; "
-            "coverage: of the 95 % interval of reproducibility; subspaces: planted ones that come "
-            "out as one span in every run.",
-            style="dim",
-        )
+def preset(name: str) -> str:
+    """The TOML of one of `PRESETS`."""
+    return (resources.files("reseed.calibration") / "presets" / f"{name}.toml").read_text("utf-8")
 
 
 def _row(group: dict[str, Any]) -> dict[str, Any]:
-    one, found, wrong = group["detector"]["feature"], group["recall"], group["pairwise"]
+    detector, recall, pairwise = group["detector"]["feature"], group["recall"], group["pairwise"]
     keep = ("auc", "auc_lo", "auc_hi", "called", "precision", "precision_lo", "precision_hi",
             "recall", "recall_lo", "recall_hi", "base")  # fmt: skip
     interval = group["coverage"].get("posterior", {})
@@ -243,11 +183,11 @@ def _row(group: dict[str, Any]) -> dict[str, Any]:
         "live": group["live"],
         "features": group["kinds"]["feature"],
         "subspace_latents": group["kinds"]["subspace"],
-        **{name: one[name] for name in keep},
-        **{f"found_{name}": found[name] for name in ("mean", "any", "all")},
+        **{name: detector[name] for name in keep},
+        **{f"found_{name}": recall[name] for name in ("mean", "any", "all")},
         "most": group["most_recall"],
-        "false_match": wrong["false_match"],
-        "false_non_match": wrong["false_non_match"],
+        "false_match": pairwise["false_match"],
+        "false_non_match": pairwise["false_non_match"],
         "coverage": interval.get("coverage"),
         "subspaces_planted": subspaces.get("planted", 0),
         "subspaces_stable": subspaces.get("stable", 0),

@@ -6,26 +6,24 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reseed.events import Events
-from reseed.evidence.examples.samples import example_bytes, example_rows
+from reseed.events import events_of
+from reseed.evidence.sampler import example_bytes, example_rows
 from reseed.interpretation.estimate import asks
 from reseed.matching.assignment import DENSE_BELOW, assign
-from reseed.pipeline.power import of_factors, sentences, trials_of
+from reseed.pipeline.power import matched_across, tells, trials_of
 from reseed.runs import Failed, Missing, evidence_name, stability_name
-from reseed.sae.architectures.names import SAESpec
-from reseed.stability.factors.across import PARTNERS, neighbours
-from reseed.stability.factors.stage import levels_of
+from reseed.stability.factors.across import PARTNERS
 from reseed.store import existing
 from reseed.study import SUBJECT, Study
 from reseed.subjects.inputs import Inputs
-from reseed.subjects.stream import Choice
+from reseed.subjects.source import Choice
 from reseed.training.device import free_memory, learner_bytes, passes
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ class Stage:
 
     name: str
     what: str
-    seconds: float
+    seconds: float = 0.0
     disk: int = 0
     """bytes"""
 
@@ -90,124 +88,112 @@ class Plan:
         return sum(stage.disk for stage in self.stages)
 
 
-def make_plan(study: Study, events: Events) -> Plan:
-    """Measure and add up. Opens the subject, and makes its tokens; starts nothing else.
+def plan(study: Study, *, progress: bool = False) -> Plan:
+    """What a study would take, measured by a short probe.
+
+    Opens the subject and makes its tokens; starts nothing else.
+
+    Args:
+        study: from `Study.load`.
+        progress: whether to show it.
 
     Raises:
-        SpecError, SubjectError, StoreError: as `reseed run` would.
+        SpecError, SubjectError, StoreError: as `run` would.
     """
     with study.locked("reseed plan"):
-        inputs = Inputs(study, events)
+        inputs = Inputs(study, events_of(study.folder, progress))
         inputs.look_up_sites()
         about = study.store.document(SUBJECT, "subject.json")
+        sites: dict[str, int] = about["sites"]
         missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
         failed = sum(isinstance(run.state, Failed) for run in study.runs)
         choice = inputs.choice()
-        rows = about["training_rows"] + about["held_out_rows"]
-        stages = [_harvest(study, inputs, choice, rows)] if missing else []
+        stages = [_harvest(study, inputs, choice)] if missing else []
         if any(run.reads == "random_subject" for run in missing):
-            stages.append(_second_harvest(study, inputs))
-        stages += [_training(missing, about["sites"])] if missing else []
-        stages += _evidence(study, about["sites"], about["held_out_rows"])
-        stages.append(_analysis(study, about["sites"]))
+            other = inputs.of_random_subject  # of the same sizes, so it takes the same time
+            second = _harvest(study.with_random_weights(), other, other.choice())
+            stages.append(replace(second, name="harvest, random subject"))
+        groups = _passes(missing, sites)
+        learners = max((sum(learner_bytes(r, sites[r.site]) for r in g) for g in groups), default=0)
+        if missing:
+            stages.append(_training(missing, sites, len(groups), learners))
+        stages += _evidence(study, sites, about["held_out_rows"])
+        stages.append(_analysis(study, sites))
+        chunks = 0
+        if missing:  # three chunks of float32 rows at a time
+            rows = int(inputs.opened.source.rows.max()) * study.spec.activations.mix_blocks
+            chunks = 3 * rows * sum(sites.values()) * 4
     return Plan(
         stages=stages,
         runs=len(study.runs),
         missing=len(missing),
         failed=failed,
         choice=choice,
-        memory=_memory(study, missing, about["sites"], inputs),
+        memory=_peak() + max(_matching_bytes(study), _example_bytes(study), chunks + learners),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
-        tells=_tells(study, len(about["sites"])) + asks(study),
+        tells=tells(study.spec, len(sites)) + asks(study),
     )
 
 
-def _tells(study: Study, sites: int) -> list[str]:
-    seeds, training = study.spec.seeds, study.spec.training
-    levels = _levels(study.spec.sae)
-    what = "k" if all("k" in one for one in levels) else "architecture"
-    shapes = [(one["latents"], one[what]) for one in levels]
-    snapshots = len(training.snapshot_steps) - 1
-    groups = of_factors(shapes, sites, snapshots, len(seeds.init) * len(seeds.data), what)
-    return sentences(len(seeds.init), len(seeds.data)) + groups
-
-
-def _harvest(study: Study, inputs: Inputs, choice: Choice, rows: int) -> Stage:
+def _harvest(study: Study, inputs: Inputs, choice: Choice) -> Stage:
     from reseed.subjects.shards import harvested
 
     if harvested(study.store, inputs.shards_made_from):
-        return Stage(name="harvest", what="done", seconds=0.0)
+        return Stage(name="harvest", what="done")
+    about = study.store.document(SUBJECT, "subject.json")
+    rows = about["training_rows"] + about["held_out_rows"]
     source = inputs.opened.source
     blocks = list(range(min(8, inputs.opened.blocks)))
-    per_row = timed(lambda: source.read(blocks)) / max(int(source.rows[blocks].sum()), 1)
+    seconds = rows * timed(lambda: source.read(blocks)) / max(int(source.rows[blocks].sum()), 1)
     if choice.keep == "live":
-        return Stage(
-            name="harvest",
-            what=f"{rows:,} tokens live, {choice.passes} passes",
-            seconds=per_row * rows * choice.passes,
-        )
+        what = f"{rows:,} tokens live, {choice.passes} passes"
+        return Stage(name="harvest", what=what, seconds=seconds * choice.passes)
     what = f"{rows:,} tokens to shards, once"
-    return Stage(name="harvest", what=what, seconds=per_row * rows, disk=choice.disk)
+    return Stage(name="harvest", what=what, seconds=seconds, disk=choice.disk)
 
 
-def _second_harvest(study: Study, inputs: Inputs) -> Stage:
-    """Of the subject with random weights; the same sizes, so the same time."""
-    other = inputs.of_random_subject
-    about = study.with_random_weights().store.document(SUBJECT, "subject.json")
-    rows = about["training_rows"] + about["held_out_rows"]
-    found = _harvest(study.with_random_weights(), other, other.choice(), rows)
-    return replace(found, name="harvest, random subject")
-
-
-def _training(missing: list[RunSpec], sites: dict[str, int]) -> Stage:
+def _training(missing: list[RunSpec], sites: dict[str, int], passes: int, largest: int) -> Stage:
     training = missing[0].training
-    step = sum(
-        count * _step_seconds(sae, sites[site], training.batch)
-        for (sae, site), count in _counted(missing).items()
-    )
     snapshots = len(training.snapshot_steps) + 1
-    groups = _passes(missing, sites)
-    largest = max(sum(learner_bytes(run, sites[run.site]) for run in group) for group in groups)
     return Stage(
         name="train",
         what=f"{len(missing)} runs of {training.steps:,} steps of {training.batch:,} tokens, in "
-        f"{len(groups)} {'pass' if len(groups) == 1 else 'passes'} of at most {largest / 1e9:.2g} "
-        "GB of weights and optimiser",
-        seconds=step * training.steps,
-        disk=sum(snapshots * 8 * r.sae.latents * sites[r.site] for r in missing),
+        f"{passes} {'pass' if passes == 1 else 'passes'} of at most {largest / 1e9:.2g} "
+        "GB of weights and optimizer state",
+        seconds=_step_seconds(missing, sites) * training.steps,
+        disk=sum(snapshots * 8 * run.sae.latents * sites[run.site] for run in missing),
     )
 
 
-def _counted(runs: list[RunSpec]) -> dict[tuple[SAESpec, str], int]:
-    shapes = [(run.sae, run.site) for run in runs]
-    return {shape: shapes.count(shape) for shape in dict.fromkeys(shapes)}
-
-
-def _step_seconds(sae: SAESpec, dimensions: int, batch: int) -> float:
+def _step_seconds(runs: list[RunSpec], sites: dict[str, int]) -> float:
+    """Of one step of all these runs; each kind of SAE at each site is timed once."""
     import torch
 
     from reseed.spec.training import RunSpec, TrainingSpec
     from reseed.training.learner import Learner
 
-    x = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, dimensions))).float()
+    batch, total = runs[0].training.batch, 0.0
     training = TrainingSpec(tokens=100 * batch, batch=batch)
-    spec = RunSpec(data="probe", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
-    learner = Learner(spec, x, batches=_Random(batch, dimensions, sae.latents))
-    return timed(lambda: learner.update(x), times=3)
+    shapes = [(run.sae, sites[run.site], run.site) for run in runs]
+    for shape in dict.fromkeys(shapes):
+        sae, dimensions, _ = shape
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, dimensions))).float()
+        spec = RunSpec(data="", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
+        learner = Learner(spec, x, batches=_Random(batch, dimensions, sae.latents))
+        seconds = timed(lambda learner=learner, x=x: learner.update(x), times=3)
+        total += shapes.count(shape) * seconds
+    return total
 
 
 def _evidence(study: Study, sites: dict[str, int], held_out: int) -> list[Stage]:
     """The pass over held-out text; nothing is said of a subject without text."""
     spec, runs = study.spec.evidence, [run.spec for run in study.runs]
     made = all(study.store.has(evidence_name(run.id)) for run in runs)
-    if made or not _samples_examples(study):
+    bound = _example_bytes(study)
+    if made or not bound:
         return []
-    step = sum(
-        count * _step_seconds(sae, sites[site], study.spec.training.batch)
-        for (sae, site), count in _counted(runs).items()
-    )
-    each = step / study.spec.training.batch + len(runs) * _SECONDS_A_ROW
-    latents, bound = sum(run.sae.latents for run in runs), _example_memory(study)
+    each = _step_seconds(runs, sites) / runs[0].training.batch + len(runs) * _SECONDS_A_ROW
+    latents = sum(run.sae.latents for run in runs)
     return [
         Stage(
             name="evidence",
@@ -219,17 +205,12 @@ def _evidence(study: Study, sites: dict[str, int], held_out: int) -> list[Stage]
     ]
 
 
-def _samples_examples(study: Study) -> bool:
-    return study.spec.evidence.examples > 0 and (
-        study.spec.text is not None or study.spec.evidence.toy_text
-    )
-
-
-def _example_memory(study: Study) -> int:
+def _example_bytes(study: Study) -> int:
     """Bytes that the examples of all runs take at the most, for they are sampled at once."""
-    if not _samples_examples(study):
+    spec = study.spec.evidence
+    if not spec.examples or (study.spec.text is None and not spec.toy_text):
         return 0
-    return sum(example_bytes(run.spec.sae.latents, study.spec.evidence) for run in study.runs)
+    return sum(example_bytes(run.spec.sae.latents, spec) for run in study.runs)
 
 
 class _Random:
@@ -260,7 +241,7 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     if all(study.store.has(stability_name(group.name)) for group in groups) and (
         len(groups) == len({(run.spec.site, run.spec.sae) for run in study.runs}) * kinds
     ):
-        return Stage(name="match", what="done", seconds=0.0)
+        return Stage(name="match", what="done")
     independent = runs * trials_of(len(study.spec.seeds.init), len(study.spec.seeds.data)) // 2
     nulls = independent * study.spec.stability.null_draws
     solves = 2 * (pairs * len(study.spec.training.snapshot_steps) + nulls)
@@ -268,7 +249,7 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
     total = len(sites) * len(study.spec.sae) * pairs * kinds
     # a pair across groups is matched by both views, and so is one draw of its null
     across = 4 * runs * min(PARTNERS, trials_of(len(study.spec.seeds.init), 1))
-    between = [max(each[a], each[b]) for a, b in _neighbours(study.spec.sae)]
+    between = [max(each[a], each[b]) for a, b in matched_across(study.spec.sae)]
     count = len(sites) * (solves * len(each) * kinds + across * len(between))
     return Stage(
         name="match",
@@ -276,21 +257,6 @@ def _analysis(study: Study, sites: dict[str, int]) -> Stage:
         seconds=len(sites) * (kinds * solves * sum(each) + across * sum(between)),
         disk=kinds * sum(200 * sae.latents for sae in study.spec.sae) * len(sites) * pairs,
     )
-
-
-def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:
-    """What the SAEs of a site are compared by, see `reseed.stability.factors.stage`."""
-    return list(levels_of({str(at): _about(sae) for at, sae in enumerate(saes)}).values())
-
-
-def _about(sae: SAESpec) -> dict[str, Any]:
-    return {"site": "", **sae.model_dump(mode="json")}
-
-
-def _neighbours(saes: Sequence[SAESpec]) -> list[tuple[int, int]]:
-    """Places of the SAEs that are matched across groups: they differ in one of width and k."""
-    levels = {str(at): one for at, one in enumerate(_levels(saes))}
-    return [(int(two.small), int(two.large)) for two in neighbours(levels)]
 
 
 def _solve_seconds(latents: int, dimensions: int) -> float:
@@ -303,32 +269,18 @@ def _solve_seconds(latents: int, dimensions: int) -> float:
     return _PRODUCTS * timed(lambda: rows @ rows.T) * (latents / _PROBE) ** 2
 
 
-def _memory(study: Study, missing: list[RunSpec], sites: dict[str, int], inputs: Inputs) -> int:
-    """Bytes at the most: what this process took for the probe, and what the work adds to it."""
+def _matching_bytes(study: Study) -> int:
     widest = max(sae.latents for sae in study.spec.sae)
     dense = widest**2 <= DENSE_BELOW
-    matching = _ARRAYS_OF_A_MATCH * 8 * widest**2 if dense else _BYTES_A_LATENT * widest
-    matching = max(matching, _example_memory(study))
-    if not missing:
-        return _peak() + matching
-    rows = int(inputs.opened.source.rows.max()) * study.spec.activations.mix_blocks
-    chunks = 3 * rows * sum(sites.values()) * 4
-    groups = _passes(missing, sites)
-    learners = max(sum(learner_bytes(run, sites[run.site]) for run in group) for group in groups)
-    return _peak() + max(matching, chunks + learners)
+    return _ARRAYS_OF_A_MATCH * 8 * widest**2 if dense else _BYTES_A_LATENT * widest
 
 
 def _passes(missing: list[RunSpec], sites: dict[str, int]) -> list[list[RunSpec]]:
     """The groups in which runs would be trained, by the memory that is free now."""
-    sources = {(run.data_seed, run.reads) for run in missing}
-    free = free_memory()
-    return [
-        group
-        for source in sorted(sources, key=str)
-        for group in passes(
-            [run for run in missing if (run.data_seed, run.reads) == source], sites, free
-        )
-    ]
+    free, by_source = free_memory(), dict[str, list[RunSpec]]()
+    for run in missing:
+        by_source.setdefault(f"{run.data_seed} {run.reads}", []).append(run)
+    return [group for runs in by_source.values() for group in passes(runs, sites, free)]
 
 
 def _peak() -> int:

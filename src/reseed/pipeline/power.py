@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from reseed.sae.architectures import SAESpec
+from reseed.spec.study import StudySpec
+from reseed.stability.factors.across import neighbours
+from reseed.stability.factors.stage import levels_of
 from reseed.stability.intervals import wilson
 
 HIGH, HALF = 0.9, 0.5
@@ -84,16 +89,19 @@ def trials_of(init_seeds: int, data_seeds: int) -> int:
 
 def sentences(init_seeds: int, data_seeds: int) -> list[str]:
     """What the design will be able to tell, for people."""
-    runs, found = init_seeds * data_seeds, prospect(trials_of(init_seeds, data_seeds))
+    runs, outlook = init_seeds * data_seeds, prospect(trials_of(init_seeds, data_seeds))
     if runs < 2:
         return ["one run an SAE: nothing can be said about what comes back. Add seeds."]
-    out = [_latent(found)]
+    low, high = outlook.interval_if_half or (0.0, 1.0)
     needed = [trials_needed(alpha=alpha) for alpha in (0.05, 0.001)]
-    out.append(
+    out = [
+        f"of one latent: {outlook.trials} independent other run{'s' if outlook.trials > 1 else ''}."
+        f" If found in all, it comes back with probability {outlook.bound_if_all or 0.0:.2f} or "
+        f"more; if in about half, {low:.2f} to {high:.2f} (95 % Wilson).",
         f"telling a latent that comes back 9 times in 10 from one that comes back half the time: "
-        f"power {found.power:.0%} at alpha .05, {found.strict_power:.0%} at .001. For 90 % it "
-        f"takes {(needed[0] or MOST) + 1} and {(needed[1] or MOST) + 1} seeds."
-    )
+        f"power {outlook.power:.0%} at alpha .05, {outlook.strict_power:.0%} at .001. For 90 % it "
+        f"takes {(needed[0] or MOST) + 1} and {(needed[1] or MOST) + 1} seeds.",
+    ]
     if runs == 2:
         out.append("two runs give one pair: shares will have no interval. Take three or more.")
     elif init_seeds > 1 and 1 < data_seeds < 3 or 1 < init_seeds < 3 and data_seeds > 1:
@@ -126,20 +134,20 @@ def of_factors(
     if len(set(shapes)) * sites < 2 or seeds < 2:
         return []
     widths, ks = ({shape[at] for shape in shapes} for at in (0, 1))
-    pairs = set(shapes)
-    joined = len(widths) > 1 and len(ks) > 1 and not _connected(pairs)
-    told = [] if joined else [n for n, of in (("width", widths), (what, ks)) if len(of) > 1]
-    told += ["tokens"] if snapshots > 1 else []
-    told += ["site"] if sites > 1 else []
-    out = "between groups: the part of " + ", ".join(told) if told else "between groups: nothing"
+    names = (("width", widths), (what, ks))
+    confounded = len(widths) > 1 and len(ks) > 1 and not _connected(set(shapes))
+    parts = [] if confounded else [name for name, levels in names if len(levels) > 1]
+    parts += ["tokens"] if snapshots > 1 else []
+    parts += ["site"] if sites > 1 else []
+    out = "between groups: the part of " + ", ".join(parts) if parts else "between groups: nothing"
     out += " in agreement" + (", with intervals over seeds." if seeds > 2 else ", no intervals.")
-    if joined:
+    if confounded:
         out += f" Width and {what} change together, so neither can be told: add an SAE that "
         out += "changes one."
-    untold = [n for n, of in (("width", widths), (what, ks)) if len(of) == 1]
-    untold += [] if snapshots > 1 else ["tokens (no snapshots)"]
-    if untold:
-        out += f" One level only of {', '.join(untold)}."
+    single = [name for name, levels in names if len(levels) == 1]
+    single += [] if snapshots > 1 else ["tokens (no snapshots)"]
+    if single:
+        out += f" One level only of {', '.join(single)}."
     return [out]
 
 
@@ -147,16 +155,32 @@ def _connected(shapes: set[tuple[int, object]]) -> bool:
     """Whether every width and every k is reached by changing one of them at a time."""
     reached = {next(iter(shapes))}
     while more := {
-        one for one in shapes - reached if any(one[0] == r[0] or one[1] == r[1] for r in reached)
+        shape
+        for shape in shapes - reached
+        if any(shape[0] == width or shape[1] == k for width, k in reached)
     }:
         reached |= more
     return reached == shapes
 
 
-def _latent(found: Prospect) -> str:
-    low, high = found.interval_if_half or (0.0, 1.0)
-    return (
-        f"of one latent: {found.trials} independent other run{'s' if found.trials > 1 else ''}. If "
-        f"found in all, it comes back with probability {found.bound_if_all or 0.0:.2f} or more; if "
-        f"in about half, {low:.2f} to {high:.2f} (95 % Wilson)."
-    )
+def tells(spec: StudySpec, sites: int) -> list[str]:
+    """What a study will be able to tell of its latents and its groups, for people."""
+    seeds = spec.seeds
+    levels = _levels(spec.sae)
+    what = "k" if all("k" in level for level in levels) else "architecture"
+    shapes = [(level["latents"], level[what]) for level in levels]
+    snapshots = len(spec.training.snapshot_steps) - 1
+    groups = of_factors(shapes, sites, snapshots, len(seeds.init) * len(seeds.data), what)
+    return sentences(len(seeds.init), len(seeds.data)) + groups
+
+
+def matched_across(saes: Sequence[SAESpec]) -> list[tuple[int, int]]:
+    """Places of the SAEs that are matched across groups: they differ in one of width and k."""
+    levels = {str(at): level for at, level in enumerate(_levels(saes))}
+    return [(int(pair.small), int(pair.large)) for pair in neighbours(levels)]
+
+
+def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:
+    """What the SAEs of a site are compared by."""
+    about = {str(at): {"site": "", **sae.model_dump(mode="json")} for at, sae in enumerate(saes)}
+    return list(levels_of(about).values())

@@ -8,24 +8,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reseed.events import Events, Stop
-from reseed.matching.stage import decoder_pairs, match_groups
-from reseed.report.study.page import write_report
+from reseed.errors import StoreError
+from reseed.events import Events, Sink, Stop, session
+from reseed.evidence.stage import stage as gather
+from reseed.matching.stage import match_groups
+from reseed.report.study import write_report
 from reseed.runs import (
     Done,
     Failed,
     Missing,
     Run,
-    cofiring_name,
-    evidence_name,
     forget_failure,
-    pair_name,
-    pairs_of,
-    run_name,
     stability_name,
     through_name,
 )
-from reseed.seeds import digest
 from reseed.spec.subject import PRECISION
 from reseed.spec.training import Control, RunSpec
 from reseed.stability.factors.stage import compare_groups
@@ -39,7 +35,7 @@ from reseed.subjects.inputs import Data, Inputs
 from reseed.training.device import chosen
 
 if TYPE_CHECKING:
-    from reseed.subjects.stream import Stream
+    from reseed.subjects.source import Stream
 
 
 REPORT = "report.html"
@@ -55,16 +51,46 @@ class Outcome(NamedTuple):
     seconds: float
 
 
+def run(
+    study: Study,
+    *,
+    progress: bool = True,
+    sinks: Sequence[Sink] = (),
+    retry_failed: bool = False,
+    device: str = "cpu",
+) -> Outcome:
+    """Make everything of a study that is not there yet; calling it again continues.
+
+    Args:
+        study: from `Study.load`.
+        progress: whether to show it.
+        sinks: take every event besides `events.jsonl`; for wandb, TensorBoard and the like.
+        retry_failed: whether runs that failed are tried again.
+        device: where the subject and the trainings compute: `"cpu"`, `"cuda"`, `"cuda:1"` and so
+            on, or `"auto"` for a GPU if there is one.
+
+    Returns:
+        Path of the report, and the runs that failed.
+
+    Raises:
+        SpecError, SubjectError: if it cannot be done as written; nothing was started.
+        StoreError: if the folder is damaged, full, read-only, busy or of another spec.
+        Interrupted: after a signal; the same call continues.
+    """
+    with session(study.folder, progress, sinks) as (events, stop):
+        return run_study(study, events, stop, retry_failed=retry_failed, device=device)
+
+
 def run_study(
     study: Study,
     events: Events,
     stop: Stop,
     *,
-    command: str = "",
+    command: str = "reseed run",
     retry_failed: bool = False,
     device: str = "cpu",
 ) -> Outcome:
-    """Make everything of a study that is not there yet.
+    """What `run` does, with events and signals of the caller.
 
     Args:
         study: what to make.
@@ -72,12 +98,7 @@ def run_study(
         stop: listens for signals.
         command: as shown to somebody who tries to start a second process.
         retry_failed: whether runs that failed are tried again.
-        device: where the subject and the trainings compute: cpu, cuda, cuda:1 or auto.
-
-    Raises:
-        SpecError, SubjectError: if it cannot be done as written; nothing was started.
-        StoreError: if the folder is damaged, full, read-only, busy or of another spec.
-        Interrupted: after a signal; the same call continues.
+        device: where the subject and the trainings compute.
     """
     started, place = time.monotonic(), chosen(device)
     with study.locked(command or "reseed run"):
@@ -96,9 +117,7 @@ def run_study(
         if groups:
             last = groups[0].steps[-1]
             structure_groups(together, last, study.spec.matching, study.store, events)
-        _gather(study, inputs, events)
-        _gather_together(study, inputs, events)
-        _gather_through(study, inputs, events)
+        gather(study, events, inputs, MatchedFiring)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
         factors = compare_groups(study.groups(), study.spec.matching, study.store, events)
         _summarise(study, factors)
@@ -129,7 +148,7 @@ def _train(study: Study, inputs: Inputs, events: Events, stop: Stop, device: str
 
 
 def _rows_of(study: Study, data: Data) -> Callable[[int], Stream]:
-    from reseed.subjects.stream import Stream
+    from reseed.subjects.source import Stream
 
     spec = study.spec
 
@@ -146,78 +165,12 @@ def _rows_of(study: Study, data: Data) -> Callable[[int], Stream]:
     return stream_of
 
 
-def _gather(study: Study, inputs: Inputs, events: Events) -> None:
-    store = study.store
-    done = [run.spec for run in study.runs if isinstance(run.state, Done)]
-    evidence = digest(study.spec.evidence.model_dump(mode="json", exclude={"through_tokens"}))
-    made_from = {run.id: digest([store.checksum(run_name(run)), evidence]) for run in done}
-    missing = [run for run in done if not store.has(evidence_name(run.id), made_from[run.id])]
-    if not missing:
-        return
-    from reseed.evidence.stage import gather
-
-    for reads, together in _by_activations(missing).items():
-        data = inputs.data(reads)
-        gather(
-            {run.id: (run.site, run.target) for run in together},
-            data.source,
-            data.held_out,
-            data.places(),
-            study.spec.evidence,
-            store,
-            made_from,
-            events,
-        )
-
-
 def _by_activations(runs: list[RunSpec]) -> dict[Control | None, list[RunSpec]]:
     """Runs that learn from the same activations; those of the question first, as in the spec."""
     out: dict[Control | None, list[RunSpec]] = {}
     for run in runs:
         out.setdefault(run.reads, []).append(run)
     return out
-
-
-def _gather_together(study: Study, inputs: Inputs, events: Events) -> None:
-    """How the latents that decoder rows match at the end of training fire together."""
-    store = study.store
-    pairs = {pair: group for group in study.groups() for pair in pairs_of(group.runs)}
-    made_from = {
-        pair: digest(
-            [store.checksum(pair_name(pair)), *(store.checksum(f"runs/{run}") for run in pair)]
-        )
-        for pair in pairs
-    }
-    missing = [pair for pair in pairs if not store.has(cofiring_name(pair), made_from[pair])]
-    if not missing:
-        return
-    from reseed.evidence.stage import gather_together
-
-    fired = {
-        run: store.table(evidence_name(run), "firing.parquet")["fired"].to_numpy()
-        for run in dict.fromkeys(run for pair in missing for run in pair)
-    }
-    matched = {pair: decoder_pairs(pair, pairs[pair].steps[-1], store) for pair in missing}
-    counters = {(a, b): MatchedFiring(matched[a, b], fired[a], fired[b], a, b) for a, b in missing}
-    sites = {run.id: run.spec.site for run in study.runs}
-    held_out = inputs.split[1]
-    gather_together(counters, sites, inputs.source, held_out, store, made_from, events)
-
-
-def _gather_through(study: Study, inputs: Inputs, events: Events) -> None:
-    """What reconstructions do to the subject's predictions, if the study asks for it."""
-    store, tokens = study.store, study.spec.evidence.through_tokens
-    done = [run.spec for run in study.runs if isinstance(run.state, Done)]
-    done = [run for run in done if run.reads is None]
-    made_from = {run.id: digest([store.checksum(run_name(run)), tokens]) for run in done}
-    missing = [run for run in done if not store.has(through_name(run.id), made_from[run.id])]
-    if not missing or not tokens:
-        return
-    from reseed.evidence.through import gather_through
-
-    targets = {run.id: (run.site, run.target) for run in missing}
-    blocks = inputs.held_out_blocks(tokens)
-    gather_through(targets, inputs.spliced, inputs.text, blocks, store, made_from, events)
 
 
 def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
@@ -291,3 +244,17 @@ def _controls(study: Study, group: str) -> dict[str, Any]:
                 one["shared"] = found["headline"]["shared"]
         out[kind] = one
     return out
+
+
+def rewrite_report(study: Study) -> Path:
+    """Write the page of a study anew from what is in its folder. Needs no torch.
+
+    Raises:
+        StoreError: if there are no results yet, or the folder is busy or of another spec.
+    """
+    study.check_folder()
+    if not study.store.path(SUMMARY).exists():
+        raise StoreError(f"{study.folder} has no results yet; `reseed run` makes them")
+    with study.store.lock("reseed report"):
+        write_report(study.store, REPORT)
+    return study.folder / REPORT

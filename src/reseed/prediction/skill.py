@@ -12,10 +12,10 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
-from reseed.prediction.rows import Group
-from reseed.stability.intervals import mean_over_pairs
+from reseed.prediction.features import Group
+from reseed.stability.intervals import auroc, jackknife_ends, mean_over_pairs
+from reseed.stability.shares import quantile_edges
 
 Floats = NDArray[np.float64]
 
@@ -36,19 +36,6 @@ def log_loss(p: Floats, found: NDArray[np.bool_]) -> float:
 def brier(p: Floats, found: NDArray[np.bool_]) -> float:
     """Mean squared difference of the probability and what happened."""
     return float(((p - found) ** 2).mean())
-
-
-def auroc(p: Floats, found: NDArray[np.bool_]) -> float:
-    """Probability that a found latent is given more than one that is not, ties half.
-
-    NaN if all were found, or none.
-    """
-    if found.all() or not found.any():
-        return float("nan")
-    ranks = stats.rankdata(p)
-    positive = int(found.sum())
-    above = float(ranks[found].sum()) - positive * (positive + 1) / 2
-    return above / (positive * (len(found) - positive))
 
 
 def pair_scores(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.DataFrame:
@@ -85,7 +72,7 @@ def _scores(group: Group, p: Floats, run: int, other: int) -> list[float]:
     if not mine.any():
         return [float("nan")] * len(METRICS)
     found = group.found[mine, other]
-    return [score(p[mine], found) for score in (log_loss, brier, auroc)]
+    return [float(score(p[mine], found)) for score in (log_loss, brier, auroc)]
 
 
 def skill(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -134,7 +121,7 @@ def reliability(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.Data
     if not len(p):
         names = ("predicted", "observed", "lo", "hi")
         return pl.DataFrame(schema=dict.fromkeys(names, pl.Float64) | {"trials": pl.Int64})
-    edges = np.unique(np.quantile(p, np.linspace(0, 1, BINS + 1)[1:-1]))
+    edges = quantile_edges(p, BINS)[1:-1]
     place = np.searchsorted(edges, p, side="left")
     bins, runs = len(edges) + 1, int(ends.max()) + 1
 
@@ -152,13 +139,13 @@ def reliability(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.Data
     said, _ = sums(p)
     use = trials > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = _jackknife((hits / trials)[use], (fewer_hits / fewer_trials)[:, use])
+        low, high = jackknife_ends((hits / trials)[use], (fewer_hits / fewer_trials)[:, use])
     return pl.DataFrame(
         {
             "predicted": said[use] / trials[use],
             "observed": hits[use] / trials[use],
-            "lo": low,
-            "hi": high,
+            "lo": low.clip(0, 1),
+            "hi": high.clip(0, 1),
             "trials": trials[use].astype(np.int64),
         }
     ).with_columns(pl.selectors.float().fill_nan(None))
@@ -182,13 +169,3 @@ def _trials(
                 ends.append(np.full((int(rows.sum()), 2), (before + run, before + other)))
         before += len(group.runs)
     return np.concatenate(p), np.concatenate(found), np.concatenate(ends)
-
-
-def _jackknife(value: Floats, without: Floats) -> tuple[Floats, Floats]:
-    """95 % interval of a statistic from its values without each run `[runs, ...]`, in [0, 1]."""
-    runs = len(without)
-    if runs < 3:
-        return np.full_like(value, np.nan), np.full_like(value, np.nan)
-    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
-    reach = float(stats.t.ppf(0.975, runs - 1)) * np.sqrt((runs - 1) / runs * spread)
-    return (value - reach).clip(0, 1), (value + reach).clip(0, 1)

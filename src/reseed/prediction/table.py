@@ -1,6 +1,4 @@
-"""What is made of finished studies without training: a prediction, a file of all latents.
-
-The table of latents as a file for others: one row a latent, with a version.
+"""The table of latents as a file for others: one row a latent, with a version.
 
 The columns are described in docs/latent_table.md.
 """
@@ -8,6 +6,7 @@ The columns are described in docs/latent_table.md.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,83 +14,8 @@ from typing import Literal, get_args
 import polars as pl
 
 from reseed.errors import SpecError, nearest
-from reseed.matching.stage import load_snapshot
-from reseed.prediction.fit import Prediction, predict
-from reseed.prediction.rows import Labelled, own_p95
-from reseed.runs import Group, pair_name, pairs_of
-from reseed.stability.latents import shared_edges
-from reseed.stability.shares import PairTable
 from reseed.store import write_bytes
 from reseed.study import Study
-
-
-def _tables(study: Study, group: Group) -> list[PairTable]:
-    last = f"{group.steps[-1]:08d}.parquet"
-    return [
-        PairTable(pair, study.store.table(pair_name(pair), last)) for pair in pairs_of(group.runs)
-    ]
-
-
-def export_latents(
-    study: Study,
-    path: Path,
-    *,
-    where: str | None = None,
-    group: str | None = None,
-    columns: Sequence[str] | None = None,
-    kind: str | None = None,
-    overwrite: bool = False,
-) -> tuple[pl.DataFrame, int]:
-    """Write the table of latents; gives it, and how many rows there were to choose from.
-
-    Raises:
-        SpecError, StoreError: as `reseed.export`.
-    """
-    check_target(path, overwrite=overwrite)
-    wanted = format_of(path, kind)
-    frames = [study.latents_of(one) for one in study.groups_named(group)]
-    every = public(pl.concat(frames, how="diagonal"))
-    table = select(every, where, columns)
-    write(table, path, wanted)
-    return table, len(every)
-
-
-def predict_from(
-    train: Sequence[Study], apply: Study | pl.DataFrame | None, group: str | None
-) -> Prediction:
-    """Learn from the groups of some studies, and apply to another study or a table.
-
-    Raises:
-        SpecError, StoreError: as `reseed.predict`.
-    """
-    learned = [
-        _labelled(study, one, f"{study.folder.name}: {one.label}")
-        for study in train
-        for one in study.groups_named(group if apply is None or len(train) == 1 else None)
-    ]
-    if apply is None:
-        return predict(learned)
-    if isinstance(apply, pl.DataFrame):
-        return predict(learned, apply)
-    there = [_labelled(apply, one, one.label) for one in apply.groups_named(None)]
-    table = pl.concat(
-        [one.latents.select(pl.lit(one.name).alias("group"), pl.all()) for one in there],
-        how="diagonal_relaxed",
-    )
-    return predict(learned, table, there)
-
-
-def _labelled(study: Study, group: Group, name: str) -> Labelled:
-    latents = study.latent_table(group)
-    spread = pl.concat(
-        [own_p95(load_snapshot(study.store, run, group.steps[-1]).W_dec, run) for run in group.runs]
-    )
-    tables = _tables(study, group)
-    edges = {"run_a": pl.String, "latent_a": pl.Int64, "run_b": pl.String, "latent_b": pl.Int64}
-    shared = shared_edges(tables, study.spec.matching.tau) if tables else pl.DataFrame(schema=edges)
-    joined = latents.join(spread, on=["run", "latent"], how="left", maintain_order="left")
-    return Labelled(name, joined, shared)
-
 
 Format = Literal["parquet", "csv", "jsonl"]
 
@@ -101,6 +25,41 @@ VERSION = 1
 """Rises when a column changes its name, its unit or its meaning; not when one is added."""
 
 _EXAMPLE = '--where "alive AND n_matched >= 2 AND firing_rate BETWEEN 0.001 AND 0.1"'
+
+
+def export(
+    study: Study,
+    path: str | os.PathLike[str],
+    *,
+    where: str | None = None,
+    group: str | None = None,
+    columns: Sequence[str] | None = None,
+    format: str | None = None,
+    overwrite: bool = False,
+) -> pl.DataFrame:
+    """Write one row for each latent, all of them or some; columns in docs/latent_table.md.
+
+    Args:
+        study: with results.
+        path: the file; `.parquet`, `.csv` or `.jsonl` unless `format` says it.
+        where: a condition in SQL, e.g. `"alive AND n_matched >= 2"`.
+        group: label or name; this group only.
+        columns: which, in this order.
+        format: `"parquet"`, `"csv"` or `"jsonl"`.
+        overwrite: whether a file that is there may be replaced.
+
+    Returns:
+        The table as written.
+
+    Raises:
+        SpecError: if a name, the condition or the format is unknown, or the file exists.
+        StoreError: if the study has no results, or the file cannot be written.
+    """
+    kind = check_target(Path(path), format, overwrite=overwrite)
+    tables = [study.latents_of(runs) for runs in study.groups_named(group)]
+    table = select(public(pl.concat(tables, how="diagonal")), where, columns)
+    write(table, Path(path), kind)
+    return table
 
 
 def public(latents: pl.DataFrame) -> pl.DataFrame:
@@ -156,18 +115,18 @@ def _condition(table: pl.DataFrame, where: str) -> pl.Expr:
                 f"{nearest(name, table.columns)}. Text stands in single quotes."
             )
     try:
-        found = table.select(condition.alias("keep"))
+        keep = table.select(condition.alias("keep"))["keep"]
     except pl.exceptions.PolarsError as error:
         raise SpecError(
             f"the condition {where!r} cannot be applied: {_first_line(error)}. The types of the "
             "columns are in docs/latent_table.md"
         ) from None
-    if found.schema["keep"] != pl.Boolean or not condition.meta.root_names():
+    if keep.dtype != pl.Boolean or not condition.meta.root_names():
         raise SpecError(
             f"the condition {where!r} does not say yes or no of a row (it gives "
-            f"{found.schema['keep']}); compare a column with something, e.g. {_EXAMPLE}"
+            f"{keep.dtype}); compare a column with something, e.g. {_EXAMPLE}"
         )
-    if len(found) != len(table):
+    if len(keep) != len(table):
         raise SpecError(f"the condition {where!r} says the same of all rows; compare each row")
     return condition
 
@@ -183,9 +142,9 @@ def format_of(path: Path, wanted: str | None = None) -> Format:
         SpecError: if it is none of the three.
     """
     known = get_args(Format)
-    for one in known:
-        if wanted == one or (wanted is None and path.suffix.lower() == f".{one}"):
-            return one
+    for name in known:
+        if wanted == name or (wanted is None and path.suffix.lower() == f".{name}"):
+            return name
     if wanted is not None:
         raise SpecError(f"format {wanted!r}: {nearest(wanted, known)}")
     raise SpecError(
@@ -193,11 +152,11 @@ def format_of(path: Path, wanted: str | None = None) -> Format:
     )
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse a place that cannot take the file, before any work.
+def check_target(path: Path, wanted: str | None = None, *, overwrite: bool) -> Format:
+    """The format to write, after a place that cannot take the file was refused.
 
     Raises:
-        SpecError: if it is a folder, or a file that may not be replaced.
+        SpecError: if it is a folder, or a file that may not be replaced, or the format is unknown.
     """
     if path.is_dir():
         raise SpecError(f"{path} is a folder; name the file to write, e.g. {path}/latents.parquet")
@@ -206,6 +165,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
             f"{path} exists already and was left as it is; give --overwrite (overwrite=True) to "
             "replace it, or another name"
         )
+    return format_of(path, wanted)
 
 
 def write(table: pl.DataFrame, path: Path, kind: Format) -> None:

@@ -28,9 +28,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from reseed.errors import SpecError
+from reseed.matching.stage import load_snapshot
 from reseed.prediction import logistic
 from reseed.prediction.logistic import Floats, Model
+from reseed.runs import Group as RunGroup
+from reseed.runs import pair_name, pairs_of
 from reseed.seeds import generator
+from reseed.stability.latents import shared_edges
+from reseed.stability.shares import PairTable
+from reseed.study import Study
 
 FREQUENCY = "firing_rate"
 
@@ -61,6 +67,27 @@ class Labelled(NamedTuple):
     """run, latent, alive, and the columns that `FEATURES` read; F rows a run"""
     edges: pl.DataFrame
     """run_a, latent_a, run_b, latent_b of shared pairs, one to one for each pair of runs"""
+
+
+def labelled(study: Study, group: RunGroup, name: str) -> Labelled:
+    """The latents of a group of a study, and which of them are shared at the study's threshold.
+
+    Raises:
+        StoreError: if the study has not come this far, or is damaged.
+    """
+    last = group.steps[-1]
+    tables = [
+        PairTable(pair, study.store.table(pair_name(pair), f"{last:08d}.parquet"))
+        for pair in pairs_of(group.runs)
+    ]
+    spread = pl.concat(
+        own_p95(load_snapshot(study.store, run, last).W_dec, run) for run in group.runs
+    )
+    ends = {"run_a": pl.String, "latent_a": pl.Int64, "run_b": pl.String, "latent_b": pl.Int64}
+    shared = shared_edges(tables, study.spec.matching.tau) if tables else pl.DataFrame(schema=ends)
+    latents = study.latent_table(group)
+    joined = latents.join(spread, on=["run", "latent"], how="left", maintain_order="left")
+    return Labelled(name, joined, shared)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import shutil
 import pytest
 
 import reseed
-from reseed.calibration.presets import PRESETS
-from reseed.pipeline.known_features import open_calibration
+from reseed.pipeline.known_features import PRESETS, open_calibration
 
 
 @pytest.fixture(scope="module")

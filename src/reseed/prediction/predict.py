@@ -1,4 +1,4 @@
-"""The prediction of reproducibility as a whole: learned, judged, said, applied."""
+"""The prediction of reproducibility: learned from studies, judged on held-out runs, applied."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from scipy import stats
 from scipy.special import expit
 
 from reseed.errors import SpecError
-from reseed.prediction.logistic import Floats, Model
-from reseed.prediction.rows import (
+from reseed.prediction.features import (
     FREQUENCY,
     Group,
     Labelled,
@@ -20,9 +18,13 @@ from reseed.prediction.rows import (
     features_of,
     fit_both,
     held_out,
+    labelled,
     rows_of,
 )
+from reseed.prediction.logistic import Floats, Model
 from reseed.prediction.skill import pair_scores, reliability, skill
+from reseed.stability.intervals import jackknife_error, t_quantile
+from reseed.study import Study
 
 _LEAST_RUNS = 3
 
@@ -55,7 +57,46 @@ class Prediction:
 
 
 def predict(
-    train: Sequence[Labelled], apply: pl.DataFrame | None = None, told: Sequence[Labelled] = ()
+    train: Study | Sequence[Study],
+    apply: Study | pl.DataFrame | None = None,
+    *,
+    group: str | None = None,
+) -> Prediction:
+    """Predict from single runs how reproducible each latent is; judged on held-out runs.
+
+    Everything that one run shows is held against the firing rate alone: the gain on held-out runs
+    has an interval, and `says` tells plainly when there is none. Described in docs/predict.md.
+
+    Args:
+        train: one or more studies with three or more runs in some group; groups are pooled.
+        apply: a study, or a table of latents (`Study.latents`, or read from `reseed.export`), to
+            predict; left out, the latents of `train` are predicted by models that did not see them.
+        group: label or name; learn from this group only.
+
+    Raises:
+        SpecError: if there are too few runs, or the tables have no columns in common to learn from.
+        StoreError: if a study has not come this far, or is damaged.
+    """
+    studies = [train] if isinstance(train, Study) else list(train)
+    learned = [
+        labelled(study, runs, f"{study.folder.name}: {runs.label}")
+        for study in studies
+        for runs in study.groups_named(group if apply is None or len(studies) == 1 else None)
+    ]
+    if not isinstance(apply, Study):
+        return predict_groups(learned, apply)
+    there = [labelled(apply, runs, runs.label) for runs in apply.groups_named(None)]
+    table = pl.concat(
+        [of.latents.select(pl.lit(of.name).alias("group"), pl.all()) for of in there],
+        how="diagonal_relaxed",
+    )
+    return predict_groups(learned, table, there)
+
+
+def predict_groups(
+    train: Sequence[Labelled],
+    apply: pl.DataFrame | None = None,
+    judges: Sequence[Labelled] = (),
 ) -> Prediction:
     """Learn reproducibility from what single runs show, and judge it on runs not seen.
 
@@ -63,7 +104,7 @@ def predict(
         train: groups of runs to learn from; at least one of them with three runs.
         apply: a table of latents to predict; left out, those of `train`, each by models that saw
             neither its run nor its feature.
-        told: the groups of `apply` with their shared pairs, to judge the prediction there.
+        judges: the groups of `apply` with their shared pairs, to judge the prediction there.
 
     Raises:
         SpecError: if no group has three runs, a column is missing, or nothing fires.
@@ -81,7 +122,7 @@ def predict(
         latents = _table(train, groups, unseen, chosen)
     else:
         latents = _applied(groups, apply, features, chosen)
-        there = [arrays(one, features) for one in told if one.latents["run"].n_unique() > 1]
+        there = [arrays(one, features) for one in judges if one.latents["run"].n_unique() > 1]
         if there:
             transfer = skill(pair_scores(there, _everywhere(groups, there)))
     return Prediction(
@@ -194,8 +235,7 @@ def _applied(
     logit = both[chosen].logit(rows)
     every = [(at, run) for at, group in enumerate(groups) for run in range(len(group.runs))]
     without = np.stack([_whole(groups, one)[chosen].logit(rows) for one in every])
-    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0) * (len(every) - 1) / len(every)
-    reach = float(stats.t.ppf(0.975, len(every) - 1)) * np.sqrt(spread)
+    reach = t_quantile(len(every) - 1) * jackknife_error(without)
     known = live.select("at").with_columns(
         pl.Series("probability", expit(logit)),
         pl.Series("lo", expit(logit - reach)),

@@ -1,0 +1,257 @@
+"""The commands about the latents of finished studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from rich.console import Console
+
+from reseed.cli import tables
+from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath
+from reseed.errors import SpecError
+from reseed.events import events_of
+from reseed.study import Study
+
+_READERS = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
+
+
+def consensus(
+    study: StudyPath,
+    out: OutPath = None,
+    group: GroupName = None,
+    least: Annotated[
+        float | None,
+        typer.Option("--least", help="Smallest reproducibility of a family.", show_default="0.5"),
+    ] = None,
+    found_in: Annotated[
+        int | None, typer.Option("--found-in", help="Smallest number of runs that have a family.")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="Active latents.", show_default="that of the group")
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens", help="Tokens of the refit.", show_default="a quarter of a training"
+        ),
+    ] = None,
+    same_width: Annotated[
+        bool, typer.Option(help="Whether to train one SAE of the same width for comparison.")
+    ] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Make one SAE of the families that come back, refit its encoder, and evaluate it.
+
+    It is kept in the study's folder as `consensus/...`; run again, the command only shows it.
+    """
+    from reseed.consensus_sae.stage import consensus
+
+    console = Console()
+    made = consensus(
+        Study.load(study, out), group=group, least=least, found_in=found_in, k=k, tokens=tokens,
+        same_width=same_width, progress=not quiet,
+    )  # fmt: skip
+    about = made.about
+    console.print(
+        f"{about['families']:,} families of {len(about['runs'])} runs of {about['group']}, "
+        f"{about['rule']}",
+        highlight=False,
+    )
+    console.print(tables.evaluation(made.evaluation))
+    if about["same_width_missing"] is not None:
+        console.print(f"same width: none, {about['same_width_missing']}", highlight=False)
+    console.print(f"SAE: [bold]{made.path}[/bold]", soft_wrap=True, highlight=False)
+
+
+def predict(
+    studies: Annotated[
+        list[Path],
+        typer.Argument(help="Studies to learn from: TOML files or folders.", metavar="STUDY"),
+    ],
+    apply: Annotated[
+        Path | None,
+        typer.Option(help="Predict this instead: a study, or a table of latents."),
+    ] = None,
+    group: GroupName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File for the predictions: .parquet, .csv or .jsonl."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict the reproducibility of latents from what a single run shows.
+
+    Everything that one run shows is compared with the firing frequency alone. Needs no torch.
+    """
+    from reseed.prediction import table
+    from reseed.prediction.predict import predict
+
+    console = Console()
+    kind = None if out is None else table.check_target(out, overwrite=overwrite)
+    target = None if apply is None else _target(apply)
+    result = predict([Study.load(path) for path in studies], target, group=group)
+    title = f"on held-out runs; learned from {result.runs} runs"
+    console.print(tables.skill(result.skill, title))
+    console.print(tables.each_feature(result.each))
+    console.print(tables.reliability(result.reliability))
+    if result.transfer is not None:
+        console.print(tables.skill(result.transfer, "where it was applied"))
+    console.print(result.says, highlight=False)
+    if out is not None and kind is not None:
+        table.write(result.latents, out, kind)
+        console.print(f"{len(result.latents):,} latents: [bold]{out}[/bold]", soft_wrap=True)
+
+
+def _target(path: Path) -> Study | pl.DataFrame:
+    if path.suffix not in _READERS or not path.is_file():
+        return Study.load(path)
+    try:
+        return _READERS[path.suffix](path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SpecError(f"{path} cannot be read as a table: {error}") from error
+
+
+def export(
+    study: StudyPath,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    where: Annotated[
+        str | None, typer.Option(help="A condition in SQL, e.g. 'alive AND n_matched >= 2'.")
+    ] = None,
+    group: GroupName = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns to write, separated by commas.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--format", help="parquet, csv or jsonl.", show_default="ending of the name"),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a table with one row for each latent, all of them or some. Needs no torch."""
+    from reseed.prediction.table import export
+
+    opened = Study.load(study)
+    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    written = export(
+        opened, out, where=where, group=group, columns=names, format=kind, overwrite=overwrite
+    )
+    every = sum(len(opened.latent_table(runs)) for runs in opened.groups_named(group))
+    Console().print(
+        f"{len(written):,} of {every:,} latents, {written.width} columns: [bold]{out}[/bold]",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def explain(
+    study: StudyPath,
+    out: OutPath = None,
+    group: GroupName = None,
+    dry: Annotated[
+        bool, typer.Option("--dry", help="Only estimate what this and `score` would cost.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Have a language model explain latents that come back, and orphans.
+
+    The study names the model. Its answers are kept: stop it whenever you like, the same command
+    continues.
+    """
+    from reseed.interpretation.costs import table
+    from reseed.interpretation.estimate import foreseen
+    from reseed.interpretation.results import chosen_groups, spec_of
+    from reseed.interpretation.stage import explain_group
+    from reseed.pipeline.run import rewrite_report
+
+    opened, console = Study.load(study, out), Console()
+    spec = spec_of(opened)
+    for runs in chosen_groups(opened, group):
+        if dry:
+            costs, says = foreseen(opened, spec, runs)
+            console.print(f"[bold]{runs.label}[/bold]: {says}", highlight=False)
+            console.print(table(costs), highlight=False)
+            continue
+        explained = explain_group(opened, spec, runs, events_of(opened.folder, not quiet))
+        console.print(f"[bold]{runs.label}[/bold]: {explained.says}", highlight=False)
+        console.print(tables.explanations(explained.table))
+        if explained.gain is not None:
+            console.print(explained.gain, highlight=False)
+        tables.show_accounts(console, explained.accounts)
+    if not dry:
+        console.print(f"Report: {rewrite_report(opened)}", soft_wrap=True)
+
+
+def score(
+    study: StudyPath, out: OutPath = None, group: GroupName = None, quiet: Quiet = False
+) -> None:
+    """Score the explanations on other text than they were made from, beside controls.
+
+    The question is whether latents that come back are easier to explain than orphans that fire as
+    often.
+    """
+    from reseed.interpretation.results import chosen_groups, spec_of
+    from reseed.interpretation.stage import score_group
+    from reseed.pipeline.run import rewrite_report
+
+    opened, console = Study.load(study, out), Console()
+    spec = spec_of(opened)
+    for runs in chosen_groups(opened, group):
+        scored = score_group(opened, spec, runs, events_of(opened.folder, not quiet))
+        comparison = scored.comparison
+        console.print(f"[bold]{runs.label}[/bold]", highlight=False)
+        console.print(tables.scores(comparison["scorers"]))
+        for scorer in comparison["scorers"]:
+            console.print(scorer["says"], highlight=False)
+        for says in comparison["unscored"]:
+            console.print(says, style="yellow", markup=False, highlight=False)
+        if comparison["similarity"] is not None:
+            console.print(comparison["similarity"]["says"], highlight=False)
+        console.print(scored.functional["says"], highlight=False)
+        tables.show_accounts(console, scored.accounts)
+    console.print(f"Report: {rewrite_report(opened)}", soft_wrap=True)
+
+
+def select(
+    study: StudyPath,
+    run: Annotated[str, typer.Option(help="Id of a finished run, or how it begins.")],
+    task: Annotated[
+        str, typer.Option(help="A label of the text, told from all others; * for all labels.")
+    ] = "*",
+    k: Annotated[int, typer.Option("--k", help="Most latents to choose.")] = 10,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods, separated by commas; llm-score, llm-rank and llm-sequential need "
+            "explanations and a model.",
+            show_default="those without a model",
+        ),
+    ] = None,
+    out: OutPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Choose latents for a labelled task by several methods, and compare probes on them."""
+    from reseed.interpretation.stage import select_for_task
+
+    opened, console = Study.load(study, out), Console()
+    names = None if methods is None else [name.strip() for name in methods.split(",")]
+    events = events_of(opened.folder, not quiet)
+    result = select_for_task(opened, _run_of(opened, run), task, k, names, events)
+    console.print(tables.selection(result))
+    console.print(result.says, highlight=False)
+
+
+def _run_of(study: Study, begins: str) -> str:
+    hits = [run.id for run in study.runs if run.id.startswith(begins)]
+    if begins in hits:
+        return begins
+    if len(hits) != 1:
+        known = ", ".join(run.id for run in study.runs)
+        raise SpecError(f"--run {begins!r} fits {len(hits)} runs; give one of {known}")
+    return hits[0]
+
+
+COMMANDS = (consensus, predict, export, explain, score, select)
+"""In the order of the help."""

@@ -1,0 +1,51 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StudyPath = Annotated[
+    Path,
+    typer.Argument(help="The TOML file of a study, or the folder of its results.", metavar="STUDY"),
+]
+
+OutPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder of the results.", show_default="name of the TOML file without .toml"
+    ),
+]
+
+GroupName = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="One group of runs, by its label or name.",
+        show_default="all groups",
+    ),
+]
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
+
+Source = Annotated[
+    str,
+    typer.Argument(help="A file, a folder, or hf:OWNER/REPO/PATH@REVISION.", metavar="SOURCE"),
+]
+
+Format = Annotated[
+    str | None, typer.Option("--format", help="Format of the source, if several fit.")
+]
+
+Inner = Annotated[
+    str | None, typer.Option("--inner", help="Which SAE to read, if the source holds several.")
+]
+
+Read = Annotated[
+    list[str] | None,
+    typer.Option("--read", help="A setting for reading the format, NAME=VALUE, e.g. k=50."),
+]

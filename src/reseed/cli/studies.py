@@ -1,0 +1,139 @@
+"""The commands about a study."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from reseed.cli import tables
+from reseed.cli.options import OutPath, Quiet, StudyPath
+from reseed.study import Study
+
+
+def run(
+    study: StudyPath,
+    out: OutPath = None,
+    quiet: Quiet = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Train runs that failed once more.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto for a GPU if any.")
+    ] = "cpu",
+) -> None:
+    """Train, match and judge the SAEs of a study, and write its report.
+
+    Stop it whenever you like: the same command continues where it was.
+    """
+    from reseed.pipeline.run import run
+
+    opened, console = Study.load(study, out), Console()
+    outcome = run(opened, progress=not quiet, retry_failed=retry_failed, device=device)
+    tables.show_summary(console, opened.summary)
+    console.print(
+        f"\nReport: [bold]{outcome.report}[/bold]  ({outcome.seconds:.0f} s)", soft_wrap=True
+    )
+    tables.show_failed(console, outcome.failed)
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+def plan(study: StudyPath, out: OutPath = None) -> None:
+    """Show what `run` would take (time, disk, memory), and what its numbers could tell.
+
+    The time is measured by a short probe; nothing is trained.
+    """
+    from reseed.pipeline.plan import plan
+
+    opened, console = Study.load(study, out), Console()
+    planned = plan(opened, progress=True)
+    console.print(tables.plan(planned, opened.folder.name))
+    done = planned.runs - planned.missing - planned.failed
+    console.print(f"runs: {done} done, {planned.missing} missing, {planned.failed} failed")
+    if planned.missing:
+        console.print(f"activations: {planned.choice.keep}, because {planned.choice.reason}")
+    console.print(
+        f"memory: about {planned.memory / 1e9:.1f} GB at the most; "
+        f"free disk: {planned.free_disk / 1e9:.0f} GB"
+    )
+    console.print("what it will be able to tell:")
+    for line in planned.tells:
+        console.print(f"  {line}", highlight=False)
+
+
+def status(study: StudyPath, out: OutPath = None) -> None:
+    """Show which runs are done, under way, missing, or failed and why."""
+    from reseed.pipeline.run import REPORT
+
+    opened, console = Study.load(study, out), Console()
+    opened.check_folder()
+    console.print(tables.states(opened.runs))
+    page = opened.folder / REPORT
+    console.print(f"report: {page if page.exists() else 'not yet'}", soft_wrap=True)
+
+
+def report(study: StudyPath, out: OutPath = None) -> None:
+    """Write the report again from the results that are there. Needs no torch."""
+    from reseed.pipeline.run import rewrite_report
+
+    page = rewrite_report(Study.load(study, out))
+    Console().print(f"Report: {page}", soft_wrap=True)
+
+
+def sites(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="Hub name, local folder, GGUF file, package:NAME/x.gguf, or a study's TOML file."
+        ),
+    ],
+    pattern: Annotated[
+        str, typer.Argument(help="Show only sites like this, e.g. 'layers.*.mlp'.")
+    ] = "**",
+) -> None:
+    """List the sites of a subject, as they are written in `activations.sites`."""
+    from reseed.spec.subject import LanguageModelSpec
+    from reseed.subjects.subject import known_sites
+
+    is_study = subject.endswith(".toml")
+    spec = Study.load(subject).spec.subject if is_study else LanguageModelSpec(model=subject)
+    for site in known_sites(spec, pattern):
+        typer.echo(site)
+
+
+def calibrate(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A preset (small, laptop, large, full), or a study of the toy: TOML or folder.",
+            metavar="PRESET|STUDY",
+        ),
+    ] = "laptop",
+    out: OutPath = None,
+    quiet: Quiet = False,
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Only print the TOML, to change it or to plan with it.")
+    ] = False,
+) -> None:
+    """Train SAEs on known features, and measure how well recurrence tells which ones are real.
+
+    Stop it whenever you like: the same command continues where it was.
+    """
+    from reseed.pipeline.known_features import calibrate, open_calibration
+
+    if toml:
+        typer.echo(open_calibration(what, out).source, nl=False)
+        return
+    console = Console()
+    calibration = calibrate(what, out=out, progress=not quiet)
+    tables.show_calibration(console, calibration.summary)
+    console.print(
+        f"\nPage: [bold]{calibration.report}[/bold]  ({calibration.seconds:.0f} s)", soft_wrap=True
+    )
+    tables.show_failed(console, calibration.failed)
+    raise typer.Exit(1 if calibration.failed else 0)
+
+
+COMMANDS = (run, plan, status, report, sites, calibrate)
+"""In the order of the help."""
