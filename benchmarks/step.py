@@ -76,12 +76,12 @@ def learner(
     moved: bool = True,
 ) -> Any:
     """One run with the recipe's own learning rate, past its warm-up."""
-    from reseed.sae.architectures.names import ARCHITECTURES
+    from reseed.sae.architectures import ARCHITECTURES
     from reseed.spec.training import RunSpec, TrainingSpec
     from reseed.training.learner import Learner
 
     training = TrainingSpec(tokens=100_000 * len(x), batch=len(x), warmup_steps=0)
-    kind = ARCHITECTURES[architecture]
+    kind = ARCHITECTURES[architecture].settings
     own = {"k": k} if "k" in kind.model_fields else {}
     spec = RunSpec(
         data="benchmark",

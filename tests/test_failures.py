@@ -227,7 +227,7 @@ def test_all_latents_dead_on_held_out_data(cli, arrays):
     """One dimension: trained on positive numbers, tested on very negative ones."""
     rows = np.abs(normal(dimensions=1)) + 1
     rows[-192:] = -100 - rows[-192:]
-    from reseed.sae.start import encoder_rows
+    from reseed.sae.parts import encoder_rows
 
     seeds = [seed for seed in range(40) if (encoder_rows(2, 1, seed) > 0).all()][:3]
     sae = [{"latents": 2, "k": 1, "lr": 1e-3}]

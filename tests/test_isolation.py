@@ -6,7 +6,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import reseed
-from reseed.sae.start import encoder_rows
+from reseed.sae.parts import encoder_rows
 from reseed.study import Study
 
 

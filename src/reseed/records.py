@@ -76,7 +76,8 @@ def _owner(kind: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | No
         candidates = (
             _models_of(kind.model_fields[part].annotation) if part in kind.model_fields else [kind]
         )
-        tagged = [c for c in candidates if _tag(c) in path or _tag(c) is None]
+        tagged = [c for c in candidates if _tag(c) in path]
+        tagged += [c for c in candidates if _tag(c) is None]
         if not (tagged or candidates):
             return None
         kind = (tagged or candidates)[0]
@@ -85,7 +86,7 @@ def _owner(kind: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | No
 
 def _models_of(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return [annotation, *(m for kind in annotation.__subclasses__() for m in _models_of(kind))]
     return [m for a in getattr(annotation, "__args__", ()) for m in _models_of(a)]
 
 
@@ -94,6 +95,53 @@ def _tag(kind: type[BaseModel]) -> str | None:
         if name in kind.model_fields:
             return str(get_args(kind.model_fields[name].annotation)[0])
     return None
+
+
+ACTIVATIONS: Mapping[str, bool] = {
+    "topk": True,
+    "groupmax": True,
+    "relu": False,
+    "jumprelu": False,
+    "batchtopk": True,
+    "one_hot": False,
+    "matching_pursuit": True,
+}
+"""What `SAEArrays.activation` may be, and whether the rule has a k."""
+
+
+def check_rule(activation: Mapping[str, Any], latents: int, threshold: Any, where: str) -> None:
+    """Refuse an activation rule that cannot be applied.
+
+    Args:
+        activation: the rule as JSON.
+        latents: F.
+        threshold: `[F]` or None.
+        where: names the SAE in messages.
+
+    Raises:
+        SpecError: if the rule is unknown, or lacks what it needs.
+    """
+    kind, k = activation.get("kind"), activation.get("k")
+    if kind not in ACTIVATIONS:
+        raise SpecError(
+            f"{where}: activation {kind!r} is not known; {nearest(str(kind), ACTIVATIONS)}"
+        )
+    if (kind == "jumprelu") != (threshold is not None):
+        raise SpecError(
+            f"{where}: a jumprelu SAE needs a threshold for each latent, and no other kind has "
+            f"one; this is {kind!r} {'without' if threshold is None else 'with'} thresholds"
+        )
+    if not ACTIVATIONS[kind]:
+        return
+    if type(k) is not int or not 1 <= k <= latents:
+        raise SpecError(
+            f"{where}: {kind} with k = {k!r} cannot be applied to {latents} latents; k is a whole "
+            "number from 1 to their number"
+        )
+    if kind == "groupmax" and latents % k:
+        raise SpecError(
+            f"{where}: groupmax needs latents in k equal groups; {latents} is no multiple of {k}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from reseed.sae.architecture import At, Batch, architecture
-from reseed.sae.architectures.names import ARCHITECTURES
-from reseed.sae.parts import batch_length
+from reseed.sae.architecture import At, Batch
+from reseed.sae.architectures import ARCHITECTURES, architecture
+from reseed.sae.parts import squared_variation
 
 pytestmark = pytest.mark.peers
 D, F, B, K, C = 16, 48, 64, 6, 0.3
@@ -45,12 +45,17 @@ def x():
 
 def ours(name, p, x, step=0, steps=1, dead=None, **settings):
     """Loss, gradients and objective of ours."""
-    spec = ARCHITECTURES[name](latents=F, **settings)
+    spec = ARCHITECTURES[name].settings(latents=F, **settings)
     leaves = {key: value.clone().requires_grad_() for key, value in p.items()}
     dead = torch.zeros(F, dtype=torch.bool) if dead is None else dead
     out = architecture(name).objective(leaves, Batch(x, x), spec, At(step, steps, dead))
     out.loss.backward()
     return out, {key: leaf.grad for key, leaf in leaves.items()}, spec
+
+
+def batch_length(x):
+    """Root mean square distance of rows to their mean."""
+    return (squared_variation(x) / len(x)).sqrt()
 
 
 def agree(out, gradients, length, loss, theirs, fired):
@@ -254,7 +259,7 @@ def test_panneal_is_dictionary_learning(dictionary_learning, p, x, stretch) -> N
     )
     set_(one.ae, linear(p))
     buffers = {"recent": torch.ones(10, 2), "adapted": torch.tensor(1.0)}
-    spec = ARCHITECTURES["panneal"](latents=F)
+    spec = ARCHITECTURES["panneal"].settings(latents=F)
     one.p = float(one.p_values[stretch])
     assert one.p == pytest.approx(panneal.power(stretch, spec))
     loss = one.loss(x, step=1)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from reseed.sae.architecture import At, Batch, architecture
+from reseed.sae.architecture import At, Batch
+from reseed.sae.architectures import architecture
 from reseed.sae.architectures.crosscoder import CrosscoderSpec
 from reseed.sae.architectures.llamascope import LlamaScopeSpec
 from reseed.sae.architectures.matching_pursuit import MatchingPursuitSpec
@@ -22,7 +23,7 @@ def numbers(*shape, seed=0, scale=1.0):
 
 def gradients(name, p, batch, spec):
     module = architecture(name)
-    leaves = {n: v.clone().requires_grad_(n not in module.BUFFERS) for n, v in p.items()}
+    leaves = {n: v.clone().requires_grad_(n not in module.buffers) for n, v in p.items()}
     out = module.objective(leaves, batch, spec, AT)
     names = [n for n in leaves if leaves[n].requires_grad]
     found = torch.autograd.grad(out.loss, [leaves[n] for n in names])

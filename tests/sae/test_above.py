@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reseed.sae import above as module
-from reseed.sae import parts
 from reseed.sae.above import BatchTop, Reader, above, share_above
-from reseed.sae.codes import codes_of
+from reseed.sae.codes import batch_top, codes_of
 from reseed.sae.codes import dense as kernels_dense
 from reseed.sae.encode import new_screen
 
@@ -90,17 +89,17 @@ def test_wide_and_uneven_batches_in_several_blocks(hard):
         for a, c in zip(made[0], other, strict=True):
             assert np.array_equal(a, c)
     pre = torch.from_numpy(x) @ torch.from_numpy(W).T + torch.from_numpy(b)
-    plain = parts.batch_top(pre, 6).numpy()
+    plain = batch_top(pre, 6).numpy()
     np.testing.assert_allclose(dense(made[0], 5000), plain, rtol=1e-4, atol=1e-3)
     assert len(made[0].values) == 1800
 
 
 def test_the_plain_twin_keeps_the_first_of_equals():
     pre = torch.tensor([[1.0, 2.0, 2.0], [2.0, -1.0, 2.0]])
-    assert parts.batch_top(pre, 1).tolist() == [[0, 2, 2], [0, 0, 0]]
-    assert parts.batch_top(pre, 2).tolist() == [[0, 2, 2], [2, 0, 2]]
-    assert parts.batch_top(pre, 3).tolist() == [[1, 2, 2], [2, 0, 2]]
-    assert parts.batch_top(-pre.abs(), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert batch_top(pre, 1).tolist() == [[0, 2, 2], [0, 0, 0]]
+    assert batch_top(pre, 2).tolist() == [[0, 2, 2], [2, 0, 2]]
+    assert batch_top(pre, 3).tolist() == [[1, 2, 2], [2, 0, 2]]
+    assert batch_top(-pre.abs(), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_more_than_there_is_room_for(hard):

@@ -9,8 +9,8 @@ import torch
 
 import reseed
 from reseed.formats import own
-from reseed.sae.architecture import At, Batch, architecture
-from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architecture import At, Batch
+from reseed.sae.architectures import ARCHITECTURES, architecture
 from reseed.sae.model import SAE, from_arrays
 from reseed.spec.subject import ToySpec
 from reseed.spec.training import RunSpec, TrainingSpec
@@ -131,17 +131,17 @@ def test_gradient_reaches_every_trained_parameter(case: str) -> None:
     one = trained(case).end
     rule = architecture(one.spec.sae.name)
     leaves = {
-        name: value.detach().clone().requires_grad_(name not in rule.BUFFERS)
+        name: value.detach().clone().requires_grad_(name not in rule.buffers)
         for name, value in one.parameters.items()
     }
     x, at = batch_at(3), At(STEPS // 2, STEPS, torch.zeros(F, dtype=torch.bool))
     out = rule.objective(leaves, Batch(x, x), one.spec.sae, at)
     out.loss.backward()
     for name, leaf in leaves.items():
-        if name not in rule.BUFFERS:
+        if name not in rule.buffers:
             assert leaf.grad is not None, name
             assert bool(leaf.grad.any()), name
-    assert set(out.buffers) == set(rule.BUFFERS)
+    assert set(out.buffers) == set(rule.buffers)
 
 
 @pytest.mark.parametrize("case", CASES)

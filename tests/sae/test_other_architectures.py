@@ -10,9 +10,10 @@ import reseed
 from reseed.errors import SpecError
 from reseed.formats import own
 from reseed.records import read_spec
-from reseed.sae.architecture import At, Batch, OneBatch, architecture, start
-from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architecture import At, Batch, OneBatch, Start
+from reseed.sae.architectures import ARCHITECTURES, architecture
 from reseed.sae.model import from_arrays
+from reseed.sae.parts import encoder_rows
 from reseed.spec.subject import ToySpec
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.toy import Toy
@@ -64,7 +65,7 @@ def y(x: torch.Tensor) -> torch.Tensor:
 
 
 def sae_spec(case, **changes):
-    kind = ARCHITECTURES[case.split()[0]]
+    kind = ARCHITECTURES[case.split()[0]].settings
     return read_spec(kind, {"latents": F, "lr": 3e-3, **EVERY[case], **changes}, "test")
 
 
@@ -155,7 +156,7 @@ def test_the_gradient_reaches_every_parameter(case, x, y):
         made.update(*given.at(number))
     module, spec = architecture(made.spec.sae.name), made.spec.sae
     p = {name: value.clone() for name, value in made.parameters.items()}
-    names = [name for name in p if name not in module.BUFFERS]
+    names = [name for name in p if name not in module.buffers]
     for name in names:
         p[name].requires_grad_()
     at = At(3, 40, torch.zeros(F, dtype=torch.bool))
@@ -316,7 +317,8 @@ def test_a_control_that_holds_what_is_not_there_is_refused(case, control, x):
 
 def test_known_batches_alone_make_a_start(x):
     spec = sae_spec("llamascope")
-    given = start(F, 0, np.zeros(D, np.float32), batches=OneBatch(Batch(x[:B], x[:B])))
+    rows, zeros = encoder_rows(F, D, 0), np.zeros(D, np.float32)
+    given = Start(rows, zeros, zeros, 0, batches=OneBatch(Batch(x[:B], x[:B])))
     p = architecture("llamascope").initial(spec, given)
     length = torch.linalg.vector_norm(x[:B] * p["scale"], dim=1).mean()
     assert float(length) == pytest.approx(D**0.5, rel=1e-5)

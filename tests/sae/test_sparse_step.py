@@ -6,18 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae.architecture import At, Batch, architecture
-from reseed.sae.architecture import start as begin
-from reseed.sae.architectures import topk
-from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architecture import At, Batch, Start
+from reseed.sae.architectures import ARCHITECTURES, architecture, topk
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.encode import new_screen
+from reseed.sae.parts import encoder_rows
 from reseed.sae.settings import PenalisedSpec
-from reseed.training.step import finding, sparse
+from reseed.training.step import finding, has_loops, sparse
 
 
 def parse_sae(given):
-    return ARCHITECTURES[given["architecture"]](**given)
+    return ARCHITECTURES[given["architecture"]].settings(**given)
 
 
 MATRICES = ("W_enc", "W_dec")
@@ -27,7 +26,9 @@ def start(spec, d, seed, shift=0.0):
     """Parameters in float32."""
     rng = np.random.default_rng(seed)
     centre = rng.normal(size=d).astype(np.float32)
-    p = architecture(spec.name).initial(spec, begin(spec.latents, seed, centre, x_length=d**0.5))
+    p = architecture(spec.name).initial(
+        spec, Start(encoder_rows(spec.latents, d, seed), centre, centre, seed, d**0.5)
+    )
     p["W_dec"] += torch.from_numpy(0.1 * rng.normal(size=p["W_dec"].shape)).float()
     bias = "b_gate" if spec.name == "gated" else "b_enc"
     p[bias] += torch.from_numpy(0.1 * rng.normal(size=spec.latents)).float() + shift
@@ -43,7 +44,7 @@ def start(spec, d, seed, shift=0.0):
 
 
 def trained_of(spec, p, without=()):
-    return frozenset(p) - architecture(spec.name).BUFFERS - set(without)
+    return frozenset(p) - architecture(spec.name).buffers - set(without)
 
 
 def find(spec, p, x, dead, *, trained, threads=1, halves=None, penalty=1.0):
@@ -221,6 +222,6 @@ def test_how_many_fire_decides_whether_it_is_made_whole(name):
 def test_what_has_no_rule_is_refused():
     for name, own in (("panneal", {}), ("relu", {"decoder": "weighted"})):
         spec = parse_sae({"architecture": name, "latents": 20, **own})
-        assert not spec.loops
+        assert not has_loops(spec)
     with pytest.raises(TypeError, match="panneal"):
         finding.finding(parse_sae({"architecture": "panneal", "latents": 20}))

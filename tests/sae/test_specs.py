@@ -4,7 +4,7 @@ import pytest
 
 from reseed.errors import SpecError
 from reseed.records import read_spec
-from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architectures import ARCHITECTURES
 
 NEEDED = {
     "transcoder": {"target": "y"},
@@ -28,18 +28,21 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_does_not_go_together_is_refused(name):
-    given = {"latents": 16, **({"k": 4} if "k" in ARCHITECTURES[name].model_fields else {})}
+    given = {
+        "latents": 16,
+        **({"k": 4} if "k" in ARCHITECTURES[name].settings.model_fields else {}),
+    }
     given |= NEEDED.get(name, {})
-    spec = read_spec(ARCHITECTURES[name], given, "test")
+    spec = read_spec(ARCHITECTURES[name].settings, given, "test")
     assert spec.without <= set(OPTIONS)
     for option in spec.without:
         with pytest.raises(SpecError, match=f"{option} does not go together with {name}"):
-            read_spec(ARCHITECTURES[name], given | {option: OPTIONS[option]}, "test")
+            read_spec(ARCHITECTURES[name].settings, given | {option: OPTIONS[option]}, "test")
 
 
 def test_each_architecture_can_be_trained_through_the_subject_or_says_not():
     """Those that can give a reconstruction that gradients flow through."""
-    able = {name for name, kind in ARCHITECTURES.items() if _takes(kind, name)}
+    able = {name for name, kind in ARCHITECTURES.items() if _takes(kind.settings, name)}
     assert able == {
         "topk", "batchtopk", "jumprelu", "gated", "relu", "panneal", "groupmax", "transcoder",
         "skip_transcoder",

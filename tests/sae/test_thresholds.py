@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reseed.sae.rules import common_threshold
+from reseed.sae.codes import common_threshold
 
 
 @pytest.mark.parametrize("k", [1, 4, 19])

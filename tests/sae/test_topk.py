@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from reseed.errors import SpecError
-from reseed.sae.architecture import At, Batch, Parameters, geometric_median, start
+from reseed.sae.architecture import At, Batch, Parameters, Start
 from reseed.sae.architectures import topk
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.codes import dense
-from reseed.sae.start import encoder_rows
+from reseed.sae.parts import encoder_rows, geometric_median
 
 
 def begin(spec: TopKSpec, d: int = 12, seed: int = 0) -> Parameters:
     centre = np.random.default_rng(0).normal(size=d).astype(np.float32)
-    p = topk.initial(spec, start(spec.latents, seed, centre))
+    p = topk.initial(spec, Start(encoder_rows(spec.latents, d, seed), centre, centre, seed))
     generator = torch.Generator().manual_seed(3)
     # away from the start, where the encoder is parallel to the decoder
     p["W_dec"] += 0.1 * torch.randn(p["W_dec"].shape, generator=generator)
@@ -62,7 +62,8 @@ def test_the_start_depends_on_the_init_seed_alone() -> None:
     assert np.array_equal(a[:20], encoder_rows(20, 8, 7))
     assert np.abs(a).max() <= 1 / np.sqrt(8)
     assert abs(a.mean()) < 0.05
-    p = topk.initial(TopKSpec(latents=50, k=2), start(50, 7, np.zeros(8, np.float32)))
+    zeros = np.zeros(8, np.float32)
+    p = topk.initial(TopKSpec(latents=50, k=2), Start(encoder_rows(50, 8, 7), zeros, zeros, 7))
     cosine = torch.nn.functional.cosine_similarity(p["W_enc"], p["W_dec"])
     torch.testing.assert_close(cosine, torch.ones(50))
 

@@ -11,7 +11,6 @@ pytest.importorskip("triton", reason="triton is not installed here")
 from reseed.loops import gpu_encode as loops
 from reseed.sae import codes as kernels
 from reseed.sae import gpu as encode
-from reseed.sae import parts
 from reseed.sae.gpu import bounds_of, new_screen, plain_bounds
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
@@ -149,7 +148,7 @@ def test_the_best_of_a_batch_equal_the_plain_twin(hard, kind, rows, d, latents, 
     best = encode.strongest_of_batch(x, W, b, screen, k)
     pre = x @ W.T + b
     size = torch.linalg.vector_norm(x, dim=1)[:, None] * torch.linalg.vector_norm(W, dim=1)
-    ours, plain = dense(best, latents), parts.batch_top(pre, k)
+    ours, plain = dense(best, latents), kernels.batch_top(pre, k)
     size = size + b.abs()
     if kind in ("copies", "one"):  # which of the equals is chosen is open
         ours, plain = (c.flatten().sort().values for c in (ours, plain))

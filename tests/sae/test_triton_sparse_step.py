@@ -12,7 +12,7 @@ from reseed.sae.architectures import topk
 from reseed.sae.architectures.batchtopk import BatchTopKSpec
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.gpu import new_screen
-from reseed.sae.start import unit_rows
+from reseed.sae.parts import unit_rows
 from reseed.training.step.gpu_sparse import find, sizes
 from reseed.training.step.plain import by_autograd
 

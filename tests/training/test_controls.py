@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.sae import architecture
+from reseed.sae.architecture import Start
 from reseed.sae.architectures import topk
+from reseed.sae.parts import encoder_rows
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.study import Study
 from reseed.training.learner import Learner
@@ -47,9 +48,8 @@ def trained(control, rows, steps=60):
 
 
 def start():
-    return topk.initial(
-        spec().sae, architecture.start(spec().sae.latents, 0, np.zeros(8, np.float32))
-    )
+    zeros = np.zeros(8, np.float32)
+    return topk.initial(spec().sae, Start(encoder_rows(spec().sae.latents, 8, 0), zeros, zeros, 0))
 
 
 def test_runs_that_are_no_controls_keep_their_names(tmp_path):

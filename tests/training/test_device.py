@@ -7,11 +7,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from reseed.errors import SpecError
 from reseed.records import read_spec
 from reseed.sae import codes
-from reseed.sae.architecture import At, Batch, architecture
-from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architecture import At, Batch
+from reseed.sae.architectures import ARCHITECTURES, architecture
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.training.device import chosen
-from reseed.training.step.choice import way_of
+from reseed.training.step import step_of
 from reseed.training.step.plain import PlainStep
 from reseed.training.train import train
 
@@ -119,10 +119,10 @@ def topk():
     "name", ["topk", "jumprelu", "gated", "relu", "groupmax", "llamascope", "archetypal"]
 )
 def test_objectives_stay_on_the_device(name, fake, topk):
-    more = {"k": 2} if "k" in ARCHITECTURES[name].model_fields else {}
-    if "auxk_alpha" in ARCHITECTURES[name].model_fields:
+    more = {"k": 2} if "k" in ARCHITECTURES[name].settings.model_fields else {}
+    if "auxk_alpha" in ARCHITECTURES[name].settings.model_fields:
         more["auxk_alpha"] = 0.1
-    spec = read_spec(ARCHITECTURES[name], {"latents": F, **more}, "test")
+    spec = read_spec(ARCHITECTURES[name].settings, {"latents": F, **more}, "test")
     shapes = topk | {
         "threshold": (F,), "length": (), "r_mag": (F,), "b_mag": (F,), "b_gate": (F,), "scale": (),
         "mix": (F, 8), "centroids": (8, D), "relax": (F, D), "log_scale": (),
@@ -135,19 +135,19 @@ def test_objectives_stay_on_the_device(name, fake, topk):
         assert value.device.type == "cuda"
 
 
-def test_the_way_of_a_gpu_is_triton(fake, topk, monkeypatch):
+def test_the_step_of_a_gpu_is_triton(fake, topk, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed here")
-    from reseed.training.step import choice as ways
+    from reseed.training import step as steps
     from reseed.training.step.gpu import TritonStep
 
-    monkeypatch.setattr(ways, "triton_runs", lambda: True)
+    monkeypatch.setattr(steps, "triton_runs", lambda: True)
 
     spec, trained = TopKSpec(latents=F, k=2), frozenset(topk)
     p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}
-    way = way_of(p, trained, spec, 1.0, plain=False)
-    assert isinstance(way, TritonStep)
-    assert way._screen.rows.device.type == "cuda"
-    assert isinstance(way_of(p, frozenset(), spec, 1.0, plain=True), PlainStep)
+    step = step_of(p, trained, spec, 1.0, plain=False)
+    assert isinstance(step, TritonStep)
+    assert step._screen.rows.device.type == "cuda"
+    assert isinstance(step_of(p, frozenset(), spec, 1.0, plain=True), PlainStep)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -160,8 +160,8 @@ def test_triton_that_cannot_launch_is_told():
 
 
 def test_without_triton_torch_makes_the_steps(fake, topk, monkeypatch):
-    from reseed.training.step import choice as ways
+    from reseed.training import step as steps
 
-    monkeypatch.setattr(ways, "triton_runs", lambda: False)
+    monkeypatch.setattr(steps, "triton_runs", lambda: False)
     p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}
-    assert isinstance(way_of(p, frozenset(), TopKSpec(latents=F, k=2), 1.0, False), PlainStep)
+    assert isinstance(step_of(p, frozenset(), TopKSpec(latents=F, k=2), 1.0, False), PlainStep)

@@ -186,7 +186,7 @@ def test_loss_curves_of_other_rules_lie_on_each_other(toy, name):
 
 def test_where_nothing_compiles_the_plain_way_is_taken(monkeypatch):
     from reseed.sae import codes as kernels
-    from reseed.training.step import choice as module
+    from reseed.training import step as module
     from reseed.training.step.plain import PlainStep
 
     for place in (kernels, module):

@@ -7,7 +7,7 @@ import torch
 
 from reseed.errors import SpecError
 from reseed.records import read_spec
-from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architectures import ARCHITECTURES
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.stability.notes import notes
 from reseed.training.learner import Learner
@@ -51,12 +51,14 @@ def test_nothing_that_fires_is_no_infinity() -> None:
     assert all(math.isfinite(part) for part in held)
 
 
-PENALISED = sorted(name for name, kind in ARCHITECTURES.items() if "target_l0" in kind.model_fields)
+PENALISED = sorted(
+    name for name, kind in ARCHITECTURES.items() if "target_l0" in kind.settings.model_fields
+)
 
 
 @pytest.mark.parametrize("name", PENALISED)
 def test_a_target_that_cannot_be_is_refused(name: str) -> None:
-    kind = ARCHITECTURES[name]
+    kind = ARCHITECTURES[name].settings
     for wrong, says in (
         ({"target_l0": 9}, "target_l0 = 9 is above latents = 8"),
         ({"target_l0": 0}, "greater than 0"),

@@ -7,10 +7,10 @@ import torch
 import reseed
 from reseed.errors import SpecError
 from reseed.records import read_spec
-from reseed.sae.architecture import At, Batch, OneBatch, architecture
-from reseed.sae.architectures.names import ARCHITECTURES
+from reseed.sae.architecture import At, Batch, OneBatch
+from reseed.sae.architectures import ARCHITECTURES, architecture
 from reseed.sae.architectures.topk import TopKSpec
-from reseed.sae.start import orthogonal_rows, restarted, spread_rows, starting_rows
+from reseed.sae.parts import orthogonal_rows, restarted, spread_rows, starting_rows
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.training.learner import Learner
 from reseed.training.optimizers import Signum
@@ -101,7 +101,7 @@ def test_every_option_learns_and_resumes_bit_for_bit(x, name, option):
 
 
 def test_ids_of_runs_without_options_stay():
-    assert run().sae.model_dump(mode="json").keys() == {
+    assert run().sae.identity().keys() == {
         "architecture", "latents", "lr", "dead_after", "k", "auxk_alpha",
     }  # fmt: skip
     ids = {run(name, **option).id for name, option in ALL}
@@ -302,7 +302,7 @@ def test_default_rates():
 def test_what_cannot_be_is_refused(name, option, words):
     given = {"latents": F, **({"k": 3} if name == "topk" else {}), **option}
     with pytest.raises(SpecError, match=words):
-        read_spec(ARCHITECTURES[name], given, "test")
+        read_spec(ARCHITECTURES[name].settings, given, "test")
 
 
 def test_an_aligned_frozen_encoder_is_refused():

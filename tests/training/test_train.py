@@ -6,9 +6,10 @@ import torch
 
 import reseed
 from reseed.errors import SpecError, SubjectError, TrainingError
-from reseed.sae.architecture import start
+from reseed.sae.architecture import Start
 from reseed.sae.architectures import topk
 from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.parts import encoder_rows
 from reseed.spec.subject import ToySpec
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.toy import Toy
@@ -59,10 +60,9 @@ def test_decoder_rows_keep_length_one(easy) -> None:
 
 def test_auxk_teaches_latents_that_never_fire(easy) -> None:
     spec = TopKSpec(latents=40, k=2, auxk_alpha=1 / 32)
-    p, x = (
-        topk.initial(spec, start(40, 0, np.zeros(32, np.float32))),
-        torch.from_numpy(easy[1][:256]),
-    )
+    zeros = np.zeros(32, np.float32)
+    p = topk.initial(spec, Start(encoder_rows(40, 32, 0), zeros, zeros, 0))
+    x = torch.from_numpy(easy[1][:256])
     p["b_enc"][30:] = -100.0  # silent, so the loss itself does not reach them
     dead = torch.arange(40) >= 30
     plain = topk.step(p, x, spec.model_copy(update={"auxk_alpha": 0.0}), dead)

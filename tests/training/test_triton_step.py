@@ -33,7 +33,7 @@ def learner(device, monkeypatch):
                 def way(parameters, trained, spec, clip, _):
                     return TritonStep(parameters, trained, spec, clip)
 
-                patch.setattr(module, "way_of", way)
+                patch.setattr(module, "step_of", way)
             return Learner(spec, x[:batch], plain=plain, device=device)
 
     return make

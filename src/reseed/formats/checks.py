@@ -10,9 +10,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError, nearest
 from reseed.formats.arrays import Arrays
-from reseed.records import Floats, SAEArrays
-
-_KINDS = ("topk", "groupmax", "relu", "jumprelu", "batchtopk", "one_hot", "matching_pursuit")
+from reseed.records import Floats, SAEArrays, check_rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,23 +141,8 @@ def complete(sae: SAEArrays, where: str) -> SAEArrays:
             f"{where}: b_dec of {sizes['E']} dimensions cannot be subtracted from an input of "
             f"{sizes['D']}"
         )
-    _check_rule(sae, sizes["F"], where)
+    check_rule(sae.activation, sizes["F"], sae.threshold, where)
     return replace(sae, **checked)
-
-
-def _check_rule(sae: SAEArrays, latents: int, where: str) -> None:
-    kind, k = sae.activation.get("kind"), sae.activation.get("k")
-    if kind not in _KINDS:
-        raise SpecError(f"{where}: activation {kind!r} is not known; known are {', '.join(_KINDS)}")
-    if (kind == "jumprelu") != (sae.threshold is not None):
-        raise SpecError(f"{where}: thresholds belong to jumprelu and to no other rule; {kind}")
-    if kind in ("topk", "groupmax", "batchtopk", "matching_pursuit"):
-        if type(k) is not int or not 1 <= k <= latents:
-            raise SpecError(
-                f"{where}: {kind} with k = {k!r} cannot be applied to {latents} latents"
-            )
-        if kind == "groupmax" and latents % k:
-            raise SpecError(f"{where}: groupmax cannot cut {latents} latents into {k} equal groups")
 
 
 def shown(names: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from reseed.events import events_of
 from reseed.evidence.sampler import example_bytes, example_rows
-from reseed.interpretation.estimate import asks
+from reseed.interpretation.costs import cost_sentences
 from reseed.matching.assignment import DENSE_BELOW, assign
 from reseed.pipeline.power import matched_across, tells, trials_of
 from reseed.runs import Failed, Missing, evidence_name, stability_name
@@ -131,7 +131,7 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
         choice=choice,
         memory=_peak() + max(_matching_bytes(study), _example_bytes(study), chunks + learners),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
-        tells=tells(study.spec, len(sites)) + asks(study),
+        tells=tells(study.spec, len(sites)) + cost_sentences(study),
     )
 
 

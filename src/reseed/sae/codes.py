@@ -1,17 +1,20 @@
-"""The sparse products of a TopK step, each beside the plain function that it must equal.
+"""From pre-activations to codes, and the sparse products of a TopK step.
 
-B batch, D dimensions, F latents, K active latents of a row. The dense forms of `decode`,
-`code_gradients` and `transposed_product` cost as much as the encoder product each; these cost a
-small part of it, since only K of F latents are touched.
+The inference rules of all SAEs are in `apply`; `records.SAEArrays` describes them. The dense forms
+of `decode`, `code_gradients` and `transposed_product` cost as much as the encoder product each;
+these cost a small part of it, since only K of F latents are touched.
+
+B batch (or N rows), D dimensions, F latents, K active latents of a row.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from subprocess import CalledProcessError
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reseed.sae.lazy import torch
 
@@ -93,6 +96,111 @@ def codes_of(dense: Tensor) -> Codes:
     """The positive entries of dense codes `[B, F]`, padded with silent ones to the same number."""
     most = int((dense > 0).sum(1).max()) if dense.numel() else 0
     return top_codes(dense, max(1, most))
+
+
+# -- inference rules -------------------------------------------------------------------------------
+
+
+def apply(pre: Tensor, activation: Mapping[str, Any], threshold: Tensor | None) -> Tensor:
+    """Dense codes `[N, F]` from pre-activations `[N, F]`; for all rules but matching pursuit.
+
+    Args:
+        pre: pre-activations.
+        activation: a rule that passed `records.check_rule`.
+        threshold: `[F]`, for jumprelu.
+    """
+    match activation["kind"]:
+        case "relu":
+            return torch.relu(pre)
+        case "jumprelu":
+            assert threshold is not None
+            return torch.relu(pre) * (pre > threshold)
+        case "one_hot":
+            return torch.zeros_like(pre).scatter_(1, pre.argmax(1, keepdim=True), 1.0)
+        case "groupmax":
+            return groupmax(pre, activation["k"])
+        case "batchtopk":
+            return batch_top(pre, activation["k"])
+        case _:
+            return dense(top_codes(pre, activation["k"]), pre.shape[1])
+
+
+def groupmax(pre: Tensor, k: int) -> Tensor:
+    """The largest of relu(pre) in each of k equal runs of latents, dense `[N, F]`."""
+    groups = torch.relu(pre).view(len(pre), k, -1)
+    best, place = groups.max(dim=2, keepdim=True)
+    return torch.zeros_like(groups).scatter_(2, place, best).view_as(pre)
+
+
+def batch_top(pre: Tensor, k: int) -> Tensor:
+    """The k N largest of relu(pre) in all rows (BatchTopK, arXiv 2412.06410), dense `[N, F]`.
+
+    Among equals the lowest rows fire, in a row the lowest latents.
+    """
+    flat = torch.relu(pre).flatten()
+    wanted = min(k * len(pre), flat.numel())
+    least = flat.detach().topk(wanted, sorted=False).values.min()
+    chosen = ~(flat.detach() < least)  # NaN stays
+    surplus = int(chosen.sum()) - wanted
+    if surplus > 0 and float(least) > 0:
+        chosen[(flat.detach() == least).nonzero()[-surplus:, 0]] = False
+    return torch.where(chosen, flat, 0.0).view_as(pre)
+
+
+def common_threshold(values: Iterable[Tensor], k: int, most_rows: int) -> Tensor:
+    """The one threshold at which so many latents fire on average (Llama Scope, arXiv 2410.20526).
+
+    It is the (N K)-th largest of all values, or 0 if fewer than that are positive. A JumpReLU lets
+    pass what is above its threshold, so N K - 1 values pass this one.
+
+    Args:
+        values: `[N_i, F]`, piece by piece; N is the sum.
+        k: K.
+        most_rows: what N is at the most; decides what has to be kept between pieces.
+
+    Returns:
+        scalar.
+    """
+    kept, rows = torch.empty(0), 0
+    for part in values:
+        rows += len(part)
+        both = torch.cat([kept, torch.relu(part).flatten()])
+        kept = both.topk(min(most_rows * k, both.numel()), sorted=False).values
+    if not rows:
+        return torch.zeros(())
+    return kept.sort(descending=True).values[min(rows * k, len(kept)) - 1]
+
+
+def pursue(centred: Tensor, W_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Matching pursuit (Mallat and Zhang, 1993; in SAEs arXiv 2506.03093); differentiable.
+
+        r = x - b_dec, z = 0;  k times:  i = argmax(r · W_dec),  a = relu(r · W_dec[i]),
+        z[i] += a,  r -= a W_dec[i]
+
+    A latent may be chosen more than once; its values add up. Which latent is chosen passes no
+    gradient; how strongly it fires does, through all steps.
+
+    Args:
+        centred: `[N, D]`, less `b_dec`.
+        W_dec: `[F, D]`, rows of length 1.
+        k: steps.
+
+    Returns:
+        Dense codes `[N, F]` and what they leave over `[N, D]`.
+    """
+    residual = centred
+    codes = centred.new_zeros(len(centred), len(W_dec))
+    for _ in range(k):
+        with torch.no_grad():
+            chosen = (residual @ W_dec.T).argmax(dim=1)
+        rows = W_dec[chosen]
+        values = torch.relu((residual * rows).sum(dim=1, keepdim=True))
+        codes = codes.scatter_add(1, chosen[:, None], values)
+        residual = residual - values * rows
+    return codes, residual
+
+
+# -- sparse products -------------------------------------------------------------------------------
 
 
 def decode(codes: Codes, W_dec: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.records import SAEArrays
+from reseed.records import SAEArrays, check_rule
 from reseed.sae import codes as kernels
-from reseed.sae import rules
 from reseed.sae.codes import Codes
 from reseed.sae.lazy import torch
 
@@ -95,7 +94,7 @@ class SAE:
         if self.activation["kind"] in ("topk", "matching_pursuit"):
             codes = kernels.dense(self._codes(flat), self.latents)
         else:
-            codes = rules.apply(self._pre(flat), self.activation, self.threshold)
+            codes = kernels.apply(self._pre(flat), self.activation, self.threshold)
         return codes.reshape(*rows.shape[:-1], self.latents)
 
     def decode(self, codes: Rows) -> Tensor:
@@ -164,7 +163,8 @@ class SAE:
         if self.activation["kind"] == "topk":
             return self._top_codes(self._centred(scaled), self.activation["k"])
         if self.activation["kind"] == "matching_pursuit":
-            return rules.codes(self._centred(scaled), self.W_dec, self.activation["k"])
+            k = self.activation["k"]
+            return kernels.top_codes(kernels.pursue(self._centred(scaled), self.W_dec, k)[0], k)
         if self.activation["kind"] == "jumprelu" and self._loops(scaled):
             from reseed.sae.above import codes_above  # needs numba
 
@@ -172,7 +172,7 @@ class SAE:
             given = self._centred(scaled), self.W_enc, self.b_enc
             return codes_above(*given, self.threshold.clamp(0, torch.finfo(torch.float32).max))
         pre = self._pre(scaled)
-        return kernels.codes_of(rules.apply(pre, self.activation, self.threshold))
+        return kernels.codes_of(kernels.apply(pre, self.activation, self.threshold))
 
     def _top_codes(self, centred: Tensor, k: int) -> Codes:
         given = centred, self.W_enc, self.b_enc
@@ -222,7 +222,7 @@ def from_arrays(arrays: SAEArrays) -> SAE:
     Raises:
         SpecError: if the activation rule is not known, or lacks what it needs.
     """
-    rules.check(arrays.activation, len(arrays.W_enc), arrays.threshold)
+    check_rule(arrays.activation, len(arrays.W_enc), arrays.threshold, "this SAE")
 
     def tensor(array: NDArray[np.float32] | None) -> Tensor | None:
         return None if array is None else torch.from_numpy(np.array(array, dtype=np.float32))

@@ -1,4 +1,8 @@
-"""What several architectures are made of.
+"""What several architectures are made of: starts, encoder, auxiliary loss, thresholds, saved form.
+
+Starts: `linear` and `orthogonal` rows are functions of the init seed and the shape alone. `data`
+and `kmeans` choose, by the init seed, among the rows of the first batch; that batch is a function
+of the activations and the data seed, so those starts depend on both seeds.
 
 B batch, D dimensions, F latents. The length of a batch is the root mean square distance of its rows
 to their mean; losses and settings are in parts of it, so that they do not change with the unit that
@@ -8,16 +12,123 @@ activations are measured in.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from reseed.errors import SpecError
+from reseed.records import Floats
 from reseed.sae import codes as kernels
-from reseed.sae.architecture import Parameters, Start, squared_variation
+from reseed.sae.architecture import Batches, Parameters, Start
 from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
-from reseed.sae.start import unit_rows
+from reseed.sae.settings import Init
+from reseed.seeds import digest, generator
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_LENGTH = 3.0**-0.5
+"""Of a row uniform in ±1/sqrt(D): the root of its mean square, whatever D."""
+
+NOT_YET = -1.0
+"""What a threshold is before it is found."""
+
+
+# -- starts ----------------------------------------------------------------------------------------
+
+
+def encoder_rows(latents: int, dimensions: int, init_seed: int) -> Floats:
+    """Encoder rows `[F, D]` uniform in ±1/sqrt(D), the default of a linear layer (2501.16615)."""
+    bound = 1.0 / np.sqrt(dimensions)
+    numbers = generator("encoder-init", init_seed).random((latents, dimensions), dtype=np.float32)
+    return (2.0 * bound * numbers - bound).astype(np.float32)
+
+
+def starting_rows(kind: Init, latents: int, init_seed: int, x: Floats, centre: Floats) -> Floats:
+    """Encoder rows of each kind of initialisation, of about the same length in all of them.
+
+    Args:
+        kind: as `ArchitectureSpec.init`.
+        latents: F.
+        init_seed: decides the rows, or which rows of x they are.
+        x: `[B, D]` the first batch.
+        centre: `[D]` taken out of rows of x.
+
+    Returns:
+        float32 `[F, D]`.
+
+    Raises:
+        SpecError: if x has fewer than F different rows.
+    """
+    if kind == "linear":
+        return encoder_rows(latents, x.shape[1], init_seed)
+    if kind == "orthogonal":
+        return orthogonal_rows(latents, x.shape[1], init_seed)
+    rows = _different(x, centre)
+    if len(rows) < latents:
+        raise SpecError(
+            f'init = "{kind}" needs {latents:,} different rows in the first batch, which has '
+            f"{len(rows):,} (rows at the centre left out); raise the batch or lower latents"
+        )
+    if kind == "data":
+        chosen = generator("data-init", init_seed).choice(len(rows), latents, replace=False)
+        return _scaled(rows[chosen])
+    return _scaled(spread_rows(rows, latents, init_seed))
+
+
+def orthogonal_rows(latents: int, dimensions: int, init_seed: int) -> Floats:
+    """A random semi-orthogonal matrix `[F, D]`: orthogonal columns, or rows where F <= D.
+
+    It is uniform, and the mean squared length of rows is 1/3, as of `encoder_rows`.
+    """
+    tall = max(latents, dimensions), min(latents, dimensions)
+    drawn = generator("orthogonal-init", init_seed).standard_normal(tall)
+    q, r = np.linalg.qr(drawn)
+    q = q * np.sign(np.diag(r))  # without it the factorisation's signs are not uniform
+    rows = q if latents >= dimensions else q.T
+    return (rows * _LENGTH * np.sqrt(latents / tall[1])).astype(np.float32)
+
+
+def spread_rows(rows: Floats, latents: int, init_seed: int) -> Floats:
+    """F of the rows `[N, D]` by k-means++: likely by the squared distance to those before."""
+    from sklearn.cluster import kmeans_plusplus  # pyright: ignore[reportUnknownVariableType]
+
+    seed = int(generator("kmeans-init", init_seed).integers(2**32))
+    centres, _ = kmeans_plusplus(rows, latents, random_state=seed)
+    return np.asarray(centres, np.float32)
+
+
+def independent_rows(shape: tuple[int, ...], init_seed: int) -> Floats:
+    """Directions of an untied decoder: uniform on the sphere, rows `[..., D]` of length 1."""
+    drawn = generator("decoder-init", init_seed).standard_normal(shape).astype(np.float32)
+    return unit_rows(drawn.reshape(-1, shape[-1])).reshape(shape)
+
+
+def restarted(init_seed: int, restarts: int) -> int:
+    """The seed of a training that started again: a function of both numbers; 0 changes nothing."""
+    if not restarts:
+        return init_seed
+    return int(digest(["restart", init_seed, restarts], 15), 16)
+
+
+def unit_rows(rows: Floats) -> Floats:
+    """Rows `[F, D]` scaled to length 1; zero rows stay zero."""
+    norms = np.sqrt(np.einsum("fd,fd->f", rows, rows, dtype=np.float64))
+    return (rows / np.where(norms > 0, norms, 1.0)[:, None]).astype(np.float32)
+
+
+def _different(x: Floats, centre: Floats) -> Floats:
+    """Rows without the centre, each once, in their order; none of length 0."""
+    first = np.sort(np.unique(x, axis=0, return_index=True)[1])
+    rows = (x[first] - centre).astype(np.float32)
+    return rows[np.einsum("nd,nd->n", rows, rows) > 0]
+
+
+def _scaled(rows: Floats) -> Floats:
+    return (unit_rows(rows) * np.float32(_LENGTH)).astype(np.float32)
 
 
 def autoencoder(start: Start) -> Parameters:
@@ -30,29 +141,47 @@ def autoencoder(start: Start) -> Parameters:
     }
 
 
+def input_scale(x: Tensor) -> Tensor:
+    """What gives rows `[B, D]` the mean length √D: a scalar."""
+    length = torch.linalg.vector_norm(x, dim=1).mean().clamp_min(1e-12)
+    return x.shape[1] ** 0.5 / length
+
+
+def geometric_median(x: Tensor, rounds: int = 100, tolerance: float = 1e-6) -> Tensor:
+    """The point `[D]` with the least summed distance to the rows, by Weiszfeld's iteration.
+
+    Args:
+        x: `[B, D]`.
+        rounds: iterations at the most.
+        tolerance: relative change of the sum at which to stop.
+    """
+    median, last = x.mean(0), torch.inf
+    for _ in range(rounds):
+        distance = torch.linalg.vector_norm(x - median, dim=1).clamp_min(1e-12)
+        total = float(distance.sum())
+        if abs(last - total) <= tolerance * total:
+            break
+        weights = 1.0 / distance
+        median, last = (weights[:, None] * x).sum(0) / weights.sum(), total
+    return median
+
+
+# -- losses ----------------------------------------------------------------------------------------
+
+
+def squared_variation(y: Tensor) -> Tensor:
+    """Σ (y - mean over the batch)²: what a reconstruction by the mean alone leaves."""
+    return (y - y.mean(0)).square().sum()
+
+
 def pre_activations(p: Parameters, x: Tensor) -> Tensor:
     """`(x - b_dec) W_encᵀ + b_enc`, `[B, D] -> [B, F]`."""
     return (x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
 
 
-def batch_length(x: Tensor) -> Tensor:
-    """Root mean square distance of rows to their mean: `[B, D]` to a scalar."""
-    return (squared_variation(x) / len(x)).sqrt()
-
-
-def batch_top(pre: Tensor, k: int) -> Tensor:
-    """The k B largest of relu(pre) in the whole batch (BatchTopK, arXiv 2412.06410), `[B, F]`.
-
-    Among equals the lowest rows fire, in a row the lowest latents.
-    """
-    flat = torch.relu(pre).flatten()
-    wanted = min(k * len(pre), flat.numel())
-    least = flat.detach().topk(wanted, sorted=False).values.min()
-    chosen = ~(flat.detach() < least)  # NaN stays
-    surplus = int(chosen.sum()) - wanted
-    if surplus > 0 and float(least) > 0:
-        chosen[(flat.detach() == least).nonzero()[-surplus:, 0]] = False
-    return torch.where(chosen, flat, 0.0).view_as(pre)
+def top(pre: Tensor, k: int) -> Tensor:
+    """The k largest of relu(pre) in each row, dense `[B, F]`; differentiable."""
+    return kernels.dense(kernels.top_codes_plain(pre, k), pre.shape[1])
 
 
 def auxk_size(dimensions: int, dead: int) -> tuple[int, float]:
@@ -61,7 +190,7 @@ def auxk_size(dimensions: int, dead: int) -> tuple[int, float]:
     return min(wanted, dead), min(dead / wanted, 1.0)
 
 
-def auxk(pre: Tensor, W_dec: Tensor, error: Tensor, dead: Tensor) -> Tensor:
+def auxk(pre: Tensor, W_dec: Tensor, error: Tensor, dead: Tensor) -> tuple[float, Tensor]:
     """AuxK of arXiv 2406.04093 over the squared variation: dead latents explain the error.
 
         min(dead / k_aux, 1) Σ (ê - e)²,  ê = (top k_aux dead codes) W_dec,  k_aux = D / 2
@@ -69,13 +198,15 @@ def auxk(pre: Tensor, W_dec: Tensor, error: Tensor, dead: Tensor) -> Tensor:
     Args:
         pre: `[B, F]` pre-activations.
         W_dec: `[F, D]`.
-        error: `[B, D]` x - x̂, a constant.
+        error: `[B, D]` x - x̂, taken as a constant.
         dead: `[F]` bool, some of them true.
+
+    Returns:
+        The share and the sum; their product is the loss.
     """
     active, share = auxk_size(error.shape[1], int(dead.sum()))
-    only_dead = torch.where(dead, pre, -torch.inf)
-    codes = kernels.dense(kernels.top_codes_plain(only_dead, active), pre.shape[1])
-    return share * (codes @ W_dec - error).square().sum()
+    codes = top(torch.where(dead, pre, -torch.inf), active)
+    return share, (codes @ W_dec - error.detach()).square().sum()
 
 
 def running_threshold(before: Tensor, codes: Tensor, momentum: float) -> Tensor:
@@ -93,30 +224,36 @@ def running_threshold(before: Tensor, codes: Tensor, momentum: float) -> Tensor:
     return torch.where(before < 0, smallest, momentum * before + (1 - momentum) * smallest)
 
 
+def last_threshold(batches: Batches, W_enc: Tensor, b_enc: Tensor, k: int, rows: int) -> Tensor:
+    """The one threshold that k pre-activations of a row pass on average in the last rows."""
+    last = batches.last(rows)
+    first = next(last)
+    pres = (batch.x @ W_enc.T + b_enc for batch in chain([first], last))
+    return kernels.common_threshold(pres, k, rows + len(first.x))
+
+
+# -- saved form ------------------------------------------------------------------------------------
+
+
 def frozen(
-    p: Parameters,
+    p: Mapping[str, Tensor],
     activation: Mapping[str, Any],
     about: Mapping[str, Any],
     threshold: Tensor | None = None,
+    *,
+    centred: bool = True,
 ) -> SAE:
-    """The SAE of W_enc, b_enc, W_dec, b_dec with this inference rule."""
+    """The SAE of W_enc, b_enc, W_dec, b_dec (and W_skip) with this inference rule."""
+    weights = {name: p[name].detach().clone() for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
+    skip = p["W_skip"].detach().clone() if "W_skip" in p else None
     return SAE(
-        W_enc=p["W_enc"].detach().clone(),
-        W_dec=p["W_dec"].detach().clone(),
-        b_enc=p["b_enc"].detach().clone(),
-        b_dec=p["b_dec"].detach().clone(),
+        **weights,
         activation=activation,
         threshold=threshold,
+        W_skip=skip,
+        centred=centred,
         about=about,
     )
-
-
-def batch_frozen(p: Parameters, k: int, about: Mapping[str, Any]) -> SAE:
-    """BatchTopK as JumpReLU with its running threshold; before there is one, by its batch rule."""
-    if float(p["threshold"]) < 0:
-        return frozen(p, {"kind": "batchtopk", "k": k}, about)
-    threshold = p["threshold"].detach().expand(len(p["b_enc"])).clone()
-    return frozen(p, {"kind": "jumprelu"}, about, threshold)
 
 
 def rows_to_unit(p: Parameters) -> Parameters:

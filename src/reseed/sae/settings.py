@@ -1,16 +1,17 @@
-"""Settings of Mutual Feature Regularization: runs that are trained together (arXiv 2411.01220)."""
+"""What the settings of all architectures have in common. Read without torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from reseed.records import Spec
 
 
 class MutualSpec(Spec):
-    """Runs that differ only in their init seed pull their matched decoder rows together."""
+    """Runs of several init seeds pull their matched decoder rows together (arXiv 2411.01220)."""
 
     alpha: Annotated[float, Field(ge=0)] = 0.1
     """Weight of 1 - mean matched cosine, beside a reconstruction loss in units of FVU."""
@@ -69,6 +70,24 @@ class EndToEndSpec(Spec):
 class ArchitectureSpec(Spec):
     """The part of `[[sae]]` that is the same for all architectures."""
 
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset(
+        {
+            "init",
+            "tied_init",
+            "weight_l2",
+            "aligned",
+            "optimizer",
+            "lr_schedule",
+            "k_start",
+            "k_share",
+            "mutual",
+            "end_to_end",
+        }
+    )
+    """Settings that are no part of what a run is as long as they are at their default."""
+    without: ClassVar[frozenset[str]] = frozenset()
+    """Options above that this architecture cannot have."""
+
     latents: Annotated[int, Field(ge=2)]
     """F, the width."""
     lr: Annotated[float, Field(gt=0)] | None = None
@@ -100,6 +119,11 @@ class ArchitectureSpec(Spec):
     @model_validator(mode="after")
     def _options_possible(self) -> ArchitectureSpec:
         k = getattr(self, "k", None)
+        if k is not None and k > self.latents:
+            raise ValueError(
+                f"k = {k} is above latents = {self.latents}; no more latents can fire than there "
+                "are, lower k or raise latents"
+            )
         fields = type(self).model_fields
         for option in sorted(self.without):
             if getattr(self, option) != fields[option].default:
@@ -110,12 +134,12 @@ class ArchitectureSpec(Spec):
             raise ValueError(
                 f"k_start = {self.k_start} must lie between k = {k} and latents = {self.latents}"
             )
-        if self.aligned and self.output_site is not None:
-            raise ValueError("aligned needs encoder and decoder rows of one space; a transcoder's "
-                             "are not, take it out")  # fmt: skip
-        if self.tied_init and self.output_site is not None:
-            raise ValueError("tied_init needs encoder and decoder rows of one space; a "
-                             "transcoder's are not, take it out")  # fmt: skip
+        for option in ("aligned", "tied_init"):
+            if getattr(self, option) and self.output_site is not None:
+                raise ValueError(
+                    f"{option} needs encoder and decoder rows of one space; a transcoder's are "
+                    "not, take it out"
+                )
         if self.mutual is not None:
             self._check_mutual(self.mutual, k)
         return self
@@ -132,33 +156,10 @@ class ArchitectureSpec(Spec):
                 "from; set mutual.firing, e.g. 0.01"
             )
 
-    @model_serializer(mode="wrap")
-    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Options are written only where they are set: ids of runs without them stay."""
-        fields = type(self).model_fields
-        out = {
-            name: value
-            for name, value in handler(self).items()
-            if name not in self._later or value != fields[name].default
-        }
-        if self.mutual is not None:  # who takes part is said by `RunSpec.ensemble`
-            out["mutual"] = {k: v for k, v in out["mutual"].items() if k != "held_out"}
-        return out
-
-    @property
-    def _later(self) -> frozenset[str]:
-        """Options that came after there were runs."""
-        return _OPTIONS
-
     @property
     def name(self) -> str:
-        """Of the architecture, also that of the file that trains it."""
+        """Of the architecture."""
         return type(self).model_fields["architecture"].default
-
-    @property
-    def without(self) -> frozenset[str]:
-        """Options of `ArchitectureSpec` that this architecture cannot have."""
-        return frozenset()
 
     @property
     def peak_lr(self) -> float:
@@ -170,28 +171,27 @@ class ArchitectureSpec(Spec):
     @property
     def settings(self) -> dict[str, Any]:
         """What tells it from others of its architecture and width: name to value, in order."""
-        return {}
+        k = getattr(self, "k", None)
+        return {} if k is None else {"k": k}
 
     @property
     def label(self) -> str:
         """As shown to people."""
-        return " ".join([self.name, f"{self.latents:,}", *self._words])
+        words = " ".join([self.name, f"{self.latents:,}", *self._words])
+        return words if self.output_site is None else f"{words} to {self.output_site}"
 
     @property
     def shape(self) -> str:
-        """Architecture and sizes, fit for a file name."""
-        return "-".join([self.name, f"f{self.latents}", *self._words])
+        """Architecture, sizes and target, fit for a file name."""
+        words = "-".join([self.name, f"f{self.latents}", *self._words])
+        if self.output_site is None:
+            return words
+        return f"{words}-to-{re.sub(r'[^A-Za-z0-9._-]', '-', self.output_site)[-40:]}"
 
     @property
     def _words(self) -> list[str]:
-        told = [f"{name}{_short(value)}" for name, value in self.settings.items()]
-        return told + self.options
-
-    @property
-    def options(self) -> list[str]:
-        """A word for each option of any architecture that is set."""
-        through = self.end_to_end is not None
-        told: dict[str, bool] = {
+        """A word for each setting, and for each option that is set."""
+        options = {
             self.init: self.init != "linear",
             "tied": self.tied_init is True,
             "untied": self.tied_init is False,
@@ -201,30 +201,10 @@ class ArchitectureSpec(Spec):
             self.lr_schedule: self.lr_schedule != "linear",
             f"from{self.k_start}": self.k_start is not None,
             f"mutual{self.mutual.alpha:g}" if self.mutual else "": self.mutual is not None,
-            "e2e+ds" if self.end_to_end and self.end_to_end.sites else "e2e": through,
+            "e2e+ds" if self.end_to_end and self.end_to_end.sites else "e2e": bool(self.end_to_end),
         }
-        return [word for word, is_set in told.items() if is_set]
-
-    @property
-    def loops(self) -> bool:
-        """Whether compiled loops have its rule (`sae.finding`), unless `plain` says otherwise."""
-        return False
-
-    @property
-    def plain(self) -> bool:
-        """Whether an option is set that only the plain way to make a step has."""
-        return self.optimizer != "adam" or self.differentiated
-
-    @property
-    def differentiated(self) -> bool:
-        """Whether an option is set that changes the loss, so that gradients are torch's."""
-        return (
-            self.weight_l2 > 0
-            or self.aligned
-            or self.k_start is not None
-            or self.mutual is not None
-            or self.end_to_end is not None
-        )
+        settings = [f"{name}{_short(value)}" for name, value in self.settings.items()]
+        return settings + [word for word, is_set in options.items() if is_set]
 
     @property
     def promised_l0(self) -> float | None:
@@ -250,38 +230,21 @@ class ArchitectureSpec(Spec):
         """For people: at which sites it can be trained."""
         return "it can be trained at any site"
 
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, as JSON: all settings but options at their default.
 
-_OPTIONS = frozenset(
-    {
-        "init",
-        "tied_init",
-        "weight_l2",
-        "aligned",
-        "optimizer",
-        "lr_schedule",
-        "k_start",
-        "k_share",
-        "mutual",
-        "end_to_end",
-    }
-)
+        Which seeds of `mutual` are held out is said by the runs that are trained together.
+        """
+        fields = type(self).model_fields
+        default = {name for name in self.OPTIONAL if getattr(self, name) == fields[name].default}
+        out = self.model_dump(mode="json", exclude=default)
+        if self.mutual is not None:
+            del out["mutual"]["held_out"]
+        return out
 
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def check_k(k: int, latents: int) -> None:
-    """Refuse more active latents than there are.
-
-    Raises:
-        ValueError: with both numbers.
-    """
-    if k > latents:
-        raise ValueError(
-            f"k = {k} is above latents = {latents}; no more latents can fire than there are, lower "
-            "k or raise latents"
-        )
 
 
 class PenalisedSpec(ArchitectureSpec):
@@ -311,10 +274,14 @@ class PenalisedSpec(ArchitectureSpec):
 
     @property
     def promised_l0(self) -> float | None:
-        """See `ArchitectureSpec`."""
         return self.target_l0
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
-        return {"p": self.penalty} if self.target_l0 is None else {"l0_": self.target_l0}
+        penalty = {"p": self.penalty} if self.target_l0 is None else {"l0_": self.target_l0}
+        return penalty | self.variant
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """Settings besides the penalty that tell it from others."""
+        return {}

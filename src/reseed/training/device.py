@@ -10,6 +10,7 @@ from pathlib import Path
 from reseed.errors import SpecError
 from reseed.sae.settings import PenalisedSpec
 from reseed.spec.training import RunSpec
+from reseed.training.step import has_loops
 
 
 def chosen(device: str) -> str:
@@ -70,7 +71,7 @@ def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> i
     """
     soft = 4 if run.control == "soft_frozen_decoder" else 0  # where the decoder started
     extra = 0
-    if run.sae.plain or not run.sae.loops:
+    if not has_loops(run.sae):
         extra = _A_GRADIENT
     elif isinstance(run.sae, PenalisedSpec):
         extra = _A_WHOLE_GRADIENT

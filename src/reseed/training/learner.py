@@ -10,22 +10,14 @@ import torch
 from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
-from reseed.sae.architecture import (
-    At,
-    Batch,
-    Batches,
-    Fits,
-    OneBatch,
-    Parameters,
-    Settles,
-    architecture,
-)
+from reseed.sae.architecture import At, Batch, Batches, OneBatch, Parameters
+from reseed.sae.architectures import architecture
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
 from reseed.spec.training import RunSpec
 from reseed.training.schedule import UNMOVED, Held, factor, learning_rate, moved, rising
 from reseed.training.start import FROZEN, aligned, first_parameters, keep_near
-from reseed.training.step.choice import way_of
+from reseed.training.step import step_of
 from reseed.training.step.plain import Seen
 
 
@@ -91,7 +83,7 @@ class Learner:
         self.spec = spec
         self.device = torch.device(device)
         self.step = 0
-        self._architecture = architecture(spec.sae.architecture)
+        self._architecture = architecture(spec.sae.name)
         batch = Batch(first, first if first_target is None else first_target)
         self._batches = OneBatch(batch) if batches is None else batches
         first_values = first_parameters(spec, batch, self._batches)
@@ -107,11 +99,11 @@ class Learner:
     def _begin(self) -> None:
         """A new optimiser and new counters for the parameters as they are."""
         spec = self.spec
-        not_trained = {*self._architecture.BUFFERS, FROZEN.get(spec.control)}
+        not_trained = {*self._architecture.buffers, FROZEN.get(spec.control)}
         trained = frozenset(self.parameters) - not_trained
         soft = spec.control == "soft_frozen_decoder"
         self._near = self.parameters["W_dec"].clone() if soft else None
-        self._way = way_of(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
+        self._way = step_of(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64, device=self.device)
         self._held = UNMOVED
 
@@ -162,8 +154,7 @@ class Learner:
         Raises:
             TrainingError: as `update`.
         """
-        if self.step == 0 and isinstance(self._architecture, Fits):
-            fit = self._architecture.fit
+        if self.step == 0 and (fit := self._architecture.fit) is not None:
             self._take(fit(self._on_cpu, self.spec.sae, self.spec.init_seed, self._batches))
         at = At(self.step, self.spec.training.steps, self._dead, self._penalty)
         rows = x.to(self.device)
@@ -194,8 +185,8 @@ class Learner:
             steps = self.spec.training.steps
             self._held = moved(self._held, seen.l0, sae.target_l0, self.step, steps)
         self.step += 1
-        if self.finished and isinstance(self._architecture, Settles):
-            self._take(self._architecture.settle(self._on_cpu, self.spec.sae, self._batches))
+        if self.finished and (settle := self._architecture.settle) is not None:
+            self._take(settle(self._on_cpu, self.spec.sae, self._batches))
         return {"fvu": seen.fvu, "l0": seen.l0, "dead": float(dead.float().mean())}
 
     @property
@@ -215,7 +206,7 @@ class Learner:
         """
         control, name = self.spec.control, self.spec.sae.name
         held = "W_dec" if control == "soft_frozen_decoder" else FROZEN.get(control)
-        if held and (held not in self.parameters or held in self._architecture.BUFFERS):
+        if held and (held not in self.parameters or held in self._architecture.buffers):
             raise SpecError(
                 f"controls.kinds has {control!r}, but {name} has no trained {held} that could be "
                 "held; take the control or the architecture out"
@@ -274,7 +265,7 @@ class Learner:
         about: dict[str, Any] = {
             "run": spec.id,
             "site": spec.site,
-            "architecture": spec.sae.architecture,
+            "architecture": spec.sae.name,
             "init_seed": spec.init_seed,
             "data_seed": spec.data_seed,
             "tokens": self.tokens,

@@ -12,16 +12,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from reseed.sae.architecture import (
-    Batch,
-    Batches,
-    Parameters,
-    architecture,
+from reseed.sae.architecture import Batch, Batches, Parameters, Start
+from reseed.sae.architectures import architecture
+from reseed.sae.parts import (
     geometric_median,
+    independent_rows,
+    restarted,
     squared_variation,
-    start,
+    starting_rows,
 )
-from reseed.sae.start import independent_rows, restarted, starting_rows
 from reseed.spec.training import Control, RunSpec
 
 _LEAST = 1e-12
@@ -43,11 +42,11 @@ def first_parameters(
     """
     sae, seed = spec.sae, restarted(spec.init_seed, restarts)
     x_centre = geometric_median(first.x).numpy()
-    y_centre = None if first.y is first.x else geometric_median(first.y).numpy()
+    y_centre = x_centre if first.y is first.x else geometric_median(first.y).numpy()
     rows = starting_rows(sae.init, sae.latents, seed, first.x.numpy(), x_centre)
     x_length = float(squared_variation(first.x) / len(first.x)) ** 0.5
-    start_here = start(sae.latents, seed, x_centre, y_centre, x_length, batches, rows)
-    p = architecture(sae.name).initial(sae, start_here)
+    start = Start(rows, x_centre, y_centre, seed, x_length, batches)
+    p = architecture(sae.name).initial(sae, start)
     if sae.tied_init is None:
         return p
     if sae.tied_init:

@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reseed.sae.architecture import squared_variation
+from reseed.sae.parts import squared_variation
 from reseed.sae.settings import EndToEndSpec
 from reseed.seeds import generator
-from reseed.subjects.models.spliced import (
+from reseed.subjects.language.blocks import TokenBlocks
+from reseed.subjects.language.spliced import (
     Blocks,
     Passed,
     SplicedModel,
@@ -32,7 +33,6 @@ from reseed.subjects.models.spliced import (
     divergence,
     put_rows,
 )
-from reseed.subjects.text.tokens import TokenBlocks
 
 if TYPE_CHECKING:
     from reseed.spec.training import RunSpec

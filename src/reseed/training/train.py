@@ -11,12 +11,12 @@ from torch import Tensor
 
 from reseed.errors import SpecError, nearest
 from reseed.records import read_spec
-from reseed.sae.architectures.names import ARCHITECTURES, SAESpec
+from reseed.sae.architectures import ARCHITECTURES, SAESpec
 from reseed.sae.model import SAE
 from reseed.seeds import digest
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.arrays import MemorySource
-from reseed.subjects.stream import Stream
+from reseed.subjects.source import Stream
 from reseed.training.device import chosen
 from reseed.training.learner import Learner, RunBatches
 from reseed.training.mutual import Together
@@ -75,7 +75,7 @@ def train(
     if not len(init_seeds) or len(set(init_seeds)) < len(init_seeds):
         raise SpecError(f"init_seeds = {list(init_seeds)} must name at least one seed, none twice")
     given = {"latents": latents, **settings, **({} if target is None else {"target": _TARGET})}
-    sae = cast(SAESpec, read_spec(ARCHITECTURES[architecture], given, "train"))
+    sae = cast(SAESpec, read_spec(ARCHITECTURES[architecture].settings, given, "train"))
     if sae.end_to_end is not None:
         raise SpecError(
             "end_to_end trains through a language model, and rows alone have none; write it into a "

@@ -14,26 +14,33 @@ D dimensions, F latents, P centroids.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import codes, fitted
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae import parts
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
+from reseed.sae.architectures import baselines
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
-from reseed.sae.settings import ArchitectureSpec, check_k
+from reseed.sae.parts import squared_variation
+from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import generator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reseed.sae.model import SAE
+
 
 class ArchetypalSpec(ArchitectureSpec):
     """TopK with decoder rows that stay near the hull of k-means centroids (arXiv 2502.12892)."""
+
+    without: ClassVar[frozenset[str]] = frozenset(
+        {"aligned", "end_to_end", "mutual", "tied_init", "weight_l2"}
+    )
 
     architecture: Literal["archetypal"] = "archetypal"
     k: Annotated[int, Field(ge=1)] = 32
@@ -51,7 +58,6 @@ class ArchetypalSpec(ArchitectureSpec):
 
     @model_validator(mode="after")
     def _possible(self) -> ArchetypalSpec:
-        check_k(self.k, self.latents)
         if self.start == "shared" and self.points < self.latents:
             raise ValueError(
                 f"start = 'shared' gives each latent a centroid of its own, but there are "
@@ -66,18 +72,12 @@ class ArchetypalSpec(ArchitectureSpec):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
         return {"k": self.k, "relax": self.relax, "": self.start}
 
     @property
-    def without(self) -> frozenset[str]:
-        """See `ArchitectureSpec`."""
-        return frozenset({"aligned", "end_to_end", "mutual", "tied_init", "weight_l2"})
+    def unit_rows(self) -> bool:
+        return False
 
-
-UNIT_ROWS: frozenset[str] = frozenset()
-
-BUFFERS = frozenset({"centroids"})
 
 _MIXED = 4
 """Centroids that a row of A mixes at an independent start."""
@@ -91,16 +91,16 @@ def initial(spec: ArchetypalSpec, start: Start) -> Parameters:
     """
     if start.batches is None:
         raise SpecError("archetypal: its centroids need the rows that it will learn from")
-    points = fitted.rows_of(start.batches, spec.fit_rows) - start.x_centre
-    found = fitted.centroids(points, spec.points, rounds=50).centroids
+    points = baselines.rows_of(start.batches, spec.fit_rows) - start.x_centre
+    centroids = baselines.centroids(points, spec.points, rounds=50).centroids
     return {
         "W_enc": torch.from_numpy(start.rows.copy()),
         "b_enc": torch.zeros(spec.latents),
         "mix": torch.from_numpy(_mixture(spec, start.init_seed)),
-        "relax": torch.zeros(spec.latents, found.shape[1]),
+        "relax": torch.zeros(spec.latents, centroids.shape[1]),
         "log_scale": torch.zeros(()),
         "b_dec": torch.from_numpy(start.x_centre.copy()),
-        "centroids": torch.from_numpy(found),
+        "centroids": torch.from_numpy(centroids),
     }
 
 
@@ -124,8 +124,7 @@ def dictionary(p: Parameters) -> Tensor:
 
 def objective(p: Parameters, batch: Batch, spec: ArchetypalSpec, at: At) -> Objective:
     """The loss of a batch."""
-    pre = (batch.x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
-    z = codes.dense(codes.top_codes_plain(pre, spec.k), len(p["W_enc"]))
+    z = parts.top(parts.pre_activations(p, batch.x), spec.k)
     error = z @ dictionary(p) + p["b_dec"] - batch.x
     loss = error.square().sum() / squared_variation(batch.x)
     return Objective(loss, loss.detach(), z.detach())
@@ -144,13 +143,10 @@ def project(p: Parameters, spec: ArchetypalSpec) -> None:
 
 def freeze(p: Parameters, spec: ArchetypalSpec, about: Mapping[str, Any]) -> SAE:
     """The SAE that these parameters are; the dictionary is multiplied out."""
-    with torch.no_grad():
-        W_dec = dictionary(p).detach().clone()
-    return SAE(
-        W_enc=p["W_enc"].detach().clone(),
-        W_dec=W_dec,
-        b_enc=p["b_enc"].detach().clone(),
-        b_dec=p["b_dec"].detach().clone(),
-        activation={"kind": "topk", "k": spec.k},
-        about=about,
-    )
+    return parts.frozen(p | {"W_dec": dictionary(p)}, {"kind": "topk", "k": spec.k}, about)
+
+
+_BUFFERS = frozenset({"centroids"})
+ARCHETYPAL = Architecture(
+    ArchetypalSpec, initial, objective, freeze, buffers=_BUFFERS, project=project
+)

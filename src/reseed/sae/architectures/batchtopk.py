@@ -6,21 +6,34 @@
 
 After training rows come one by one, so it is saved as JumpReLU: relu(p) where p > θ. The paper
 takes θ as the mean over batches of the smallest code that fires; the running mean follows it
-through training, as in the libraries. x [B, D], z [B, F].
+through training, as in the libraries.
+
+Matryoshka BatchTopK (arXiv 2503.17547): each prefix of the latents reconstructs alone.
+
+    x̂_m = z[:, :m] W_dec[:m] + b_dec
+    loss = Σ_m Σ (x̂_m - x)² / Σ (x - mean)² + α AuxK,  m over the prefixes and the whole
+
+x [B, D], z [B, F].
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from reseed.sae import parts
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae import codes, parts
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
-from reseed.sae.settings import ArchitectureSpec, check_k
+from reseed.sae.parts import squared_variation
+from reseed.sae.settings import ArchitectureSpec, Share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reseed.sae.model import SAE
 
 
 class BatchSpec(ArchitectureSpec):
@@ -33,25 +46,9 @@ class BatchSpec(ArchitectureSpec):
     threshold_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Of the running mean of the smallest code that fires, which is the threshold at inference."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> BatchSpec:
-        check_k(self.k, self.latents)
-        return self
-
     @property
     def promised_l0(self) -> float | None:
-        """See `ArchitectureSpec`."""
         return self.k
-
-    @property
-    def loops(self) -> bool:
-        """See `ArchitectureSpec`."""
-        return True
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
-        return {"k": self.k}
 
 
 class BatchTopKSpec(BatchSpec):
@@ -60,31 +57,86 @@ class BatchTopKSpec(BatchSpec):
     architecture: Literal["batchtopk"] = "batchtopk"
 
 
-UNIT_ROWS = frozenset({"W_dec"})
+class MatryoshkaSpec(BatchSpec):
+    """BatchTopK in which nested prefixes of the latents reconstruct alone (arXiv 2503.17547)."""
 
-BUFFERS = frozenset({"threshold"})
+    without: ClassVar[frozenset[str]] = frozenset({"end_to_end"})
+
+    architecture: Literal["matryoshka"] = "matryoshka"
+    prefixes: tuple[Share, ...] = (1 / 32, 3 / 32, 7 / 32, 15 / 32)
+    """Ends of the nested prefixes as shares of the latents, the whole left out; as in the paper."""
+
+    @model_validator(mode="after")
+    def _nested(self) -> MatryoshkaSpec:
+        if any(a >= b for a, b in pairwise((0, *self.widths))):
+            raise ValueError(
+                f"prefixes = {list(self.prefixes)} of {self.latents} latents end at "
+                f"{list(self.widths)}; each must have a latent more than the one before it: name "
+                "them in rising order, or take more latents"
+            )
+        return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Latents in each prefix, the whole last."""
+        return (*(int(share * self.latents) for share in self.prefixes), self.latents)
 
 
-def initial(spec: BatchTopKSpec, start: Start) -> Parameters:
-    """Parameters before training; a threshold of -1 stands for none yet."""
-    return parts.autoencoder(start) | {"threshold": torch.tensor(-1.0)}
+def initial(spec: BatchSpec, start: Start) -> Parameters:
+    """Parameters before training."""
+    return parts.autoencoder(start) | {"threshold": torch.tensor(parts.NOT_YET)}
 
 
 def objective(p: Parameters, batch: Batch, spec: BatchTopKSpec, at: At) -> Objective:
     """Reconstruction by the batch rule, and the threshold's next value."""
     x = batch.x
     pre = parts.pre_activations(p, x)
-    z = parts.batch_top(pre, spec.k)
+    z = codes.batch_top(pre, spec.k)
     x_hat = z @ p["W_dec"] + p["b_dec"]
     error, scale = x - x_hat, squared_variation(x)
-    fvu = loss = error.square().sum() / scale
-    if spec.auxk_alpha > 0 and bool(at.dead.any()):
-        loss = loss + spec.auxk_alpha * parts.auxk(pre, p["W_dec"], error.detach(), at.dead) / scale
-    codes = z.detach()
-    threshold = parts.running_threshold(p["threshold"], codes, spec.threshold_momentum)
-    return Objective(loss, fvu.detach(), codes, {"threshold": threshold}, x_hat, loss - fvu)
+    fvu = error.square().sum() / scale
+    loss = _with_auxk(fvu, p, pre, error, scale, spec, at)
+    return Objective(loss, fvu.detach(), z.detach(), _threshold(p, z, spec), x_hat, loss - fvu)
 
 
-def freeze(p: Parameters, spec: BatchTopKSpec, about: Mapping[str, Any]) -> SAE:
+def nested_objective(p: Parameters, batch: Batch, spec: MatryoshkaSpec, at: At) -> Objective:
+    """Reconstruction by every prefix; `fvu` is that of the whole."""
+    x = batch.x
+    pre = parts.pre_activations(p, x)
+    z = codes.batch_top(pre, spec.k)
+    scale = squared_variation(x)
+    loss = torch.zeros((), dtype=x.dtype, device=x.device)
+    error, fvu = x - p["b_dec"], loss
+    for first, end in pairwise((0, *spec.widths)):
+        error = error - z[:, first:end] @ p["W_dec"][first:end]
+        fvu = error.square().sum() / scale
+        loss = loss + fvu
+    loss = _with_auxk(loss, p, pre, error, scale, spec, at)
+    return Objective(loss, fvu.detach(), z.detach(), _threshold(p, z, spec))
+
+
+def _with_auxk(
+    loss: Tensor, p: Parameters, pre: Tensor, error: Tensor, scale: Tensor, spec: BatchSpec, at: At
+) -> Tensor:
+    if spec.auxk_alpha == 0 or not bool(at.dead.any()):
+        return loss
+    share, squares = parts.auxk(pre, p["W_dec"], error, at.dead)
+    return loss + spec.auxk_alpha * (share * squares) / scale
+
+
+def _threshold(p: Parameters, z: Tensor, spec: BatchSpec) -> dict[str, Tensor]:
+    momentum = spec.threshold_momentum
+    return {"threshold": parts.running_threshold(p["threshold"], z.detach(), momentum)}
+
+
+def freeze(p: Parameters, spec: BatchSpec, about: Mapping[str, Any]) -> SAE:
     """As JumpReLU with the running threshold; before the first step by the batch rule."""
-    return parts.batch_frozen(p, spec.k, about)
+    if float(p["threshold"]) < 0:
+        return parts.frozen(p, {"kind": "batchtopk", "k": spec.k}, about)
+    threshold = p["threshold"].detach().expand(len(p["b_enc"])).clone()
+    return parts.frozen(p, {"kind": "jumprelu"}, about, threshold)
+
+
+_BUFFERS = frozenset({"threshold"})
+BATCHTOPK = Architecture(BatchTopKSpec, initial, objective, freeze, buffers=_BUFFERS)
+MATRYOSHKA = Architecture(MatryoshkaSpec, initial, nested_objective, freeze, buffers=_BUFFERS)

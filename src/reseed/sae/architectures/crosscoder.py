@@ -21,8 +21,7 @@ F latents, M parts (sites), D_m dimensions of a part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -31,23 +30,24 @@ from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import rules
+from reseed.sae import parts
 from reseed.sae.architecture import (
+    Architecture,
     At,
     Batch,
     Batches,
     Objective,
     Parameters,
     Start,
-    squared_variation,
 )
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
-from reseed.sae.settings import ArchitectureSpec, check_k
-from reseed.sae.start import unit_rows
+from reseed.sae.parts import squared_variation
+from reseed.sae.settings import ArchitectureSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from reseed.sae.model import SAE
 
 
 class CrosscoderSpec(ArchitectureSpec):
@@ -56,6 +56,8 @@ class CrosscoderSpec(ArchitectureSpec):
     L1 on codes times summed decoder norms (transformer-circuits, October 2024), or with `k`
     BatchTopK on the same product (arXiv 2504.02922).
     """
+
+    without: ClassVar[frozenset[str]] = frozenset({"end_to_end"})
 
     architecture: Literal["crosscoder"] = "crosscoder"
     parts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
@@ -69,31 +71,25 @@ class CrosscoderSpec(ArchitectureSpec):
 
     @model_validator(mode="after")
     def _possible(self) -> CrosscoderSpec:
-        if self.k is not None:
-            check_k(self.k, self.latents)
-            if "penalty" in self.model_fields_set:
-                raise ValueError("k and penalty are two ways to one end; take one of them out")
+        if self.k is not None and "penalty" in self.model_fields_set:
+            raise ValueError("k and penalty are two ways to one end; take one of them out")
         return self
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
         return {"l1_": self.penalty} if self.k is None else {"k": self.k}
 
+    @property
+    def unit_rows(self) -> bool:
+        return False
+
     def takes(self, site: str) -> bool:
-        """Joined sites of as many parts."""
         return site.count("+") + 1 == len(self.parts)
 
     @property
     def place(self) -> str:
-        """For people: at which sites it can be trained."""
         joined = "+".join(f"SITE{number + 1}" for number in range(len(self.parts)))
         return f"its parts have {len(self.parts)} widths, so it reads a joined site, {joined!r}"
-
-    @property
-    def without(self) -> frozenset[str]:
-        """See `ArchitectureSpec`."""
-        return frozenset({"end_to_end"})
 
 
 EXCLUSIVE = 0.1
@@ -161,10 +157,6 @@ def relative_norms(
     )
 
 
-UNIT_ROWS: frozenset[str] = frozenset()
-
-BUFFERS = frozenset({"scales", "threshold"})
-
 _START_NORM = 0.1
 """Norm of a decoder row in each part at the start, as the authors take it."""
 
@@ -181,15 +173,15 @@ def initial(spec: CrosscoderSpec, start: Start) -> Parameters:
             f"crosscoder: parts = {list(spec.parts)} add up to {sum(spec.parts)} dimensions, but "
             f"its rows have {width}; give the widths of the sites that are joined, in their order"
         )
-    parts = torch.from_numpy(start.rows.copy()).split(spec.parts, dim=1)
-    rows = torch.cat([torch.from_numpy(unit_rows(p.numpy())) * _START_NORM for p in parts], dim=1)
+    pieces = np.split(start.rows, np.cumsum(spec.parts)[:-1], axis=1)
+    rows = torch.cat([torch.from_numpy(parts.unit_rows(p)) * _START_NORM for p in pieces], dim=1)
     return {
         "W_enc": rows.clone(),
         "b_enc": torch.zeros(spec.latents),
         "W_dec": rows,
         "b_dec": torch.zeros(width),
         "scales": _scales(spec, start),
-        "threshold": torch.tensor(rules.NOT_YET),
+        "threshold": torch.tensor(parts.NOT_YET),
     }
 
 
@@ -197,14 +189,13 @@ def _scales(spec: CrosscoderSpec, start: Start) -> Tensor:
     """`[M]` c."""
     if start.batches is None:
         return torch.ones(len(spec.parts))
-    parts = next(start.batches.first(1)).x.split(spec.parts, dim=1)
-    lengths = [torch.linalg.vector_norm(part, dim=1).mean().clamp_min(1e-12) for part in parts]
-    return torch.stack([d**0.5 / n for d, n in zip(spec.parts, lengths, strict=True)])
+    pieces = next(start.batches.first(1)).x.split(spec.parts, dim=1)
+    return torch.stack([parts.input_scale(piece) for piece in pieces])
 
 
-def summed_norms(W_dec: Tensor, parts: Sequence[int]) -> Tensor:
+def summed_norms(W_dec: Tensor, widths: Sequence[int]) -> Tensor:
     """`[F]` n: summed over the parts, the norms of each row's parts."""
-    norms = [torch.linalg.vector_norm(part, dim=1) for part in W_dec.split(list(parts), dim=1)]
+    norms = [torch.linalg.vector_norm(part, dim=1) for part in W_dec.split(list(widths), dim=1)]
     return torch.stack(norms).sum(0)
 
 
@@ -240,24 +231,21 @@ def settle(p: Parameters, spec: CrosscoderSpec, batches: Batches) -> Parameters:
     """With k, the threshold from the last rows of training, by the weights as they ended."""
     if spec.k is None:
         return {}
-    W_enc, b_enc, _, _ = folded(p, spec)
-    last = batches.last(spec.threshold_rows)
-    first = next(last)
-    rows = spec.threshold_rows + len(first.x)
-    pres = (batch.x @ W_enc.T + b_enc for batch in chain([first], last))
-    return {"threshold": rules.common_threshold(pres, spec.k, rows)}
+    raw = folded(p, spec)
+    rows = spec.threshold_rows
+    return {"threshold": parts.last_threshold(batches, raw["W_enc"], raw["b_enc"], spec.k, rows)}
 
 
-def folded(p: Parameters, spec: CrosscoderSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def folded(p: Parameters, spec: CrosscoderSpec) -> Parameters:
     """W_enc, b_enc, W_dec, b_dec for raw rows; codes are then f n."""
     columns = _columns(p, spec)
     norms = summed_norms(p["W_dec"], spec.parts).clamp_min(1e-12)
-    return (
-        p["W_enc"] * columns * norms[:, None],
-        p["b_enc"] * norms,
-        p["W_dec"] / columns / norms[:, None],
-        p["b_dec"] / columns,
-    )
+    return {
+        "W_enc": p["W_enc"] * columns * norms[:, None],
+        "b_enc": p["b_enc"] * norms,
+        "W_dec": p["W_dec"] / columns / norms[:, None],
+        "b_dec": p["b_dec"] / columns,
+    }
 
 
 def freeze(p: Parameters, spec: CrosscoderSpec, about: Mapping[str, Any]) -> SAE:
@@ -265,19 +253,16 @@ def freeze(p: Parameters, spec: CrosscoderSpec, about: Mapping[str, Any]) -> SAE
 
     `about` holds `parts` and `scales`, which `relative_norms` takes.
     """
-    with torch.no_grad():
-        W_enc, b_enc, W_dec, b_dec = (part.detach().clone() for part in folded(p, spec))
     known = float(p["threshold"]) >= 0
     rule: dict[str, Any] = {"kind": "batchtopk", "k": spec.k}
     if known or spec.k is None:
         rule = {"kind": "jumprelu" if known else "relu"}
-    return SAE(
-        W_enc=W_enc,
-        W_dec=W_dec,
-        b_enc=b_enc,
-        b_dec=b_dec,
-        activation=rule,
-        threshold=p["threshold"].detach().repeat(spec.latents) if known else None,
-        centred=False,
-        about={**about, "parts": list(spec.parts), "scales": p["scales"].tolist()},
-    )
+    threshold = p["threshold"].detach().repeat(spec.latents) if known else None
+    about = {**about, "parts": list(spec.parts), "scales": p["scales"].tolist()}
+    return parts.frozen(folded(p, spec), rule, about, threshold, centred=False)
+
+
+_BUFFERS = frozenset({"scales", "threshold"})
+CROSSCODER = Architecture(
+    CrosscoderSpec, initial, objective, freeze, buffers=_BUFFERS, settle=settle
+)

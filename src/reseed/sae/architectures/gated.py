@@ -13,29 +13,22 @@ g and z [B, F]; r, b_gate, b_mag [F].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from reseed.sae import parts
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
+from reseed.sae.parts import squared_variation
 from reseed.sae.settings import PenalisedSpec
+
+if TYPE_CHECKING:
+    from reseed.sae.model import SAE
 
 
 class GatedSpec(PenalisedSpec):
     """One encoder decides what fires, a rescaled one how strongly (arXiv 2404.16014)."""
 
     architecture: Literal["gated"] = "gated"
-
-    @property
-    def loops(self) -> bool:
-        """See `ArchitectureSpec`."""
-        return True
-
-
-UNIT_ROWS = frozenset({"W_dec"})
-
-BUFFERS: frozenset[str] = frozenset()
 
 
 def initial(spec: GatedSpec, start: Start) -> Parameters:
@@ -68,3 +61,6 @@ def freeze(p: Parameters, spec: GatedSpec, about: Mapping[str, Any]) -> SAE:
     r, b_gate, b_mag = (p[name].detach() for name in ("r_mag", "b_gate", "b_mag"))
     encoder = {"W_enc": p["W_enc"].detach() * r.exp()[:, None], "b_enc": b_mag}
     return parts.frozen(dict(p) | encoder, {"kind": "jumprelu"}, about, b_mag - r.exp() * b_gate)
+
+
+GATED = Architecture(GatedSpec, initial, objective, freeze)

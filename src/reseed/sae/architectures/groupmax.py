@@ -9,18 +9,23 @@ Latents of one run compete for its one place. x [B, D], z [B, F].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from reseed.sae import parts, rules
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
-from reseed.sae.model import SAE
-from reseed.sae.settings import ArchitectureSpec, check_k
+from reseed.sae import codes, parts
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
+from reseed.sae.parts import squared_variation
+from reseed.sae.settings import ArchitectureSpec
+
+if TYPE_CHECKING:
+    from reseed.sae.model import SAE
 
 
 class GroupMaxSpec(ArchitectureSpec):
     """The largest of each of k equal runs of latents fires (sparsify, `activation: groupmax`)."""
+
+    without: ClassVar[frozenset[str]] = frozenset({"k_start"})
 
     architecture: Literal["groupmax"] = "groupmax"
     k: Annotated[int, Field(ge=1)] = 32
@@ -30,28 +35,12 @@ class GroupMaxSpec(ArchitectureSpec):
 
     @model_validator(mode="after")
     def _possible(self) -> GroupMaxSpec:
-        check_k(self.k, self.latents)
         if self.latents % self.k:
             raise ValueError(
                 f"latents = {self.latents} is no multiple of k = {self.k}; groupmax needs equal "
                 "groups, change one of the two"
             )
         return self
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
-        return {"k": self.k}
-
-    @property
-    def without(self) -> frozenset[str]:
-        """See `ArchitectureSpec`."""
-        return frozenset({"k_start"})
-
-
-UNIT_ROWS = frozenset({"W_dec"})
-
-BUFFERS: frozenset[str] = frozenset()
 
 
 def initial(spec: GroupMaxSpec, start: Start) -> Parameters:
@@ -63,15 +52,19 @@ def objective(p: Parameters, batch: Batch, spec: GroupMaxSpec, at: At) -> Object
     """Reconstruction of a batch."""
     x = batch.x
     pre = parts.pre_activations(p, x)
-    z = rules.apply(pre, {"kind": "groupmax", "k": spec.k}, None)
+    z = codes.groupmax(pre, spec.k)
     x_hat = z @ p["W_dec"] + p["b_dec"]
     error, scale = x - x_hat, squared_variation(x)
     fvu = loss = error.square().sum() / scale
     if spec.auxk_alpha > 0 and bool(at.dead.any()):
-        loss = loss + spec.auxk_alpha * parts.auxk(pre, p["W_dec"], error.detach(), at.dead) / scale
+        share, squares = parts.auxk(pre, p["W_dec"], error, at.dead)
+        loss = loss + spec.auxk_alpha * (share * squares) / scale
     return Objective(loss, fvu.detach(), z.detach(), {}, x_hat, loss - fvu)
 
 
 def freeze(p: Parameters, spec: GroupMaxSpec, about: Mapping[str, Any]) -> SAE:
     """The SAE that these parameters are; training and inference rule are the same."""
     return parts.frozen(p, {"kind": "groupmax", "k": spec.k}, about)
+
+
+GROUPMAX = Architecture(GroupMaxSpec, initial, objective, freeze)

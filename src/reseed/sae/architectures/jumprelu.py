@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from reseed.sae import parts
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
+from reseed.sae.parts import squared_variation
 from reseed.sae.settings import PenalisedSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from reseed.sae.model import SAE
 
 
 class JumpReLUSpec(PenalisedSpec):
@@ -56,24 +58,11 @@ class JumpReLUSpec(PenalisedSpec):
 
     @property
     def unit_rows(self) -> bool:
-        """See `ArchitectureSpec`."""
         return self.sparsity == "l0"
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
-        tanh = {} if self.unit_rows else {"sparsity_": self.sparsity}
-        return super().settings | tanh
-
-    @property
-    def loops(self) -> bool:
-        """See `ArchitectureSpec`."""
-        return self.unit_rows
-
-
-UNIT_ROWS = frozenset({"W_dec"})
-
-BUFFERS = frozenset({"length"})
+    def variant(self) -> dict[str, Any]:
+        return {} if self.unit_rows else {"sparsity_": self.sparsity}
 
 
 def initial(spec: JumpReLUSpec, start: Start) -> Parameters:
@@ -138,3 +127,6 @@ def freeze(p: Parameters, spec: JumpReLUSpec, about: Mapping[str, Any]) -> SAE:
     norms = _norms(p).detach()
     threshold = threshold * torch.where(norms > 0, norms, 1.0)
     return parts.frozen(parts.rows_to_unit(p), {"kind": "jumprelu"}, about, threshold)
+
+
+JUMPRELU = Architecture(JumpReLUSpec, initial, objective, freeze, buffers=frozenset({"length"}))

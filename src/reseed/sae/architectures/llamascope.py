@@ -13,33 +13,33 @@ B batch, D dimensions, F latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from reseed.sae import rules
+from reseed.sae import parts
 from reseed.sae.architecture import (
+    Architecture,
     At,
     Batch,
     Batches,
     Objective,
     Parameters,
     Start,
-    squared_variation,
 )
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
-from reseed.sae.settings import ArchitectureSpec, check_k
-from reseed.sae.start import unit_rows
+from reseed.sae.parts import squared_variation
+from reseed.sae.settings import ArchitectureSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from reseed.sae.model import SAE
 
 
 class LlamaScopeSpec(ArchitectureSpec):
     """TopK chosen by code times decoder norm, saved as JumpReLU (Llama Scope, arXiv 2410.20526)."""
+
+    without: ClassVar[frozenset[str]] = frozenset({"end_to_end"})
 
     architecture: Literal["llamascope"] = "llamascope"
     k: Annotated[int, Field(ge=1)] = 50
@@ -51,47 +51,26 @@ class LlamaScopeSpec(ArchitectureSpec):
     threshold_rows: Annotated[int, Field(ge=1)] = 32_768
     """Rows at the end of training from which the one threshold is found."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> LlamaScopeSpec:
-        check_k(self.k, self.latents)
-        return self
-
     @property
-    def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
-        return {"k": self.k}
-
-    @property
-    def without(self) -> frozenset[str]:
-        """See `ArchitectureSpec`."""
-        return frozenset({"end_to_end"})
-
-
-UNIT_ROWS: frozenset[str] = frozenset()
-
-BUFFERS = frozenset({"scale", "threshold"})
+    def unit_rows(self) -> bool:
+        return False
 
 
 def initial(spec: LlamaScopeSpec, start: Start) -> Parameters:
     """Parameters before training: decoder rows of length √(2 D / F), W_enc = W_dec, biases 0."""
     dimensions = start.rows.shape[1]
-    rows = unit_rows(start.rows) * np.float32(np.sqrt(2 * dimensions / spec.latents))
+    rows = parts.unit_rows(start.rows) * np.float32(np.sqrt(2 * dimensions / spec.latents))
+    scale = torch.ones(())
+    if start.batches is not None:
+        scale = parts.input_scale(next(start.batches.first(1)).x)
     return {
         "W_enc": torch.from_numpy(rows.copy()),
         "b_enc": torch.zeros(spec.latents),
         "W_dec": torch.from_numpy(rows),
         "b_dec": torch.zeros(dimensions),
-        "scale": _scale(start, dimensions),
-        "threshold": torch.tensor(rules.NOT_YET),
+        "scale": scale,
+        "threshold": torch.tensor(parts.NOT_YET),
     }
-
-
-def _scale(start: Start, dimensions: int) -> Tensor:
-    """c, so that rows of the first batch have the mean length √D."""
-    if start.batches is None:
-        return torch.ones(())
-    length = torch.linalg.vector_norm(next(start.batches.first(1)).x, dim=1).mean()
-    return dimensions**0.5 / length.clamp_min(1e-12)
 
 
 def active(spec: LlamaScopeSpec, at: At, dimensions: int) -> int:
@@ -116,40 +95,35 @@ def objective(p: Parameters, batch: Batch, spec: LlamaScopeSpec, at: At) -> Obje
 
 def settle(p: Parameters, spec: LlamaScopeSpec, batches: Batches) -> Parameters:
     """θ from the last rows of training, by the weights as they ended."""
-    W_enc, b_enc, _, _ = folded(p)
-    last = batches.last(spec.threshold_rows)
-    first = next(last)
-    rows = spec.threshold_rows + len(first.x)
-    pres = (batch.x @ W_enc.T + b_enc for batch in chain([first], last))
-    return {"threshold": rules.common_threshold(pres, spec.k, rows)}
+    raw = folded(p)
+    rows = spec.threshold_rows
+    return {"threshold": parts.last_threshold(batches, raw["W_enc"], raw["b_enc"], spec.k, rows)}
 
 
-def folded(p: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def folded(p: Parameters) -> Parameters:
     """W_enc, b_enc, W_dec, b_dec for raw rows, with decoder rows of length 1.
 
     Codes are then p ‖W_dec‖ / c, so TopK by norms is plain TopK.
     """
     c, norms = p["scale"], torch.linalg.vector_norm(p["W_dec"], dim=1).clamp_min(1e-12)
-    return (
-        p["W_enc"] * norms[:, None],
-        p["b_enc"] * norms / c,
-        p["W_dec"] / norms[:, None],
-        p["b_dec"] / c,
-    )
+    return {
+        "W_enc": p["W_enc"] * norms[:, None],
+        "b_enc": p["b_enc"] * norms / c,
+        "W_dec": p["W_dec"] / norms[:, None],
+        "b_dec": p["b_dec"] / c,
+    }
 
 
 def freeze(p: Parameters, spec: LlamaScopeSpec, about: Mapping[str, Any]) -> SAE:
     """The SAE for raw rows: JumpReLU once θ is known, TopK before."""
-    with torch.no_grad():
-        W_enc, b_enc, W_dec, b_dec = (part.detach().clone() for part in folded(p))
-    known = float(p["threshold"]) >= 0
-    return SAE(
-        W_enc=W_enc,
-        W_dec=W_dec,
-        b_enc=b_enc,
-        b_dec=b_dec,
-        activation={"kind": "jumprelu"} if known else {"kind": "topk", "k": spec.k},
-        threshold=p["threshold"].detach().repeat(spec.latents) if known else None,
-        centred=False,
-        about={**about, "input_scale": float(p["scale"]), "k": spec.k},
-    )
+    about = {**about, "input_scale": float(p["scale"]), "k": spec.k}
+    if float(p["threshold"]) < 0:
+        return parts.frozen(folded(p), {"kind": "topk", "k": spec.k}, about, centred=False)
+    threshold = p["threshold"].detach().repeat(spec.latents)
+    return parts.frozen(folded(p), {"kind": "jumprelu"}, about, threshold, centred=False)
+
+
+_BUFFERS = frozenset({"scale", "threshold"})
+LLAMASCOPE = Architecture(
+    LlamaScopeSpec, initial, objective, freeze, buffers=_BUFFERS, settle=settle
+)

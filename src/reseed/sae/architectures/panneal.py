@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from reseed.sae import parts
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
+from reseed.sae.parts import squared_variation
 from reseed.sae.settings import PenalisedSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from reseed.sae.model import SAE
 
 
 class PAnnealSpec(PenalisedSpec):
@@ -44,10 +46,6 @@ class PAnnealSpec(PenalisedSpec):
             )
         return self
 
-
-UNIT_ROWS = frozenset({"W_dec"})
-
-BUFFERS = frozenset({"recent", "adapted"})
 
 _RECENT = 10
 
@@ -101,3 +99,7 @@ def objective(p: Parameters, batch: Batch, spec: PAnnealSpec, at: At) -> Objecti
 def freeze(p: Parameters, spec: PAnnealSpec, about: Mapping[str, Any]) -> SAE:
     """The SAE that these parameters are; training and inference rule are the same."""
     return parts.frozen(p, {"kind": "relu"}, about)
+
+
+_BUFFERS = frozenset({"recent", "adapted"})
+PANNEAL = Architecture(PAnnealSpec, initial, objective, freeze, buffers=_BUFFERS)

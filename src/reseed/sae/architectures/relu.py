@@ -14,13 +14,16 @@ one λ means the same at every site. x [B, D], z [B, F].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from reseed.sae import parts
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
+from reseed.sae.parts import squared_variation
 from reseed.sae.settings import PenalisedSpec
+
+if TYPE_CHECKING:
+    from reseed.sae.model import SAE
 
 
 class ReLUSpec(PenalisedSpec):
@@ -33,24 +36,11 @@ class ReLUSpec(PenalisedSpec):
 
     @property
     def unit_rows(self) -> bool:
-        """See `ArchitectureSpec`."""
         return self.decoder == "unit"
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
-        weighted = {} if self.unit_rows else {"decoder_": self.decoder}
-        return super().settings | weighted
-
-    @property
-    def loops(self) -> bool:
-        """See `ArchitectureSpec`."""
-        return self.unit_rows
-
-
-UNIT_ROWS = frozenset({"W_dec"})
-
-BUFFERS: frozenset[str] = frozenset()
+    def variant(self) -> dict[str, Any]:
+        return {} if self.unit_rows else {"decoder_": self.decoder}
 
 
 def initial(spec: ReLUSpec, start: Start) -> Parameters:
@@ -75,3 +65,6 @@ def freeze(p: Parameters, spec: ReLUSpec, about: Mapping[str, Any]) -> SAE:
     """The SAE that these parameters are; training and inference rule are the same."""
     unit = p if spec.unit_rows else parts.rows_to_unit(p)
     return parts.frozen(unit, {"kind": "relu"}, about)
+
+
+RELU = Architecture(ReLUSpec, initial, objective, freeze)

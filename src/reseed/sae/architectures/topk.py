@@ -14,24 +14,27 @@ B batch, D dimensions, F latents, K active.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from reseed.sae import codes as kernels
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Start, squared_variation
+from reseed.sae import parts
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.lazy import torch
-from reseed.sae.model import SAE
-from reseed.sae.parts import auxk_size
-from reseed.sae.settings import ArchitectureSpec, check_k
-from reseed.sae.start import unit_rows
+from reseed.sae.parts import auxk_size, squared_variation
+from reseed.sae.settings import ArchitectureSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reseed.sae.model import SAE
+
 
 class TopKSpec(ArchitectureSpec):
     """The k largest pre-activations of each row fire (arXiv 2406.04093; recipe of 2501.16615)."""
+
+    OPTIONAL: ClassVar[frozenset[str]] = ArchitectureSpec.OPTIONAL | {"multi_topk"}
 
     architecture: Literal["topk"] = "topk"
     k: Annotated[int, Field(ge=1)] = 32
@@ -41,29 +44,9 @@ class TopKSpec(ArchitectureSpec):
     multi_topk: bool = False
     """Whether 4 k latents shall reconstruct too, at an eighth of the weight (2406.04093, A.2)."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> TopKSpec:
-        check_k(self.k, self.latents)
-        return self
-
-    @property
-    def _later(self) -> frozenset[str]:
-        return super()._later | {"multi_topk"}
-
     @property
     def settings(self) -> dict[str, Any]:
-        """See `ArchitectureSpec`."""
         return {"k": self.k} | ({"multi": 4} if self.multi_topk else {})
-
-    @property
-    def loops(self) -> bool:
-        """See `ArchitectureSpec`."""
-        return not self.multi_topk
-
-
-UNIT_ROWS = frozenset({"W_dec"})
-
-BUFFERS: frozenset[str] = frozenset()
 
 
 class Step(NamedTuple):
@@ -79,12 +62,7 @@ class Step(NamedTuple):
 
 def initial(spec: TopKSpec, start: Start) -> Parameters:
     """Parameters before training: decoder rows are the normalised encoder rows."""
-    return {
-        "W_enc": torch.from_numpy(start.rows.copy()),
-        "b_enc": torch.zeros(spec.latents),
-        "W_dec": torch.from_numpy(unit_rows(start.rows)),
-        "b_dec": torch.from_numpy(start.x_centre.copy()),
-    }
+    return parts.autoencoder(start)
 
 
 def step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
@@ -154,30 +132,23 @@ def _add_auxk(
 def objective(p: Parameters, batch: Batch, spec: TopKSpec, at: At) -> Objective:
     """The plain twin of `step`: the loss as a differentiable scalar."""
     x, width = batch.x, p["W_enc"].shape[0]
-    pre = (x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
-    z = kernels.dense(kernels.top_codes_plain(pre, spec.k), width)
+    pre = parts.pre_activations(p, x)
+    z = parts.top(pre, spec.k)
     x_hat = z @ p["W_dec"] + p["b_dec"]
     scale = squared_variation(x)
     fvu = loss = (x_hat - x).square().sum() / scale
     if spec.auxk_alpha > 0 and bool(at.dead.any()):
-        active, share = auxk_size(x.shape[1], int(at.dead.sum()))
-        only_dead = torch.where(at.dead, pre, -torch.inf)
-        aux = kernels.dense(kernels.top_codes_plain(only_dead, active), width)
-        e = (x - x_hat).detach()
-        loss = loss + spec.auxk_alpha * share * (aux @ p["W_dec"] - e).square().sum() / scale
+        share, squares = parts.auxk(pre, p["W_dec"], x - x_hat, at.dead)
+        loss = loss + spec.auxk_alpha * share * squares / scale
     if spec.multi_topk:
-        more = kernels.dense(kernels.top_codes_plain(pre, min(4 * spec.k, width)), width)
+        more = parts.top(pre, min(4 * spec.k, width))
         loss = loss + (more @ p["W_dec"] + p["b_dec"] - x).square().sum() / scale / 8
     return Objective(loss, fvu.detach(), z.detach(), {}, x_hat, loss - fvu)
 
 
 def freeze(p: Parameters, spec: TopKSpec, about: Mapping[str, Any]) -> SAE:
     """The SAE that these parameters are; training and inference rule are the same for TopK."""
-    return SAE(
-        W_enc=p["W_enc"].detach().clone(),
-        W_dec=p["W_dec"].detach().clone(),
-        b_enc=p["b_enc"].detach().clone(),
-        b_dec=p["b_dec"].detach().clone(),
-        activation={"kind": "topk", "k": spec.k},
-        about=about,
-    )
+    return parts.frozen(p, {"kind": "topk", "k": spec.k}, about)
+
+
+TOPK = Architecture(TopKSpec, initial, objective, freeze)

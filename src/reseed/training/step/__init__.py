@@ -1,1 +1,81 @@
-"""One step of training: the plain rule by torch, and the fast paths that equal it."""
+"""Which path a run's steps take: the fastest that there is for its settings, or the plain one.
+
+Read without torch: what a path needs decides how much memory a run is planned to take.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reseed.sae.architectures.batchtopk import BatchSpec, BatchTopKSpec
+from reseed.sae.architectures.gated import GatedSpec
+from reseed.sae.architectures.jumprelu import JumpReLUSpec
+from reseed.sae.architectures.relu import ReLUSpec
+from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.codes import compiles, triton_runs
+from reseed.sae.settings import ArchitectureSpec
+
+if TYPE_CHECKING:
+    from reseed.sae.architecture import Parameters
+    from reseed.training.step.plain import Step
+
+
+def has_loops(spec: ArchitectureSpec) -> bool:
+    """Whether compiled loops make the steps of these settings on a CPU."""
+    if spec.optimizer != "adam" or _changes_loss(spec):
+        return False
+    match spec:
+        case TopKSpec():
+            return not spec.multi_topk
+        case ReLUSpec() | JumpReLUSpec():
+            return spec.unit_rows
+        case _:
+            return isinstance(spec, BatchSpec | GatedSpec)
+
+
+def _has_kernels(spec: ArchitectureSpec) -> bool:
+    """Whether Triton kernels make the steps of these settings on a GPU."""
+    return has_loops(spec) and isinstance(spec, TopKSpec | BatchTopKSpec)
+
+
+def _changes_loss(spec: ArchitectureSpec) -> bool:
+    """Whether an option is set that changes the loss, so that gradients are torch's."""
+    return (
+        spec.weight_l2 > 0
+        or spec.aligned
+        or spec.k_start is not None
+        or spec.mutual is not None
+        or spec.end_to_end is not None
+    )
+
+
+def step_of(
+    parameters: Parameters,
+    trained: frozenset[str],
+    spec: ArchitectureSpec,
+    clip: float,
+    plain: bool,
+) -> Step:
+    """The fastest path that there is for these settings where the parameters are.
+
+    Args:
+        parameters: of the run, updated in place.
+        trained: names of those that are trained.
+        spec: the architecture.
+        clip: largest norm of the gradient.
+        plain: take the plain path in any case.
+    """
+    from reseed.training.step.plain import PlainStep, by_autograd, topk_by_hand
+
+    device = parameters["b_dec"].device.type
+    if not plain and device == "cuda" and _has_kernels(spec) and triton_runs():
+        from reseed.training.step.gpu import TritonStep
+
+        return TritonStep(parameters, trained, spec, clip)
+    if not plain and device == "cpu" and has_loops(spec) and compiles():
+        from reseed.training.step.fast import FastStep  # needs numba
+
+        return FastStep(parameters, trained, spec, clip)
+    by_hand = isinstance(spec, TopKSpec) and not (spec.multi_topk or _changes_loss(spec))
+    differentiate = topk_by_hand(spec) if by_hand else by_autograd(spec)
+    return PlainStep(parameters, trained, spec, clip, differentiate)

@@ -29,10 +29,9 @@ from reseed.loops import dense as loops
 from reseed.sae import encode
 from reseed.sae.above import BatchTop, above, share_above, where
 from reseed.sae.architecture import At
-from reseed.sae.architectures.batchtopk import BatchSpec
+from reseed.sae.architectures.batchtopk import BatchSpec, MatryoshkaSpec
 from reseed.sae.architectures.gated import GatedSpec
 from reseed.sae.architectures.jumprelu import JumpReLUSpec
-from reseed.sae.architectures.matryoshka import MatryoshkaSpec
 from reseed.sae.architectures.relu import ReLUSpec
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.parts import running_threshold

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from reseed.sae.architecture import At, Batch, Objective, Parameters, Projects, architecture
-from reseed.sae.architectures import topk
+from reseed.sae.architecture import At, Batch, Objective, Parameters
+from reseed.sae.architectures import architecture, topk
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.optimizers import make_optimizers
@@ -172,8 +172,7 @@ class PlainStep:
         self._all = {**parameters, **self._trained}
         self._clip, self._differentiate, self._spec = clip, differentiate, spec
         self._architecture = architecture(spec.name)
-        unit = self._architecture.UNIT_ROWS if spec.unit_rows else frozenset[str]()
-        self._unit = unit & trained
+        self._unit = trained & {"W_dec"} if spec.unit_rows else frozenset[str]()
         self._optimizers = make_optimizers(self._trained, spec) if trained else {}
         self._buffers: Mapping[str, Tensor] = {}
 
@@ -208,7 +207,7 @@ class PlainStep:
             rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True))
         for name, value in self._buffers.items():
             self._all[name].copy_(value)
-        if isinstance(self._architecture, Projects):
+        if self._architecture.project is not None:
             self._architecture.project(self._all, self._spec)
 
     def state(self) -> dict[str, Tensor]:

@@ -1,0 +1,316 @@
+"""Dictionaries that scikit-learn finds from rows at once, without steps, as SAEs.
+
+PCA: latents 2 i and 2 i + 1 are W_enc = W_dec = ± v_i,  b_dec = mean,  z = relu(±(x - mean) · v_i)
+    so that a reconstruction is that of PCA with latents / 2 components: of the two signs one is 0.
+    It is a function of the rows: nothing is drawn, and init seeds differ in nothing. Rows with both
+    signs make matching blind to the sign that PCA leaves open.
+ICA (FastICA; Hyvärinen, 1999): sources s = U (x - mean),  x̂ = M s + mean;  latents 2 i and 2 i + 1
+    are W_dec = ± M_i / ‖M_i‖,  W_enc = ± U_i ‖M_i‖. The init seed decides where the iteration
+    starts. For both, with k the strongest k pass (TopK).
+NMF (Lee and Seung, 1999): b_dec = the least value of each dimension over the fitted rows,
+    x - b_dec ≈ z H,  z, H >= 0;  W_dec = rows of H of length 1,  W_enc = their pseudo-inverse,
+    z = relu((x - b_dec) W_encᵀ). NMF itself finds the z of a row by an iteration; an SAE has to
+    find them at once, and takes the least-squares ones cut at 0, which reconstruct worse. The init
+    seed decides where the iteration starts.
+k-means: W_enc = W_dec = c_i - mean,  b_dec = mean,  b_enc = -‖c_i - mean‖² / 2. The largest
+    pre-activation is that of the nearest centroid, since ‖x - c‖² = ‖x - mean‖² - 2 p; it alone
+    gets the code 1 (`one_hot`), and x̂ = c_i. Centroids are taken from the mean so that directions
+    of decoder rows tell them apart. The init seed decides the k-means++ start.
+
+N rows, D dimensions, F latents, n components.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from reseed.errors import SpecError
+from reseed.records import Floats
+from reseed.sae import parts
+from reseed.sae.architecture import (
+    Architecture,
+    At,
+    Batch,
+    Batches,
+    Objective,
+    Parameters,
+    Start,
+)
+from reseed.sae.lazy import torch
+from reseed.sae.settings import ArchitectureSpec
+from reseed.seeds import digest, generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reseed.sae.model import SAE
+
+
+class Fitted(ArchitectureSpec):
+    """A dictionary that is found from rows at once: it has nothing that steps could do."""
+
+    without: ClassVar[frozenset[str]] = ArchitectureSpec.OPTIONAL - {"k_share"}
+
+    fit_rows: Annotated[int, Field(ge=2)] = 65_536
+    """Rows at the start of training on which it is found; fewer if training is shorter."""
+
+    @property
+    def unit_rows(self) -> bool:
+        return False
+
+
+class Signed(Fitted):
+    """Components of either sign: each is two latents."""
+
+    k: Annotated[int, Field(ge=1)] | None = None
+    """Latents that may fire at a time, the strongest; left out, all that are positive."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Signed:
+        if self.latents % 2:
+            raise ValueError(
+                f"latents = {self.latents} is odd; each component is two latents, one a sign"
+            )
+        return self
+
+
+class PCASpec(Signed):
+    """The first latents / 2 principal components, each with both signs."""
+
+    architecture: Literal["pca"] = "pca"
+
+
+class ICASpec(Signed):
+    """latents / 2 independent components by FastICA (Hyvärinen, 1999), each with both signs."""
+
+    architecture: Literal["ica"] = "ica"
+    rounds: Annotated[int, Field(ge=1)] = 200
+    """Iterations at the most."""
+
+
+class NMFSpec(Fitted):
+    """Non-negative factors of rows less each dimension's smallest value (Lee and Seung, 1999)."""
+
+    architecture: Literal["nmf"] = "nmf"
+    fit_rows: Annotated[int, Field(ge=2)] = 16_384
+    """Rows at the start of training on which it is found; few, since this iteration is slow."""
+    rounds: Annotated[int, Field(ge=1)] = 200
+    """Iterations at the most."""
+
+
+class KMeansSpec(Fitted):
+    """Each row is its nearest centroid (k-means++ start and Lloyd's iteration)."""
+
+    architecture: Literal["kmeans"] = "kmeans"
+    rounds: Annotated[int, Field(ge=1)] = 100
+    """Iterations at the most."""
+
+
+def initial(spec: Fitted, start: Start) -> Parameters:
+    """The start of a training with this seed, which fitting replaces before the first step.
+
+    Raises:
+        SpecError: if there are fewer dimensions than components.
+    """
+    if not isinstance(spec, KMeansSpec):
+        _check_width(spec.latents // 2 if isinstance(spec, Signed) else spec.latents, start)
+    return {**parts.autoencoder(start), "converged": torch.ones(())}
+
+
+def _check_width(count: int, start: Start) -> None:
+    dimensions = start.rows.shape[1]
+    if count > dimensions:
+        raise SpecError(
+            f"latents = {len(start.rows)} asks for {count} components, but the rows have "
+            f"{dimensions} dimensions, and there are no more components than those; take at most "
+            f"{len(start.rows) // count * dimensions} latents"
+        )
+
+
+def rows_of(batches: Batches, rows: int) -> Floats:
+    """The first rows of a training, `[at most rows, D]`."""
+    return np.concatenate([batch.x.numpy() for batch in batches.first(rows)])[:rows]
+
+
+def _check_rows(rows: Floats, least: int, name: str, setting: str) -> None:
+    if len(rows) < least:
+        raise SpecError(
+            f"{name}: {least:,} {setting} cannot be found from {len(rows):,} rows; raise fit_rows "
+            f"or the tokens of the training, or ask for fewer {setting}"
+        )
+
+
+def fit(p: Parameters, spec: Fitted, init_seed: int, batches: Batches) -> Parameters:
+    """The dictionary of the first rows of a training.
+
+    Raises:
+        SpecError: if there are too few rows.
+    """
+    rows = rows_of(batches, spec.fit_rows)
+    match spec:
+        case PCASpec():
+            return _pca(rows, spec)
+        case ICASpec():
+            return _ica(rows, spec, init_seed)
+        case NMFSpec():
+            return _nmf(rows, spec, init_seed)
+        case KMeansSpec():
+            return _kmeans(rows, spec, init_seed)
+        case _:
+            raise TypeError(f"{spec.name} is no dictionary of this file")
+
+
+def _pca(rows: Floats, spec: PCASpec) -> Parameters:
+    from sklearn.decomposition import PCA
+
+    _check_rows(rows, spec.latents // 2, "pca", "components")
+    pca: Any = PCA(spec.latents // 2, svd_solver="full").fit(rows)
+    W_enc, W_dec = signed(pca.components_, pca.components_)
+    return _parameters(W_enc, W_dec, pca.mean_)
+
+
+def _ica(rows: Floats, spec: ICASpec, init_seed: int) -> Parameters:
+    from sklearn.decomposition import FastICA
+
+    count = spec.latents // 2
+    _check_rows(rows, count, "ica", "components")
+    begin = generator("ica", init_seed).standard_normal((count, count))
+    ica = FastICA(count, whiten="unit-variance", max_iter=spec.rounds, w_init=begin)
+    with _quiet():
+        ica.fit(rows)
+    W_enc, W_dec = signed(ica.components_, ica.mixing_.T)
+    return _parameters(W_enc, W_dec, ica.mean_, converged=ica.n_iter_ < spec.rounds)
+
+
+def _nmf(rows: Floats, spec: NMFSpec, init_seed: int) -> Parameters:
+    from sklearn.decomposition import NMF
+
+    _check_rows(rows, spec.latents, "nmf", "components")
+    least = rows.min(axis=0)
+    maker: Any = NMF  # its annotations take strings only
+    state = _state("nmf", init_seed)
+    nmf = maker(spec.latents, init="random", max_iter=spec.rounds, random_state=state)
+    with _quiet():
+        nmf.fit(rows - least)
+    length = np.linalg.norm(nmf.components_, axis=1, keepdims=True)
+    W_dec = nmf.components_ / np.where(length > 0, length, 1.0)
+    W_enc = np.linalg.pinv(W_dec.astype(np.float64)).T
+    return _parameters(W_enc, W_dec, least, converged=nmf.n_iter_ < spec.rounds)
+
+
+def _kmeans(rows: Floats, spec: KMeansSpec, init_seed: int) -> Parameters:
+    kmeans = centroids(rows, spec.latents, spec.rounds, key=init_seed)
+    mean = rows.mean(axis=0, dtype="float64")
+    away = kmeans.centroids - mean
+    b_enc = -0.5 * (away**2).sum(axis=1)
+    return _parameters(away, away, mean, b_enc=b_enc, converged=kmeans.converged)
+
+
+class Centroids(NamedTuple):
+    """What k-means found."""
+
+    centroids: Floats
+    """[n, D]"""
+    converged: bool
+
+
+def centroids(rows: Floats, count: int, rounds: int, key: int | None = None) -> Centroids:
+    """k-means++ and Lloyd's iteration.
+
+    Args:
+        rows: `[N, D]`.
+        count: n.
+        rounds: iterations at the most.
+        key: decides the start; left out, the rows themselves do.
+
+    Raises:
+        SpecError: if there are fewer rows than centroids.
+    """
+    from sklearn.cluster import KMeans  # a second to import, and few need it
+
+    _check_rows(rows, count, "k-means", "centroids")
+    if key is None:  # equal data give equal centroids, whatever the init seed
+        key = int(digest([float(rows.sum(dtype=np.float64)), *rows.shape], 8), 16)
+    maker: Any = KMeans  # its annotations take strings only
+    kmeans = maker(count, n_init=1, max_iter=rounds, random_state=_state("k-means", key))
+    with _quiet():
+        kmeans.fit(rows)
+    return Centroids(np.asarray(kmeans.cluster_centers_, np.float32), kmeans.n_iter_ < rounds)
+
+
+def _state(purpose: str, key: int) -> int:
+    """A number that scikit-learn takes as a seed."""
+    return int(generator(purpose, key).integers(2**31))
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Whether an iteration converged is reported with the result."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def signed(W_enc: NDArray[Any], W_dec: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Components `[n, D]` with either sign, `[2 n, D]`: i becomes latents 2 i and 2 i + 1.
+
+    Decoder rows get length 1, encoder rows what codes need for that.
+    """
+    length = np.linalg.norm(W_dec, axis=1, keepdims=True)
+    length = np.where(length > 0, length, 1.0)
+    both = (np.stack([part, -part], axis=1) for part in (W_enc * length, W_dec / length))
+    enc, dec = (part.reshape(-1, W_enc.shape[1]) for part in both)
+    return enc, dec
+
+
+def _parameters(
+    W_enc: NDArray[Any],
+    W_dec: NDArray[Any],
+    b_dec: NDArray[Any],
+    b_enc: NDArray[Any] | None = None,
+    converged: bool = True,
+) -> Parameters:
+    def tensor(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+    return {
+        "W_enc": tensor(W_enc),
+        "b_enc": torch.zeros(len(W_enc)) if b_enc is None else tensor(b_enc),
+        "W_dec": tensor(W_dec),
+        "b_dec": tensor(b_dec),
+        "converged": torch.tensor(float(converged)),
+    }
+
+
+def objective(p: Parameters, batch: Batch, spec: Fitted, at: At) -> Objective:
+    """How well it reconstructs a batch; there is nothing to train."""
+    sae = freeze(p, spec, {})
+    with torch.no_grad():
+        codes = sae.encode(batch.x)
+        error = sae.decode(codes) - batch.x
+        fvu = error.square().sum() / parts.squared_variation(batch.x)
+    return Objective(fvu, fvu, codes)
+
+
+def freeze(p: Parameters, spec: Fitted, about: Mapping[str, Any]) -> SAE:
+    """The SAE that these parameters are."""
+    rule: dict[str, Any] = {"kind": "one_hot" if isinstance(spec, KMeansSpec) else "relu"}
+    if isinstance(spec, Signed) and spec.k is not None:
+        rule = {"kind": "topk", "k": spec.k}
+    return parts.frozen(p, rule, {**about, "converged": bool(p["converged"])})
+
+
+_ALL = frozenset({"W_enc", "b_enc", "W_dec", "b_dec", "converged"})
+PCA = Architecture(PCASpec, initial, objective, freeze, buffers=_ALL, fit=fit)
+ICA = Architecture(ICASpec, initial, objective, freeze, buffers=_ALL, fit=fit)
+NMF = Architecture(NMFSpec, initial, objective, freeze, buffers=_ALL, fit=fit)
+KMEANS = Architecture(KMeansSpec, initial, objective, freeze, buffers=_ALL, fit=fit)
