@@ -1,17 +1,21 @@
 import json
 import math
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from reseed.interpretation.prompts.replies import (
     LONGEST,
+    Form,
     number_weights,
-    numbers_schema,
+    numbers,
+    parse,
     read_explanation,
-    read_number,
     read_numbers,
+    schema_of,
 )
 from reseed.interpretation.records import Failure, Reply, TokenChoice
 
@@ -26,6 +30,9 @@ GOOD = [
     "\n```json\n[1,0,0,1,0]\n```\n",
     "My answer is [1,0,0,1,0].",
     '{"why": "because", "answers": [1,0,0,1,0]}',
+    'Text [0] fits, so {"answers": [1,0,0,1,0]}.',
+    '<think>\nText [0] fits: {"answers": [0]}\n</think>\n\n[1,0,0,1,0]',
+    'text [0] fits</think>```json\n{"answers": [1,0,0,1,0]}\n```',
 ]
 
 BROKEN = [
@@ -59,6 +66,9 @@ BROKEN = [
     "10010",
     "null",
     "\ud800[1,0",
+    "<think>[1,0,0,1,0]",
+    "<think>so</think> ",
+    '{"answers": [1,0,0,1,0]} or {"answers": [0,0,0,1,0]}',
 ]
 
 
@@ -105,15 +115,37 @@ def test_no_text_explains_by_chance(text):
 def test_a_list_of_the_form_asked_for_comes_back(values):
     text = json.dumps({"activations": values})
     assert read_numbers(text, "activations", len(values), 0, 10) == tuple(values)
-    schema = numbers_schema("activations", len(values), 0, 10)["properties"]["activations"]
+    schema = schema_of(numbers("activations", len(values), 0, 10))["properties"]["activations"]
     assert schema["minItems"] == schema["maxItems"] == len(values)
 
 
+class Rated(Form):
+    reasoning: str = ""
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
+def test_a_form_is_schema_and_reader():
+    properties = {
+        "reasoning": {"type": "string"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+    }
+    schema = {"type": "object", "properties": properties, "required": ["score"]}
+    assert schema_of(Rated, closed=False) == schema
+    assert schema_of(Rated) == {**schema, "additionalProperties": False}
+    assert parse('So: {"score": 0.5, "more": 1}', Rated) == Rated(score=0.5)
+    assert parse(Reply(text='{"score": 1}', prompt_tokens=1, reply_tokens=1), Rated).score == 1.0
+    failure = Failure(reason="busy")
+    assert parse(failure, Rated) is failure
+    for text in ('{"score": 1.5}', '{"score": true}', '{"score": "1"}', "0.5", "{}"):
+        assert isinstance(parse(text, Rated), Failure)
+    assert parse('{"score": 1.5}', Rated).reason.startswith("score: ")
+
+
 def test_single_numbers():
-    assert read_number('{"intruder": 3}', "intruder", 0, 4) == 3
-    assert read_number("```\n2\n```", "intruder", 0, 4) == 2
+    assert read_numbers('{"intruder": 3}', "intruder", None, 0, 4) == (3,)
+    assert read_numbers("```\n2\n```", "intruder", None, 0, 4) == (2,)
     for text in ("", "5", "-1", "3.0", '"3"', "[3]", "true", "NaN", "text 3", '{"other": 3}'):
-        assert isinstance(read_number(text, "intruder", 0, 4), Failure)
+        assert isinstance(read_numbers(text, "intruder", None, 0, 4), Failure)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +157,9 @@ def test_single_numbers():
         ('{"explanation": "dates and years"}\n\nText 5: and so on', None),
         ("All are dates.\n[EXPLANATION]: dates and years\n", "All are dates."),
         ("[explanation] : dates and years", None),
+        ('<think>[EXPLANATION]: so</think>{"explanation": "dates and years"}', None),
+        ('{"reasoning": "</think>", "explanation": "dates and years"}', "</think>"),
+        ('{"reasoning": "\\ud800", "explanation": "dates and years"}', "\ufffd"),
         ('Sure!\n```json\n{"explanation": " dates\\n and years "}\n```', None),
         ('{not json} Here is my explanation: {"explanation": "dates and years"}', None),
     ],
@@ -158,6 +193,8 @@ def test_explanations_that_are_meant_are_read(text, reasoning):
         '"explanation"',
         json.dumps({"explanation": "x" * 5000}),
         json.dumps({"explanation": "\ud800"}),
+        '{"explanation": "dates"}\n[EXPLANATION]: years',
+        "<think>dates",
     ],
 )
 def test_what_explains_nothing_is_a_failure(text):
