@@ -69,6 +69,15 @@ def stability_name(group: str) -> str:
     return f"stability/{group}"
 
 
+FACTORS = stability_name("factors")
+"""Name of the piece in which the groups of a study are compared."""
+
+
+def compared_name(a: str, b: str) -> str:
+    """Name of the piece of two SAEs, by name, that are compared outside a study."""
+    return f"pairs/{a}--{b}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Finished runs that differ in nothing but their seeds."""
@@ -193,9 +202,9 @@ T = TypeVar("T", bound=Spec)
 RunState = Done | Missing | Failed
 
 
-def run_name(run: RunSpec) -> str:
-    """Name of the piece of a finished run."""
-    return f"runs/{run.id}"
+def run_name(run: RunSpec | str) -> str:
+    """Name of the piece of a finished run, given its spec or its id."""
+    return f"runs/{run if isinstance(run, str) else run.id}"
 
 
 def part_folder(run: RunSpec, store: Store) -> Path:
@@ -203,7 +212,7 @@ def part_folder(run: RunSpec, store: Store) -> Path:
     return store.path(f"{run_name(run)}.part")
 
 
-def failure_file(run: RunSpec) -> str:
+def failure_file(run: RunSpec | str) -> str:
     """Where the reason of a failed run lies."""
     return f"{run_name(run)}.failed.json"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reseed.report.study.page import write_report
+from reseed.report.study import write_report
 from reseed.store import Store
 
 

@@ -1,6 +1,6 @@
 """Controls stand below the group that they explain, in both headline tables."""
 
-from reseed.report.study.headline import reading, shares_table, training_table
+from reseed.report.study import shares_table, training_table, words
 
 
 def number(value):
@@ -49,11 +49,11 @@ def test_each_control_has_a_row():
     assert 'rowspan="4"' in shown
     trained = str(training_table(groups, {"epochs": 2.0}))
     assert trained.count("control: ") == 2
-    assert "Controls are runs" in str(reading(groups))
+    assert "runs of the same recipe" in str(words(groups))
 
 
 def test_without_controls_nothing_is_said_of_them():
     groups = [group({})]
     groups[0].pop("controls")
     shown = str(shares_table(groups)) + str(training_table(groups, {"epochs": 2.0}))
-    assert "ontrol" not in shown + str(reading(groups))
+    assert "ontrol" not in shown + str(words(groups))

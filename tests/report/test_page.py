@@ -15,11 +15,11 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from reseed.errors import StoreError
+from reseed.report.group import POINTS, STEPS, stride
 from reseed.report.html import Html, tag
 from reseed.report.numbers import percent, short
-from reseed.report.study.figures import POINTS, STEPS, stride
-from reseed.report.study.page import write_report
-from reseed.report.study.reading import select_least, select_most
+from reseed.report.reading import select_least, select_most
+from reseed.report.study import write_report
 from reseed.store import Store
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -92,32 +92,31 @@ def test_a_study_without_summary_is_explained(tmp_path):
 
 def test_headline_stands_beside_interval_chance_untrained_and_certificates(make_page):
     text = read(make_page()).text
-    assert "50.0% (95% interval 40.0–60.0%) of the latents" in text
-    assert "chance alone gives 1.0% , two untrained SAEs give 0.0%" in text
+    assert "nearly unchanged? 50.0% (95% interval 40.0–60.0%) of the latents" in text
+    assert "Chance alone gives 1.0% , two untrained SAEs give 0.0%" in text
     assert "1.0% (0.0–3.0%)" in text
     assert "6 of 6" in text
-    assert "Why equal of an untrained pair is 100%" in text
+    assert "Why equal is 100% for an untrained pair" in text
 
 
 def test_notes_and_failed_runs_come_before_the_numbers(make_page):
     text = read(make_page(notes=["Too short."], failed={"run-x": "loss nan"})).text
     assert text.index("Too short.") < text.index("Headline")
-    assert "Left out because it failed: run-x , step 7: loss nan" in text
-    assert "Runs left out" in text
+    assert text.count("Left out because it failed: run-x , step 7: loss nan.") == 1
 
 
 def test_without_interval_and_chance_the_page_says_so(make_page):
     text = read(make_page(runs=2, null=False)).text
-    assert "(two runs: no interval)" in text
-    assert "chance was not measured" in text
+    assert "(too few runs for an interval)" in text
+    assert "Chance was not measured" in text
 
 
 def test_the_page_says_what_needs_no_tau_and_what_seeds_share(make_page):
     text = read(make_page(crossed=True)).text
-    assert "Without a threshold: 60.0% have a match that chance does not explain" in text
+    assert "at any cosine? 60.0% (95% interval 50.0–70.0%) of the latents do" in text
     assert "Where disagreement comes from" in text
     assert "share the init seed" in text
-    assert "Do not lean on it. Single matches are unreliable." in text
+    assert "Do not rely on it. Single matches are unreliable." in text
     assert "Where disagreement comes from" not in read(make_page()).text
     assert "95% interval of the offset" not in text
 
@@ -203,23 +202,36 @@ def test_plain_text_is_escaped_in_tags_and_attributes():
     assert tag("p", Html("<b>")) == "<p><b></p>"
 
 
-def test_the_room_needs_no_torch_and_only_the_ground_floor():
+def test_the_room_needs_nothing_heavy():
     code = (
-        "import sys, reseed.report.study.page\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers', 'scipy')])\n"
-        "print(sorted({m.split('.')[1] for m in sys.modules if m.startswith('reseed.')}))"
+        "import sys, reseed.report.study, reseed.report.comparison, reseed.report.calibration\n"
+        "print({m.split('.')[0] for m in sys.modules} & {'torch', 'transformers', 'scipy'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy, rooms = done.stdout.splitlines()
-    assert heavy == "[]"
-    known = {"report", "store", "files", "errors", "records", "events", "seeds"}
-    assert set(re.findall(r"\w+", rooms)) - known <= api_names(), rooms
+    assert done.stdout.strip() == "set()"
 
 
-def api_names() -> set[str]:
-    """Modules that `import reseed` alone brings, which the report cannot choose."""
-    code = (
-        "import sys, reseed; print(*[m.split('.')[1] for m in sys.modules if m[:7] == 'reseed.'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+def test_a_note_of_several_groups_is_said_once(make_page):
+    text = read(make_page(groups=3, notes=["too few tokens."])).text
+    assert text.count("too few tokens.") == 1
+    assert "All 3 SAEs: too few tokens." in text
+
+
+def test_what_no_factor_changes_has_no_figure(make_store):
+    store = make_store(groups=2, factors=True)
+    summary = store.read_json("summary.json")
+    for numbers in summary["factors"]["measures"].values():
+        for effect in numbers["effects"].values():
+            effect["levels"] = effect["levels"][:1]
+    store.write_json("summary.json", summary)
+    write_report(store, "report.html")
+    page = read(store.path("report.html"))
+    assert "How the SAEs differ" in page.text
+    assert "Change with each doubling" not in page.text
+    assert "factors" not in {found.get("data-plot") for _, found in page.elements}
+
+
+def test_equal_ends_of_a_range_are_one_number(make_page):
+    text = read(make_page(groups=3)).text
+    assert "unchanged? 50.0% of the latents in each of 3 SAEs have the same partner" in text
+    assert "the latents in each of 3 SAEs do, at a false" in text

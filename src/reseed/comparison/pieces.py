@@ -17,6 +17,7 @@ from reseed.comparison.pair import LARGE, Members, PairFacts, measure_pair
 from reseed.comparison.result import Comparison, check, described, formulas, over_pairs
 from reseed.events import Events, Task
 from reseed.matching.stage import shown
+from reseed.runs import compared_name
 from reseed.seeds import digest
 from reseed.stability.nulls.names import COVARIANCE
 from reseed.store import Store, json_bytes, parquet_bytes
@@ -149,7 +150,7 @@ def _pair(
     store: Store | None,
     task: Task,
 ) -> PairFacts:
-    name = f"pairs/{a.name}--{b.name}"
+    name = compared_name(a.name, b.name)
     live = [np.packbits(strata["live"][d.name]).tobytes().hex() for d in (a, b) if "live" in strata]
     made_from = digest([a.sha256, b.sha256, tau, draws, live, [m["id"] for m in formulas()]])
     if store is not None and store.has(name, made_from):

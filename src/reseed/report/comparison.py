@@ -9,11 +9,22 @@ from typing import Any
 
 import polars as pl
 
-from reseed.report.html import Html, Inside, choice, chooser, document, figure, join, table, tag
-from reseed.report.html import pair as beside
-from reseed.report.numbers import NONE, cosine, count, percent, percent_range, short
-from reseed.report.study.cards import MEANS, THRESHOLDED
-from reseed.report.study.figures import cosines_data, shares_data
+from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
+from reseed.report.html import Html, Inside, document, join, listed, table, tag
+from reseed.report.numbers import NONE, count, decimals, percent, percent_range, short
+from reseed.report.parts import (
+    agreement_data,
+    answer,
+    cosine_figures,
+    details,
+    figure,
+    header,
+    link,
+    notes,
+    share_figure,
+    shown_measures,
+)
+from reseed.runs import compared_name
 from reseed.store import Store
 
 
@@ -34,107 +45,6 @@ class PairPage:
         return f"{self.a} and {self.b}"
 
 
-def read_pair(store: Store, one: Mapping[str, Any]) -> PairPage:
-    """A pair from its piece.
-
-    Args:
-        store: the folder of the comparison.
-        one: of the pairs of `comparison.json`.
-
-    Raises:
-        StoreError: if the piece is missing or damaged.
-    """
-    piece = f"pairs/{one['a']}--{one['b']}"
-    return PairPage(
-        **one,
-        curve=store.table(piece, "curve.parquet"),
-        cosines=store.table(piece, "cosines.parquet"),
-    )
-
-
-def pair_section(pair: PairPage, number: int) -> Html:
-    """All figures and tables of a pair; figures are drawn when the section is shown."""
-    measures = pair.curve["measure"].unique(maintain_order=True).to_list()
-    strata = pair.curve["stratum"].unique(maintain_order=True).to_list()
-    controls = tag(
-        "div",
-        choice("measure", "measure", measures),
-        choice("stratum", "latents", strata),
-        class_="controls",
-    )
-    curve = (
-        "Share of latents with a partner at this cosine or above, the mean of both sides; the "
-        "dotted mark is tau. Believe the part that lies clear of chance."
-    )
-    near = "How similar each latent is to its partner; what chance also has, shows nothing."
-    return tag(
-        "section",
-        tag("h2", pair.label),
-        beside(
-            figure("cosines", "Matched cosines, decoder", near, data_view="decoder"),
-            figure("cosines", "Matched cosines, encoder", near, data_view="encoder"),
-        ),
-        figure("shares", "Share over tau", curve, controls),
-        _measures(pair),
-        _certificates(pair),
-        class_="group",
-        data_group=number,
-        hidden=number > 0,
-    )
-
-
-def _measures(pair: PairPage) -> Html:
-    rows: list[list[Html]] = []
-    for words, shown in ((THRESHOLDED, percent), (MEANS, cosine)):
-        for name, meaning in words.items():
-            one = pair.numbers[name]
-            cells = [
-                shown(one["value"]), shown(one.get("a")), shown(one.get("b")),
-                shown(one["null"]["mean"] if one["null"] else None),
-                shown(one["chance_corrected"]),
-            ]  # fmt: skip
-            head = [tag("th", tag("code", name), scope="row"), tag("td", meaning, class_="word")]
-            rows.append([*head, *(tag("td", cell) for cell in cells)])
-    names: list[Inside] = [
-        "measure", "what counts", "value", pair.a, pair.b, "chance", "chance-corrected",
-    ]  # fmt: skip
-    shown_ = table(names, rows, caption="The field's measures", class_="numbers measures")
-    return tag("section", tag("h3", "The same pair under every measure"), shown_)
-
-
-def _certificates(pair: PairPage) -> Html:
-    rows = [
-        [
-            tag("th", view, scope="row"),
-            *(tag("td", cell) for cell in (
-                count(one["pairs"]), f"{one['primal']:.6g}", f"{one['gap']:.2g}",
-                "yes" if one["optimal"] else f"no, {one['ended']}",
-                NONE if one["ties"] is None else count(one["ties"]), one["solver"])),
-        ]
-        for view, one in pair.certificates.items()
-    ]  # fmt: skip
-    head: list[Inside] = ["rows", "pairs", "summed cosine", "gap", "proven", "ties", "solver"]
-    return table(head, rows, caption="Certificates of both assignments", class_="numbers")
-
-
-def pair_data(pair: PairPage, tau: float) -> dict[str, Any]:
-    """What the figures of a pair are drawn from."""
-    shared = pair.numbers["shared"]
-    null = shared["null"]
-    return {
-        "label": pair.label,
-        "headline": {
-            "value": shared["value"],
-            "interval": None,
-            "null": short([null["mean"], null["lo"], null["hi"]]),
-            "untrained": None,
-        },
-        "tau": tau,
-        "cosines": cosines_data(pair.cosines),
-        "shares": shares_data(pair.curve),
-    }
-
-
 def write_comparison(store: Store, name: str) -> None:
     """Write the page; equal folders give equal bytes.
 
@@ -146,193 +56,244 @@ def write_comparison(store: Store, name: str) -> None:
         StoreError: if a piece is missing or damaged, or the disk is full.
     """
     summary = store.read_json("comparison.json")
-    pairs = [read_pair(store, one) for one in summary["pairs"]]
-    title = " · ".join(one["name"] for one in summary["saes"])
+    pairs = [_read_pair(store, pair) for pair in summary["pairs"]]
+    title = " · ".join(sae["name"] for sae in summary["saes"])
     body = tag(
         "main",
-        tag(
-            "header",
-            tag("p", "Which latents are in both?", class_="kicker"),
-            tag("h1", title),
-            tag("p", _verdict(pairs, summary["tau"]), class_="verdict"),
-        ),
-        _warnings(summary["warnings"]),
+        header("Which latents are in both?", title, *_verdict(pairs, summary["tau"])),
+        notes(summary["warnings"]),
         _headline(summary, pairs),
-        tag(
-            "div",
-            chooser([one.label for one in pairs], "pair"),
-            *(pair_section(p, n) for n, p in enumerate(pairs)),
-            id="details",
-        ),
+        details("pair", [p.label for p in pairs], [_pair_parts(pair) for pair in pairs]),
         tag("footer", _provenance(summary)),
     )
-    data = [pair_data(pair, summary["tau"]) for pair in pairs]
+    data = [_pair_data(pair, summary["tau"]) for pair in pairs]
     store.write_bytes(name, document(f"{title} · reseed", body, data).encode())
 
 
-def _verdict(pairs: Sequence[PairPage], tau: float) -> Html:
-    ordered = sorted(pairs, key=lambda one: one.numbers["shared"]["value"])
-    tail = f" (same partner by encoder and decoder, both cosines at least {tau:g}). "
-    if len(pairs) == 1:
-        one = pairs[0]
-        found = one.numbers["shared"]
-        parts: list[Inside] = [
-            tag("strong", percent(found["a"])), f" of the latents of {one.a} are in {one.b}, and ",
-            tag("strong", percent(found["b"])), f" of those of {one.b} in {one.a}", tail,
-        ]  # fmt: skip
-    else:
-        low, high = ordered[0], ordered[-1]
-        parts = [
-            "From ", tag("strong", percent(low.numbers["shared"]["value"])), f" ({low.label}) ",
-            "to ", tag("strong", percent(high.numbers["shared"]["value"])), f" ({high.label}) of "
-            "the latents are in the other SAE", tail,
-        ]  # fmt: skip
-    most = max(one.numbers["shared"]["null"]["mean"] for one in pairs)
-    found = [one.numbers["match_at_fdr"]["value"] for one in pairs]
-    span = (
-        percent(found[0]) if len(found) == 1 else f"{percent(min(found))} to {percent(max(found))}"
+def _read_pair(store: Store, pair: Mapping[str, Any]) -> PairPage:
+    piece = compared_name(pair["a"], pair["b"])
+    return PairPage(
+        **pair,
+        curve=store.table(piece, "curve.parquet"),
+        cosines=store.table(piece, "cosines.parquet"),
     )
-    return join(
-        *parts, "Random dictionaries of the same covariance share ", percent(most),
-        ". Without a threshold: ", tag("strong", span), " have a match that chance does not "
-        "explain (false discovery rate 5%).",
-    )  # fmt: skip
 
 
-def _warnings(said: Sequence[str]) -> Html | None:
-    if not said:
-        return None
-    items = (tag("li", one) for one in said)
-    title = tag("h2", "Before you believe the numbers")
-    return tag("section", title, tag("ul", *items), class_="warning", id="notes")
+def _pair_data(pair: PairPage, tau: float) -> dict[str, Any]:
+    shared = pair.numbers[SHARED.id]
+    null = shared["null"]
+    number = {
+        "value": shared["value"],
+        "interval": None,
+        "null": short([null["mean"], null["lo"], null["hi"]]),
+        "untrained": None,
+    }
+    return {"label": pair.label, **agreement_data(number, tau, pair.cosines, pair.curve)}
+
+
+# -- the answers ---------------------------------------------------------------------------------
+
+
+def _verdict(pairs: Sequence[PairPage], tau: float) -> list[Html]:
+    most = max(pair.numbers[SHARED.id]["null"]["mean"] for pair in pairs)
+    return [
+        answer(
+            "How many latents are in both, nearly unchanged?",
+            *_shares(pairs, SHARED.id),
+            f" have the same partner by encoder and by decoder, with both cosines at least {tau:g}."
+            " Random dictionaries of the same covariance share ",
+            "" if len(pairs) == 1 else "at most ",
+            percent(most),
+            ".",
+        ),
+        answer(
+            "How many resemble a latent of the other more than chance allows, at any cosine?",
+            *_shares(pairs, MATCH_AT_FDR),
+            " do, at a false discovery rate of 5%.",
+        ),
+    ]
+
+
+def _shares(pairs: Sequence[PairPage], measure: str) -> list[Inside]:
+    """Of one pair both sides, of several the range of their means."""
+    if len(pairs) == 1:
+        pair, number = pairs[0], pairs[0].numbers[measure]
+        if percent(number["a"]) == percent(number["b"]):
+            return [tag("strong", percent(number["a"])), " of the latents of each"]
+        return [
+            tag("strong", percent(number["a"])), f" of the latents of {pair.a} and ",
+            tag("strong", percent(number["b"])), f" of those of {pair.b}",
+        ]  # fmt: skip
+    ordered = sorted(pairs, key=lambda pair: pair.numbers[measure]["value"])
+    ends = [
+        join(tag("strong", percent(pair.numbers[measure]["value"])), f" ({pair.label})")
+        for pair in (ordered[0], ordered[-1])
+    ]
+    return ["Between ", ends[0], " and ", ends[1], " of the latents"]
 
 
 def _headline(summary: Mapping[str, Any], pairs: Sequence[PairPage]) -> Html:
-    forest = None
-    if len(pairs) > 1:
-        caption = "Dots are shared latents, the mean of both sides; diamonds are chance."
-        plot = tag("div", class_="plot", data_plot="forest", role="img", aria_label="Shared")
-        legend = tag("div", class_="legend")
-        forest = tag("figure", plot, legend, tag("figcaption", caption))
-    return tag(
-        "section", tag("h2", "Headline"), forest, _pairs_table(pairs), _over(summary),
-        _saes_table(summary["saes"]), _crossing(summary.get("crossing", [])),
-    )  # fmt: skip
+    caption = "Dots are shared latents, the mean of both sides; diamonds are chance."
+    forest = figure("forest", None, caption) if len(pairs) > 1 else None
+    shown = (_pairs_table(pairs), _over(summary), _saes_table(summary["saes"]))
+    crossing = _crossing(summary.get("crossing", []))
+    return tag("section", tag("h2", "Headline"), forest, *shown, crossing)
 
 
-def _pairs_table(pairs: Sequence[PairPage]) -> Html:
-    head: list[Inside] = [
-        "A and B", "A's shared", "B's shared", "chance", "chance-corrected", "A's match, FDR 5%",
-        "B's match, FDR 5%", "mean cosine (PW-MCC)", "its chance", "proven optimal",
-    ]  # fmt: skip
-    rows: list[list[Html]] = []
-    for number, one in enumerate(pairs):
-        shared, mcc = one.numbers["shared"], one.numbers["pw_mcc"]
-        fdr = one.numbers["match_at_fdr"]
-        proven = sum(found["optimal"] for found in one.certificates.values())
-        cells = [
-            tag("strong", percent(shared["a"])),
-            tag("strong", percent(shared["b"])),
-            percent(shared["null"]["mean"]),
-            percent(shared["chance_corrected"]),
-            percent(fdr["a"]),
-            percent(fdr["b"]),
-            cosine(mcc["value"]),
-            cosine(mcc["null"]["mean"]),
-            f"{proven} of {len(one.certificates)}",
-        ]
-        link = tag("a", one.label, href="#details", data_choose=number)
-        rows.append([tag("th", link, scope="row"), *(tag("td", cell) for cell in cells)])
-    return table(head, rows, caption="What is in both", class_="numbers")
+def _pairs_table(pairs: Sequence[PairPage]) -> Html | None:
+    rows: list[dict[str, Inside]] = []
+    for number, pair in enumerate(pairs):
+        shared, mean = pair.numbers[SHARED.id], pair.numbers[PW_MCC.id]
+        fdr = pair.numbers[MATCH_AT_FDR]
+        proven = sum(certificate["optimal"] for certificate in pair.certificates.values())
+        rows.append(
+            {
+                "A and B": link(pair.label, number),
+                "A's shared": tag("strong", percent(shared["a"])),
+                "B's shared": tag("strong", percent(shared["b"])),
+                "chance": percent(shared["null"]["mean"]),
+                "chance-corrected": percent(shared["chance_corrected"]),
+                "A's match, FDR 5%": percent(fdr["a"]),
+                "B's match, FDR 5%": percent(fdr["b"]),
+                "mean cosine (PW-MCC)": decimals(mean["value"]),
+                "its chance": decimals(mean["null"]["mean"]),
+                "proven optimal": f"{proven} of {len(pair.certificates)}",
+            }
+        )
+    return table(rows, caption="What is in both")
 
 
 def _over(summary: Mapping[str, Any]) -> Html:
-    found = summary["over_pairs"]["shared"]
-    if found["interval_95"] is None:
+    shared = summary["over_pairs"][SHARED.id]
+    words = (
+        "Two SAEs are one pair and give no interval: they do not show how much another training "
+        "would change these numbers. Three or more do."
+    )
+    if shared["interval_95"] is not None:
+        ends = percent_range([min(max(x, 0.0), 1.0) for x in shared["interval_95"]])
         words = (
-            "Two SAEs are one pair: how much another training would change these numbers cannot be "
-            "told from them. With three or more an interval over SAEs is given."
-        )
-    else:
-        words = (
-            f"Over all pairs {percent(found['value'])} are shared, 95% interval "
-            f"{percent_range([min(max(x, 0.0), 1.0) for x in found['interval_95']])} with one SAE "
-            "left out at a time; it holds for SAEs made in the same way as these."
+            f"Over all pairs {percent(shared['value'])} are shared (95% interval {ends}, leaving "
+            "out one SAE at a time). This holds for SAEs made in the same way as these."
         )
     return tag("p", words, class_="caption")
 
 
-def _saes_table(saes: Sequence[Mapping[str, Any]]) -> Html:
-    ran = any("on_activations" in one for one in saes)
-    head: list[Inside] = ["SAE", "format", "latents", "dimensions", "rule"]
-    if ran:
-        head += ["live", "dead", "FVU", "L0"]
-    rows: list[list[Html]] = []
-    for one in saes:
-        rule = ", ".join(str(v) for v in (one["activation"] or {}).values()) or NONE
-        cells = [
-            str(one["about"].get("format", "arrays")),
-            count(one["latents"]),
-            count(one["dimensions"]),
-            rule,
-        ]
+def _saes_table(saes: Sequence[Mapping[str, Any]]) -> Html | None:
+    ran = any("on_activations" in sae for sae in saes)
+    rows: list[dict[str, Inside]] = []
+    for sae in saes:
+        row: dict[str, Inside] = {
+            "SAE": sae["name"],
+            "format": str(sae["about"].get("format", "arrays")),
+            "latents": count(sae["latents"]),
+            "dimensions": count(sae["dimensions"]),
+            "rule": ", ".join(str(v) for v in (sae["activation"] or {}).values()) or NONE,
+        }
         if ran:
-            found = one.get("on_activations", {})
-            cells += [
-                count(found.get("live")),
-                count(found.get("dead")),
-                cosine(found.get("fvu")),
-                NONE if found.get("l0") is None else f"{found['l0']:.4g}",
-            ]
-        rows.append([tag("th", one["name"], scope="row"), *(tag("td", cell) for cell in cells)])
-    return table(head, rows, caption="The SAEs", class_="numbers")
+            rows_of = sae.get("on_activations", {})
+            l0 = rows_of.get("l0")
+            row |= {
+                "live": count(rows_of.get("live")),
+                "dead": count(rows_of.get("dead")),
+                "FVU": decimals(rows_of.get("fvu")),
+                "L0": NONE if l0 is None else f"{l0:.4g}",
+            }
+        rows.append(row)
+    return table(rows, caption="The SAEs")
 
 
-def _crossing(found: Sequence[Mapping[str, Any]]) -> Html | None:
-    if not found:
+def _crossing(pairs: Sequence[Mapping[str, Any]]) -> Html | None:
+    if not pairs:
         return None
-    head: list[Inside] = ["from", "to", "rows", "FVU, own SAE", "FVU, map alone", "FVU, crossing"]
-    rows = [
-        [
-            tag("th", one["from"], scope="row"), tag("th", one["to"], scope="row"),
-            *(tag("td", cell) for cell in (
-                count(one["rows"]), cosine(one["fvu"]["own"]), cosine(one["fvu"]["map_alone"]),
-                cosine(one["fvu"]["through_first"]))),
-        ]
-        for one in found
-    ]  # fmt: skip
+    rows: list[dict[str, Inside]] = [
+        {
+            "from": pair["from"],
+            "to": pair["to"],
+            "rows": count(pair["rows"]),
+            "FVU, own SAE": decimals(pair["fvu"]["own"]),
+            "FVU, map alone": decimals(pair["fvu"]["map_alone"]),
+            "FVU, crossing": decimals(pair["fvu"]["through_first"]),
+        }
+        for pair in pairs
+    ]
     words = (
         "Rows were turned into the basis of the first SAE by orthogonal Procrustes on half of the "
-        "tokens. Crossing: activations turned, reconstructed by the first SAE, turned back, on the "
-        "other half. Above 1 the crossing is worse than the mean, and shared directions are "
-        "not shared function."
+        "tokens. Crossing, on the other half: activations are turned, reconstructed by the first "
+        "SAE and turned back. Above 1 that is worse than the mean: shared directions are then not "
+        "shared function."
     )
-    made = table(head, rows, caption="Crossing over", class_="numbers")
-    return join(made, tag("p", words, class_="caption"))
+    shown = table(rows, caption="Crossing over", words=("to",))
+    return join(shown, tag("p", words, class_="caption"))
+
+
+# -- one pair ------------------------------------------------------------------------------------
+
+
+def _pair_parts(pair: PairPage) -> list[Html | None]:
+    return [
+        cosine_figures(
+            "How similar each latent is to its partner. What chance shows too, shows nothing."
+        ),
+        share_figure(
+            pair.curve,
+            "Share of latents whose partner has this cosine or a higher one, the mean of both "
+            "sides; the dotted mark is tau. Trust the line where it lies clear of chance.",
+        ),
+        _measures(pair),
+        _certificates(pair.certificates),
+    ]
+
+
+def _measures(pair: PairPage) -> Html:
+    rows: list[dict[str, Inside]] = []
+    for measure in shown_measures():
+        number = pair.numbers[measure.id]
+        null = number["null"]
+        rows.append(
+            {
+                **measure.row(),
+                "value": measure.number(number["value"]),
+                pair.a: measure.number(number.get("a")),
+                pair.b: measure.number(number.get("b")),
+                "chance": measure.number(null["mean"] if null else None),
+                "chance-corrected": measure.number(number["chance_corrected"]),
+            }
+        )
+    caption, words = "The same pair under every measure", ("what counts",)
+    shown = table(rows, caption=caption, words=words, class_="numbers measures")
+    return tag("section", tag("h3", "Other measures of agreement"), shown)
+
+
+def _certificates(certificates: Mapping[str, Mapping[str, Any]]) -> Html | None:
+    rows: list[dict[str, Inside]] = [
+        {
+            "rows": view,
+            "pairs": count(proof["pairs"]),
+            "summed cosine": f"{proof['primal']:.6g}",
+            "gap": f"{proof['gap']:.2g}",
+            "proven": "yes" if proof["optimal"] else f"no, {proof['ended']}",
+            "ties": NONE if proof["ties"] is None else count(proof["ties"]),
+            "solver": proof["solver"],
+        }
+        for view, proof in certificates.items()
+    ]
+    return table(rows, caption="Certificates of both assignments", words=("solver",))
 
 
 def _provenance(summary: Mapping[str, Any]) -> Html:
-    facts = [
-        tag(
-            "div",
-            tag("dt", one["name"]),
-            tag("dd", tag("code", one["sha256_of_arrays"]), " ", _about(one["about"])),
-        )
-        for one in summary["saes"]
-    ]
+    facts: dict[str, Inside] = {}
+    for sae in summary["saes"]:
+        about = json.dumps(sae["about"], ensure_ascii=False, default=str)
+        facts[sae["name"]] = tag("code", f"{sae['sha256_of_arrays']} {about}")
     formulas = [
-        tag("li", tag("code", f"{one['id']} v{one['version']}"), f": {one['formula']}; "
-            f"{one['unequal_widths']}. {one['source']}")
-        for one in summary["measures"]
+        tag("li", tag("code", f"{measure['id']} v{measure['version']}"), f": {measure['formula']}; "
+            f"{measure['unequal_widths']}. {measure['source']}")
+        for measure in summary["measures"]
     ]  # fmt: skip
     return tag(
         "section",
         tag("h2", "Where this comes from"),
         tag("p", f"reseed {summary['reseed']}; chance: {summary['null']}."),
-        tag("dl", *facts, class_="facts"),
+        listed(facts, "facts"),
         tag("ul", *formulas, class_="plain"),
     )
-
-
-def _about(about: Mapping[str, Any]) -> Html:
-    return tag("code", json.dumps(about, ensure_ascii=False, default=str))

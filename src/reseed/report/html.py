@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib import resources
+from itertools import takewhile
 from typing import Any
 
 from plotly.offline import get_plotlyjs
+
+from reseed.report.numbers import NONE
 
 _EMPTY = frozenset({"br", "col", "meta"})
 
@@ -51,20 +54,54 @@ def join(*parts: Inside) -> Html:
 
 
 def table(
-    head: list[Inside], rows: list[list[Html]], *, caption: str, class_: str | None = None
-) -> Html:
+    rows: Sequence[Mapping[str, Inside]],
+    *,
+    caption: str,
+    words: Collection[str] = (),
+    class_: str = "numbers",
+) -> Html | None:
     """A table in a box of its own that scrolls sideways where the screen is narrow.
 
     Args:
-        head: of the columns.
-        rows: cells, made with `tag("td", ...)`.
+        rows: title of each column to what stands there; the first column names the row, and None
+            in it joins the row to the one above. What a row lacks becomes a dash.
         caption: read out by screen readers.
+        words: titles of the columns of words; all others hold numbers.
         class_: of the table.
+
+    Returns:
+        None without rows.
     """
-    top = tag("thead", tag("tr", *(tag("th", cell, scope="col") for cell in head)))
-    body = tag("tbody", *(tag("tr", *row) for row in rows))
-    inside = tag("table", tag("caption", caption), top, body, class_=class_)
+    if not rows:
+        return None
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    top = tag("thead", tag("tr", *(tag("th", title, scope="col") for title in titles)))
+    body: list[Html] = []
+    for at, row in enumerate(rows):
+        cells = (
+            tag("td", row.get(title, NONE), class_="word" if title in words else None)
+            for title in titles[1:]
+        )
+        body.append(tag("tr", _name(rows, at, titles[0]), *cells))
+    inside = tag("table", tag("caption", caption), top, tag("tbody", *body), class_=class_)
     return tag("div", inside, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def _name(rows: Sequence[Mapping[str, Inside]], at: int, title: str) -> Html | None:
+    name = rows[at][title]
+    if name is None:
+        return None
+    below = takewhile(lambda row: row[title] is None, rows[at + 1 :])
+    joined = 1 + sum(1 for _ in below)
+    if joined == 1:
+        return tag("th", name, scope="row")
+    return tag("th", name, scope="rowgroup", rowspan=joined)
+
+
+def listed(facts: Mapping[str, Inside], class_: str | None = None) -> Html:
+    """Words or names, each with what is said of it."""
+    rows = (tag("div", tag("dt", name), tag("dd", fact)) for name, fact in facts.items())
+    return tag("dl", *rows, class_=class_)
 
 
 def _attribute(name: str, value: str | int | bool) -> str:
@@ -90,8 +127,8 @@ def document(
         groups: what the figures of each section are drawn from.
         scripts: assets that draw them.
     """
-    whole = [get_plotlyjs(), "\n".join(_asset(name) for name in scripts)]
-    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in whole)
+    programs = [get_plotlyjs(), "\n".join(_asset(name) for name in scripts)]
+    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in programs)
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -106,7 +143,7 @@ def document(
         tag("style", Html(_asset("page.css"))),
     )
     data = tag("script", _script_data(groups), type="application/json", id="data")
-    ending = join(data, *(tag("script", Html(script)) for script in whole))
+    ending = join(data, *(tag("script", Html(script)) for script in programs))
     return f"<!doctype html>\n{tag('html', head, tag('body', body, ending), lang='en')}\n"
 
 
@@ -122,58 +159,6 @@ def _script_data(groups: Sequence[Mapping[str, Any]]) -> Html:
     """The data of all figures as JSON that cannot end the script element it stands in."""
     data = {"groups": list(groups)}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    escapes = {
-        "<": "\\u003c",
-        ">": "\\u003e",
-        "&": "\\u0026",
-        "\u2028": "\\u2028",
-        "\u2029": "\\u2029",
-    }
-    for sign, code in escapes.items():
-        text = text.replace(sign, code)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Html(text)
-
-
-_TABS = 6
-"""Up to so many sections are chosen by buttons; more by a list."""
-
-
-def figure(
-    name: str, title: str, caption: Inside, *before: Inside, height: str = "", **data: str
-) -> Html:
-    """A figure: title, plot, legend (both filled by the script) and how to read it."""
-    plot = tag(
-        "div", class_=f"plot {height}".strip(), data_plot=name, role="img", aria_label=title, **data
-    )
-    legend = tag("div", class_="legend")
-    return tag("figure", tag("h3", title), *before, plot, legend, tag("figcaption", caption))
-
-
-def pair(*figures: Html) -> Html:
-    """Two figures side by side where the screen is wide enough."""
-    return tag("div", *figures, class_="pair")
-
-
-def choice(name: str, label: str, options: Sequence[str]) -> Html:
-    """A list to choose from; the figure below it is drawn anew."""
-    inside = (tag("option", option, value=option) for option in options)
-    return tag("label", label, " ", tag("select", *inside, data_option=name))
-
-
-def chooser(labels: Sequence[str], what: str) -> Html | None:
-    """Which of several sections is shown; None if there is one.
-
-    Args:
-        labels: of the sections, in their order.
-        what: one of them is, e.g. `"SAE"`.
-    """
-    if len(labels) < 2:
-        return None
-    if len(labels) <= _TABS:
-        buttons = (
-            tag("button", label, type="button", data_choose=n, aria_pressed=str(n == 0).lower())
-            for n, label in enumerate(labels)
-        )
-        return tag("nav", *buttons, class_="tabs", aria_label=f"Which {what}")
-    options = (tag("option", label, value=n) for n, label in enumerate(labels))
-    return tag("nav", tag("label", f"{what} ", tag("select", *options, id="choose")), class_="tabs")

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 NONE = "–"
 """Stands where there is no number."""
 
@@ -13,6 +15,11 @@ NONE = "–"
 def short(values: Iterable[Any]) -> list[float | int | None]:
     """Numbers with four significant digits, so that the page stays small; NaN becomes None."""
     return [_short(value) for value in values]
+
+
+def columns(table: pl.DataFrame, *names: str) -> dict[str, list[float | int | None]]:
+    """Columns of numbers for the page."""
+    return {name: short(table[name].to_list()) for name in names}
 
 
 def percent(value: float | None) -> str:
@@ -38,14 +45,14 @@ def percent_range(ends: Sequence[float | None] | None) -> str:
     return f"{percent(ends[0]).removesuffix('%')}–{percent(ends[1])}"
 
 
-def cosine(value: float | None) -> str:
-    """A mean of cosines."""
+def decimals(value: float | None) -> str:
+    """A cosine or a score, three decimals."""
     return NONE if value is None else f"{value:.3f}"
 
 
-def cosine_range(ends: Sequence[float | None] | None) -> str:
-    """An interval of cosines."""
-    return NONE if ends is None or None in ends else f"{cosine(ends[0])}–{cosine(ends[1])}"
+def decimals_range(ends: Sequence[float | None] | None) -> str:
+    """An interval of cosines or scores."""
+    return NONE if ends is None or None in ends else f"{decimals(ends[0])}–{decimals(ends[1])}"
 
 
 def count(value: float | None) -> str:
@@ -59,9 +66,11 @@ def span(values: Sequence[int]) -> str:
     return count(low) if low == high else f"{count(low)}–{count(high)}"
 
 
-def mean_and_range(found: Mapping[str, float], digits: int = 3) -> str:
+def mean_and_range(over_runs: Mapping[str, float | None]) -> str:
     """A mean with its range, e.g. `0.274 (0.267–0.278)`."""
-    mean, low, high = (f"{found[key]:.{digits}g}" for key in ("mean", "lo", "hi"))
+    if over_runs["mean"] is None:
+        return NONE
+    mean, low, high = (f"{over_runs[key]:.3g}" for key in ("mean", "lo", "hi"))
     return mean if low == high else f"{mean} ({low}–{high})"
 
 
@@ -70,5 +79,5 @@ def _short(value: Any) -> float | int | None:
         return None
     if isinstance(value, int):
         return value
-    found = float(f"{value:.4g}")
-    return int(found) if found.is_integer() else found
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded

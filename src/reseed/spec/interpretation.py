@@ -9,6 +9,17 @@ from pydantic import Field, model_validator
 from reseed.records import Spec
 from reseed.spec.llm import BudgetSpec, EmbedderSpec, LocalSpec, ModelSpec, ServerSpec
 
+LatentKind = Literal["reproducible", "partly", "orphan"]
+"""Found in all independent other runs; in some; in none."""
+
+KINDS: tuple[LatentKind, ...] = get_args(LatentKind)
+
+RANDOM = "random"
+"""Kind of a latent that means nothing, explained and scored as a control."""
+
+PARTNER = "partner"
+"""Kind of a latent that is explained only because it is the match of another one."""
+
 
 class ClassifySpec(Spec):
     """How texts are put to a model. The defaults are those of Delphi."""

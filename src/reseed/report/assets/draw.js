@@ -50,7 +50,9 @@ function axis(colours, title, more) {
   }, more || {});
 }
 
-const SHARE = { range: [-0.02, 1.02], tickformat: ".0%", nticks: 6 };
+// Enough digits that no two ticks of a narrow axis read the same; none that say nothing.
+const PERCENT = ".3~%";
+const SHARE = { range: [-0.02, 1.02], tickformat: PERCENT, nticks: 6 };
 
 function coarse() {
   return matchMedia("(pointer: coarse)").matches;

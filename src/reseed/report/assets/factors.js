@@ -42,7 +42,7 @@ PLOTS.factors = (plot, _, c) => {
   const lows = traces.flatMap((trace) => trace.y.map((y, at) => y - trace.error_y.arrayminus[at]));
   const y = measure === mean
     ? { nticks: 6 }
-    : { tickformat: ".0%", nticks: 6, range: [Math.min(0, ...lows), 1.08 * Math.max(...ends, 0.01)] };
+    : { tickformat: PERCENT, nticks: 6, range: [Math.min(0, ...lows), 1.08 * Math.max(...ends, 0.01)] };
   const edge = 0.25 * Math.log10(2), log = levels.map(Math.log10);
   return show(plot, traces, layout(c,
     axis(c, by === "latents" ? "latents" : option(plot, "against"), { type: "log", tickvals: levels,
@@ -60,6 +60,6 @@ PLOTS["factor-spread"] = (plot, _, c) => {
   plot.style.height = 90 + 44 * name.length + "px";
   const most = Math.max(1, ...share, ...seeds.filter((value) => value !== null));
   return show(plot, traces, layout(c,
-    axis(c, "part of the sum of squares", { tickformat: ".0%", nticks: 6, range: [Math.min(0, ...share), most * 1.02] }),
+    axis(c, "part of the sum of squares", { tickformat: PERCENT, nticks: 6, range: [Math.min(0, ...share), most * 1.02] }),
     axis(c, "", { type: "category", autorange: "reversed", showgrid: false }), { bargap: 0.35 }));
 };

@@ -85,7 +85,7 @@ PLOTS["n-of-m"] = (plot, group, c) => {
   ];
   return show(plot, traces, layout(c,
     axis(c, "runs in which the latent is found", { type: "category", showgrid: false }),
-    axis(c, "share of latents", { tickformat: ".0%", rangemode: "tozero", nticks: 6 }), { bargap: 0.35 }));
+    axis(c, "share of latents", { tickformat: PERCENT, rangemode: "tozero", nticks: 6 }), { bargap: 0.35 }));
 };
 
 // Whole powers of ten over a wide range, 1-2-5 steps over a narrow one.
@@ -132,7 +132,7 @@ PLOTS.training = (plot, group, c) => {
     { quiet: many, line: { width: 1.5, color: many ? rgba(c.observed, 0.5) : c.runs[at] }, hovertemplate: group.runs[at] + "<br>%{x:.4~s} tokens: %{y:.4~g}<extra></extra>" }));
   const y = metric === "fvu"
     ? { type: "log", nticks: 6, exponentformat: "none", ...lossTicks(group.training) }
-    : { tickformat: ".0%", rangemode: "tozero", nticks: 5 };
+    : { tickformat: PERCENT, rangemode: "tozero", nticks: 5 };
   const flat = metric === "dead" && group.training.every((run) => run.dead.every((value) => value === 0));
   if (flat) y.range = [-0.02, 1];
   const title = metric === "fvu" ? "FVU" : "dead share";
@@ -171,7 +171,7 @@ PLOTS.strata = (plot, group, c) => {
   }
   return show(plot, traces, layout(c,
     axis(c, "latents; firing rate of the live ones", { type: "category", showgrid: false }),
-    axis(c, "share of latents", { tickformat: ".0%", range: [0, 1.02], nticks: 6 }), { bargap: 0.25, bargroupgap: 0.05 }));
+    axis(c, "share of latents", { tickformat: PERCENT, range: [0, 1.02], nticks: 6 }), { bargap: 0.25, bargroupgap: 0.05 }));
 };
 
 // From rarely (orange) to often (blue), as for what is found never to always; the dead are grey.
@@ -196,7 +196,7 @@ PLOTS.recurrence = (plot, group, c) => {
       hovertemplate: rateName(bin) + "<br>%{x}: %{y} latents<extra></extra>" };
   });
   return show(plot, traces, layout(c,
-    axis(c, "reproducibility (posterior mean)", { range: [0, 1], tickformat: ".0%", nticks: 6 }),
+    axis(c, "reproducibility (posterior mean)", { range: [0, 1], tickformat: PERCENT, nticks: 6 }),
     axis(c, "latents of all runs", { rangemode: "tozero", nticks: 6 }), { barmode: "stack" }));
 };
 
@@ -234,7 +234,7 @@ PLOTS["only-in-one"] = (plot, group, c) => {
       line("its offset c", ends, [found.c, found.c], c.muted, { line: { color: c.muted, width: 1.5, dash: "2px,2px" }, hovertemplate: "offset %{y:.1%}<extra></extra>" }));
   }
   return show(plot, traces, layout(c,
-    axis(c, "M, runs looked at", { dtick: 1 }), axis(c, "found in one run only", { tickformat: ".0%", rangemode: "tozero", nticks: 6 })));
+    axis(c, "M, runs looked at", { dtick: 1 }), axis(c, "found in one run only", { tickformat: PERCENT, rangemode: "tozero", nticks: 6 })));
 };
 
 PLOTS.accumulation = (plot, group, c) => {
@@ -256,6 +256,6 @@ PLOTS.components = (plot, group, c) => {
   plot.style.height = "240px";
   const low = Math.min(0, ...value, ...lo.filter((v) => v !== null)), high = Math.max(1, ...value, ...hi.filter((v) => v !== null));
   return show(plot, traces, layout(c,
-    axis(c, "share of what one run finds", { tickformat: ".0%", nticks: 6, zeroline: true, zerolinecolor: c.muted, range: [low - 0.02, high + 0.02] }),
+    axis(c, "share of what one run finds", { tickformat: PERCENT, nticks: 6, zeroline: true, zerolinecolor: c.muted, range: [low - 0.02, high + 0.02] }),
     axis(c, "", { type: "category", autorange: "reversed", showgrid: false }), { bargap: 0.35 }));
 };

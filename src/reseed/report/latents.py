@@ -1,0 +1,195 @@
+"""Latents as cards: their numbers, the text they fire on, what they were explained as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from reseed.report.html import Html, Inside, join, listed, table, tag
+from reseed.report.numbers import NONE, count, decimals, percent, percent_range, rate
+from reseed.report.reading import Card, Explained, GroupFacts, InterpretationFacts
+from reseed.spec.interpretation import KINDS
+
+_SHOWN = 3
+"""Contexts of a card that are seen without opening it."""
+
+_SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
+
+
+def cards(group: GroupFacts) -> Html:
+    """The most and the least reproducible latents of a group."""
+    seeds = {run.id: run.seeds for run in group.runs}
+    most = _block(
+        "The most reproducible latents",
+        "Chosen by sorting, not by hand: found in most other runs first, then by the highest "
+        "decoder cosine; of a family only the first. ",
+        [_card(card, seeds) for card in group.most],
+        "No latent of these runs was found in another one.",
+        texts=any(card.contexts for card in group.most),
+    )
+    least = _block(
+        "The least reproducible latents",
+        "Live latents found in no other run, the lowest decoder cosine first. ",
+        [_card(card, seeds) for card in group.least],
+        "Every live latent was found in at least one other run.",
+        texts=any(card.contexts for card in group.least),
+    )
+    return join(most, least)
+
+
+def _block(title: str, rule: str, shown: Sequence[Html], none: str, *, texts: bool) -> Html:
+    if not shown:
+        return tag("section", tag("h3", title), tag("p", none, class_="empty"))
+    how = (
+        "The stronger a token's colour, the stronger the latent fires there, relative to the "
+        "strongest place on the card. Faint tokens were left out of the activations."
+        if texts
+        else "There is no text to show: the subject reads none, or no contexts were kept."
+    )
+    caption = tag("p", rule, how, class_="caption")
+    return tag("section", tag("h3", title), caption, tag("div", *shown, class_="cards"))
+
+
+def _card(card: Card, seeds: Mapping[str, str]) -> Html:
+    latent = card.latent
+    others, size = latent["n_seeds"] - 1, latent["family_size"]
+    dense = " (dense)" if latent["dense"] else ""
+    facts: dict[str, Inside] = {
+        "found in": f"{latent['n_matched']} of {others} other run{'s' if others != 1 else ''}",
+        "reproducibility": percent(latent["recurrence_mean"]),
+        "95% interval": percent_range([latent["recurrence_lo"], latent["recurrence_hi"]]),
+        "decoder cosine": decimals(latent["max_decoder_cos"]),
+        "encoder cosine": decimals(latent["max_encoder_cos"]),
+        "fires on": f"{rate(latent['firing_rate'])} of tokens{dense}",
+        "family": "none (orphan)" if size is None else f"of {count(size)} runs",
+    }
+    title = tag("h4", f"Latent {latent['latent']:,}", tag("small", seeds[latent["run"]]))
+    return tag("article", title, listed(facts), _texts(card.contexts), class_="card")
+
+
+# -- text ----------------------------------------------------------------------------------------
+
+
+def _texts(contexts: Sequence[dict[str, Any]]) -> Html | None:
+    """Contexts, strongest first, with their tokens coloured by activation; None without any."""
+    if not contexts:
+        return None
+    top = max(context["activation"] for context in contexts)
+    shown = [_context(context, top) for context in contexts]
+    more = shown[_SHOWN:]
+    rest = tag("details", tag("summary", f"{len(more)} more"), *more) if more else None
+    return tag("div", *shown[:_SHOWN], rest, class_="texts")
+
+
+def _context(context: dict[str, Any], top: float) -> Html:
+    # Neighbours of one activation share an element: silent and excluded tokens come in long rows.
+    tokens = zip(context["activations"], context["tokens"], strict=True)
+    rows = [
+        _tokens("".join(visible(token) for _, token in alike), activation, top)
+        for activation, alike in groupby(tokens, key=lambda pair: pair[0])
+    ]
+    return tag("p", *rows, class_="context", dir="auto")
+
+
+def _tokens(text: str, activation: float | None, top: float) -> Html:
+    if activation is None:
+        return tag("i", text)
+    if activation <= 0 or top <= 0:
+        return tag("span", text)
+    # The space before a word stays outside, or a line that ends there ends in a coloured stub.
+    word = text.lstrip(" ") or text
+    space = text[: len(text) - len(word)]
+    strength = min(activation / top, 1.0)
+    mark = tag("mark", word, style=f"--a:{strength:.2f}", title=f"activation {activation:.3g}")
+    return join(space, mark)
+
+
+def visible(token: str) -> str:
+    """A token with its control characters shown by signs; a line break also breaks nothing."""
+    return "".join(_sign(character) for character in token)
+
+
+def _sign(character: str) -> str:
+    if character in _SIGNS:
+        return _SIGNS[character]
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\ufffd" if 0x7F <= code < 0xA0 else character
+
+
+# -- explanations --------------------------------------------------------------------------------
+
+
+def explanations(facts: InterpretationFacts | None) -> Html | None:
+    """Scores by how often latents came back, then the explanations themselves."""
+    if facts is None:
+        return None
+    failed = f" {facts.failed} of them got no usable explanation." if facts.failed else ""
+    parts: list[Inside] = [tag("p", facts.says, failed, class_="caption")]
+    if facts.comparison is None:
+        parts.append(tag("p", "Not scored yet: `reseed score` does it.", class_="empty"))
+    else:
+        parts += [_scores(facts.comparison), _sentences(facts.comparison, facts.ablation)]
+    for kind in KINDS:
+        if shown := [_explained(latent) for latent in facts.latents if latent.row["kind"] == kind]:
+            title = "Partly reproducible" if kind == "partly" else kind.capitalize()
+            parts += [tag("h4", title), tag("div", *shown, class_="cards")]
+    return tag("section", tag("h3", "Explanations"), *parts, class_="explanations")
+
+
+def _scores(comparison: Mapping[str, Any]) -> Html | None:
+    rows: list[dict[str, Inside]] = []
+    for scorer in comparison["scorers"]:
+        means = {row["kind"]: row for row in scorer["kinds"]}
+        rows.append(
+            {
+                "scorer": scorer["scorer"].replace("_", " "),
+                **{kind: _mean(means.get(kind)) for kind in KINDS},
+                "shuffled": decimals(scorer["controls"].get("shuffled")),
+                "random latents": decimals(scorer["controls"].get("random")),
+                "chance": decimals(scorer["chance"]),
+                "failed": count(scorer["failed_questions"]),
+            }
+        )
+    return table(rows, caption="Mean score by kind of latent, with 95% interval")
+
+
+def _mean(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["mean"] is None:
+        return NONE
+    if row["lo"] is None:
+        return decimals(row["mean"])
+    return f"{row['mean']:.3f} ({row['lo']:.3f} to {row['hi']:.3f})"
+
+
+def _sentences(comparison: Mapping[str, Any], ablation: str | None) -> Html:
+    sentences = [scorer["says"] for scorer in comparison["scorers"]]
+    sentences += comparison.get("unscored", [])
+    if comparison["similarity"] is not None:
+        sentences.append(comparison["similarity"]["says"])
+    if ablation is not None:
+        sentences.append(ablation)
+    return tag("ul", *(tag("li", s[:1].upper() + s[1:]) for s in sentences), class_="plain")
+
+
+def _explained(latent: Explained) -> Html:
+    row = latent.row
+    words: Inside = row["explanation"]
+    if words is None:
+        words = tag("i", f"no explanation: {row['failure']}")
+    partner = None
+    if latent.partner is not None:
+        text = ("in another run: ", latent.partner)
+        partner = tag("p", *text, class_="said other", dir="auto")
+    scores = {name.replace("_", " "): decimals(value) for name, value in latent.scores.items()}
+    return tag(
+        "article",
+        tag("h4", f"Latent {row['latent']:,}", tag("small", row["run"])),
+        tag("p", words, class_="said", dir="auto"),
+        partner,
+        listed(scores) if scores else None,
+        _texts(latent.contexts),
+        class_="card",
+    )

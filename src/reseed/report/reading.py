@@ -1,0 +1,256 @@
+"""What the page of a study needs of its store, read and selected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from reseed.runs import (
+    FACTORS,
+    evidence_name,
+    explanations_name,
+    failure_file,
+    run_name,
+    scores_name,
+    stability_name,
+)
+from reseed.spec.interpretation import KINDS, PARTNER
+from reseed.store import Store
+
+CARDS = 12
+"""Latents shown at each end, and explained latents of each kind."""
+
+_TEXTS = 3
+"""Contexts of an explained latent."""
+
+_TABLES = ("latents", "frequency")
+
+_PAIR_TABLES = (
+    "shares", "trend", "cosines", "n_of_m", "strata", "reproducibility", "only_in_one",
+    "accumulation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """A finished run."""
+
+    id: str
+    spec: dict[str, Any]
+    metrics: pl.DataFrame
+    """step, tokens, fvu, l0, dead of every step"""
+    reconstruction: dict[str, Any]
+    """rows, fvu, l0 on held-out tokens"""
+
+    @property
+    def seeds(self) -> str:
+        """How it is called inside its group."""
+        return f"init {self.spec['init_seed']}, data {self.spec['data_seed']}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A latent that is shown with its text."""
+
+    latent: dict[str, Any]
+    """a row of latents.parquet"""
+    contexts: list[dict[str, Any]]
+    """rows of contexts.parquet, strongest first"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """A latent that is shown with what it was explained as."""
+
+    row: dict[str, Any]
+    """of explanations.parquet"""
+    scores: dict[str, float | None]
+    """by scorer"""
+    contexts: list[dict[str, Any]]
+    """rows of contexts.parquet, strongest first"""
+    partner: str | None
+    """what the member of its family in another run was explained as"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterpretationFacts:
+    """What was explained of a group, and how the explanations did."""
+
+    says: str
+    latents: list[Explained]
+    failed: int
+    """latents without explanation"""
+    comparison: dict[str, Any] | None
+    """of the scores; None if nothing was scored"""
+    ablation: str | None
+    """what ablating latents costs, in words"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupFacts:
+    """Finished runs that differ in nothing but their seeds."""
+
+    summary: dict[str, Any]
+    runs: list[RunFacts]
+    tables: dict[str, pl.DataFrame]
+    most: list[Card]
+    least: list[Card]
+    interpretation: InterpretationFacts | None = None
+
+    @property
+    def label(self) -> str:
+        """As shown to people."""
+        return str(self.summary["label"])
+
+    @property
+    def paired(self) -> bool:
+        """Whether there are at least two runs; one alone says nothing about what comes back."""
+        return "headline" in self.summary
+
+
+def read_failures(store: Store, summary: dict[str, Any]) -> dict[str, str]:
+    """Id to reason, with the step, of the runs that failed."""
+    out: dict[str, str] = {}
+    for run, reason in summary["runs"]["failed"].items():
+        there = store.path(failure_file(run)).exists()
+        out[run] = (
+            f"step {store.read_json(failure_file(run))['step']:,}: {reason}" if there else reason
+        )
+    return out
+
+
+def read_cells(store: Store, summary: dict[str, Any]) -> pl.DataFrame | None:
+    """Agreement of every group at every snapshot; None where groups were not compared."""
+    return store.table(FACTORS, "cells.parquet") if summary.get("factors") else None
+
+
+def read_group(store: Store, summary: dict[str, Any]) -> GroupFacts:
+    """Everything about a group.
+
+    Args:
+        store: of the study.
+        summary: one of the summary's groups.
+
+    Raises:
+        StoreError: if a piece is missing or damaged.
+    """
+    paired = "headline" in summary
+    piece = stability_name(summary["group"])
+    names = _TABLES + (_PAIR_TABLES if paired else ())
+    tables = {name: store.table(piece, f"{name}.parquet") for name in names}
+    latents = tables["latents"]
+    chosen = latents if paired else latents.clear()
+    most, least = select_most(chosen), select_least(chosen)
+    texts = _contexts(store, pl.concat([most, least]).select("run", "latent").rows())
+    return GroupFacts(
+        summary=summary,
+        runs=[_run(store, run) for run in summary["runs"]],
+        tables=tables,
+        most=_cards(most, texts),
+        least=_cards(least, texts),
+        interpretation=_interpretation(store, summary["group"], latents),
+    )
+
+
+def select_most(latents: pl.DataFrame) -> pl.DataFrame:
+    """Found in most other runs, then the highest cosine; one latent of a family.
+
+    Without the last rule one feature would fill the cards, once for each run that found it.
+    """
+    order = ["n_matched", "max_decoder_cos", "run", "latent"]
+    ordered = latents.filter(pl.col("n_matched") > 0).sort(
+        order, descending=[True, True, False, False], nulls_last=True
+    )
+    first = pl.col("family").is_null() | pl.col("family").is_first_distinct()
+    return ordered.filter(first).head(CARDS)
+
+
+def select_least(latents: pl.DataFrame) -> pl.DataFrame:
+    """Live, found in no other run, the lowest cosine."""
+    return (
+        latents.filter("alive", pl.col("n_matched") == 0)
+        .sort(["max_decoder_cos", "run", "latent"], nulls_last=True)
+        .head(CARDS)
+    )
+
+
+def _run(store: Store, run: str) -> RunFacts:
+    return RunFacts(
+        id=run,
+        spec=store.document(run_name(run), "spec.json"),
+        metrics=store.table(run_name(run), "metrics.parquet"),
+        reconstruction=store.document(evidence_name(run), "reconstruction.json"),
+    )
+
+
+Texts = dict[tuple[str, int], list[dict[str, Any]]]
+"""Run and latent to its contexts."""
+
+
+def _contexts(store: Store, chosen: Sequence[tuple[str, int]]) -> Texts:
+    """Contexts of the chosen latents only; a run's table can be large."""
+    out: Texts = {}
+    for run in sorted({run for run, _ in chosen}):
+        latents = [latent for of, latent in chosen if of == run]
+        table = store.table(evidence_name(run), "contexts.parquet")
+        for row in table.filter(pl.col("latent").is_in(latents)).iter_rows(named=True):
+            out.setdefault((run, row["latent"]), []).append(row)
+    return out
+
+
+def _cards(chosen: pl.DataFrame, texts: Texts) -> list[Card]:
+    return [
+        Card(latent=row, contexts=texts.get((row["run"], row["latent"]), []))
+        for row in chosen.iter_rows(named=True)
+    ]
+
+
+def _interpretation(store: Store, group: str, latents: pl.DataFrame) -> InterpretationFacts | None:
+    """What was explained of a group; None if nothing was."""
+    if not store.has(explanations_name(group)):
+        return None
+    explained = store.table(explanations_name(group), "explanations.parquet")
+    comparison = ablation = None
+    scores = pl.DataFrame(schema={"run": pl.String, "latent": pl.Int64})
+    if store.has(scores_name(group)):
+        about = store.document(scores_name(group), "about.json")
+        comparison, ablation = about["comparison"], about["functional"]["says"]
+        scores = store.table(scores_name(group), "scores.parquet")
+        scores = scores.filter(pl.col("control").is_null())
+    return InterpretationFacts(
+        says=store.document(explanations_name(group), "about.json")["says"],
+        latents=_explained(store, explained, scores, latents),
+        failed=explained["explanation"].null_count(),
+        comparison=comparison,
+        ablation=ablation,
+    )
+
+
+def _explained(
+    store: Store, explained: pl.DataFrame, scores: pl.DataFrame, latents: pl.DataFrame
+) -> list[Explained]:
+    families = {(r, n): f for r, n, f in latents.select("run", "latent", "family").iter_rows()}
+    partners = {
+        families.get((row["run"], row["latent"])): row["explanation"]
+        for row in explained.filter(kind=PARTNER).iter_rows(named=True)
+    }
+    kinds = explained.filter(pl.col("kind").is_in(KINDS)).group_by("kind", maintain_order=True)
+    shown = kinds.head(CARDS)
+    texts = _contexts(store, shown.select("run", "latent").rows())
+    out: list[Explained] = []
+    for row in shown.iter_rows(named=True):
+        latent = (row["run"], row["latent"])
+        own = scores.filter(run=latent[0], latent=latent[1])
+        family = families.get(latent)
+        out.append(
+            Explained(
+                row=row,
+                scores={score["scorer"]: score["value"] for score in own.iter_rows(named=True)},
+                contexts=texts.get(latent, [])[:_TEXTS],
+                partner=None if family is None else partners.get(family),
+            )
+        )
+    return out

@@ -1,0 +1,308 @@
+"""The report of a study as one HTML file that works offline. Reads the store, computes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reseed.matching.measures import MATCH_AT_FDR, SHARED
+from reseed.report.factors import factors_data, factors_section
+from reseed.report.group import group_data, group_parts
+from reseed.report.html import Html, Inside, document, join, listed, table, tag
+from reseed.report.numbers import NONE, count, mean_and_range, percent, percent_range, span
+from reseed.report.parts import WORDS, answer, details, figure, header, link, notes
+from reseed.report.reading import read_cells, read_failures, read_group
+from reseed.store import Store
+
+SUMMARY = "summary.json"
+
+_SPEC = "study.toml"
+
+Groups = Sequence[Mapping[str, Any]]
+
+
+def write_report(store: Store, name: str) -> None:
+    """Write the page of a study; equal stores give equal bytes.
+
+    Args:
+        store: of the study, which has come as far as `summary.json`.
+        name: of the file to write.
+
+    Raises:
+        StoreError: if a piece is missing or damaged, or the disk is full.
+    """
+    summary = store.read_json(SUMMARY)
+    groups = [read_group(store, group) for group in summary["groups"]]
+    spec = store.path(_SPEC)
+    body = tag(
+        "main",
+        header("Which latents come back?", summary["study"], *verdict(summary)),
+        notes(_weaknesses(summary, read_failures(store, summary))),
+        _headline(summary),
+        factors_section(summary),
+        details("SAE", [g.label for g in groups], [group_parts(group) for group in groups]),
+        tag("footer", _provenance(summary, spec.read_text("utf-8") if spec.exists() else None)),
+    )
+    data = [group_data(group) for group in groups]
+    if data:  # what concerns all groups travels with the first
+        data[0] |= factors_data(summary, read_cells(store, summary))
+    store.write_bytes(name, document(f"{summary['study']} · reseed", body, data).encode())
+
+
+# -- the answers ---------------------------------------------------------------------------------
+
+
+def verdict(summary: Mapping[str, Any]) -> list[Html]:
+    """What the study found: each question with the number that answers it."""
+    groups = [g for g in summary["groups"] if "headline" in g]
+    if not groups:
+        why = (
+            "no run has finished"
+            if not summary["groups"]
+            else "a latent can come back only where an SAE was trained at least twice"
+        )
+        return [answer(None, f"No verdict yet: {why}.")]
+    differs = _what_differs(summary["training"], groups)
+    tau = groups[0]["headline"]["tau"]
+    out = [
+        answer(
+            "How many latents come back nearly unchanged?",
+            *_range(groups, SHARED.id),
+            f" have the same partner in another run that differs only in {differs}, by encoder "
+            f"and by decoder, with both cosines at least {tau:g}. ",
+            _chance(groups),
+        )
+    ]
+    if any(_number(group, MATCH_AT_FDR) for group in groups):
+        out.append(
+            answer(
+                "How many resemble a latent of another run more than chance allows, at any cosine?",
+                *_range(groups, MATCH_AT_FDR),
+                " do, at a false discovery rate of 5%.",
+            )
+        )
+    if any(group["notes"] for group in groups):
+        out.append(tag("p", tag("a", "Read the notes first.", href="#notes"), class_="verdict"))
+    return out
+
+
+def _what_differs(training: Mapping[str, Any], groups: Groups) -> str:
+    init, data = len(training["init_seeds"]) > 1, len(training["data_seeds"]) > 1
+    if init and data:
+        apart = all(g["independent"]["they"] == "share neither seed" for g in groups)
+        return "its init seed and the order of its data" if apart else "its seeds"
+    return "the order of its data" if data else "its init seed"
+
+
+def _number(group: Mapping[str, Any], measure: str) -> Mapping[str, Any] | None:
+    """A headline number on all latents; None where it has no value."""
+    number = group["headline"][measure].get("all")
+    return number if number and number["value"] is not None else None
+
+
+def _range(groups: Groups, measure: str) -> list[Inside]:
+    """The share of one SAE with its interval, or the range over several."""
+    numbers = [(n, g["label"]) for g in groups if (n := _number(g, measure)) is not None]
+    ordered = sorted(numbers, key=lambda pair: pair[0]["value"])
+    (low, first), (high, last) = ordered[0], ordered[-1]
+    if len(numbers) == 1:
+        return [tag("strong", percent(low["value"])), f" ({_interval(low)})", " of the latents"]
+    if percent(low["value"]) == percent(high["value"]):
+        each = f" of the latents in each of {len(numbers)} SAEs"
+        return [tag("strong", percent(low["value"])), each]
+    ends = [
+        join(tag("strong", percent(number["value"])), f" ({label}; {_interval(number)})")
+        for number, label in ((low, first), (high, last))
+    ]
+    return ["Between ", ends[0], " and ", ends[1], " of the latents"]
+
+
+def _interval(number: Mapping[str, Any]) -> str:
+    ends = number["interval_95"]
+    return f"95% interval {percent_range(ends)}" if ends else "too few runs for an interval"
+
+
+def _chance(groups: Groups) -> Html:
+    numbers = [g["headline"][SHARED.id]["all"] for g in groups]
+    nulls = [n["null_covariance"]["mean"] for n in numbers if n["null_covariance"]]
+    untrained = [n["null_untrained"] for n in numbers if n["null_untrained"] is not None]
+    parts: list[Inside] = ["Chance was not measured"]
+    if nulls:
+        parts = ["Chance alone gives ", _most(nulls), tag("strong", percent(max(nulls)))]
+    if untrained:
+        parts += [", two untrained SAEs give ", _most(untrained), percent(max(untrained))]
+    return join(*parts, ".")
+
+
+def _most(values: Sequence[float]) -> str:
+    return "" if percent(min(values)) == percent(max(values)) else "at most "
+
+
+def _weaknesses(summary: Mapping[str, Any], failures: Mapping[str, str]) -> list[Inside]:
+    """Notes of the groups, each said once, and the runs that are not there."""
+    labels: dict[str, list[str]] = {}
+    for group in summary["groups"]:
+        for note in group["notes"]:
+            labels.setdefault(note, []).append(group["label"])
+    several = len(summary["groups"]) > 1
+    out: list[Inside] = []
+    for note, named in labels.items():
+        every = len(named) == len(summary["groups"])
+        of = f"All {len(named)} SAEs" if every else ", ".join(named)
+        out.append(f"{of}: {note}" if several else note[:1].upper() + note[1:])
+    for run, reason in failures.items():
+        out.append(join("Left out because it failed: ", tag("code", run), f", {reason}."))
+    for run in summary["runs"]["missing"]:
+        out.append(join("Left out because it is not done yet: ", tag("code", run), "."))
+    return out
+
+
+# -- the headline tables -------------------------------------------------------------------------
+
+
+def _headline(summary: Mapping[str, Any]) -> Html | None:
+    groups = summary["groups"]
+    if not groups:
+        return None
+    caption = (
+        "Dots are shares at tau with their 95% interval; the diamond is chance, the cross the "
+        "untrained pair. What lies to the right of both came back."
+    )
+    several = sum("headline" in group for group in groups) > 1
+    forest = figure("forest", None, caption) if several else None
+    inside = (shares_table(groups), training_table(groups, summary["training"]), words(groups))
+    return tag("section", tag("h2", "Headline"), forest, *inside)
+
+
+def shares_table(groups: Groups) -> Html | None:
+    """What comes back, on all and on live latents, beside chance and ceiling."""
+    rows: list[dict[str, Inside]] = []
+    for number, group in enumerate(groups):
+        name: Inside = link(group["label"], number)
+        if "headline" not in group:
+            rows.append({"SAE": name, "latents": "", "what counts": "one run: nothing to compare"})
+            continue
+        headline = group["headline"]
+        tau = f"shared at tau {headline['tau']:g}"
+        ceiling: str | None = percent(headline["ceiling_same_run"])
+        for stratum in ("all", "live"):
+            for measure, what in ((SHARED.id, tau), (MATCH_AT_FDR, "match at FDR 5%")):
+                if (share := headline[measure].get(stratum)) is not None:
+                    rows.append(_share_row(name, stratum, what, share, ceiling))
+                    name = ceiling = None
+        for kind, control in group.get("controls", {}).items():
+            latents = f"control: {kind.replace('_', ' ')}"
+            if control["shared"] is None:
+                few = "fewer than two runs"
+                rows.append({"SAE": None, "latents": latents, "what counts": few})
+            else:
+                rows.append(_share_row(None, latents, tau, control["shared"]["all"]))
+    return table(
+        rows,
+        caption="What comes back",
+        words=("latents", "what counts"),
+        class_="numbers shares",
+    )
+
+
+def _share_row(
+    name: Inside, latents: str, what: str, share: Mapping[str, Any], ceiling: str | None = None
+) -> dict[str, Inside]:
+    null = share["null_covariance"]
+    chance = NONE if null is None else percent(null["mean"])
+    if null is not None and null["lo"] != null["hi"]:
+        chance += f" ({percent_range([null['lo'], null['hi']])})"
+    return {
+        "SAE": name,
+        "latents": latents,
+        "what counts": what,
+        "share": tag("strong", percent(share["value"])),
+        "95% interval": percent_range(share["interval_95"]),
+        "chance (range of draws)": chance,
+        "untrained pair": percent(share["null_untrained"]),
+        "run with itself": ceiling or NONE,
+        "chance-corrected": percent(share["chance_corrected"]),
+    }
+
+
+def training_table(groups: Groups, training: Mapping[str, Any]) -> Html | None:
+    """What was trained: counts, reconstruction, tokens, certificates."""
+    rows: list[dict[str, Inside]] = []
+    for number, group in enumerate(groups):
+        rows.append(_training_row(link(group["label"], number), group, training))
+        for kind, control in group.get("controls", {}).items():
+            if control["counts"] is not None:
+                name = f"control: {kind.replace('_', ' ')}"
+                about = {**control, "tokens": group["tokens"]}
+                rows.append(_training_row(name, about, training))
+    return table(rows, caption="What was trained; counts are of one run")
+
+
+def _training_row(
+    name: Inside, group: Mapping[str, Any], training: Mapping[str, Any]
+) -> dict[str, Inside]:
+    counts, fit = group["counts"], group["reconstruction"]
+    proof, moved = group.get("certificates"), group.get("distance_from_init")
+    return {
+        "SAE": name,
+        "runs": count(counts["runs"]),
+        "tokens seen": count(group["tokens"]),
+        "epochs": f"{training['epochs']:.3g}",
+        "latents": count(counts["latents"]),
+        **{state: span(counts[state]) for state in ("live", "dead", "dense")},
+        "FVU, held out": mean_and_range(fit["fvu"]),
+        "L0": mean_and_range(fit["l0"]),
+        "cosine to its start": mean_and_range(moved) if moved else NONE,
+        "assignments proven optimal": f"{proof['optimal']:,} of {proof['assignments']:,}"
+        if proof
+        else NONE,
+        "largest gap": f"{proof['largest_gap']:.2g}" if proof else NONE,
+    }
+
+
+def words(groups: Groups) -> Html:
+    """What the words of the page mean."""
+    tokens = span([group["reconstruction"]["held_out_tokens"] for group in groups])
+    meanings: dict[str, Inside] = dict(WORDS)
+    meanings["Live, dead, dense"] = (
+        f"on {tokens} held-out tokens a live latent fired at least once, a dead one never, a dense "
+        "one on more of them than the study's dense_rate (a tenth unless changed). Where runs "
+        "differ, a range is given."
+    )
+    if any(group.get("controls") for group in groups):
+        meanings["Control"] = (
+            "runs of the same recipe and seeds in which there is less to find, or nothing; each is "
+            "evaluated on its own activations."
+        )
+    title = tag("summary", "What the words and columns mean")
+    return tag("details", title, listed(meanings, "glossary"), open=True)
+
+
+# -- the end of the page -------------------------------------------------------------------------
+
+
+def _provenance(summary: Mapping[str, Any], spec: str | None) -> Html:
+    """Version, subject, sites, tokens, and the study's TOML."""
+    activations = summary["activations"]
+    sites = activations["sites"].items()
+    facts: dict[str, Inside] = {
+        "reseed": summary["reseed"],
+        "study": summary["study"],
+        "subject": tag("code", json.dumps(summary["subject"], ensure_ascii=False)),
+        "sites": ", ".join(f"{site} ({width:,} dimensions)" for site, width in sites),
+        "tokens to train on": f"{activations['training_tokens']:,}",
+        "tokens held out": f"{activations['held_out_tokens']:,}",
+    }
+    if "change_from_float32" in activations:
+        change = activations["change_from_float32"]
+        facts[f"change by {change['dtype']} (relative RMSE)"] = "; ".join(
+            f"{site}: {error['relative_rmse']:.2%}, smallest cosine {error['smallest_cosine']:.4f}"
+            for site, error in change["sites"].items()
+        )
+    toml = (
+        tag("details", tag("summary", "The study's TOML"), tag("pre", spec, tabindex=0))
+        if spec
+        else tag("p", "The study was not made from a file.", class_="caption")
+    )
+    return tag("section", tag("h2", "Where this comes from"), listed(facts, "facts"), toml)
