@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reseed.sae import above as module
-from reseed.sae.above import BatchTop, Reader, above, share_above
+from reseed.sae.above import BatchTop, above, share_above
 from reseed.sae.codes import batch_top, codes_of
 from reseed.sae.codes import dense as kernels_dense
-from reseed.sae.encode import new_screen
+from reseed.sae.encode import Reader, new_screen
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
 
@@ -124,7 +124,7 @@ def test_the_share_is_that_of_some_rows(hard, threads):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_codes_of_jumprelu_are_those_of_the_dense_way(hard, kind, rows, monkeypatch):
-    monkeypatch.setattr(module, "_ROWS", 3)
+    monkeypatch.setattr(module, "AT_A_TIME", 3)
     x, W, b = hard.weights(kind, rows, 6, 40, 3)
     scored = torch.from_numpy(hard.scores(x, W, b).astype(np.float32).reshape(rows, 40))
     bars = np.abs(np.random.default_rng(1).normal(size=40)).astype(np.float32)

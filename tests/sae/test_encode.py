@@ -32,7 +32,7 @@ def test_codes_are_those_of_scoring_all(hard, kind, halves, rows, d, latents, se
     k = data.draw(st.one_of(st.integers(1, min(latents, 9)), st.just(latents)))
     x, W, b = hard.weights(kind, rows, d, latents, seed)
     screen = new_screen(torch.from_numpy(W), 1, halves=halves)
-    codes = encode.codes(x, W, b, screen, k, 1)
+    codes = encode.codes(encode.Reader(x, W, b, screen, 1), k)
     assert (codes.latents.diff(dim=1) > 0).all()
     assert codes.latents.min() >= 0
     assert codes.latents.max() < latents
@@ -45,7 +45,8 @@ def test_codes_are_those_of_scoring_all(hard, kind, halves, rows, d, latents, se
 @pytest.mark.parametrize(("rows", "d", "latents", "k"), [(7, 24, 5000, 4), (3, 16, 9001, 300)])
 def test_wide_rows_in_several_blocks(hard, kind, halves, rows, d, latents, k):
     x, W, b = hard.weights(kind, rows, d, latents, 0)
-    codes = encode.codes(x, W, b, new_screen(torch.from_numpy(W), 1, halves=halves), k, 1)
+    screen = new_screen(torch.from_numpy(W), 1, halves=halves)
+    codes = encode.codes(encode.Reader(x, W, b, screen, 1), k)
     expected = best(hard.scores(x, W, b), k)
     assert np.array_equal(kernels.dense(codes, latents).numpy(), expected)
 
@@ -83,7 +84,7 @@ def test_the_bound_holds_for_every_product(hard, kind, halves, d, seed):
 def test_codes_depend_neither_on_threads_nor_on_the_type_of_the_product(hard):
     x, W, b = hard.weights("normal", 600, 40, 3000, 0)
     made = [
-        encode.codes(x, W, b, new_screen(torch.from_numpy(W), t, halves=h), 16, t)
+        encode.codes(encode.Reader(x, W, b, new_screen(torch.from_numpy(W), t, halves=h), t), 16)
         for t in (1, 2, 3)
         for h in (True, False)
     ]

@@ -10,7 +10,7 @@ B rows, F latents, D dimensions.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,11 @@ from reseed.loops import encode as loops
 from reseed.loops import screen as screening
 from reseed.loops import threads as workers
 from reseed.loops.encode import Integers
-from reseed.loops.screen import Block, Taken
+from reseed.loops.screen import Taken
 from reseed.loops.step import ByRow
 from reseed.sae import encode
 from reseed.sae.codes import Codes
-from reseed.sae.encode import LATENTS, Screen
+from reseed.sae.encode import AT_A_TIME, LATENTS, Blocks, Reader
 from reseed.sae.lazy import torch
 
 if TYPE_CHECKING:
@@ -34,32 +34,8 @@ Floats = NDArray[np.float32]
 
 _SAMPLE = 32
 """Rows that say beforehand how much there will be."""
-_ROWS = 4096
-"""Rows that are encoded at a time."""
 _LOWER = np.float32(0.9)
 """Of the smallest code that fired last: the first bar tried for the next batch."""
-
-
-class _Room(NamedTuple):
-    """What a thread works in."""
-
-    products: Tensor
-    taken: list[Taken]
-    """one, which a larger one takes the place of"""
-
-
-class Reader(NamedTuple):
-    """Rows and the encoder that reads them."""
-
-    x: Floats
-    """[B, D] what the encoder reads"""
-    W_enc: Floats
-    """[F, D]"""
-    b_enc: Floats
-    """[F]"""
-    screen: Screen
-    """of W_enc as it is now"""
-    threads: int
 
 
 def above(reader: Reader, bars: Floats) -> ByRow:
@@ -73,45 +49,32 @@ def above(reader: Reader, bars: Floats) -> ByRow:
         Entries whose values are pre-activations.
     """
     x, W_enc, b_enc, screen, threads = reader
-    rows, latents = len(x), len(W_enc)
     left, bounds = encode.bounds_of(x, b_enc, screen)
     bounds = bounds._replace(lift=_lift(b_enc, bars))
-    half = screen.halves is not None
-    right = torch.from_numpy(W_enc) if screen.halves is None else screen.halves
-    high, wide = max(1, min(encode.ROWS, math.ceil(rows / threads))), min(LATENTS, latents)
-    room = [_Room(torch.empty(high * wide, dtype=right.dtype), [_taken(8 * wide)])
-            for _ in range(threads)]  # fmt: skip
-    no_bits, no_products = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
-    counts = np.zeros(rows, np.int64)
-    found: list[tuple[Integers, Floats] | None] = [None] * math.ceil(rows / high)
+    rooms = [_taken(8 * min(LATENTS, len(W_enc))) for _ in range(threads)]
+    counts = np.zeros(len(x), np.int64)
+    found: dict[int, tuple[Integers, Floats]] = {}
 
-    def look(piece: int) -> None:
-        first, stop = piece * high, min(rows, (piece + 1) * high)
-        mine, count = room.pop(), 0
-        for low in range(0, latents, wide):
-            width = min(wide, latents - low)
-            out = mine.products[: (stop - first) * width].view(stop - first, width)
-            torch.mm(left[first:stop], right[low : low + width].T, out=out)
-            both = (encode.bits_of(out), no_products) if half else (no_bits, out.numpy())
-            block, at = Block(*both, half, first), 0
-            while True:
-                taken = mine.taken[0]
+    def look(first: int, stop: int, blocks: Blocks) -> None:
+        taken, count = rooms.pop(), 0
+        for low, block in blocks:
+            at = 0
+            while at >= 0:
                 count, at = screening.collect(block, low, bounds, taken, count, at)
-                if at < 0:
-                    break
-                mine.taken[0] = _larger(taken, count)
-        row, latent = (a[:count] for a in mine.taken[0])
+                if at >= 0:  # no room was left: go on from there in a larger one
+                    taken = _larger(taken, count)
+        row, latent = (a[:count] for a in taken)
         values, chosen = np.empty(count, np.float32), np.empty(count, np.int64)
         kept = loops.score(
             first, x, W_enc, b_enc, bars, row, latent, counts[first:stop], values, chosen
         )
-        found[piece] = chosen[:kept].copy(), values[:kept].copy()
-        room.append(mine)
+        found[first] = chosen[:kept].copy(), values[:kept].copy()
+        rooms.append(taken)
 
-    workers.run(look, range(len(found)), threads)
-    whole = [piece for piece in found if piece is not None]
+    encode.over_rows(reader, left, look)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    chosen, values = (np.concatenate(arrays) for arrays in zip(*whole, strict=True))
+    pieces = [found[first] for first in sorted(found)]
+    chosen, values = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
     return ByRow(starts, chosen, values)
 
 
@@ -127,20 +90,15 @@ def codes_above(x: Tensor, W_enc: Tensor, b_enc: Tensor, bars: Tensor) -> Codes:
     Returns:
         As many codes of a row as the one with most has, one at the least.
     """
-    threads = torch.get_num_threads()
-    rows, bias = W_enc.contiguous(), b_enc.contiguous().numpy()
-    screen, given = encode.new_screen(rows, threads), x.contiguous().numpy()
+    reader = encode.reader_of(x, W_enc, b_enc)
     parts = [
-        above(Reader(given[low : low + _ROWS], rows.numpy(), bias, screen, threads), bars.numpy())
-        for low in range(0, len(given), _ROWS)
+        above(reader._replace(x=reader.x[low : low + AT_A_TIME]), bars.numpy())
+        for low in range(0, len(x), AT_A_TIME)
     ]
     most = max([1, *(int(np.diff(part.starts).max()) for part in parts)])
-    values, chosen = (
-        np.zeros((len(given), most), np.float32),
-        np.zeros((len(given), most), np.int64),
-    )
+    values, chosen = np.zeros((len(x), most), np.float32), np.zeros((len(x), most), np.int64)
     for n, part in enumerate(parts):
-        here = slice(n * _ROWS, n * _ROWS + len(part.starts) - 1)
+        here = slice(n * AT_A_TIME, n * AT_A_TIME + len(part.starts) - 1)
         loops.side_by_side(*part, values[here], chosen[here])
     return Codes(torch.from_numpy(values), torch.from_numpy(chosen))
 

@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ Floats = NDArray[np.float32]
 
 ROWS, LATENTS = 256, 4096
 """Largest block of a product: what a thread keeps in its cache."""
-_AT_A_TIME = 4096
+AT_A_TIME = 4096
 """Rows of which candidates are kept at a time."""
 _PIECE = 1024
 """Encoder rows that are rounded at a time."""
@@ -88,6 +89,28 @@ class Screen:
         return Screen(halves, self.length[rows.numpy()], self.lost[rows.numpy()])
 
 
+class Reader(NamedTuple):
+    """Rows and the encoder that reads them."""
+
+    x: Floats
+    """[B, D] float32, what the encoder reads"""
+    W_enc: Floats
+    """[F, D]"""
+    b_enc: Floats
+    """[F]"""
+    screen: Screen
+    """of W_enc as it is now"""
+    threads: int
+
+
+def reader_of(x: Tensor, W_enc: Tensor, b_enc: Tensor) -> Reader:
+    """Encoder rows that are looked at for this call, all as tensors on the CPU."""
+    threads, rows = torch.get_num_threads(), W_enc.contiguous()
+    screen = new_screen(rows, threads)
+    arrays = (t.contiguous().numpy() for t in (x, rows, b_enc))
+    return Reader(*arrays, screen, threads)
+
+
 def new_screen(W_enc: Tensor, threads: int, *, halves: bool | None = None) -> Screen:
     """Look at encoder rows.
 
@@ -121,12 +144,12 @@ def halves_are_fast() -> bool:
     """
     times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     for _ in range(8):  # in turn, since other work disturbs; the first calls also load things
-        for dtype, mine in times.items():
+        for dtype, spent in times.items():
             a, b = torch.ones(128, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
             out = torch.empty(128, 1024, dtype=dtype)
             started = time.thread_time_ns()
             torch.mm(a, b.T, out=out)
-            mine.append(time.thread_time_ns() - started)
+            spent.append(time.thread_time_ns() - started)
     return min(times[torch.bfloat16]) < 0.75 * min(times[torch.float32])
 
 
@@ -178,43 +201,69 @@ def _no_candidates(rows: int, latents: int, k: int) -> Candidates:
     )
 
 
-def codes(x: Floats, W_enc: Floats, b_enc: Floats, screen: Screen, k: int, threads: int) -> Codes:
+Blocks = Iterator[tuple[int, Block]]
+"""Products of some rows with all latents: the first latent of each block, and the block."""
+
+
+def over_rows(reader: Reader, left: Tensor, look: Callable[[int, int, Blocks], None]) -> None:
+    """Make the rounded product, piece by piece, and look at it.
+
+    Args:
+        reader: the rows and the encoder.
+        left: the rows as they enter the product, see `bounds_of`.
+        look: called for each piece of rows with the first of them, one past the last, and its
+            blocks in order of latent; on several threads at once.
+    """
+    rows, latents, halves = len(reader.x), len(reader.W_enc), reader.screen.halves
+    right = torch.from_numpy(reader.W_enc) if halves is None else halves
+    high, wide = piece_of(rows, reader.threads), min(LATENTS, latents)
+    rooms = [torch.empty(high * wide, dtype=right.dtype) for _ in range(reader.threads)]
+    no_bits, no_products = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
+
+    def blocks(first: int, stop: int, room: Tensor) -> Blocks:
+        for low in range(0, latents, wide):
+            width = min(wide, latents - low)
+            out = room[: (stop - first) * width].view(stop - first, width)
+            torch.mm(left[first:stop], right[low : low + width].T, out=out)
+            half = halves is not None
+            both = (bits_of(out), no_products) if half else (no_bits, out.numpy())
+            yield low, Block(*both, half, first)
+
+    def work(piece: int) -> None:
+        # as many rooms as threads: one is always free, and stays in the cache of its core
+        first, stop, room = piece * high, min(rows, (piece + 1) * high), rooms.pop()
+        look(first, stop, blocks(first, stop, room))
+        rooms.append(room)
+
+    workers.run(work, range(math.ceil(rows / high)), reader.threads)
+
+
+def piece_of(rows: int, threads: int) -> int:
+    """Rows of a piece of work."""
+    return max(1, min(ROWS, math.ceil(rows / threads)))
+
+
+def codes(reader: Reader, k: int) -> Codes:
     """The k largest pre-activations of rows, after ReLU.
 
     Args:
-        x: `[B, D]` float32, what the encoder reads.
-        W_enc: `[F, D]`.
-        b_enc: `[F]`.
-        screen: of W_enc as it is now.
+        reader: the rows and the encoder.
         k: codes of a row, at most F.
-        threads: to use.
     """
-    rows, latents = len(x), len(W_enc)
-    half, (left, bounds) = screen.halves is not None, bounds_of(x, b_enc, screen)
-    right = torch.from_numpy(W_enc) if screen.halves is None else screen.halves
-    kept = _no_candidates(rows, latents, k)
-    values, chosen = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
-    high, wide = max(1, min(ROWS, math.ceil(rows / threads))), min(LATENTS, latents)
-    room = [torch.empty(high * wide, dtype=right.dtype) for _ in range(threads)]
-    no_bits, no_products = np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32)
+    x, W_enc, b_enc, screen, _ = reader
+    left, bounds = bounds_of(x, b_enc, screen)
+    kept = _no_candidates(len(x), len(W_enc), k)
+    values, chosen = np.empty((len(x), k), np.float32), np.empty((len(x), k), np.int64)
 
-    def look(piece: int) -> None:
-        first, stop = piece * high, min(rows, (piece + 1) * high)
-        mine = room.pop()
-        for low in range(0, latents, wide):
-            width = min(wide, latents - low)
-            out = mine[: (stop - first) * width].view(stop - first, width)
-            torch.mm(left[first:stop], right[low : low + width].T, out=out)
-            both = (bits_of(out), no_products) if half else (no_bits, out.numpy())
-            block = Block(*both, half, first)
+    def look(first: int, stop: int, blocks: Blocks) -> None:
+        for low, block in blocks:
             if low == 0:
                 screening.first_bars(block, k, bounds, kept.bar)
             screening.screen(block, low, k, bounds, kept)
-        room.append(mine)
         given = kept.upper, kept.latent, kept.length
         loops.settle(first, stop, x, W_enc, b_enc, *given, values, chosen)
 
-    workers.run(look, range(math.ceil(rows / high)), threads)
+    over_rows(reader, left, look)
     return Codes(torch.from_numpy(values), torch.from_numpy(chosen))
 
 
@@ -227,12 +276,9 @@ def top_codes(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> Codes:
         b_enc: `[F]`.
         k: codes of a row, at most F.
     """
-    threads = torch.get_num_threads()
-    rows, bias = W_enc.contiguous(), b_enc.contiguous().numpy()
-    screen = new_screen(rows, threads)
-    given = x.contiguous().numpy()
+    reader = reader_of(x, W_enc, b_enc)
     parts = [
-        codes(given[low : low + _AT_A_TIME], rows.numpy(), bias, screen, k, threads)
-        for low in range(0, max(1, len(given)), _AT_A_TIME)
+        codes(reader._replace(x=reader.x[low : low + AT_A_TIME]), k)
+        for low in range(0, max(1, len(x)), AT_A_TIME)
     ]
     return Codes(torch.cat([p.values for p in parts]), torch.cat([p.latents for p in parts]))

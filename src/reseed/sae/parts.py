@@ -244,13 +244,14 @@ def frozen(
     centred: bool = True,
 ) -> SAE:
     """The SAE of W_enc, b_enc, W_dec, b_dec (and W_skip) with this inference rule."""
-    weights = {name: p[name].detach().clone() for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
-    skip = p["W_skip"].detach().clone() if "W_skip" in p else None
     return SAE(
-        **weights,
+        W_enc=p["W_enc"].detach().clone(),
+        W_dec=p["W_dec"].detach().clone(),
+        b_enc=p["b_enc"].detach().clone(),
+        b_dec=p["b_dec"].detach().clone(),
         activation=activation,
         threshold=threshold,
-        W_skip=skip,
+        W_skip=p["W_skip"].detach().clone() if "W_skip" in p else None,
         centred=centred,
         about=about,
     )

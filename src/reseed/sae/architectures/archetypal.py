@@ -23,7 +23,7 @@ from reseed.errors import SpecError
 from reseed.records import Floats
 from reseed.sae import parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.architectures import baselines
+from reseed.sae.architectures.baselines import centroids, rows_of
 from reseed.sae.lazy import torch
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
@@ -91,16 +91,16 @@ def initial(spec: ArchetypalSpec, start: Start) -> Parameters:
     """
     if start.batches is None:
         raise SpecError("archetypal: its centroids need the rows that it will learn from")
-    points = baselines.rows_of(start.batches, spec.fit_rows) - start.x_centre
-    centroids = baselines.centroids(points, spec.points, rounds=50).centroids
+    points = rows_of(start.batches, spec.fit_rows) - start.x_centre
+    hull = centroids(points, spec.points, rounds=50).centroids
     return {
         "W_enc": torch.from_numpy(start.rows.copy()),
         "b_enc": torch.zeros(spec.latents),
         "mix": torch.from_numpy(_mixture(spec, start.init_seed)),
-        "relax": torch.zeros(spec.latents, centroids.shape[1]),
+        "relax": torch.zeros(spec.latents, hull.shape[1]),
         "log_scale": torch.zeros(()),
         "b_dec": torch.from_numpy(start.x_centre.copy()),
-        "centroids": torch.from_numpy(centroids),
+        "centroids": torch.from_numpy(hull),
     }
 
 

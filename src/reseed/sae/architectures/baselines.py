@@ -34,15 +34,7 @@ from pydantic import Field, model_validator
 from reseed.errors import SpecError
 from reseed.records import Floats
 from reseed.sae import parts
-from reseed.sae.architecture import (
-    Architecture,
-    At,
-    Batch,
-    Batches,
-    Objective,
-    Parameters,
-    Start,
-)
+from reseed.sae.architecture import Architecture, At, Batch, Batches, Objective, Parameters, Start
 from reseed.sae.lazy import torch
 from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import digest, generator

@@ -31,15 +31,7 @@ from pydantic import Field, model_validator
 from reseed.errors import SpecError
 from reseed.records import Floats
 from reseed.sae import parts
-from reseed.sae.architecture import (
-    Architecture,
-    At,
-    Batch,
-    Batches,
-    Objective,
-    Parameters,
-    Start,
-)
+from reseed.sae.architecture import Architecture, At, Batch, Batches, Objective, Parameters, Start
 from reseed.sae.lazy import torch
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec

@@ -19,15 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from reseed.sae import parts
-from reseed.sae.architecture import (
-    Architecture,
-    At,
-    Batch,
-    Batches,
-    Objective,
-    Parameters,
-    Start,
-)
+from reseed.sae.architecture import Architecture, At, Batch, Batches, Objective, Parameters, Start
 from reseed.sae.lazy import torch
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec

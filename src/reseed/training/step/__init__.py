@@ -33,11 +33,6 @@ def has_loops(spec: ArchitectureSpec) -> bool:
             return isinstance(spec, BatchSpec | GatedSpec)
 
 
-def _has_kernels(spec: ArchitectureSpec) -> bool:
-    """Whether Triton kernels make the steps of these settings on a GPU."""
-    return has_loops(spec) and isinstance(spec, TopKSpec | BatchTopKSpec)
-
-
 def _changes_loss(spec: ArchitectureSpec) -> bool:
     """Whether an option is set that changes the loss, so that gradients are torch's."""
     return (
@@ -67,12 +62,13 @@ def step_of(
     """
     from reseed.training.step.plain import PlainStep, by_autograd, topk_by_hand
 
-    device = parameters["b_dec"].device.type
-    if not plain and device == "cuda" and _has_kernels(spec) and triton_runs():
+    device, fast = parameters["b_dec"].device.type, has_loops(spec) and not plain
+    on_gpu = fast and device == "cuda" and triton_runs()
+    if on_gpu and isinstance(spec, TopKSpec | BatchTopKSpec):
         from reseed.training.step.gpu import TritonStep
 
         return TritonStep(parameters, trained, spec, clip)
-    if not plain and device == "cpu" and has_loops(spec) and compiles():
+    if fast and device == "cpu" and compiles():
         from reseed.training.step.fast import FastStep  # needs numba
 
         return FastStep(parameters, trained, spec, clip)

@@ -198,9 +198,8 @@ def finding(spec: ArchitectureSpec) -> Find:
 
 
 def _topk(spec: TopKSpec, g: Given, at: At) -> Found:
-    x, W_enc, b_enc, screen, threads = g.reader()
-    codes = sparse.by_row(encode.codes(x, W_enc, b_enc, screen, spec.k, threads))
-    part = sparse.decoded(g, codes, x, _MINUS, g.step)
+    codes = sparse.by_row(encode.codes(g.reader(), spec.k))
+    part = sparse.decoded(g, codes, g.x, _MINUS, g.step)
     parts = [part, *sparse.auxiliary(g, part.residual, spec.auxk_alpha)]
     return sparse.gathered(g, parts, g.fvu(part.loss), codes)
 

@@ -23,10 +23,9 @@ from reseed.loops import step as loops
 from reseed.loops import threads as workers
 from reseed.loops.step import ByRow, Entries
 from reseed.sae import encode
-from reseed.sae.above import Reader
 from reseed.sae.architecture import Parameters
 from reseed.sae.codes import Codes
-from reseed.sae.encode import Screen
+from reseed.sae.encode import Reader, Screen
 from reseed.sae.parts import auxk_size
 
 Floats = NDArray[np.float32]
@@ -214,7 +213,7 @@ def auxiliary(g: Given, residual: Floats, alpha: float) -> list[Part]:
     rows = g.dead.nonzero()[:, 0]
     active, share = auxk_size(g.x.shape[1], len(rows))
     W_enc, b_enc = g.p["W_enc"][rows].numpy(), g.p["b_enc"][rows].numpy()
-    found = encode.codes(g.x, W_enc, b_enc, g.screen.of(rows), active, g.threads)
+    found = encode.codes(Reader(g.x, W_enc, b_enc, g.screen.of(rows), g.threads), active)
     codes = by_row(Codes(found.values, rows[found.latents]))
     unit = np.float32(g.scale / 2.0)
     return [decoded(g, codes, residual, unit, np.float32(alpha * share / unit))]
