@@ -97,7 +97,7 @@ def _verdict(groups: Sequence[_Group]) -> list[Html]:
     for group in groups:
         judged = group.summary["detector"]["feature"]
         of = f" ({group.label})" if len(groups) > 1 else ""
-        base = f"; {percent(judged['base'])} of all live latents are. "
+        base = f", where {percent(judged['base'])} of all live latents are. "
         precision += [tag("strong", percent(judged["precision"])), of, base]
         recall += [tag("strong", percent(judged["recall"])), f"{of}. "]
     every = " and ".join(sorted({str(group.summary["judges"]) for group in groups}))

@@ -15,6 +15,7 @@ from reseed.report.numbers import NONE, count, decimals, percent, percent_range,
 from reseed.report.parts import (
     agreement_data,
     answer,
+    at_most,
     cosine_figures,
     details,
     figure,
@@ -95,15 +96,14 @@ def _pair_data(pair: PairPage, tau: float) -> dict[str, Any]:
 
 
 def _verdict(pairs: Sequence[PairPage], tau: float) -> list[Html]:
-    most = max(pair.numbers[SHARED.id]["null"]["mean"] for pair in pairs)
+    chance = [pair.numbers[SHARED.id]["null"]["mean"] for pair in pairs]
     return [
         answer(
             "How many latents are in both, nearly unchanged?",
             *_shares(pairs, SHARED.id),
             f" have the same partner by encoder and by decoder, with both cosines at least {tau:g}."
             " Random dictionaries of the same covariance share ",
-            "" if len(pairs) == 1 else "at most ",
-            percent(most),
+            *at_most(chance),
             ".",
         ),
         answer(
@@ -199,7 +199,7 @@ def _saes_table(saes: Sequence[Mapping[str, Any]]) -> Html | None:
                 "L0": NONE if l0 is None else f"{l0:.4g}",
             }
         rows.append(row)
-    return table(rows, caption="The SAEs")
+    return table(rows, caption="The SAEs", words=("format", "rule"))
 
 
 def _crossing(pairs: Sequence[Mapping[str, Any]]) -> Html | None:

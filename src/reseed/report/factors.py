@@ -151,9 +151,9 @@ def _beside(summary: Mapping[str, Any]) -> Html:
     """Agreement of each group beside its untrained pair and how far it moved from its start."""
     rows = [_group_row(group) for group in summary["groups"] if "headline" in group]
     note = (
-        "SAEs that agree but hardly left their start (cosine near 1) agree because they started "
-        "alike, or not; the untrained pair shows how alike they started. Read agreement beside "
-        "FVU: an SAE that reconstructs worse can agree more."
+        "SAEs that hardly left their start (cosine near 1) agree as far as they started alike, "
+        "which the untrained pair shows. Read agreement beside FVU: an SAE that reconstructs worse "
+        "can agree more."
     )
     shown = table(rows, caption="Agreement beside distance from the start")
     return tag("div", shown, tag("p", note, class_="caption"))

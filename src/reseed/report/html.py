@@ -75,15 +75,14 @@ def table(
     if not rows:
         return None
     titles = list(dict.fromkeys(title for row in rows for title in row))
-    top = tag("thead", tag("tr", *(tag("th", title, scope="col") for title in titles)))
+    kind = {title: "word" if title in words else None for title in titles}
+    heads = (tag("th", title, scope="col", class_=kind[title]) for title in titles)
     body: list[Html] = []
     for at, row in enumerate(rows):
-        cells = (
-            tag("td", row.get(title, NONE), class_="word" if title in words else None)
-            for title in titles[1:]
-        )
+        cells = (tag("td", row.get(title, NONE), class_=kind[title]) for title in titles[1:])
         body.append(tag("tr", _name(rows, at, titles[0]), *cells))
-    inside = tag("table", tag("caption", caption), top, tag("tbody", *body), class_=class_)
+    parts = (tag("caption", caption), tag("thead", tag("tr", *heads)), tag("tbody", *body))
+    inside = tag("table", *parts, class_=class_)
     return tag("div", inside, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 

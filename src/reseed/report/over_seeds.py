@@ -8,15 +8,7 @@ from typing import Any
 import polars as pl
 
 from reseed.report.html import Html, Inside, join, table, tag
-from reseed.report.numbers import (
-    columns,
-    count,
-    decimals,
-    percent,
-    percent_range,
-    rate,
-    short,
-)
+from reseed.report.numbers import columns, count, decimals, percent, percent_range, rate, short
 from reseed.report.parts import choices, figure, pair
 from reseed.report.reading import GroupFacts
 

@@ -26,6 +26,12 @@ def answer(question: str | None, *words: Inside) -> Html:
     return tag("p", asked, *words, class_="verdict")
 
 
+def at_most(shares: Sequence[float]) -> tuple[str, Html]:
+    """The largest of several shares, called so where they differ."""
+    most = percent(max(shares))
+    return "" if percent(min(shares)) == most else "at most ", tag("strong", most)
+
+
 def notes(items: Iterable[Inside]) -> Html | None:
     """What weakens the numbers; None if nothing does."""
     listed = [tag("li", item) for item in items]

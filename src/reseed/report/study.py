@@ -11,7 +11,7 @@ from reseed.report.factors import factors_data, factors_section
 from reseed.report.group import group_data, group_parts
 from reseed.report.html import Html, Inside, document, join, listed, table, tag
 from reseed.report.numbers import NONE, count, mean_and_range, percent, percent_range, span
-from reseed.report.parts import WORDS, answer, details, figure, header, link, notes
+from reseed.report.parts import WORDS, answer, at_most, details, figure, header, link, notes
 from reseed.report.reading import read_cells, read_failures, read_group
 from reseed.store import Store
 
@@ -105,22 +105,20 @@ def _range(groups: Groups, measure: str) -> list[Inside]:
     """The share of one SAE with its interval, or the range over several."""
     numbers = [(n, g["label"]) for g in groups if (n := _number(g, measure)) is not None]
     ordered = sorted(numbers, key=lambda pair: pair[0]["value"])
-    (low, first), (high, last) = ordered[0], ordered[-1]
-    if len(numbers) == 1:
-        return [tag("strong", percent(low["value"])), f" ({_interval(low)})", " of the latents"]
-    if percent(low["value"]) == percent(high["value"]):
-        each = f" of the latents in each of {len(numbers)} SAEs"
-        return [tag("strong", percent(low["value"])), each]
-    ends = [
-        join(tag("strong", percent(number["value"])), f" ({label}; {_interval(number)})")
-        for number, label in ((low, first), (high, last))
+    ends = [tag("strong", percent(number["value"])) for number, _ in ordered]
+    intervals = [
+        f"95% interval {percent_range(number['interval_95'])}" if number["interval_95"] else None
+        for number, _ in ordered
     ]
-    return ["Between ", ends[0], " and ", ends[1], " of the latents"]
-
-
-def _interval(number: Mapping[str, Any]) -> str:
-    ends = number["interval_95"]
-    return f"95% interval {percent_range(ends)}" if ends else "too few runs for an interval"
+    if len(numbers) == 1:
+        shown = intervals[0] or "too few runs for an interval"
+        return [ends[0], f" ({shown}) of the latents"]
+    if ends[0] == ends[-1]:
+        return [ends[0], f" of the latents in each of {len(numbers)} SAEs"]
+    about = ["; ".join(filter(None, (ordered[n][1], intervals[n]))) for n in (0, -1)]
+    return [
+        "Between ", ends[0], f" ({about[0]}) and ", ends[-1], f" ({about[1]}) of the latents"
+    ]  # fmt: skip
 
 
 def _chance(groups: Groups) -> Html:
@@ -129,14 +127,10 @@ def _chance(groups: Groups) -> Html:
     untrained = [n["null_untrained"] for n in numbers if n["null_untrained"] is not None]
     parts: list[Inside] = ["Chance was not measured"]
     if nulls:
-        parts = ["Chance alone gives ", _most(nulls), tag("strong", percent(max(nulls)))]
+        parts = ["Chance alone gives ", *at_most(nulls)]
     if untrained:
-        parts += [", two untrained SAEs give ", _most(untrained), percent(max(untrained))]
+        parts += [", two untrained SAEs give ", *at_most(untrained)]
     return join(*parts, ".")
-
-
-def _most(values: Sequence[float]) -> str:
-    return "" if percent(min(values)) == percent(max(values)) else "at most "
 
 
 def _weaknesses(summary: Mapping[str, Any], failures: Mapping[str, str]) -> list[Inside]:
@@ -202,7 +196,6 @@ def shares_table(groups: Groups) -> Html | None:
         rows,
         caption="What comes back",
         words=("latents", "what counts"),
-        class_="numbers shares",
     )
 
 

@@ -16,7 +16,7 @@ PLOTS.forest = (plot, _, c) => {
     customdata: groups.map((group) => plain(group.label)),
     hovertemplate: "%{customdata}<br>" + name + " %{x:.1%}<extra></extra>",
   });
-  const shared = mark("shared, 95% interval", one.map((f) => f.value), "circle", c.observed, 12);
+  const shared = mark(one.some((f) => f.interval) ? "shared, 95% interval" : "shared", one.map((f) => f.value), "circle", c.observed, 12);
   shared.error_x = { type: "data", symmetric: false, array: wide(1), arrayminus: wide(0), color: c.observed, thickness: 2, width: 5 };
   const traces = [
     mark(CHANCE, one.map((f) => (f.null ? f.null[0] : null)), "diamond", c.null, 11),
