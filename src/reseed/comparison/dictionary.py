@@ -1,4 +1,4 @@
-"""What is compared: an SAE, or two matrices, from anywhere, under a name."""
+"""What is compared: an SAE, or two matrices, from anywhere, under a name; and what speaks against."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from reseed.errors import SpecError
 from reseed.formats import plain, read
-from reseed.formats.files import Files
-from reseed.formats.place import resolve
-from reseed.matching.rows import finite_rows
-from reseed.matching.sides import Views
+from reseed.formats.files import Files, resolve
+from reseed.matching.geometry import finite_rows
+from reseed.matching.match import Views
 from reseed.records import SAEArrays
 from reseed.store import file_sha256
 
 _MOST_FILES = 20
+
+_UNIT = 0.02
+"""How far from 1 the lengths of decoder rows may be to count as unit norm."""
+
+_LABELS = ("subject", "site")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,64 +53,68 @@ class Dictionary:
         return self.views.encoder.shape[1], self.views.decoder.shape[1]
 
 
-def dictionaries(given: Sequence[Any], names: Sequence[str] | None) -> list[Dictionary]:
+def dictionaries(sources: Sequence[Any], names: Sequence[str] | None) -> list[Dictionary]:
     """All that is to be compared, under names that differ.
 
     Args:
-        given: each an `SAE`, `SAEArrays`, a `[F, D]` decoder, a pair (encoder, decoder) of such
+        sources: each an `SAE`, `SAEArrays`, a `[F, D]` decoder, a pair (encoder, decoder) of such
             matrices, or a path or `hf:` reference in any format.
         names: of each; left out, paths are shortened and all else is A, B, C.
 
     Raises:
         SpecError: if there are fewer than two, or one is none of these, or names repeat.
     """
-    if len(given) < 2:
-        raise SpecError(f"{len(given)} SAE given; a comparison needs at least two")
-    chosen = list(names) if names is not None else short_names(given)
-    if len(chosen) != len(given) or len(set(chosen)) < len(chosen):
-        raise SpecError(f"names = {chosen} must be {len(given)} different names, one for each SAE")
+    if len(sources) < 2:
+        raise SpecError(f"{len(sources)} SAE given; a comparison needs at least two")
+    chosen = list(names) if names is not None else short_names(sources)
+    if len(chosen) != len(sources) or len(set(chosen)) < len(chosen):
+        raise SpecError(
+            f"names = {chosen} must be {len(sources)} different names, one for each SAE"
+        )
     for name in chosen:
         if not name or name.startswith(".") or "/" in name or "--" in name:
             raise SpecError(
                 f"{name!r} cannot name an SAE: files are named after it, so no '/', no '--' and no "
                 "'.' in front"
             )
-    return [_dictionary(one, name) for one, name in zip(given, chosen, strict=True)]
+    return [_dictionary(source, name) for source, name in zip(sources, chosen, strict=True)]
 
 
-def _dictionary(given: Any, name: str) -> Dictionary:
-    if isinstance(given, str | os.PathLike):
-        return _of_path(os.fspath(given), name)
-    if hasattr(given, "arrays"):
-        return _of_arrays(given.arrays(), name, {})
-    if isinstance(given, SAEArrays):
-        return _of_arrays(given, name, {})
-    if isinstance(given, tuple | list):
-        if len(given) != 2:
-            raise SpecError(f"{name}: a pair (encoder, decoder) has two matrices, not {len(given)}")
-        encoder = finite_rows(given[0], f"{name}'s encoder")
-        decoder = finite_rows(given[1], f"{name}'s decoder")
+def _dictionary(source: Any, name: str) -> Dictionary:
+    if isinstance(source, str | os.PathLike):
+        return _of_path(os.fspath(source), name)
+    if hasattr(source, "arrays"):
+        return _of_arrays(source.arrays(), name, {})
+    if isinstance(source, SAEArrays):
+        return _of_arrays(source, name, {})
+    if isinstance(source, tuple | list):
+        if len(source) != 2:
+            raise SpecError(
+                f"{name}: a pair (encoder, decoder) has two matrices, not {len(source)}"
+            )
+        encoder = finite_rows(source[0], f"{name}'s encoder")
+        decoder = finite_rows(source[1], f"{name}'s decoder")
         return _of_views(Views(encoder, decoder), name, has_encoder=True)
-    decoder = finite_rows(given, f"{name}'s decoder")
+    decoder = finite_rows(source, f"{name}'s decoder")
     return _of_views(Views(decoder, decoder), name, has_encoder=False)
 
 
-def _of_path(given: str, name: str) -> Dictionary:
+def _of_path(path: str, name: str) -> Dictionary:
     """In any format; matrices without settings are taken where no format fits."""
-    place = resolve(given)
-    found = Files(place.path)
-    if read.recognise(place.path) or not plain.recognise(found):
-        return _of_arrays(read.read(given), name, {"path": given, "files": _files(found)})
-    bare = plain.read(found)
+    place = resolve(path)
+    files = Files(place.path)
+    if read.recognise(place.path) or not plain.recognise(files):
+        return _of_arrays(read.read(path), name, {"path": path, "files": _files(files)})
+    bare = plain.read(files)
     encoder = bare.W_dec if bare.W_enc is None else bare.W_enc
     made = _of_views(Views(encoder, bare.W_dec), name, has_encoder=bare.W_enc is not None)
-    return replace(made, about={**bare.about, "path": given, "files": _files(found)})
+    return replace(made, about={**bare.about, "path": path, "files": _files(files)})
 
 
-def _files(found: Files) -> dict[str, str]:
+def _files(files: Files) -> dict[str, str]:
     """SHA-256 of the files behind a reference; of a folder, of those that are not below others."""
-    names = [name for name in found.names() if "/" not in name]
-    return {name: file_sha256(found.folder / name) for name in names[:_MOST_FILES]}
+    names = [name for name in files.names() if "/" not in name]
+    return {name: file_sha256(files.folder / name) for name in names[:_MOST_FILES]}
 
 
 def _of_arrays(sae: SAEArrays, name: str, about: Mapping[str, Any]) -> Dictionary:
@@ -138,11 +147,11 @@ def _of_views(views: Views, name: str, *, has_encoder: bool) -> Dictionary:
     )
 
 
-def short_names(given: Sequence[Any]) -> list[str]:
+def short_names(sources: Sequence[Any]) -> list[str]:
     """Letters, and for paths their last parts, as many as tell them apart."""
-    letters = [chr(ord("A") + n % 26) + ("" if n < 26 else str(n // 26)) for n in range(len(given))]
-    paths = [os.fspath(one) if isinstance(one, str | os.PathLike) else None for one in given]
-    parts = [None if path is None else _parts(path) for path in paths]
+    count = len(sources)
+    letters = [chr(ord("A") + n % 26) + ("" if n < 26 else str(n // 26)) for n in range(count)]
+    parts = [_parts(os.fspath(s)) if isinstance(s, str | os.PathLike) else None for s in sources]
     for depth in range(1, 8):
         short = [
             letter if part is None else "-".join(part[-depth:])
@@ -154,14 +163,136 @@ def short_names(given: Sequence[Any]) -> list[str]:
 
 
 def _parts(path: str) -> list[str]:
-    found = [part for part in path.replace(":", "/").split("/") if part not in ("", ".", "..")]
-    return [part.replace("--", "-").lstrip(".") for part in found] or ["sae"]
+    parts = [part for part in path.replace(":", "/").split("/") if part not in ("", ".", "..")]
+    return [part.replace("--", "-").lstrip(".") for part in parts] or ["sae"]
 
 
 def _sha256(views: Views) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for array in views:
         tight = np.ascontiguousarray(array, np.float32)
-        found.update(f"{tight.shape}{tight.dtype}".encode())
-        found.update(tight.tobytes())
-    return found.hexdigest()
+        digest.update(f"{tight.shape}{tight.dtype}".encode())
+        digest.update(tight.tobytes())
+    return digest.hexdigest()
+
+
+def check(compared: Sequence[Dictionary]) -> list[str]:
+    """Refuse what cannot be compared; warn of what should not.
+
+    Args:
+        compared: two or more.
+
+    Returns:
+        Warnings, each a sentence.
+
+    Raises:
+        SpecError: if dimensions differ, or an SAE has next to no rows that are not zero.
+    """
+    for a, b in combinations(compared, 2):
+        _check_dimensions(a, b)
+    out = [warning for dictionary in compared for warning in _alone(dictionary)]
+    for a, b in combinations(compared, 2):
+        out += _together(a, b)
+    without = ", ".join(bare.name for bare in compared if not bare.has_encoder)
+    if without:
+        out.append(
+            f"{without}: no encoder, so pairs with it are compared by their decoders only; "
+            "`shared` then asks for one cosine, not for two."
+        )
+    return out
+
+
+def _check_dimensions(a: Dictionary, b: Dictionary) -> None:
+    if a.dimensions == b.dimensions:
+        return
+    sizes = f"{a.name} has {_size(a)}, {b.name} has {_size(b)}"
+    if a.latents == b.dimensions[1] or b.latents == a.dimensions[1]:
+        odd = a if a.latents == b.dimensions[1] else b
+        raise SpecError(
+            f"{sizes}. {odd.name} looks transposed: rows must be latents. Give its matrices "
+            "transposed, or the file instead of the matrix, whose orientation is then known."
+        )
+    raise SpecError(
+        f"{sizes}: they read or write different spaces, so cosines between them mean nothing. Are "
+        "they of the same subject and site? Two subjects can be compared through activations of "
+        "both on the same tokens; see docs/compare.md."
+    )
+
+
+def _size(dictionary: Dictionary) -> str:
+    d, e = dictionary.dimensions
+    return f"{dictionary.latents} latents on {d} dimensions" + ("" if d == e else f" (writing {e})")
+
+
+def _alone(dictionary: Dictionary) -> list[str]:
+    out: list[str] = []
+    decoder = np.linalg.norm(dictionary.views.decoder, axis=1)
+    encoder = np.linalg.norm(dictionary.views.encoder, axis=1)
+    zero = int((decoder == 0).sum())
+    if dictionary.latents - zero < 2 or not encoder.any():
+        raise SpecError(
+            f"{dictionary.name}: {zero} of {dictionary.latents} decoder rows are zero and so are "
+            f"{int((encoder == 0).sum())} encoder rows; nothing is left to compare. Was it trained?"
+        )
+    if zero:
+        out.append(
+            f"{dictionary.name}: {zero} of {dictionary.latents} decoder rows are zero; they match nothing and "
+            "count as not shared."
+        )
+    live = decoder[decoder > 0]
+    if len(live) and np.abs(live - 1).max() > _UNIT:
+        if dictionary.has_encoder and np.abs(encoder - 1).max() <= _UNIT:
+            out.append(
+                f"{dictionary.name}: the encoder rows have length 1 and the decoder rows do not "
+                f"({live.min():.3g} to {live.max():.3g}); are encoder and decoder swapped?"
+            )
+        else:
+            out.append(
+                f"{dictionary.name}: decoder rows are not of length 1 ({live.min():.3g} to "
+                f"{live.max():.3g}); only directions are compared, so this changes no number here."
+            )
+    if dictionary.latents < min(dictionary.dimensions) and dictionary.has_encoder is False:
+        out.append(
+            f"{dictionary.name}: fewer rows ({dictionary.latents}) than dimensions ({dictionary.dimensions[1]}); an "
+            "over-complete dictionary that looks like this is transposed."
+        )
+    return out
+
+
+def _together(a: Dictionary, b: Dictionary) -> list[str]:
+    out: list[str] = []
+    if a.sha256 == b.sha256:
+        out.append(
+            f"{a.name} and {b.name} are the same weights, so everything is shared; was one file "
+            "given twice?"
+        )
+    for label in _LABELS:
+        first, second = a.about.get(label), b.about.get(label)
+        if first and second and first != second:
+            out.append(
+                f"{a.name} was trained on {label} {first!r}, {b.name} on {second!r}; agreement "
+                "across them is not about seeds."
+            )
+    seeds = [{key: side.about.get(key) for key in ("init_seed", "data_seed")} for side in (a, b)]
+    if a.sha256 != b.sha256 and None not in seeds[0].values() and seeds[0] == seeds[1]:
+        out.append(
+            f"{a.name} and {b.name} record the same init and data seed; what they share may come "
+            "from the common start."
+        )
+    return out
+
+
+def described(dictionary: Dictionary) -> dict[str, Any]:
+    """What is recorded of a dictionary."""
+    d, e = dictionary.dimensions
+    rule = None if dictionary.sae is None else dict(dictionary.sae.activation)
+    return {
+        "name": dictionary.name,
+        "latents": dictionary.latents,
+        "dimensions": d,
+        "output_dimensions": e,
+        "encoder": dictionary.has_encoder,
+        "activation": rule,
+        "sha256_of_arrays": dictionary.sha256,
+        "about": dict(dictionary.about),
+    }

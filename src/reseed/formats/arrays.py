@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-import re
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from reseed.errors import StoreError
@@ -98,11 +99,9 @@ def at(path: Path, start: int, shape: tuple[int, ...], dtype: str) -> Stored:
 _MOST_COMPRESSED = 50
 """Times by which an `.npz` may grow when it is read; weights hardly shrink at all."""
 
-_LARGEST_HEADER = 10_000
-
 _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError, RuntimeError,
-    MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error,
+    MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, Warning,
 )  # fmt: skip
 
 
@@ -114,14 +113,10 @@ def read_npy(path: Path) -> Array:
     """
     try:
         with open(path, "rb") as handle:
-            shape, fortran, dtype = _header(handle)
-            start, length = handle.tell(), path.stat().st_size
-        if math.prod(shape) * dtype.itemsize > length - start:
-            raise ValueError(f"its header says shape {shape}, but it has {length - start:,} bytes")
-        stored = at(path, start, shape[::-1] if fortran else shape, dtype.name)
+            _checked_header(handle, path.stat().st_size)
+        return _single(np.load(path, allow_pickle=False))
     except _DAMAGE as error:
         raise _damaged(path, error) from error
-    return stored.fetch().T if fortran else stored.fetch()
 
 
 def read_npz(path: Path) -> Arrays:
@@ -133,13 +128,13 @@ def read_npz(path: Path) -> Arrays:
     try:
         length = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
-            members = {one.filename: one for one in archive.infolist()}
-            total = sum(one.file_size for one in members.values())
+            members = {info.filename: info for info in archive.infolist()}
+            total = sum(info.file_size for info in members.values())
             if total > _MOST_COMPRESSED * length:
                 raise ValueError(f"its {length:,} bytes would grow to {total:,}")
             held = {
-                name.removesuffix(".npy"): _member(path, archive, one)
-                for name, one in members.items()
+                name.removesuffix(".npy"): _member(path, archive, info)
+                for name, info in members.items()
                 if name.endswith(".npy")
             }
     except _DAMAGE as error:
@@ -149,43 +144,39 @@ def read_npz(path: Path) -> Arrays:
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
     with archive.open(info) as handle:
-        shape, fortran, dtype = _header(handle)
-        start = handle.tell()
-    count = math.prod(shape)
-    if count * dtype.itemsize > info.file_size - start:
-        raise ValueError(f"{info.filename} says shape {shape}, but has {info.file_size:,} bytes")
+        shape, dtype = _checked_header(handle, info.file_size)
 
     def fetch() -> Array:
         try:
-            with zipfile.ZipFile(path) as again, again.open(info) as handle:
-                handle.read(start)
-                data = bytearray(handle.read(count * dtype.itemsize))
-                raw = np.frombuffer(data, dtype.newbyteorder("<"), count)
+            with np.load(path, allow_pickle=False) as again:
+                return _single(again[info.filename])
         except _DAMAGE as error:
             raise _damaged(path, error) from error
-        raw = raw.astype(np.float32) if dtype.name == "float16" else raw
-        return raw.reshape(shape, order="F" if fortran else "C")
 
     return Stored(shape=shape, dtype=dtype.name, fetch=fetch)
 
 
-def _header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether columns come first, and type. NumPy's own reader evaluates less strictly."""
-    magic, version = handle.read(6), handle.read(2)
-    if magic != b"\x93NUMPY" or version not in (b"\1\0", b"\2\0", b"\3\0"):
-        raise ValueError("it does not start as a file of NumPy does")
-    size = int.from_bytes(handle.read(2 if version == b"\1\0" else 4), "little")
-    if size > _LARGEST_HEADER:
-        raise ValueError(f"its header claims {size:,} bytes")
-    fields = ast.literal_eval(handle.read(size).decode("latin1").strip())
-    if not isinstance(fields, dict) or not {"descr", "fortran_order", "shape"} <= fields.keys():
-        raise ValueError("its header is not a table of descr, fortran_order and shape")
-    descr, shape = fields["descr"], fields["shape"]
-    if not isinstance(descr, str) or not re.fullmatch(r"[<|]([fiu][1248]|b1)", descr):
-        raise ValueError(f"it holds {descr}; only plain numbers are read")
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"its shape {shape} is not made of whole numbers")
-    return shape, bool(fields["fortran_order"]), np.dtype(descr)
+def _checked_header(handle: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type, if they are of numbers and fit into so many bytes.
+
+    NumPy takes the memory that a header asks for before it looks at the length of the file.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a header that NumPy has to repair is a damaged one
+        version = npy.read_magic(handle)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version} of the format is not read")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(handle)
+    if dtype.kind not in "fiub" or dtype.itemsize > 8:
+        raise ValueError(f"it holds {dtype}; only plain numbers are read")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size - handle.tell():
+        raise ValueError(f"its header says shape {shape}, but it has {size:,} bytes")
+    return shape, dtype
+
+
+def _single(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _damaged(path: Path, error: BaseException) -> StoreError:
@@ -201,7 +192,7 @@ _DTYPES = {
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 
-_LARGEST_HEADER_safetensors_file = 100_000_000
+_LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the format."""
 
 
@@ -215,14 +206,14 @@ def read_safetensors(path: Path) -> Arrays:
         with open(path, "rb") as handle:
             length = path.stat().st_size
             size = int.from_bytes(handle.read(8), "little")
-            if length < 8 or size > min(_LARGEST_HEADER_safetensors_file, length - 8):
+            if length < 8 or size > min(_LARGEST_HEADER, length - 8):
                 raise ValueError(f"its header of {size:,} bytes is longer than the file")
             header = json.loads(handle.read(size))
         if not isinstance(header, dict):
             raise ValueError("its header is no table")
         metadata = header.pop("__metadata__", {})
         start = 8 + size
-        held = {name: _entry(path, name, one, start, length) for name, one in header.items()}
+        held = {name: _entry(path, name, entry, start, length) for name, entry in header.items()}
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(
             f"{path} is not a whole safetensors file: {error}. It was cut while it was copied or "
@@ -231,13 +222,13 @@ def read_safetensors(path: Path) -> Arrays:
     return Arrays(path=path, held=held, metadata=metadata if isinstance(metadata, dict) else {})
 
 
-def _entry(path: Path, name: str, one: Any, start: int, length: int) -> Stored:
-    if not isinstance(one, dict) or not {"dtype", "shape", "data_offsets"} <= one.keys():
+def _entry(path: Path, name: str, entry: Any, start: int, length: int) -> Stored:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError(f"the entry of {name} is not as it should be")
-    dtype = _DTYPES.get(str(one["dtype"]))
+    dtype = _DTYPES.get(str(entry["dtype"]))
     if dtype is None:
-        raise ValueError(f"{name} has type {one['dtype']!r}, which is not read")
-    shape, offsets = one["shape"], one["data_offsets"]
+        raise ValueError(f"{name} has type {entry['dtype']!r}, which is not read")
+    shape, offsets = entry["shape"], entry["data_offsets"]
     if not (_naturals(shape) and _naturals(offsets) and len(offsets) == 2 and len(shape) < 9):
         raise ValueError(f"the shape or place of {name} is not made of whole numbers")
     size = math.prod(shape) * disk_dtype(dtype).itemsize

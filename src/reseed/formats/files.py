@@ -1,12 +1,17 @@
-"""What a reference to an SAE holds: a file, or a folder of files. Formats see nothing else."""
+"""What a reference to an SAE names, here or on the Hugging Face hub. Formats see nothing else.
+
+`hf:OWNER/REPO`, `hf:OWNER/REPO/PATH/IN/REPO`, each with `@REVISION` behind. Files come through
+huggingface_hub, so its cache, its token and its offline switch (`HF_HUB_OFFLINE=1`) hold.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from reseed.errors import SpecError, StoreError
@@ -53,14 +58,14 @@ class Files:
             return [self.path.name]
         if not self.path.is_dir():
             raise SpecError(f"{self.path} does not exist; is the path right?")
-        found: list[str] = []
-        for at, folders, files in os.walk(self.path):
-            below = Path(at).relative_to(self.path)
+        names: list[str] = []
+        for folder, folders, files in os.walk(self.path):
+            below = Path(folder).relative_to(self.path)
             folders[:] = [] if len(below.parts) >= _DEEPEST else sorted(folders)
-            found += [(below / name).as_posix() for name in files]
-            if len(found) > _MOST_NAMES:
+            names += [(below / name).as_posix() for name in files]
+            if len(names) > _MOST_NAMES:
                 break
-        return sorted(found[:_MOST_NAMES])
+        return sorted(names[:_MOST_NAMES])
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -157,3 +162,141 @@ class Files:
         if not path.is_file():
             raise StoreError(f"{path} is missing; was the whole SAE copied?")
         return path
+
+    def layer_file(self, pattern: str) -> str | None:
+        """The file itself, or the one of a folder that fits; None if a folder has none or several.
+
+        Args:
+            pattern: of the names in a folder, with a number in it, e.g. `"layer{}.sae.pt"`.
+        """
+        if self.is_file:
+            return self.path.name if self.path.suffix == Path(pattern).suffix else None
+        names = self._layer_files(pattern)
+        return names[0] if len(names) == 1 else None
+
+    def the_layer_file(self, pattern: str) -> str:
+        """The same, where there must be one.
+
+        Raises:
+            SpecError: if a folder has none or several.
+        """
+        name = self.path.name if self.is_file else self.layer_file(pattern)
+        if name is None:
+            names = self._layer_files(pattern)
+            listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+            raise SpecError(
+                f"{self.path} holds {len(names)} files like {pattern.format('N')}"
+                + (f": {listed}; give one of them" if names else "")
+            )
+        return name
+
+    def _layer_files(self, pattern: str) -> list[str]:
+        """Names in the folder that fit the pattern, by number."""
+        before, after = pattern.split("{}")
+        fits = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}")
+        matches = [match for name in self.names() if (match := fits.fullmatch(name))]
+        return [match[0] for match in sorted(matches, key=lambda match: int(match[1]))]
+
+
+# -- places on the hub ----------------------------------------------------------------------------
+
+_SETTINGS = ("cfg.json", "config.json", "hyperparams.json")
+
+_WEIGHTS = (
+    "sae.safetensors",
+    "sae_weights.safetensors",
+    "params.safetensors",
+    "params.npz",
+    "ae.pt",
+    "sae.pt",
+)
+
+_BESIDE = ("activation_scaler.json", "activation_whitening.safetensors")
+
+_LEFT_OUT = ("*optimizer*", "*lr_scheduler*", "*rank_*_state*", "*trainer*.pt", "*store_state*")
+"""What a training leaves beside its SAE and is never read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Files on this machine, and where they came from."""
+
+    path: Path
+    name: str
+    """the reference as given"""
+    revision: str | None = None
+    """the commit on the hub that the files are of"""
+
+
+def resolve(reference: str | Path) -> Place:
+    """The files of a reference, fetched from the hub if they are there and not in its cache.
+
+    Raises:
+        SpecError: if the reference is malformed, or cannot be fetched: it says what to download.
+    """
+    name = str(reference)
+    if not name.startswith("hf:"):
+        return Place(path=Path(reference), name=name)
+    owner, repo, inner, revision = _parts(name)
+    folder = _fetched(f"{owner}/{repo}", inner, revision, name)
+    path = folder / inner if inner else folder
+    if not path.exists():
+        raise SpecError(f"{name}: the repository has no {inner} at this revision")
+    commit = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else revision
+    return Place(path=path, name=name, revision=commit)
+
+
+def _parts(name: str) -> tuple[str, str, str, str | None]:
+    rest, mark, revision = name.removeprefix("hf:").partition("@")
+    parts = PurePosixPath(rest).parts
+    if len(parts) < 2 or parts[0] == "/" or ".." in parts or (mark and not revision):
+        raise SpecError(
+            f"{name!r} is no place on the hub; write hf:OWNER/REPO/PATH@REVISION, for instance "
+            "hf:EleutherAI/sae-pythia-160m-32k/layers.6.mlp"
+        )
+    return parts[0], parts[1], "/".join(parts[2:]), revision or None
+
+
+def _wanted(inner: str) -> list[str]:
+    """Patterns of the files of an SAE; without a path those of the top only, not the whole."""
+    top = [*_SETTINGS, *_WEIGHTS, *_BESIDE]
+    if not inner:
+        return top
+    parents = [parent.as_posix() for parent in PurePosixPath(inner).parents][:2]
+    beside = [name if up == "." else f"{up}/{name}" for up in parents for name in _SETTINGS]
+    return [inner, f"{inner}/*", *beside]
+
+
+def _fetched(repo: str, inner: str, revision: str | None, name: str) -> Path:
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError:
+        raise SpecError(
+            f"{name} is on the Hugging Face hub, and huggingface_hub is not installed: "
+            f"pip install huggingface_hub. {_by_hand(repo, inner, revision)}"
+        ) from None
+    fetch: Any = huggingface_hub.snapshot_download
+    try:
+        folder = fetch(
+            repo,
+            revision=revision,
+            allow_patterns=_wanted(inner),
+            ignore_patterns=list(_LEFT_OUT),
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SpecError(
+            f"{name} could not be fetched ({type(error).__name__}: {reason}). "
+            f"{_by_hand(repo, inner, revision)}"
+        ) from error
+    return Path(folder)
+
+
+def _by_hand(repo: str, inner: str, revision: str | None) -> str:
+    """What to download, and what to do with it."""
+    tree = f"https://huggingface.co/{repo}/tree/{revision or 'main'}/{inner}".rstrip("/")
+    return (
+        f"Or download {tree} (settings and weights, e.g. cfg.json and *.safetensors) to a folder "
+        "and give that folder; or fetch it where there is a network and copy the hub's cache "
+        "(HF_HOME) here."
+    )

@@ -19,8 +19,7 @@ import numpy as np
 from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.formats import own
 from reseed.formats.checks import complete
-from reseed.formats.files import Files
-from reseed.formats.place import Place, resolve
+from reseed.formats.files import Files, Place, resolve
 from reseed.formats.published import (
     batchtopk,
     circuit_tracer,

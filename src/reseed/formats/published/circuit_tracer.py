@@ -17,7 +17,6 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats.checks import about, closed, complete, refuse, take
 from reseed.formats.files import Files
 from reseed.formats.folds import uncentred
-from reseed.formats.place import layer_file, the_layer_file
 from reseed.records import SAEArrays
 from reseed.store import safetensors_bytes, write_bytes
 
@@ -34,7 +33,7 @@ _OPTIONAL = {"W_skip": "ED", _THRESHOLD: "F"}
 
 def recognise(found: Files) -> bool:
     """Whether this is such a file, or a folder with one."""
-    name = layer_file(found, _PATTERN)
+    name = found.layer_file(_PATTERN)
     return name is not None and _fits(found, name)
 
 
@@ -59,7 +58,7 @@ def read(found: Files, **which: Any) -> SAEArrays:
         StoreError: if it is damaged.
     """
     closed(which, (), NAME)
-    arrays = found.tensors(the_layer_file(found, _PATTERN))
+    arrays = found.tensors(found.the_layer_file(_PATTERN))
     given = take(arrays, _SHAPES | _OPTIONAL, optional=tuple(_OPTIONAL))
     threshold = given.get(_THRESHOLD)
     if threshold is not None and threshold.min() < 0:

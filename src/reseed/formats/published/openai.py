@@ -19,7 +19,6 @@ from reseed.formats.arrays import Arrays
 from reseed.formats.checks import about, closed, complete, refuse, take, whole
 from reseed.formats.files import Files
 from reseed.formats.folds import centred
-from reseed.formats.place import layer_file, the_layer_file
 from reseed.formats.torch_file import torch_bytes
 from reseed.records import SAEArrays
 from reseed.store import write_bytes
@@ -39,7 +38,7 @@ _RULE = ("activation", "activation_state_dict", "activation.k", "activation.post
 
 def recognise(found: Files) -> bool:
     """Whether this is such a file, or a folder with one."""
-    name = layer_file(found, _PATTERN)
+    name = found.layer_file(_PATTERN)
     return name is not None and found.keys(name) >= set(_SHAPES)
 
 
@@ -51,7 +50,7 @@ def read(found: Files, **which: Any) -> SAEArrays:
         StoreError: if it is damaged.
     """
     closed(which, (), NAME)
-    held = found.torch_dict(the_layer_file(found, _PATTERN))
+    held = found.torch_dict(found.the_layer_file(_PATTERN))
     given = take(held, _SHAPES, ignored=(*_STATISTICS, *_RULE))
     rule = _rule(held)
     sae = SAEArrays(

@@ -15,7 +15,6 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats.checks import about, check_shapes, closed, complete, refuse, take
 from reseed.formats.files import Files
 from reseed.formats.folds import uncentred
-from reseed.formats.place import layer_file, the_layer_file
 from reseed.formats.torch_file import torch_bytes
 from reseed.records import SAEArrays
 from reseed.store import write_bytes
@@ -31,7 +30,7 @@ _NAMED = re.compile(r"-L0_(\d{1,6})$")
 
 def recognise(found: Files) -> bool:
     """Whether this is such a file, or a folder with one."""
-    name = layer_file(found, _PATTERN)
+    name = found.layer_file(_PATTERN)
     if name is None or found.has("config.json") or set(found.keys(name)) != set(_SHAPES):
         return False
     try:
@@ -56,7 +55,7 @@ def read(found: Files, **which: Any) -> SAEArrays:
         StoreError: if it is damaged.
     """
     closed(which, ("k",), NAME)
-    held = found.torch_dict(the_layer_file(found, _PATTERN))
+    held = found.torch_dict(found.the_layer_file(_PATTERN))
     given = take(held, _SHAPES)
     k, source = which.get("k"), "given by the caller"
     if k is None:
