@@ -172,7 +172,7 @@ def test_folder_and_restart(tmp_path, monkeypatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("reseed.comparison.pieces.measure_pair", refuse)
+    monkeypatch.setattr("reseed.comparison.stage.measure_pair", refuse)
     again = reseed.compare(a, b, out=out)
     assert again.latents.equals(first.latents)
     assert (out / "report.html").read_bytes() == there["report.html"]

@@ -160,21 +160,19 @@ def explain(
     The study names the model. Its answers are kept: stop it whenever you like, the same command
     continues.
     """
-    from reseed.interpretation.costs import table
-    from reseed.interpretation.estimate import foreseen
+    from reseed.interpretation.costs import estimate_costs, table
     from reseed.interpretation.results import chosen_groups, spec_of
-    from reseed.interpretation.stage import explain_group
+    from reseed.interpretation.select import stage
     from reseed.pipeline.run import rewrite_report
 
     opened, console = Study.load(study, out), Console()
-    spec = spec_of(opened)
     for runs in chosen_groups(opened, group):
         if dry:
-            costs, says = foreseen(opened, spec, runs)
+            costs, says = estimate_costs(opened, runs, spec_of(opened))
             console.print(f"[bold]{runs.label}[/bold]: {says}", highlight=False)
             console.print(table(costs), highlight=False)
             continue
-        explained = explain_group(opened, spec, runs, events_of(opened.folder, not quiet))
+        explained = stage.explain(opened, events_of(opened.folder, not quiet), runs)
         console.print(f"[bold]{runs.label}[/bold]: {explained.says}", highlight=False)
         console.print(tables.explanations(explained.table))
         if explained.gain is not None:
@@ -192,14 +190,13 @@ def score(
     The question is whether latents that come back are easier to explain than orphans that fire as
     often.
     """
-    from reseed.interpretation.results import chosen_groups, spec_of
-    from reseed.interpretation.stage import score_group
+    from reseed.interpretation.results import chosen_groups
+    from reseed.interpretation.select import stage
     from reseed.pipeline.run import rewrite_report
 
     opened, console = Study.load(study, out), Console()
-    spec = spec_of(opened)
     for runs in chosen_groups(opened, group):
-        scored = score_group(opened, spec, runs, events_of(opened.folder, not quiet))
+        scored = stage.score(opened, events_of(opened.folder, not quiet), runs)
         comparison = scored.comparison
         console.print(f"[bold]{runs.label}[/bold]", highlight=False)
         console.print(tables.scores(comparison["scorers"]))
@@ -233,12 +230,12 @@ def select(
     quiet: Quiet = False,
 ) -> None:
     """Choose latents for a labelled task by several methods, and compare probes on them."""
-    from reseed.interpretation.stage import select_for_task
+    from reseed.interpretation.select import stage
 
     opened, console = Study.load(study, out), Console()
     names = None if methods is None else [name.strip() for name in methods.split(",")]
     events = events_of(opened.folder, not quiet)
-    result = select_for_task(opened, _run_of(opened, run), task, k, names, events)
+    result = stage.select(opened, events, _run_of(opened, run), task, k, names)
     console.print(tables.selection(result))
     console.print(result.says, highlight=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -110,7 +111,12 @@ def calibrate(
             metavar="PRESET|STUDY",
         ),
     ] = "laptop",
-    out: OutPath = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder of the results.", show_default="calibration-PRESET, or as for run"
+        ),
+    ] = None,
     quiet: Quiet = False,
     toml: Annotated[
         bool, typer.Option("--toml", help="Only print the TOML, to change it or to plan with it.")

@@ -10,14 +10,12 @@ A that B's activations follow best are kept and the others are lost.
 
 N rows, D_a and D_b dimensions.
 
-SAEs of two subjects: their rows turned into one basis, and what is lost by crossing over.
-
 Needs torch. The map is fitted on one half of the rows and judged on the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,13 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reseed.comparison.activations import CHUNK, Activations
 from reseed.comparison.dictionary import Dictionary
-from reseed.comparison.functional import CHUNK
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.matching.sides import Views
-from reseed.sae.model import from_arrays
-from reseed.subjects.source import BlockSource, Chunk, read_over
+from reseed.matching.match import Views
+from reseed.sae.model import SAE, from_arrays
+from reseed.subjects.source import Chunk, read_over
 
 Floats = NDArray[np.float64]
 
@@ -112,21 +110,14 @@ class Sums:
 
 
 def aligned(
-    first: Dictionary,
-    other: Dictionary,
-    source: BlockSource,
-    sites: tuple[str, str],
-    blocks: Sequence[int],
-    events: Events,
+    first: Dictionary, other: Dictionary, activations: Activations, events: Events
 ) -> tuple[Dictionary, dict[str, Any]]:
     """The other dictionary in the basis of the first, and how well crossing over reconstructs.
 
     Args:
         first: whose basis is kept.
         other: whose rows are turned.
-        source: activations of both on the same tokens.
-        sites: of the first and of the other.
-        blocks: which; even ones fit the map, odd ones judge it.
+        activations: of both on the same tokens; even blocks fit the map, odd ones judge it.
         events: progress.
 
     Returns:
@@ -137,31 +128,29 @@ def aligned(
     Raises:
         SpecError: if one is a transcoder, or there are too few rows.
     """
-    for one in (first, other):
-        if one.dimensions[0] != one.dimensions[1]:
-            raise SpecError(f"{one.name} is a transcoder; only SAEs of one site can be turned")
+    for side in (first, other):
+        if side.dimensions[0] != side.dimensions[1]:
+            raise SpecError(f"{side.name} is a transcoder; only SAEs of one site can be turned")
+    sites = activations.sites[first.name], activations.sites[other.name]
+
+    def over(take: Callable[[Floats, Floats], None], start: int) -> None:
+        """Hand over the rows of both sites in every other block, a chunk at a time."""
+
+        def both(chunk: Chunk) -> None:
+            x, y = (chunk.rows[site].numpy().astype(np.float64) for site in sites)
+            take(x, y)
+
+        source, blocks = activations.source, activations.blocks[start::2]
+        read_over(source, blocks, both, events, "alignment", unit="rows", size=CHUNK)
+
     sums = Sums(other.dimensions[0], first.dimensions[0])
-    _over(source, sites, blocks[::2], lambda x, y: sums.add(y, x), events)
-    found = sums.alignment()
-    views = Views(*(rows.astype(np.float64) @ found.R for rows in other.views))
-    turned = replace(other, views=views)
-    return turned, _judged(first, other, found, source, sites, blocks[1::2], events)
-
-
-def _over(
-    source: BlockSource,
-    sites: tuple[str, str],
-    blocks: Sequence[int],
-    take: Callable[[Floats, Floats], None],
-    events: Events,
-) -> None:
-    """Hand over the rows of both sites, a chunk at a time."""
-
-    def both(chunk: Chunk) -> None:
-        x, y = (chunk.rows[site].numpy().astype(np.float64) for site in sites)
-        take(x, y)
-
-    read_over(source, blocks, both, events, "alignment", unit="rows", size=CHUNK)
+    over(lambda x, y: sums.add(y, x), 0)
+    alignment = sums.alignment()
+    crossing = _Crossing(first, other, alignment)
+    with torch.no_grad():
+        over(lambda _, y: crossing.add(y), 1)
+    views = Views(*(rows.astype(np.float64) @ alignment.R for rows in other.views))
+    return replace(other, views=views), crossing.result()
 
 
 class _Fvu:
@@ -180,32 +169,36 @@ class _Fvu:
         return self.error / (self.xx - float(np.square(self.x).sum()) / self.rows)
 
 
-def _judged(
-    first: Dictionary,
-    other: Dictionary,
-    found: Alignment,
-    source: BlockSource,
-    sites: tuple[str, str],
-    blocks: Sequence[int],
-    events: Events,
-) -> dict[str, Any]:
-    saes = [None if one.sae is None else from_arrays(one.sae) for one in (first, other)]
-    sums = {name: _Fvu() for name in ("map_alone", "through_first", "own")}
+class _Crossing:
+    """What is lost by crossing over: of the map alone, and of the first's SAE behind it."""
 
-    def judge(_: Floats, y: Floats) -> None:
-        there = found.to_b(y)
-        sums["map_alone"].add(y, found.to_a(there))
-        for name, sae, x in (("through_first", saes[0], there), ("own", saes[1], y)):
-            if sae is not None:
-                made = sae.reconstruct(x.astype(np.float32)).numpy().astype(np.float64)
-                sums[name].add(y, found.to_a(made) if name == "through_first" else made)
+    def __init__(self, first: Dictionary, other: Dictionary, alignment: Alignment) -> None:
+        self._names, self._map = (other.name, first.name), alignment
+        self._first, self._other = (
+            None if side.sae is None else from_arrays(side.sae) for side in (first, other)
+        )
+        self._fvu = {name: _Fvu() for name in ("map_alone", "through_first", "own")}
 
-    with torch.no_grad():
-        _over(source, sites, blocks, judge, events)
-    return {
-        "from": other.name,
-        "to": first.name,
-        "rows": sums["map_alone"].rows,
-        "scale": found.scale,
-        "fvu": {name: one.value() if one.rows else None for name, one in sums.items()},
-    }
+    def add(self, y: Floats) -> None:
+        """Take in rows of the other subject."""
+        there = self._map.to_b(y)
+        self._fvu["map_alone"].add(y, self._map.to_a(there))
+        if self._first is not None:
+            rebuilt = _rebuilt(self._first, there)
+            self._fvu["through_first"].add(y, self._map.to_a(rebuilt))
+        if self._other is not None:
+            self._fvu["own"].add(y, _rebuilt(self._other, y))
+
+    def result(self) -> dict[str, Any]:
+        """As in `comparison.json`; null where there is no SAE to run."""
+        return {
+            "from": self._names[0],
+            "to": self._names[1],
+            "rows": self._fvu["map_alone"].rows,
+            "scale": self._map.scale,
+            "fvu": {name: fvu.value() if fvu.rows else None for name, fvu in self._fvu.items()},
+        }
+
+
+def _rebuilt(sae: SAE, x: Floats) -> Floats:
+    return sae.reconstruct(x.astype(np.float32)).numpy().astype(np.float64)

@@ -1,4 +1,4 @@
-"""What is compared: an SAE, or two matrices, from anywhere, under a name; and what speaks against."""
+"""What is compared: an SAE or two matrices from anywhere, under a name, checked."""
 
 from __future__ import annotations
 
@@ -226,34 +226,35 @@ def _size(dictionary: Dictionary) -> str:
 
 def _alone(dictionary: Dictionary) -> list[str]:
     out: list[str] = []
+    name, latents = dictionary.name, dictionary.latents
     decoder = np.linalg.norm(dictionary.views.decoder, axis=1)
     encoder = np.linalg.norm(dictionary.views.encoder, axis=1)
     zero = int((decoder == 0).sum())
-    if dictionary.latents - zero < 2 or not encoder.any():
+    if latents - zero < 2 or not encoder.any():
         raise SpecError(
-            f"{dictionary.name}: {zero} of {dictionary.latents} decoder rows are zero and so are "
+            f"{name}: {zero} of {latents} decoder rows are zero and so are "
             f"{int((encoder == 0).sum())} encoder rows; nothing is left to compare. Was it trained?"
         )
     if zero:
         out.append(
-            f"{dictionary.name}: {zero} of {dictionary.latents} decoder rows are zero; they match nothing and "
+            f"{name}: {zero} of {latents} decoder rows are zero; they match nothing and "
             "count as not shared."
         )
     live = decoder[decoder > 0]
     if len(live) and np.abs(live - 1).max() > _UNIT:
         if dictionary.has_encoder and np.abs(encoder - 1).max() <= _UNIT:
             out.append(
-                f"{dictionary.name}: the encoder rows have length 1 and the decoder rows do not "
+                f"{name}: the encoder rows have length 1 and the decoder rows do not "
                 f"({live.min():.3g} to {live.max():.3g}); are encoder and decoder swapped?"
             )
         else:
             out.append(
-                f"{dictionary.name}: decoder rows are not of length 1 ({live.min():.3g} to "
+                f"{name}: decoder rows are not of length 1 ({live.min():.3g} to "
                 f"{live.max():.3g}); only directions are compared, so this changes no number here."
             )
-    if dictionary.latents < min(dictionary.dimensions) and dictionary.has_encoder is False:
+    if latents < min(dictionary.dimensions) and not dictionary.has_encoder:
         out.append(
-            f"{dictionary.name}: fewer rows ({dictionary.latents}) than dimensions ({dictionary.dimensions[1]}); an "
+            f"{name}: fewer rows ({latents}) than dimensions ({dictionary.dimensions[1]}); an "
             "over-complete dictionary that looks like this is transposed."
         )
     return out

@@ -12,16 +12,13 @@ from numpy.typing import NDArray
 
 from reseed.comparison.dictionary import Dictionary
 from reseed.matching import measures
+from reseed.matching.match import Views, compare
 from reseed.matching.measures import Measure
-from reseed.matching.sides import Views, compare
 from reseed.matching.stage import certificate_of
 from reseed.stability import fdr, shares
 from reseed.stability.nulls.names import COVARIANCE, chance_corrected
 from reseed.stability.nulls.weights import CovarianceNull
 from reseed.stability.shares import TAUS, PairTable
-
-LARGE = 4096
-"""Latents from which on one null draw of each pair says enough."""
 
 Members = Mapping[str, NDArray[np.bool_]]
 
@@ -33,7 +30,7 @@ class PairFacts:
     a: str
     b: str
     table: pl.DataFrame
-    """a row for each latent of each side; columns of `reseed.matching.sides`"""
+    """a row for each latent of each side; columns of `reseed.matching.match`"""
     curve: pl.DataFrame
     """measure, stratum, tau, share_a, share_b, share, null, null_lo, null_hi"""
     cosines: pl.DataFrame
@@ -42,6 +39,12 @@ class PairFacts:
     """measure to its number, its null, corrected for chance; JSON"""
     certificates: Mapping[str, Any]
     """of both assignments; JSON"""
+
+    @property
+    def matched(self) -> NDArray[np.int64]:
+        """`[E, 2]` latents of A and B that the decoder assignment pairs."""
+        rows = self.table.filter(pl.col("side") == "a").drop_nulls("decoder_match")
+        return rows.select("latent", "decoder_match").to_numpy().astype(np.int64)
 
 
 def measure_pair(
@@ -56,7 +59,7 @@ def measure_pair(
     """Match two dictionaries, and random ones of the same shape in the same way.
 
     Args:
-        a: one.
+        a: the first.
         b: the other, of the same dimensions.
         tau: cosine that counts as shared.
         draws: of the covariance-matched null.
@@ -66,62 +69,41 @@ def measure_pair(
     Raises:
         SpecError: if dimensions differ.
     """
-    found = compare(*_compared_views(a, b), show)
-    observed = PairTable((a.name, b.name), found.table)
-    chance = _draws(a, b, draws, show)
+    decoders_only = not (a.has_encoder and b.has_encoder)
+    first, other = (_views(side.views, decoders_only) for side in (a, b))
+    match = compare(first, other, show)
+    observed = PairTable((a.name, b.name), match.table)
+    chance: list[PairTable] = []
+    nulls = [CovarianceNull(side.views) for side in (a, b)]
+    for draw in range(draws):
+        # keyed by the weights: the same two files give the same null under any names
+        drawn = [
+            null.draw("compare", side.sha256, letter, draw)
+            for null, side, letter in zip(nulls, (a, b), "ab", strict=True)
+        ]
+        first, other = (_views(views, decoders_only) for views in drawn)
+        chance.append(PairTable(observed.pair, compare(first, other, show).table))
     curves = [
         _curve(observed, chance if stratum == "all" else [], measure, stratum, members)
         for stratum, members in strata.items()
         for measure in measures.THRESHOLDED
     ]
-    kinds = {"observed": [found.table], COVARIANCE: [one.table for one in chance]}
+    kinds = {"observed": [match.table], COVARIANCE: [draw.table for draw in chance]}
     tests = fdr.examine(observed, chance, strata["all"])
     return PairFacts(
         a=a.name,
         b=b.name,
-        table=_tested(found.table, tests),
+        table=_tested(match.table, tests),
         curve=pl.concat(curves).with_columns(pl.selectors.float().fill_nan(None)),
         cosines=pl.concat([shares.histogram(kind, tables) for kind, tables in kinds.items()]),
         numbers=_numbers(observed, chance, strata["all"], tau) | _found_at_fdr(observed, chance),
-        certificates={view: certificate_of(getattr(found, view)) for view in Views._fields},
+        certificates={view: certificate_of(getattr(match, view)) for view in Views._fields},
     )
 
 
-def _compared_views(a: Dictionary, b: Dictionary) -> tuple[Views, Views]:
+def _views(views: Views, decoders_only: bool) -> Views:
     """Decoders stand in for the encoders where one of the two has none."""
-    if a.has_encoder and b.has_encoder:
-        return a.views, b.views
-    return _decoder_only(a.views), _decoder_only(b.views)
-
-
-def _decoder_only(views: Views) -> Views:
-    return Views(views.decoder, views.decoder)
-
-
-def _draws(
-    a: Dictionary, b: Dictionary, draws: int, show: Callable[[float], None] | None
-) -> list[PairTable]:
-    nulls = [CovarianceNull(one.views) for one in (a, b)]
-    out: list[PairTable] = []
-    for draw in range(draws):
-        # keyed by the weights: the same two files give the same null under any names
-        rows = [
-            null.draw("compare", one.sha256, side, draw)
-            for null, one, side in zip(nulls, (a, b), "ab", strict=True)
-        ]
-        if not (a.has_encoder and b.has_encoder):
-            rows = [_decoder_only(one) for one in rows]
-        out.append(PairTable((a.name, b.name), compare(*rows, show).table))
-    return out
-
-
-def _sides(one: PairTable, measure: Measure, members: Members) -> list[NDArray[np.float64]]:
-    """Share over `TAUS` of each side, `[T]` each."""
-    out: list[NDArray[np.float64]] = []
-    for side, name in zip("ab", one.pair, strict=True):
-        mine = one.table.filter(pl.col("side") == side).filter(pl.Series(members[name]))
-        out.append(measures.share_at(measures.scores(mine, measure), TAUS, strict=measure.strict))
-    return out
+    return Views(views.decoder, views.decoder) if decoders_only else views
 
 
 def _curve(
@@ -131,13 +113,9 @@ def _curve(
     stratum: str,
     members: Members,
 ) -> pl.DataFrame:
-    a, b = _sides(observed, measure, members)
+    a, b = shares.sides(observed, measure, members)
     columns = {"tau": TAUS, "share_a": a, "share_b": b, "share": (a + b) / 2}
-    if chance:
-        null = shares.null_curves(chance, measure)
-        columns |= {"null": null.mean(0), "null_lo": null.min(0), "null_hi": null.max(0)}
-    else:
-        columns |= dict.fromkeys(("null", "null_lo", "null_hi"), np.full(len(TAUS), np.nan))
+    columns |= shares.null_columns(chance, measure)
     head = [pl.lit(measure.id).alias("measure"), pl.lit(stratum).alias("stratum")]
     return pl.DataFrame(columns).select(*head, pl.all())
 
@@ -148,12 +126,12 @@ def _numbers(
     at = int(np.abs(TAUS - tau).argmin())
     out: dict[str, Any] = {}
     for measure in measures.THRESHOLDED:
-        a, b = (float(side[at]) for side in _sides(observed, measure, members))
+        a, b = (float(side[at]) for side in shares.sides(observed, measure, members))
         null = shares.null_curves(chance, measure)[:, at]
-        out[measure.id] = {"a": a, "b": b} | _beside((a + b) / 2, null)
+        out[measure.id] = {"a": a, "b": b} | _number((a + b) / 2, null)
     for measure in measures.MEANS:
         value = shares.mean_score(observed, measure, members)
-        out[measure.id] = _beside(value, shares.null_means(chance, measure))
+        out[measure.id] = _number(value, shares.null_means(chance, measure))
     return out
 
 
@@ -163,24 +141,22 @@ def _found_at_fdr(observed: PairTable, chance: list[PairTable]) -> dict[str, Any
     everyone = shares.everyone(observed)
     for name, measure in (("match_at_fdr", fdr.MATCHED), ("nearest_at_fdr", fdr.NEAREST)):
         tests = fdr.examine(observed, chance, everyone, measure)
-        sides = [float((one.q <= fdr.LEVEL).mean()) for one in tests]
-        null = fdr.null_shares(chance, measure)
-        value = float(np.mean(sides))
-        beside = _beside(value, null) if len(null) else {"null": None, "chance_corrected": None}
-        out[name] = {"a": sides[0], "b": sides[1], "value": value, "level": fdr.LEVEL} | beside
+        a, b = (float((test.q <= fdr.LEVEL).mean()) for test in tests)
+        number = _number((a + b) / 2, fdr.null_shares(chance, measure))
+        out[name] = {"a": a, "b": b, "value": number["value"], "level": fdr.LEVEL} | number
     return out
 
 
 def _tested(table: pl.DataFrame, tests: list[fdr.PairTest]) -> pl.DataFrame:
     """The table of a pair with p_null and q_fdr of each latent; rows are in the tests' order."""
-    p, q = (np.concatenate([getattr(one, name) for one in tests]) for name in ("p", "q"))
+    p, q = (np.concatenate([getattr(test, name) for test in tests]) for name in ("p", "q"))
     return table.with_columns(pl.Series("p_null", p), pl.Series("q_fdr", q))
 
 
-def _beside(value: float, null: NDArray[np.float64]) -> dict[str, Any]:
-    mean = float(null.mean())
-    return {
-        "value": value,
-        "null": {"mean": mean, "lo": float(null.min()), "hi": float(null.max())},
-        "chance_corrected": chance_corrected(value, mean),
-    }
+def _number(value: float, null: NDArray[np.float64]) -> dict[str, Any]:
+    """A number beside chance; null without draws."""
+    if not len(null):
+        return {"value": value, "null": None, "chance_corrected": None}
+    chance = shares.null_range(null)
+    corrected = chance_corrected(value, chance["mean"])
+    return {"value": value, "null": chance, "chance_corrected": corrected}

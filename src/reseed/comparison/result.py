@@ -4,128 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from reseed.comparison.dictionary import Dictionary
+from reseed.comparison.dictionary import Dictionary, described
 from reseed.comparison.pair import PairFacts
-from reseed.errors import SpecError
 from reseed.matching import measures
 from reseed.stability.intervals import mean_over_pairs
+from reseed.stability.nulls.names import COVARIANCE
 
-_UNIT = 0.02
-"""How far from 1 the lengths of decoder rows may be to count as unit norm."""
+if TYPE_CHECKING:
+    from reseed.comparison.activations import OnActivations
 
-_LABELS = ("subject", "site")
-
-
-def check(given: Sequence[Dictionary]) -> list[str]:
-    """Refuse what cannot be compared; warn of what should not.
-
-    Args:
-        given: two or more.
-
-    Returns:
-        Warnings, each a sentence.
-
-    Raises:
-        SpecError: if dimensions differ, or an SAE has next to no rows that are not zero.
-    """
-    for a, b in combinations(given, 2):
-        _check_dimensions(a, b)
-    out = [warning for one in given for warning in _alone(one)]
-    for a, b in combinations(given, 2):
-        out += _together(a, b)
-    if any(not one.has_encoder for one in given):
-        without = ", ".join(one.name for one in given if not one.has_encoder)
-        out.append(
-            f"{without}: no encoder, so pairs with it are compared by their decoders only; "
-            "`shared` then asks for one cosine, not for two."
-        )
-    return out
-
-
-def _check_dimensions(a: Dictionary, b: Dictionary) -> None:
-    if a.dimensions == b.dimensions:
-        return
-    sizes = f"{a.name} has {_size(a)}, {b.name} has {_size(b)}"
-    if a.latents == b.dimensions[1] or b.latents == a.dimensions[1]:
-        odd = a if a.latents == b.dimensions[1] else b
-        raise SpecError(
-            f"{sizes}. {odd.name} looks transposed: rows must be latents. Give its matrices "
-            "transposed, or the file instead of the matrix, whose orientation is then known."
-        )
-    raise SpecError(
-        f"{sizes}: they read or write different spaces, so cosines between them mean nothing. Are "
-        "they of the same subject and site? Two subjects can be compared through activations of "
-        "both on the same tokens; see docs/compare.md."
-    )
-
-
-def _size(one: Dictionary) -> str:
-    d, e = one.dimensions
-    return f"{one.latents} latents on {d} dimensions" + ("" if d == e else f" (writing {e})")
-
-
-def _alone(one: Dictionary) -> list[str]:
-    out: list[str] = []
-    decoder = np.linalg.norm(one.views.decoder, axis=1)
-    encoder = np.linalg.norm(one.views.encoder, axis=1)
-    zero = int((decoder == 0).sum())
-    if one.latents - zero < 2 or not encoder.any():
-        raise SpecError(
-            f"{one.name}: {zero} of {one.latents} decoder rows are zero and so are "
-            f"{int((encoder == 0).sum())} encoder rows; nothing is left to compare. Was it trained?"
-        )
-    if zero:
-        out.append(
-            f"{one.name}: {zero} of {one.latents} decoder rows are zero; they match nothing and "
-            "count as not shared."
-        )
-    live = decoder[decoder > 0]
-    if len(live) and np.abs(live - 1).max() > _UNIT:
-        if one.has_encoder and np.abs(encoder - 1).max() <= _UNIT:
-            out.append(
-                f"{one.name}: the encoder rows have length 1 and the decoder rows do not "
-                f"({live.min():.3g} to {live.max():.3g}); are encoder and decoder swapped?"
-            )
-        else:
-            out.append(
-                f"{one.name}: decoder rows are not of length 1 ({live.min():.3g} to "
-                f"{live.max():.3g}); only directions are compared, so this changes no number here."
-            )
-    if one.latents < min(one.dimensions) and one.has_encoder is False:
-        out.append(
-            f"{one.name}: fewer rows ({one.latents}) than dimensions ({one.dimensions[1]}); an "
-            "over-complete dictionary that looks like this is transposed."
-        )
-    return out
-
-
-def _together(a: Dictionary, b: Dictionary) -> list[str]:
-    out: list[str] = []
-    if a.sha256 == b.sha256:
-        out.append(
-            f"{a.name} and {b.name} are the same weights, so everything is shared; was one file "
-            "given twice?"
-        )
-    for label in _LABELS:
-        first, second = a.about.get(label), b.about.get(label)
-        if first and second and first != second:
-            out.append(
-                f"{a.name} was trained on {label} {first!r}, {b.name} on {second!r}; agreement "
-                "across them is not about seeds."
-            )
-    seeds = [{key: one.about.get(key) for key in ("init_seed", "data_seed")} for one in (a, b)]
-    if a.sha256 != b.sha256 and None not in seeds[0].values() and seeds[0] == seeds[1]:
-        out.append(
-            f"{a.name} and {b.name} record the same init and data seed; what they share may come "
-            "from the common start."
-        )
-    return out
+_CORRELATED = {"sae": pl.String, "other": pl.String, "latent": pl.Int64, "act_corr": pl.Float64}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,17 +58,16 @@ class Comparison:
         """a, b, measure, stratum, tau, share_a, share_b, share, null, null_lo, null_hi."""
         return pl.concat(
             [
-                one.curve.select(pl.lit(one.a).alias("a"), pl.lit(one.b).alias("b"), pl.all())
-                for one in self.pairs
+                pair.curve.select(pl.lit(pair.a).alias("a"), pl.lit(pair.b).alias("b"), pl.all())
+                for pair in self.pairs
             ]
         )
 
     @property
     def null(self) -> Mapping[str, Any]:
         """Chance for each measure of the first pair: mean and range over draws."""
-        return {
-            name: found["null"] for name, found in self.pairs[0].numbers.items() if "null" in found
-        }
+        numbers = self.pairs[0].numbers
+        return {name: number["null"] for name, number in numbers.items() if "null" in number}
 
     @property
     def certificate(self) -> Mapping[str, Any]:
@@ -180,15 +75,110 @@ class Comparison:
         return self.pairs[0].certificates
 
     def __repr__(self) -> str:
-        found = [
-            f"{one.a} and {one.b}: shared {one.numbers['shared']['value']:.1%} "
-            f"(chance {one.numbers['shared']['null']['mean']:.1%})"
-            for one in self.pairs
+        shared = [(pair.a, pair.b, pair.numbers["shared"]) for pair in self.pairs]
+        lines = [
+            f"{a} and {b}: shared {number['value']:.1%} (chance {number['null']['mean']:.1%})"
+            for a, b, number in shared
         ]
-        return f"Comparison({'; '.join(found)})"
+        return f"Comparison({'; '.join(lines)})"
 
 
-def over_pairs(pairs: Sequence[PairFacts]) -> dict[str, Any]:
+def assembled(
+    compared: Sequence[Dictionary],
+    pairs: Sequence[PairFacts],
+    tau: float,
+    warnings: Sequence[str],
+    behaviour: Mapping[str, OnActivations] = MappingProxyType({}),
+    correlations: Mapping[tuple[str, str], NDArray[np.float64]] | None = None,
+    crossing: Sequence[Mapping[str, Any]] = (),
+) -> Comparison:
+    """A comparison out of its pairs.
+
+    Args:
+        compared: two or more.
+        pairs: of every two of them.
+        tau: cosine that counts as shared.
+        warnings: each a sentence.
+        behaviour: of each SAE on activations; empty without any.
+        correlations: of the activations of the matched latents of a pair, `[E]`; None without any.
+        crossing: what crossing over between subjects reconstructs.
+    """
+    saes = [described(dictionary) for dictionary in compared]
+    for sae in saes:
+        if sae["name"] in behaviour:
+            on = behaviour[sae["name"]]
+            live, dead = int(on.live.sum()), int((~on.live).sum())
+            sae["on_activations"] = {**on.reconstruction, "live": live, "dead": dead}
+    summary = {
+        "reseed": version("reseed"),
+        "tau": tau,
+        "saes": saes,
+        "pairs": [
+            {"a": pair.a, "b": pair.b, "numbers": pair.numbers, "certificates": pair.certificates}
+            for pair in pairs
+        ],
+        "over_pairs": _over_pairs(pairs),
+        "null": COVARIANCE,
+        "measures": formulas(),
+        "warnings": list(warnings),
+        **({"crossing": list(crossing)} if crossing else {}),
+    }
+    return Comparison(
+        names=tuple(dictionary.name for dictionary in compared),
+        pairs=tuple(pairs),
+        latents=_latents(pairs, behaviour, correlations),
+        summary=summary,
+        warnings=tuple(warnings),
+    )
+
+
+def _latents(
+    pairs: Sequence[PairFacts],
+    behaviour: Mapping[str, OnActivations],
+    correlations: Mapping[tuple[str, str], NDArray[np.float64]] | None,
+) -> pl.DataFrame:
+    """All pair tables under each other, seen from each side, with firing where it is known.
+
+    Columns alive, firing_rate, mean_act and act_corr only with activations; null where an SAE
+    cannot be run.
+    """
+    sides = [
+        (pair, side, own, other)
+        for pair in pairs
+        for side, own, other in (("a", pair.a, pair.b), ("b", pair.b, pair.a))
+    ]
+    table = pl.concat(
+        pair.table.filter(side=side)
+        .drop("side")
+        .select(pl.lit(own).alias("sae"), pl.lit(other).alias("other"), pl.all())
+        for pair, side, own, other in sides
+    )
+    if behaviour:
+        firing = pl.concat(
+            on.firing.select(
+                pl.lit(name).alias("sae"),
+                "latent",
+                (pl.col("fired") > 0).alias("alive"),
+                pl.col("rate").alias("firing_rate"),
+                "mean_act",
+            )
+            for name, on in behaviour.items()
+        )
+        table = table.join(firing, on=["sae", "latent"], how="left", maintain_order="left")
+    if correlations is None:
+        return table
+    frames = [pl.DataFrame(schema=_CORRELATED)]
+    for pair, side, own, other in sides:
+        if (pair.a, pair.b) in correlations:
+            latent = pair.matched[:, "ab".index(side)]
+            columns = {"latent": latent, "act_corr": correlations[pair.a, pair.b]}
+            names = [pl.lit(own).alias("sae"), pl.lit(other).alias("other")]
+            frames.append(pl.DataFrame(columns).select(*names, pl.all()))
+    on = ["sae", "other", "latent"]
+    return table.join(pl.concat(frames), on=on, how="left", maintain_order="left")
+
+
+def _over_pairs(pairs: Sequence[PairFacts]) -> dict[str, Any]:
     """Mean over all pairs of each measure, with an interval whose unit is the SAE.
 
     Args:
@@ -197,30 +187,14 @@ def over_pairs(pairs: Sequence[PairFacts]) -> dict[str, Any]:
     Returns:
         measure to value and interval_95; the interval is null for fewer than three SAEs.
     """
-    ends = [(one.a, one.b) for one in pairs]
+    ends = [(pair.a, pair.b) for pair in pairs]
     out: dict[str, Any] = {}
     for measure in measures.ALL:
-        values = np.array([one.numbers[measure.id]["value"] for one in pairs])
+        values = np.array([pair.numbers[measure.id]["value"] for pair in pairs])
         mean, low, high = (float(x) for x in mean_over_pairs(ends, values))
         interval = None if np.isnan(low) else [low, high]
         out[measure.id] = {"value": mean, "interval_95": interval}
     return out
-
-
-def described(one: Dictionary) -> dict[str, Any]:
-    """What is recorded of a dictionary."""
-    d, e = one.dimensions
-    rule = None if one.sae is None else dict(one.sae.activation)
-    return {
-        "name": one.name,
-        "latents": one.latents,
-        "dimensions": d,
-        "output_dimensions": e,
-        "encoder": one.has_encoder,
-        "activation": rule,
-        "sha256_of_arrays": one.sha256,
-        "about": dict(one.about),
-    }
 
 
 def formulas() -> list[dict[str, Any]]:

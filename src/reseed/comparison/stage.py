@@ -1,47 +1,44 @@
-"""Compare SAEs that are already there: what is given, opened; what is found, written."""
+"""SAEs that are already there, compared; each pair a piece, so that a stopped comparison continues.
+
+There is no study here: `stage` takes dictionaries, and the store of a folder if there is one.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
+import numpy as np
 
-from reseed.comparison.dictionary import Dictionary, dictionaries
-from reseed.comparison.pieces import compare_all, decoder_pairs, with_firing, write
-from reseed.comparison.result import Comparison
+from reseed.comparison.dictionary import Dictionary, check, dictionaries
+from reseed.comparison.pair import Members, PairFacts, measure_pair
+from reseed.comparison.result import Comparison, assembled, formulas
 from reseed.errors import SpecError, StoreError, needs_train
-from reseed.events import Events, JsonlSink
-from reseed.records import read_spec
+from reseed.events import EVENTS_FILE, Events, Task, events_of
+from reseed.matching.stage import shown
 from reseed.report.comparison import write_comparison
-from reseed.spec.analysis import FromSubject
-from reseed.store import Store
+from reseed.runs import compared_name
+from reseed.store import Store, parquet_bytes
 
 if TYPE_CHECKING:
-    from reseed.subjects.source import BlockSource
+    from reseed.comparison.activations import OnActivations
 
 
-REPORT = "report.html"
+REPORT, SUMMARY = "report.html", "comparison.json"
 
-EVENTS_FILE = "events.jsonl"
+_TABLES = ("table", "curve", "cosines")
 
+_DRAWS = 3
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activations:
-    """Where SAEs are run: rows by site, and the site of each SAE."""
-
-    source: BlockSource
-    sites: Sequence[str]
-    """of each SAE in the order given"""
-    blocks: Sequence[int]
-    """which are read"""
+_WIDE = 4096
+"""Latents from which on one null draw of each pair says enough."""
 
 
 def compare(
-    *given: Any,
+    *saes: Any,
     names: Sequence[str] | None = None,
     tau: float = 0.7,
     null_draws: int | None = None,
@@ -56,7 +53,7 @@ def compare(
     dictionaries of the same covariance. Widths may differ.
 
     Args:
-        given: each an `SAE`, a `[F, D]` decoder, a pair (encoder, decoder), or a path or
+        saes: each an `SAE`, a `[F, D]` decoder, a pair (encoder, decoder), or a path or
             `hf:owner/repo/path` in any format that `reseed inspect` knows.
         names: of each, for tables and files.
         tau: cosine from which on a latent counts as shared.
@@ -77,8 +74,8 @@ def compare(
         StoreError: if a file is damaged, or the folder cannot be written.
 
     Example:
-        found = reseed.compare("runs/seed0", "hf:owner/repo/layer_6")
-        found.shared, found.share_fdr, found.warnings
+        comparison = reseed.compare("runs/seed0", "hf:owner/repo/layer_6")
+        comparison.shared, comparison.share_fdr, comparison.warnings
     """
     if not 0 < tau <= 1:
         raise SpecError(f"tau = {tau} must be above 0 and at most 1; it is a cosine")
@@ -86,148 +83,129 @@ def compare(
         raise SpecError(f"null_draws = {null_draws}; without a null a share cannot be read")
     if align is not None and activations is None:
         raise SpecError("aligning needs activations of all subjects on the same tokens")
-    found = dictionaries(given, names)
-    store = None if out is None else Store(out)
-    if store is None:
-        return _compared(found, tau, null_draws, activations, align, None, Events())
+    compared = dictionaries(saes, names)
+    settings: Any = {
+        "tau": tau, "null_draws": null_draws, "activations": activations, "align": align
+    }  # fmt: skip
+    if out is None:
+        return stage(compared, Events(), None, **settings)
+    store = Store(out)
     _check_folder(store)
     with store.lock("reseed compare"):
         store.open_for_writing()
-        console = Console(stderr=True) if progress else None
-        events = Events(JsonlSink(store.path(EVENTS_FILE)), console=console)
-        result = _compared(found, tau, null_draws, activations, align, store, events)
-        write(result, store)
+        comparison = stage(compared, events_of(store.root, progress), store, **settings)
+        store.write_bytes("latents.parquet", parquet_bytes(comparison.latents))
+        store.write_bytes("curve.parquet", parquet_bytes(comparison.curve))
+        store.write_json(SUMMARY, comparison.summary)
         write_comparison(store, REPORT)
-    return result
-
-
-def _compared(
-    found: list[Dictionary],
-    tau: float,
-    null_draws: int | None,
-    activations: Any,
-    align: str | None,
-    store: Store | None,
-    events: Events,
-) -> Comparison:
-    settings: Any = {"tau": tau, "null_draws": null_draws, "store": store, "events": events}
-    if activations is None:
-        return compare_all(found, functional={}, warnings=[], **settings)
-    with needs_train("reseed.compare with activations"):
-        from reseed.comparison.align import aligned
-        from reseed.comparison.functional import fire_together, run_on, warnings
-
-    opened = open_activations(activations, len(found), store, events)
-    sites = dict(zip((one.name for one in found), opened.sites, strict=True))
-    where = (opened.source, sites, opened.blocks)
-    functional = run_on(found, *where, events)
-    turned, crossing = [found[0]], list[dict[str, Any]]()
-    for other in found[1:]:
-        if align is not None:
-            pair = (opened.sites[0], sites[other.name])
-            other, lost = aligned(found[0], other, opened.source, pair, opened.blocks)  # noqa: PLW2901
-            crossing.append(lost)
-        turned.append(other)
-    result = compare_all(turned, functional=functional, warnings=warnings(functional), **settings)
-    matched = {(one.a, one.b): decoder_pairs(one.table) for one in result.pairs}
-    return with_firing(result, fire_together(found, *where, matched, events), crossing)
+    return comparison
 
 
 def _check_folder(store: Store) -> None:
     """Refuse a folder that holds something else."""
-    known = {"pairs", "comparison.json", "tokens", EVENTS_FILE, ".lock"}
+    known = {"pairs", SUMMARY, "tokens", EVENTS_FILE, ".lock"}
     there = {child.name for child in store.root.iterdir()} if store.root.is_dir() else set[str]()
     if there and not there & known:
         raise StoreError(f"{store.root} is not empty and holds no comparison; choose another --out")
 
 
-def open_activations(
-    given: Any, count: int, store: Store | None = None, events: Events | None = None
-) -> Activations:
-    """Rows for all SAEs, or for each its own.
+def stage(
+    compared: Sequence[Dictionary],
+    events: Events,
+    store: Store | None,
+    *,
+    tau: float,
+    null_draws: int | None,
+    activations: Any,
+    align: str | None,
+) -> Comparison:
+    """Compare every two of these dictionaries.
 
     Args:
-        given: see `compare`.
-        count: of SAEs.
-        store: where a subject's tokens are kept.
+        compared: two or more.
         events: progress.
+        store: where each pair is kept; None to keep nothing.
+        tau: cosine that counts as shared.
+        null_draws: of the covariance-matched null for each pair; None for 3, and for 1 where
+            both have 4,096 latents or more.
+        activations: as in `compare`; None without.
+        align: as in `compare`.
 
     Raises:
-        SpecError: if there are not as many as SAEs, or their numbers of rows differ.
+        SpecError: if dimensions differ or activations do not fit.
+        StoreError: if the folder cannot be written or is damaged.
     """
-    if isinstance(given, Mapping):
-        spec = read_spec(FromSubject, given, "activations")
-        return _from_subject(spec, count, store, events or Events())
-    if not isinstance(given, list | tuple):
-        source, site = _open_one(given)
-        return Activations(source=source, sites=[site] * count, blocks=range(len(source.rows)))
-    if len(given) != count:
-        raise SpecError(
-            f"{len(given)} activations for {count} SAEs; give one for all, or one for each"
+    if activations is None:
+        warnings = check(compared)
+        pairs = _pairs(compared, {}, tau, null_draws, store, events)
+        return assembled(compared, pairs, tau, warnings)
+    with needs_train("reseed.compare with activations"):
+        from reseed.comparison.activations import (
+            fire_together,
+            open_activations,
+            run_on,
+            warnings_of,
         )
-    opened = [_open_one(one) for one in given]
-    source = _Beside([source for source, _ in opened], [site for _, site in opened])
-    return Activations(source=source, sites=list(source.sites), blocks=range(len(source.rows)))
+        from reseed.comparison.align import aligned
+
+    names = [dictionary.name for dictionary in compared]
+    opened = open_activations(activations, names, store, events)
+    behaviour = run_on(compared, opened, events)
+    turned, crossing = list(compared), list[dict[str, Any]]()
+    for at, other in enumerate(compared[1:] if align is not None else (), start=1):
+        turned[at], lost = aligned(compared[0], other, opened, events)
+        crossing.append(lost)
+    warnings = [*check(turned), *warnings_of(behaviour)]
+    pairs = _pairs(turned, behaviour, tau, null_draws, store, events)
+    matched = {(pair.a, pair.b): pair.matched for pair in pairs}
+    correlations = fire_together(compared, opened, matched, events)
+    return assembled(turned, pairs, tau, warnings, behaviour, correlations, crossing)
 
 
-def _from_subject(
-    spec: FromSubject, count: int, store: Store | None, events: Events
-) -> Activations:
+def _pairs(
+    compared: Sequence[Dictionary],
+    behaviour: Mapping[str, OnActivations],
+    tau: float,
+    null_draws: int | None,
+    store: Store | None,
+    events: Events,
+) -> list[PairFacts]:
+    """Every two, on all latents, and on live ones where activations showed which these are."""
+    strata: dict[str, Members] = {"all": {d.name: np.ones(d.latents, bool) for d in compared}}
+    if behaviour:
+        strata["live"] = {**strata["all"], **{name: of.live for name, of in behaviour.items()}}
+    pairs: list[PairFacts] = []
+    couples = list(combinations(compared, 2))
+    with events.task("compare", len(couples), "pairs") as task:
+        for a, b in couples:
+            draws = null_draws or (1 if min(a.latents, b.latents) >= _WIDE else _DRAWS)
+            pairs.append(_pair(a, b, tau, draws, strata, store, task))
+            task.advance(1)
+    return pairs
+
+
+def _pair(
+    a: Dictionary,
+    b: Dictionary,
+    tau: float,
+    draws: int,
+    strata: Mapping[str, Members],
+    store: Store | None,
+    task: Task,
+) -> PairFacts:
+    show = shown(task, f"{a.name} with {b.name}", a.latents * b.latents)
+    measure = partial(measure_pair, a, b, tau=tau, draws=draws, strata=strata, show=show)
     if store is None:
-        raise SpecError("activations from a subject need `out`, where its tokens are kept")
-    from reseed.spec.subject import LanguageModelSpec, TextSpec
-    from reseed.subjects.opening import open_subject
+        return measure()
 
-    text = TextSpec(source=spec.text, template=spec.template, block=spec.block)
-    opened = open_subject(
-        LanguageModelSpec(model=spec.model), text, [spec.site], spec.tokens, store, events
-    )
-    site = next(iter(opened.source.sites))
-    return Activations(source=opened.source, sites=[site] * count, blocks=range(opened.blocks))
+    def files() -> dict[str, Any]:
+        pair = measure()
+        rest = {key: getattr(pair, key) for key in ("a", "b", "numbers", "certificates")}
+        return {f"{name}.parquet": getattr(pair, name) for name in _TABLES} | {"pair.json": rest}
 
-
-def _open_one(given: Any) -> tuple[BlockSource, str]:
-    from reseed.spec.subject import ArraysSpec
-    from reseed.subjects.arrays import ArraySource, MemorySource
-    from reseed.subjects.shards import ShardSource
-
-    if not isinstance(given, str | os.PathLike):
-        return MemorySource({"x": given}), "x"
-    text = os.fspath(given)
-    folder, _, site = text.partition("#")
-    if Path(folder).is_dir():
-        source = ShardSource(Store(folder))
-        if not site and len(source.sites) > 1:
-            raise SpecError(
-                f"{folder} has activations of {', '.join(source.sites)}; choose one: {folder}#SITE"
-            )
-        chosen = site or next(iter(source.sites))
-        if chosen not in source.sites:
-            raise SpecError(f"{folder} has no site {chosen!r}; it has {', '.join(source.sites)}")
-        return source, chosen
-    return ArraySource(ArraysSpec(kind="arrays", paths={"x": text})), "x"
-
-
-class _Beside:
-    """Sources of the same rows beside each other, as one `BlockSource`."""
-
-    def __init__(self, sources: Sequence[BlockSource], sites: Sequence[str]) -> None:
-        rows = [source.rows.tolist() for source in sources]
-        if any(one != rows[0] for one in rows):
-            totals = ", ".join(f"{sum(one):,}" for one in rows)
-            raise SpecError(
-                f"the activations have {totals} rows; they must be of the same tokens in the same "
-                "order, in equal blocks"
-            )
-        self._sources, self._inner, self.rows = sources, sites, sources[0].rows
-
-    @property
-    def sites(self) -> dict[str, int]:
-        """`0`, `1`, ... to D."""
-        pairs = zip(self._sources, self._inner, strict=True)
-        return {str(n): source.sites[site] for n, (source, site) in enumerate(pairs)}
-
-    def read(self, blocks: Sequence[int]) -> dict[str, Any]:
-        """Rows of these blocks; see `BlockSource.read`."""
-        pairs = zip(self._sources, self._inner, strict=True)
-        return {str(n): source.read(blocks)[site] for n, (source, site) in enumerate(pairs)}
+    name = compared_name(a.name, b.name)
+    live = [np.packbits(strata["live"][d.name]).tobytes().hex() for d in (a, b) if "live" in strata]
+    ids = [measure["id"] for measure in formulas()]
+    store.make(name, [a.sha256, b.sha256, tau, draws, live, ids], files)
+    tables = {table: store.table(name, f"{table}.parquet") for table in _TABLES}
+    return PairFacts(**tables, **store.document(name, "pair.json"))

@@ -14,8 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.matching import measures
+from reseed.matching.match import Views, compare
 from reseed.matching.measures import Measure
-from reseed.matching.sides import Views, compare
 from reseed.runs import Pair
 from reseed.stability.intervals import Design, mean_over_pairs
 from reseed.stability.nulls.weights import WeightNull
@@ -106,20 +106,27 @@ Strata = Mapping[str, Mapping[str, NDArray[np.bool_]]]
 
 
 class PairTable(NamedTuple):
-    """The table of `reseed.matching.sides` of two runs."""
+    """The table of `reseed.matching.match` of two runs."""
 
     pair: Pair
     table: pl.DataFrame
 
 
-def curve(one: PairTable, measure: Measure, members: Mapping[str, NDArray[np.bool_]]) -> Any:
+def sides(
+    pair: PairTable, measure: Measure, members: Mapping[str, NDArray[np.bool_]]
+) -> list[NDArray[np.float64]]:
+    """Share of each side of a pair over `TAUS`, `[T]` each; NaN if it has no latents."""
+    out: list[NDArray[np.float64]] = []
+    for side, run in zip("ab", pair.pair, strict=True):
+        rows = pair.table.filter(pl.col("side") == side).filter(pl.Series(members[run]))
+        score = measures.scores(rows, measure)
+        out.append(measures.share_at(score, TAUS, strict=measure.strict))
+    return out
+
+
+def curve(pair: PairTable, measure: Measure, members: Mapping[str, NDArray[np.bool_]]) -> Any:
     """Share of a pair over `TAUS`, the mean of its sides, `[T]`; NaN if a side has no latents."""
-    sides: list[NDArray[np.float64]] = []
-    for side, run in zip("ab", one.pair, strict=True):
-        mine = one.table.filter(pl.col("side") == side).filter(pl.Series(members[run]))
-        score = measures.scores(mine, measure)
-        sides.append(measures.share_at(score, TAUS, strict=measure.strict))
-    return np.mean(sides, axis=0)
+    return np.mean(sides(pair, measure, members), axis=0)
 
 
 def mean_score(one: PairTable, measure: Measure, members: Mapping[str, NDArray[np.bool_]]) -> float:
@@ -163,6 +170,11 @@ def null_means(draws: Sequence[PairTable], measure: Measure) -> NDArray[np.float
     return np.array([mean_score(draw, measure, everyone(draw)) for draw in draws])
 
 
+def null_range(values: NDArray[np.float64]) -> dict[str, float]:
+    """Mean and range of a number over draws."""
+    return {"mean": float(values.mean()), "lo": float(values.min()), "hi": float(values.max())}
+
+
 def share_table(
     tables: Sequence[PairTable],
     untrained: Sequence[PairTable],
@@ -192,7 +204,7 @@ def share_table(
             shares = np.stack([curve(t, measure, members) for t in tables])
             mean, low, high = mean_over_pairs(pairs, shares, design)
             columns = {"tau": TAUS, "share": mean, "lo": low.clip(0, 1), "hi": high.clip(0, 1)}
-            columns |= _null_columns(nulls.get(stratum, ()), measure)
+            columns |= null_columns(nulls.get(stratum, ()), measure)
             before = [curve(t, measure, members) for t in untrained]
             columns["untrained"] = np.mean(before, axis=0)
             head = [pl.lit(measure.id).alias("measure"), pl.lit(stratum).alias("stratum")]
@@ -200,7 +212,8 @@ def share_table(
     return pl.concat(frames).with_columns(pl.selectors.float().fill_nan(None))
 
 
-def _null_columns(draws: Sequence[PairTable], measure: Measure) -> dict[str, NDArray[np.float64]]:
+def null_columns(draws: Sequence[PairTable], measure: Measure) -> dict[str, NDArray[np.float64]]:
+    """null, null_lo, null_hi over `TAUS`: mean and range of draws; NaN without any."""
     if not draws:
         return dict.fromkeys(("null", "null_lo", "null_hi"), np.full(len(TAUS), np.nan))
     chance = null_curves(draws, measure)

@@ -51,7 +51,7 @@ def headline(
         mean, low, high = mean_over_pairs([t.pair for t in end], each, design)
         chance = shares.null_means(nulls, measure)
         before = np.mean([shares.mean_score(t, measure, members) for t in start])
-        null = {"mean": chance.mean(), "lo": chance.min(), "hi": chance.max()}
+        null = shares.null_range(chance)
         out[measure.id] = {"all": number(float(mean), (low, high), null, float(before))}
     return out
 
@@ -83,7 +83,7 @@ def found_at_fdr(
         chance = np.concatenate([fdr.null_shares(by_pair[pair], measure) for pair in pairs])
         null = None
         if len(chance):
-            null = {"mean": chance.mean(), "lo": chance.min(), "hi": chance.max()}
+            null = shares.null_range(chance)
         for stratum, members in strata.items():
             if (stratum in ("all", "dead")) != (base == "all"):
                 continue

@@ -1,0 +1,236 @@
+"""SAEs on activations: which latents fire, and what is reconstructed. Needs torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.comparison.dictionary import Dictionary
+from reseed.errors import SpecError
+from reseed.events import Events
+from reseed.evidence.rows import Encoded, Reader, feed, firing_of
+from reseed.matching.firing.codes import ChosenPairs
+from reseed.records import read_spec
+from reseed.sae.model import from_arrays
+from reseed.spec.analysis import FromSubject
+from reseed.spec.subject import ArraysSpec, LanguageModelSpec, TextSpec
+from reseed.store import Store
+from reseed.subjects.arrays import ArraySource, MemorySource
+from reseed.subjects.shards import ShardSource
+from reseed.subjects.source import BlockSource
+from reseed.subjects.subject import open_subject
+
+CHUNK = 16
+"""Blocks that are read together; sums depend on it in their last bits."""
+
+_MOSTLY = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activations:
+    """Where SAEs are run: rows by site, and the site of each SAE."""
+
+    source: BlockSource
+    sites: Mapping[str, str]
+    """name of an SAE to the site that it reads"""
+    blocks: Sequence[int]
+    """which are read"""
+
+
+def open_activations(
+    rows: Any, names: Sequence[str], store: Store | None, events: Events
+) -> Activations:
+    """Rows for all SAEs, or for each its own.
+
+    Args:
+        rows: `activations` of `reseed.compare`.
+        names: of the SAEs, in their order.
+        store: where a subject's tokens are kept.
+        events: progress.
+
+    Raises:
+        SpecError: if there are not as many as SAEs, or their numbers of rows differ.
+    """
+    if isinstance(rows, Mapping):
+        spec = read_spec(FromSubject, rows, "activations")
+        source, site, blocks = _from_subject(spec, store, events)
+        return Activations(source=source, sites=dict.fromkeys(names, site), blocks=range(blocks))
+    if isinstance(rows, list | tuple):
+        if len(rows) != len(names):
+            raise SpecError(
+                f"{len(rows)} activations for {len(names)} SAEs; give one for all, or one for each"
+            )
+        beside = _Beside([_open(of_one) for of_one in rows])
+        sites = dict(zip(names, beside.sites, strict=True))
+        return Activations(source=beside, sites=sites, blocks=range(len(beside.rows)))
+    source, site = _open(rows)
+    sites = dict.fromkeys(names, site)
+    return Activations(source=source, sites=sites, blocks=range(len(source.rows)))
+
+
+def _from_subject(
+    spec: FromSubject, store: Store | None, events: Events
+) -> tuple[BlockSource, str, int]:
+    if store is None:
+        raise SpecError("activations from a subject need `out`, where its tokens are kept")
+    text = TextSpec(source=spec.text, template=spec.template, block=spec.block)
+    subject = LanguageModelSpec(model=spec.model)
+    opened = open_subject(subject, text, [spec.site], spec.tokens, store, events)
+    return opened.source, next(iter(opened.source.sites)), opened.blocks
+
+
+def _open(rows: Any) -> tuple[BlockSource, str]:
+    if not isinstance(rows, str | os.PathLike):
+        return MemorySource({"x": rows}), "x"
+    path = os.fspath(rows)
+    folder, _, site = path.partition("#")
+    if not Path(folder).is_dir():
+        return ArraySource(ArraysSpec(kind="arrays", paths={"x": path})), "x"
+    source = ShardSource(Store(folder))
+    if not site and len(source.sites) > 1:
+        raise SpecError(
+            f"{folder} has activations of {', '.join(source.sites)}; choose one: {folder}#SITE"
+        )
+    chosen = site or next(iter(source.sites))
+    if chosen not in source.sites:
+        raise SpecError(f"{folder} has no site {chosen!r}; it has {', '.join(source.sites)}")
+    return source, chosen
+
+
+class _Beside:
+    """Sources of the same rows beside each other, as one `BlockSource`; sites are 0, 1, ..."""
+
+    def __init__(self, sources: Sequence[tuple[BlockSource, str]]) -> None:
+        rows = [source.rows.tolist() for source, _ in sources]
+        if any(of_source != rows[0] for of_source in rows):
+            totals = ", ".join(f"{sum(of_source):,}" for of_source in rows)
+            raise SpecError(
+                f"the activations have {totals} rows; they must be of the same tokens in the same "
+                "order, in equal blocks"
+            )
+        self._sources, self.rows = sources, sources[0][0].rows
+
+    @property
+    def sites(self) -> dict[str, int]:
+        """Site to D."""
+        return {str(n): source.sites[site] for n, (source, site) in enumerate(self._sources)}
+
+    def read(self, blocks: Sequence[int]) -> dict[str, Any]:
+        """Rows of these blocks; see `BlockSource.read`."""
+        return {str(n): source.read(blocks)[site] for n, (source, site) in enumerate(self._sources)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnActivations:
+    """An SAE on activations."""
+
+    firing: pl.DataFrame
+    """latent, fired, rate, mean_act, max_act"""
+    reconstruction: Mapping[str, Any]
+    """rows, fvu, l0"""
+
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """[F] fired at least once."""
+        return (self.firing["fired"] > 0).to_numpy()
+
+
+def run_on(
+    compared: Sequence[Dictionary], activations: Activations, events: Events
+) -> dict[str, OnActivations]:
+    """Encode and reconstruct rows with each SAE, in one pass; bare matrices are left out.
+
+    Raises:
+        SpecError: if a site has other dimensions than its SAE reads.
+    """
+    readers = _readers(compared, activations)
+    for name, (sae, site) in readers.items():
+        dimensions = activations.source.sites[site]
+        if dimensions != sae.dimensions:
+            raise SpecError(
+                f"{name} reads {sae.dimensions} dimensions, the activations {site!r} have "
+                f"{dimensions}; are they of this SAE's site?"
+            )
+    source, blocks = activations.source, activations.blocks
+    sums = firing_of(readers, source, blocks, events, "activations", unit="rows", size=CHUNK)
+    return {
+        name: OnActivations(firing=of.table(), reconstruction=_finite(of.reconstruction()))
+        for name, of in sums.items()
+    }
+
+
+def fire_together(
+    compared: Sequence[Dictionary],
+    activations: Activations,
+    pairs: Mapping[tuple[str, str], NDArray[np.int64]],
+    events: Events,
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Correlation of the activations of matched latents, in one more pass.
+
+    Args:
+        compared: SAEs; pairs with bare matrices are left out.
+        activations: that they are run on.
+        pairs: names of two SAEs to their matched latents, `[E, 2]`.
+        events: progress.
+
+    Returns:
+        `[E]` for each pair.
+    """
+    readers = _readers(compared, activations)
+    counters = {
+        (a, b): ChosenPairs(
+            matched[:, 0], matched[:, 1], (readers[a].sae.latents, readers[b].sae.latents)
+        )
+        for (a, b), matched in pairs.items()
+        if a in readers and b in readers
+    }
+
+    def add(chunk: Encoded) -> None:
+        for (a, b), counter in counters.items():
+            counter.add_entries(*chunk.codes(a), *chunk.codes(b))
+
+    source, blocks = activations.source, activations.blocks
+    feed([add], readers, source, blocks, events, "co-firing", unit="rows", size=CHUNK)
+    return {pair: counter.values("correlation") for pair, counter in counters.items()}
+
+
+def _readers(compared: Sequence[Dictionary], activations: Activations) -> dict[str, Reader]:
+    return {
+        dictionary.name: Reader(from_arrays(dictionary.sae), activations.sites[dictionary.name])
+        for dictionary in compared
+        if dictionary.sae is not None
+    }
+
+
+def warnings_of(behaviour: Mapping[str, OnActivations]) -> list[str]:
+    """What the activations say against the comparison."""
+    out: list[str] = []
+    for name, on in behaviour.items():
+        dead = 1 - float(on.live.mean())
+        fvu = on.reconstruction["fvu"]
+        if dead > _MOSTLY:
+            out.append(
+                f"{name}: {dead:.0%} of the latents did not fire on "
+                f"{on.reconstruction['rows']:,} rows; read the shares on live latents, dead ones "
+                "keep where they started."
+            )
+        if fvu is not None and fvu > 1:
+            out.append(
+                f"{name}: reconstructs these activations worse than their mean does (FVU "
+                f"{fvu:.3g}); is it the right site, layer and scaling?"
+            )
+    return out
+
+
+def _finite(numbers: Mapping[str, float | int]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in numbers.items()
+    }
