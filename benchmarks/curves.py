@@ -27,7 +27,7 @@ def curves(folder: Path, steps: int, changes: dict[str, Any]) -> np.ndarray:
     """
     from reseed.study import Study
     from reseed.subjects.shards import ShardSource
-    from reseed.subjects.stream import Stream, split_blocks
+    from reseed.subjects.source import Stream, split_blocks
     from reseed.training.learner import Learner
 
     study = Study.load(folder)

@@ -54,7 +54,7 @@ def faster(times: dict[str, list[float]]) -> dict[str, float]:
 def subject(dtype: str, site: str, options: argparse.Namespace) -> Any:
     """The model, read at one site."""
     from reseed.spec.subject import LanguageModelSpec
-    from reseed.subjects.models.language_model import load_language_model
+    from reseed.subjects.language.model import load_language_model
 
     return load_language_model(LanguageModelSpec(model=options.model, dtype=dtype), [site])
 
@@ -64,7 +64,7 @@ def text(layout: str, blocks: int, model: Any, folder: Path, options: argparse.N
     from reseed.events import Events
     from reseed.spec.subject import TextSpec
     from reseed.store import Store
-    from reseed.subjects.text.tokens import TokenBlocks, make_tokens
+    from reseed.subjects.language.blocks import TokenBlocks, make_tokens
 
     spec = TextSpec(source=options.text, template=options.template, block=BLOCK, layout=layout)
     store = Store(folder)
@@ -78,10 +78,9 @@ def against_full_forward(folder: Path, options: argparse.Namespace) -> dict[str,
     from transformers import AutoModelForCausalLM
 
     from reseed.spec.subject import LanguageModelSpec
-    from reseed.subjects.models.language_model import located
-    from reseed.subjects.models.precision import change_from_float32
-    from reseed.subjects.models.tokenizer import quiet_transformers
-    from reseed.subjects.text.blocks import TextSource
+    from reseed.subjects.language.activations import TextSource, change_from_float32
+    from reseed.subjects.language.model import located
+    from reseed.subjects.language.tokenizer import quiet_transformers
 
     spec = LanguageModelSpec(model=options.model)
     with quiet_transformers():
@@ -119,7 +118,7 @@ def against_full_forward(folder: Path, options: argparse.Namespace) -> dict[str,
 
 def padding(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Padded blocks under a mask, and each at its own length."""
-    from reseed.subjects.text.blocks import TextSource
+    from reseed.subjects.language.activations import TextSource
 
     model, few = subject("float32", MIDDLE, options), 8
     tokens = text("padded", max(few * (options.rounds + 1), SHARD_BLOCKS), model, folder, options)
@@ -149,7 +148,7 @@ def writing(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from reseed.spec.activations import ActivationSpec
     from reseed.store import Store
     from reseed.subjects import shards
-    from reseed.subjects.text.blocks import TextSource
+    from reseed.subjects.language.activations import TextSource
 
     model = subject("float32", "layers.1.mlp", options)
     tokens = text("packed", 32, model, folder, options)
@@ -180,7 +179,7 @@ def reading(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from reseed.store import Store
     from reseed.subjects.arrays import MemorySource
     from reseed.subjects.shards import ShardSource, harvest
-    from reseed.subjects.stream import Stream
+    from reseed.subjects.source import Stream
 
     dimensions, blocks, mix, batch = 576, 256, 64, 1024
     x = torch.randn(blocks * BLOCK, dimensions, generator=torch.Generator().manual_seed(0))

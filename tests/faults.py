@@ -20,7 +20,7 @@ HEAVY = (
     "reseed.evidence.function",
     "reseed.evidence.stage",
     "reseed.pipeline.run",
-    "reseed.subjects.opening",
+    "reseed.subjects.subject",
     "reseed.training.step.fast",  # numba tries its cache folder for each loop, which would count
     "reseed.training.stage",
     "torch._dynamo",  # the first optimiser step would import it, in every copy anew

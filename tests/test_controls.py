@@ -9,12 +9,12 @@ import torch
 import reseed
 from reseed.errors import SpecError
 from reseed.events import Events
+from reseed.matching.match import Views, compare
 from reseed.matching.measures import SHARED, scores, share_at
-from reseed.matching.sides import Views, compare
 from reseed.spec.subject import ToySpec
 from reseed.store import Store
 from reseed.study import Study
-from reseed.subjects.altered import GaussianSource, ShuffledSource, estimate_moments, read_moments
+from reseed.subjects.controls import GaussianSource, ShuffledSource, estimate_moments, read_moments
 from reseed.subjects.toy import ToySource
 from reseed.training.learner import Learner
 

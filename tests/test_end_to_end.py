@@ -137,7 +137,7 @@ def test_latents_and_matches_agree(study) -> None:
 
 def test_firing_is_what_the_saes_do_on_held_out_tokens(study) -> None:
     from reseed.subjects.shards import ShardSource
-    from reseed.subjects.stream import split_blocks
+    from reseed.subjects.source import split_blocks
 
     run = study.runs[0]
     blocks = study.store.document("subject", "subject.json")["blocks"]
@@ -160,7 +160,7 @@ def test_firing_is_what_the_saes_do_on_held_out_tokens(study) -> None:
 
 def test_co_firing_is_what_matched_latents_do_on_held_out_tokens(study) -> None:
     from reseed.subjects.shards import ShardSource
-    from reseed.subjects.stream import split_blocks
+    from reseed.subjects.source import split_blocks
 
     match = study.matches[-1]
     runs = {run.id: run for run in study.runs}
@@ -182,7 +182,7 @@ def test_co_firing_is_what_matched_latents_do_on_held_out_tokens(study) -> None:
 
 
 def test_contexts_are_the_strongest_and_show_their_activations(study) -> None:
-    from reseed.subjects.text.tokens import TokenBlocks
+    from reseed.subjects.language.blocks import TokenBlocks
 
     run = study.runs[0]
     contexts = study.store.table(f"evidence/{run.id}", "contexts.parquet")

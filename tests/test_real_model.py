@@ -30,9 +30,9 @@ def test_the_model_reads_the_text_as_well_as_it_should(spec, tmp_path_factory) -
 
     from reseed.events import Events
     from reseed.spec.subject import package_file
-    from reseed.subjects.models.gguf import cached_model
-    from reseed.subjects.models.language_model import load_tokenizer
-    from reseed.subjects.text.tokens import TokenBlocks, make_tokens
+    from reseed.subjects.language.blocks import TokenBlocks, make_tokens
+    from reseed.subjects.language.gguf import cached_model
+    from reseed.subjects.language.model import load_tokenizer
 
     store = Store(tmp_path_factory.mktemp("perplexity"))
     make_tokens(spec.text, load_tokenizer(spec.subject), 4096, store, "tokens", "", Events())

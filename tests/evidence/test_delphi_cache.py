@@ -218,7 +218,7 @@ def test_a_run_is_written_whole(tmp_path) -> None:
     from reseed.evidence.delphi import write_run_for_delphi
     from reseed.sae.model import SAE
     from reseed.subjects.arrays import MemorySource
-    from reseed.subjects.text.tokens import TokenBlocks
+    from reseed.subjects.language.blocks import TokenBlocks
 
     rng = np.random.default_rng(2)
     x = rng.standard_normal((6 * 10, 5)).astype(np.float32)

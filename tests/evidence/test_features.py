@@ -7,17 +7,12 @@ import torch
 
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.evidence.features import (
-    FeatureSums,
-    features_name,
-    gather_features,
-    read_features,
-)
+from reseed.evidence.features import FeatureSums, features_name, gather_features, read_features
 from reseed.formats import own
 from reseed.records import SAEArrays
 from reseed.sae.model import from_arrays
 from reseed.store import Store
-from reseed.subjects.text.tokens import TokenBlocks
+from reseed.subjects.language.blocks import TokenBlocks
 
 BLOCKS, L, D, F = 12, 10, 6, 15
 

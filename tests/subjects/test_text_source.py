@@ -7,9 +7,9 @@ import torch
 
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.models.language_model import load_language_model
-from reseed.subjects.text.blocks import TextSource
-from reseed.subjects.text.tokens import TokenBlocks
+from reseed.subjects.language.activations import TextSource
+from reseed.subjects.language.blocks import TokenBlocks
+from reseed.subjects.language.model import load_language_model
 
 BLOCKS, L = 11, 12
 REAL = [8, 12, 5, 8, 8, 12, 8, 1, 3, 12, 8]

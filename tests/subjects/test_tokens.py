@@ -7,8 +7,8 @@ from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.spec.subject import LanguageModelSpec, TextSpec
 from reseed.store import Store
-from reseed.subjects.models.tokenizer import Tokenizer
-from reseed.subjects.text.tokens import TokenBlocks, make_tokens
+from reseed.subjects.language.blocks import TokenBlocks, make_tokens
+from reseed.subjects.language.tokenizer import Tokenizer
 
 BOS, EOS, PAD = 1, 2, 3
 
@@ -116,7 +116,7 @@ def test_order_is_seeded_and_nothing_else_decides(make):
 
 
 def test_with_a_real_tokenizer(tiny_folder, tmp_path):
-    from reseed.subjects.models.language_model import load_tokenizer
+    from reseed.subjects.language.model import load_tokenizer
 
     (tmp_path / "t.txt").write_text("the cat sat on the mat")
     store = Store(tmp_path / "study")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +186,6 @@ class _Work:
         from reseed.sae.model import from_arrays
 
         inputs = Inputs(self.study, self.events)
-        inputs.look_up_sites()
         mean, refitted = self._refit(inputs, settings)
         beside, missing = (
             self._same_width(inputs) if settings.same_width else (None, "not asked for")
@@ -236,22 +236,22 @@ class _Work:
         saes = {run: own.read_piece(store, f"runs/{run}") for run in runs}
         mean = average(saes, self.members, k, about)
         stream = self._stream(inputs, self.same.data_seed)
-        with self.events.task("refit", self.training.steps, "steps") as task:
-            fitted = refit(
-                mean,
-                lambda step: stream.batch(step)[self.same.site],
-                self.sae,
-                self.training,
-                lambda _, fvu: task.advance(1, f"FVU {fvu:.3f}"),
-            )
+        fitted = refit(
+            mean,
+            lambda step: stream.batch(step)[self.same.site],
+            self.sae,
+            self.training,
+            self.events,
+        )
         return mean, fitted
 
     def _same_width(self, inputs: Inputs) -> tuple[SAEArrays | None, str | None]:
         """The SAE, or why there is none."""
-        from reseed.training.stage import train
+        from reseed.training.stage import train_missing
 
         store = self.study.store
-        train([self.same], lambda seed: self._stream(inputs, seed), store, self.events, self.stop)
+        streams = partial(self._stream, inputs)
+        train_missing([self.same], streams, store, self.events, self.stop)
         state = run_state(self.same, store)
         if isinstance(state, Failed):
             return None, f"its training failed at step {state.step}: {state.reason}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reseed.evidence.rows import Fired, Integers
 from reseed.spec.analysis import EvidenceSpec
-from reseed.subjects.text.tokens import Places
+from reseed.subjects.language.blocks import Places
 
 _SCHEMA = {
     "latent": pl.Int64,

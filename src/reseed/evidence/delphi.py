@@ -34,8 +34,8 @@ from reseed.formats.arrays import read_safetensors
 from reseed.sae.model import SAE
 from reseed.spec.analysis import EvidenceSpec
 from reseed.store import json_bytes, read_json, safetensors_bytes, write_bytes
+from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.source import BlockSource
-from reseed.subjects.text.tokens import TokenBlocks
 
 LEAST = 1e-5
 """Activations up to this size are left out, as Delphi does."""

@@ -20,8 +20,8 @@ from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.evidence.rows import Encoded, active_entries, feed, readers_of
 from reseed.store import Store, parquet_bytes, safetensors_bytes
+from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.source import BlockSource
-from reseed.subjects.text.tokens import TokenBlocks
 
 Statistic = Literal["max", "mean"]
 """Of the activations over the kept tokens of a document, silent ones counted as 0."""

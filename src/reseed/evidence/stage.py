@@ -35,7 +35,7 @@ from reseed.spec.analysis import EvidenceSpec
 from reseed.spec.training import RunSpec
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
-from reseed.subjects.text.tokens import Places
+from reseed.subjects.language.blocks import Places
 
 
 class Counter(Protocol):

@@ -27,7 +27,7 @@ ANY = "any live"
 def functional_of(
     study: Study, group: Group, events: Events, seed: int = 0, *, tokens: int = 0
 ) -> dict[str, Any]:
-    """Ablate latents of each kind of the first run of a group, at equal firing mass, on held-out rows.
+    """Ablate latents of each kind of the first run of a group, at equal firing mass.
 
     Args:
         study: with results.
@@ -55,7 +55,6 @@ def functional_of(
     sets = {name: latents for name, latents in sets.items() if latents}
     sae = from_arrays(own.read_piece(study.store, f"runs/{run}"))
     inputs = Inputs(study, events)
-    inputs.look_up_sites()
     site = next(r.spec.site for r in study.runs if r.id == run)
     try:
         ablated = functional_value(

@@ -23,7 +23,7 @@ from reseed.stability.factors.across import PARTNERS
 from reseed.store import existing
 from reseed.study import SUBJECT, Study
 from reseed.subjects.inputs import Inputs
-from reseed.subjects.source import Choice
+from reseed.subjects.shards import Choice
 from reseed.training.device import free_memory, learner_bytes, passes
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
     """
     with study.locked("reseed plan"):
         inputs = Inputs(study, events_of(study.folder, progress))
-        inputs.look_up_sites()
         about = study.store.document(SUBJECT, "subject.json")
         sites: dict[str, int] = about["sites"]
         missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]

@@ -1,31 +1,81 @@
-"""Activations on disk: shards with checksums, written once, memory-mapped afterwards."""
+"""Activations on disk: shards with checksums, written once, memory-mapped afterwards.
+
+And whether it pays to keep them. Importable without torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
+from reseed.sae.lazy import torch
 from reseed.spec.activations import ActivationSpec
 from reseed.store import Store, json_bytes
 from reseed.subjects.source import BlockSource
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER = "activations"
 
 _MAPPED = 64
 """Shards that are mapped at a time."""
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_LARGEST_SHARE_OF_FREE_DISK = 0.5
+
+
+class Choice(NamedTuple):
+    """How activations are kept, and why."""
+
+    keep: Literal["live", "shards"]
+    reason: str
+    passes: int
+    """over the activations"""
+    disk: int
+    """bytes that shards take"""
+
+
+def passes_over(training_rows: int, tokens: int, streams: int) -> int:
+    """How often the activations are gone through: each stream's epochs, and once for evidence.
+
+    Args:
+        training_rows: rows that are not held out.
+        tokens: that each run sees.
+        streams: data seeds whose runs are missing; those of shuffled controls count by themselves.
+    """
+    return streams * -(-tokens // max(training_rows, 1)) + 1
+
+
+def choose(
+    spec: ActivationSpec, *, rows: int, dimensions: int, passes: int, free_disk: int
+) -> Choice:
+    """Decide by size and number of passes, unless the study says it.
+
+    Args:
+        spec: what the study says.
+        rows: to harvest, each of `dimensions` summed over sites.
+        dimensions: see `rows`.
+        passes: from `passes_over`.
+        free_disk: bytes.
+    """
+    disk = rows * dimensions * _BYTES[spec.dtype]
+    size = f"{disk / 1e9:.2g} GB"
+    if spec.keep != "auto":
+        return Choice(spec.keep, "the study says so", passes, disk)
+    if passes <= 1:
+        return Choice("live", "they are needed once", passes, disk)
+    if disk > free_disk * _LARGEST_SHARE_OF_FREE_DISK:
+        free = f"{free_disk / 1e9:.2g} GB"
+        return Choice("live", f"shards would take {size} of {free} free disk", passes, disk)
+    return Choice("shards", f"{passes} passes are needed and shards take {size}", passes, disk)
 
 
 def shard_name(number: int) -> str:
@@ -137,15 +187,17 @@ def _write_shard(
 ) -> None:
     if not exact:
         return  # it was there
+    from safetensors.torch import save
+
     kept = _rounded(exact, dtype)
     rounding = {site: _rounding_error(exact[site], kept[site]) for site in kept}
     with store.piece(shard_name(number), made_from) as folder:
-        (folder / "rows.safetensors").write_bytes(save_safetensors(kept))
+        (folder / "rows.safetensors").write_bytes(save(kept))
         (folder / "rounding.json").write_bytes(json_bytes(rounding))
 
 
 def _rounded(exact: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
-    kept = {site: x.to(_DTYPES[dtype]).contiguous() for site, x in exact.items()}
+    kept = {site: x.to(getattr(torch, dtype)).contiguous() for site, x in exact.items()}
     for site, x in kept.items():
         if not bool(torch.isfinite(x).all()):
             raise SpecError(

@@ -10,7 +10,7 @@ from reseed.interpretation.models.local import PLAIN_STOP, LocalModel, chat_ids
 from reseed.interpretation.records import Failure, Message, Request
 from reseed.spec.llm import LocalSpec
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.models.causal import load_causal
+from reseed.subjects.language.model import load_causal
 
 WORDS = [
     "the",

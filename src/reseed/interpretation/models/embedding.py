@@ -142,24 +142,13 @@ class SentenceModel:
     """
 
     def __init__(self, spec: SentenceModelSpec) -> None:
-        from reseed.subjects.models.language_model import LOADING_ERRORS, located, unloadable
-        from reseed.subjects.models.tokenizer import quiet_transformers
+        from reseed.subjects.language.model import located, pretrained
 
         self._spec = spec
         subject = LanguageModelSpec(model=spec.model)
-        where, hub = located(subject)
-        self._cls, self._longest = _pooling(Path(where), spec.model)
-        from transformers import AutoModel, AutoTokenizer
-
-        models: Any = AutoModel
-        tokenizers: Any = AutoTokenizer
-        try:
-            with quiet_transformers():
-                self._tokenizer = tokenizers.from_pretrained(where, trust_remote_code=False, **hub)
-                self._model = models.from_pretrained(where, trust_remote_code=False, **hub)
-        except LOADING_ERRORS as error:
-            raise unloadable(subject, "sentence model", error) from error
-        self._model = self._model.eval().to(spec.device)
+        self._cls, self._longest = _pooling(Path(located(subject)[0]), spec.model)
+        self._tokenizer = pretrained(subject, "AutoTokenizer", "sentence model")
+        self._model = pretrained(subject, "AutoModel", "sentence model").eval().to(spec.device)
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from reseed.errors import SubjectError
 from reseed.interpretation.models.local import as_subject
 from reseed.spec.llm import LocalSpec
-from reseed.subjects.models.causal import CausalModel, load_causal
+from reseed.subjects.language.model import CausalModel, load_causal
 
 Logprobs = NDArray[np.float64]
 

@@ -25,8 +25,8 @@ from reseed.interpretation.records import Failure, Message, Reply, Request, Toke
 from reseed.seeds import digest, generator
 from reseed.spec.llm import LocalSpec
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.models.causal import CausalModel, load_causal
-from reseed.subjects.models.tokenizer import quiet_transformers
+from reseed.subjects.language.model import CausalModel, load_causal
+from reseed.subjects.language.tokenizer import quiet_transformers
 
 PLAIN_STOP = "\n\nUser:"
 """With the plain form, a reply ends before the model speaks for the user."""

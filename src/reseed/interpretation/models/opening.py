@@ -32,7 +32,7 @@ from reseed.store import Store
 
 if TYPE_CHECKING:
     from reseed.interpretation.models.instruments import Steerable
-    from reseed.subjects.models.causal import CausalModel
+    from reseed.subjects.language.model import CausalModel
 
 
 def open_model(spec: ModelSpec) -> LLM:
@@ -133,7 +133,7 @@ def causal(subject: SubjectSpec) -> CausalModel:
             "scorers and set top_logits to false"
         )
     with needs_train("steering the subject"):
-        from reseed.subjects.models.causal import load_causal
+        from reseed.subjects.language.model import load_causal
 
     return load_causal(subject)
 

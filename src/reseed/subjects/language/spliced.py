@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.models.causal import load_causal
+from reseed.subjects.language.blocks import TokenBlocks
+from reseed.subjects.language.model import load_causal, model_inputs
 from reseed.subjects.sites import first_tensor, register, resolve_sites, with_first_tensor
-from reseed.subjects.text.tokens import TokenBlocks
 
 Replace = Callable[[Tensor], Tensor]
 """From what passes a site, `[B, L, D]`, to what goes on instead, of the same shape."""
@@ -116,10 +117,10 @@ class SplicedModel:
         """
         if resolve_sites(self._body, [site]) != [site]:
             raise SpecError(f"{site!r} is a pattern; name one site")
-        whole = self.run(ids, later)
+        original = self.run(ids, later)
         changed = self.run_with(ids, site, torch.zeros_like, later)
         for name in later:
-            if torch.equal(whole.at[name], changed.at[name]):
+            if torch.equal(original.at[name], changed.at[name]):
                 raise SpecError(
                     f"end_to_end.sites has {name!r}, which does not depend on {site!r}; name sites "
                     "that come after it"
@@ -165,27 +166,19 @@ class SplicedModel:
             return self._run(ids, sites, attention)
 
     def _run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None) -> Passed:
-        seen: dict[str, Tensor] = {}
+        passed: dict[str, Tensor] = {}
 
         def keep(site: str, value: object) -> None:
             tensor = first_tensor(value)
             if tensor is None:
                 raise SubjectError(f"site {site!r}: no tensor passes there; choose another")
-            seen.setdefault(site, tensor.float())
+            passed.setdefault(site, tensor.float())
 
         with ExitStack() as hooks:
             for site in sites:
-
-                def read(value: object, site: str = site) -> None:
-                    keep(site, value)
-
-                hooks.callback(register(self._body, site, read).remove)
-            device = next(self._model.parameters()).device
-            inputs: dict[str, Tensor] = {"input_ids": ids.to(device)}
-            if attention is not None:
-                inputs["attention_mask"] = attention.to(device, torch.int64)
-            logits = self._model(**inputs).logits
-        missing = [site for site in sites if site not in seen]
+                hooks.callback(register(self._body, site, partial(keep, site)).remove)
+            logits = self._model(**model_inputs(self._model, ids, attention)).logits
+        missing = [site for site in sites if site not in passed]
         if missing:
             raise SubjectError(f"site {missing[0]!r} was not reached in a forward pass")
-        return Passed(logits.float(), seen)
+        return Passed(logits.float(), passed)

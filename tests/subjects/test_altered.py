@@ -7,15 +7,15 @@ import torch
 from reseed.errors import StoreError
 from reseed.events import Events
 from reseed.store import Store
-from reseed.subjects.altered import (
+from reseed.subjects.arrays import MemorySource
+from reseed.subjects.controls import (
     GaussianSource,
     ShuffledSource,
     estimate_moments,
     moments_name,
     read_moments,
 )
-from reseed.subjects.arrays import MemorySource
-from reseed.subjects.stream import Stream
+from reseed.subjects.source import Stream
 
 
 def skewed(rows=4000, seed=0):

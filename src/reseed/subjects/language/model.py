@@ -1,13 +1,14 @@
-"""Language models of the transformers library as subjects.
+"""Language models of the transformers library: loaders, and models as subjects.
 
-B sequences, L tokens each, D dimensions of a site. Only the body of a model is loaded and a forward
-pass ends at the last wanted site, so logits are never computed.
+B sequences, L tokens each, D dimensions of a site. Where activations are read only the body of a
+model is loaded and a forward pass ends at the last wanted site, so logits are never computed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,42 @@ from torch import Tensor, nn
 
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec, package_file
-from reseed.subjects.models.gguf import cached_model
-from reseed.subjects.models.tokenizer import Tokenizer, quiet_transformers
-from reseed.subjects.models.weights import seeded, to_int8
+from reseed.subjects.language.gguf import cached_model
+from reseed.subjects.language.tokenizer import Tokenizer, quiet_transformers
+from reseed.subjects.language.weights import seeded, to_int8
 from reseed.subjects.sites import read_sites, resolve_sites
 
-LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+_LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 """What transformers raises when a model cannot be loaded."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
 """What weights are loaded in; those of linear layers are rounded further for int8."""
 
 _HEADS_THAT_MAY_BE_MISSING = ("pooler",)
 """Parts of a body that published checkpoints often lack; they are random then, and no sites."""
+
+
+def pretrained(spec: LanguageModelSpec, kind: str, what: str = "model", **options: Any) -> Any:
+    """What a class of transformers loads for a spec; no code of the model is run.
+
+    Args:
+        spec: which model.
+        kind: the class, e.g. `"AutoModel"`.
+        what: it is, for messages.
+        options: more for its `from_pretrained`.
+
+    Raises:
+        SubjectError: if it cannot be found or loaded.
+    """
+    import transformers
+
+    try:
+        with quiet_transformers():
+            where, hub = located(spec)
+            maker: Any = getattr(transformers, kind)
+            return maker.from_pretrained(where, trust_remote_code=False, **hub, **options)
+    except _LOADING_ERRORS as error:
+        raise _unloadable(spec, what, error) from error
 
 
 class LanguageModel:
@@ -42,10 +66,8 @@ class LanguageModel:
         name: for messages.
 
     Attributes:
-        body: in eval mode.
-        tokenizer: as given.
         sites: resolved, in the order of the module.
-        name: as given.
+        context: tokens that it takes at most; None if it does not say.
     """
 
     def __init__(
@@ -86,12 +108,9 @@ class LanguageModel:
             SubjectError: if a site gives no `[B, L, D]`.
         """
         self.check_block(ids.shape[1])
-        device = next(self.body.parameters()).device
-        inputs: dict[str, Tensor] = {"input_ids": ids.to(device)}
-        if attention is not None:
-            inputs["attention_mask"] = attention.to(device, torch.int64)
-        seen = read_sites(self.body, self.sites, lambda: self.body(**inputs))
-        return {site: self._per_token(site, t, ids.shape) for site, t in seen.items()}
+        inputs = model_inputs(self.body, ids, attention)
+        read = read_sites(self.body, self.sites, lambda: self.body(**inputs))
+        return {site: self._per_token(site, t, ids.shape) for site, t in read.items()}
 
     def _per_token(self, site: str, tensor: Tensor, shape: torch.Size) -> Tensor:
         batch, length = shape
@@ -104,6 +123,21 @@ class LanguageModel:
                 "Choose another module, e.g. a layer or its mlp."
             )
         return tensor.to(torch.float32)
+
+
+def model_inputs(model: nn.Module, ids: Tensor, attention: Tensor | None) -> dict[str, Tensor]:
+    """Arguments of a forward pass, on the device of the model.
+
+    Args:
+        model: of the transformers library.
+        ids: int64 `[B, L]`.
+        attention: bool or int `[B, L]`, zero at padding; None where there is none.
+    """
+    device = next(model.parameters()).device
+    inputs = {"input_ids": ids.to(device)}
+    if attention is not None:
+        inputs["attention_mask"] = attention.to(device, torch.int64)
+    return inputs
 
 
 def load_language_model(
@@ -120,18 +154,16 @@ def load_language_model(
         SpecError: if a site is unknown or a package is missing.
         SubjectError: if the model cannot be found or loaded, or lacks weights.
     """
-    try:
-        with quiet_transformers():
-            body, report = _trained(spec) if spec.random_weights is None else _random(spec)
-    except LOADING_ERRORS as error:
-        raise unloadable(spec, "model", error) from error
-    missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
-    needed = [key for key in missing if not key.startswith(_HEADS_THAT_MAY_BE_MISSING)]
-    if needed:
-        raise SubjectError(
-            f"{spec.model}: {len(needed)} weights are missing or have another shape, the first is "
-            f"{needed[0]}. The files are incomplete or of another model; fetch them again."
-        )
+    missing: list[str] = []
+    if spec.random_weights is None:
+        body, missing = _trained(spec, "AutoModel")
+    else:
+        body = _random(spec, spec.random_weights)
+    _check_weights(
+        spec,
+        [key for key in missing if not key.startswith(_HEADS_THAT_MAY_BE_MISSING)],
+        "The files are incomplete or of another model; fetch them again.",
+    )
     if spec.dtype == "int8":
         to_int8(body, spec.model)
     model = LanguageModel(body.to(device), load_tokenizer(spec), patterns, spec.model)
@@ -141,36 +173,79 @@ def load_language_model(
     return model
 
 
-def _trained(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
-    """The body with its trained weights, and what was missing."""
-    from transformers import AutoModel
+@dataclass(frozen=True, slots=True)
+class CausalModel:
+    """A model that predicts the next token, and its tokenizer."""
 
-    where, hub = located(spec)
-    maker: Any = AutoModel
-    return maker.from_pretrained(
-        where,
-        dtype=DTYPES[spec.dtype],
-        trust_remote_code=False,
-        output_loading_info=True,
-        **hub,
-    )
+    name: str
+    model: nn.Module
+    """of the transformers library, with head, in eval mode"""
+    tokenizer: Tokenizer
+    wrapped: Any
+    """the tokenizer as the transformers library has it, for its chat template"""
+    context: int | None
+    """tokens that it takes at most; None if it does not say"""
+    ends: frozenset[int]
+    """ids that end a reply"""
 
 
-def _random(spec: LanguageModelSpec) -> tuple[Any, Mapping[str, Any]]:
+def load_causal(spec: LanguageModelSpec, device: str = "cpu") -> CausalModel:
+    """Load a causal language model, with its head and its trained weights.
+
+    Args:
+        spec: which model; `batch_blocks` and `random_weights` are not used.
+        device: where it computes.
+
+    Raises:
+        SpecError: if a package is missing.
+        SubjectError: if the model cannot be found or loaded, or lacks weights.
+    """
+    wrapped = pretrained(spec, "AutoTokenizer", "tokenizer")
+    model, missing = _trained(spec, "AutoModelForCausalLM")
+    _check_weights(spec, missing, "It is no causal language model, or the files are incomplete.")
+    if spec.dtype == "int8":
+        to_int8(model.base_model, spec.model)  # the body, as where activations are read
+    tokenizer = Tokenizer.of(wrapped, spec.model)
+    context: int | None = getattr(model.config, "max_position_embeddings", None)
+    ends = _ends(model, tokenizer)
+    return CausalModel(spec.model, model.eval().to(device), tokenizer, wrapped, context, ends)
+
+
+def _ends(model: Any, tokenizer: Tokenizer) -> frozenset[int]:
+    """What the tokenizer and the model's own settings for generation name."""
+    named: Any = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed: list[int] = [named] if isinstance(named, int) else list(named or ())
+    return frozenset(listed) | ({tokenizer.eos} if tokenizer.eos is not None else set())
+
+
+def _trained(spec: LanguageModelSpec, kind: str) -> tuple[Any, list[str]]:
+    """A model with its trained weights, and the names of those that were missing."""
+    model, report = pretrained(spec, kind, dtype=_DTYPES[spec.dtype], output_loading_info=True)
+    return model, sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+
+
+def _random(spec: LanguageModelSpec, seed: int) -> Any:
     """The body with weights as before any training, by the initialiser of its architecture.
 
     Like "step 0" in arXiv 2501.17727: embeddings are random as well.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    assert spec.random_weights is not None
-    where, hub = located(spec)
-    config_maker: Any = AutoConfig
+    config = pretrained(spec, "AutoConfig")
     maker: Any = AutoModel
-    config = config_maker.from_pretrained(where, trust_remote_code=False, **hub)
-    with seeded(spec.random_weights):
-        body = maker.from_config(config, dtype=DTYPES[spec.dtype], trust_remote_code=False)
-    return body, {"missing_keys": (), "mismatched_keys": ()}
+    try:
+        with quiet_transformers(), seeded(seed):
+            return maker.from_config(config, dtype=_DTYPES[spec.dtype], trust_remote_code=False)
+    except _LOADING_ERRORS as error:
+        raise _unloadable(spec, "model", error) from error
+
+
+def _check_weights(spec: LanguageModelSpec, missing: Sequence[str], step: str) -> None:
+    if missing:
+        raise SubjectError(
+            f"{spec.model}: {len(missing)} weights are missing or have another shape, the first is "
+            f"{missing[0]}. {step}"
+        )
 
 
 def load_tokenizer(spec: LanguageModelSpec) -> Tokenizer:
@@ -179,16 +254,7 @@ def load_tokenizer(spec: LanguageModelSpec) -> Tokenizer:
     Raises:
         SubjectError: if it cannot be found or loaded.
     """
-    from transformers import AutoTokenizer
-
-    where, hub = located(spec)
-    maker: Any = AutoTokenizer
-    try:
-        with quiet_transformers():
-            wrapped = maker.from_pretrained(where, trust_remote_code=False, **hub)
-    except LOADING_ERRORS as error:
-        raise unloadable(spec, "tokenizer", error) from error
-    return Tokenizer.of(wrapped, spec.model)
+    return Tokenizer.of(pretrained(spec, "AutoTokenizer", "tokenizer"), spec.model)
 
 
 def located(spec: LanguageModelSpec) -> tuple[str, dict[str, Any]]:
@@ -213,7 +279,7 @@ def _is_hub_name(name: str) -> bool:
     return name.count("/") <= 1 and not name.startswith((".", "/", "~", "package:"))
 
 
-def unloadable(spec: LanguageModelSpec, what: str, error: BaseException) -> SubjectError:
+def _unloadable(spec: LanguageModelSpec, what: str, error: BaseException) -> SubjectError:
     """What to tell the person whose model, or its tokenizer, cannot be loaded."""
     path = Path(spec.model).expanduser()
     if spec.model.startswith("package:") or path.exists():

@@ -9,8 +9,8 @@ from reseed.events import Events
 from reseed.spec.activations import ActivationSpec
 from reseed.store import Store
 from reseed.subjects.arrays import MemorySource
-from reseed.subjects.shards import ShardSource, harvest, shard_name
-from reseed.subjects.stream import Stream, choose, passes_over, split_blocks
+from reseed.subjects.shards import ShardSource, choose, harvest, passes_over, shard_name
+from reseed.subjects.source import Stream, split_blocks
 
 
 def numbered(rows: int, block: int = 7) -> MemorySource:

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from reseed.errors import SubjectError
 from reseed.records import Floats
 from reseed.store import file_sha256, json_bytes, write_bytes
-from reseed.subjects.models.tokenizer import quiet_transformers
+from reseed.subjects.language.tokenizer import quiet_transformers
 
 _CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
 

@@ -19,8 +19,8 @@ from reseed.events import Events, Task
 from reseed.seeds import generator
 from reseed.spec.subject import TextSpec
 from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
-from reseed.subjects.models.tokenizer import Tokenizer
-from reseed.subjects.text.documents import DATASETS, Document, read_documents
+from reseed.subjects.language.documents import DATASETS, Document, read_documents
+from reseed.subjects.language.tokenizer import Tokenizer
 
 
 class Places(Protocol):

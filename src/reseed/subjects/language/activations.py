@@ -1,4 +1,4 @@
-"""Activations of a language model on blocks of tokens.
+"""Activations of a language model on blocks of tokens, and what another format than float32 does.
 
 L tokens in a block, D dimensions of a site.
 """
@@ -6,7 +6,7 @@ L tokens in a block, D dimensions of a site.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,15 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reseed.errors import SubjectError
-from reseed.subjects.models.language_model import LanguageModel
-from reseed.subjects.source import first_bad_row
-from reseed.subjects.text.tokens import NO_DOCUMENT, TokenBlocks
+from reseed.events import Events
+from reseed.spec.subject import PRECISION, LanguageModelSpec
+from reseed.store import Store, json_bytes
+from reseed.subjects.language.blocks import NO_DOCUMENT, TokenBlocks
+from reseed.subjects.language.model import LanguageModel, load_language_model
+from reseed.subjects.source import BlockSource, first_bad_row
 
 _POSITIONS = 256
 """In one forward pass over short blocks; more are not faster on a processor."""
 
 _READ_TOGETHER = 64
 """Blocks that are usually read together at the least."""
+
+_COMPARED = 4
+"""Blocks that are read in float32 too."""
 
 
 class Pass(NamedTuple):
@@ -85,17 +91,13 @@ class TextSource:
 
     def passes(self, blocks: Sequence[int]) -> list[Pass]:
         """The forward passes that read these blocks."""
-        whole = self._tokens.ids.shape[1]
         if self._lengths is None:
-            return _passes(range(len(blocks)), self._batch, whole)
-        lengths = self._lengths[list(blocks)]
-        return [
-            one
-            for length in np.unique(lengths).tolist()
-            for one in _passes(
-                np.flatnonzero(lengths == length).tolist(), self._together(length), length
-            )
-        ]
+            return _passes(range(len(blocks)), self._batch, self._tokens.ids.shape[1])
+        lengths, out = self._lengths[list(blocks)], list[Pass]()
+        for length in np.unique(lengths).tolist():
+            places = np.flatnonzero(lengths == length).tolist()
+            out += _passes(places, self._together(length), length)
+        return out
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks; see `BlockSource.read`."""
@@ -103,12 +105,12 @@ class TextSource:
         ends = np.cumsum(self.rows[numbers]) if numbers else np.zeros(0, np.int64)
         total = int(ends[-1]) if numbers else 0
         out = {site: torch.empty(total, d) for site, d in self._sites.items()}
-        for one in self.passes(numbers):
-            read = self._forward([numbers[place] for place in one.places], one)
+        for pass_ in self.passes(numbers):
+            read = self._forward([numbers[place] for place in pass_.places], pass_)
             for site, activations in read.items():
-                for sequence, place in zip(activations, one.places, strict=False):
+                for sequence, place in zip(activations, pass_.places, strict=False):
                     block, end = numbers[place], int(ends[place])
-                    keep = torch.from_numpy(self._tokens.keep[block, : one.length])
+                    keep = torch.from_numpy(self._tokens.keep[block, : pass_.length])
                     rows = sequence[keep.to(sequence.device)]
                     self._check(site, rows, block)
                     out[site][end - len(rows) : end] = rows
@@ -121,10 +123,10 @@ class TextSource:
         expected = int(share * _READ_TOGETHER / 2)
         return max(1, min(self._batch, _POSITIONS // length, expected))
 
-    def _forward(self, batch: Sequence[int], one: Pass) -> dict[str, Tensor]:
+    def _forward(self, batch: Sequence[int], pass_: Pass) -> dict[str, Tensor]:
         # A smaller last batch would go through other kernels and round differently.
-        filled = [*batch, *[batch[-1]] * (one.blocks - len(batch))]
-        ids = torch.from_numpy(self._tokens.ids[filled, : one.length].astype(np.int64))
+        filled = [*batch, *[batch[-1]] * (pass_.blocks - len(batch))]
+        ids = torch.from_numpy(self._tokens.ids[filled, : pass_.length].astype(np.int64))
         if not self._masked:
             return self._model.forward(ids)
         return self._model.forward(ids, torch.from_numpy(self._tokens.attention(filled)))
@@ -156,3 +158,87 @@ def _passes(places: Sequence[int], size: int, length: int) -> list[Pass]:
         Pass(list(places[first : first + size]), size, length)
         for first in range(0, len(places), size)
     ]
+
+
+def change_from_float32(
+    spec: LanguageModelSpec, source: BlockSource, text: TokenBlocks
+) -> dict[str, Any] | None:
+    """Read a few blocks in float32 too; the second model is in memory only meanwhile.
+
+    Args:
+        spec: of the subject.
+        source: its activations, in its own format.
+        text: what it reads.
+
+    Returns:
+        `dtype`, `rows` that were compared, and for each of `sites`: `relative_rmse`, the root of
+        the summed squared difference over that of the float32 activations, and `smallest_cosine`
+        of a row with its float32 twin. None if the subject computes in float32.
+
+    Raises:
+        SubjectError: if activations are NaN or infinite, or the model cannot be loaded again.
+    """
+    if spec.dtype == "float32":
+        return None
+    there = np.flatnonzero(text.rows)
+    few = np.unique(there[np.linspace(0, len(there) - 1, _COMPARED).round().astype(np.int64)])
+    sites = list(source.sites)
+    twin = load_language_model(spec.model_copy(update={"dtype": "float32"}), sites)
+    exact = TextSource(twin, text, 1).read(few.tolist())
+    own = source.read(few.tolist())
+    return {
+        "dtype": spec.dtype,
+        "rows": int(text.rows[few].sum()),
+        "sites": {site: _compared(exact[site], own[site]) for site in sites},
+    }
+
+
+def kept_change(
+    spec: LanguageModelSpec,
+    source: BlockSource,
+    text: TokenBlocks,
+    store: Store,
+    made_from: str,
+    events: Events,
+) -> dict[str, Any] | None:
+    """`change_from_float32`, measured and said once, and kept in the piece `PRECISION`.
+
+    Args:
+        spec: of the subject.
+        source: its activations, in its own format.
+        text: what it reads.
+        store: of the study.
+        made_from: digest of subject, text and sites.
+        events: takes the line for people.
+    """
+    if store.has(PRECISION, made_from):
+        return store.document(PRECISION, "change.json")
+    change = change_from_float32(spec, source, text)
+    if change is not None:
+        events.say(change_in_words(change))
+        with store.piece(PRECISION, made_from) as folder:
+            (folder / "change.json").write_bytes(json_bytes(change))
+    return change
+
+
+def _compared(exact: Tensor, own: Tensor) -> dict[str, float]:
+    scale = float(exact.square().sum())
+    error = float((own - exact).square().sum())
+    cosines = torch.nn.functional.cosine_similarity(exact, own, dim=1)
+    cosines = cosines.masked_fill((exact == own).all(dim=1), 1.0)  # rows of zeros too
+    return {
+        "relative_rmse": (error / scale) ** 0.5 if scale else float(error > 0),
+        "smallest_cosine": float(cosines.min()),
+    }
+
+
+def change_in_words(change: dict[str, Any]) -> str:
+    """One line for people."""
+    sites = "; ".join(
+        f"{site} {by['relative_rmse']:.2%} (smallest cosine of a row {by['smallest_cosine']:.4f})"
+        for site, by in change["sites"].items()
+    )
+    return (
+        f"{change['dtype']} changes the activations, against float32 on {change['rows']:,} tokens, "
+        f"by (relative root-mean-square error) {sites}"
+    )

@@ -44,7 +44,9 @@ def estimate_moments(
     made_from: Mapping[str, str],
     events: Events,
 ) -> None:
-    """Write the mean and covariance of every site, in one pass; sums are taken in float64.
+    """Write the mean and covariance of every site, in one pass, if they are not there yet.
+
+    Sums are taken in float64.
 
     Args:
         source: the real activations.
@@ -56,6 +58,8 @@ def estimate_moments(
     Raises:
         SubjectError, StoreError: from the source.
     """
+    if all(store.has(moments_name(site), made) for site, made in made_from.items()):
+        return
     sums = {s: torch.zeros(d, dtype=torch.float64) for s, d in source.sites.items()}
     squares = {s: torch.zeros(d, d, dtype=torch.float64) for s, d in source.sites.items()}
 
@@ -148,8 +152,8 @@ class ShuffledSource:
             SubjectError, StoreError: from the source.
         """
         key = [int(block) for block in blocks]
-        found = self._source.read(key)
-        return {site: _shuffled(x, site, key) for site, x in found.items()}
+        rows = self._source.read(key)
+        return {site: _shuffled(x, site, key) for site, x in rows.items()}
 
 
 def _shuffled(x: Tensor, site: str, blocks: Sequence[int]) -> Tensor:

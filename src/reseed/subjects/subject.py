@@ -22,14 +22,14 @@ from reseed.spec.subject import (
 )
 from reseed.store import Store
 from reseed.subjects.arrays import ArraySource
-from reseed.subjects.models.language_model import load_language_model
-from reseed.subjects.models.tokenizer import Tokenizer
-from reseed.subjects.models.weights import randomise
+from reseed.subjects.language.activations import TextSource
+from reseed.subjects.language.blocks import TokenBlocks, make_tokens
+from reseed.subjects.language.model import load_language_model
+from reseed.subjects.language.tokenizer import Tokenizer
+from reseed.subjects.language.weights import randomise
 from reseed.subjects.module import ModuleSource, open_factory
 from reseed.subjects.sites import list_sites, resolve_sites
 from reseed.subjects.source import BlockSource
-from reseed.subjects.text.blocks import TextSource
-from reseed.subjects.text.tokens import TokenBlocks, make_tokens
 from reseed.subjects.toy import ToySource
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""Documents, their tokens, and activations on them in blocks."""
