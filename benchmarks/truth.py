@@ -22,9 +22,8 @@ from scipy import stats
 import reseed
 from reseed.errors import SpecError
 from reseed.formats import own
-from reseed.runs import Run
+from reseed.runs import Run, sae_folder
 from reseed.spec.subject import ToySpec
-from reseed.store import snapshot_folder
 from reseed.subjects.toy import Toy
 
 Rows = NDArray[np.float32]
@@ -32,7 +31,7 @@ Rows = NDArray[np.float32]
 
 def rows_of(study: reseed.Study, run: Run, step: int | None = None) -> Rows:
     """Decoder rows of a run, at the end or at a snapshot."""
-    inner = "." if step is None else snapshot_folder(step)
+    inner = "." if step is None else sae_folder(run.id, step, study.store)
     return own.read_piece(study.store, f"runs/{run.id}", inner).W_dec
 
 

@@ -120,9 +120,9 @@ def test_runs_at_different_steps_and_one_fails(write_study, monkeypatch, faults)
     """After a kill runs can stand at different checkpoints; the one behind fails on its way."""
     from reseed.errors import Interrupted, TrainingError
     from reseed.training.learner import Learner
-    from reseed.training.work import One
+    from reseed.training.work import Work
 
-    update, checkpoint = Learner.update, One.checkpoint
+    update, checkpoint = Learner.update, Work.checkpoint
 
     def only_second(self):
         checkpoint(self)
@@ -135,11 +135,11 @@ def test_runs_at_different_steps_and_one_fails(write_study, monkeypatch, faults)
         return update(self, *given)
 
     path = write_study()
-    monkeypatch.setattr(One, "checkpoint", only_second)
+    monkeypatch.setattr(Work, "checkpoint", only_second)
     with pytest.raises(Interrupted):
         run(path)
     (path.with_suffix("") / "runs").glob("*i0*.part/checkpoint.safetensors").__next__().unlink()
-    monkeypatch.setattr(One, "checkpoint", checkpoint)
+    monkeypatch.setattr(Work, "checkpoint", checkpoint)
     monkeypatch.setattr(Learner, "update", sometimes)
     study, outcome = run(path)
     assert len(outcome.failed) == 1

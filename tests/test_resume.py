@@ -125,12 +125,12 @@ def test_a_sealed_run_is_moved_not_made_again(finished, tmp_path, tree):
 def test_a_damaged_checkpoint(write_study, tree, faults, monkeypatch):
     """The message says which folder to delete; then only that run starts over."""
     from reseed.errors import Interrupted
-    from reseed.training.work import One
+    from reseed.training.work import Work
 
     whole = Study.load(write_study("whole/tiny"))
     reseed.run(whole, progress=False)
     study = Study.load(write_study("harmed/tiny"))
-    checkpoint, count = One.checkpoint, [0]
+    checkpoint, count = Work.checkpoint, [0]
 
     def stop(self):
         checkpoint(self)
@@ -138,7 +138,7 @@ def test_a_damaged_checkpoint(write_study, tree, faults, monkeypatch):
         if count[0] == 2:
             raise Interrupted(15)
 
-    monkeypatch.setattr(One, "checkpoint", stop)
+    monkeypatch.setattr(Work, "checkpoint", stop)
     with pytest.raises(Interrupted):
         reseed.run(study, progress=False)
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from reseed.errors import StoreError, needs_train
 from reseed.records import Spec
 from reseed.spec.training import RunSpec
-from reseed.store import Store, read_json
+from reseed.store import Store, read_json, snapshot_folder
 
 if TYPE_CHECKING:
     from reseed.sae.model import SAE
@@ -47,6 +47,16 @@ def explanations_name(group: str) -> str:
 def scores_name(group: str) -> str:
     """Name of the piece with the scores of a group of runs."""
     return f"scores/{group}"
+
+
+def sae_folder(run: str, step: int, store: Store) -> str:
+    """Folder, in the piece of a run, of its SAE after a step; that of the last is the run itself.
+
+    Raises:
+        StoreError: if the piece is missing or damaged.
+    """
+    inner = snapshot_folder(step)
+    return inner if store.holds(f"runs/{run}", f"{inner}/cfg.json") else "."
 
 
 def pairs_of(runs: Sequence[str]) -> list[Pair]:
@@ -145,7 +155,7 @@ class PairMatch:
     _store: Store
 
     def table(self, step: int | None = None) -> pl.DataFrame:
-        """One row for each latent of each side; columns as in `reseed.matching.sides`.
+        """One row for each latent of each side; columns as in `reseed.matching.match`.
 
         Args:
             step: a snapshot; the end of training if left out.

@@ -78,14 +78,14 @@ def test_a_study_hands_its_device_to_all_learners(gpus, cli, write_study, monkey
     from reseed.training import stage, work
 
     gpus(1)
-    devices, learner = [], work.Learner
+    devices, learner = [], stage.Learner
 
     def spy(*args, device, **named):
         devices.append(device)
         return learner(*args, **named)
 
-    monkeypatch.setattr(work, "Learner", spy)
-    monkeypatch.setattr(stage, "_on", lambda device, batch: devices.append(device) or batch)
+    monkeypatch.setattr(stage, "Learner", spy)
+    monkeypatch.setattr(work, "_on", lambda device, batch: devices.append(device) or batch)
     monkeypatch.setattr(stage, "_free", lambda device: devices.append(device))
     done = cli("run", write_study(), "--device", "auto")
     assert done.returncode == 0

@@ -193,8 +193,8 @@ def test_where_nothing_compiles_the_plain_way_is_taken(monkeypatch):
         monkeypatch.setattr(place, "compiles", lambda: False)
     x = rows(64, 8)
     made = learner(x)
-    assert isinstance(made._way, PlainStep)
+    assert isinstance(made._path, PlainStep)
     made.update(x[:32])
     made.sae().encode(x)
     for name in RULES:
-        assert isinstance(learner(x, architecture=name)._way, PlainStep)
+        assert isinstance(learner(x, architecture=name)._path, PlainStep)

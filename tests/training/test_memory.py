@@ -30,10 +30,10 @@ def test_what_a_learner_takes_is_what_it_holds():
         run = runs(1, latents=64, control=control)[0]
         learner = Learner(run, torch.randn(10, 32))
         held = [v for v in learner.state().values() if v.numel() >= 64 * 32]
-        held += [learner._way._screen.halves] if learner._way._screen.halves is not None else []
+        held += [learner._path._screen.halves] if learner._path._screen.halves is not None else []
         held += [learner._near] if learner._near is not None else []
         total = sum(v.numel() * v.element_size() for v in held)
-        short = 0 if learner._way._screen.halves is not None else 2 * 64 * 32
+        short = 0 if learner._path._screen.halves is not None else 2 * 64 * 32
         assert total + short == learner_bytes(run, 32)
 
 
@@ -85,10 +85,10 @@ def test_free_memory_here():
 def test_split_passes_give_the_same_study(write_study, finished, tree, monkeypatch):
     study = Study.load(write_study("tiny"))
     together = []
-    plain = stage._train_together
+    plain = stage.train_all
     monkeypatch.setattr(stage, "free_memory", lambda: 1)
     monkeypatch.setattr(
-        stage, "_train_together", lambda runs, *a: (together.append(len(runs)), plain(runs, *a))
+        stage, "train_all", lambda w, *a, **k: (together.append(len(w)), plain(w, *a, **k))
     )
     reseed.run(study, progress=False)
     assert together == [1, 1]

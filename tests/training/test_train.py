@@ -6,6 +6,7 @@ import torch
 
 import reseed
 from reseed.errors import SpecError, SubjectError, TrainingError
+from reseed.matching.stage import load_snapshot
 from reseed.sae.architecture import Start
 from reseed.sae.architectures import topk
 from reseed.sae.architectures.topk import TopKSpec
@@ -133,3 +134,19 @@ def test_the_papers_learning_rate_and_warmup() -> None:
     assert TopKSpec(latents=32_768).peak_lr == pytest.approx(1.41e-4, rel=0.01)
     assert TrainingSpec(tokens=10**9, batch=1000).warmup == 1000
     assert TrainingSpec(tokens=10**6, batch=1000).warmup == 100
+
+
+def test_the_finished_sae_is_stored_once(finished) -> None:
+    """The end of training is the run itself; snapshots are what was before."""
+    study = reseed.Study.load(finished)
+    for run in study.runs:
+        folder = study.folder / "runs" / run.id
+        steps = run.spec.training.snapshot_steps
+        kept = sorted(path.name for path in (folder / "snapshots").iterdir())
+        assert kept == [f"{step:08d}" for step in steps[:-1]]
+        weights = [path.read_bytes() for path in folder.rglob("sae.safetensors")]
+        assert len(weights) == len(set(weights)) == len(steps)
+        end = load_snapshot(study.store, run.id, steps[-1])
+        assert np.array_equal(end.W_dec, run.sae().W_dec.numpy())
+        assert end.about["tokens"] == run.spec.training.steps * run.spec.training.batch
+        assert np.array_equal(reseed.load(folder).W_dec.numpy(), end.W_dec)

@@ -66,7 +66,7 @@ def test_steps_equal_those_of_torch(learner, control, latents, d, k, alpha, clip
     x = rows(36, d)
     settings = {"latents": latents, "k": k, "auxk_alpha": alpha, "dead_after": 12, "clip": clip}
     ours, theirs = (learner(x, control, plain=plain, **settings) for plain in (False, True))
-    assert isinstance(ours._way, TritonStep)
+    assert isinstance(ours._path, TritonStep)
     for i in range(3):
         batch = x[i * 12 : (i + 1) * 12]
         a, b = ours.update(batch), theirs.update(batch)
@@ -98,7 +98,7 @@ def test_wide_enough_to_be_screened(learner):
         a, b = (way.update(x[4 * i : 4 * i + 4]) for way in (ours, theirs))
         assert a["fvu"] == pytest.approx(b["fvu"], rel=1e-4)
     assert_near(ours.state(), theirs.state(), 2)
-    screen, rows_now = ours._way._screen, ours.parameters["W_enc"]
+    screen, rows_now = ours._path._screen, ours.parameters["W_enc"]
     assert torch.equal(screen.rows.float().sign(), rows_now.sign())
     close = (screen.rows.float() - rows_now).abs() <= 2.0**-7 * rows_now.abs()
     assert close.all()
@@ -140,6 +140,6 @@ def test_what_it_cannot_do_is_said(learner):
     made = learner(x)
     at = At(0, 1, torch.zeros(14, dtype=torch.bool))
     with pytest.raises(RuntimeError, match="take the plain one"):
-        made._way.look(Batch(x, x), at, pull=torch.zeros(14, 6))
+        made._path.look(Batch(x, x), at, pull=torch.zeros(14, 6))
     with pytest.raises(RuntimeError, match="look before"):
-        made._way.apply(1e-3)
+        made._path.apply(1e-3)

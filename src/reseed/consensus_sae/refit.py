@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,15 +16,14 @@ from reseed.errors import SpecError, TrainingError
 from reseed.events import Events
 from reseed.evidence.rows import Firing, Reader, firing_of
 from reseed.records import SAEArrays
-from reseed.sae.architecture import Parameters
-from reseed.sae.architectures import topk
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.model import SAE
-from reseed.spec.training import TrainingSpec
+from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.source import BlockSource
-from reseed.training.schedule import warmup_then_linear
+from reseed.training.learner import Learner
+from reseed.training.work import Work, train_all
 
-LEARNED = ("W_enc", "b_enc", "b_dec")
+_SITE = "x"
 
 
 def refit(
@@ -32,20 +31,19 @@ def refit(
     batch: Callable[[int], Tensor],
     spec: TopKSpec,
     training: TrainingSpec,
-    show: Callable[[int, float], None] = lambda step, fvu: None,
+    events: Events,
 ) -> SAEArrays:
     """Train encoder and biases of a TopK SAE; its decoder rows stay as they are.
 
-    The step is that of `reseed.sae.architectures.topk`, with the decoder's gradient left out;
-    optimiser and schedule are those of training. Nothing is drawn at random: equal batches give
-    equal results.
+    A training with the decoder frozen, on the plain path, with the learning rate of `spec` and none
+    of its options. Nothing is drawn at random: equal batches give equal results.
 
     Args:
         start: F latents with decoder rows of length 1.
         batch: number of a step to its float32 `[B, D]`.
         spec: latents, k and learning rate; F must be its latents.
         training: tokens, batch, warm-up and clipping.
-        show: told the step and its FVU.
+        events: progress.
 
     Returns:
         The SAE with its new encoder; `about` is that of `start`.
@@ -59,35 +57,31 @@ def refit(
             f"the SAE has {len(start.W_enc)} latents and the rule {dict(start.activation)}; to be "
             f"refitted are {spec.latents} latents with TopK of {spec.k}"
         )
-    p: Parameters = {
+    run = RunSpec(
+        data="",
+        site=_SITE,
+        sae=TopKSpec(
+            latents=spec.latents,
+            k=spec.k,
+            lr=spec.peak_lr,
+            dead_after=spec.dead_after,
+            auxk_alpha=spec.auxk_alpha,
+        ),
+        training=training,
+        init_seed=0,
+        data_seed=0,
+        control="frozen_decoder",
+    )
+    parameters = {
         name: torch.from_numpy(np.array(getattr(start, name), dtype=np.float32))
-        for name in (*LEARNED, "W_dec")
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec")
     }
-    learned = {name: torch.nn.Parameter(p[name]) for name in LEARNED}
-    p |= {name: value.data for name, value in learned.items()}
-    optimizer = torch.optim.Adam(learned.values(), fused=True)
-    silent = torch.zeros(spec.latents, dtype=torch.int64)
-    for step in range(training.steps):
-        x = batch(step)
-        out = topk.step(p, x, spec, silent >= spec.dead_after)
-        for name, parameter in learned.items():
-            parameter.grad = out.gradients[name]
-        norm = float(torch.nn.utils.clip_grad_norm_(learned.values(), training.clip))
-        if not (math.isfinite(out.fvu) and math.isfinite(norm)):
-            raise TrainingError(
-                f"refitting the encoder: loss {out.fvu:.4g}, gradient norm {norm:.4g} at step "
-                f"{step}; the usual cause is a learning rate ({spec.peak_lr:.3g} at its peak) that "
-                "is too high"
-            )
-        for group in optimizer.param_groups:
-            group["lr"] = warmup_then_linear(
-                step, peak=spec.peak_lr, warmup=training.warmup, steps=training.steps
-            )
-        optimizer.step()
-        silent += x.shape[0]
-        silent[out.fired] = 0
-        show(step, out.fvu)
-    return topk.freeze(p, spec, start.about).arrays()
+    learner = Learner(run, batch(0), plain=True, parameters=parameters)
+    try:
+        train_all([Work([learner])], lambda step: {_SITE: batch(step)}, events, name="refit")
+    except TrainingError as error:
+        raise TrainingError(f"refitting the encoder: {error}") from error
+    return replace(learner.sae().arrays(), about=start.about)
 
 
 class HeldOut(NamedTuple):

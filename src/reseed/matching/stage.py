@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from reseed.events import Events, Task
 from reseed.formats import own
-from reseed.matching.geometry import rows
-from reseed.matching.nearest import nearest_in_itself
-from reseed.matching.rows import unit
-from reseed.matching.sides import Views, compare
+from reseed.matching.entries import nearest_in_itself
+from reseed.matching.geometry import rows, unit
+from reseed.matching.match import Views, compare
 from reseed.records import Match, SAEArrays
-from reseed.runs import Pair, pair_name, pairs_of, weights_name
+from reseed.runs import Pair, pair_name, pairs_of, sae_folder, weights_name
 from reseed.seeds import digest
-from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
+from reseed.store import Store, json_bytes, parquet_bytes
 
 
 def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:
@@ -28,15 +27,11 @@ def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:
     Raises:
         StoreError: if it is missing or damaged.
     """
-    return own.read_piece(store, f"runs/{run}", snapshot_folder(step))
+    return own.read_piece(store, f"runs/{run}", sae_folder(run, step, store))
 
 
 def decoder_pairs(pair: Pair, step: int, store: Store) -> NDArray[np.int64]:
-    """`[E, 2]` latents of two runs that are matched by decoder rows after a step.
-
-    Raises:
-        StoreError: if the match is missing or damaged.
-    """
+    """`[E, 2]` latents of two runs that are matched by decoder rows after a step."""
     table = store.table(pair_name(pair), f"{step:08d}.parquet")
     mine = table.filter(pl.col("side") == "a").drop_nulls("decoder_match")
     return mine.select("latent", "decoder_match").to_numpy().astype(np.int64)
@@ -52,10 +47,6 @@ def match_groups(
         steps: snapshots at which to match; the first is the start of training, the last its end.
         store: of the study.
         events: progress.
-
-    Raises:
-        SpecError: if numba is missing and a dictionary is too large for dense matching.
-        StoreError: if a run is damaged.
     """
     pairs = [pair for group in groups for pair in pairs_of(group)]
     runs = [run for group in groups for run in group]

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from reseed.errors import StoreError
 from reseed.events import Events, Sink, Stop, session
 from reseed.evidence.stage import stage as gather
+from reseed.matching.firing.activations import MatchedFiring
 from reseed.matching.stage import match_groups
 from reseed.report.study import write_report
-from reseed.runs import (
-    Done,
-    Failed,
-    Missing,
-    Run,
-    forget_failure,
-    stability_name,
-    through_name,
-)
+from reseed.runs import Done, Failed, Missing, Run, forget_failure, stability_name, through_name
 from reseed.spec.subject import PRECISION
-from reseed.spec.training import Control, RunSpec
 from reseed.stability.factors.stage import compare_groups
 from reseed.stability.notes import notes
-from reseed.stability.nulls.firing import MatchedFiring
 from reseed.stability.nulls.names import null_of_control
 from reseed.stability.stage import assess
 from reseed.stability.structure import structure_groups
 from reseed.study import SUBJECT, Study
-from reseed.subjects.inputs import Data, Inputs
+from reseed.subjects.inputs import Inputs
 from reseed.training.device import chosen
-
-if TYPE_CHECKING:
-    from reseed.subjects.source import Stream
-
 
 REPORT = "report.html"
 
@@ -101,15 +88,17 @@ def run_study(
         device: where the subject and the trainings compute.
     """
     started, place = time.monotonic(), chosen(device)
-    with study.locked(command or "reseed run"):
+    with study.locked(command):
         if place != "cpu":
             events.say(f"the subject and the trainings compute on {place}")
         inputs = Inputs(study, events, place)
-        inputs.look_up_sites()
         if retry_failed:
             for run in study.runs:
                 forget_failure(run.spec, study.store)
-        _train(study, inputs, events, stop, place)
+        if any(isinstance(run.state, Missing) for run in study.runs):
+            from reseed.training.stage import stage as train
+
+            train(study, events, inputs, stop, place)
         controls = [g for kinds in study.control_groups().values() for g in kinds.values()]
         groups = study.groups() + controls
         together = [g.runs for g in groups]
@@ -126,53 +115,6 @@ def run_study(
     return Outcome(study.folder / REPORT, failed, time.monotonic() - started)
 
 
-def _train(study: Study, inputs: Inputs, events: Events, stop: Stop, device: str) -> None:
-    missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
-    if not missing:
-        return
-    from reseed.training.stage import train
-
-    if any(run.reads == "random_subject" for run in missing):
-        inputs.check_random_subject()  # before the others have taken their time
-    through = [run for run in missing if run.sae.end_to_end is not None]
-    if through:
-        inputs.check_end_to_end(through)
-    rows = [run for run in missing if run.sae.end_to_end is None]
-    for reads, together in _by_activations(rows).items():
-        train(together, _rows_of(study, inputs.data(reads)), study.store, events, stop, device)
-    if through:
-        from reseed.training.through import block_streams
-
-        streams = block_streams(inputs, through, study.spec.training.batch)
-        train(through, streams, study.store, events, stop, device)
-
-
-def _rows_of(study: Study, data: Data) -> Callable[[int], Stream]:
-    from reseed.subjects.source import Stream
-
-    spec = study.spec
-
-    def stream_of(data_seed: int) -> Stream:
-        return Stream(
-            data.source,
-            data.training,
-            data_seed=data_seed,
-            batch=spec.training.batch,
-            mix=spec.activations.mix_blocks,
-            ahead=data.on_disk,
-        )
-
-    return stream_of
-
-
-def _by_activations(runs: list[RunSpec]) -> dict[Control | None, list[RunSpec]]:
-    """Runs that learn from the same activations; those of the question first, as in the spec."""
-    out: dict[Control | None, list[RunSpec]] = {}
-    for run in runs:
-        out.setdefault(run.reads, []).append(run)
-    return out
-
-
 def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
     """Write `summary.json`: the headline numbers of all groups, keys in docs/summary.md."""
     store, runs = study.store, study.runs
@@ -181,16 +123,18 @@ def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
     groups: list[dict[str, Any]] = []
     for group in study.groups():
         name = stability_name(group.name)
-        one: dict[str, Any] = {"group": group.name, **store.document(name, "summary.json")}
+        about_group = {"group": group.name, **store.document(name, "summary.json")}
         trend: dict[int, float] = {}
-        if "headline" in one:
+        if "headline" in about_group:
             table = store.table(name, "trend.parquet").filter(measure="shared")
             trend = dict(table.select("tokens", "value").iter_rows())
-        one["controls"] = _controls(study, group.name)
-        one["through_subject"] = _through(study, group.runs)
-        sae = next(r.spec.sae for r in runs if r.id in group.runs)
-        pulled = any(r.spec.ensemble and r.spec.sae.mutual for r in runs if r.id in group.runs)
-        groups.append({**one, "notes": notes(one, trend, epochs, sae.promised_l0, pulled=pulled)})
+        about_group["controls"] = _controls(study, group.name)
+        about_group["through_subject"] = _through(study, group.runs)
+        specs = [run.spec for run in runs if run.id in group.runs]
+        pulled = any(spec.ensemble and spec.sae.mutual for spec in specs)
+        promised = specs[0].sae.promised_l0
+        about_group["notes"] = notes(about_group, trend, epochs, promised, pulled=pulled)
+        groups.append(about_group)
     done = [run.id for run in runs if isinstance(run.state, Done)]
     missing = [run.id for run in runs if isinstance(run.state, Missing)]
     failed = {run.id: run.state.reason for run in runs if isinstance(run.state, Failed)}
@@ -224,25 +168,24 @@ def _through(study: Study, runs: Sequence[str]) -> dict[str, float] | None:
     if not study.spec.evidence.through_tokens:
         return None
     each = [study.store.document(through_name(run), "through.json") for run in runs]
-    return {key: sum(one[key] for one in each) / len(each) for key in each[0]}
+    return {key: sum(effects[key] for effects in each) / len(each) for key in each[0]}
 
 
 def _controls(study: Study, group: str) -> dict[str, Any]:
     """What the control runs of a group share; null where fewer than two of a kind are done."""
     out: dict[str, Any] = {}
-    there = study.control_groups().get(group, {})
+    groups = study.control_groups().get(group, {})
     kept = ("counts", "reconstruction", "distance_from_init")
     for kind in study.spec.controls.kinds:
         null = null_of_control(kind)
-        one: dict[str, Any] = {"null": null.id, "rules_out": null.rules_out}
-        one |= dict.fromkeys(("group", *kept, "shared"))
-        if kind in there:
-            name = there[kind].name
-            found = study.store.document(stability_name(name), "summary.json")
-            one |= {"group": name} | {key: found[key] for key in kept}
-            if "headline" in found:
-                one["shared"] = found["headline"]["shared"]
-        out[kind] = one
+        out[kind] = {"null": null.id, "rules_out": null.rules_out}
+        out[kind] |= dict.fromkeys(("group", *kept, "shared"))
+        if kind in groups:
+            name = groups[kind].name
+            summary = study.store.document(stability_name(name), "summary.json")
+            out[kind] |= {"group": name} | {key: summary[key] for key in kept}
+            if "headline" in summary:
+                out[kind]["shared"] = summary["headline"]["shared"]
     return out
 
 

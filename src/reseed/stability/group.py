@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from reseed.runs import Group, Pair, cofiring_name, evidence_name, pair_name, pairs_of, weights_name
+from reseed.runs import (
+    Group,
+    Pair,
+    cofiring_name,
+    evidence_name,
+    pair_name,
+    pairs_of,
+    sae_folder,
+    weights_name,
+)
 from reseed.spec.analysis import StabilitySpec
 from reseed.stability.intervals import Design, independent_pairs
 from reseed.stability.latents import RunFacts
 from reseed.stability.shares import Members, PairTable, RateBin, strata
-from reseed.store import Store, file_sha256, snapshot_folder
+from reseed.store import Store, file_sha256
 
 
 class Given(NamedTuple):
@@ -40,11 +50,7 @@ class Given(NamedTuple):
 
 
 def read_group(group: Group, spec: StabilitySpec, store: Store) -> Given:
-    """Read what other stages made of a group.
-
-    Raises:
-        StoreError: if a piece is missing or damaged.
-    """
+    """Read what other stages made of a group."""
     facts = [_facts(run, group.steps[-1], store) for run in group.runs]
     design = {one.run: one.seeds for one in facts}
     kind, pairs = independent_pairs(pairs_of(group.runs), design)
@@ -61,15 +67,15 @@ def read_group(group: Group, spec: StabilitySpec, store: Store) -> Given:
 
 def _facts(run: str, step: int, store: Store) -> RunFacts:
     spec = store.document(f"runs/{run}", "spec.json")
-    folder = snapshot_folder(step)
-    weights = store.checked(f"runs/{run}", f"{folder}/sae.safetensors")
+    folder = PurePosixPath(sae_folder(run, step, store))
+    weights = store.checked(f"runs/{run}", (folder / "sae.safetensors").as_posix())
     return RunFacts(
         run,
         store.checksum(f"runs/{run}"),
         store.table(weights_name(run), "latents.parquet"),
         store.table(evidence_name(run), "firing.parquet"),
         (int(spec["init_seed"]), int(spec["data_seed"])),
-        f"runs/{run}/{folder}",
+        ("runs" / PurePosixPath(run) / folder).as_posix(),
         file_sha256(weights),
     )
 

@@ -219,6 +219,14 @@ class Store:
             raise self._damaged(name, f"the checksum of {file} is wrong")
         return path
 
+    def holds(self, name: str, file: str) -> bool:
+        """Whether a piece has a file, by its card.
+
+        Raises:
+            StoreError: if the piece is missing or damaged.
+        """
+        return file in self._card(name)["files"]
+
     def checksum(self, name: str) -> str:
         """One digest over all files of a piece, as its `piece.json` states them."""
         card = self._card(name)["files"]

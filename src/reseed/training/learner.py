@@ -18,7 +18,7 @@ from reseed.spec.training import RunSpec
 from reseed.training.schedule import UNMOVED, Held, factor, learning_rate, moved, rising
 from reseed.training.start import FROZEN, aligned, first_parameters, keep_near
 from reseed.training.step import step_of
-from reseed.training.step.plain import Seen
+from reseed.training.step.plain import Look
 
 
 class RunBatches:
@@ -65,6 +65,7 @@ class Learner:
         plain: make steps the plain way, also where there is a faster one.
         batches: all that it will learn from; for architectures that read more than `first` at once.
         device: where it computes, as torch names it; `first` and `batches` are on the CPU.
+        parameters: float32, that it starts from; left out, those of its architecture and init seed.
 
     Raises:
         SpecError: if the architecture cannot be trained on such rows, or not under this control.
@@ -79,6 +80,7 @@ class Learner:
         plain: bool = False,
         batches: Batches | None = None,
         device: str = "cpu",
+        parameters: Parameters | None = None,
     ) -> None:
         self.spec = spec
         self.device = torch.device(device)
@@ -86,8 +88,9 @@ class Learner:
         self._architecture = architecture(spec.sae.name)
         batch = Batch(first, first if first_target is None else first_target)
         self._batches = OneBatch(batch) if batches is None else batches
-        first_values = first_parameters(spec, batch, self._batches)
-        self.parameters = {n: value.to(device).contiguous() for n, value in first_values.items()}
+        if parameters is None:
+            parameters = first_parameters(spec, batch, self._batches)
+        self.parameters = {n: value.to(device).contiguous() for n, value in parameters.items()}
         self._check_control()
         self.restarts = 0
         self._plain = plain
@@ -103,13 +106,13 @@ class Learner:
         trained = frozenset(self.parameters) - not_trained
         soft = spec.control == "soft_frozen_decoder"
         self._near = self.parameters["W_dec"].clone() if soft else None
-        self._way = step_of(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
+        self._path = step_of(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64, device=self.device)
         self._held = UNMOVED
 
     @property
     def tokens(self) -> int:
-        """Tokens seen."""
+        """Tokens look."""
         return self.step * self.spec.training.batch
 
     @property
@@ -142,7 +145,7 @@ class Learner:
         through: Through | None = None,
         *,
         pull: Tensor | None = None,
-    ) -> Seen:
+    ) -> Look:
         """The first half of a step: loss and gradients.
 
         Args:
@@ -159,35 +162,35 @@ class Learner:
         at = At(self.step, self.spec.training.steps, self._dead, self._penalty)
         rows = x.to(self.device)
         wanted = rows if target is None or target is x else target.to(self.device)
-        seen = self._way.look(Batch(rows, wanted, through), at, pull)
-        if not (math.isfinite(seen.fvu) and math.isfinite(seen.norm)):
+        look = self._path.look(Batch(rows, wanted, through), at, pull)
+        if not (math.isfinite(look.fvu) and math.isfinite(look.norm)):
             raise TrainingError(
-                f"loss {seen.fvu:.4g}, gradient norm {seen.norm:.4g} at step {self.step} "
+                f"loss {look.fvu:.4g}, gradient norm {look.norm:.4g} at step {self.step} "
                 f"(learning rate {self.learning_rate:.3g}); the usual cause is a learning rate "
                 "that is too high, or activations all alike within a batch"
             )
-        return seen
+        return look
 
-    def apply(self, seen: Seen, rows: int) -> Metrics:
+    def apply(self, look: Look, rows: int) -> Metrics:
         """The second half: update by what `look` found just before.
 
         Args:
-            seen: what it gave.
+            look: what it gave.
             rows: B of the batch.
         """
         dead = self._dead
-        self._way.apply(self.learning_rate)
+        self._path.apply(self.learning_rate)
         if self._near is not None:
             keep_near(self.parameters["W_dec"], self._near)
         self._silent += rows
-        self._silent.masked_fill_(seen.fired, 0)
+        self._silent.masked_fill_(look.fired, 0)
         if isinstance(sae := self.spec.sae, PenalisedSpec) and sae.target_l0 is not None:
             steps = self.spec.training.steps
-            self._held = moved(self._held, seen.l0, sae.target_l0, self.step, steps)
+            self._held = moved(self._held, look.l0, sae.target_l0, self.step, steps)
         self.step += 1
         if self.finished and (settle := self._architecture.settle) is not None:
             self._take(settle(self._on_cpu, self.spec.sae, self._batches))
-        return {"fvu": seen.fvu, "l0": seen.l0, "dead": float(dead.float().mean())}
+        return {"fvu": look.fvu, "l0": look.l0, "dead": float(dead.float().mean())}
 
     @property
     def _on_cpu(self) -> Parameters:
@@ -291,7 +294,7 @@ class Learner:
         out |= {f"parameter.{name}": value for name, value in self.parameters.items()}
         if self._first is not None:
             out["restarts"] = torch.tensor(self.restarts)
-        return {name: value.cpu() for name, value in (out | self._way.state()).items()}
+        return {name: value.cpu() for name, value in (out | self._path.state()).items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` gave.
@@ -309,4 +312,4 @@ class Learner:
                 self._near = self._parameters_again()["W_dec"].to(self.device)
         for name, value in self.parameters.items():
             value.copy_(state[f"parameter.{name}"])
-        self._way.restore(state)
+        self._path.restore(state)

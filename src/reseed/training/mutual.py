@@ -22,9 +22,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
-from reseed.training.learner import Learner, Metrics
+from reseed.sae.settings import MutualSpec
+from reseed.training.learner import Learner, Metrics, Through
 from reseed.training.schedule import mutual_weight
-from reseed.training.step.plain import Seen
+from reseed.training.step.plain import Look
 
 Assignments = dict[tuple[int, int], Tensor]
 """Of members a < b: `[F]` int64, the row of b that each row of a has"""
@@ -77,26 +78,26 @@ def firing_penalty(rates: Tensor, target: float) -> float:
 
 
 class Together:
-    """Learners that pull each other.
+    """Learners that take their steps together: one alone, or several that pull each other.
 
     Args:
-        learners: M >= 2, of specs that differ only in their init seed, all at the same step.
+        learners: of specs that differ only in their init seed, all at the same step; several have
+            settings of `mutual`.
 
     Raises:
-        SpecError: if there is one only, or their settings or sizes differ.
+        SpecError: if several cannot be trained together, or `mutual` has only one.
     """
 
     def __init__(self, learners: Sequence[Learner]) -> None:
-        first = learners[0].spec if learners else None
-        settings = None if first is None else first.sae.mutual
-        if first is None or settings is None or len(learners) < 2:
+        settings = learners[0].spec.sae.mutual if learners else None
+        if not learners or (settings is None) != (len(learners) == 1):
             raise SpecError(
                 f"{len(learners)} runs cannot be trained together: mutual needs two init seeds at "
                 "least, and settings that say how"
             )
         for learner in learners:
             _check_same(learners[0], learner)
-        self.learners, self._spec = list(learners), settings
+        self.learners, self._settings = list(learners), settings or MutualSpec()
         self._pairs = list(combinations(range(len(learners)), 2))
         self._assignments: Assignments = {}
         self._stale = set(self._pairs)
@@ -107,12 +108,20 @@ class Together:
         """Steps made."""
         return self.learners[0].step
 
-    def update(self, x: Tensor, target: Tensor | None = None) -> list[Metrics]:
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are made."""
+        return self.learners[0].finished
+
+    def update(
+        self, x: Tensor, target: Tensor | None = None, through: Through | None = None
+    ) -> list[Metrics]:
         """Make one step of all members.
 
         Args:
             x: float32 `[B, D]`, finite.
             target: float32 `[B, E]`; x if left out.
+            through: as `Learner.update`.
 
         Returns:
             As `Learner.update`, for each member.
@@ -120,51 +129,59 @@ class Together:
         Raises:
             TrainingError: if one of them runs into NaN or infinity; none was updated.
         """
-        seen = [
-            self._look(learner, x, target, pull)
-            for learner, pull in zip(self.learners, self._pulls(), strict=True)
+        if len(self.learners) == 1:
+            return [self.learners[0].update(x, target, through)]
+        pulls = self._pulls()
+        looks = [
+            self._look(learner, x, target, through, pull)
+            for learner, pull in zip(self.learners, pulls, strict=True)
         ]
-        out = [one.apply(what, len(x)) for one, what in zip(self.learners, seen, strict=True)]
-        for number, what in enumerate(seen):
-            self._judge(number, what)
+        out = [a.apply(look, len(x)) for a, look in zip(self.learners, looks, strict=True)]
+        for number, look in enumerate(looks):
+            self._judge(number, look)
         return out
 
     def agreement(self) -> float:
         """Mean over pairs of the mean matched cosine, as of the last assignment; no evaluation."""
-        rows = [one.parameters["W_dec"] for one in self.learners]
+        rows = [learner.parameters["W_dec"] for learner in self.learners]
         return 1 - float(disagreement(rows, self._assignments)) if self._assignments else math.nan
 
     def _pulls(self) -> Sequence[Tensor | None]:
-        rows = [one.parameters["W_dec"] for one in self.learners]
+        rows = [learner.parameters["W_dec"] for learner in self.learners]
         for a, b in self._pairs:
-            if self.step % self._spec.refresh == 0 or (a, b) in self._stale:
+            if self.step % self._settings.refresh == 0 or (a, b) in self._stale:
                 self._assignments[a, b] = best_assignment(rows[a], rows[b])
         self._stale.clear()
-        weight = self._spec.alpha * mutual_weight(self.step, over=self._spec.warmup_steps)
+        weight = self._settings.alpha * mutual_weight(self.step, over=self._settings.warmup_steps)
         if weight == 0:
             return [None] * len(rows)
         return pulls(rows, self._assignments, weight)
 
     def _look(
-        self, learner: Learner, x: Tensor, target: Tensor | None, pull: Tensor | None
-    ) -> Seen:
+        self,
+        learner: Learner,
+        x: Tensor,
+        target: Tensor | None,
+        through: Through | None,
+        pull: Tensor | None,
+    ) -> Look:
         try:
-            return learner.look(x, target, pull=pull)
+            return learner.look(x, target, through, pull=pull)
         except TrainingError as error:
             raise TrainingError(
                 f"init seed {learner.spec.init_seed}: {error}. The {len(self.learners)} runs that "
                 "are trained with it stop, since each depends on all"
             ) from error
 
-    def _judge(self, number: int, seen: Seen) -> None:
+    def _judge(self, number: int, look: Look) -> None:
         """Let a member start again whose latents fire too unevenly."""
-        above, learner = self._spec.restart_above, self.learners[number]
-        if above is None or learner.restarts >= self._spec.restarts or learner.finished:
+        above, learner = self._settings.restart_above, self.learners[number]
+        if above is None or learner.restarts >= self._settings.restarts or learner.finished:
             return
         sae = learner.spec.sae
-        target = self._spec.firing or getattr(sae, "k", 0) / sae.latents
-        assert seen.rates is not None  # these runs have torch's gradients
-        if firing_penalty(seen.rates, target) > above:
+        target = self._settings.firing or getattr(sae, "k", 0) / sae.latents
+        assert look.rates is not None  # these runs have torch's gradients
+        if firing_penalty(look.rates, target) > above:
             learner.restart()
             self._stale |= {pair for pair in self._pairs if number in pair}
 
@@ -176,7 +193,7 @@ class Together:
             for name, value in learner.state().items()
         }
         out |= {f"assignment.{a}.{b}": to.cpu() for (a, b), to in self._assignments.items()}
-        stale = [[int(pair in self._stale)] for pair in self._pairs]
+        stale = [int(pair in self._stale) for pair in self._pairs]
         return out | {"stale": torch.tensor(stale)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -190,7 +207,7 @@ class Together:
             learner.restore(
                 {n.removeprefix(own): value for n, value in state.items() if n.startswith(own)}
             )
-        flags = state["stale"][:, 0].tolist()
+        flags = state["stale"].tolist()
         self._stale = {pair for pair, stale in zip(self._pairs, flags, strict=True) if stale}
         self._assignments = {
             (a, b): state[f"assignment.{a}.{b}"].clone().to(self.learners[0].device)
@@ -208,19 +225,21 @@ class Together:
             try:
                 learner.check_weights()
             except TrainingError as error:
+                if len(self.learners) == 1:
+                    raise
                 raise TrainingError(f"init seed {learner.spec.init_seed}: {error}") from error
 
 
-def _check_same(one: Learner, other: Learner) -> None:
-    if one.parameters["W_dec"].shape != other.parameters["W_dec"].shape:
+def _check_same(first: Learner, other: Learner) -> None:
+    if first.parameters["W_dec"].shape != other.parameters["W_dec"].shape:
         raise SpecError(
-            f"decoders of {tuple(one.parameters['W_dec'].shape)} and "
+            f"decoders of {tuple(first.parameters['W_dec'].shape)} and "
             f"{tuple(other.parameters['W_dec'].shape)} cannot be trained together: mutual assigns "
             "latents one to one, so all widths must be equal"
         )
-    same = other.spec.model_copy(update={"init_seed": one.spec.init_seed})
-    if same != one.spec or one.step != other.step:
+    same = other.spec.model_copy(update={"init_seed": first.spec.init_seed})
+    if same != first.spec or first.step != other.step:
         raise SpecError(
             "runs that are trained together differ in their init seed alone; "
-            f"{one.spec.id} and {other.spec.id} differ in more"
+            f"{first.spec.id} and {other.spec.id} differ in more"
         )

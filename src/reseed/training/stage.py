@@ -1,27 +1,27 @@
 """The door of training: makes the missing runs of a study, all of a data seed in one pass.
 
 Where they do not fit into memory together, they are split over passes.
-
-A run in work lies in `runs/ID.part` (one checkpoint file, replaced whole; snapshots), a finished
-one in the piece `runs/ID`, a failed one leaves `runs/ID.failed.json`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reseed.events import Events, Stop
 from reseed.runs import Missing, run_state
-from reseed.spec.training import RunSpec
+from reseed.spec.training import Control, RunSpec
 from reseed.store import Store
-from reseed.training.device import free_memory, passes
-from reseed.training.through import Downstream
-from reseed.training.work import works
+from reseed.study import Study
+from reseed.subjects.inputs import Inputs
+from reseed.subjects.source import Stream
+from reseed.training.device import free_memory, passes, units
+from reseed.training.learner import Learner, RunBatches
+from reseed.training.through import Downstream, block_streams
+from reseed.training.work import RunFolder, Work, train_all
 
 
 class Batches(Protocol):
@@ -36,30 +36,83 @@ class Batches(Protocol):
         ...
 
 
-def train(
+def stage(
+    study: Study, events: Events, inputs: Inputs, stop: Stop | None = None, device: str = "cpu"
+) -> None:
+    """Train the runs of a study that are missing.
+
+    Args:
+        study: whose.
+        events: progress and metrics.
+        inputs: activations of the study.
+        stop: asked between steps; everything is saved before it raises.
+        device: where the trainings compute, as `device.chosen` gave it.
+
+    Raises:
+        Interrupted: after a signal.
+        SpecError: if the subject cannot be trained through.
+        SubjectError: if the activations are NaN or infinite.
+        StoreError: if the disk is full or a checkpoint damaged.
+    """
+    missing = _missing((run.spec for run in study.runs), study.store)
+    if any(run.reads == "random_subject" for run in missing):
+        inputs.check_random_subject()  # before the others have taken their time
+    through = [run for run in missing if run.sae.end_to_end is not None]
+    if through:
+        inputs.check_end_to_end(through)
+    by_activations: dict[Control | None, list[RunSpec]] = {}
+    for run in missing:
+        if run.sae.end_to_end is None:
+            by_activations.setdefault(run.reads, []).append(run)
+    for reads, runs in by_activations.items():
+        train_missing(runs, _rows_of(study, inputs, reads), study.store, events, stop, device)
+    if through:
+        streams = block_streams(inputs, through, study.spec.training.batch)
+        train_missing(through, streams, study.store, events, stop, device)
+
+
+def _rows_of(study: Study, inputs: Inputs, control: Control | None) -> Callable[[int], Stream]:
+    data, spec = inputs.data(control), study.spec
+
+    def stream_of(data_seed: int) -> Stream:
+        return Stream(
+            data.source,
+            data.training,
+            data_seed=data_seed,
+            batch=spec.training.batch,
+            mix=spec.activations.mix_blocks,
+            ahead=data.on_disk,
+        )
+
+    return stream_of
+
+
+def _missing(runs: Iterable[RunSpec], store: Store) -> list[RunSpec]:
+    return [run for run in runs if isinstance(run_state(run, store), Missing)]
+
+
+def train_missing(
     runs: Sequence[RunSpec],
     stream_of: Callable[[int], Batches],
     store: Store,
     events: Events,
-    stop: Stop,
+    stop: Stop | None = None,
     device: str = "cpu",
 ) -> None:
-    """Make the runs that are missing.
+    """Train those of the runs that are missing.
 
     Args:
         runs: of one study; all learn from the same activations.
         stream_of: the batches for a data seed.
         store: of the study.
-        events: progress and metrics.
-        stop: asked between steps; everything is saved before it raises.
-        device: where they compute, as `device.chosen` gave it.
+        events: as `stage`.
+        stop: as `stage`.
+        device: as `stage`.
 
     Raises:
-        Interrupted: after a signal.
-        SubjectError: if the activations are NaN or infinite.
-        StoreError: if the disk is full or a checkpoint damaged.
+        Interrupted, SubjectError, StoreError: as `stage`.
     """
-    missing = [run for run in runs if isinstance(run_state(run, store), Missing)]
+    missing = _missing(runs, store)
     for data_seed in sorted({run.data_seed for run in missing}):
         of_seed = [run for run in missing if run.data_seed == data_seed]
         stream = stream_of(data_seed)
@@ -71,43 +124,41 @@ def train(
                 f"they are trained in {len(groups)} passes"
             )
         for together in groups:
-            _train_together(together, stream, store, events, stop, device)
+            work = work_of(together, stream.batch, store, device)
+            train_all(work, stream.batch, events, through=stream.through, stop=stop, device=device)
 
 
-def _train_together(
+def work_of(
     runs: Sequence[RunSpec],
-    stream: Batches,
+    batch: Callable[[int], Mapping[str, Tensor]],
     store: Store,
-    events: Events,
-    stop: Stop,
-    device: str,
-) -> None:
-    first = stream.batch(0)
-    work = works(runs, first, stream.batch, store, device)
-    del first
-    steps = max(run.training.steps for run in runs)
-    start = min((w.step for w in work), default=steps)
-    with events.task("train", steps - start, "steps") as task, stop.deferred():
-        for step in range(start, steps):
-            batch, downstream = _on(device, stream.batch(step)), stream.through(step)
-            turn = [w for w in work if w.alive and w.step == step]  # others are ahead
-            for w in turn:
-                w.advance(batch, downstream, events, task.rate)
-            made = [w for w in turn if w.step > step]
-            note = f", FVU {np.mean([w.fvu(step) for w in made]):.3f}" if made else ""
-            live = [w for w in work if w.alive]
-            task.advance(1, f"{sum(w.runs for w in live or made)} runs{note}")
-            if not live:
-                break
-            if stop.requested is not None:
-                for w in live:
-                    w.checkpoint()
-                stop.check()
+    device: str = "cpu",
+) -> list[Work]:
+    """What is to be moved on for these runs, all missing; those already whole are put in place.
 
-
-def _on(device: str, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A batch where it is learned from: sent there once for all runs."""
-    return {site: rows.to(device) for site, rows in batch.items()}
+    Args:
+        runs: of one data seed; those of an ensemble are all here.
+        batch: of their stream, by number: site to rows on the CPU.
+        store: of the study.
+        device: where they compute.
+    """
+    first = batch(0)
+    out: list[Work] = []
+    for unit in units(runs):
+        seeds = unit[0].ensemble or (unit[0].init_seed,)
+        learners = [
+            Learner(
+                run,
+                first[run.site],
+                first[run.target],
+                batches=RunBatches(run, batch),
+                device=device,
+            )
+            for run in (unit[0].model_copy(update={"init_seed": seed}) for seed in seeds)
+        ]
+        folders = {seeds.index(run.init_seed): RunFolder(run, store) for run in unit}
+        out.append(Work(learners, folders))
+    return [work for work in out if work.alive]
 
 
 def _free(device: str) -> int | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from reseed.errors import SpecError, nearest
+from reseed.events import Events
 from reseed.records import read_spec
 from reseed.sae.architectures import ARCHITECTURES, SAESpec
 from reseed.sae.model import SAE
@@ -19,7 +20,7 @@ from reseed.subjects.arrays import MemorySource
 from reseed.subjects.source import Stream
 from reseed.training.device import chosen
 from reseed.training.learner import Learner, RunBatches
-from reseed.training.mutual import Together
+from reseed.training.work import Work, train_all
 
 _SITE, _TARGET = "x", "target"
 
@@ -75,7 +76,7 @@ def train(
     if not len(init_seeds) or len(set(init_seeds)) < len(init_seeds):
         raise SpecError(f"init_seeds = {list(init_seeds)} must name at least one seed, none twice")
     given = {"latents": latents, **settings, **({} if target is None else {"target": _TARGET})}
-    sae = cast(SAESpec, read_spec(ARCHITECTURES[architecture].settings, given, "train"))
+    sae = read_spec(ARCHITECTURES[architecture].settings, given, "train")
     if sae.end_to_end is not None:
         raise SpecError(
             "end_to_end trains through a language model, and rows alone have none; write it into a "
@@ -97,7 +98,7 @@ def train(
     blocks = np.arange(len(source.rows))
     stream = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
     first = stream.batch(0)
-    run = read_spec(
+    spec = read_spec(
         RunSpec,
         {
             "data": digest([rows, *x.shape]),
@@ -112,27 +113,16 @@ def train(
     )
     learners = [
         Learner(
-            one,
-            first[one.site],
-            first[one.target],
-            batches=RunBatches(one, stream.batch),
+            run,
+            first[run.site],
+            first[run.target],
+            batches=RunBatches(run, stream.batch),
             device=place,
         )
-        for one in (run.model_copy(update={"init_seed": seed}) for seed in init_seeds)
+        for run in (spec.model_copy(update={"init_seed": seed}) for seed in init_seeds)
     ]
-    together = None if sae.mutual is None else Together(learners)
-    for step in range(training.steps):
-        given_rows = stream.batch(step)
-        x_rows = given_rows[run.site].to(place)
-        same = run.site == run.target
-        pair = x_rows, x_rows if same else given_rows[run.target].to(place)
-        if together is not None:
-            together.update(*pair)
-            continue
-        for learner in learners:
-            learner.update(*pair)
-    for learner in learners:
-        learner.check_weights()
+    units = [[learner] for learner in learners] if sae.mutual is None else [learners]
+    train_all([Work(unit) for unit in units], stream.batch, Events(), device=place)
     return [learner.sae() for learner in learners]
 
 

@@ -1,17 +1,20 @@
-"""What the pass over the activations moves on: a run in work, or runs that are trained together.
+"""Runs in training: what moves them on step by step, and the folders that they lie in.
 
-One alone has its checkpoint in its own folder. Runs that are trained together have one checkpoint
-of them all, so that they are always at the same step; it lies with the one that is finished last.
-They become pieces one after the other: a process that is killed in between trains on from the
-checkpoint and writes those that are still missing.
+A run in work lies in `runs/ID.part` (one checkpoint file, replaced whole; snapshots), a finished
+one in the piece `runs/ID`, a failed one leaves `runs/ID.failed.json`. Runs that are trained
+together have one checkpoint of them all, so that they are always at the same step; it lies with the
+one that is finished last. They become pieces one after the other: a process that is killed in
+between trains on from the checkpoint and writes those that are still missing.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from contextlib import nullcontext
 
+import numpy as np
+import polars as pl
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -19,217 +22,204 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from reseed.errors import StoreError, TrainingError
-from reseed.events import Events
+from reseed.events import Events, Stop
+from reseed.formats import own
+from reseed.runs import Failed, failure_file, part_folder, run_name
 from reseed.spec.training import RunSpec
-from reseed.store import Store, write_bytes
-from reseed.training.device import units
-from reseed.training.folder import CHECKPOINT, METRICS, RunFolder, empty_history
-from reseed.training.learner import Learner, Metrics, RunBatches, Through
+from reseed.store import (
+    PIECE,
+    Store,
+    json_bytes,
+    move_into_place,
+    parquet_bytes,
+    seal,
+    snapshot_folder,
+    write_bytes,
+)
+from reseed.training.learner import Learner, Metrics, Through
 from reseed.training.mutual import Together
 from reseed.training.through import Downstream
 
+METRICS = ("fvu", "l0", "dead")
+CHECKPOINT = "checkpoint.safetensors"
 _EVENT_EVERY_STEPS = 100
-
 
 Rows = Mapping[str, Tensor]
 """Site to `[B, D]`"""
-Make = Callable[[RunSpec], Learner]
 
 
-class Work(Protocol):
-    """One run, or several that cannot be told apart in time."""
+class RunFolder:
+    """Where a run in work lies, until it is moved to its place as a piece of the store.
 
-    alive: bool
-    """whether it is neither finished nor failed"""
+    Args:
+        run: the run.
+        store: of the study.
+    """
+
+    def __init__(self, run: RunSpec, store: Store) -> None:
+        self.run, self._store, self.path = run, store, part_folder(run, store)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to go on from."""
+        return (self.path / CHECKPOINT).exists()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it is whole, and was killed before it was moved."""
+        return not self.has_checkpoint and (self.path / PIECE).exists()
+
+    def clear(self) -> None:
+        """Take out whatever is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def snapshot(self, learner: Learner) -> None:
+        """Keep the SAE as it is; that of the last step is the run itself."""
+        if not learner.finished:
+            own.write(self.path / snapshot_folder(learner.step), learner.sae().arrays())
+
+    def tell_progress(self, learner: Learner) -> None:
+        """Say how far the run has come; for people."""
+        progress = {"step": learner.step, "tokens": learner.tokens}
+        write_bytes(self.path / "progress.json", json_bytes(progress))
+
+    def finish(self, learner: Learner, history: Tensor) -> None:
+        """Turn the folder into a piece.
+
+        Args:
+            learner: after its last step.
+            history: `[steps, METRICS]`.
+        """
+        own.write(self.path, learner.sae().arrays())
+        write_bytes(self.path / "spec.json", json_bytes(self.run.identity))
+        columns = {name: history[:, i].numpy() for i, name in enumerate(METRICS)}
+        tokens = (np.arange(len(history)) + 1) * self.run.training.batch
+        metrics = pl.DataFrame({"step": np.arange(len(history)), "tokens": tokens, **columns})
+        write_bytes(self.path / "metrics.parquet", parquet_bytes(metrics))
+        passing = ("progress.json", CHECKPOINT)
+        seal(self.path, run_name(self.run), self.run.id, leave_out=passing)
+        for name in passing:
+            (self.path / name).unlink(missing_ok=True)
+        self.move()
+
+    def move(self) -> None:
+        """Put the sealed folder in its place."""
+        move_into_place(self.path, self._store.path(run_name(self.run)))
+
+    def fail(self, step: int, reason: str, events: Events) -> None:
+        """Leave nothing of the run but why it failed."""
+        failed = Failed(step=step, reason=reason)
+        self._store.write_json(failure_file(self.run), failed.model_dump())
+        self.clear()
+        events.emit("failed", run=self.run.id, step=step, reason=reason)
+        events.say(f"run {self.run.id} failed at step {step}: {reason}. The other runs go on.")
+
+
+class Work:
+    """A run in training, or several that are trained together.
+
+    Args:
+        learners: one, or all of an ensemble in its order.
+        folders: of those that are to become pieces of a store, by place; whatever was begun there
+            goes on. Without any, nothing is written and what fails raises.
+    """
+
+    def __init__(
+        self, learners: Sequence[Learner], folders: Mapping[int, RunFolder] | None = None
+    ) -> None:
+        self.together, self.run = Together(learners), learners[0].spec
+        shape = self.run.training.steps, len(METRICS)
+        self.history = [torch.full(shape, torch.nan) for _ in learners]
+        self.folders = dict(folders or {})
+        for number, folder in [*self.folders.items()]:
+            if folder.sealed:
+                folder.move()
+                del self.folders[number]
+        self.alive = bool(self.folders) or folders is None
+        if self.alive and self.folders:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._last.has_checkpoint:
+            self._restore()
+        else:
+            for number, folder in self.folders.items():
+                folder.clear()
+                folder.snapshot(self.together.learners[number])
+        if self.together.finished:
+            self._finish()
 
     @property
     def step(self) -> int:
         """Steps made."""
-        ...
+        return self.together.step
 
     @property
     def runs(self) -> int:
         """How many runs will come of it."""
-        ...
+        return len(self.folders) or len(self.together.learners)
 
     def fvu(self, step: int) -> float:
         """Of a step that was made, the mean over its runs."""
-        ...
+        return float(torch.stack([history[step, 0] for history in self.history]).mean())
 
     def advance(
         self, batch: Rows, downstream: Downstream | None, events: Events, steps_per_second: float
     ) -> None:
-        """Make a step; what fails says so and takes no further part."""
-        ...
+        """Make a step; what fails says so and takes no further part.
+
+        Raises:
+            TrainingError: if it fails and has no folder to say so.
+        """
+        step, training, learners = self.step, self.run.training, self.together.learners
+        try:
+            rows = batch[self.run.site], batch[self.run.target]
+            metrics = self.together.update(*rows, self._through(downstream))
+            for history, values in zip(self.history, metrics, strict=True):
+                history[step] = torch.tensor([values[name] for name in METRICS])
+            done, every = self.step, max(1, training.checkpoint_tokens // training.batch)
+            at_snapshot = done in training.snapshot_steps
+            at_checkpoint = done % every == 0 and bool(self.folders)
+            if at_snapshot or at_checkpoint or self.together.finished:
+                self.together.check_weights()
+            if at_snapshot:
+                for number, folder in self.folders.items():
+                    folder.snapshot(learners[number])
+            if self.together.finished:
+                self._finish()
+            elif at_checkpoint:
+                self.checkpoint()
+        except TrainingError as error:
+            if not self.folders:
+                raise
+            self.alive = False
+            for folder in self.folders.values():
+                folder.fail(step, str(error), events)
+            return
+        for number in self.folders:
+            _tell(learners[number], metrics[number], events, steps_per_second)
+
+    def _through(self, downstream: Downstream | None) -> Through | None:
+        end_to_end = self.run.sae.end_to_end
+        if end_to_end is None:
+            return None
+        assert downstream is not None, "runs end to end are given batches of whole blocks"
+        return lambda reconstruction: downstream.loss(self.run.target, reconstruction, end_to_end)
 
     def checkpoint(self) -> None:
         """Save everything that the next step depends on, in one file."""
-        ...
-
-
-class One:
-    """A run in work and its folder."""
-
-    def __init__(self, run: RunSpec, make: Make, store: Store) -> None:
-        self.run, self.folder = run, RunFolder(run, store)
-        self.learner, self.alive = make(run), True
-        self.history, self.runs = empty_history(run), 1
-        self._every = _checkpoint_every(run)
-        if self.folder.has_checkpoint:
-            self._restore()
-        elif self.folder.sealed:
-            self.alive = False
-            self.folder.move()
+        if not self.folders:
             return
-        else:
-            self.folder.clear()
-            self.folder.snapshot(self.learner)
-        if self.learner.finished:
-            self._finish()
-
-    @property
-    def step(self) -> int:
-        """See `Work`."""
-        return self.learner.step
-
-    def fvu(self, step: int) -> float:
-        """See `Work`."""
-        return float(self.history[step, 0])
-
-    def advance(
-        self, batch: Rows, downstream: Downstream | None, events: Events, steps_per_second: float
-    ) -> None:
-        """See `Work`."""
-        step = self.learner.step
-        try:
-            through = self._through(downstream)
-            metrics = self.learner.update(batch[self.run.site], batch[self.run.target], through)
-            self.history[step] = torch.tensor([metrics[name] for name in METRICS])
-            done = self.learner.step
-            if done in self.run.training.snapshot_steps:
-                self.learner.check_weights()
-                self.folder.snapshot(self.learner)
-            if self.learner.finished:
-                self._finish()
-            elif done % self._every == 0:
-                self.learner.check_weights()
-                self.checkpoint()
-        except TrainingError as error:
-            self.alive = False
-            self.folder.fail(step, str(error), events)
-            return
-        _tell(self.learner, metrics, events, steps_per_second)
-
-    def _through(self, downstream: Downstream | None) -> Through | None:
-        asked = self.run.sae.end_to_end
-        if asked is None:
-            return None
-        assert downstream is not None, "runs end to end are given batches of whole blocks"
-        return lambda reconstruction: downstream.loss(self.run.target, reconstruction, asked)
-
-    def checkpoint(self) -> None:
-        """See `Work`."""
-        state = {**self.learner.state(), "history": self.history}
-        write_bytes(self.folder.path / CHECKPOINT, save_safetensors(state))
-        self.folder.tell_progress(self.learner)
-
-    def _restore(self) -> None:
-        path = self.folder.path / CHECKPOINT
-        try:
-            state = load_safetensors(path.read_bytes())
-            self.history = state.pop("history")
-            self.learner.restore(state)
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            raise _damaged(path, error, "only this run starts over") from error
-
-    def _finish(self) -> None:
-        self.alive = False
-        self.folder.finish(self.learner, self.history)
-
-
-class Several:
-    """Runs that are trained together, and the folders of those that are missing.
-
-    Args:
-        missing: runs of one ensemble that are not there yet, in its order.
-        make: a learner of a run.
-        store: of the study.
-    """
-
-    def __init__(self, missing: Sequence[RunSpec], make: Make, store: Store) -> None:
-        run = missing[0]
-        all_runs = [run.model_copy(update={"init_seed": seed}) for seed in run.ensemble]
-        learners = [make(one) for one in all_runs]
-        self.together = Together(learners)
-        self.history = [empty_history(run) for _ in all_runs]
-        self._run, self._every = run, _checkpoint_every(run)
-        self._folders: dict[int, RunFolder] = {}
-        for one in missing:
-            folder = RunFolder(one, store)
-            if folder.sealed:
-                folder.move()
-            else:
-                self._folders[all_runs.index(one)] = folder
-        self.alive, self.runs = bool(self._folders), len(self._folders)
-        if not self.alive:
-            return
-        if self._last.has_checkpoint:
-            self._restore()
-        else:
-            for number, folder in self._folders.items():
-                folder.clear()
-                folder.snapshot(learners[number])
-        if learners[0].finished:
-            self._finish()
-
-    @property
-    def step(self) -> int:
-        """See `Work`."""
-        return self.together.step
-
-    def fvu(self, step: int) -> float:
-        """See `Work`."""
-        return float(torch.stack([one[step, 0] for one in self.history]).mean())
-
-    def advance(
-        self, batch: Rows, downstream: Downstream | None, events: Events, steps_per_second: float
-    ) -> None:
-        """See `Work`."""
-        step, training = self.step, self._run.training
-        try:
-            metrics = self.together.update(batch[self._run.site], batch[self._run.target])
-            for history, one in zip(self.history, metrics, strict=True):
-                history[step] = torch.tensor([one[name] for name in METRICS])
-            if self.step in training.snapshot_steps:
-                self.together.check_weights()
-                for number, folder in self._folders.items():
-                    folder.snapshot(self.together.learners[number])
-            if self.together.learners[0].finished:
-                self._finish()
-            elif self.step % self._every == 0:
-                self.together.check_weights()
-                self.checkpoint()
-        except TrainingError as error:
-            self.alive = False
-            for folder in self._folders.values():
-                folder.fail(step, str(error), events)
-            return
-        for number in self._folders:
-            _tell(self.together.learners[number], metrics[number], events, steps_per_second)
-
-    def checkpoint(self) -> None:
-        """See `Work`."""
-        state = {f"history.{n}": history for n, history in enumerate(self.history)}
-        write_bytes(
-            self._last.path / CHECKPOINT, save_safetensors({**self.together.state(), **state})
-        )
-        for number, folder in self._folders.items():
+        history = {f"history.{n}": history for n, history in enumerate(self.history)}
+        state = {**self.together.state(), **history}
+        write_bytes(self._last.path / CHECKPOINT, save_safetensors(state))
+        for number, folder in self.folders.items():
             folder.tell_progress(self.together.learners[number])
 
     @property
     def _last(self) -> RunFolder:
         """Of the run that is finished last: the place of the checkpoint."""
-        return self._folders[max(self._folders)]
+        return self.folders[max(self.folders)]
 
     def _restore(self) -> None:
         path = self._last.path / CHECKPOINT
@@ -238,56 +228,73 @@ class Several:
             self.history = [state.pop(f"history.{n}") for n in range(len(self.history))]
             self.together.restore(state)
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            raise _damaged(path, error, "the runs trained together start over") from error
+            several = len(self.together.learners) > 1
+            what = (
+                "the runs trained together start over" if several else "only this run starts over"
+            )
+            raise StoreError(
+                f"{path} cannot be read ({error}). Delete {path.parent} and run again; {what}."
+            ) from error
 
     def _finish(self) -> None:
         self.alive = False
-        for number in sorted(self._folders):
-            self._folders[number].finish(self.together.learners[number], self.history[number])
-
-
-def works(
-    runs: Sequence[RunSpec],
-    first: Rows,
-    batch: Callable[[int], Rows],
-    store: Store,
-    device: str = "cpu",
-) -> list[Work]:
-    """What is to be moved on for these runs, all missing; those already whole are put in place.
-
-    Args:
-        runs: of one data seed; those of an ensemble are all here.
-        first: first batch of the stream, by site.
-        batch: of the stream, by number.
-        store: of the study.
-        device: where they compute; `first` and `batch` are on the CPU.
-    """
-
-    def make(run: RunSpec) -> Learner:
-        rows = first[run.site], first[run.target]
-        return Learner(run, *rows, batches=RunBatches(run, batch), device=device)
-
-    out: list[Work] = []
-    for unit in units(runs):
-        several = bool(unit[0].ensemble)
-        one = Several(unit, make, store) if several else One(unit[0], make, store)
-        if one.alive:
-            out.append(one)
-    return out
-
-
-def _checkpoint_every(run: RunSpec) -> int:
-    return max(1, run.training.checkpoint_tokens // run.training.batch)
-
-
-def _damaged(path: Path, error: Exception, what: str) -> StoreError:
-    return StoreError(
-        f"{path} cannot be read ({error}). Delete {path.parent} and run again; {what}."
-    )
+        for number in sorted(self.folders):
+            self.folders[number].finish(self.together.learners[number], self.history[number])
 
 
 def _tell(learner: Learner, metrics: Metrics, events: Events, steps_per_second: float) -> None:
     if (learner.step - 1) % _EVENT_EVERY_STEPS == 0 or learner.finished:
         rate = round(steps_per_second * learner.spec.training.batch, 1)
-        seen = {"tokens": learner.tokens, "tokens_per_second": rate}
-        events.emit("metrics", run=learner.spec.id, **seen, **metrics)
+        counts = {"tokens": learner.tokens, "tokens_per_second": rate}
+        events.emit("metrics", run=learner.spec.id, **counts, **metrics)
+
+
+def _on(device: str, batch: Rows) -> Rows:
+    """A batch where it is learned from: sent there once for all runs."""
+    return {site: rows.to(device) for site, rows in batch.items()}
+
+
+def train_all(
+    work: Sequence[Work],
+    batch: Callable[[int], Rows],
+    events: Events,
+    *,
+    name: str = "train",
+    through: Callable[[int], Downstream | None] = lambda step: None,
+    stop: Stop | None = None,
+    device: str = "cpu",
+) -> None:
+    """Train to the end: one loop, in which every batch is read once for all runs.
+
+    Args:
+        work: the runs, all alive; they may be at different steps.
+        batch: of a step: site to float32 `[B, D]` on the CPU.
+        events: progress and metrics.
+        name: of the task, as shown.
+        through: of a step: the subject on from these rows, for runs that learn through it.
+        stop: asked between steps; everything is saved before it raises.
+        device: where the learners compute.
+
+    Raises:
+        Interrupted: after a signal.
+        TrainingError: if work without a folder fails.
+    """
+    steps = max((w.run.training.steps for w in work), default=0)
+    start = min((w.step for w in work), default=steps)
+    waiting = nullcontext() if stop is None else stop.deferred()
+    with events.task(name, steps - start, "steps") as task, waiting:
+        for step in range(start, steps):
+            rows = _on(device, batch(step))
+            turn = [w for w in work if w.alive and w.step == step]  # others are ahead
+            for w in turn:
+                w.advance(rows, through(step), events, task.rate)
+            made = [w for w in turn if w.step > step]
+            note = f", FVU {np.mean([w.fvu(step) for w in made]):.3f}" if made else ""
+            live = [w for w in work if w.alive]
+            task.advance(1, f"{sum(w.runs for w in live or made)} runs{note}")
+            if not live:
+                break
+            if stop is not None and stop.requested is not None:
+                for w in live:
+                    w.checkpoint()
+                stop.check()

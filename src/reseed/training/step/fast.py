@@ -16,7 +16,7 @@ from reseed.sae import encode
 from reseed.sae.architecture import At, Batch, Parameters
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.step.finding import finding
-from reseed.training.step.plain import BETAS, EPSILON, Seen
+from reseed.training.step.plain import BETAS, EPSILON, Look
 from reseed.training.step.sparse import LATENTS, Found, Matrices, given
 
 
@@ -91,20 +91,20 @@ class FastStep:
         self._found: Found | None = None
         self._screen = encode.new_screen(parameters["W_enc"], torch.get_num_threads())
 
-    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Seen:
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
         """See `Step`."""
         if pull is not None:
             raise RuntimeError("this way has no gradients to add to; take the plain one")
         self._found = None
         if not self._screen.finite:  # what is not finite is never among the k largest
-            return Seen(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)
+            return Look(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)
         threads = torch.get_num_threads()
         read = given(
             self._all, batch.x, at.dead, self._screen, trained=self._trained, threads=threads
         )
         found = self._find(read, at)
         self._found = found
-        return Seen(found.fvu, found.l0, found.fired, found.norm)
+        return Look(found.fvu, found.l0, found.fired, found.norm)
 
     def apply(self, rate: float) -> None:
         """See `Step`."""

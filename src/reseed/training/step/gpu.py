@@ -16,7 +16,7 @@ from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.gpu import new_screen
 from reseed.training.step.fast import Moments
 from reseed.training.step.gpu_sparse import Found, find, sizes
-from reseed.training.step.plain import BETAS, EPSILON, Seen
+from reseed.training.step.plain import BETAS, EPSILON, Look
 
 
 class TritonStep:
@@ -47,7 +47,7 @@ class TritonStep:
         self._screen = new_screen(parameters["W_enc"], halves=halves)
 
     @torch.no_grad()
-    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Seen:
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
         """See `Step`."""
         if pull is not None:
             raise RuntimeError("this way has no gradients to add to; take the plain one")
@@ -56,7 +56,7 @@ class TritonStep:
         with torch.cuda.device_of(batch.x):  # where Triton launches
             found = find(*given, trained=self._trained)
         self._found = found
-        return Seen(found.fvu, found.l0, found.fired, found.norm)
+        return Look(found.fvu, found.l0, found.fired, found.norm)
 
     @torch.no_grad()
     def apply(self, rate: float) -> None:

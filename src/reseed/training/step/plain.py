@@ -25,7 +25,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 """Of Adam; torch's defaults."""
 
 
-class Seen(NamedTuple):
+class Look(NamedTuple):
     """What a batch says before anything is updated."""
 
     fvu: float
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
 class Step(Protocol):
     """Gradients and optimiser of one run."""
 
-    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Seen:
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
         """Find loss and gradients of a batch; nothing is updated.
 
         Args:
@@ -176,7 +176,7 @@ class PlainStep:
         self._optimizers = make_optimizers(self._trained, spec) if trained else {}
         self._buffers: Mapping[str, Tensor] = {}
 
-    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Seen:
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
         """See `Step`."""
         out = self._differentiate(self._all, batch, at)
         for name, parameter in self._trained.items():
@@ -188,7 +188,7 @@ class PlainStep:
         norm = 0.0
         if self._trained:
             norm = float(torch.nn.utils.clip_grad_norm_(self._trained.values(), self._clip))
-        return Seen(out.fvu, out.l0, out.fired, norm, out.rates)
+        return Look(out.fvu, out.l0, out.fired, norm, out.rates)
 
     @torch.no_grad()
     def apply(self, rate: float) -> None:
