@@ -50,11 +50,10 @@ def to_read(sites: Sequence[str], targets: Iterable[str]) -> list[str]:
         sites: what `activations.sites` says.
         targets: sites that transcoders reconstruct.
     """
-    if not any(JOIN in site for site in sites):
-        known = {plain(site) for site in sites}
-        return [*sites, *dict.fromkeys(t for t in targets if t not in known)]
     parts = [part for site in sites for part in (parts_of(site) if JOIN in site else [site])]
-    return list(dict.fromkeys([*parts, *targets]))
+    read = dict.fromkeys(parts)
+    known = {plain(part) for part in parts}
+    return list(read | dict.fromkeys(target for target in targets if target not in known))
 
 
 def trained_at(sites: Sequence[str], read: Mapping[str, int]) -> dict[str, int]:

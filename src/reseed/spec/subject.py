@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -21,17 +21,22 @@ PRECISION = "activations/precision"
 RandomWeights = Annotated[int, Field(ge=0)] | None
 
 
-def _unless_random(out: dict[str, Any]) -> dict[str, Any]:
-    """Without `random_weights` where the weights are the real ones.
+class _Optional(Spec):
+    """Some settings are written, and so are part of digests, only where they are set."""
 
-    Digests are taken of what is written, and those of subjects are older than this key.
-    """
-    if out.get("random_weights") is None:
-        out.pop("random_weights", None)
-    return out
+    optional: ClassVar[frozenset[str]] = frozenset({"random_weights"})
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if name not in self.optional or value != fields[name].default
+        }
 
 
-class LanguageModelSpec(Spec):
+class LanguageModelSpec(_Optional):
     """A causal or masked language model in the transformers library."""
 
     kind: Literal["language_model"] = "language_model"
@@ -48,12 +53,8 @@ class LanguageModelSpec(Spec):
     """Seed of random weights in place of the trained ones, drawn as for a new training, embeddings
     too; left out, the trained ones."""
 
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _unless_random(handler(self))
 
-
-class ModuleSpec(Spec):
+class ModuleSpec(_Optional):
     """Any torch module, made by a function of yours: `factory() -> (module, batches)`."""
 
     kind: Literal["module"]
@@ -61,10 +62,6 @@ class ModuleSpec(Spec):
     """`package.module:function`; `batches` is a sequence of inputs, each a tensor or a dict."""
     random_weights: RandomWeights = None
     """Seed of random weights in place of those that the function gives; left out, those."""
-
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _unless_random(handler(self))
 
 
 class ArraysSpec(Spec):
@@ -77,8 +74,13 @@ class ArraysSpec(Spec):
     """Neighbouring rows that are kept together when the order is shuffled."""
 
 
-class ToySpec(Spec):
+class ToySpec(_Optional):
     """A subject whose features are known: sparse sums of fixed directions."""
+
+    optional: ClassVar[frozenset[str]] = frozenset(
+        {"factors", "factor_share", "roots", "children", "depth", "subspaces", "rank"}
+        | {"draw", "pools", "decay", "magnitude"}
+    )
 
     kind: Literal["toy"]
     features: Annotated[int, Field(ge=1)] = 512
@@ -178,25 +180,6 @@ class ToySpec(Spec):
                 f"{self.features}"
             )
 
-    @model_serializer(mode="wrap")
-    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Options that came later are written only where they are set: older ids stay."""
-        fields = ToySpec.model_fields
-        return {
-            name: value
-            for name, value in handler(self).items()
-            if name not in _LATER or value != fields[name].default
-        }
-
-
-_LATER = frozenset(
-    {"factors", "factor_share", "roots", "children", "depth", "subspaces", "rank"}
-) | {
-    "draw",
-    "pools",
-    "decay",
-    "magnitude",
-}
 
 SubjectSpec = Annotated[
     LanguageModelSpec | ModuleSpec | ArraysSpec | ToySpec, Field(discriminator="kind")
