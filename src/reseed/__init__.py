@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from reseed.formats.read import load
-    from reseed.matching.assignment import match
     from reseed.matching.firing.activations import match_activations
+    from reseed.matching.match import match
     from reseed.pipeline.known_features import Calibration, calibrate
     from reseed.pipeline.plan import plan
     from reseed.pipeline.run import run
@@ -58,7 +58,7 @@ _HOMES = {
         "TrainingError",
     ),
     "reseed.matching.firing.activations": ("match_activations",),
-    "reseed.matching.assignment": ("match",),
+    "reseed.matching.match": ("match",),
     "reseed.records": ("Match",),
     "reseed.sae.model": ("SAE",),
     "reseed.stability.nulls.names": ("reject_threshold",),

@@ -9,12 +9,14 @@ from scipy.sparse import csr_array
 
 import reseed
 from reseed.errors import SpecError
-from reseed.matching.edges import Limits
+from reseed.matching.geometry import Limits
 
 pytest.importorskip("numba")
-from reseed.matching.edges import Edges  # noqa: E402
 from reseed.matching.firing import activations  # noqa: E402
-from reseed.matching.reject import match_edges  # noqa: E402
+from reseed.matching.sparse import (
+    Edges,  # noqa: E402
+    match_edges,  # noqa: E402
+)
 
 
 def two_runs(tokens: int, n: int, m: int, seed: int, rate: float = 0.1):

@@ -96,6 +96,6 @@ def test_nonsense_is_refused(A, B, says: str) -> None:
 
 
 def test_too_large_for_dense_is_refused_before_any_memory(monkeypatch) -> None:
-    monkeypatch.setattr("reseed.matching.rows.DENSE_LIMIT", 99)
+    monkeypatch.setattr("reseed.matching.entries.DENSE_LIMIT", 99)
     with pytest.raises(SpecError, match="10 x 10 similarities"):
         reseed.match(rows(10), rows(10))

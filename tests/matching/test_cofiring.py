@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from reseed.errors import SpecError
-from reseed.matching.firing.chosen import ChosenPairs, as_codes, from_entries
+from reseed.matching.firing.codes import ChosenPairs, as_codes, from_entries
 
 pytest.importorskip("numba")
 from reseed.matching.firing import cofiring  # noqa: E402
-from reseed.matching.firing import counts as cofiring_kernel
+from reseed.matching.firing import cofiring as cofiring_kernel
 from reseed.matching.firing.cofiring import Cofiring, edges_above  # noqa: E402
 
 
@@ -67,31 +67,20 @@ def test_same_as_dense(measure: str, tokens: int, n: int, m: int, seed: int) -> 
     for part in np.array_split(np.arange(tokens), 3):
         sums.add(as_codes(a[part], "A"), as_codes(b[part], "B"))
     check_edges(sums.edges(measure, 0.0), a, b, measure, 0.0)
-    row, column = (side.ravel() for side in np.indices((n, m)))
-    np.testing.assert_allclose(
-        sums.at(measure, row, column), plain(measure, a, b).ravel(), atol=1e-9
-    )
-    never = ((a > 0).T.astype(int) @ (b > 0)).ravel() == 0
-    assert (sums.at(measure, row, column)[never] <= 0).all()
 
 
-def test_merged_is_the_whole() -> None:
+def test_many_parts_are_the_whole() -> None:
     a, b = codes(900, 40, 0), codes(900, 30, 1)
-    order = np.random.default_rng(0).permutation(9)
-    whole, parts = Cofiring(40, 30), [Cofiring(40, 30) for _ in range(9)]
+    whole, parts = Cofiring(40, 30), Cofiring(40, 30)
     whole.add(as_codes(a, "A"), as_codes(b, "B"))
-    for k, part in enumerate(parts):
-        part.add(*(as_codes(x[100 * k : 100 * k + 100], "X") for x in (a, b)))
-    first = Cofiring(40, 30)
-    for k in order:
-        first.merge(parts[k])
-    assert first.tokens == whole.tokens == 900
+    for k in np.random.default_rng(0).permutation(9):
+        parts.add(*(as_codes(x[100 * k : 100 * k + 100], "X") for x in (a, b)))
+    assert parts.tokens == whole.tokens == 900
     for measure in ("correlation", "jaccard"):
-        one, other = first.edges(measure), whole.edges(measure)
+        one, other = parts.edges(measure), whole.edges(measure)
         np.testing.assert_array_equal(one.row, other.row)
         np.testing.assert_array_equal(one.column, other.column)
         np.testing.assert_allclose(one.value, other.value, atol=1e-12)
-    assert len(parts[0].correlation().row) <= len(whole.correlation().row)
 
 
 def test_few_at_a_time_is_all(monkeypatch) -> None:
@@ -131,7 +120,7 @@ def test_entries_are_dense_codes() -> None:
     np.testing.assert_allclose(
         one.values("correlation"), want[np.arange(12), np.arange(12)], atol=1e-5
     )
-    check = other.correlation()
+    check = other.edges("correlation")
     np.testing.assert_allclose(check.value, want[check.row, check.column], atol=1e-5)
 
 
@@ -142,7 +131,6 @@ def test_no_tokens_and_no_firing_are_defined() -> None:
         pairs.add(as_codes(np.zeros((tokens, 3)), "A"), as_codes(np.zeros((tokens, 4)), "B"))
         for measure in ("correlation", "jaccard"):
             assert len(sums.edges(measure).row) == 0
-            assert (sums.at(measure, np.arange(3), np.arange(3)) == 0).all()
             assert (pairs.values(measure) == 0).all()
     assert ChosenPairs(np.zeros(0, int), np.zeros(0, int), (3, 4)).values("jaccard").shape == (0,)
 
@@ -198,8 +186,6 @@ def test_what_does_not_belong_together_is_refused() -> None:
         sums.add(as_codes(np.ones((5, 3)), "A"), as_codes(np.ones((6, 4)), "B"))
     with pytest.raises(SpecError, match="2 and 4 latents where 3 and 4"):
         sums.add(as_codes(np.ones((5, 2)), "A"), as_codes(np.ones((5, 4)), "B"))
-    with pytest.raises(SpecError, match="cannot be merged"):
-        sums.merge(Cofiring(4, 3))
     with pytest.raises(SpecError, match="outside 0..3"):
         ChosenPairs(np.array([0]), np.array([4]), (3, 4))
     with pytest.raises(SpecError, match="no measure 'cosine'"):

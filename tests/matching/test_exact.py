@@ -9,8 +9,8 @@ from scipy.optimize import linear_sum_assignment
 import reseed
 from reseed.errors import SpecError
 from reseed.matching import candidates
-from reseed.matching.edges import Limits
-from reseed.matching.geometry import cosine, dense, least_cosine, mean_cosine, whitened
+from reseed.matching.entries import dense
+from reseed.matching.geometry import Limits, cosine, least_cosine, mean_cosine, whitened
 
 pytest.importorskip("numba")
 from reseed.matching.exact import exact  # noqa: E402

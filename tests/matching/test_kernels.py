@@ -8,9 +8,9 @@ from scipy.optimize import linear_sum_assignment
 
 pytest.importorskip("numba")
 from reseed.loops import offers
-from reseed.matching import edges as sparse  # noqa: E402
+from reseed.matching import sparse  # noqa: E402
 from reseed.matching.candidates import Lists  # noqa: E402
-from reseed.matching.edges import Edges  # noqa: E402
+from reseed.matching.sparse import Edges  # noqa: E402
 
 
 def block(n: int, m: int, seed: int, levels: int = 0):

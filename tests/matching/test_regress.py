@@ -10,10 +10,9 @@ from scipy.linalg import subspace_angles
 from scipy.optimize import nnls
 
 from reseed.errors import SpecError
-from reseed.matching.beyond.regress import best_supports, fits
+from reseed.matching.beyond.regress import best_supports, fits, top
 from reseed.matching.beyond.subspaces import Overlap, overlaps, p_values
 from reseed.matching.geometry import rows
-from reseed.matching.rows import top
 
 
 def unit(values: np.ndarray) -> np.ndarray:

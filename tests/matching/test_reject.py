@@ -8,11 +8,11 @@ from scipy.optimize import linear_sum_assignment
 
 import reseed
 from reseed.errors import SpecError
-from reseed.matching.edges import Limits
-from reseed.matching.geometry import cosine, dense
+from reseed.matching.entries import dense
+from reseed.matching.geometry import Limits, cosine
 
 pytest.importorskip("numba")
-from reseed.matching.reject import match_above, pairs_above  # noqa: E402
+from reseed.matching.exact import match_above, pairs_above  # noqa: E402
 
 
 def overlapping(n: int, m: int, d: int = 12, seed: int = 0):
@@ -74,6 +74,6 @@ def test_families_are_settled_inside_their_component() -> None:
 
 
 def test_a_threshold_that_rejects_nothing_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr("reseed.matching.reject.MOST_PAIRS", 10)
+    monkeypatch.setattr("reseed.matching.exact.MOST_PAIRS", 10)
     with pytest.raises(SpecError, match="more than 10 pairs"):
         match_above(cosine(np.ones((9, 3)), np.ones((9, 3))), 0.5, Limits())

@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 
 import reseed
 from reseed.errors import SpecError
-from reseed.matching.views import Views
+from reseed.matching.match import Views
 from reseed.records import SAEArrays
 
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy.stats import ortho_group
 
-from reseed.matching.sides import Views
+from reseed.matching.match import Views
 from reseed.stability import fdr, shares
 from reseed.stability.nulls.weights import CovarianceNull
 from reseed.stability.summary import found_at_fdr, latent_tests

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.matching.sides import Views
+from reseed.matching.match import Views
 from reseed.stability import shares
 from reseed.stability.families import families, triangles
 from reseed.stability.intervals import mean_over_pairs, wilson

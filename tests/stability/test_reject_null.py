@@ -5,7 +5,7 @@ import pytest
 
 import reseed
 from reseed.errors import SpecError
-from reseed.matching.views import Views
+from reseed.matching.match import Views
 from reseed.stability.nulls.names import maximum_statistic
 
 

@@ -11,7 +11,7 @@ from reseed.errors import StoreError
 from reseed.events import Events
 from reseed.matching.beyond.labels import LABELS
 from reseed.matching.beyond.structure import Side, structure
-from reseed.matching.sides import Views, compare
+from reseed.matching.match import Views, compare
 from reseed.runs import pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
 from reseed.stability.latents import shared_edges

@@ -5,8 +5,8 @@ import pytest
 
 from reseed.errors import SpecError
 from reseed.matching.assignment import assign
+from reseed.matching.match import Views, compare
 from reseed.matching.measures import SHARED, scores, share_at
-from reseed.matching.sides import Views, compare
 from reseed.stability import shares
 from reseed.stability.nulls.names import NULLS, null_of_control
 from reseed.stability.nulls.weights import (

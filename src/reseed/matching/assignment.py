@@ -18,18 +18,14 @@ import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from reseed.errors import SpecError
-from reseed.matching.edges import Limits
-from reseed.matching.geometry import Geometry, dense
-from reseed.matching.nearest import BothNearest, from_dense
-from reseed.matching.rows import DENSE_LIMIT
-from reseed.matching.views import View, geometry_of
+from reseed.matching.entries import DENSE_LIMIT, BothNearest, dense, from_dense
+from reseed.matching.geometry import Geometry, Limits
 from reseed.records import Certificate, Match
 
 Matrix = NDArray[np.float64]
@@ -39,54 +35,6 @@ DENSE_BELOW = 2**21
 from 2^19 on, by less than what compiling it costs once."""
 
 DENSE_SOLVER = "dense Jonker-Volgenant (SciPy)"
-
-
-def match(
-    A: Any,
-    B: Any,
-    *,
-    view: View = "decoder",
-    covariance: Any = None,
-    reject: float | None = None,
-    tolerance: float = 1e-9,
-    seconds: float = float("inf"),
-    device: str = "cpu",
-) -> Match:
-    """Match the latents of two dictionaries one to one by signed cosine, exactly, at any size.
-
-    Args:
-        A: `[F_a, D]` rows are latents; NumPy array or torch tensor. Row lengths do not matter; a
-            zero row has similarity 0 to everything. Or an SAE, `SAEArrays` or `Views`.
-        B: the same, of F_b latents.
-        view: which rows of SAEs are compared: `"decoder"`; `"encoder"`; both, by the `"mean"` or by
-            the `"minimum"` of their cosines; `"whitened"`, encoder rows as they act on whitened
-            input. Plain rows are taken as they are, or whitened.
-        covariance: `[D, D]` of the SAEs' input, for `"whitened"` only.
-        reject: lambda; only pairs with a larger cosine are made, and those that maximise the sum of
-            (cosine - lambda). `reseed.reject_threshold` gives one from a null. None matches every
-            latent of the smaller side.
-        tolerance: largest gap, relative to the objective, that counts as optimal. At 1e-9 the
-            assignment is the best one; 1e-6 may save a round on very large dictionaries.
-        seconds: when to stop with the best found so far, which is then not called optimal.
-        device: where products are made; `"cuda"` needs torch.
-
-    Returns:
-        min(F_a, F_b) pairs (at most, with `reject`), the summed cosine (`primal`), a proven upper
-        bound on it (`dual`), their `gap`, and whether that proves the assignment `optimal`.
-
-    Raises:
-        SpecError: if a matrix has NaN or dimensions differ; if the view needs what is not given; if
-            a great many pairs are above `reject`; or, without numba, if the sizes are above the
-            dense limit.
-
-    Example:
-        >>> import numpy as np, reseed
-        >>> A = np.eye(3)
-        >>> reseed.match(A, A[[2, 0, 1]]).pairs.tolist()
-        [[0, 1], [1, 2], [2, 0]]
-    """
-    geometry = geometry_of(A, B, view=view, covariance=covariance, device=device)
-    return solve(geometry, Limits(tolerance=tolerance, seconds=seconds), reject=reject)
 
 
 def solve(
@@ -103,15 +51,12 @@ def solve(
         limits: when to stop.
         show: told how many similarities were computed, as they are.
         reject: see `match`.
-
-    Raises:
-        SpecError: without numba, if the sizes are above the dense limit.
     """
     if dense_is_chosen(geometry.shape):
         S = dense(geometry)
         return assign(S) if reject is None else assign_above(S, reject)
     if reject is not None:
-        from reseed.matching.reject import match_above
+        from reseed.matching.exact import match_above
 
         return match_above(geometry, reject, limits or Limits(), show)
     from reseed.matching.exact import exact
@@ -127,9 +72,6 @@ def solve_and_nearest(
     Args:
         geometry: the similarity.
         show: told how many similarities were computed, as they are.
-
-    Raises:
-        SpecError: as `solve`.
     """
     if dense_is_chosen(geometry.shape):
         S = dense(geometry)
@@ -140,11 +82,7 @@ def solve_and_nearest(
 
 
 def dense_is_chosen(shape: tuple[int, int]) -> bool:
-    """Whether this many similarities are matched as a matrix; see above.
-
-    Raises:
-        SpecError: if there are too many for that and the other solver lacks numba.
-    """
+    """Whether this many similarities are matched as a matrix; see above."""
     entries = shape[0] * shape[1]
     compiled = importlib.util.find_spec("numba") is not None
     if not compiled and entries > DENSE_LIMIT:

@@ -21,12 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.loops import offers
-from reseed.matching.edges import Edges
-from reseed.matching.geometry import Geometry, float64_block, stretches
-
-Floats32 = NDArray[np.float32]
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from reseed.matching.entries import float64_block, score, stretches
+from reseed.matching.geometry import Floats, Floats32, Geometry, Integers
+from reseed.matching.sparse import Edges
 
 ROWS, COLUMNS = 1_024, 2_048
 """Size of a block; both of its buffers stay in a third-level cache."""
@@ -115,29 +112,8 @@ class Pool:
         self.values = np.concatenate([self.values, values])[order]
 
 
-def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
-    """Similarities of chosen pairs in float64, `[E]`."""
-    least = np.full(len(rows), np.inf)
-    part = np.empty(len(rows))
-    halves = (slice(0, len(rows) // 2), slice(len(rows) // 2, None))
-    with ThreadPoolExecutor(2) as threads:
-        for left, right in geometry.views:
-            work = [
-                threads.submit(offers.dots, left.exact, right.exact, rows[h], columns[h], part[h])
-                for h in halves
-            ]
-            for done in work:
-                done.result()
-            np.minimum(least, part * left.scale[rows] * right.scale[columns], out=least)
-    return least
-
-
 def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], None]) -> None:
-    """Take in the best `room` (and up to twice as many) of each row and of each column.
-
-    Raises:
-        OutOfTime: if the deadline passes; the pool is unchanged then.
-    """
+    """Take in the best `room` (and up to twice as many) of each row and of each column."""
     n, m = pool.geometry.shape
     by_row = Lists.of(n, min(room, m), np.full(n, -np.inf, np.float32))
     by_column = Lists.of(m, min(room, n), np.full(m, -np.inf, np.float32))
@@ -181,9 +157,6 @@ def price_pass(
     Only what the bounds cannot rule out is multiplied. The width is chosen so that few more than
     the violated pairs come in: those are what the next solves may need, and it makes the bound
     that this pass leaves behind tighter.
-
-    Raises:
-        OutOfTime: if the deadline passes; what came in by then stays, without a bound.
     """
     geometry = pool.geometry
     n, _ = geometry.shape
@@ -215,11 +188,7 @@ def price_pass(
 def _best_exactly(
     geometry: Geometry, rows: Integers, v: Floats, deadline: float
 ) -> tuple[Integers, Floats]:
-    """Column and value of max_j S_ij - v_j for chosen rows, by float64 products.
-
-    Raises:
-        OutOfTime: if the deadline passes.
-    """
+    """Column and value of max_j S_ij - v_j for chosen rows, by float64 products."""
     column, value = np.zeros(len(rows), np.int64), np.full(len(rows), -np.inf)
     for part in stretches(len(rows), ROWS):
         for across in stretches(len(v), COLUMNS):

@@ -11,6 +11,12 @@ The prices of the best assignment on a few candidates bound what any assignment 
 
 A row that its candidates leave without a column stays outside, which is worse than any pair, and
 then every free column violates its price: a graph without a perfect matching mends itself.
+
+Matching with a reject option: pairs that are too unlike are not made.
+
+Maximises Σ (S_ij - lambda) over one-to-one pairs. A pair at or below lambda never helps, so all
+pairs above it, found by one pass over the blocks, are all that is needed: the solution is exact
+without pricing. Widths may differ and dictionaries may overlap in part.
 """
 
 from __future__ import annotations
@@ -20,22 +26,18 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from reseed.errors import SpecError
+from reseed.loops import offers
 from reseed.loops.bids import State
-from reseed.matching import candidates
-from reseed.matching import edges as sparse
-from reseed.matching.candidates import OutOfTime, Pool, score
-from reseed.matching.edges import Edges, Limits
-from reseed.matching.geometry import Geometry
-from reseed.matching.nearest import BothNearest, from_pairs
+from reseed.matching import candidates, sparse
+from reseed.matching.candidates import COLUMNS, ROWS, OutOfTime, Pool
+from reseed.matching.entries import BothNearest, from_pairs, score, stretches
+from reseed.matching.geometry import Geometry, Integers, Limits
+from reseed.matching.sparse import Edges, match_edges
 from reseed.records import Certificate, Match
-
-Floats = NDArray[np.float64]
-
-Integers = NDArray[np.int64]
 
 OUTSIDE = -1.001
 """Worth of a row without a column: below every similarity, so that none stays outside for good."""
@@ -212,3 +214,64 @@ def ties(edges: Edges, state: State, shape: tuple[int, int]) -> int:
     _, component = connected_components(graph, directed=True, connection="strong")
     size = np.bincount(component)[component[:n]]
     return int((size > 1).sum())
+
+
+MOST_PAIRS = 2**28
+"""Pairs above lambda that are taken, at most: they take 6 GiB."""
+
+
+def match_above(
+    geometry: Geometry,
+    least: float,
+    limits: Limits,
+    show: Callable[[float], None] | None = None,
+) -> Match:
+    """The one-to-one pairs with the largest Σ (similarity - least), all above `least`.
+
+    Args:
+        geometry: of n x m latents.
+        least: lambda.
+        limits: of these the tolerance and the time count; the search for pairs is not cut short.
+        show: told how many similarities were computed, as they are.
+
+    Returns:
+        At most min(n, m) pairs; `primal` and `dual` are sums of similarity - least.
+    """
+    started = time.perf_counter()
+    edges = pairs_above(geometry, least, show)
+    return match_edges(edges, geometry.shape, least, limits, started=started)
+
+
+def pairs_above(
+    geometry: Geometry, least: float, show: Callable[[float], None] | None = None
+) -> Edges:
+    """All pairs more similar than `least`, with their similarity in float64."""
+    n, m = geometry.shape
+    multiplier = geometry.multiplier(ROWS, COLUMNS)
+    limit = np.float32(least - geometry.error)
+    room = np.empty(4096, np.int64), np.empty(4096, np.int64)
+    found: list[tuple[Integers, Integers]] = []
+    total = 0
+    for part in stretches(n, ROWS):
+        for columns in stretches(m, COLUMNS):
+            block = multiplier.block(part, columns)
+            count = offers.above(block, limit, *room)
+            if count > len(room[0]):
+                room = np.empty(2 * count, np.int64), np.empty(2 * count, np.int64)
+                offers.above(block, limit, *room)
+            total += count
+            _check_number(total, least)
+            found.append((room[0][:count] + part.start, room[1][:count] + columns.start))
+            (show or nothing)(block.size)
+    rows, columns_ = (np.concatenate([one[side] for one in found]) for side in (0, 1))
+    values = score(geometry, rows, columns_)
+    keep = values > least
+    return Edges(rows[keep], columns_[keep], values[keep])
+
+
+def _check_number(total: int, least: float) -> None:
+    if total > MOST_PAIRS:
+        raise SpecError(
+            f"more than {MOST_PAIRS} pairs are more similar than {least:g}; a reject threshold "
+            "this low rejects little: raise it, or match without one"
+        )

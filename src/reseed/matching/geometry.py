@@ -14,7 +14,7 @@ off by at most `error`, so what a block cannot rule out by more than that is sco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.matching.rows import check_dense, check_dimensions, finite_rows, unit
 
 Floats32 = NDArray[np.float32]
+
 Floats = NDArray[np.float64]
+
 Integers = NDArray[np.int64]
 
 _CHUNK = 8_192
@@ -79,6 +80,18 @@ class Geometry:
         return Multiplier(self, rows, columns)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When to stop."""
+
+    tolerance: float = 1e-9
+    """largest gap to be called optimal, relative to the objective (at least to 1)"""
+    rounds: int = 50
+    """solves of the sparse problem"""
+    seconds: float = float("inf")
+    """wall time"""
+
+
 class Multiplier:
     """Makes blocks of similarities in memory of its own, which the next call overwrites."""
 
@@ -118,9 +131,6 @@ def cosine(A: Any, B: Any, *, device: str = "cpu", names: Sequence[str] = "AB") 
         B: `[m, D]`.
         device: where products are made.
         names: how to call the two in messages.
-
-    Raises:
-        SpecError: if one is not a matrix of finite numbers, or the dimensions differ.
     """
     return least_cosine([(A, B)], device=device, names=names)
 
@@ -128,11 +138,7 @@ def cosine(A: Any, B: Any, *, device: str = "cpu", names: Sequence[str] = "AB") 
 def least_cosine(
     views: Sequence[tuple[Any, Any]], *, device: str = "cpu", names: Sequence[str] = "AB"
 ) -> Geometry:
-    """The least of the cosines of several views, e.g. decoder and encoder rows.
-
-    Raises:
-        SpecError: as `cosine`; or if the views have different numbers of rows.
-    """
+    """The least of the cosines of several views, e.g. decoder and encoder rows."""
     made = tuple((rows(a, names[0]), rows(b, names[1])) for a, b in views)
     for a, b in made:
         check_dimensions(a.exact.shape[1], b.exact.shape[1])
@@ -147,9 +153,6 @@ def mean_cosine(
     """The mean of the cosines of several views: the cosine of their unit rows set side by side.
 
     A row that is zero in one view has cosine 0 there, as it should.
-
-    Raises:
-        SpecError: as `least_cosine`.
     """
     root = 1.0 / np.sqrt(len(views))
     sides: list[Rows] = []
@@ -170,9 +173,6 @@ def whitened(encoder: Any, covariance: Any) -> Floats:
     Args:
         encoder: `[F, D]`.
         covariance: `[D, D]` of the SAE's input, symmetric, no negative eigenvalue.
-
-    Raises:
-        SpecError: if the covariance is not such a matrix.
     """
     rows_ = finite_rows(encoder, "encoder")
     C = finite_rows(covariance, "covariance")
@@ -189,11 +189,7 @@ def whitened(encoder: Any, covariance: Any) -> Floats:
 
 
 def rows(given: Any, name: str) -> Rows:
-    """Prepare one view of one dictionary.
-
-    Raises:
-        SpecError: if it is not a matrix of finite numbers.
-    """
+    """Prepare one view of one dictionary."""
     exact = finite_rows(given, name)
     scale = np.empty(len(exact))
     screen = np.empty(exact.shape, np.float32)
@@ -212,48 +208,54 @@ def rows(given: Any, name: str) -> Rows:
     return Rows(exact, (np.abs(exact).max(axis=1) > 0).astype(np.float64), screen)
 
 
-def dense(geometry: Geometry) -> Floats:
-    """All similarities in float64, `[n, m]`, for the dense solver and for tests.
-
-    Raises:
-        SpecError: if there are more than `DENSE_LIMIT`.
-    """
-    check_dense(*geometry.shape)
-    return float64_block(geometry, slice(None), slice(None))
-
-
-def float64_block(geometry: Geometry, rows: Any, columns: Any) -> Floats:
-    """A block of similarities in float64; slices or index arrays."""
-    least: Floats | None = None
-    for left, right in geometry.views:
-        a = left.exact[rows] * left.scale[rows][:, None]
-        b = right.exact[columns] * right.scale[columns][:, None]
-        least = a @ b.T if least is None else np.minimum(least, a @ b.T)
-    assert least is not None
-    return least
-
-
-def cosines_of(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
-    """Similarities of chosen pairs in float64.
+def finite_rows(rows: Any, name: str) -> NDArray[Any]:
+    """A dictionary as a C-contiguous array of float32 or float64, checked.
 
     Args:
-        geometry: n x m.
-        rows: `[E]` of A.
-        columns: `[E]` of B.
+        rows: `[F, D]`, an array or a tensor; other types than float32 become float64.
+        name: how to call it in messages.
 
-    Returns:
-        `[E]`.
+    Raises:
+        SpecError: if it is not a matrix of finite numbers.
     """
-    out = np.full(len(rows), np.inf)
-    for part in stretches(len(rows), _CHUNK):
-        i, j = rows[part], columns[part]
-        for left, right in geometry.views:
-            a, b = left.exact[i].astype(np.float64), right.exact[j].astype(np.float64)
-            value = np.einsum("ed,ed->e", a, b) * left.scale[i] * right.scale[j]
-            out[part] = np.minimum(out[part], value)
-    return out
+    if hasattr(rows, "detach"):
+        rows = rows.detach().cpu()
+        rows = rows.float() if str(rows.dtype) == "torch.bfloat16" else rows
+    array = np.asarray(rows)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
+        raise SpecError(
+            f"{name} must be a matrix of numbers with latents as rows, not an array of shape "
+            f"{array.shape} and type {array.dtype}"
+        )
+    array = np.ascontiguousarray(array, np.float32 if array.dtype == np.float32 else np.float64)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise SpecError(
+            f"{name}: {len(bad)} of {len(array)} rows have NaN or infinity (first: row {bad[0]}); "
+            "leave those latents out or mend the file, an assignment over them means nothing"
+        )
+    return array
 
 
-def stretches(size: int, step: int) -> Iterator[slice]:
-    """Slices that cover `size` in steps."""
-    return (slice(low, min(low + step, size)) for low in range(0, size, step))
+def unit(rows: Any, name: str) -> NDArray[np.float64]:
+    """Rows scaled to length 1 in float64; a zero row stays zero, so it is similar to nothing.
+
+    Args:
+        rows: `[F, D]`, an array or a tensor.
+        name: how to call it in messages.
+    """
+    array = finite_rows(rows, name).astype(np.float64)
+    # scaling by the largest entry first keeps rows of any magnitude from over- or underflowing
+    array /= np.where((top := np.abs(array).max(axis=1)) > 0, top, 1.0)[:, None]
+    norms = np.linalg.norm(array, axis=1)
+    return array / np.where(norms > 0, norms, 1.0)[:, None]
+
+
+def check_dimensions(d_a: int, d_b: int) -> None:
+    """Refuse rows that live in different spaces."""
+    if d_a != d_b:
+        raise SpecError(
+            f"A has rows of {d_a} dimensions and B of {d_b}: they live in different spaces "
+            "(another site or subject?), so cosines between them mean nothing"
+        )

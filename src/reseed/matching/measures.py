@@ -3,7 +3,7 @@
 Every measure gives each latent a score; its share at tau is the part of the latents whose score
 reaches tau. Measures whose papers do not use a threshold give a mean instead.
 
-The scores are functions of the table of `reseed.matching.sides`, seen from one side; with unequal
+The scores are functions of the table of `reseed.matching.match`, seen from one side; with unequal
 widths a latent without a counterpart scores lowest and still counts in the denominator.
 """
 
@@ -15,9 +15,6 @@ from typing import Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-
-from reseed.matching.geometry import Geometry
-from reseed.matching.nearest import largest
 
 LOWEST = -1.0
 """Score of a latent that cannot be shared: no counterpart, or not the same one."""
@@ -134,31 +131,6 @@ AT_FDR = {
 }
 """Shares that a false discovery rate decides and no threshold; what counts, in words."""
 
-MUTUAL_NEAREST = Measure(
-    id="mutual_nearest_decoder",
-    words="each is the nearest of the other by decoder cosine, at least tau",
-    version=1,
-    formula="each is the other's nearest by cos_dec, and cos_dec >= tau",
-    direction="symmetric",
-    unequal_widths="share of the latents of each side; at most min(F_a, F_b) pairs",
-    source="mutual nearest neighbours, e.g. arXiv 2603.25325",
-    score=pl.when(pl.col("decoder_mutual")).then(pl.col("decoder_max_cos")).otherwise(LOWEST),
-)
-
-
-def mmcs(geometry: Geometry, *, absolute: bool) -> float:
-    """Mean max cosine similarity, symmetric: the mean of the two sides' means.
-
-    id `mmcs_symmetric_signed` or `mmcs_symmetric_absolute`, version 1. Half of mean_i max_j S_ij
-    plus half of mean_j max_i S_ij, with |S| if `absolute`: two numbers that are not to be compared,
-    since latents of opposite direction count in one only. With unequal widths every latent has a
-    nearest neighbour and the sides still weigh the same. Source: Sharkey, Braun & Millidge 2022,
-    made symmetric.
-    """
-    sides = largest(geometry, absolute=absolute)
-    means = [(np.abs(s) if absolute else s).mean() for s in (side.similarity for side in sides)]
-    return float(np.mean(means))
-
 
 def scores(table: pl.DataFrame, measure: Measure) -> pl.Series:
     """The score of each row of a pair's table; `LOWEST` where one with a threshold has none."""
@@ -175,7 +147,7 @@ def shared_pairs(table: pl.DataFrame, tau: float) -> pl.DataFrame:
     """The shared pairs of latents of two runs, by the paper's rule at tau.
 
     Args:
-        table: of `reseed.matching.sides`.
+        table: of `reseed.matching.match`.
         tau: the threshold.
 
     Returns:

@@ -60,9 +60,6 @@ def families(edges: pl.DataFrame) -> pl.DataFrame:
     Returns:
         family (numbered from the largest), run, latent, size; latents without a shared pair are not
         in it.
-
-    Raises:
-        SpecError: if a latent has two partners in a run.
     """
     graph = graph_of(edges)
     root = family_roots(graph)
@@ -157,9 +154,6 @@ def triangles(edges: pl.DataFrame) -> tuple[int, int]:
 
     Returns:
         Chains, closed chains. A triangle counts once for each of its three chains.
-
-    Raises:
-        SpecError: if a latent has two partners in a run.
     """
     found = consistency(graph_of(edges))
     return found.chains, found.closed

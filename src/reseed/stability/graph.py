@@ -50,9 +50,6 @@ def graph_of(edges: pl.DataFrame) -> Graph:
 
     Args:
         edges: columns run_a, latent_a, run_b, latent_b, similarity; for every two runs one to one.
-
-    Raises:
-        SpecError: if a pair is of one run, or a latent has two partners in a run.
     """
     ends = [edges[f"run_{end}"].cast(pl.String) for end in "ab"]
     runs = sorted(set(ends[0].unique()) | set(ends[1].unique()))

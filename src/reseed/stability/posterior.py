@@ -87,9 +87,6 @@ def fit(counts: Histograms, copies: float = 1.0, *, prior: bool = True) -> BetaB
             alpha and beta, not the fit.
         prior: whether the weak prior on mean and concentration is used; without it this is the
             maximum of the likelihood.
-
-    Raises:
-        ValueError: without trials or without latents.
     """
     latents = int(sum(found.sum() for found in counts.values()))
     if latents == 0 or min(counts) < 1:

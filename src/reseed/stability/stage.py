@@ -14,7 +14,7 @@ import polars as pl
 
 from reseed.events import Events
 from reseed.matching import measures
-from reseed.matching.sides import Views, compare
+from reseed.matching.match import Views, compare
 from reseed.matching.stage import load_snapshot
 from reseed.runs import (
     Group,
@@ -66,9 +66,6 @@ def assess(
         spec: nulls and strata.
         store: of the study.
         events: progress.
-
-    Raises:
-        StoreError: if a match or a run is missing or damaged.
     """
     with events.task("stability", len(groups), "groups") as task:
         for group in groups:

@@ -41,7 +41,7 @@ from reseed.matching import measures
 from reseed.matching.beyond import labels
 from reseed.matching.beyond.labels import Settings
 from reseed.matching.beyond.structure import Side, structure
-from reseed.matching.sides import Views
+from reseed.matching.match import Views
 from reseed.matching.stage import load_snapshot
 from reseed.records import Floats, SAEArrays
 from reseed.runs import Pair, pair_name, pairs_of, structure_name
@@ -183,9 +183,6 @@ def structure_groups(
         matching: the threshold.
         store: of the study.
         events: progress.
-
-    Raises:
-        StoreError: if a run or a match is missing or damaged.
     """
     pairs = [pair for group in groups for pair in pairs_of(group)]
     with events.task("structure", len(pairs), "pairs") as task:
@@ -197,11 +194,7 @@ def structure_groups(
 
 
 def structures(runs: Sequence[str], store: Store) -> list[StructureTable]:
-    """The tables of all pairs of a group.
-
-    Raises:
-        StoreError: if one is missing or damaged.
-    """
+    """The tables of all pairs of a group."""
     return [
         StructureTable(
             pair,
@@ -239,7 +232,7 @@ def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64
     """`[F]` the latent that each latent of a side is shared with, -1 for those left over.
 
     Args:
-        table: of `reseed.matching.sides`.
+        table: of `reseed.matching.match`.
         side: `"a"` or `"b"`.
         tau: the threshold of the measure `shared`.
     """

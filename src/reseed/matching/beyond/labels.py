@@ -14,11 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.matching.beyond.regress import MOST, Fits, fits, joined, unit_part
-from reseed.matching.geometry import Rows, rows
-
-Floats = NDArray[np.float64]
-
-Integers = NDArray[np.int64]
+from reseed.matching.geometry import Floats, Integers, Rows, rows
 
 Booleans = NDArray[np.bool_]
 

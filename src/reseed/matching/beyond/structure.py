@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.matching.beyond.labels import (
@@ -46,11 +45,7 @@ from reseed.matching.beyond.labels import (
 )
 from reseed.matching.beyond.regress import MOST
 from reseed.matching.beyond.subspaces import Overlap, overlaps, p_values
-from reseed.matching.geometry import Rows, rows
-
-Floats = NDArray[np.float64]
-
-Integers = NDArray[np.int64]
+from reseed.matching.geometry import Floats, Integers, Rows, rows
 
 _NULL_LATENTS = 4_000
 """Random latents that are enough for the null of the subspaces."""

@@ -11,15 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reseed.matching.beyond.regress import unit_part
-from reseed.matching.geometry import Rows, stretches
-from reseed.matching.rows import check_dimensions, rows_at_once, top
-
-Floats = NDArray[np.float64]
-
-Integers = NDArray[np.int64]
+from reseed.matching.beyond.regress import rows_at_once, top, unit_part
+from reseed.matching.entries import stretches
+from reseed.matching.geometry import Floats, Integers, Rows, check_dimensions
 
 _FLAT = 1e-9
 """Squared singular value, of unit rows, below which a direction is not there."""
@@ -50,9 +45,6 @@ def overlaps(a: Rows, b: Rows, *, size: int, rank: int) -> Overlap:
     Returns:
         NaN for zero rows, and for all rows where A or B has fewer than `rank` rows: then no
         neighbourhood of that rank can be told.
-
-    Raises:
-        SpecError: if the dimensions differ.
     """
     check_dimensions(a.screen.shape[1], b.screen.shape[1])
     n = len(a.scale)

@@ -1,4 +1,14 @@
-"""Matching by what latents do: how alike they fire on the same tokens, whatever their weights."""
+"""Matching by what latents do: how alike they fire on the same tokens, whatever their weights.
+
+How alike latents fire by chance at their firing rate: the frequency-matched permutation (N8).
+
+Two latents that fire on a third of all tokens each fire together often, whatever they mean. The
+null keeps who is paired with whom but exchanges B's latents with others that fire about as often.
+
+It is a null for pairs that something else chose, such as decoder rows. For pairs chosen by
+activations themselves it is none: renaming B's latents and matching again gives the same
+similarities.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +18,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from reseed.errors import SpecError
 from reseed.matching.assignment import assign_above, dense_is_chosen
-from reseed.matching.edges import Limits
-from reseed.matching.firing.chosen import Codes, Measure, as_codes, check_measure
+from reseed.matching.firing.codes import ChosenPairs, Codes, Measure, as_codes, check_measure
+from reseed.matching.geometry import Integers, Limits
 from reseed.records import Match
+from reseed.seeds import generator
 
 if TYPE_CHECKING:
-    from reseed.matching.edges import Edges
+    from reseed.matching.sparse import Edges
 
 
 def match_activations(
@@ -149,7 +162,7 @@ def _solved(edges: Edges, shape: tuple[int, int], least: float, limits: Limits) 
         S = np.full(shape, least)
         S[edges.row, edges.column] = edges.value
         return assign_above(S, least)
-    from reseed.matching.reject import match_edges
+    from reseed.matching.sparse import match_edges
 
     return match_edges(edges, shape, least, limits)
 
@@ -178,3 +191,85 @@ def _completed(found: Match, shape: tuple[int, int], edges: Edges) -> Match:
         gap=found.dual - primal,
         certificate=replace(found.certificate, reject=None),
     )
+
+
+FREQUENCY = "N8 frequency-matched permutation"
+
+SIZE = 20
+"""Latents in a bin of firing rate, at least; fewer where fewer fire."""
+
+
+def frequency_bins(rate: NDArray[Any], size: int = SIZE) -> Integers:
+    """Bins of latents that fire about as often, equally full.
+
+    Args:
+        rate: `[F]` share (or number) of tokens on which each latent fires.
+        size: latents in a bin, at least.
+
+    Returns:
+        `[F]` number of each latent's bin, from the rarest up; -1 for those that never fire.
+    """
+    live = np.flatnonzero(rate > 0)
+    order = live[np.argsort(rate[live], kind="stable")]
+    bins = np.full(len(rate), -1)
+    parts = np.array_split(order, max(1, len(order) // size))
+    for number, part in enumerate(parts):
+        bins[part] = number
+    return bins
+
+
+def exchanged(bins: Integers, *key: int | str) -> Integers:
+    """Another latent of the same bin for each, at random, each used once.
+
+    No latent stays where it is unless it is alone in its bin: one that did would put what was
+    observed into the null.
+
+    Args:
+        bins: `[F]` from `frequency_bins`.
+        key: of the generator, e.g. the pair of runs and the draw.
+
+    Returns:
+        `[F]` a permutation.
+    """
+    numbers = generator("null-frequency", *key)
+    out = np.arange(len(bins))
+    for bin_ in np.unique(bins):
+        circle = numbers.permutation(np.flatnonzero(bins == bin_))
+        out[circle] = np.roll(circle, 1)
+    return out
+
+
+class MatchedFiring:
+    """How matched latents of two runs fire together, beside one draw of the null.
+
+    Args:
+        pairs: `[E, 2]` latent of A, latent of B.
+        fired_a: `[F_a]` tokens on which each latent of A fires; only its length counts.
+        fired_b: `[F_b]` of B, for the null.
+        key: of the draw, e.g. the names of the two runs.
+    """
+
+    def __init__(
+        self, pairs: Integers, fired_a: Integers, fired_b: Integers, *key: int | str
+    ) -> None:
+        self._pairs = pairs
+        a, b = pairs.T
+        null = exchanged(frequency_bins(fired_b), *key)[b]
+        shape = (len(fired_a), len(fired_b))
+        self._sums = ChosenPairs(np.concatenate([a, a]), np.concatenate([b, null]), shape)
+
+    def add_entries(self, values_a: Any, latents_a: Any, values_b: Any, latents_b: Any) -> None:
+        """Take in more tokens: K codes of each by A and by B, `[N, K]`; those of 0 are silent."""
+        self._sums.add_entries(values_a, latents_a, values_b, latents_b)
+
+    def table(self) -> pl.DataFrame:
+        """latent_a, latent_b, act_corr, act_jaccard, null_corr, null_jaccard."""
+        columns: dict[str, NDArray[Any]] = {
+            "latent_a": self._pairs[:, 0],
+            "latent_b": self._pairs[:, 1],
+        }
+        size = len(self._pairs)
+        both = {"corr": self._sums.values("correlation"), "jaccard": self._sums.values("jaccard")}
+        columns |= {f"act_{name}": values[:size] for name, values in both.items()}
+        columns |= {f"null_{name}": values[size:] for name, values in both.items()}
+        return pl.DataFrame(columns)

@@ -12,12 +12,15 @@ Two ways to the pairs more similar than some value:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.matching.edges import Edges
-from reseed.matching.firing.chosen import (
+from reseed.loops.compiled import compiled
+from reseed.matching.firing.codes import (
     Codes,
     Measure,
     Together,
@@ -28,14 +31,20 @@ from reseed.matching.firing.chosen import (
     similarity,
     sums_of,
 )
-from reseed.matching.firing.counts import Kept, cofiring, merged
-
-Floats = NDArray[np.float64]
-
-Integers = NDArray[np.int64]
+from reseed.matching.geometry import Floats, Integers
+from reseed.matching.sparse import Edges
 
 MOST_PAIRS = 2**27
 """Pairs that are kept, at most: 3 GiB, and as much again while they are added up."""
+
+
+class Kept(NamedTuple):
+    """Sums of pairs by their number i * F_b + j, each once, ascending."""
+
+    number: Integers
+    product: Floats
+    both: Integers
+
 
 _NONE = Kept(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
 
@@ -61,10 +70,6 @@ class Cofiring:
         Args:
             A: `[N, F_a]` codes from `codes.as_codes` or `codes.from_entries`.
             B: `[N, F_b]` of the same tokens.
-
-        Raises:
-            SpecError: if they do not belong together, or more than `MOST_PAIRS` pairs fire
-                together.
         """
         check_same_tokens(A, B, self.latents)
         self.tokens += A.shape[0]
@@ -76,29 +81,6 @@ class Cofiring:
         if parts:
             self._take(Kept(*(np.concatenate(part) for part in zip(*parts, strict=True))))
 
-    def merge(self, other: Cofiring) -> None:
-        """Take in what another one saw, of other tokens.
-
-        Raises:
-            SpecError: as `add`.
-        """
-        if self.latents != other.latents:
-            raise SpecError(
-                f"accumulators over {self.latents} and {other.latents} latents cannot be merged; "
-                "both must be of the same two SAEs"
-            )
-        self.tokens += other.tokens
-        self._a, self._b = added(self._a, other._a), added(self._b, other._b)
-        self._take(other._pairs())
-
-    def correlation(self, above: float = -np.inf) -> Edges:
-        """The co-firing pairs with a correlation above a value."""
-        return self.edges("correlation", above)
-
-    def jaccard(self, above: float = -np.inf) -> Edges:
-        """The co-firing pairs with a Jaccard index above a value."""
-        return self.edges("jaccard", above)
-
     def edges(self, measure: Measure, above: float = -np.inf) -> Edges:
         """The co-firing pairs more similar than a value, by row, then by column."""
         check_measure(measure)
@@ -108,24 +90,6 @@ class Cofiring:
             measure, Together(row, column, product, both), self._a, self._b, self.tokens
         )
         return _above(row, column, values, above)
-
-    def at(self, measure: Measure, rows: Integers, columns: Integers) -> Floats:
-        """`[E]` similarity of any pairs, whether they fire together or not.
-
-        Args:
-            measure: which.
-            rows: `[E]` of A.
-            columns: `[E]` of B.
-        """
-        check_measure(measure)
-        kept, wanted = self._pairs(), rows * self.latents[1] + columns
-        product, both = np.zeros(len(wanted)), np.zeros(len(wanted), np.int64)
-        if len(kept.number):
-            place = np.searchsorted(kept.number, wanted).clip(max=len(kept.number) - 1)
-            hit = kept.number[place] == wanted
-            product[hit], both[hit] = kept.product[place[hit]], kept.both[place[hit]]
-        pairs = Together(rows, columns, product, both)
-        return similarity(measure, pairs, self._a, self._b, self.tokens)
 
     def _take(self, run: Kept) -> None:
         self._check(len(run.number))
@@ -163,9 +127,6 @@ def edges_above(A: Codes, B: Codes, measure: Measure, above: float) -> Edges:
         B: `[N, F_b]` of the same tokens.
         measure: which.
         above: the value.
-
-    Raises:
-        SpecError: if the codes are of different tokens, or more than `MOST_PAIRS` pairs are above.
     """
     check_measure(measure)
     check_same_tokens(A, B, (A.shape[1], B.shape[1]))
@@ -186,3 +147,148 @@ def edges_above(A: Codes, B: Codes, measure: Measure, above: float) -> Edges:
 def _above(row: Integers, column: Integers, values: Floats, above: float) -> Edges:
     keep = values > above
     return Edges(row[keep], column[keep], values[keep])
+
+
+_ROOM = 2**22
+"""Pairs found at a time (100 MiB), or those of one latent."""
+
+_SPARSE = 64
+"""One in so many latents of B: of fewer it is quicker to sort those found than to look at all."""
+
+
+def cofiring(A: Codes, B: Codes) -> Iterator[Together]:
+    """All pairs of latents that fire together, some latents of A at a time.
+
+    Args:
+        A: `[N, n]`.
+        B: `[N, m]` of the same tokens.
+    """
+    by_latent = A.T.tocsr()
+    at_most = most_pairs(A, B)
+    a = _wide(by_latent.indptr), _wide(by_latent.indices), by_latent.data
+    b = _wide(B.indptr), _wide(B.indices), B.data
+    product, count = np.zeros(B.shape[1]), np.zeros(B.shape[1], np.int64)
+    for low, high in _parts(at_most):
+        room = int(at_most[low:high].sum())
+        row, column, both = (np.empty(room, np.int64) for _ in range(3))
+        products = np.empty(room)
+        used = _count(*a, *b, product, count, low, high, row, column, products, both)
+        if used:
+            yield Together(row[:used], column[:used], products[:used], both[:used])
+
+
+def most_pairs(A: Codes, B: Codes) -> Integers:
+    """`[n]` bound on the latents of B that each latent of A fires together with."""
+    firing = np.diff(B.indptr)
+    per_entry = np.repeat(firing, np.diff(A.indptr))
+    together = np.bincount(A.indices, weights=per_entry, minlength=A.shape[1])
+    return np.minimum(together, B.shape[1]).astype(np.int64)
+
+
+def _parts(sizes: Integers) -> Iterator[tuple[int, int]]:
+    """Runs of latents with at most `_ROOM` pairs, or of one latent."""
+    ends, low = np.cumsum(sizes), 0
+    while low < len(sizes):
+        before = ends[low - 1] if low else 0
+        high = max(low + 1, int(np.searchsorted(ends, before + _ROOM, side="right")))
+        yield low, high
+        low = high
+
+
+def _wide(array: NDArray[np.integer]) -> Integers:
+    return array.astype(np.int64, copy=False)
+
+
+@compiled
+def _count(
+    start_a: Integers,
+    token: Integers,
+    value_a: Floats,
+    start_b: Integers,
+    latent_b: Integers,
+    value_b: Floats,
+    product: Floats,
+    count: Integers,
+    low: int,
+    high: int,
+    out_row: Integers,
+    out_column: Integers,
+    out_product: Floats,
+    out_count: Integers,
+) -> int:
+    """Fill in the pairs of latents low..high-1 of A; returns how many.
+
+    `product` and `count` are `[m]`, all 0 before and after.
+    """
+    used = 0
+    for i in range(low, high):
+        first = used
+        for e in range(start_a[i], start_a[i + 1]):
+            a, t = value_a[e], token[e]
+            for f in range(start_b[t], start_b[t + 1]):
+                j = latent_b[f]
+                if count[j] == 0:
+                    out_column[used] = j
+                    used += 1
+                count[j] += 1
+                product[j] += a * value_b[f]
+        if (used - first) * _SPARSE > len(count):
+            used = first
+            for j in range(len(count)):
+                if count[j] > 0:
+                    out_column[used] = j
+                    used += 1
+        else:
+            out_column[first:used] = np.sort(out_column[first:used])
+        for k in range(first, used):
+            j = out_column[k]
+            out_row[k], out_product[k], out_count[k] = i, product[j], count[j]
+            product[j], count[j] = 0.0, 0
+    return used
+
+
+def merged(one: Kept, other: Kept) -> Kept:
+    """The sums of both."""
+    room = _union(one.number, other.number)
+    out = Kept(np.empty(room, np.int64), np.zeros(room), np.zeros(room, np.int64))
+    _merge(*one, *other, *out)
+    return out
+
+
+@compiled
+def _union(a: Integers, b: Integers) -> int:
+    """How many numbers two ascending runs hold together."""
+    i, j, both = 0, 0, 0
+    while i < len(a) and j < len(b):
+        both += a[i] == b[j]
+        low = min(a[i], b[j])
+        i += a[i] == low
+        j += b[j] == low
+    return len(a) + len(b) - both
+
+
+@compiled
+def _merge(
+    number_a: Integers,
+    product_a: Floats,
+    count_a: Integers,
+    number_b: Integers,
+    product_b: Floats,
+    count_b: Integers,
+    number: Integers,
+    product: Floats,
+    count: Integers,
+) -> None:
+    a, b = 0, 0
+    for k in range(len(number)):
+        left = a < len(number_a) and (b == len(number_b) or number_a[a] <= number_b[b])
+        right = b < len(number_b) and (a == len(number_a) or number_b[b] <= number_a[a])
+        number[k] = number_a[a] if left else number_b[b]
+        if left:
+            product[k] += product_a[a]
+            count[k] += count_a[a]
+            a += 1
+        if right:
+            product[k] += product_b[b]
+            count[k] += count_b[b]
+            b += 1

@@ -17,7 +17,7 @@ import polars as pl
 
 from reseed.events import Events
 from reseed.matching import measures
-from reseed.matching.sides import Views, compare
+from reseed.matching.match import Views, compare
 from reseed.matching.stage import load_snapshot
 from reseed.records import SAEArrays
 from reseed.runs import Group
@@ -107,9 +107,6 @@ def match_across(
         matching: the threshold.
         store: of the study.
         events: progress.
-
-    Raises:
-        StoreError: if a run is missing or damaged.
     """
     pairs = partners(designs[two.small], designs[two.large])
     runs = sorted({run for pair in pairs for run in pair})
@@ -173,9 +170,6 @@ def summarise(two: Neighbours, designs: Mapping[str, Design], store: Store) -> d
         `small`, `large`, `differ`, `pairs`; `found` (latents of the small group found in the large
         one), `found_back` (the other way), `nearest` (the first without one-to-one), `pw_mcc`, each
         `value`, `interval_95`, `null`, `chance_corrected`; None without pairs.
-
-    Raises:
-        StoreError: if the piece is missing or damaged.
     """
     table = store.table(across_name(two), "pairs.parquet")
     seeds = {**designs[two.small], **designs[two.large]}

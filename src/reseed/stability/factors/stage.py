@@ -58,9 +58,6 @@ def compare_groups(
 
     Returns:
         What was found, as in `factors` of `summary.json`; None with fewer than two groups.
-
-    Raises:
-        StoreError: if a piece is missing or damaged.
     """
     groups = [group for group in groups if len(group.runs) > 1]
     if len(groups) < 2:

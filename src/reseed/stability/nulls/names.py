@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.matching.nearest import largest
-from reseed.matching.rows import finite_rows
-from reseed.matching.views import View, Views, geometry_of, views_of, whitened
+from reseed.matching.entries import largest
+from reseed.matching.geometry import finite_rows
+from reseed.matching.match import View, Views, geometry_of, views_of, whitened
 from reseed.stability.nulls.weights import CovarianceNull
 
 COVARIANCE = "N2 covariance-matched"
@@ -163,11 +163,7 @@ NULLS: tuple[NullKind, ...] = (
 
 
 def null_of_control(control: str) -> NullKind:
-    """The null that a kind of control run makes.
-
-    Raises:
-        KeyError: if there is no such control.
-    """
+    """The null that a kind of control run makes."""
     return {kind.control: kind for kind in NULLS if kind.control}[control]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError, nearest
-from reseed.matching.sides import Views
+from reseed.matching.match import Views
 from reseed.seeds import generator
 
 BANDS = 1.5
@@ -38,9 +38,6 @@ def weight_null(name: str, views: Views) -> WeightNull:
     Args:
         name: `"N0"`, `"N1"`, `"N2"`, `"N3"` or `"N3b"` of `reseed.stability.nulls.names.NULLS`.
         views: rows `[F, D]`.
-
-    Raises:
-        SpecError: if weights alone do not make such a null.
 
     Example:
         null = {run: weight_null("N3b", views) for run, views in saes.items()}
