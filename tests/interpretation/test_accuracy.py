@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reseed.interpretation.scorers import accuracy
+from reseed.stability.intervals import auroc
 
 grades = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
 
@@ -13,9 +14,12 @@ grades = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
 def test_auroc_is_that_of_sklearn(positives, negatives):
     metrics = pytest.importorskip("sklearn.metrics")
     truth = [1] * len(positives) + [0] * len(negatives)
-    assert accuracy.auroc(np.array(positives), np.array(negatives)) == pytest.approx(
-        metrics.roc_auc_score(truth, positives + negatives)
-    )
+    scores = np.array(positives + negatives)
+    area = metrics.roc_auc_score(truth, scores)
+    assert auroc(scores, np.array(truth, bool)) == pytest.approx(area)
+    own = range(len(positives)), range(len(negatives))
+    found, _ = accuracy.auroc_with_interval(np.array(positives), np.array(negatives), *own)
+    assert found == pytest.approx(area)
 
 
 @given(grades, grades)
@@ -31,9 +35,9 @@ def test_auroc_turns_around_and_lies_in_its_interval(positives, negatives):
 
 def test_of_nothing_or_nan_there_is_none():
     with pytest.raises(ValueError, match="0 positives"):
-        accuracy.auroc(np.array([]), np.ones(3))
+        accuracy.auroc_with_interval(np.array([]), np.ones(3), [], [0, 1, 2])
     with pytest.raises(ValueError, match="NaN"):
-        accuracy.auroc(np.array([np.nan]), np.ones(3))
+        accuracy.auroc_with_interval(np.array([np.nan]), np.ones(3), [0], [0, 1, 2])
     with pytest.raises(ValueError, match="no answers"):
         accuracy.rate([], [])
     with pytest.raises(ValueError, match="the same"):

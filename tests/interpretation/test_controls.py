@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reseed.errors import SpecError
 from reseed.interpretation.controls import random_latents, shuffled_explanations
-from reseed.interpretation.explain import explain
+from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Explanation, Item, Latent, Score
 from reseed.interpretation.scorers import detection, embedding, fuzzing, intruder
 
@@ -22,20 +22,14 @@ def bare(count, texts=None):
     ]
 
 
-@given(st.integers(2, 40), st.integers(0, 5), st.booleans(), st.integers(2, 12))
-def test_everybody_gets_the_explanation_of_another_and_each_is_used_once(n, seed, matched, group):
+@given(st.integers(2, 40), st.integers(0, 5))
+def test_everybody_gets_the_explanation_of_another_and_each_is_used_once(n, seed):
     items = bare(n)
-    rates = {item.of: (7 * item.of.latent % n) / n for item in items} if matched else None
-    out = shuffled_explanations(items, seed, rates, group)
+    out = shuffled_explanations(items, seed)
     assert [one.of for one in out] == [one.of for one in items]
     assert all(one.explanation.of != one.of for one in out)
     assert Counter(one.explanation.text for one in out) == Counter(f"text {i}" for i in range(n))
-    if rates:
-        order = sorted(range(n), key=lambda i: rates[items[i].of])
-        place = {items[i].of: at for at, i in enumerate(order)}
-        far = max(abs(place[one.of] - place[one.explanation.of]) for one in out)
-        assert far <= group  # the last group may be one longer
-    assert out == shuffled_explanations(items, seed, rates, group)
+    assert out == shuffled_explanations(items, seed)
 
 
 def test_explanations_of_the_same_words_are_kept_apart_where_it_can_be():
@@ -46,11 +40,9 @@ def test_explanations_of_the_same_words_are_kept_apart_where_it_can_be():
     assert {o.explanation.text for o in shuffled_explanations(bare(3, ["a"] * 3))} == {"a"}
 
 
-def test_too_few_and_missing_rates_are_said(known):
+def test_too_few_are_said(known):
     with pytest.raises(SpecError, match="1 explanations"):
         shuffled_explanations(bare(1))
-    with pytest.raises(SpecError, match="no firing rate"):
-        shuffled_explanations(bare(3), rates={Latent(run="r", latent=0): 0.1})
     assert len(shuffled_explanations([*bare(3), known.item(0, explained=False)])) == 3
 
 
@@ -95,7 +87,7 @@ def test_random_latents_are_at_chance_from_explaining_to_scoring(known):
     model = known.Model(known.truth)
     to_explain = random_latents(shown, pool(known, "explain"))
     to_score = random_latents(asked, pool(known, "score"))
-    said = {one.of: one for one in explain(model, to_explain) if isinstance(one, Explanation)}
+    said = {one.of: one for one in explain_items(model, to_explain) if isinstance(one, Explanation)}
     items = [replace(one, explanation=said.get(one.of)) for one in to_score]
     for score in (
         detection.score,

@@ -7,13 +7,12 @@ from reseed.interpretation.costs import (
     DryInstrument,
     DryRun,
     cost_of,
-    delphi_cost,
+    costs_of_a_latent,
     made_up,
     quarter,
     table,
 )
-from reseed.interpretation.estimate import costs_of_a_latent
-from reseed.interpretation.explain import explain
+from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Failure, Message, Request, Score
 from reseed.interpretation.scorers import (
     detection,
@@ -23,6 +22,7 @@ from reseed.interpretation.scorers import (
     simulation,
     surprisal,
 )
+from reseed.spec.interpretation import SCORERS, InterpretationSpec
 
 
 def characters(text):
@@ -49,7 +49,7 @@ def test_a_dry_run_asks_nobody_and_counts_what_would_be_asked(known):
 
 @pytest.mark.parametrize("score", [detection.score, fuzzing.score, intruder.score])
 def test_made_up_replies_have_the_form_asked_for(known, score):
-    (one,) = score(DryRun(replies=True), [known.item(0)])
+    (one,) = score(known.Model(made_up), [known.item(0)])
     assert isinstance(one, Score)
     assert one.failed == 0
 
@@ -63,7 +63,7 @@ def test_numbers_by_hand():
     assert cost_of([]) == Cost()
     assert quarter("") == 0
     assert quarter("abcde") == 2
-    assert Cost(calls=10, prompt_tokens=5).per(4)["calls"] == 2.5
+    assert (cost + cost).calls == cost.times(2).calls == 4
 
 
 def test_most_of_a_prompt_is_the_same_for_all(known):
@@ -81,30 +81,15 @@ def test_made_up_values_follow_the_schema():
     assert value["b"]
 
 
-def test_the_released_pipeline_by_hand():
-    texts = ["x" * 40] * 12
-    cost = delphi_cost("detection", texts, [0] * 12)
-    assert cost.calls == 3
-    fixed = 549 + 4 * 8 + 15
-    assert cost.prompt_tokens == 3 * fixed + 12 * 10 + 12 * 3
-    assert cost.reply_tokens == 3 * 3
-    assert delphi_cost("explain", texts, [2] * 12).calls == 1
-    assert delphi_cost("intruder", texts[:10], [1] * 10).calls == 2
-    with pytest.raises(KeyError):
-        delphi_cost("guessing", texts, [])
-
-
 def test_the_table_has_a_row_a_question():
-    text = table({"a": (Cost(calls=1200), Cost(calls=3)), "b": (Cost(calls=2), None)})
-    lines = text.splitlines()
+    lines = table({"a": Cost(calls=1200), "b": Cost(calls=2)}).splitlines()
     assert lines[2].startswith("| a | 1,200 |")
-    assert lines[3].endswith("| - | - | - |")
     assert len({line.count("|") for line in lines}) == 1
 
 
 def test_explaining_and_simulating_are_counted_too(known):
     dry = DryRun()
-    explain(dry, [known.item(0, "explain", explained=False)])
+    explain_items(dry, [known.item(0, "explain", explained=False)])
     simulation.score(dry, [known.item(0)])
     assert dry.cost().calls == 1 + 20
 
@@ -122,15 +107,21 @@ def test_instruments_are_counted_without_computing(known):
 
 def test_every_way_of_scoring_has_a_row(known):
     shown = known.item(0, "explain", explained=False, firing=40)
-    rows = costs_of_a_latent(shown, known.item(0, firing=50, silent=50))
-    assert {n for n, (_, other) in rows.items() if other} == {
-        "explain", "detection", "fuzzing", "intruder",
-    }  # fmt: skip
-    for own, other in rows.values():
-        assert own.calls > 0
-        assert own.prompt_tokens >= own.repeated_tokens
-        if other:
-            assert own.prompt_tokens <= other.prompt_tokens
-    assert rows["detection"][0].calls == rows["detection"][1].calls == 20
-    assert rows["surprisal"][0].calls == 200
-    assert rows["embedding"][0].calls == 101
+    spec = InterpretationSpec.model_validate(
+        {
+            "explainer": {"model": "m", "base_url": "http://127.0.0.1:9/v1"},
+            "embedder": {"kind": "words"},
+            "likelihood": {"model": "m"},
+            "scorers": SCORERS,
+        }
+    )
+    costs = costs_of_a_latent(shown, known.item(0, firing=50, silent=50), spec)
+    assert set(costs) == {name.replace("_", " ") for name in SCORERS} - {"intervention"} | {
+        "explain"
+    }
+    for cost in costs.values():
+        assert cost.calls > 0
+        assert cost.prompt_tokens >= cost.repeated_tokens
+    assert costs["detection"].calls == 20
+    assert costs["surprisal"].calls == 200
+    assert costs["embedding"].calls == 101

@@ -6,7 +6,7 @@ import pytest
 
 from reseed.interpretation.records import Failure, Reply, TokenChoice
 from reseed.interpretation.scorers import detection
-from reseed.interpretation.scorers.classification import Answer, Case, score_answers
+from reseed.interpretation.scorers.detection import Answer, Case, score_answers
 from reseed.spec.interpretation import DetectionSpec
 
 
@@ -54,7 +54,7 @@ def test_a_reply_of_the_wrong_length_fails_its_batch_and_no_other(known):
     assert one.failed == 5 * len(one.failures) > 0
     assert one.positives + one.negatives + one.failed == 40
     assert one.value == 1
-    assert "6 answers to 5 questions" in one.failures[0].reason
+    assert "at most 5 items after validation, not 6" in one.failures[0].reason
 
 
 def test_probabilities_grade_where_answers_do_not(known):

@@ -9,16 +9,15 @@ import polars as pl
 import pytest
 
 import reseed
+from reseed.evidence.tables import COUNTS, EXAMPLES, WINDOWS, ExampleTables
 from reseed.interpretation.examples import (
     by_latent,
     check_disjoint,
     choose,
-    examples_of,
     read_examples,
-    read_tables,
-    strongest,
 )
 from reseed.interpretation.records import Example
+from reseed.runs import evidence_name
 
 
 def example(strength=1.0, split="explain", kind="firing", document=0, block=0, position=0):
@@ -84,7 +83,6 @@ def test_every_example_is_chosen_equally_often() -> None:
 def test_kinds_come_one_after_the_other() -> None:
     chosen = choose(MANY, "explain", 5, kinds=("random", "firing", "neighbour"))
     assert [one.kind for one in chosen] == ["random"] * 5 + ["firing"] * 5
-    assert [one.strength for one in strongest(MANY, "explain", 3)] == [100, 99, 98]
 
 
 @pytest.mark.parametrize(
@@ -203,8 +201,7 @@ def test_records_are_the_rows_of_the_table(told) -> None:
     run = told.runs[0].id
     table = read_examples(told.store, run, [2, 5])
     assert set(table["latent"]) == {2, 5}
-    records = examples_of(table, 5)
-    assert by_latent(table)[5] == records
+    records = by_latent(table)[5]
     for record, row in zip(records, table.filter(latent=5).iter_rows(named=True), strict=True):
         for name in ("split", "kind", "document", "block", "position", "quantile", "strength"):
             assert getattr(record, name) == pytest.approx(row[name]), name
@@ -212,6 +209,11 @@ def test_records_are_the_rows_of_the_table(told) -> None:
         assert list(record.activations) == row["activations"]
     shown = choose(records, "explain", 4, kinds=("firing", "random"))
     check_disjoint(shown, choose(records, "score", 9, kinds=("firing", "random", "neighbour")))
+
+
+def read_tables(store, run):
+    files = EXAMPLES, WINDOWS, COUNTS
+    return ExampleTables(*(store.table(evidence_name(run), file) for file in files))
 
 
 def test_the_counts_know_every_latent(told) -> None:
@@ -236,7 +238,7 @@ def test_a_subject_without_text_has_no_examples(finished) -> None:
     for run in study.runs:
         tables = read_tables(study.store, run.id)
         assert all(table.height == 0 for table in tables)
-        assert examples_of(tables.joined(), 0) == ()
+        assert by_latent(tables.joined()) == {}
 
 
 def test_older_evidence_without_examples_is_named(finished, tmp_path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation.explain import explain
+from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Failure, Item, Score
 from reseed.interpretation.scorers import (
     detection,
@@ -112,7 +112,7 @@ def test_the_planted_leak_from_end_to_end(known):
     """Explained from examples, scored on the same: an error, not a better score."""
     model = known.Model(known.truth)
     shown = known.item(0, "explain", explained=False)
-    (said,) = explain(model, [shown])
+    (said,) = explain_items(model, [shown])
     with pytest.raises(SpecError, match="which the explainer has seen"):
         detection.score(model, [replace(shown, explanation=said)])
     (fair,) = detection.score(model, [replace(known.item(0), explanation=said)])

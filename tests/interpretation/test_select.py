@@ -10,9 +10,11 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from reseed.errors import SpecError
 from reseed.interpretation.records import Failure, Reply
 from reseed.interpretation.select import by_data as baselines
-from reseed.interpretation.select.by_data import auroc, probe_table, sizes
-from reseed.interpretation.select.by_words import llm_rank, llm_score, llm_sequential, select
-from reseed.interpretation.select.task import make_task, random_sides
+from reseed.interpretation.select import make_task, random_sides
+from reseed.interpretation.select.by_data import probe_table, sizes
+from reseed.interpretation.select.by_words import llm_rank, llm_score, llm_sequential
+from reseed.interpretation.select.methods import choose
+from reseed.stability.intervals import auroc
 
 C = 30
 GOOD = (4, 11, 23)
@@ -70,7 +72,7 @@ def texts_of(values):
 def test_choices_by_data_find_the_planted_latents(method, classes):
     task = task_of(np.random.default_rng(0), "*", classes=classes)
     k = 3 if method == "forward" else 4
-    found = select(task, k, [method])[0]
+    found = choose(task, k, [method])[0]
     good = {{7: 4}.get(c, c) for c in found.order[:k]} & set(GOOD)
     # the quotient of MRMR also likes noise that is like nothing chosen so far
     assert len(good) >= (2 if method == "mrmr" else 3)
@@ -116,7 +118,7 @@ def test_the_choice_does_not_see_held_out_documents():
     other[held] = rng.normal(size=other[held].shape)
     first, second = (make_task(one, names, side, range(C), "topic1") for one in (x, other))
     methods = ["lasso", "mutual-information", "mrmr", "random"]
-    assert select(first, 2, methods) == select(second, 2, methods)
+    assert choose(first, 2, methods) == choose(second, 2, methods)
     assert np.array_equal(first.train_x, second.train_x)
 
 
@@ -125,10 +127,10 @@ def test_a_model_that_knows_chooses_the_best():
     best = tuple(np.argsort(-values).tolist())
     task = task_of(np.random.default_rng(3))
     methods = ["llm-score", "llm-score-mean", "llm-rank", "llm-sequential"]
-    for choice in select(task, 6, methods, texts=texts_of(values), asker=Knows()):
+    for choice in choose(task, 6, methods, texts=texts_of(values), asker=Knows()):
         assert choice.order[:6] == best[:6], choice.method
         assert choice.failed == 0
-    calls = [select(task, 6, [m], texts=texts_of(values), asker=Knows())[0].calls for m in methods]
+    calls = [choose(task, 6, [m], texts=texts_of(values), asker=Knows())[0].calls for m in methods]
     assert calls == [C, 5 * C, 1, 6]
 
 
@@ -184,7 +186,7 @@ def test_left_out_latents_come_last_and_are_said():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "prose", "[1, 2]", '{"ranking": []}', '{"ranking": [1, 1]}', '{"ranking": [0]}',
+    ["", "prose", "[1, 1]", '{"ranking": []}', '{"ranking": [1, 1]}', '{"ranking": [0]}',
      '{"ranking": [9]}', '{"ranking": ["1"]}', '{"ranking": [true]}', '{"ranking": 3}',
      '{"score": 2}', '{"score": "high"}', '{"score": true}', '{"score": NaN}', '{"next": 99}',
      '{"next": null}'],
@@ -222,7 +224,7 @@ def test_auroc_is_sklearns_with_ties_and_weights():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_probe_is_plain_logistic_regression(classes):
     task = task_of(np.random.default_rng(7), "*", classes=classes)
-    choice = select(task, 5, ["mrmr"])[0]
+    choice = choose(task, 5, ["mrmr"])[0]
     row = probe_table(task, [choice], 5, draws=50).filter(k=5).row(0, named=True)
     columns = list(choice.order[:5])
     model = baselines.logistic().fit(task.train_x[:, columns], task.train_y)
@@ -243,13 +245,13 @@ def test_the_probe_is_plain_logistic_regression(classes):
 
 def test_good_choices_beat_random_ones_and_noise_is_at_chance():
     task = task_of(np.random.default_rng(8), "*")
-    table = probe_table(task, select(task, 5, ["mrmr", "random"]), 5, draws=200)
+    table = probe_table(task, choose(task, 5, ["mrmr", "random"]), 5, draws=200)
     good = table.filter(method="mrmr", k=5).row(0, named=True)
     assert good["minus_random_lo"] > 0
     assert table.filter(method="random")["minus_random"].abs().max() == 0
     assert table["k"].to_list() == [1, 1, 2, 2, 5, 5, C]
     noise = task_of(np.random.default_rng(9), "*", signal=0.0)
-    found = probe_table(noise, select(noise, 5, ["mrmr"]), 5, draws=200)
+    found = probe_table(noise, choose(noise, 5, ["mrmr"]), 5, draws=200)
     assert (found["balanced_accuracy_lo"] < 0.5).all()
     assert (found["auroc_hi"] > 0.49).all()
 
@@ -330,13 +332,13 @@ def test_random_sides_hold_out_the_same_share_of_each_label():
 )
 def test_what_cannot_be_is_refused(k, methods, message):
     with pytest.raises(SpecError, match=message):
-        select(task_of(np.random.default_rng(13)), k, methods)
+        choose(task_of(np.random.default_rng(13)), k, methods)
 
 
 def test_a_tournament_without_room_is_refused():
     task = task_of(np.random.default_rng(13))
     given = {"texts": texts_of(np.zeros(C)), "asker": Knows()}
     with pytest.raises(SpecError, match="raise the batch to 22"):
-        select(task, 11, ["llm-rank"], batch=20, **given)
+        choose(task, 11, ["llm-rank"], batch=20, **given)
     with pytest.raises(SpecError, match="2 explanations for 30"):
-        select(task, 3, ["llm-rank"], texts=["a", "b"], asker=Knows())
+        choose(task, 3, ["llm-rank"], texts=["a", "b"], asker=Knows())

@@ -17,12 +17,10 @@ def test_importing_needs_neither(python):
         "interpretation.compare",
         "interpretation.sample",
         "interpretation.similarity",
-        "interpretation.refine.stage",
-        "interpretation.refine.gain",
+        "interpretation.refine",
         "interpretation.select.by_words",
         "interpretation.select.by_data",
         "interpretation.controls",
-        "interpretation.estimate",
         "interpretation.costs",
         "interpretation.scorers.detection",
         "interpretation.scorers.embedding",
@@ -44,12 +42,12 @@ def test_importing_needs_neither(python):
 def test_choosing_without_scikit_learn_names_the_extra(python):
     code = """
 import numpy as np
-from reseed.interpretation.select.task import make_task
-from reseed.interpretation.select.stage import _chosen
+from reseed.interpretation.select import make_task
+from reseed.interpretation.select.stage import _evaluated
 x = np.random.default_rng(0).normal(size=(40, 3))
 task = make_task(x, ["a", "b"] * 20, ["training"] * 20 + ["held_out"] * 20, range(3))
 try:
-    _chosen(task, 2, ["lasso"], None, None, 0)
+    _evaluated(task, 2, ["lasso"], None, None, 0)
 except ImportError as error:
     assert "reseed[llm]" in str(error), error
 else:

@@ -6,25 +6,19 @@ real ones and stand beside them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from reseed.errors import SpecError
 from reseed.interpretation.prompts.marking import by_class, check_examples, name_of
-from reseed.interpretation.records import Example, Item, Latent
+from reseed.interpretation.records import Example, Item, Latent, Split
 from reseed.seeds import generator
+from reseed.spec.interpretation import InterpretationSpec
 
 _DRAWS = 50
 
 
-def shuffled_explanations(
-    items: Sequence[Item],
-    seed: int = 0,
-    rates: Mapping[Latent, float] | None = None,
-    group: int = 10,
-) -> list[Item]:
+def shuffled_explanations(items: Sequence[Item], seed: int = 0) -> list[Item]:
     """Each latent with the explanation of another one; examples stay.
 
     The `of` of a swapped explanation names the latent that it was written for. Score the result as
@@ -33,63 +27,30 @@ def shuffled_explanations(
     Args:
         items: latents with explanations; those without are left out.
         seed: of the exchange.
-        rates: firing rate of each latent; explanations then wander among `group` latents of
-            neighbouring rates, so that "fires on most text" does not count as a wrong explanation.
-            None: among all.
-        group: how many latents of neighbouring rates exchange; at least 2.
 
     Returns:
         items in the order given. Where explanations of the same words cannot be avoided
         (two latents that say the same) they stay.
 
     Raises:
-        SpecError: with fewer than two explanations, or if a rate is missing.
+        SpecError: with fewer than two explanations.
     """
-    known = [item for item in items if item.explanation is not None]
-    if len(known) < 2 or group < 2:
-        raise SpecError(
-            f"{len(known)} explanations in groups of {group}: exchanging them needs two at least"
-        )
-    order = list(range(len(known)))
-    if rates is not None:
-        absent = [item.of for item in known if item.of not in rates]
-        if absent:
-            raise SpecError(f"{name_of(absent[0])} has no firing rate, nor have {len(absent) - 1}")
-        order.sort(key=lambda i: (rates[known[i].of], i))
-    size = len(known) if rates is None else group
-    giver: dict[int, int] = {}
-    for number, some in enumerate(_groups(order, size)):
-        draw = generator("shuffled-explanations", seed, number, len(known))
-        giver |= _exchange(some, known, draw)
-    return [replace(item, explanation=known[giver[i]].explanation) for i, item in enumerate(known)]
-
-
-def _groups(order: Sequence[int], size: int) -> list[list[int]]:
-    groups = [list(order[start : start + size]) for start in range(0, len(order), size)]
-    if len(groups) > 1 and len(groups[-1]) < 2:
-        last = groups.pop()
-        groups[-1] += last
-    return groups
-
-
-def _exchange(
-    some: Sequence[int], items: Sequence[Item], draw: np.random.Generator
-) -> dict[int, int]:
-    """Who gets whose: a random cycle, of several the one with the fewest equal texts."""
-    best, fewest = dict[int, int](), len(some) + 1
+    said_of = {i: item.explanation for i, item in enumerate(items) if item.explanation is not None}
+    known = list(said_of)
+    if len(known) < 2:
+        raise SpecError(f"{len(known)} explanations: exchanging them needs two at least")
+    draw = generator("shuffled-explanations", seed, 0, len(known))
+    best, fewest = dict[int, int](), len(known) + 1
+    # who gets whose: a random cycle, of several the one with the fewest equal texts
     for _ in range(_DRAWS):
-        cycle = [some[int(i)] for i in draw.permutation(len(some))]
+        cycle = [known[int(i)] for i in draw.permutation(len(known))]
         giver = dict(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
-        same = sum(_text(items[a]) == _text(items[b]) for a, b in giver.items())
+        same = sum(said_of[a].text == said_of[b].text for a, b in giver.items())
         if same < fewest:
             best, fewest = giver, same
         if not fewest:
             break
-    return best
-
-
-def _text(item: Item) -> str:
-    return item.explanation.text if item.explanation else ""
+    return [replace(items[i], explanation=said_of[best[i]]) for i in known]
 
 
 def random_latents(items: Sequence[Item], pool: Sequence[Example], seed: int = 0) -> list[Item]:
@@ -142,3 +103,28 @@ def _laid_over(model: Example, host: Example) -> Example:
         # the host is shorter than the place at which the model fires
         values = (*values[:-1], model.strength)
     return replace(host, kind="firing", activations=values, quantile=model.quantile)
+
+
+def random_items(items: Sequence[Item], split: Split, spec: InterpretationSpec) -> list[Item]:
+    """Latents that mean nothing, made like some of these."""
+    every = max(1, -(-len(items) // spec.random_latents))
+    some = [item for item in items[::every] if item.examples]
+    if split == "explain":
+        # what is explained has no silent windows; the texts come from where latents fire too
+        return [_laid_elsewhere(item, items, spec.seed) for item in some]
+    pool = [example for item in items for example in item.examples if example.kind == "random"]
+    return random_latents(some, pool, spec.seed)
+
+
+def _laid_elsewhere(item: Item, items: Sequence[Item], seed: int) -> Item:
+    """The firing patterns of a latent over windows of the other latents."""
+    texts = {
+        (example.block, example.position): replace(
+            example, kind="random", activations=(0.0,) * len(example.tokens), quantile=None
+        )
+        for other in items
+        if other.of != item.of
+        for example in other.examples
+    }
+    few = item.examples[: len(texts)]
+    return random_latents([replace(item, examples=few)], list(texts.values()), seed)[0]

@@ -1,27 +1,33 @@
-"""What a score costs: calls and tokens a latent, counted on the prompts themselves.
-
-Beside it the same question as the released pipeline puts it.
-"""
+"""Cost estimates: calls and tokens of explaining and scoring, counted on the prompts themselves."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.interpretation.records import Failure, Reply, Request
+from reseed.interpretation.examples import Examples, latents_in
+from reseed.interpretation.explain import explain_items
+from reseed.interpretation.records import Explanation, Failure, Item, Reply, Request
+from reseed.interpretation.sample import sample_latents
+from reseed.interpretation.scorers import Tools, score_items
+from reseed.runs import Group, stability_name
+from reseed.spec.interpretation import RANDOM, InterpretationSpec
+from reseed.spec.llm import ServerSpec
+from reseed.study import Study
 
 Counter = Callable[[str], int]
 """Tokens of a text."""
 
-_EACH_MESSAGE = 4
+EACH_MESSAGE = 4
 """Tokens that a chat template puts around a message, about."""
+
+_PHRASE = "words that say what the latent fires on"
 
 
 def quarter(text: str) -> int:
@@ -40,9 +46,8 @@ class Cost:
     keeps prefixes does not read them again"""
     reply_tokens: int = 0
 
-    def per(self, latents: int) -> Mapping[str, float]:
-        """Each number for one latent."""
-        return {name: getattr(self, name) / latents for name in self.__slots__}
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
     def times(self, latents: int) -> Cost:
         """Of so many latents like these."""
@@ -50,26 +55,16 @@ class Cost:
 
 
 class DryRun:
-    """An `Asker` that asks nobody: it keeps the requests and answers that it did not ask.
-
-    Give it to a scorer to learn what the scorer would ask. `replies` makes up replies instead, with
-    the right form and no sense, for what is asked in steps.
-    """
+    """An `Asker` that asks nobody: it keeps the requests and answers that it did not ask."""
 
     name = "dry run"
 
-    def __init__(self, *, replies: bool = False) -> None:
+    def __init__(self) -> None:
         self.requests: list[Request] = []
-        self._replies = replies
 
     def ask(self, requests: list[Request]) -> list[Reply | Failure]:
         """Keep the requests."""
         self.requests += requests
-        if self._replies:
-            return [
-                Reply(text=made_up(one), prompt_tokens=0, reply_tokens=0, finish="stop")
-                for one in requests
-            ]
         return [Failure(reason="dry run; nothing was asked") for _ in requests]
 
     def cost(self, count: Counter = quarter) -> Cost:
@@ -78,9 +73,9 @@ class DryRun:
 
 
 class DryInstrument:
-    """An `Embedder`, `Likelihood` and `Chooser` in one that computes nothing and counts.
+    """An `Embedder` and `Likelihood` in one that computes nothing and counts.
 
-    One embedded text, one text whose log-probabilities are wanted and one pass are a call each.
+    One embedded text, and one text whose log-probabilities are wanted, are a call each.
     """
 
     name = "dry run"
@@ -92,28 +87,23 @@ class DryInstrument:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
         """[N, 1] ones."""
-        self._saw(*texts)
+        self._read(*texts)
         return np.ones((len(texts), 1))
 
     def logprobs(self, prefix: str, text: str) -> NDArray[np.floating]:
         """[1] zero."""
-        self._saw(prefix + text)
+        self._read(prefix + text)
         return np.zeros(1)
 
     def many(self, pairs: Sequence[tuple[str, str]]) -> list[NDArray[np.floating]]:
         """[1] zero for each."""
         return [self.logprobs(prefix, text) for prefix, text in pairs]
 
-    def choices(self, parts: Sequence[str], options: Sequence[str]) -> NDArray[np.floating]:
-        """[N, C] zeros."""
-        self._saw("".join(parts))
-        return np.zeros((len(parts), len(options)))
-
     def cost(self) -> Cost:
         """Of everything that would have been computed; nothing is generated."""
         return Cost(calls=self.calls, prompt_tokens=self.tokens)
 
-    def _saw(self, *texts: str) -> None:
+    def _read(self, *texts: str) -> None:
         self.calls += len(texts)
         self.tokens += sum(map(self._count, texts))
 
@@ -125,15 +115,14 @@ def cost_of(requests: Sequence[Request], count: Counter = quarter) -> Cost:
         requests: in the order in which they are sent.
         count: tokens of a text.
     """
-    prompts = ["\n".join(message.content for message in one.messages) for one in requests]
-    around = sum(_EACH_MESSAGE * len(one.messages) for one in requests)
-    before = ["", *prompts][: len(prompts)]
-    same = [commonprefix([a, b]) for a, b in zip(before, prompts, strict=True)]
+    prompts = ["\n".join(message.content for message in request.messages) for request in requests]
+    around = sum(EACH_MESSAGE * len(request.messages) for request in requests)
+    same = [commonprefix([a, b]) for a, b in zip(prompts, prompts[1:], strict=False)]
     return Cost(
         calls=len(requests),
         prompt_tokens=around + sum(map(count, prompts)),
         repeated_tokens=sum(map(count, filter(None, same))),
-        reply_tokens=sum(count(made_up(one)) for one in requests),
+        reply_tokens=sum(count(made_up(request)) for request in requests),
     )
 
 
@@ -144,74 +133,105 @@ def made_up(request: Request) -> str:
 
 
 def _made_up(schema: Mapping[str, Any]) -> Any:
-    kind = schema.get("type")
-    if kind == "object":
-        return {name: _made_up(one) for name, one in schema["properties"].items()}
-    if kind == "array":
-        return [_made_up(schema["items"])] * int(schema.get("minItems", 1))
-    if kind == "integer":
-        return int(schema.get("minimum", 0))
-    if kind == "string":
-        return "words that together say in one short phrase what the unit responds to"
-    return None
+    match schema.get("type"):
+        case "object":
+            return {name: _made_up(part) for name, part in schema["properties"].items()}
+        case "array":
+            return [_made_up(schema["items"])] * int(schema.get("minItems", 1))
+        case "integer":
+            return int(schema.get("minimum", 0))
+        case "string":
+            return "words that together say in one short phrase what the unit responds to"
+        case _:
+            return None
 
 
-# -- the released pipeline -------------------------------------------------------------------------
-
-DELPHI_COMMIT = "3c2e139"
-DELPHI_FIXED = {"explain": (8, 2477), "detection": (8, 2195), "fuzzing": (8, 2639)}
-"""Messages and characters of a prompt without its examples, counted in EleutherAI/delphi."""
-DELPHI_INTRUDER = (8, 1414)
-_DELPHI_BATCH = 5
-_DELPHI_LISTED = 11
-"""It lists the first eleven active tokens of a window."""
-
-
-def delphi_cost(
-    question: str, texts: Sequence[str], marks: Sequence[int], count: Counter = quarter
-) -> Cost:
-    """What the released pipeline asks for the same question about the same texts.
+def costs_of_a_latent(
+    shown: Item, judged: Item, spec: InterpretationSpec, count: Counter = quarter
+) -> dict[str, Cost]:
+    """Cost of explaining a latent and of each of its scores.
 
     Args:
-        question: `"explain"`, `"detection"`, `"fuzzing"` or `"intruder"`.
-        texts: the windows: those to explain from, or those to judge (an intruder question has four
-            windows and one).
-        marks: of each text, how many tokens are marked and listed.
+        shown: with the examples of the split `explain`.
+        judged: the same latent with its explanation and the examples to score on.
+        spec: the scorers and how they ask.
         count: tokens of a text.
 
+    Returns:
+        Name to cost, without `intervention`, whose texts are not known before they are written. A
+        latent's share of what many share is not taken off.
+
     Raises:
-        KeyError: for another question.
+        SpecError: as the scorers.
     """
-    messages, letters = DELPHI_INTRUDER if question == "intruder" else DELPHI_FIXED[question]
-    fixed = count("x" * letters) + _EACH_MESSAGE * messages
-    calls = 1 if question == "explain" else ceil(len(texts) / _DELPHI_BATCH)
-    shown = sum(count(text) for text in texts)
-    if question == "explain":
-        # ("token" : 7), for each that is listed, and `Activations: ` before them
-        shown += sum(3 + 7 * min(marked, _DELPHI_LISTED) for marked in marks)
-        reply = count("[EXPLANATION]: words that say in one short phrase what the latent is")
-    else:
-        shown += sum(count(f"Example {i % _DELPHI_BATCH}: ") for i in range(len(texts)))
-        reply = count("[RESPONSE]: 2" if question == "intruder" else "[1,0,0,1,0]")
-    # an explanation of sixty characters stands in each prompt that needs one
-    phrase = 0 if question in ("explain", "intruder") else count("x" * 60)
-    return Cost(
-        calls=calls,
-        prompt_tokens=calls * (fixed + phrase) + shown,
-        repeated_tokens=(calls - 1) * (fixed + phrase),
-        reply_tokens=calls * reply,
+    dry = DryRun()
+    explain_items(dry, [shown], spec.explain)
+    costs = {"explain": dry.cost(count)}
+    for name in spec.scorers:
+        if name != "intervention":
+            asker, instrument = DryRun(), DryInstrument(count)
+            tools = Tools(asker=asker, embedder=instrument, likelihood=instrument)
+            score_items(name, tools, [judged], spec)
+            costs[name.replace("_", " ")] = asker.cost(count) + instrument.cost()
+    return costs
+
+
+def estimate_costs(
+    study: Study, group: Group, spec: InterpretationSpec
+) -> tuple[dict[str, Cost], str]:
+    """What explaining and scoring a group would ask, counted on the prompts themselves.
+
+    Returns:
+        Name to cost; which latents, and what their scores will be able to show.
+
+    Raises:
+        SpecError, StoreError: as `reseed.interpretation.stage.explain`.
+    """
+    plan = sample_latents(study.latent_table(group), spec.per_kind, spec.seed)
+    of = latents_in(plan.latents)
+    examples = Examples(study.store, of)
+    # the dearest of them stands for all
+    items = [examples.to_score(latent, "score", spec) for latent in of]
+    judged = max(items, key=lambda item: len(item.examples))
+    shown = examples.to_explain(judged.of, spec)
+    phrase = Explanation(of=judged.of, text=_PHRASE, model="")
+    costs = costs_of_a_latent(shown, replace(judged, explanation=phrase), spec)
+    explained, scored = (2 if RANDOM in spec.controls else 1), 1 + len(spec.controls)
+    return {
+        name: cost.times(len(of) * (explained if name == "explain" else scored))
+        for name, cost in costs.items()
+    }, plan.says
+
+
+def cost_sentences(study: Study) -> list[str]:
+    """A sentence for each group on what explaining and scoring it would take; none if not wanted.
+
+    Calls that are in a journal already are counted too. The time is that of the model.
+    """
+    spec = study.spec.interpretation
+    if spec is None:
+        return []
+    ready = [group for group in study.groups() if study.store.has(stability_name(group.name))]
+    if not ready:
+        return ["after training, `reseed explain --dry` counts what [interpretation] would ask"]
+    return [_sentence(study, spec, group) for group in ready if len(group.runs) > 1]
+
+
+def _sentence(study: Study, spec: InterpretationSpec, group: Group) -> str:
+    total = sum(estimate_costs(study, group, spec)[0].values(), Cost())
+    prices = spec.explainer.prices if isinstance(spec.explainer, ServerSpec) else None
+    cost = None if prices is None else prices.cost(total.prompt_tokens, total.reply_tokens)
+    return (
+        f"explaining and scoring {group.label}: {total.calls:,} calls, "
+        f"{total.prompt_tokens:,} + {total.reply_tokens:,} tokens"
+        + ("" if cost is None else f", cost {cost:.3g}")
     )
 
 
-def table(rows: Mapping[str, tuple[Cost, Cost | None]]) -> str:
-    """Costs as a Markdown table: ours, and the released pipeline's where it asks the same."""
-    head = "| | calls | prompt | of it repeated | reply | Delphi: calls | prompt | reply |"
-    lines = [head, "|---|---|---|---|---|---|---|---|"]
-    for name, (own, other) in rows.items():
-        first = (own.calls, own.prompt_tokens, own.repeated_tokens, own.reply_tokens)
-        second = ("-", "-", "-")
-        if other is not None:
-            second = tuple(f"{n:,}" for n in (other.calls, other.prompt_tokens, other.reply_tokens))
-        cells = [name, *(f"{n:,}" for n in first), *second]
-        lines.append(f"| {' | '.join(cells)} |")
+def table(costs: Mapping[str, Cost]) -> str:
+    """Cost estimates as a Markdown table."""
+    lines = ["| | calls | prompt | of it repeated | reply |", "|---|---|---|---|---|"]
+    for name, cost in costs.items():
+        cells = (cost.calls, cost.prompt_tokens, cost.repeated_tokens, cost.reply_tokens)
+        lines.append(f"| {' | '.join([name, *(f'{n:,}' for n in cells)])} |")
     return "\n".join(lines)

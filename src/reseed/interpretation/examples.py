@@ -156,13 +156,16 @@ def check_disjoint(
         SpecError: naming the documents or places.
     """
     first, second = list(first), list(second)
-    documents = {e.document for e in first} & {e.document for e in second} - {_NO_DOCUMENT}
-    if documents:
+    documents = [{example.document for example in examples} for examples in (first, second)]
+    shared = sorted(set.intersection(*documents) - {_NO_DOCUMENT})
+    if shared:
         raise SpecError(
-            f"{_listed('document', sorted(documents))} among the examples {uses[0]} and among those "
+            f"{_listed('document', shared)} among the examples {uses[0]} and among those "
             f"{uses[1]}, so the score would reward what was shown before. Take the examples of two "
             "splits (`choose(..., split)`), which never share a document."
         )
+    if _NO_DOCUMENT not in set.union(*documents):
+        return
     overlaps = np.isin(_tokens(second), _tokens(first))
     if overlaps.any():
         owner = np.repeat(np.arange(len(second)), [len(example.tokens) for example in second])
@@ -218,7 +221,7 @@ class Examples:
         self._check_splits()
 
     def _check_splits(self) -> None:
-        """Of all latents together: what is laid over other texts as a control may not leak either."""
+        """Of all latents together, since a control is laid over the texts of others."""
         every = [example for examples in self._of.values() for example in examples]
         by_split = {split: [e for e in every if e.split == split] for split in USES}
         for first, second in combinations(USES, 2):

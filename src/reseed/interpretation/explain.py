@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
-from reseed.interpretation.examples import Examples, latents_in, random_items
-from reseed.interpretation.prompts import prompts
+from reseed.errors import SpecError
+from reseed.interpretation import prompts
 from reseed.interpretation.prompts.marking import (
     active_tokens,
     check_for_explaining,
@@ -21,10 +19,9 @@ from reseed.interpretation.prompts.marking import (
     one_line,
     spread,
 )
-from reseed.interpretation.prompts.replies import read_explanation
+from reseed.interpretation.prompts.replies import Explained, Reasoned, read_explanation, schema_of
 from reseed.interpretation.records import (
     Asker,
-    Example,
     Explanation,
     Failure,
     Item,
@@ -32,16 +29,14 @@ from reseed.interpretation.records import (
     Message,
     Reply,
     Request,
+    ask_each,
 )
-from reseed.interpretation.refine.detection import Detector
-from reseed.interpretation.refine.gain import gain
-from reseed.interpretation.refine.records import Refined
-from reseed.interpretation.refine.stage import refine_all
-from reseed.interpretation.results import explanation_rows
-from reseed.interpretation.sample import SamplePlan, partners
+from reseed.records import Floats
 from reseed.seeds import digest
-from reseed.spec.interpretation import ExplainSpec, InterpretationSpec, RefineSpec
-from reseed.store import Store
+from reseed.spec.interpretation import ExplainSpec
+
+if TYPE_CHECKING:
+    from reseed.subjects.language.model import CausalModel
 
 _REPEATED = 60
 """Marked stretches that are repeated after the texts, at the most."""
@@ -50,7 +45,7 @@ SMALL = ExplainSpec(examples=10, listed=False, ask_last=True, top_logits=0, max_
 """For models of about a billion parameters, which lose the thread in forty windows."""
 
 
-def explain(
+def explain_items(
     asker: Asker,
     items: Sequence[Item],
     settings: ExplainSpec = ExplainSpec(),  # noqa: B008  (frozen)
@@ -60,7 +55,7 @@ def explain(
     """Explain latents, all in one batch of questions.
 
     Args:
-        asker: the model.
+        asker: the model that explains.
         items: latents with examples of the split `explain`; those in which the latent does not fire
             are not shown.
         settings: what is shown.
@@ -74,14 +69,15 @@ def explain(
         SpecError: if an item has examples of another split, or activations that cannot be right.
     """
     check_for_explaining(items)
-    requests = [explain_request(item, settings, (top_logits or {}).get(item.of)) for item in items]
-    asked = [one for one in requests if isinstance(one, Request)]
-    replies = iter(asker.ask(asked) if asked else [])
-    results: list[Explanation | Failure] = []
-    for item, request in zip(items, requests, strict=True):
-        answer = request if isinstance(request, Failure) else next(replies)
-        results.append(_explanation(item, answer, asker.name, settings))
-    return results
+    likely = top_logits or {}
+    requests = [explain_request(item, settings, likely.get(item.of)) for item in items]
+    replies = ask_each(asker, [r if isinstance(r, Failure) else [r] for r in requests])
+    return [
+        request
+        if isinstance(request, Failure)
+        else _explanation(item, answers[0], asker.name, settings)
+        for item, request, answers in zip(items, requests, replies, strict=True)
+    ]
 
 
 def explain_request(
@@ -110,7 +106,7 @@ def explain_request(
         max_tokens=settings.max_tokens,
         temperature=settings.temperature,
         seed=settings.seed,
-        schema=_schema(settings.reasoning),
+        schema=schema_of(Reasoned if settings.reasoning else Explained),
         purpose="explain",
     )
 
@@ -135,8 +131,8 @@ def _question(windows: Sequence[_Window], likely: str | None, ask_last: bool) ->
     if likely is not None:
         lines.append(f"Made likely: {likely}")
     if ask_last:
-        every = [f'"{one}"' for window in windows for one in window.marked]
-        lines += ["", f"Marked: {', '.join(every[:_REPEATED])}", "", prompts.COMMON]
+        stretches = [f'"{text}"' for window in windows for text in window.marked]
+        lines += ["", f"Marked: {', '.join(stretches[:_REPEATED])}", "", prompts.COMMON]
     return "\n".join(lines)
 
 
@@ -162,16 +158,6 @@ def _shot(shot: prompts.Shot, settings: ExplainSpec, logits: bool) -> tuple[str,
     )
 
 
-def _schema(reasoning: bool) -> dict[str, Any]:
-    keys = ["reasoning", "explanation"] if reasoning else ["explanation"]
-    return {
-        "type": "object",
-        "properties": {key: {"type": "string"} for key in keys},
-        "required": keys,
-        "additionalProperties": False,
-    }
-
-
 def _explanation(
     item: Item, answer: Reply | Failure, model: str, settings: ExplainSpec
 ) -> Explanation | Failure:
@@ -195,79 +181,36 @@ def settings_digest(settings: ExplainSpec) -> str:
     return digest([settings.model_dump(mode="json"), [m.content for m in fixed]], 16)
 
 
-RANDOM, PARTNER = "random", "partner"
-"""Kinds of explained latents that are not in the sample: see `explain_sample`."""
+_LIKELY = 20
+"""Tokens kept of each latent; the explainer is shown as many as its settings say."""
 
 
-def explain_sample(
-    store: Store,
-    latents: pl.DataFrame,
-    plan: SamplePlan,
-    spec: InterpretationSpec,
-    asker: Asker,
-    likely: Callable[[Sequence[Latent]], Mapping[Latent, Sequence[str]]] | None = None,
-) -> tuple[pl.DataFrame, str | None]:
-    """Explain a sample of latents, a second member of each family in it, and random latents.
+def top_logits(
+    subject: CausalModel, rows: Mapping[Latent, Floats], site: str
+) -> dict[Latent, Sequence[str]]:
+    """The tokens that each decoder row raises most, most first.
 
     Args:
-        store: of the study.
-        latents: of the group, see docs/latent_table.md.
-        plan: the sample.
-        spec: how.
-        asker: explains.
-        likely: from latents to the tokens that each makes likely; None to show none.
-
-    Returns:
-        Columns of `reseed.interpretation.results.EXPLANATIONS`; what refining gained, if asked for.
+        subject: with its head.
+        rows: `[D]` of each latent.
+        site: they write to, for messages.
 
     Raises:
-        SpecError: if there are no examples of text.
-        StoreError: if the evidence is missing or damaged.
+        SpecError: if the site is not as wide as what the head reads.
     """
-    mates = partners(plan, latents, spec.seed)
-    of = [*latents_in(plan.latents), *latents_in(mates)]
-    kinds = [*plan.latents["kind"], *[PARTNER] * len(mates)]
-    examples = Examples(store, of)
-    items = [examples.to_explain(latent, spec) for latent in of]
-    if RANDOM in spec.controls:
-        made = random_items(items[: len(plan.latents)], "explain", spec)
-        items, kinds = [*items, *made], [*kinds, *[RANDOM] * len(made)]
-    shown = None if likely is None else likely(of)
-    found = explain(asker, items, spec.explain, top_logits=shown)
-    gained = None
-    if spec.refine is not None:
-        found, gained = _refined(examples, found, asker, spec, spec.refine)
-    return explanation_rows([item.of for item in items], kinds, found), gained
+    import torch
 
-
-def _refined(
-    examples: Examples,
-    found: Sequence[Explanation | Failure],
-    asker: Asker,
-    spec: InterpretationSpec,
-    asked: RefineSpec,
-) -> tuple[list[Explanation | Failure], str]:
-    """The best explanations that the search found, judged on examples that it did not see."""
-    places = [n for n, one in enumerate(found) if isinstance(one, Explanation)]
-    places = [n for n in places if found[n].of in examples]  # pyright: ignore[reportAttributeAccessIssue]
-    starts: list[tuple[Item, Sequence[Example]]] = []
-    for place in places:
-        explanation = found[place]
-        assert isinstance(explanation, Explanation)
-        item = examples.to_score(explanation.of, "score", spec)
-        judge = examples.to_score(explanation.of, "judge", spec).examples
-        starts.append((replace(item, explanation=explanation), judge))
-    detector = Detector(asker, spec.detection)
-    results = refine_all(
-        starts,
-        asker=asker,
-        scorer=detector.score,
-        mistakes=detector.mistakes,
-        spec=asked,
-        calls_to_score=-(-2 * spec.examples // spec.detection.batch),
-    )
-    out = list(found)
-    for place, one in zip(places, results, strict=True):
-        if isinstance(one, Refined):
-            out[place] = one.best.explanation
-    return out, gain(results).says
+    model: Any = subject.model
+    head = model.get_output_embeddings().weight.detach().float()
+    out: dict[Latent, Sequence[str]] = {}
+    for latent, row in rows.items():
+        if len(row) != head.shape[1]:
+            raise SpecError(
+                f"interpretation.top_logits: {site} has {len(row)} dimensions, but the head of "
+                f"{subject.name} reads {head.shape[1]}; only sites that write to the residual "
+                "stream make tokens likely in this way, so set it to false"
+            )
+        # constants are not taken out: only the order of the tokens counts
+        best = torch.topk(head @ torch.from_numpy(row.copy()).float(), _LIKELY).indices
+        out[latent] = subject.tokenizer.pieces(best.tolist())
+    return out

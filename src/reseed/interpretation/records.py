@@ -5,7 +5,7 @@ A failure is never a value: whatever asks a model gives what was asked for or a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -147,6 +147,24 @@ class Asker(Protocol):
     def ask(self, requests: list[Request]) -> list[Reply | Failure]:
         """Answers in the order of the requests; a failure for each that got none."""
         ...
+
+
+def ask_each(
+    asker: Asker, questions: Sequence[Sequence[Request] | Failure]
+) -> list[list[Reply | Failure]]:
+    """Ask the questions about several things all together.
+
+    Args:
+        asker: the model.
+        questions: about each thing; a failure if there is nothing to ask.
+
+    Returns:
+        The answers about each thing, in the order of its questions; none where there are none.
+    """
+    each = [() if isinstance(some, Failure) else some for some in questions]
+    requests = [request for some in each for request in some]
+    replies = iter(asker.ask(requests) if requests else [])
+    return [[next(replies) for _ in some] for some in each]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,12 +64,8 @@ def explanation_rows(
         if isinstance(result, Failure):
             row |= {"failure": result.reason, "reply": result.text}
         else:
-            row |= {
-                "explanation": result.text,
-                "reasoning": result.reasoning,
-                "model": result.model,
-                "settings": result.settings,
-            }
+            row |= {name: getattr(result, name) for name in ("reasoning", "model", "settings")}
+            row["explanation"] = result.text
         rows.append(row)
     return pl.DataFrame(rows, schema=EXPLANATIONS)
 
@@ -79,13 +75,8 @@ def explanations_of(table: pl.DataFrame) -> dict[Latent, Explanation]:
     out: dict[Latent, Explanation] = {}
     for row in table.filter(pl.col("explanation").is_not_null()).iter_rows(named=True):
         of = Latent(run=row["run"], latent=row["latent"])
-        out[of] = Explanation(
-            of=of,
-            text=row["explanation"],
-            model=row["model"],
-            reasoning=row["reasoning"],
-            settings=row["settings"],
-        )
+        kept = {name: row[name] for name in ("model", "reasoning", "settings")}
+        out[of] = Explanation(of=of, text=row["explanation"], **kept)
     return out
 
 
@@ -97,11 +88,12 @@ def score_rows(
     for latent, result in zip(of, results, strict=True):
         row: dict[str, Any] = {"run": latent.run, "latent": latent.latent, "control": control}
         if isinstance(result, Failure):
-            rows.append(row | {"scorer": scorer, "failure": result.reason})
-            continue
-        row["lo"], row["hi"] = result.interval or (None, None)
-        row["auroc_lo"], row["auroc_hi"] = result.auroc_interval or (None, None)
-        rows.append(row | {name: getattr(result, name) for name in _NUMBERS})
+            row |= {"scorer": scorer, "failure": result.reason}
+        else:
+            row["lo"], row["hi"] = result.interval or (None, None)
+            row["auroc_lo"], row["auroc_hi"] = result.auroc_interval or (None, None)
+            row |= {name: getattr(result, name) for name in _NUMBERS}
+        rows.append(row)
     return pl.DataFrame(rows, schema=SCORES)
 
 
@@ -168,13 +160,13 @@ def chosen_groups(study: Study, wanted: str | None) -> list[Group]:
         SpecError: if there is no such group, or none with two runs.
         StoreError: if the study has no results.
     """
-    found = [group for group in study.groups_named(wanted) if len(group.runs) > 1]
-    if not found:
+    groups = [group for group in study.groups_named(wanted) if len(group.runs) > 1]
+    if not groups:
         raise SpecError(
             f"{study.folder} has no group of two finished runs or more, so which latents come back "
             "is not known; add seeds"
         )
-    return found
+    return groups
 
 
 def spec_of(study: Study) -> InterpretationSpec:

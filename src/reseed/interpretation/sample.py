@@ -1,6 +1,4 @@
-"""Latents by how often they came back, and by how often they fire. Needs no torch.
-
-Which latents to explain so that orphans can be compared with the rest. Needs no torch.
+"""Which latents to explain so that orphans can be compared with the rest. Needs no torch.
 
 In each stratum of firing rate the same number of latents of each kind, no two of one family: what
 orphans and others differ by is then not how often they fire, and every latent is a feature of its
@@ -9,20 +7,17 @@ own.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import optimize, stats
 
 from reseed.errors import SpecError
 from reseed.seeds import generator
-
-LatentKind = Literal["reproducible", "partly", "orphan"]
-"""Found in all independent other runs; in some; in none."""
-
-KINDS: tuple[LatentKind, ...] = ("reproducible", "partly", "orphan")
+from reseed.spec.interpretation import KINDS
+from reseed.stability.shares import quantile_edges
 
 NEEDED = ("run", "latent", "alive", "firing_rate", "n_matched", "n_seeds", "family")
 
@@ -81,9 +76,9 @@ def _check(latents: pl.DataFrame) -> None:
             f"the table of latents lacks {', '.join(missing)}; make it anew with `reseed run`"
         )
     if "group" in latents.columns and latents["group"].n_unique() > 1:
-        found = ", ".join(latents["group"].unique().sort().to_list())
+        groups = ", ".join(latents["group"].unique().sort().to_list())
         raise SpecError(
-            f"the table has latents of several groups ({found}); how often a latent was found "
+            f"the table has latents of several groups ({groups}); how often a latent was found "
             "means something else in each. Filter one."
         )
     most = latents["n_seeds"].max()
@@ -94,9 +89,9 @@ def _check(latents: pl.DataFrame) -> None:
 
 
 def _stratum(rates: pl.Series, strata: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    found = rates.to_numpy()
-    edges = np.unique(np.quantile(found, np.linspace(0, 1, strata + 1)))[1:-1]
-    return np.searchsorted(edges, found, side="left").astype(np.int64)
+    values = rates.to_numpy()
+    inner = quantile_edges(values, strata)[1:-1]
+    return np.searchsorted(inner, values, side="left").astype(np.int64)
 
 
 DIFFERENCE = 0.08
@@ -162,19 +157,16 @@ def latents_needed(difference: float, sd: float, power: float = 0.8) -> int:
             f"difference = {difference}, sd = {sd}, power = {power}: the first two must be above 0 "
             "and the power between 0 and 1"
         )
-    low, high = 2, 4
+    high = 4
     while power_of(high, high, difference, sd) < power:
-        low, high = high, 2 * high
+        high *= 2
         if high > _MOST:
             raise SpecError(
                 f"a difference of {difference} at a deviation of {sd} takes more than {_MOST:,} "
                 "latents of each kind; ask for a larger one"
             )
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = power_of(middle, middle, difference, sd) >= power
-        low, high = (low, middle) if enough else (middle, high)
-    return low if power_of(low, low, difference, sd) >= power else high
+    numbers = range(high + 1)
+    return bisect_left(numbers, power, lo=2, key=lambda n: power_of(n, n, difference, sd))
 
 
 def sample_latents(
@@ -263,14 +255,13 @@ def _quotas(features: pl.DataFrame, wanted: int) -> dict[int, int]:
         for kind, stratum, n in features.group_by("kind", "stratum").len().iter_rows()
     }
     numbers = sorted(features["stratum"].unique().to_list())
-
-    def room(stratum: int) -> int:
-        reproducible, partly, orphan = (there.get((kind, stratum), 0) for kind in KINDS)
-        return min(orphan, max(reproducible, partly))
-
-    room_of = {stratum: room(stratum) for stratum in numbers}
+    counts = {s: [there.get((kind, s), 0) for kind in KINDS] for s in numbers}
+    room_of = {
+        stratum: min(orphan, max(reproducible, partly))
+        for stratum, (reproducible, partly, orphan) in counts.items()
+    }
     if not any(room_of.values()):  # nothing to compare: then as many of each as there are
-        room_of = {s: max(there.get((kind, s), 0) for kind in KINDS) for s in numbers}
+        room_of = {stratum: max(each) for stratum, each in counts.items()}
     quotas = dict.fromkeys(numbers, 0)
     left = wanted
     while left > 0 and (able := [s for s in numbers if quotas[s] < room_of[s]]):
@@ -303,15 +294,11 @@ def _cells(every: pl.DataFrame, features: pl.DataFrame, chosen: pl.DataFrame) ->
 def _detectable(first: int, second: int, sd: float, power: float = 0.8) -> float | None:
     if min(first, second) < 2:
         return None
-    low, high = 0.0, sd
+    high = sd
     while power_of(first, second, high, sd) < power:
         high *= 2
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (
-            (low, middle) if power_of(first, second, middle, sd) >= power else (middle, high)
-        )
-    return high
+    gap: float = optimize.brentq(lambda d: power_of(first, second, d, sd) - power, 0.0, high)
+    return gap
 
 
 def _sentence(
@@ -323,16 +310,17 @@ def _sentence(
     detectable: float | None,
 ) -> str:
     named = ", ".join(f"{count[kind]} {kind}" for kind in KINDS)
-    told = f"{sum(count.values())} latents to explain ({named}), equal in firing rate. "
+    parts = [f"{sum(count.values())} latents to explain ({named}), equal in firing rate."]
     if detectable is None:
-        return (
-            told + "Too few orphans or reproducible latents to compare them; add runs or latents."
+        parts.append(
+            "Too few orphans or reproducible latents to compare them; add runs or latents."
         )
-    told += (
+        return " ".join(parts)
+    parts.append(
         f"If orphans score {difference:.2f} lower than reproducible latents and scores vary by "
         f"{sd:.2f}, that is seen with a power of {power:.0%}; a power of 80 % reaches down to "
         f"{detectable:.3f}."
     )
     if min(count["orphan"], count["reproducible"]) < wanted:
-        told += f" {wanted} of each kind were wanted; there are no more at equal firing rates."
-    return told
+        parts.append(f"{wanted} of each kind were wanted; there are no more at equal firing rates.")
+    return " ".join(parts)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.interpretation.compare import GroupComparison, compare_groups
-from reseed.interpretation.models.instruments import Embedder
+from reseed.interpretation.models import Embedder
 from reseed.interpretation.records import Explanation, Interval
 from reseed.interpretation.results import explanations_of
 from reseed.seeds import generator
+from reseed.stability.intervals import bootstrap_mean
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts to unit rows `[n, d]`."""
@@ -218,8 +219,7 @@ def _result(
     intervals: list[Interval | None] = [None, None, None]
     if len(values) > 1:
         rng = generator("similarity-bootstrap", seed)
-        counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=draws)
-        low, high = np.quantile(counts @ values / len(values), [0.025, 0.975], axis=0)
+        low, high = bootstrap_mean(values, draws, rng)
         intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     auroc = float(by_family["above"].mean())  # pyright: ignore[reportArgumentType]
     told = intervals[2]

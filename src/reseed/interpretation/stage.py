@@ -1,60 +1,54 @@
-"""The doors of interpretation: explain latents of a study, score what was said, compare."""
+"""The two doors of interpretation: explain latents of a group of runs, score the explanations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import polars as pl
 
-from reseed.errors import SpecError, needs_train
+from reseed.errors import needs_train
 from reseed.events import Events
+from reseed.formats import own
 from reseed.interpretation.ablation import functional_of
-from reseed.interpretation.controls import shuffled_explanations
-from reseed.interpretation.examples import Examples, latents_in, random_items
-from reseed.interpretation.explain import PARTNER, RANDOM, explain_sample
-from reseed.interpretation.models.opening import (
-    AskerOf,
-    accounts,
-    causal,
-    directions,
-    open_embedder,
-    opener,
-    steered,
-)
+from reseed.interpretation.controls import random_items, shuffled_explanations
+from reseed.interpretation.examples import Examples, latents_in
+from reseed.interpretation.explain import explain_items, top_logits
+from reseed.interpretation.models import Numbers, Steerable
+from reseed.interpretation.models.asking import AskerOf, accounts, opener
+from reseed.interpretation.models.embedding import open_embedder
 from reseed.interpretation.records import Asker, Item, Latent
+from reseed.interpretation.refine import refined_explanations
 from reseed.interpretation.results import (
     Explained,
     Scored,
+    explanation_rows,
     explanations_of,
     read_explained,
     read_scored,
     score_rows,
     spec_of,
 )
-from reseed.interpretation.sample import SamplePlan, sample_latents
-from reseed.interpretation.scorers.stage import Tools, score
-from reseed.interpretation.select.by_words import LLM_METHODS
-from reseed.interpretation.select.stage import BASELINES, Selection, select_latents
+from reseed.interpretation.sample import SamplePlan, partners, sample_latents
+from reseed.interpretation.scorers import Tools, score_items
 from reseed.interpretation.similarity import comparison
 from reseed.runs import Group, evidence_name, explanations_name, scores_name
 from reseed.seeds import digest
-from reseed.spec.interpretation import WITHOUT_EXPLANATION, InterpretationSpec
-from reseed.store import json_bytes, parquet_bytes
+from reseed.spec.interpretation import PARTNER, RANDOM, WITHOUT_EXPLANATION, InterpretationSpec
 from reseed.study import Study
 
 VERSION = 2
 """Of what is asked; raised when the same settings would ask otherwise."""
 
 
-def explain_group(
+def explain(
     study: Study,
-    spec: InterpretationSpec,
-    group: Group,
     events: Events,
+    group: Group,
     *,
+    spec: InterpretationSpec | None = None,
     asker_of: AskerOf | None = None,
     command: str = "reseed explain",
 ) -> Explained:
@@ -62,128 +56,128 @@ def explain_group(
 
     Args:
         study: with results and with text.
-        spec: which latents, by whom.
-        group: of runs.
         events: progress.
+        group: of runs.
+        spec: which latents, by whom; left out, what the study says.
         asker_of: opens models; left out, those of the spec behind journals of the study.
         command: as shown to somebody who starts a second process.
 
     Raises:
-        SpecError: if there is nothing to explain.
+        SpecError: if there is nothing to explain, or examples to explain from and examples to score
+            on share a document.
         BudgetError: if the budget does not suffice; what was answered is remembered.
         StoreError: if the study has not come this far, or is damaged, busy or full.
     """
-    plan = sample_latents(study.latent_table(group), spec.per_kind, spec.seed)
-    name, made_from = explanations_name(group.name), _explained_from(study, spec, plan)
-    if not study.store.has(name, made_from):
-        with study.locked(command), ExitStack() as open_now:
+    spec = spec_of(study) if spec is None else spec
+    latents = study.latent_table(group)
+    plan = sample_latents(latents, spec.per_kind, spec.seed)
+    name, inputs = explanations_name(group.name), _explained_from(study, spec, plan)
+
+    def write() -> dict[str, Any]:
+        with ExitStack() as open_now:
             askers = asker_of or opener(study.store, spec.budget, events, open_now)
             asker = askers(spec.explainer, "explain")
             events.say(f"{group.label}: {plan.says}")
-            likely = partial(_top_logits, study) if spec.top_logits else None
-            every = study.latent_table(group)
-            table, gained = explain_sample(study.store, every, plan, spec, asker, likely)
-            about = {"says": plan.says, "gain": gained, "accounts": accounts(asker)}
-            with study.store.piece(name, made_from) as folder:
-                (folder / "explanations.parquet").write_bytes(parquet_bytes(table))
-                (folder / "cells.parquet").write_bytes(parquet_bytes(plan.cells))
-                (folder / "about.json").write_bytes(json_bytes(about))
+            table, gain = _explain_sample(study, latents, plan, spec, asker)
+            about = {"says": plan.says, "gain": gain, "accounts": accounts(asker)}
+        return {"explanations.parquet": table, "cells.parquet": plan.cells, "about.json": about}
+
+    if not study.store.has(name, digest(inputs)):
+        with study.locked(command):
+            study.store.make(name, inputs, write)
     return read_explained(study, group)
 
 
-def score_group(
-    study: Study,
-    spec: InterpretationSpec,
-    group: Group,
-    events: Events,
-    *,
-    asker_of: AskerOf | None = None,
-    command: str = "reseed score",
-) -> Scored:
-    """Score the explanations of a group, and compare; calling it again only reads the result.
-
-    Args and errors are those of `explain_group`.
-
-    Raises:
-        StoreError: if nothing was explained yet.
-    """
-    explained = read_explained(study, group)
-    name = scores_name(group.name)
-    settings = spec.model_dump(mode="json", exclude={"budget", "explain", "refine"})
-    before = study.store.checksum(explanations_name(group.name))
-    made_from = digest([VERSION, before, settings])
-    if not study.store.has(name, made_from):
-        with study.locked(command), ExitStack() as open_now:
-            askers = asker_of or opener(study.store, spec.budget, events, open_now)
-            asker = askers(spec.judge or spec.explainer, "score")
-            tools = _tools(study, spec, group, explained, asker)
-            table = _scored(study, spec, explained, tools, events)
-            about = {
-                "comparison": comparison(
-                    study.latent_table(group), explained.table, table, tools.embedder
-                ),
-                "functional": functional_of(
-                    study, group, events, spec.seed, tokens=spec.dropping_tokens
-                ),
-                "accounts": accounts(asker),
-            }
-            with study.store.piece(name, made_from) as folder:
-                (folder / "scores.parquet").write_bytes(parquet_bytes(table))
-                (folder / "about.json").write_bytes(json_bytes(about))
-    return read_scored(study, group)
-
-
-def _explained_from(study: Study, spec: InterpretationSpec, plan: SamplePlan) -> str:
+def _explained_from(study: Study, spec: InterpretationSpec, plan: SamplePlan) -> list[Any]:
     runs = plan.latents["run"].unique().sort()
     evidence = [study.store.checksum(evidence_name(run)) for run in runs]
     named = {"explainer", "seed", "explain", "top_logits", "refine", "controls", "random_latents"}
     named |= {"examples", "detection"} if spec.refine else set()
     settings = spec.model_dump(mode="json", include=named)
     rows = plan.latents.select("run", "latent").rows()
-    return digest([VERSION, evidence, settings, [list(row) for row in rows]])
+    return [VERSION, evidence, settings, [list(row) for row in rows]]
 
 
-def _top_logits(study: Study, of: Sequence[Latent]) -> Mapping[Latent, Sequence[str]]:
-    from reseed.interpretation.ablation import top_logits
+def _explain_sample(
+    study: Study, latents: pl.DataFrame, plan: SamplePlan, spec: InterpretationSpec, asker: Asker
+) -> tuple[pl.DataFrame, str | None]:
+    """Explain a sample of latents, a second member of each family in it, and random latents.
 
-    return top_logits(
-        causal(study.spec.subject), directions(study.store, of), ", ".join(study.sites())
-    )
-
-
-def _scored(
-    study: Study, spec: InterpretationSpec, explained: Explained, tools: Tools, events: Events
-) -> pl.DataFrame:
-    said = explanations_of(explained.table)
-    asked = explained.table.filter(~pl.col("kind").is_in([RANDOM, PARTNER]))
-    of = latents_in(asked)
+    Returns:
+        Columns of `EXPLANATIONS`; what refining gained, if asked for.
+    """
+    mates = partners(plan, latents, spec.seed)
+    of = [*latents_in(plan.latents), *latents_in(mates)]
+    kinds = [*plan.latents["kind"], *[PARTNER] * len(mates)]
     examples = Examples(study.store, of)
-    bare = [examples.to_score(latent, "score", spec) for latent in of]
-    items = [replace(item, explanation=said.get(item.of)) for item in bare]
-    sides: list[tuple[str | None, list[Item]]] = [(None, items)]
-    if "shuffled" in spec.controls and sum(item.explanation is not None for item in items) > 1:
-        sides.append(("shuffled", shuffled_explanations(items, spec.seed)))
+    items = [examples.to_explain(latent, spec) for latent in of]
     if RANDOM in spec.controls:
-        made = random_items(bare, "score", spec)
-        sides.append((RANDOM, [replace(item, explanation=said.get(item.of)) for item in made]))
-    rows: list[pl.DataFrame] = []
-    with events.task("score", len(spec.scorers) * len(sides), "scorers") as task:
-        for name in spec.scorers:
-            for control, some in sides:
-                if not (control == "shuffled" and name in WITHOUT_EXPLANATION):
-                    results = score(name, tools, some, spec)
-                    rows.append(score_rows(name, control, (item.of for item in some), results))
-                task.advance(1, name)
-    return pl.concat(rows)
+        made = random_items(items[: len(plan.latents)], "explain", spec)
+        items, kinds = [*items, *made], [*kinds, *[RANDOM] * len(made)]
+    likely = None
+    if spec.top_logits:
+        with needs_train("interpretation.explain.top_logits"):
+            from reseed.interpretation.models.causal import subject_with_head
+
+        subject = subject_with_head(study.spec.subject)
+        likely = top_logits(subject, _directions(study, of), ", ".join(study.sites()))
+    results = explain_items(asker, items, spec.explain, top_logits=likely)
+    gain = None
+    if spec.refine is not None:
+        results, gain = refined_explanations(examples, results, asker, spec, spec.refine)
+    return explanation_rows([item.of for item in items], kinds, results), gain
+
+
+def score(
+    study: Study,
+    events: Events,
+    group: Group,
+    *,
+    spec: InterpretationSpec | None = None,
+    asker_of: AskerOf | None = None,
+    command: str = "reseed score",
+) -> Scored:
+    """Score the explanations of a group, and compare; calling it again only reads the result.
+
+    Args and errors are those of `explain`.
+
+    Raises:
+        StoreError: if nothing was explained yet.
+    """
+    spec = spec_of(study) if spec is None else spec
+    explained = read_explained(study, group)
+    before = study.store.checksum(explanations_name(group.name))
+    settings = spec.model_dump(mode="json", exclude={"budget", "explain", "refine"})
+    name, inputs = scores_name(group.name), [VERSION, before, settings]
+
+    def write() -> dict[str, Any]:
+        with ExitStack() as open_now:
+            askers = asker_of or opener(study.store, spec.budget, events, open_now)
+            asker = askers(spec.judge or spec.explainer, "score")
+            of = latents_in(explained.table.filter(~pl.col("kind").is_in([RANDOM, PARTNER])))
+            tools = _tools(study, spec, group, of, asker)
+            table = _score_sample(study, spec, explained, of, tools, events)
+            latents, ablated = study.latent_table(group), spec.dropping_tokens
+            about = {
+                "comparison": comparison(latents, explained.table, table, tools.embedder),
+                "functional": functional_of(study, group, events, spec.seed, tokens=ablated),
+                "accounts": accounts(asker),
+            }
+        return {"scores.parquet": table, "about.json": about}
+
+    if not study.store.has(name, digest(inputs)):
+        with study.locked(command):
+            study.store.make(name, inputs, write)
+    return read_scored(study, group)
 
 
 def _tools(
-    study: Study, spec: InterpretationSpec, group: Group, explained: Explained, asker: Asker
+    study: Study, spec: InterpretationSpec, group: Group, of: Sequence[Latent], asker: Asker
 ) -> Tools:
     likelihood = None
     if spec.likelihood is not None:
         with needs_train("interpretation.likelihood"):
-            from reseed.interpretation.models.likelihood import LocalLikelihood
+            from reseed.interpretation.models.causal import LocalLikelihood
 
         likelihood = LocalLikelihood.load(spec.likelihood)
     tools = Tools(
@@ -193,48 +187,51 @@ def _tools(
     )
     if "intervention" not in spec.scorers:
         return tools
-    real = explained.table.filter(~pl.col("kind").is_in([RANDOM, PARTNER]))
     sites = {run.id: run.spec.target for run in study.runs if run.id in group.runs}
-    return replace(
-        tools,
-        steered=lambda: steered(study.spec.subject, set(sites.values())),
-        directions=directions(study.store, latents_in(real)),
-        sites=sites,
-    )
+
+    def steered() -> Mapping[str, Steerable]:
+        with needs_train("steering the subject"):
+            from reseed.interpretation.models import steering
+        return steering.steered(study.spec.subject, set(sites.values()))
+
+    return replace(tools, steered=steered, directions=_directions(study, of), sites=sites)
 
 
-def select_for_task(
-    study: Study, run: str, task: str, k: int, methods: Sequence[str] | None, events: Events
-) -> Selection:
-    """Choose latents of a run for a labelled task; methods that ask a model use the explanations.
+def _directions(study: Study, of: Sequence[Latent]) -> dict[Latent, Numbers]:
+    """[D] decoder row of each latent."""
+    runs = {latent.run for latent in of}
+    saes = {run: own.read_piece(study.store, f"runs/{run}") for run in runs}
+    return {latent: saes[latent.run].W_dec[latent.latent] for latent in of}
 
-    Args:
-        study: with results and with labelled text.
-        run: id of a finished run.
-        task: a label, or `*` for all.
-        k: latents at the most.
-        methods: of `reseed.interpretation.select.by_words.METHODS`; None for those without a model.
-        events: progress.
 
-    Raises:
-        SpecError, StoreError: as `reseed.interpretation.select.stage.select_latents`.
-    """
-    methods = list(BASELINES if methods is None else methods)
-    if not any(name in LLM_METHODS for name in methods):
-        return select_latents(study, run, task, k, methods, events=events)
-    spec = spec_of(study)
-    group = next((one for one in study.groups() if run in one.runs), None)
-    if group is None:
-        raise SpecError(f"run {run} is in no group of finished runs; its control runs are not")
-    said = explanations_of(read_explained(study, group).table)
-    mine = {of.latent: one for of, one in said.items() if of.run == run}
-    if len(mine) < k:
-        raise SpecError(
-            f"{len(mine)} latents of {run} are explained and {k} are to be chosen; raise "
-            "interpretation.per_kind, explain again, or lower --k"
-        )
-    with ExitStack() as open_now:
-        asker = opener(study.store, spec.budget, events, open_now)(spec.explainer, "select")
-        return select_latents(
-            study, run, task, k, methods, events=events, explanations=mine, asker=asker
-        )
+def _score_sample(
+    study: Study,
+    spec: InterpretationSpec,
+    explained: Explained,
+    of: Sequence[Latent],
+    tools: Tools,
+    events: Events,
+) -> pl.DataFrame:
+    """Scores of the latents and of their controls, columns of `SCORES`."""
+    explanations = explanations_of(explained.table)
+
+    def with_explanations(bare: Sequence[Item]) -> list[Item]:
+        return [replace(item, explanation=explanations.get(item.of)) for item in bare]
+
+    examples = Examples(study.store, of)
+    bare = [examples.to_score(latent, "score", spec) for latent in of]
+    items = with_explanations(bare)
+    sides: list[tuple[str | None, list[Item]]] = [(None, items)]
+    if "shuffled" in spec.controls and sum(item.explanation is not None for item in items) > 1:
+        sides.append(("shuffled", shuffled_explanations(items, spec.seed)))
+    if RANDOM in spec.controls:
+        sides.append((RANDOM, with_explanations(random_items(bare, "score", spec))))
+    rows: list[pl.DataFrame] = []
+    with events.task("score", len(spec.scorers) * len(sides), "scorers") as task:
+        for name in spec.scorers:
+            for control, some in sides:
+                if not (control == "shuffled" and name in WITHOUT_EXPLANATION):
+                    results = score_items(name, tools, some, spec)
+                    rows.append(score_rows(name, control, (item.of for item in some), results))
+                task.advance(1, name)
+    return pl.concat(rows)

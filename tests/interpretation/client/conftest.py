@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reseed.interpretation.models.http import HTTPModel
-from reseed.interpretation.models.transport import Gate
+from reseed.interpretation.models.chat import ServerModel
+from reseed.interpretation.models.limits import Gate
 from reseed.interpretation.records import Message, Request
 from reseed.spec.llm import ServerSpec
 
@@ -50,18 +50,20 @@ def question():
 
 @pytest.fixture
 def gate():
-    """A gate whose sleeps are written down and take no time."""
+    """A gate whose sleeps are written down and take no time; attempts follow at once."""
+    import stamina
 
     class Recorded(Gate):
         def __init__(self):
             self.slept, self.now = [], 0.0
-            super().__init__(self._sleep, lambda: self.now)
+            super().__init__(self._written_down, lambda: self.now)
 
-        def _sleep(self, seconds):
+        async def _written_down(self, seconds):
             self.slept.append(seconds)
             self.now += seconds
 
-    return Recorded()
+    with stamina.set_testing(True, attempts=100, cap=True):
+        yield Recorded()
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def connect():
     def make(url, transport=None, gate=None, **settings):
         base = {"model": "m", "timeout": 5.0, "retries": 2, "concurrency": 4}
         spec = ServerSpec(base_url=url, **{**base, **settings})
-        models.append(HTTPModel(spec, transport=transport, gate=gate))
+        models.append(ServerModel(spec, transport=transport, gate=gate))
         return models[-1]
 
     yield make

@@ -75,6 +75,15 @@ class HostileServer:
             whole = json.dumps(completion("lost")).encode()
             send(handler, 200, {"content-length": str(len(whole))}, whole[:30], cut=True)
             return
+        if action == "drip":
+            self.drip(handler, b"HTTP/1.1 200 OK\r\ncontent-length: 900000\r\n\r\n", b" ", 0.05)
+            return
+        if action == "drip headers":
+            self.drip(handler, b"HTTP/1.1 200 OK\r\nx: ", b"a", 0.05)
+            return
+        if action == "continue":
+            self.drip(handler, b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50, 0.001)
+            return
         if action == "huge":
             send(handler, 200, {"connection": "close"}, b'{"choices": [', cut=True)
             try:
@@ -88,6 +97,16 @@ class HostileServer:
         if isinstance(action, bytes):
             action = (200, {}, action)
         send(handler, *action)
+
+    def drip(self, handler, first, each, seconds):
+        """Send a little now and then, for ever."""
+        handler.close_connection = True
+        try:
+            handler.wfile.write(first)
+            while not self.let_go.wait(seconds):
+                handler.wfile.write(each)
+        except OSError:
+            pass
 
     def close(self):
         self.let_go.set()

@@ -7,21 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from reseed.errors import BudgetError, ModelError
 from reseed.events import Events
-from reseed.interpretation.models import accounts as workers
-from reseed.interpretation.models.asking import (
-    JournaledAsker,
-    question_key,
-    reply_from,
-    reply_record,
-)
-from reseed.interpretation.models.instruments import Scripted
-from reseed.interpretation.models.journal import Journal, entries
+from reseed.interpretation.models import BilledFailure, Scripted, asking
+from reseed.interpretation.models.asking import JournaledAsker
+from reseed.interpretation.models.journal import Journal, entries, question_key, reply_from
 from reseed.interpretation.records import Failure, Message, Reply, Request, TokenChoice
 from reseed.spec.llm import BudgetSpec, Prices
 
@@ -104,7 +98,7 @@ def test_replies_survive_the_journal_exactly(asker, question):
     reply = Reply(
         text="ab\u2028\x00", prompt_tokens=3, reply_tokens=2, finish="length", choices=choices
     )
-    assert reply_from(reply_record(reply)) == reply
+    assert reply_from(asdict(reply)) == reply
 
     class Fixed:
         name = "fixed"
@@ -151,7 +145,8 @@ def test_a_logprob_that_is_no_number_is_a_failure(asker, question, path):
 
     (failure,) = asker(Odd()).ask([question("a")])
     assert "not finite" in failure.reason
-    assert list(entries(path)) == []
+    (row,) = entries(path)
+    assert (row["failure"]["prompt_tokens"], row.get("answer")) == (1, None)
 
 
 # -- money -----------------------------------------------------------------------------------------
@@ -206,6 +201,31 @@ def test_a_budget_stops_and_a_larger_one_goes_on(asker, question, path, budget, 
     large = BudgetSpec(**{name: 100 * limit for name, limit in budget.items()})
     assert len(asker(again, budget=large, **settings).ask(asked)) == 10
     assert len(again.asked) == 10 - done
+
+
+@pytest.mark.parametrize(
+    "budget", [{"max_calls": 3}, {"max_tokens": 3 * 24}, {"max_cost": 3 * 220e-6}]
+)
+def test_answers_that_cannot_be_used_are_paid_for(asker, question, path, budget):
+    """In this run and in the next; they are asked again, though."""
+    bad = BilledFailure(reason="no choices", prompt_tokens=10, reply_tokens=20 - 7)
+    settings = {"prices": PRICES, "budget": BudgetSpec(**budget)}
+    asked = [question(f"q{i}", max_tokens=12, purpose="p") for i in range(9)]
+    model = asker(Scripted(lambda request: bad), **settings)
+    with pytest.raises(BudgetError):
+        model.ask(asked)
+    done = len(list(entries(path)))
+    assert 2 <= done <= 3
+    account = model.accounts()["p"]
+    assert (account.failed, account.asked, account.prompt_tokens) == (done, 0, 10 * done)
+    assert account.cost == pytest.approx(done * 150e-6)
+    never = Scripted(lambda request: pytest.fail("asked"))
+    if "max_calls" in budget:
+        with pytest.raises(BudgetError, match="max_calls = 3 .3 used."):
+            asker(never, **settings).ask(asked)
+    well = Scripted(loud)
+    asker(well).ask(asked)
+    assert len(well.asked) == 9
 
 
 def test_known_answers_need_no_budget(asker, question):
@@ -267,7 +287,7 @@ def test_events_tell_how_far(asker, question):
 
 
 def test_an_interrupt_waits_for_what_is_under_way(asker, question, path, monkeypatch):
-    monkeypatch.setattr(workers, "GRACE_SECONDS", 20.0)
+    monkeypatch.setattr(asking, "GRACE_SECONDS", 20.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     under_way = threading.Event()
     main = threading.get_ident()
@@ -293,7 +313,7 @@ RUN = """
 import signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 from pathlib import Path
-from reseed.interpretation.models.opening import open_asker
+from reseed.interpretation.models.asking import open_asker
 from reseed.spec.llm import ServerSpec
 from reseed.interpretation.records import Message, Request
 spec = ServerSpec(model="m", base_url=sys.argv[1], concurrency=4, timeout=20.0)

@@ -1,18 +1,12 @@
-"""How long to wait."""
+"""How long to wait, and what may be shown."""
+
+import asyncio
 
 import pytest
 
-from reseed.interpretation.models.transport import Gate, asked_to_wait, backoff, used_up
+from reseed.interpretation.models.limits import Gate, asked_to_wait, shown, told, used_up
 
 NOW = 1_800_000_000.0
-
-
-def test_backoff_doubles_with_jitter_that_is_the_same_each_time():
-    for attempt, longest in ((0, 0.5), (1, 1.0), (3, 4.0), (20, 60.0)):
-        waits = [backoff(attempt, f"key {i}") for i in range(50)]
-        assert all(longest / 2 <= wait <= longest for wait in waits)
-        assert len(set(waits)) == 50
-        assert waits[0] == backoff(attempt, "key 0")
 
 
 @pytest.mark.parametrize(
@@ -63,16 +57,22 @@ def test_the_longest_limit_counts():
 def test_a_gate_holds_everybody_until_its_time():
     now, slept = 0.0, []
 
-    def sleep(seconds):
+    async def sleep(seconds):
         nonlocal now
         slept.append(seconds)
         now += seconds
 
     gate = Gate(sleep, lambda: now)
-    gate.wait()
+    asyncio.run(gate.wait())
     assert slept == []
     gate.close(5.0)
     gate.close(3.0)  # not earlier than was said before
-    gate.wait()
-    gate.wait()
+    asyncio.run(gate.wait())
+    asyncio.run(gate.wait())
     assert slept == [5.0]
+
+
+def test_what_a_server_says_is_shown_on_one_short_line():
+    assert shown("a\n b\x1b[2J\u202e" + "c" * 400) == "a b [2J " + "c" * 292
+    assert told("no\nway") == " It says: no way"
+    assert told(None) == told(" \n") == ""

@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from reseed.interpretation.records import Interval
+from reseed.interpretation.records import Example, Interval, Latent, Score
+from reseed.stability.intervals import jackknife_ends, t_quantile
 
 Numbers = NDArray[np.float64]
 
@@ -84,18 +86,9 @@ def design_effect(values: Numbers, clusters: Sequence[int]) -> float:
 def balanced(positives: Rate, negatives: Rate) -> tuple[float, Interval]:
     """Mean of two rates, with Newcombe's interval made of their two (MOVER, 1998)."""
     value = (positives.value + negatives.value) / 2
-    low = math.hypot(*(one.value - one.interval[0] for one in (positives, negatives))) / 2
-    high = math.hypot(*(one.interval[1] - one.value for one in (positives, negatives))) / 2
+    low = math.hypot(*(rate.value - rate.interval[0] for rate in (positives, negatives))) / 2
+    high = math.hypot(*(rate.interval[1] - rate.value for rate in (positives, negatives))) / 2
     return value, (max(0.0, value - low), min(1.0, value + high))
-
-
-def auroc(positives: Numbers, negatives: Numbers) -> float:
-    """Probability that a positive is graded above a negative; ties count half.
-
-    Raises:
-        ValueError: if a class is empty or a grade is NaN.
-    """
-    return float(_above(positives, negatives).mean())
 
 
 def auroc_with_interval(
@@ -122,6 +115,39 @@ def auroc_with_interval(
     m = len(positives) / design_effect(above.mean(axis=1), positive_clusters)
     n = len(negatives) / design_effect(above.mean(axis=0), negative_clusters)
     return value, _newcombe(value, m, n)
+
+
+def score_of_grades(
+    of: Latent,
+    scorer: str,
+    firing: Sequence[tuple[Example, float]],
+    silent: Sequence[tuple[Example, float]],
+    **more: Any,
+) -> Score:
+    """The AUROC of grades that should be higher where the latent fires, as a score.
+
+    Args:
+        of: the latent.
+        scorer: that graded.
+        firing: windows in which it fires, each with its grade; at least one.
+        silent: windows in which it does not.
+        more: further fields of the score.
+    """
+    grades = [np.array([grade for _, grade in side]) for side in (firing, silent)]
+    documents = [[example.document for example, _ in side] for side in (firing, silent)]
+    value, interval = auroc_with_interval(*grades, *documents)
+    return Score(
+        of=of,
+        scorer=scorer,
+        value=value,
+        chance=0.5,
+        interval=interval,
+        auroc=value,
+        auroc_interval=interval,
+        positives=len(firing),
+        negatives=len(silent),
+        **more,
+    )
 
 
 def _above(positives: Numbers, negatives: Numbers) -> Numbers:
@@ -177,17 +203,16 @@ def correlation(
     groups = int(place.max()) + 1
     by_group = np.zeros((groups, sums.shape[1]))
     np.add.at(by_group, place, sums)
-    whole = by_group.sum(axis=0)
-    value = _pearson(whole)
+    total = by_group.sum(axis=0)
+    value = _pearson(total)
     if value is None:
         raise ValueError("correlation of values that are all the same")
-    left_out = [_pearson(whole - one) for one in by_group]
+    left_out = [_pearson(total - group) for group in by_group]
     if groups < 3 or None in left_out:
         return value, None
     scale = np.arctanh(np.clip(np.array([value, *left_out], np.float64), -1 + 1e-12, 1 - 1e-12))
-    spread = float(np.sqrt((groups - 1) / groups * ((scale[1:] - scale[1:].mean()) ** 2).sum()))
-    reach = float(stats.t.ppf(0.975, groups - 1)) * spread
-    return value, (float(np.tanh(scale[0] - reach)), float(np.tanh(scale[0] + reach)))
+    low, high = np.tanh(jackknife_ends(scale[0], scale[1:]))
+    return value, (float(low), float(high))
 
 
 def _moments(x: Numbers, y: Numbers) -> list[float]:
@@ -195,7 +220,7 @@ def _moments(x: Numbers, y: Numbers) -> list[float]:
 
 
 def _pearson(moments: Numbers) -> float | None:
-    n, x, y, xx, yy, xy = (float(one) for one in moments)
+    n, x, y, xx, yy, xy = map(float, moments)
     spread_x, spread_y = n * xx - x * x, n * yy - y * y
     if spread_x <= 1e-9 * n * xx or spread_y <= 1e-9 * n * yy:
         return None
@@ -211,5 +236,5 @@ def mean_with_interval(
     value = float(means.mean())
     if len(means) < 3:
         return value, None
-    reach = float(stats.t.ppf(0.975, len(means) - 1) * stats.sem(means))
+    reach = float(t_quantile(len(means) - 1) * stats.sem(means))
     return value, (value - reach, value + reach)

@@ -5,13 +5,13 @@ Cosines of vectors; no model is asked anything, so both are cheap enough for eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.interpretation.models.instruments import Embedder
+from reseed.interpretation.models import Embedder
 from reseed.interpretation.prompts.marking import (
     by_class,
     check_items,
@@ -19,11 +19,12 @@ from reseed.interpretation.prompts.marking import (
     missing_class,
     unexplained,
 )
-from reseed.interpretation.records import Example, Failure, Item, Latent, Score
-from reseed.interpretation.scorers import accuracy
+from reseed.interpretation.records import Example, Failure, Item, Score
+from reseed.interpretation.scorers.accuracy import score_of_grades
 from reseed.spec.interpretation import EmbeddingSpec
 
-Numbers = NDArray[np.float64]
+Vectors = Mapping[str, NDArray[np.float64]]
+"""Text to its vector, of length 1."""
 
 
 def score_explanations(
@@ -46,20 +47,21 @@ def score_explanations(
             if the embedder gives NaN, zeros or another number of rows.
     """
     check_items(items)
-    problems = [unexplained(item) or missing_class(item) for item in items]
-    fine = [item for item, problem in zip(items, problems, strict=True) if problem is None]
-    queries = {item.of: settings.instruction + _phrase(item) for item in fine}
-    vectors = _embedded(embedder, [*queries.values(), *_texts(fine)])
+    queries = {
+        item.of: settings.instruction + item.explanation.text
+        for item in items
+        if item.explanation is not None and missing_class(item) is None
+    }
+    vectors = _embedded(embedder, queries.values(), [item for item in items if item.of in queries])
     results: list[Score | Failure] = []
-    for item, problem in zip(items, problems, strict=True):
+    for item in items:
+        problem = unexplained(item) or missing_class(item)
         if problem is not None:
             results.append(problem)
             continue
         query = vectors[queries[item.of]]
-        grades = [
-            np.array([vectors[e.text] @ query for e in one]) for one in by_class(item.examples)
-        ]
-        results.append(_area(item.of, "embedding", *by_class(item.examples), *grades))
+        sides = (_graded(side, vectors, query) for side in by_class(item.examples))
+        results.append(score_of_grades(item.of, "embedding", *sides))
     return results
 
 
@@ -82,14 +84,11 @@ def score_examples(embedder: Embedder, items: Sequence[Item]) -> list[Score | Fa
         SpecError: as `score_explanations`.
     """
     check_items(items)
-    vectors = _embedded(embedder, _texts(items))
-    return [_example_score(item, vectors) for item in items]
+    vectors = _embedded(embedder, (), items)
+    return [missing_class(item) or _example_score(item, vectors) for item in items]
 
 
-def _example_score(item: Item, vectors: Mapping[str, Numbers]) -> Score | Failure:
-    problem = missing_class(item)
-    if problem is not None:
-        return problem
+def _example_score(item: Item, vectors: Vectors) -> Score | Failure:
     firing, silent = by_class(item.examples)
     documents = sorted({example.document for example in firing})
     if len(documents) < 2:
@@ -97,60 +96,34 @@ def _example_score(item: Item, vectors: Mapping[str, Numbers]) -> Score | Failur
     ordered = in_seeded_order("references", item.of, documents)
     chosen = set(ordered[: len(ordered) // 2])
     centre = np.mean([vectors[e.text] for e in firing if e.document in chosen], axis=0)
-    graded = [example for example in firing if example.document not in chosen]
     # a silent window of a reference's document would be near to it whatever the latent does
-    silent = [example for example in silent if example.document not in chosen]
-    if not silent:
+    sides = [[e for e in side if e.document not in chosen] for side in (firing, silent)]
+    if not sides[1]:
         return Failure(reason="every silent window is of a document that serves as reference")
-    grades = [np.array([vectors[e.text] @ centre for e in one]) for one in (graded, silent)]
-    return _area(item.of, "example_embedding", graded, silent, *grades)
+    graded = (_graded(side, vectors, centre) for side in sides)
+    return score_of_grades(item.of, "example_embedding", *graded)
 
 
-def _area(
-    of: Latent,
-    scorer: str,
-    firing: Sequence[Example],
-    silent: Sequence[Example],
-    high: Numbers,
-    low: Numbers,
-) -> Score:
-    documents = [[example.document for example in one] for one in (firing, silent)]
-    value, interval = accuracy.auroc_with_interval(high, low, *documents)
-    return Score(
-        of=of,
-        scorer=scorer,
-        value=value,
-        chance=0.5,
-        interval=interval,
-        auroc=value,
-        auroc_interval=interval,
-        positives=len(firing),
-        negatives=len(silent),
-    )
+def _graded(
+    side: Sequence[Example], vectors: Vectors, query: NDArray[np.float64]
+) -> list[tuple[Example, float]]:
+    return [(example, vectors[example.text] @ query) for example in side]
 
 
-def _phrase(item: Item) -> str:
-    assert item.explanation is not None
-    return item.explanation.text
-
-
-def _texts(items: Sequence[Item]) -> list[str]:
-    return [example.text for item in items for example in item.examples]
-
-
-def _embedded(embedder: Embedder, texts: Sequence[str]) -> dict[str, Numbers]:
-    """Vectors of length 1 by text."""
-    once = list(dict.fromkeys(texts))
-    if not once:
+def _embedded(embedder: Embedder, queries: Iterable[str], items: Sequence[Item]) -> Vectors:
+    """Vectors of queries and of all windows of some items."""
+    windows = [example.text for item in items for example in item.examples]
+    texts = list(dict.fromkeys([*queries, *windows]))
+    if not texts:
         return {}
-    rows = np.asarray(embedder.embed(once), np.float64)
-    if rows.ndim != 2 or len(rows) != len(once):
-        raise SpecError(f"{embedder.name}: {rows.shape} for {len(once)} texts; each needs a row")
+    rows = np.asarray(embedder.embed(texts), np.float64)
+    if rows.ndim != 2 or len(rows) != len(texts):
+        raise SpecError(f"{embedder.name}: {rows.shape} for {len(texts)} texts; each needs a row")
     lengths = np.linalg.norm(rows, axis=1)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
         raise SpecError(
-            f"{embedder.name}: the vectors of {len(bad)} of {len(once)} texts are zero or NaN, the "
-            f"first of {once[int(bad[0])][:60]!r}. Leave out texts that it has no tokens for."
+            f"{embedder.name}: the vectors of {len(bad)} of {len(texts)} texts are zero or NaN, "
+            f"the first of {texts[int(bad[0])][:60]!r}. Leave out texts that it has no tokens for."
         )
-    return dict(zip(once, rows / lengths[:, None], strict=True))
+    return dict(zip(texts, rows / lengths[:, None], strict=True))

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from reseed.interpretation.prompts import prompts
+from reseed.interpretation import prompts
 from reseed.interpretation.prompts.marking import (
     active_tokens,
     by_class,
@@ -19,7 +19,7 @@ from reseed.interpretation.prompts.marking import (
     unexplained,
 )
 from reseed.interpretation.records import Asker, Example, Failure, Item, Score
-from reseed.interpretation.scorers.classification import Asked, Case, Task, judge, prepare
+from reseed.interpretation.scorers.detection import Batches, Case, Task, in_batches, judge
 from reseed.seeds import generator
 from reseed.spec.interpretation import FuzzingSpec
 
@@ -50,11 +50,11 @@ def score(
     check_items(items)
     name = SILENT if settings.negatives == "silent" else WITHIN
     task = Task(scorer=name, system=prompts.FUZZ, shots=prompts.FUZZ_SHOTS)
-    asked = [_asked(item, task, settings) for item in items]
-    return [one.score for one in judge(asker, asked, task, settings)]
+    prepared = [_batches(item, task, settings) for item in items]
+    return [result.score for result in judge(asker, prepared, task, settings)]
 
 
-def _asked(item: Item, task: Task, settings: FuzzingSpec) -> Asked | Failure:
+def _batches(item: Item, task: Task, settings: FuzzingSpec) -> Batches | Failure:
     firing, silent = by_class(item.examples)
     if settings.negatives == "within":
         problem = None if firing else Failure(reason="no example in which the latent fires")
@@ -64,22 +64,19 @@ def _asked(item: Item, task: Task, settings: FuzzingSpec) -> Asked | Failure:
     if problem is not None:
         return problem
     places = [active_tokens(example, settings.threshold) for example in firing]
-    cases = [
-        Case(text=mark(example.tokens, own), fires=True, example=example)
-        for example, own in zip(firing, places, strict=True)
-    ]
     hosts = silent if settings.negatives == "silent" else firing
     wrong = wrong_marks(item, hosts, places, settings.marks)
-    cases += [
-        Case(text=mark(example.tokens, marks), fires=False, example=example)
-        for example, marks in zip(hosts, wrong, strict=True)
-        if marks
-    ]
     skipped = sum(not marks for marks in wrong)
     if skipped == len(wrong):
         return Failure(reason="the latent fires at every token; none can be marked wrongly")
-    asked = prepare(item, cases, task, settings)
-    return replace(asked, about={"marks": settings.marks, "skipped": skipped})
+    marked = [(example, own, True) for example, own in zip(firing, places, strict=True)]
+    marked += [(host, marks, False) for host, marks in zip(hosts, wrong, strict=True) if marks]
+    cases = [
+        Case(text=mark(example.tokens, marks), fires=right, example=example)
+        for example, marks, right in marked
+    ]
+    about = {"marks": settings.marks, "skipped": skipped}
+    return replace(in_batches(item, cases, task, settings), about=about)
 
 
 def wrong_marks(
@@ -101,13 +98,11 @@ def wrong_marks(
     out: list[list[int]] = []
     for example in hosts:
         free = [i for i, value in enumerate(example.activations) if value == 0]
-        wanted = count
+        kept, wanted = list[int](), count
         if how == "copied":
             pattern = patterns[int(draw.integers(len(patterns)))]
             kept = [i for i in pattern if i in free]
             wanted = len(pattern) - len(kept)
-        else:
-            kept = list[int]()
         rest = [i for i in free if i not in kept]
         more = draw.choice(len(rest), min(wanted, len(rest)), replace=False) if rest else []
         out.append(sorted(kept + [rest[int(i)] for i in more]))

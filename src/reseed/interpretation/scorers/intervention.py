@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.interpretation.models.instruments import Likelihood, Steerable
+from reseed.interpretation.models import Likelihood, Steerable
 from reseed.interpretation.prompts.marking import (
     by_class,
     check_items,
@@ -88,16 +88,28 @@ def _score(
         missing = "no direction" if direction is None else "no example in which it is silent"
         return problem or Failure(reason=f"{missing}; there is nothing to steer with")
     texts = ["".join(host.tokens[: settings.prompt_tokens]) for host in hosts]
-    found = strength_for(subject, texts, direction, settings)
-    if isinstance(found, Failure):
-        return found
-    strength, divergence = found
+    reached = strength_for(subject, texts, direction, settings)
+    if isinstance(reached, Failure):
+        return reached
+    strength, divergence = reached
     steered = subject.generate(texts, direction, strength)
     clean = subject.generate(texts, None, 0.0)
     assert item.explanation is not None
     gains = _gains(likelihood, item.explanation.text, steered, clean, hosts)
-    about = {"strength": strength, "kl": divergence}
-    return _summed(item.of, gains, len(texts) - len(gains), about)
+    failed = len(texts) - len(gains)
+    if not gains:
+        return Failure(reason=f"none of {failed} pairs of texts gave finite log-probabilities")
+    value, interval = accuracy.mean_with_interval([g for g, _ in gains], [d for _, d in gains])
+    return Score(
+        of=item.of,
+        scorer="intervention",
+        value=value,
+        chance=0.0,
+        interval=interval,
+        negatives=len(gains),
+        failed=failed,
+        about={"strength": strength, "kl": divergence},
+    )
 
 
 def _gains(
@@ -109,7 +121,7 @@ def _gains(
 ) -> list[tuple[float, int]]:
     """Gain of each prompt whose two texts give finite values, and its document."""
     pairs = [(prefix(text), phrase) for text in [*steered, *clean]]
-    values = [np.asarray(one, np.float64) for one in likelihood.many(pairs)]
+    values = [np.asarray(logprobs, np.float64) for logprobs in likelihood.many(pairs)]
     out: list[tuple[float, int]] = []
     for number, host in enumerate(hosts):
         after, before = values[number], values[number + len(hosts)]
@@ -122,24 +134,6 @@ def _gains(
 def prefix(text: str) -> str:
     """What stands before the explanation."""
     return f"Text: {' '.join(text.split())}\n\nIn a few words, the text above is about: "
-
-
-def _summed(
-    of: Latent, gains: Sequence[tuple[float, int]], failed: int, about: Mapping[str, float]
-) -> Score | Failure:
-    if not gains:
-        return Failure(reason=f"none of {failed} pairs of texts gave finite log-probabilities")
-    value, interval = accuracy.mean_with_interval([g for g, _ in gains], [d for _, d in gains])
-    return Score(
-        of=of,
-        scorer="intervention",
-        value=value,
-        chance=0.0,
-        interval=interval,
-        negatives=len(gains),
-        failed=failed,
-        about=about,
-    )
 
 
 def strength_for(

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reseed.interpretation.prompts import prompts
+from reseed.interpretation import prompts
 from reseed.interpretation.prompts.marking import (
     active_tokens,
     by_class,
@@ -19,7 +19,7 @@ from reseed.interpretation.prompts.marking import (
     missing_class,
     one_line,
 )
-from reseed.interpretation.prompts.replies import read_number
+from reseed.interpretation.prompts.replies import numbers, read_numbers, schema_of
 from reseed.interpretation.records import (
     Asker,
     Example,
@@ -29,6 +29,7 @@ from reseed.interpretation.records import (
     Reply,
     Request,
     Score,
+    ask_each,
 )
 from reseed.interpretation.scorers import accuracy
 from reseed.interpretation.scorers.fuzzing import wrong_marks
@@ -65,18 +66,15 @@ def score(
         SpecError: if examples are of the split `explain`, of two splits, or contradict themselves.
     """
     check_items(items)
-    asked = [_questions(item, settings) for item in items]
-    flat = [one for many in asked if not isinstance(many, Failure) for one in many]
-    requests = [_request(one, settings) for one in flat]
-    replies = iter(asker.ask(requests) if requests else [])
-    results: list[Score | Failure] = []
-    for item, questions in zip(items, asked, strict=True):
-        if isinstance(questions, Failure):
-            results.append(questions)
-        else:
-            answers = [(one, _read(next(replies))) for one in questions]
-            results.append(_score(item.of, answers))
-    return results
+    prepared = [_questions(item, settings) for item in items]
+    requests = [
+        some if isinstance(some, Failure) else [_request(question, settings) for question in some]
+        for some in prepared
+    ]
+    return [
+        some if isinstance(some, Failure) else _score(item.of, some, replies)
+        for item, some, replies in zip(items, prepared, ask_each(asker, requests), strict=True)
+    ]
 
 
 def _questions(item: Item, settings: IntruderSpec) -> list[_Question] | Failure:
@@ -133,16 +131,10 @@ def _request(question: _Question, settings: IntruderSpec) -> Request:
         (_listed([_shown(text, settings) for text in texts]), json.dumps({"intruder": place}))
         for texts, place in prompts.INTRUDER_SHOTS[: settings.shots]
     ]
-    answer = {"type": "integer", "minimum": 0, "maximum": SHOWN - 1}
     return Request(
         messages=prompts.turns(system, shots, _listed(question.texts)),
         max_tokens=settings.max_tokens,
-        schema={
-            "type": "object",
-            "properties": {"intruder": answer},
-            "required": ["intruder"],
-            "additionalProperties": False,
-        },
+        schema=schema_of(numbers("intruder", None, 0, SHOWN - 1)),
         purpose="intruder",
     )
 
@@ -155,37 +147,40 @@ def _listed(texts: Sequence[str]) -> str:
     return "Texts:\n" + "\n".join(f"{number}: {text}" for number, text in enumerate(texts))
 
 
-def _read(reply: Reply | Failure) -> int | Failure:
-    if isinstance(reply, Failure):
-        return reply
-    return read_number(reply.text, "intruder", 0, SHOWN - 1)
-
-
-def _score(of: Latent, answers: Sequence[tuple[_Question, int | Failure]]) -> Score | Failure:
-    failures = tuple(answer for _, answer in answers if isinstance(answer, Failure))
-    read = [(one, answer) for one, answer in answers if not isinstance(answer, Failure)]
-    if not read:
-        first = failures[0]
+def _score(
+    of: Latent, questions: Sequence[_Question], replies: Sequence[Reply | Failure]
+) -> Score | Failure:
+    failures: list[Failure] = []
+    right: list[tuple[_Question, bool]] = []
+    for question, reply in zip(questions, replies, strict=True):
+        answer = read_numbers(reply, "intruder", None, 0, SHOWN - 1)
+        if isinstance(answer, Failure):
+            failures.append(answer)
+        else:
+            right.append((question, answer[0] == question.intruder))
+    if not right:
         return Failure(
-            reason=f"none of {len(answers)} questions was answered; the first: {first.reason}",
-            text=first.text,
+            reason=f"none of {len(questions)} questions was answered; the first: "
+            f"{failures[0].reason}",
+            text=failures[0].text,
         )
-    right = [answer == one.intruder for one, answer in read]
-    groups = [-1 if one.quantile is None else one.quantile for one, _ in read]
-    found = accuracy.rate(right, groups if len(set(groups)) > 1 else range(len(right)))
+    groups = [-1 if question.quantile is None else question.quantile for question, _ in right]
+    clusters = groups if len(set(groups)) > 1 else range(len(right))
+    share = accuracy.rate([hit for _, hit in right], clusters)
     tally: dict[str, list[int]] = {}
-    for (one, _), hit in zip(read, right, strict=True):
-        entry = tally.setdefault("mixed" if one.quantile is None else str(one.quantile), [0, 0])
+    for question, hit in right:
+        name = "mixed" if question.quantile is None else str(question.quantile)
+        entry = tally.setdefault(name, [0, 0])
         entry[0] += hit
         entry[1] += 1
     return Score(
         of=of,
         scorer="intruder",
-        value=found.value,
+        value=share.value,
         chance=1 / SHOWN,
-        interval=found.interval,
-        positives=len(read),
+        interval=share.interval,
+        positives=len(right),
         failed=len(failures),
-        failures=failures,
+        failures=tuple(failures),
         about={"by_quantile": tally},
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.interpretation.models.instruments import Likelihood
+from reseed.interpretation.models import Likelihood
 from reseed.interpretation.prompts.marking import (
     check_items,
     fires,
@@ -67,14 +67,22 @@ def _score(
     texts = [example.text for example in item.examples]
     new = [text for text in dict.fromkeys(texts) if text not in known]
     pairs = [*((own, text) for text in texts), *((neutral, text) for text in new)]
-    totals = [_total(one) for one in likelihood.many(pairs)]
+    totals = [_total(logprobs) for logprobs in likelihood.many(pairs)]
     known |= dict(zip(new, totals[len(texts) :], strict=True))
     gains: list[tuple[Example, float]] = []
     for example, after in zip(item.examples, totals, strict=False):
         before = known[example.text]
         if before is not None and after is not None:
             gains.append((example, after - before))
-    return _area(item, gains, likelihood.name)
+    failed = len(item.examples) - len(gains)
+    sides = [[graded for graded in gains if fires(graded[0]) is side] for side in (True, False)]
+    if not all(sides):
+        return Failure(
+            reason=f"{likelihood.name} gave {failed} of {len(item.examples)} texts of "
+            f"{name_of(item.of)} no finite log-probability; one side has none left"
+        )
+    about = {"gain": [float(np.mean([gain for _, gain in side])) for side in sides]}
+    return accuracy.score_of_grades(item.of, "surprisal", *sides, failed=failed, about=about)
 
 
 def prefix(explanation: str, settings: SurprisalSpec) -> str:
@@ -89,29 +97,3 @@ def _total(logprobs: NDArray[np.floating]) -> float | None:
     """Log-probability of a text; None if it has no tokens or one of them none that is finite."""
     values = np.asarray(logprobs, np.float64)
     return float(values.sum()) if values.size and np.isfinite(values).all() else None
-
-
-def _area(item: Item, gains: Sequence[tuple[Example, float]], name: str) -> Score | Failure:
-    failed = len(item.examples) - len(gains)
-    sides = [[one for one in gains if fires(one[0]) is side] for side in (True, False)]
-    if not all(sides):
-        return Failure(
-            reason=f"{name} gave {failed} of {len(item.examples)} texts of {name_of(item.of)} no "
-            "finite log-probability; one side has none left"
-        )
-    grades = [np.array([gain for _, gain in side]) for side in sides]
-    documents = [[example.document for example, _ in side] for side in sides]
-    value, interval = accuracy.auroc_with_interval(grades[0], grades[1], documents[0], documents[1])
-    return Score(
-        of=item.of,
-        scorer="surprisal",
-        value=value,
-        chance=0.5,
-        interval=interval,
-        auroc=value,
-        auroc_interval=interval,
-        positives=len(sides[0]),
-        negatives=len(sides[1]),
-        failed=failed,
-        about={"gain": [float(one.mean()) for one in grades]},
-    )

@@ -1,14 +1,13 @@
-"""Choosing latents by data: what a choice by explanations is held against. Needs scikit-learn.
+"""Choosing latents by data, and how well chosen latents tell held-out documents apart.
 
-Every function takes the features of training documents `[n, c]`, scaled to mean 0 and deviation 1,
-and their classes `[n]`, and gives places of candidates, best first. sklearn is imported inside, so
+What a choice by explanations is held against, and sparse probing: logistic regression on k latents
+(as Gurnee et al., arXiv 2305.01610, probe with k neurons). Intervals are by bootstrap over held-out
+documents, within classes; the fit is not repeated, so they speak of other documents, not of another
+choice.
+
+A choice takes the features of training documents `[n, c]`, scaled to mean 0 and deviation 1, and
+their classes `[n]`, and gives places of candidates, best first. scikit-learn is imported inside, so
 that what only reads a study needs none.
-
-How well chosen latents tell held-out documents apart: sparse probing. Needs scikit-learn.
-
-Logistic regression on k latents (as Gurnee et al., arXiv 2305.01610, probe with k neurons).
-Intervals are by bootstrap over held-out documents, within classes; the fit is not repeated, so they
-speak of other documents, not of another choice.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.interpretation.select.task import Choice, Task
+from reseed.interpretation.select import Choice, Task
 from reseed.seeds import generator
+from reseed.stability.intervals import auroc, bootstrap_counts, percentile_ends
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ def lasso(x: Floats, y: Integers, k: int) -> Integers:
     strongest = float(np.linalg.norm(x.T @ target, axis=1).max()) / len(x)
     if strongest <= 0:
         return np.arange(x.shape[1])
-    one = target.shape[1] == 1
+    single = target.shape[1] == 1
     grid = strongest * np.geomspace(1, _WEAKEST, _PENALTIES)
     enters = np.full(x.shape[1], _PENALTIES)
     size = np.zeros(x.shape[1])
@@ -70,11 +70,11 @@ def lasso(x: Floats, y: Integers, k: int) -> Integers:
         with warnings.catch_warnings():
             # at the weak end, where candidates enter that matter least
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found: Any = lasso_path(
-                x, target[:, 0] if one else target, alphas=penalties, coef_init=start
-            )
-        start = found[1][..., -1]
-        weights = np.abs(found[1]) if one else np.sqrt((found[1] ** 2).sum(axis=0))  # [c, steps]
+            path: Any = lasso_path(
+                x, target[:, 0] if single else target, alphas=penalties, coef_init=start
+            )[1]
+        start = path[..., -1]
+        weights = np.abs(path) if single else np.sqrt((path**2).sum(axis=0))  # [c, steps]
         fresh = (enters == _PENALTIES) & weights.any(axis=1)
         at = (weights > 0).argmax(axis=1)
         enters[fresh], size[fresh] = first + at[fresh], weights[fresh, at[fresh]]
@@ -88,8 +88,8 @@ def mutual_information(x: Floats, y: Integers, seed: int = 0) -> Integers:
     from sklearn.feature_selection import mutual_info_classif
 
     state = int(generator("mutual-information", seed).integers(2**31))
-    found: Any = mutual_info_classif(x, y, random_state=state)
-    return np.argsort(-found, kind="stable").astype(np.int64)
+    information: Any = mutual_info_classif(x, y, random_state=state)
+    return np.argsort(-information, kind="stable").astype(np.int64)
 
 
 def mrmr(x: Floats, y: Integers, k: int) -> Integers:
@@ -122,8 +122,8 @@ def forward(x: Floats, y: Integers, k: int) -> Integers:
 
         def score(candidate: int) -> float:
             columns = x[:, [*chosen, candidate]]  # noqa: B023  (called in this turn only)
-            found: Any = cross_val_score(logistic(), columns, y, cv=folds, scoring="neg_log_loss")
-            return float(found.mean())
+            scores: Any = cross_val_score(logistic(), columns, y, cv=folds, scoring="neg_log_loss")
+            return float(scores.mean())
 
         chosen.append(left[int(np.argmax([score(c) for c in left]))])
     return np.array(chosen, dtype=np.int64)
@@ -153,8 +153,8 @@ def _f_statistic(x: Floats, y: Integers) -> Floats:
     out = np.zeros(x.shape[1])
     if varies.any():
         with np.errstate(divide="ignore"):  # a candidate that tells classes apart without error
-            found: Any = f_classif(x[:, varies], y)
-        out[varies] = np.nan_to_num(found[0], nan=0.0, posinf=1e12)
+            statistic: Any = f_classif(x[:, varies], y)[0]
+        out[varies] = np.nan_to_num(statistic, nan=0.0, posinf=1e12)
     return out
 
 
@@ -206,10 +206,10 @@ def probe_table(
     for size in sizes(k):
         random = _random(task, size, seed, weights)
         for choice in choices:
-            mine = random
+            measured = random
             if choice.method != "random":
-                mine = _measured(task, choice.order[:size], weights)
-            rows.append(_row(task, choice.method, size, mine, random))
+                measured = _measured(task, choice.order[:size], weights)
+            rows.append(_row(task, choice.method, size, measured, random))
     size = len(task.candidates)
     every = _measured(task, range(size), weights)
     rows.append(_row(task, "all candidates", size, every, None))
@@ -237,13 +237,13 @@ def _measured(task: Task, chosen: Sequence[int], weights: Floats) -> Floats:
 
 
 def _row(
-    task: Task, method: str, size: int, mine: Floats, random: Floats | None
+    task: Task, method: str, size: int, measured: Floats, random: Floats | None
 ) -> dict[str, object]:
     row: dict[str, object] = {"method": method, "k": size}
-    extra = np.full(len(mine), np.nan) if random is None else mine[:, 0] - random[:, 0]
-    for name, values in zip(_COLUMNS, (*mine.T, extra), strict=True):
+    extra = np.full(len(measured), np.nan) if random is None else measured[:, 0] - random[:, 0]
+    for name, values in zip(_COLUMNS, (*measured.T, extra), strict=True):
         known = not np.isnan(values).any()
-        low, high = np.quantile(values[1:], [0.025, 0.975])
+        low, high = percentile_ends(values[1:])
         row |= {
             name: float(values[0]) if known else None,
             f"{name}_lo": float(low) if known else None,
@@ -258,26 +258,5 @@ def _document_weights(y: Integers, seed: int, draws: int) -> Floats:
     rng = generator("probe-bootstrap", seed)
     for c in np.unique(y):
         size = int((y == c).sum())
-        out[1:, y == c] = rng.multinomial(size, np.full(size, 1 / size), size=draws)
+        out[1:, y == c] = bootstrap_counts(size, draws, rng)
     return out
-
-
-def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Area under the ROC curve for each row of weights; ties count half.
-
-    Args:
-        scores: `[n]`.
-        positive: `[n]`.
-        weights: `[draws, n]` how often each counts.
-
-    Returns:
-        `[draws]`.
-    """
-    _, place = np.unique(scores, return_inverse=True)
-    levels = int(place.max()) + 1
-    at = np.zeros((len(scores), levels))
-    at[np.arange(len(scores)), place] = 1.0
-    hits, misses = (weights * positive) @ at, (weights * ~positive) @ at
-    below = np.cumsum(misses, axis=1) - misses
-    area = (hits * (below + misses / 2)).sum(axis=1)
-    return area / (hits.sum(axis=1) * misses.sum(axis=1))

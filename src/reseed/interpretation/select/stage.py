@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,18 +13,20 @@ import polars as pl
 from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.events import Events
 from reseed.evidence.features import DocumentFeatures, Statistic, features_name, read_features
+from reseed.interpretation.models.opening import opener
 from reseed.interpretation.records import Asker, Explanation
-from reseed.interpretation.select.task import ALL, LEAST, Choice, Task, make_task, random_sides
+from reseed.interpretation.results import explanations_of, read_explained, spec_of
+from reseed.interpretation.select import ALL, LEAST, Choice, Task, make_task, random_sides
+from reseed.interpretation.select.by_data import probe_table
+from reseed.interpretation.select.methods import BASELINES, LLM_METHODS, choose
 from reseed.runs import Done
 from reseed.seeds import digest
-from reseed.store import json_bytes, parquet_bytes
+from reseed.spec.subject import LanguageModelSpec
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 
 VERSION = 1
 """Of the methods; raised when the same settings would choose otherwise."""
-
-BASELINES = ("lasso", "mutual-information", "mrmr", "forward", "random")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,31 +53,68 @@ class Selection:
     @property
     def says(self) -> str:
         """The largest k in a sentence."""
-        most = self.evaluation.filter(pl.col("method") != "all candidates")["k"].max()
-        rows = self.table().filter((pl.col("k") == most) & (pl.col("method") != "all candidates"))
+        choices = self.table().filter(pl.col("method") != "all candidates")
+        most = choices["k"].max()
         parts = [
             f"{row['method']} {row['balanced_accuracy']:.3f} [{row['balanced_accuracy_lo']:.3f}, "
             f"{row['balanced_accuracy_hi']:.3f}]"
             + (f" ({row['failed']} of {row['calls']} replies unusable)" if row["failed"] else "")
-            for row in rows.iter_rows(named=True)
+            for row in choices.filter(k=most).iter_rows(named=True)
         ]
-        whole = self.evaluation.filter(method="all candidates").row(0, named=True)
-        told = (
+        every = self.evaluation.filter(method="all candidates").row(0, named=True)
+        sentence = (
             f"{self.task}: balanced accuracy on {self.documents[1]} held-out documents with {most} "
             f"of {self.candidates} latents: {', '.join(parts)}; with all "
-            f"{whole['balanced_accuracy']:.3f}; chance {whole['chance']:.3f}"
+            f"{every['balanced_accuracy']:.3f}; chance {every['chance']:.3f}"
         )
-        return "; ".join([told, *self.notes])
+        return "; ".join([sentence, *self.notes])
+
+
+def select(
+    study: Study, events: Events, run: str, task: str, k: int, methods: Sequence[str] | None = None
+) -> Selection:
+    """Choose latents of a run for a labelled task; methods that ask a model use the explanations.
+
+    Args:
+        study: with results and with labelled text.
+        events: progress.
+        run: id of a finished run.
+        task: a label, or `*` for all.
+        k: latents at the most.
+        methods: of `reseed.interpretation.select.methods.METHODS`; None for those without a model.
+
+    Raises:
+        SpecError, StoreError: as `select_latents`.
+    """
+    methods = list(BASELINES if methods is None else methods)
+    if not any(name in LLM_METHODS for name in methods):
+        return select_latents(study, events, run, task, k, methods)
+    spec = spec_of(study)
+    group = next((group for group in study.groups() if run in group.runs), None)
+    if group is None:
+        raise SpecError(f"run {run} is in no group of finished runs; its control runs are not")
+    every = explanations_of(read_explained(study, group).table)
+    explanations = {of.latent: words for of, words in every.items() if of.run == run}
+    if len(explanations) < k:
+        raise SpecError(
+            f"{len(explanations)} latents of {run} are explained and {k} are to be chosen; raise "
+            "interpretation.per_kind, explain again, or lower --k"
+        )
+    with ExitStack() as open_now:
+        asker = opener(study.store, spec.budget, events, open_now)(spec.explainer, "select")
+        return select_latents(
+            study, events, run, task, k, methods, explanations=explanations, asker=asker
+        )
 
 
 def select_latents(
     study: Study,
+    events: Events,
     run: str,
     task: str = ALL,
     k: int = 10,
     methods: Sequence[str] = BASELINES,
     *,
-    events: Events,
     explanations: Mapping[int, Explanation] | None = None,
     asker: Asker | None = None,
     statistic: Statistic = "max",
@@ -88,11 +128,11 @@ def select_latents(
 
     Args:
         study: with finished runs on a text whose documents have labels (`text.label`).
+        events: progress.
         run: id of a finished run.
         task: one label against all others, or `*` for all labels.
         k: latents at the most.
-        methods: see `reseed.interpretation.select.by_words.METHODS`.
-        events: progress.
+        methods: of `reseed.interpretation.select.methods.METHODS`.
         explanations: latent to what is said of it; needed by the `llm-` methods.
         asker: answers; needed by the `llm-` methods.
         statistic: of a latent over the tokens of a document.
@@ -105,11 +145,11 @@ def select_latents(
             documents.
         StoreError: if the run is not done, or the study is damaged or busy.
     """
-    _check(study, run, held_out)
-    found = document_features(study, [run], events)[run]
-    candidates = _candidates(found, explanations)
+    _check_run(study, run, held_out)
+    features = document_features(study, events, [run])[run]
+    candidates = _candidates(features, explanations)
     texts = None if explanations is None else [explanations[n].text for n in candidates]
-    wanted = {
+    settings = {
         "version": VERSION,
         "features": study.store.checksum(features_name(run)),
         "task": task,
@@ -121,29 +161,31 @@ def select_latents(
         "held_out": held_out,
         "seed": seed,
     }
-    made_from = digest(wanted)
-    piece = f"selections/{run}-{made_from[:8]}"
-    if not study.store.has(piece, made_from):
-        data = _task(found, candidates, task, statistic, held_out, seed)
-        choices, evaluation = _chosen(data, k, methods, texts, asker, seed)
-        with study.locked("reseed select"), study.store.piece(piece, made_from) as folder:
-            about = {
-                "settings": wanted,
-                "task": data.name,
-                "classes": list(data.classes),
-                "candidates": list(candidates),
-                "documents": [len(data.train_y), len(data.test_y)],
-                "choices": [asdict(one) for one in choices],
-                "notes": list(data.notes),
-            }
-            (folder / "selection.json").write_bytes(json_bytes(about))
-            (folder / "evaluation.parquet").write_bytes(parquet_bytes(evaluation))
+
+    def write() -> dict[str, Any]:
+        data = _task(features, candidates, task, statistic, held_out, seed)
+        choices, evaluation = _evaluated(data, k, methods, texts, asker, seed)
+        about = {
+            "settings": settings,
+            "task": data.name,
+            "classes": list(data.classes),
+            "candidates": list(candidates),
+            "documents": [len(data.train_y), len(data.test_y)],
+            "choices": [asdict(choice) for choice in choices],
+            "notes": list(data.notes),
+        }
         events.emit("selected", run=run, task=data.name, methods=list(methods))
+        return {"selection.json": about, "evaluation.parquet": evaluation}
+
+    piece = f"selections/{run}-{digest(settings)[:8]}"
+    if not study.store.has(piece, digest(settings)):
+        with study.locked("reseed select"):
+            study.store.make(piece, settings, write)
     return _read(study, piece, run, k, explanations)
 
 
 def document_features(
-    study: Study, runs: Sequence[str], events: Events
+    study: Study, events: Events, runs: Sequence[str]
 ) -> dict[str, DocumentFeatures]:
     """Features of all documents for these finished runs; what is missing is made in one pass.
 
@@ -151,12 +193,10 @@ def document_features(
         SpecError: if the subject reads no text.
         StoreError: if a run is not done, or the study is damaged or busy.
     """
-    from reseed.spec.subject import LanguageModelSpec
-
     store = study.store
     if not isinstance(study.spec.subject, LanguageModelSpec):
         raise SpecError("the subject of this study reads no text, so there are no documents")
-    known = {one.id: one for one in study.runs}
+    known = {run.id: run for run in study.runs}
     settings = [study.spec.data, study.spec.activations.held_out]
     made_from = {run: digest([store.checksum(f"runs/{run}"), settings]) for run in runs}
     missing = {run: known[run].spec.site for run in runs}
@@ -164,33 +204,33 @@ def document_features(
     if missing:
         with study.locked("reseed select"), needs_train("reseed select"):
             from reseed.evidence.features import gather_features
-            from reseed.subjects.opening import TOKENS
-            from reseed.subjects.text.tokens import TokenBlocks
+            from reseed.subjects.language.blocks import TokenBlocks
+            from reseed.subjects.subject import TOKENS
 
             inputs = Inputs(study, events)
-            inputs.look_up_sites()
             source = inputs.source
             tokens = TokenBlocks.open(store, TOKENS)
             gather_features(missing, source, tokens, *inputs.split, store, made_from, events)
     return {run: read_features(store, run) for run in runs}
 
 
-def _check(study: Study, run: str, held_out: float | None) -> None:
-    runs = {one.id: one for one in study.runs}
-    if run not in runs:
-        raise SpecError(f"no run {run!r} in {study.folder}; {nearest(run, runs)}")
-    if not isinstance(runs[run].state, Done):
-        raise StoreError(f"run {run} is not done; `reseed run` makes it")
-    if runs[run].spec.control is not None:
-        raise SpecError(f"run {run} is a control ({runs[run].spec.control}); take one of the study")
+def _check_run(study: Study, name: str, held_out: float | None) -> None:
+    runs = {run.id: run for run in study.runs}
+    if name not in runs:
+        raise SpecError(f"no run {name!r} in {study.folder}; {nearest(name, runs)}")
+    control = runs[name].spec.control
+    if not isinstance(runs[name].state, Done):
+        raise StoreError(f"run {name} is not done; `reseed run` makes it")
+    if control is not None:
+        raise SpecError(f"run {name} is a control ({control}); take one of the study")
     if held_out is not None and not 0 < held_out < 1:
         raise SpecError(f"held_out = {held_out}: a share between 0 and 1")
 
 
 def _candidates(
-    found: DocumentFeatures, explanations: Mapping[int, Explanation] | None
+    features: DocumentFeatures, explanations: Mapping[int, Explanation] | None
 ) -> tuple[int, ...]:
-    latents = found.max.shape[1]
+    latents = features.max.shape[1]
     if explanations is not None:
         out = tuple(sorted(explanations))
         if not out or not 0 <= out[0] <= out[-1] < latents:
@@ -199,8 +239,8 @@ def _candidates(
                 f"0 to {latents - 1}. Are they of this run?"
             )
         return out
-    training = (found.documents["side"] == "training").to_numpy()
-    fires = np.bincount(found.max[np.flatnonzero(training)].indices, minlength=latents)
+    training = (features.documents["side"] == "training").to_numpy()
+    fires = np.bincount(features.max[np.flatnonzero(training)].indices, minlength=latents)
     out = tuple(np.flatnonzero(fires >= LEAST).tolist())
     if not out:
         raise SpecError(f"no latent fires in {LEAST} training documents")
@@ -208,21 +248,21 @@ def _candidates(
 
 
 def _task(
-    found: DocumentFeatures,
+    features: DocumentFeatures,
     candidates: Sequence[int],
     task: str,
     statistic: Statistic,
     held_out: float | None,
     seed: int,
 ) -> Task:
-    labels: list[str | None] = found.documents["label"].to_list()
-    side: list[str] = found.documents["side"].to_list()
+    labels: list[str | None] = features.documents["label"].to_list()
+    side: list[str] = features.documents["side"].to_list()
     if held_out is not None:
         side = random_sides(labels, held_out, seed)
-    return make_task(found.matrix(statistic, candidates), labels, side, candidates, task)
+    return make_task(features.matrix(statistic, candidates), labels, side, candidates, task)
 
 
-def _chosen(
+def _evaluated(
     data: Task,
     k: int,
     methods: Sequence[str],
@@ -231,25 +271,19 @@ def _chosen(
     seed: int,
 ) -> tuple[list[Choice], pl.DataFrame]:
     try:
-        from reseed.interpretation.select.by_data import probe_table
-        from reseed.interpretation.select.by_words import select
-
-        choices = select(data, k, methods, texts=texts, asker=asker, seed=seed)
+        choices = choose(data, k, methods, texts=texts, asker=asker, seed=seed)
         table = probe_table(data, choices, k, seed=seed)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise
         message = "reseed select needs scikit-learn, which is not installed: pip install"
         raise ImportError(f"{message} 'reseed[llm]'") from error
-    counted = pl.DataFrame(
-        {
-            "method": [one.method for one in choices],
-            "calls": [one.calls for one in choices],
-            "failed": [one.failed for one in choices],
-        }
-    )
+    counted = pl.DataFrame([(c.method, c.calls, c.failed) for c in choices], _COUNTED, orient="row")
     joined = table.join(counted, on="method", how="left", maintain_order="left")
     return choices, joined.with_columns(pl.col("calls", "failed").fill_null(0))
+
+
+_COUNTED = ("method", "calls", "failed")
 
 
 def _read(
@@ -258,15 +292,15 @@ def _read(
     about: dict[str, Any] = study.store.document(piece, "selection.json")
     rows = [
         {
-            "method": one["method"],
+            "method": choice["method"],
             "place": place,
             "latent": (latent := about["candidates"][number]),
             "explanation": explanations[latent].text if explanations else None,
         }
-        for one in about["choices"]
-        for place, number in enumerate(one["order"][:k], 1)
+        for choice in about["choices"]
+        for place, number in enumerate(choice["order"][:k], 1)
     ]
-    notes = [f"{one['method']}: {one['note']}" for one in about["choices"] if one["note"]]
+    notes = [f"{c['method']}: {c['note']}" for c in about["choices"] if c["note"]]
     return Selection(
         run=run,
         task=about["task"],

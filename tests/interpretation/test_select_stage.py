@@ -117,7 +117,7 @@ def run_of(study):
 
 def test_latents_of_words_tell_topics_apart(study):
     methods = ["lasso", "mrmr", "random"]
-    found = select_latents(study, run_of(study), k=5, methods=methods, events=Events())
+    found = select_latents(study, Events(), run_of(study), k=5, methods=methods)
     best = found.evaluation.filter(method="lasso", k=5).row(0, named=True)
     assert best["balanced_accuracy_lo"] > 0.7
     assert best["minus_random"] > 0
@@ -130,12 +130,12 @@ def test_latents_of_words_tell_topics_apart(study):
 
 def test_features_are_those_of_the_saes_codes(study):
     """The first training document, token by token."""
-    from reseed.subjects.opening import TOKENS
+    from reseed.subjects.language.blocks import TokenBlocks
     from reseed.subjects.shards import ShardSource
-    from reseed.subjects.text.tokens import TokenBlocks
+    from reseed.subjects.subject import TOKENS
 
     run = study.runs[0]
-    found = document_features(study, [run.id], Events())[run.id]
+    found = document_features(study, Events(), [run.id])[run.id]
     tokens = TokenBlocks.open(study.store, TOKENS)
     blocks = list(range(len(tokens.ids)))
     source = ShardSource(study.store)
@@ -154,41 +154,39 @@ def test_explanations_choose_and_a_second_call_asks_nothing(study):
         for n in range(2, 42)
     }
     asker = Words()
-    given = {"explanations": explanations, "asker": asker, "events": Events()}
-    found = select_latents(study, run, "animals", 4, ["llm-rank", "random"], **given)
+    given = {"explanations": explanations, "asker": asker}
+    found = select_latents(study, Events(), run, "animals", 4, ["llm-rank", "random"], **given)
     assert found.chosen.filter(method="llm-rank")["latent"].to_list() == [41, 40, 39, 38]
     assert found.chosen["explanation"][0] == "worth 41"
     assert found.classes == ("not animals", "animals")
     assert asker.asked == 1
-    again = select_latents(study, run, "animals", 4, ["llm-rank", "random"], **given)
+    again = select_latents(study, Events(), run, "animals", 4, ["llm-rank", "random"], **given)
     assert asker.asked == 1
     assert again.evaluation.equals(found.evaluation)
-    other = select_latents(study, run, "animals", 3, ["llm-rank"], **given)
+    other = select_latents(study, Events(), run, "animals", 3, ["llm-rank"], **given)
     assert asker.asked == 2
     assert other.chosen.height == 3
 
 
 def test_documents_can_be_held_out_by_chance(study):
-    found = select_latents(
-        study, run_of(study), k=2, methods=["mrmr"], held_out=0.5, events=Events()
-    )
+    found = select_latents(study, Events(), run_of(study), k=2, methods=["mrmr"], held_out=0.5)
     assert abs(found.documents[0] - found.documents[1]) <= 2
 
 
 def test_what_is_not_there_is_named(study, finished):
     run = run_of(study)
     with pytest.raises(SpecError, match="no run 'x'"):
-        select_latents(study, "x", events=Events())
+        select_latents(study, Events(), "x")
     with pytest.raises(SpecError, match="no documents are labelled 'animal'; did you mean"):
-        select_latents(study, run, "animal", events=Events())
+        select_latents(study, Events(), run, "animal")
     with pytest.raises(SpecError, match="explain the latents first"):
-        select_latents(study, run, methods=["llm-score"], events=Events())
+        select_latents(study, Events(), run, methods=["llm-score"])
     foreign = Explanation(of=Latent(run=run, latent=99), text="x", model="fake")
     with pytest.raises(SpecError, match="Are they of this run"):
-        select_latents(study, run, explanations={99: foreign}, events=Events())
+        select_latents(study, Events(), run, explanations={99: foreign})
     toy = reseed.Study.load(finished)
     with pytest.raises(SpecError, match="reads no text"):
-        select_latents(toy, toy.runs[0].id, events=Events())
+        select_latents(toy, Events(), toy.runs[0].id)
 
 
 def test_a_run_that_is_not_done_is_named(study):
@@ -198,4 +196,4 @@ def test_a_run_that_is_not_done_is_named(study):
     other = reseed.Study(wider, study.folder)
     missing = [one.id for one in other.runs if one.id not in {r.id for r in study.runs}]
     with pytest.raises(StoreError, match="is not done"):
-        select_latents(other, missing[0], events=Events())
+        select_latents(other, Events(), missing[0])

@@ -20,8 +20,9 @@ from reseed.interpretation.models.asking import JournaledAsker
 from reseed.interpretation.models.instruments import Scripted
 from reseed.interpretation.models.journal import Journal
 from reseed.interpretation.results import chosen_groups, read_explained
+from reseed.interpretation.select.stage import select
 from reseed.interpretation.similarity import comparison
-from reseed.interpretation.stage import explain_group, score_group, select_for_task
+from reseed.interpretation.stage import explain, score
 from reseed.spec.interpretation import InterpretationSpec
 
 FEATURE = re.compile(r"f(\d+)")
@@ -113,8 +114,8 @@ def fake(answer):
 def scored(study):
     (group,) = chosen_groups(study, None)
     asker_of, _ = fake(truth)
-    explained = explain_group(study, spec(), group, Events(), asker_of=asker_of)
-    return explained, score_group(study, spec(), group, Events(), asker_of=asker_of)
+    explained = explain(study, Events(), group, spec=spec(), asker_of=asker_of)
+    return explained, score(study, Events(), group, spec=spec(), asker_of=asker_of)
 
 
 def means(table, control=None):
@@ -177,8 +178,8 @@ def test_a_model_that_guesses_scores_at_chance(study):
     (group,) = chosen_groups(study, None)
     asker_of, _ = fake(guess)
     other = spec(seed=1, controls=[])
-    explain_group(study, other, group, Events(), asker_of=asker_of)
-    found = score_group(study, other, group, Events(), asker_of=asker_of)
+    explain(study, Events(), group, spec=other, asker_of=asker_of)
+    found = score(study, Events(), group, spec=other, asker_of=asker_of)
     for scorer, chance in (("detection", 0.5), ("fuzzing", 0.5), ("intruder", 0.2)):
         values = found.table.filter(scorer=scorer)["value"].drop_nulls()
         error = values.std() / len(values) ** 0.5
@@ -200,8 +201,8 @@ def test_nothing_is_asked_twice_even_if_all_results_are_lost(study, tmp_path):
             return opened[-1]
 
         try:
-            explain_group(study, spec(seed=2), group, Events(), asker_of=keep)
-            return score_group(study, spec(seed=2), group, Events(), asker_of=keep).table
+            explain(study, Events(), group, spec=spec(seed=2), asker_of=keep)
+            return score(study, Events(), group, spec=spec(seed=2), asker_of=keep).table
         finally:
             for one in opened:
                 one.close()
@@ -223,11 +224,11 @@ def test_replies_that_are_no_answers_are_failures_and_lose_nothing(study):
     broken = iter(["", "I think so!", '{"answers": [1]}', "[" * 2000, '{"explanation": 7}'] * 10**5)
     asker_of, _ = fake(lambda _: next(broken))
     bad = spec(seed=3)
-    explained = explain_group(study, bad, group, Events(), asker_of=asker_of)
+    explained = explain(study, Events(), group, spec=bad, asker_of=asker_of)
     failed = explained.table.filter(pl.col("explanation").is_null())
     assert failed["failure"].is_not_null().all()
     assert failed["reply"].is_not_null().any(), "what came is kept"
-    found = score_group(study, bad, group, Events(), asker_of=asker_of)
+    found = score(study, Events(), group, spec=bad, asker_of=asker_of)
     lost = found.table.filter(pl.col("value").is_null())
     assert lost["failure"].is_not_null().all()
     assert len(found.table.filter(pl.col("control").is_null(), scorer="detection")) <= 18
@@ -245,9 +246,9 @@ def test_refining_and_other_scorers_go_through(study, scored):
         scorers=["detection", "embedding", "example_embedding", "simulation"],
         controls=["shuffled"],
     )
-    explained = explain_group(study, more, group, Events(), asker_of=asker_of)
+    explained = explain(study, Events(), group, spec=more, asker_of=asker_of)
     assert "refining" in explained.gain
-    found = score_group(study, more, group, Events(), asker_of=asker_of)
+    found = score(study, Events(), group, spec=more, asker_of=asker_of)
     assert set(found.table["scorer"]) == set(more.scorers)
     assert found.comparison["similarity"] is not None
 
@@ -281,9 +282,9 @@ def test_what_cannot_be_is_refused_before_anything_is_asked(study, tmp_path):
         read_explained(study, replace(group, name="other"))
     asker_of, _ = fake(truth)
     with pytest.raises(SpecError, match="writes no text"):
-        explain_group(study, spec(seed=9, top_logits=True), group, Events(), asker_of=asker_of)
+        explain(study, Events(), group, spec=spec(seed=9, top_logits=True), asker_of=asker_of)
     with pytest.raises(ReseedError):
-        select_for_task(study, "no-such-run", "*", 3, None, Events())
+        select(study, Events(), "no-such-run", "*", 3)
 
 
 class Server(BaseHTTPRequestHandler):
@@ -356,11 +357,11 @@ def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
 
 
 def test_a_plan_counts_what_would_be_asked(study):
-    from reseed.interpretation.estimate import asks
+    from reseed.interpretation.costs import cost_sentences
 
     priced = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "prices": {"prompt": 1.0}}
     asked = study.spec.model_copy(update={"interpretation": spec(explainer=priced)})
-    (told,) = asks(type(study)(asked, study.folder))
+    (told,) = cost_sentences(type(study)(asked, study.folder))
     assert "calls" in told
     assert "cost" in told
-    assert asks(study) == []
+    assert cost_sentences(study) == []

@@ -1,12 +1,18 @@
 """What a server may do to us, and what becomes of it."""
 
+import json
 import math
+import threading
+import time
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from reseed.errors import ModelError, SpecError
-from reseed.interpretation.models.http import read_reply, whole_characters
+from reseed.interpretation.models import BilledFailure
+from reseed.interpretation.models.chat import read_reply
+from reseed.interpretation.prompts.replies import whole_characters
 from reseed.interpretation.records import Failure, Message, Reply, Request
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -75,10 +81,37 @@ def test_what_passes_is_tried_again(name, serve, connect, question, hostile, gat
     model = connect(server.url, gate=gate)
     assert model.reply(question("a")).text == "ok"
     assert len(server.questions) == 3
-    waits = gate.slept
-    assert len(waits) >= 2
-    assert all(0.2 <= wait <= 3.0 for wait in waits)
-    assert name != "429" or sum(waits) >= 6.0 - 1e-9
+    assert gate.slept == ([3.0, 3.0] if name == "429" else [])
+
+
+def test_attempts_are_further_and_further_apart(serve, connect, question, hostile):
+    import stamina
+
+    waits = []
+    stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
+    server = serve(lambda text, times: (500, {}, b"") if times < 3 else hostile.completion("ok"))
+    try:
+        assert connect(server.url).reply(question("a")).text == "ok"
+    finally:
+        stamina.instrumentation.set_on_retry_hooks(None)
+    first, second = waits
+    assert 0.5 <= first <= 1.0 <= second <= 1.5
+
+
+def test_one_refusal_slows_all_threads(serve, connect, question, hostile, gate):
+    """Others wait too, though they were not refused themselves."""
+    limited = (429, {"Retry-After": "5"}, b"")
+    server = serve(
+        lambda text, times: limited if (text, times) == ("a", 1) else hostile.completion(text)
+    )
+    model = connect(server.url, gate=gate, retries=1)
+    model.reply(question("first"))
+    server.behaviour = lambda text, times: (429, {"Retry-After": "5"}, b"")
+    assert isinstance(model.reply(question("a")), Failure)
+    server.behaviour = lambda text, times: hostile.completion(text)
+    slept = list(gate.slept)
+    assert model.reply(question("b")).text == "b"
+    assert gate.slept == [*slept, 5.0]
 
 
 @pytest.mark.parametrize("name", PASSING)
@@ -105,11 +138,52 @@ def test_a_server_that_hangs(serve, connect, question, hostile, gate):
     assert server.questions.count("bad") == 2
 
 
+@pytest.mark.parametrize("trouble", ["drip", "drip headers", "continue"])
+def test_a_deadline_holds_for_the_whole_request(
+    trouble, serve, connect, question, hostile, monkeypatch
+):
+    monkeypatch.setattr("reseed.interpretation.models.server._DEADLINE", 2)
+    server = serve(lambda text, _: trouble if text == "bad" else hostile.completion("ok"))
+    model = connect(server.url, timeout=0.4)
+    assert model.reply(question("good")).text == "ok"
+    started = time.monotonic()
+    failure = model.reply(question("bad"))
+    assert time.monotonic() - started < 3.0
+    assert "no whole answer in 0.8 s, though something came" in failure.reason
+    assert server.questions.count("bad") == 1
+    assert model.reply(question("good again")).text == "ok"
+
+
+@pytest.mark.parametrize("trouble", ["hang", "drip", (429, {"Retry-After": "250"}, b"")])
+def test_closing_calls_off_what_is_under_way(trouble, serve, connect, question, hostile):
+    server = serve(lambda text, _: trouble if text == "bad" else hostile.completion("ok"))
+    model = connect(server.url, timeout=60.0)
+    model.reply(question("good"))
+    ended = []
+
+    def ask():
+        with pytest.raises(ModelError, match="was closed"):
+            model.reply(question("bad"))
+        ended.append(True)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while "bad" not in server.questions:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    model.close()
+    thread.join(5)
+    assert ended
+    with pytest.raises(ModelError, match="was closed"):
+        model.reply(question("late"))
+
+
 def test_a_huge_answer_is_not_read(serve, connect, question, hostile, gate):
     server = serve(lambda text, _: "huge" if text == "bad" else hostile.completion("ok"))
     model = connect(server.url, max_reply_bytes=100_000, gate=gate)
     failure = model.reply(question("bad"))
     assert "longer than max_reply_bytes = 100000" in failure.reason
+    assert isinstance(failure, BilledFailure)
     assert server.questions == ["bad"]
     assert model.reply(question("good")).text == "ok"
 
@@ -119,15 +193,24 @@ USELESS = {
     "empty choices": {"choices": []},
     "choices of nothing": {"choices": [None]},
     "no message": {"choices": [{"text": "old"}]},
-    "content in parts": {"choices": [{"message": {"content": [{"type": "text"}]}}]},
+    "parts without text": {"choices": [{"message": {"content": [{"type": "text"}]}}]},
+    "no parts": {"choices": [{"message": {"content": []}}]},
+    "log-probability of 400 digits": {
+        "choices": [
+            {
+                "message": {"content": "a"},
+                "logprobs": {"content": [{"token": "a", "logprob": -(10**400)}]},
+            }
+        ]
+    },
 }
 
 
 @pytest.mark.parametrize("name", USELESS)
 def test_missing_fields_are_a_failure_with_the_answer(name, serve, connect, question):
     server = serve(lambda *_: USELESS[name])
-    failure = connect(server.url).reply(question("a"))
-    assert isinstance(failure, Failure)
+    failure = connect(server.url).reply(question("a", top_logprobs=1))
+    assert isinstance(failure, BilledFailure)
     assert failure.text
 
 
@@ -233,6 +316,58 @@ def test_a_server_without_schemas_is_asked_another_way(
     assert len(server.payloads) == tried + 1  # the way is known now
 
 
+REFUSALS = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+    "'max_completion_tokens' instead.",
+    "temperature": "`temperature` must be strictly positive",
+    "system": "System role not supported",
+}
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize("names", [["max_tokens"], ["temperature"], ["system"], list(REFUSALS)])
+def test_a_server_that_wants_to_be_asked_another_way(
+    names, status, serve, connect, question, hostile
+):
+    def behave(text, times):
+        sent = server.payloads[-1]
+        roles = [message["role"] for message in sent["messages"]]
+        for name in names:
+            if name in sent or name in roles:
+                return (status, {}, {"error": {"message": REFUSALS[name]}})
+        return hostile.completion("ok")
+
+    server = serve(behave)
+    model = connect(server.url)
+    messages = (Message(role="system", content="be brief"), Message(role="user", content="hi"))
+    assert model.reply(Request(messages=messages, max_tokens=9)).text == "ok"
+    tried = len(server.payloads)
+    assert tried == 1 + len(names)
+    sent = server.payloads[-1]
+    assert sent.get("max_completion_tokens", sent.get("max_tokens")) == 9
+    assert model.reply(Request(messages=messages)).text == "ok"
+    assert len(server.payloads) == tried + 1  # the manner is known now
+    if "system" in names:
+        assert sent["messages"] == [{"role": "user", "content": "be brief\n\nhi"}]
+
+
+def test_a_server_that_refuses_every_question_stops_the_work(serve, connect, question):
+    refusal = (400, {}, {"error": {"message": "model 'm' does not chat\x1b[2J"}})
+    server = serve(lambda *_: refusal)
+    model = connect(server.url)
+    assert all(isinstance(model.reply(question(f"b{i}")), Failure) for i in range(7))
+    with pytest.raises(
+        ModelError, match="refused 8 questions and taken none .*does not chat"
+    ) as error:
+        model.reply(question("b8"))
+    assert "\x1b" not in str(error.value)
+    long = (400, {}, {"error": {"message": "maximum context length is 9; max_tokens is too large"}})
+    server = serve(lambda *_: long)
+    model = connect(server.url)  # about each question: none is asked twice, and nothing stops
+    assert all(isinstance(model.reply(question(f"b{i}")), Failure) for i in range(12))
+    assert len(server.questions) == 12
+
+
 # -- keys ------------------------------------------------------------------------------------------
 
 KEY = "sk-very-secret-0123456789"
@@ -260,6 +395,34 @@ def test_the_key_is_sent_and_shown_nowhere(serve, connect, question, hostile, mo
         str(failure),
     ]
     assert not any(KEY in text for text in [*shown, caplog.text])
+
+
+@pytest.mark.parametrize("key", [KEY, "sk+or/v1:0123456789=="])
+def test_the_key_in_another_spelling_is_hidden_too(
+    key, serve, connect, question, hostile, monkeypatch
+):
+    monkeypatch.setenv("A_KEY", key)
+    escaped = "".join(f"\\u{ord(c):04X}" if i % 2 else c for i, c in enumerate(key))
+    spellings = ["".join(f"\\u{ord(c):04x}" for c in key), escaped, key.replace("/", "\\/")]
+    spellings += [quote(key, safe=""), escaped.replace("\\", "\\\\")]
+    for number, spelling in enumerate(spellings):
+        body = json.dumps(hostile.completion("KEY")).replace("KEY", spelling).encode()
+        answers = {"good": body, "bad": (400, {}, f'{{"error": "{spelling}"}}'.encode())}
+        server = serve(lambda text, _, answers=answers: answers[text])
+        model = connect(server.url, key_env="A_KEY")
+        assert model.reply(question("good")).text == "[key]", number
+        assert model.reply(question("bad")).text == '{"error": "[key]"}', number
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "foo://me:secret@x.org"), ("SSL_CERT_FILE", "/no/such/file.pem")],
+)
+def test_an_environment_that_cannot_work_is_named(connect, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SpecError, match=name) as error:
+        connect("https://example.org/v1")
+    assert "secret" not in str(error.value)
 
 
 def test_a_missing_key_is_named(connect, monkeypatch):
@@ -307,6 +470,18 @@ def test_replies_of_odd_but_honest_servers(question):
     assert read(odd).prompt_tokens == 1
     paid = {"choices": [{"message": {"content": "a"}}], "usage": {"cost": 0.25}}
     assert read(paid).cost == 0.25
+    assert read({**paid, "usage": {"cost": 10**400}}).cost == 0.0
+    parts = [
+        {"type": "thinking", "thinking": "hm"},
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "b"},
+    ]
+    assert read({"choices": [{"message": {"content": parts}}]}).text == "ab"
+    useless = read(
+        {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "cost": 0.5}}
+    )
+    assert (useless.prompt_tokens, useless.reply_tokens, useless.cost) == (9, 2, 0.5)
+    assert read({"choices": []}).reply_tokens == ask.max_tokens
     assert read({**paid, "usage": {"cost": math.nan}}).cost == 0.0
     wants = question("x", top_logprobs=1)
     for bad in ({"content": [{"token": "a"}]}, {"content": [{"token": "a", "logprob": math.nan}]}):
@@ -324,8 +499,8 @@ def test_without_httpx_the_extra_is_named(python):
     code = (
         "import sys; sys.modules['httpx'] = None\n"
         "from reseed.spec.llm import ServerSpec\n"
-        "from reseed.interpretation.models.http import HTTPModel\n"
-        "try: HTTPModel(ServerSpec(model='m', base_url='http://x/v1'))\n"
+        "from reseed.interpretation.models.chat import ServerModel\n"
+        "try: ServerModel(ServerSpec(model='m', base_url='http://x/v1'))\n"
         "except ImportError as error: assert 'reseed[llm]' in str(error), error\n"
         "else: raise AssertionError\n"
     )
