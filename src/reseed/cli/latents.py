@@ -24,19 +24,16 @@ def consensus(
     group: GroupName = None,
     least: Annotated[
         float | None,
-        typer.Option("--least", help="Smallest reproducibility of a family.", show_default="0.5"),
+        typer.Option(help="Smallest reproducibility of a family; 0.5 if --found-in is not given."),
     ] = None,
     found_in: Annotated[
-        int | None, typer.Option("--found-in", help="Smallest number of runs that have a family.")
+        int | None, typer.Option(help="Smallest number of runs that have a family.")
     ] = None,
     k: Annotated[
-        int | None, typer.Option("--k", help="Active latents.", show_default="that of the group")
+        int | None, typer.Option(help="Active latents.", show_default="that of the group")
     ] = None,
     tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--tokens", help="Tokens of the refit.", show_default="a quarter of a training"
-        ),
+        int | None, typer.Option(help="Of the refit.", show_default="a quarter of a training")
     ] = None,
     same_width: Annotated[
         bool, typer.Option(help="Whether to train one SAE of the same width for comparison.")
@@ -72,13 +69,11 @@ def predict(
         typer.Argument(help="Studies to learn from: TOML files or folders.", metavar="STUDY"),
     ],
     apply: Annotated[
-        Path | None,
-        typer.Option(help="Predict this instead: a study, or a table of latents."),
+        Path | None, typer.Option(help="Predict this instead: a study, or a table of latents.")
     ] = None,
     group: GroupName = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="File for the predictions: .parquet, .csv or .jsonl."),
+        Path | None, typer.Option(help="File for the predictions: .parquet, .csv or .jsonl.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -116,7 +111,7 @@ def _target(path: Path) -> Study | pl.DataFrame:
 
 def export(
     study: StudyPath,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
     where: Annotated[
         str | None, typer.Option(help="A condition in SQL, e.g. 'alive AND n_matched >= 2'.")
     ] = None,
@@ -124,9 +119,8 @@ def export(
     columns: Annotated[
         str | None, typer.Option(help="Columns to write, separated by commas.")
     ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option("--format", help="parquet, csv or jsonl.", show_default="ending of the name"),
+    format: Annotated[
+        str | None, typer.Option(help="parquet, csv or jsonl.", show_default="ending of the name")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -136,7 +130,7 @@ def export(
     opened = Study.load(study)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     written = export(
-        opened, out, where=where, group=group, columns=names, format=kind, overwrite=overwrite
+        opened, out, where=where, group=group, columns=names, format=format, overwrite=overwrite
     )
     every = sum(len(opened.latent_table(runs)) for runs in opened.groups_named(group))
     Console().print(
@@ -217,7 +211,7 @@ def select(
     task: Annotated[
         str, typer.Option(help="A label of the text, told from all others; * for all labels.")
     ] = "*",
-    k: Annotated[int, typer.Option("--k", help="Most latents to choose.")] = 10,
+    k: Annotated[int, typer.Option(help="Most latents to choose.")] = 10,
     methods: Annotated[
         str | None,
         typer.Option(
