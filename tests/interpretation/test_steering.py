@@ -1,12 +1,12 @@
-"""A tiny random llama, steered and asked for choices."""
+"""A tiny random llama, steered."""
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+
 from reseed.errors import SpecError  # noqa: E402
-from reseed.interpretation.models.choosing import ModelChooser  # noqa: E402
 from reseed.interpretation.models.steering import SteeredModel  # noqa: E402
 from reseed.interpretation.scorers import intervention  # noqa: E402
 from reseed.interpretation.scorers.intervention import strength_for  # noqa: E402
@@ -172,25 +172,3 @@ def test_sites_are_checked(steered):
         steered("layers.*")
     with pytest.raises(SpecError, match="no such module"):
         steered("layers.9")
-
-
-def test_choices_are_the_probabilities_after_each_part(model, tokenizer):
-    chooser = ModelChooser(model, tokenizer, "tiny")
-    parts, options = ["the cat ", "sat on ", "dog"], list("0123456789")
-    found = chooser.choices(parts, options)
-    assert found.shape == (3, 10)
-    for row, end in zip(found, (1, 2, 3), strict=True):
-        text = "".join(parts[:end])
-        ids = torch.tensor([tokenizer(text)["input_ids"]])
-        with torch.no_grad():
-            truth = torch.log_softmax(model(ids).logits[0, -1].double(), -1)[3:13]
-        assert row == pytest.approx(truth.numpy(), abs=1e-5)
-    assert chooser.name == "tiny"
-
-
-def test_options_of_several_tokens_and_long_texts_are_refused(model, tokenizer):
-    chooser = ModelChooser(model, tokenizer, "tiny")
-    with pytest.raises(SpecError, match="'1 0' is 2 tokens"):
-        chooser.choices(["the"], ["1 0"])
-    with pytest.raises(SpecError, match="takes 48 tokens"):
-        chooser.choices(["cat "] * 49, ["1"])

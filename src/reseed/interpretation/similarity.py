@@ -56,6 +56,16 @@ class ExplanationSimilarity:
     says: str
 
 
+class _Known(NamedTuple):
+    """An explained latent."""
+
+    run: str
+    latent: int
+    text: str
+    family: int | None
+    firing_rate: float
+
+
 def explanation_similarity(
     explanations: Sequence[Explanation],
     latents: pl.DataFrame,
@@ -84,53 +94,51 @@ def explanation_similarity(
             pair has a control, or the rows of `embed` are not of length 1.
     """
     known = _known(explanations, latents)
-    pairs = _pairs(known)
+    families: dict[int, list[int]] = {}
+    by_run: dict[str, list[int]] = {}
+    for place, latent in enumerate(known):
+        by_run.setdefault(latent.run, []).append(place)
+        if latent.family is not None:
+            families.setdefault(latent.family, []).append(place)
+    each = (pair for members in families.values() for pair in combinations(members, 2))
+    pairs = [(a, b) for a, b in each if known[a].run != known[b].run]
     if not pairs:
         raise SpecError(
             f"none of the families has explanations of two latents ({len(known)} latents are "
             "explained); explain several members of a family, `sample_latents` takes one of each"
         )
-    vectors = _embedded([one.text for one in known], embed)
-    by_run: dict[str, list[int]] = {}
-    for place, one in enumerate(known):
-        by_run.setdefault(one.run, []).append(place)
+    vectors = _embedded([latent.text for latent in known], embed)
     rng = generator("similarity-controls", seed)
     rows: list[dict[str, object]] = []
-    above: list[float] = []
     for a, b in pairs:
         others = _controls(known, by_run[known[b].run], a, b, controls, rng)
         if not len(others):
             continue
         cosine, held = float(vectors[a] @ vectors[b]), vectors[others] @ vectors[a]
         tie = np.abs(cosine - held) < _TIE
-        above.append(float(np.where(tie, 0.5, cosine > held).mean()))
-        rows.append(_row(known[a], known[b], cosine, float(held.mean())))
+        rows.append(
+            {
+                "family": known[a].family,
+                **{f"{name}_a": getattr(known[a], name) for name in ("run", "latent")},
+                **{f"{name}_b": getattr(known[b], name) for name in ("run", "latent")},
+                "cosine": cosine,
+                "control": float(held.mean()),
+                "above": float(np.where(tie, 0.5, cosine > held).mean()),
+            }
+        )
     if not rows:
         raise SpecError(
             "no matched pair has a control: all explained latents of each run are of one family; "
             "explain more latents"
         )
-    return _result(pl.DataFrame(rows), np.array(above), len(pairs) - len(rows), seed, draws)
-
-
-class _Known(NamedTuple):
-    """An explained latent."""
-
-    run: str
-    latent: int
-    text: str
-    family: int | None
-    firing_rate: float
+    return _result(pl.DataFrame(rows), len(pairs) - len(rows), seed, draws)
 
 
 def _known(explanations: Sequence[Explanation], latents: pl.DataFrame) -> list[_Known]:
     table = pl.DataFrame(
-        {
-            "run": [one.of.run for one in explanations],
-            "latent": [one.of.latent for one in explanations],
-            "text": [one.text for one in explanations],
-        },
+        [(words.of.run, words.of.latent, words.text) for words in explanations],
         schema={"run": pl.String, "latent": pl.Int64, "text": pl.String},
+        orient="row",
     )
     twice = table.filter(table.select("run", "latent").is_duplicated())
     if len(twice):
@@ -142,21 +150,7 @@ def _known(explanations: Sequence[Explanation], latents: pl.DataFrame) -> list[_
     if missing:
         raise SpecError(f"the table of latents lacks {', '.join(missing)}")
     joined = table.join(latents.select(columns), on=["run", "latent"], how="inner")
-    ordered = joined.sort("run", "latent").select("run", "latent", "text", "family", "firing_rate")
-    return [_Known(*row) for row in ordered.iter_rows()]
-
-
-def _pairs(known: Sequence[_Known]) -> list[tuple[int, int]]:
-    families: dict[int, list[int]] = {}
-    for place, one in enumerate(known):
-        if one.family is not None:
-            families.setdefault(one.family, []).append(place)
-    return [
-        (a, b)
-        for members in families.values()
-        for a, b in combinations(members, 2)
-        if known[a].run != known[b].run
-    ]
+    return [_Known(*row) for row in joined.sort("run", "latent").select(_Known._fields).iter_rows()]
 
 
 def _embedded(texts: Sequence[str], embed: Embed) -> NDArray[np.float64]:
@@ -191,53 +185,35 @@ def _controls(
     return near if len(near) <= controls else np.sort(rng.choice(near, controls, replace=False))
 
 
-def _row(a: _Known, b: _Known, cosine: float, control: float) -> dict[str, object]:
-    return {
-        "family": a.family,
-        "run_a": a.run,
-        "latent_a": a.latent,
-        "run_b": b.run,
-        "latent_b": b.latent,
-        "cosine": cosine,
-        "control": control,
-    }
-
-
-def _result(
-    pairs: pl.DataFrame, above: NDArray[np.float64], left_out: int, seed: int, draws: int
-) -> ExplanationSimilarity:
+def _result(pairs: pl.DataFrame, left_out: int, seed: int, draws: int) -> ExplanationSimilarity:
     """Every family counts once, however many pairs it has."""
     by_family = (
-        pairs.with_columns(pl.Series("above", above))
-        .group_by("family")
-        .agg(pl.col("cosine", "control", "above").mean())
-        .sort("family")
+        pairs.group_by("family").agg(pl.col("cosine", "control", "above").mean()).sort("family")
     )
     values = by_family.select("cosine", "control").to_numpy()
     values = np.column_stack([values, values[:, 0] - values[:, 1]])
-    means = values.mean(axis=0)
+    matched, control, difference = map(float, values.mean(axis=0))
     intervals: list[Interval | None] = [None, None, None]
     if len(values) > 1:
-        rng = generator("similarity-bootstrap", seed)
-        low, high = bootstrap_mean(values, draws, rng)
+        low, high = bootstrap_mean(values, draws, generator("similarity-bootstrap", seed))
         intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     auroc = float(by_family["above"].mean())  # pyright: ignore[reportArgumentType]
-    told = intervals[2]
-    shown = "" if told is None else f" [{told[0]:.3f}, {told[1]:.3f}]"
+    ends = intervals[2]
+    shown = "" if ends is None else f" [{ends[0]:.3f}, {ends[1]:.3f}]"
     return ExplanationSimilarity(
-        pairs=pairs,
+        pairs=pairs.drop("above"),
         families=len(values),
-        matched=float(means[0]),
+        matched=matched,
         matched_interval=intervals[0],
-        control=float(means[1]),
+        control=control,
         control_interval=intervals[1],
-        difference=float(means[2]),
-        difference_interval=told,
+        difference=difference,
+        difference_interval=ends,
         auroc=auroc,
         left_out=left_out,
         says=(
-            f"explanations of matched latents: cosine {means[0]:.3f}, of pairs that are no match "
-            f"and fire as often {means[1]:.3f}; difference {means[2]:.3f}{shown} over "
+            f"explanations of matched latents: cosine {matched:.3f}, of pairs that are no match "
+            f"and fire as often {control:.3f}; difference {difference:.3f}{shown} over "
             f"{len(values)} families. A matched pair is the more similar {auroc:.0%} of the time "
             "(chance 50 %)."
         ),
@@ -268,18 +244,18 @@ def comparison(
     done = real.filter(pl.col("value").is_not_null())["scorer"].unique().to_list()
     scored = real.filter(pl.col("scorer").is_in(done))
     nothing = real.filter(~pl.col("scorer").is_in(done)).group_by("scorer", maintain_order=True)
-    found = compare_groups(scored, latents) if len(scored) else []
+    compared = compare_groups(scored, latents) if len(scored) else []
     out: dict[str, Any] = {
-        "scorers": [_compared(one, table) for one in found],
+        "scorers": [_compared(scorer, table) for scorer in compared],
         "unscored": [_without_score(str(name), rows) for (name,), rows in nothing],
         "similarity": None,
     }
     if embedder is None:
         return out
     known = set(latents["run"])
-    said = [one for one in explanations_of(explanations).values() if one.of.run in known]
+    words = [words for of, words in explanations_of(explanations).items() if of.run in known]
     try:
-        near = explanation_similarity(said, latents, embedder.embed)
+        near = explanation_similarity(words, latents, embedder.embed)
     except SpecError as error:  # no family with two explained latents
         return out | {"similarity": {"says": f"not measured: {error}"}}
     keep = {k: v for k, v in asdict(replace(near, pairs=pl.DataFrame())).items() if k != "pairs"}
@@ -291,21 +267,21 @@ def _without_score(scorer: str, rows: pl.DataFrame) -> str:
     return f"{scorer}: none of {len(rows)} latents got a score; mostly: {reasons['failure'][0]}"
 
 
-def _compared(one: GroupComparison, table: pl.DataFrame) -> dict[str, Any]:
-    mine = table.filter(scorer=one.scorer)
+def _compared(scorer: GroupComparison, table: pl.DataFrame) -> dict[str, Any]:
+    rows = table.filter(scorer=scorer.scorer)
     controls = {
         control: float(values.mean())  # pyright: ignore[reportArgumentType]
         for control in ("shuffled", "random")
-        if len(values := mine.filter(control=control)["value"].drop_nulls())
+        if len(values := rows.filter(control=control)["value"].drop_nulls())
     }
-    chance = mine["chance"].drop_nulls()
+    chance = rows["chance"].drop_nulls()
     return {
-        "scorer": one.scorer,
+        "scorer": scorer.scorer,
         "chance": float(chance[0]) if len(chance) else None,
-        "kinds": one.kinds.to_dicts(),
-        "counts": one.counts.to_dicts(),
-        "differences": one.differences.to_dicts(),
+        "kinds": scorer.kinds.to_dicts(),
+        "counts": scorer.counts.to_dicts(),
+        "differences": scorer.differences.to_dicts(),
         "controls": controls,
-        "failed_questions": int(mine.filter(pl.col("control").is_null())["failed"].sum()),
-        "says": one.says,
+        "failed_questions": int(rows.filter(pl.col("control").is_null())["failed"].sum()),
+        "says": scorer.says,
     }

@@ -16,7 +16,7 @@ from reseed.interpretation.ablation import functional_of
 from reseed.interpretation.controls import random_items, shuffled_explanations
 from reseed.interpretation.examples import Examples, latents_in
 from reseed.interpretation.explain import explain_items, top_logits
-from reseed.interpretation.models import Numbers, Steerable
+from reseed.interpretation.models import Steerable
 from reseed.interpretation.models.asking import AskerOf, accounts, opener
 from reseed.interpretation.models.embedding import open_embedder
 from reseed.interpretation.records import Asker, Item, Latent
@@ -34,6 +34,7 @@ from reseed.interpretation.results import (
 from reseed.interpretation.sample import SamplePlan, partners, sample_latents
 from reseed.interpretation.scorers import Tools, score_items
 from reseed.interpretation.similarity import comparison
+from reseed.records import Floats
 from reseed.runs import Group, evidence_name, explanations_name, scores_name
 from reseed.seeds import digest
 from reseed.spec.interpretation import PARTNER, RANDOM, WITHOUT_EXPLANATION, InterpretationSpec
@@ -197,7 +198,7 @@ def _tools(
     return replace(tools, steered=steered, directions=_directions(study, of), sites=sites)
 
 
-def _directions(study: Study, of: Sequence[Latent]) -> dict[Latent, Numbers]:
+def _directions(study: Study, of: Sequence[Latent]) -> dict[Latent, Floats]:
     """[D] decoder row of each latent."""
     runs = {latent.run for latent in of}
     saes = {run: own.read_piece(study.store, f"runs/{run}") for run in runs}

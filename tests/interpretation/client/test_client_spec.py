@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from reseed.errors import SpecError
-from reseed.interpretation.models.embedding import HashedWords
-from reseed.interpretation.models.opening import open_asker, open_embedder
+from reseed.interpretation.models.asking import open_asker
+from reseed.interpretation.models.embedding import HashedWords, open_embedder
 from reseed.records import read_spec
 from reseed.spec.llm import ClientSpec, LocalSpec, Prices, ServerSpec
 
@@ -85,10 +85,12 @@ def test_specs_and_server_need_no_torch(python, tmp_path):
         "import sys\n"
         "for name in ('torch', 'transformers', 'tokenizers', 'gguf'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from reseed.interpretation import clients, client_spec, fakes\n"
-        "spec = client_spec.ServerSpec(model='m', base_url='http://127.0.0.1:1/v1')\n"
-        f"clients.open_asker(spec, Path({str(tmp_path / 'j')!r})).close()\n"
-        "print(clients.open_embedder(client_spec.WordsSpec(kind='words')).embed(['a']).shape)\n"
+        "from reseed.interpretation.models.asking import open_asker\n"
+        "from reseed.interpretation.models.embedding import open_embedder\n"
+        "from reseed.spec.llm import ServerSpec, WordsSpec\n"
+        "spec = ServerSpec(model='m', base_url='http://127.0.0.1:1/v1')\n"
+        f"open_asker(spec, Path({str(tmp_path / 'j')!r})).close()\n"
+        "print(open_embedder(WordsSpec(kind='words')).embed(['a']).shape)\n"
     )
     done = python("-c", code)
     assert done.stdout == "(1, 4096)\n", done.stderr

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reseed.errors import SubjectError
-from reseed.interpretation.models.likelihood import LocalLikelihood
+from reseed.interpretation.models.causal import LocalLikelihood
 from reseed.interpretation.models.local import PLAIN_STOP, LocalModel, chat_ids
 from reseed.interpretation.records import Failure, Message, Request
 from reseed.spec.llm import LocalSpec

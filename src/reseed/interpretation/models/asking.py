@@ -1,25 +1,79 @@
 """Many questions to one model, through a journal: nothing is asked twice, a stop loses nothing.
 
-Answers are in the journal before anybody sees them. Failures are not: a question without an answer
-is asked again by the next run. A reply that makes no sense is an answer, and is remembered.
+Answers are in the journal before anybody sees them. A question without an answer is asked again by
+the next run, though what it cost is in the journal too. A reply that makes no sense is an answer,
+and is remembered.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from reseed.events import Events
-from reseed.interpretation.models.accounts import Account, Accounts, Budget, Crew, Halt, Spent
-from reseed.interpretation.models.journal import Journal, entries
-from reseed.interpretation.records import LLM, Failure, Reply, Request, TokenChoice
-from reseed.seeds import digest
-from reseed.spec.llm import BudgetSpec, Prices
+from reseed.interpretation.models import BilledFailure
+from reseed.interpretation.models.chat import open_model
+from reseed.interpretation.models.journal import (
+    Journal,
+    question_key,
+    question_record,
+    reply_from,
+    spent_before,
+)
+from reseed.interpretation.models.limits import Budget, Spent, spent
+from reseed.interpretation.records import LLM, Asker, Failure, Reply, Request
+from reseed.spec.llm import BudgetSpec, LocalSpec, ModelSpec, Prices
+from reseed.store import Store
+
+GRACE_SECONDS = 10.0
+"""How long a stop waits for questions under way, which are paid for."""
+
+_LISTEN_SECONDS = 0.1
+"""A wait without end would hear a signal only when the next answer comes."""
+
+Answered = tuple[str, Reply | Failure, float | None]
+"""Key of a question, its answer, and the seconds that it took; None if the journal gave it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What one purpose used. Equal questions count once, whichever run asked them."""
+
+    purpose: str
+    asked: int = 0
+    """questions answered by the model in this process"""
+    remembered: int = 0
+    """questions answered by the journal"""
+    failed: int = 0
+    """questions without an answer; they are asked again by the next run"""
+    prompt_tokens: int = 0
+    """of all answers, remembered ones and unusable ones too: what a first run pays"""
+    reply_tokens: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+    """that the model took for the questions asked, one after the other"""
+
+    def plus(self, answer: Reply | Failure, seconds: float | None) -> Account:
+        """With one more answer; see `Answered`."""
+        failed, new = isinstance(answer, Failure), seconds is not None
+        return Account(
+            purpose=self.purpose,
+            asked=self.asked + (new and not failed),
+            remembered=self.remembered + (not new),
+            failed=self.failed + failed,
+            prompt_tokens=self.prompt_tokens + getattr(answer, "prompt_tokens", 0),
+            reply_tokens=self.reply_tokens + getattr(answer, "reply_tokens", 0),
+            cost=self.cost + spent(answer).cost,
+            seconds=self.seconds + (0.0 if failed or seconds is None else seconds),
+        )
 
 
 class JournaledAsker:
@@ -51,15 +105,15 @@ class JournaledAsker:
         self._concurrency, self._events = concurrency, events or Events()
         limits = budget or BudgetSpec()
         limited = any(limit is not None for limit in limits.model_dump().values())
-        spent = spent_before(journal, model.name) if limited else Spent()
-        self._budget = Budget(limits, spent, prices)
-        self._accounts = Accounts()
+        before = spent_before(journal, model.name) if limited else Spent()
+        self._budget = Budget(limits, before, prices)
+        self._accounts: dict[str, Account] = {}
         self._asking = threading.Lock()
         self._tried = False
-        if journal.torn or journal.damaged:
+        if journal.torn:
             self._events.say(
-                f"{journal.path.name}: {journal.torn} bytes of an unfinished line dropped, "
-                f"{journal.damaged} damaged lines left out; what they held is asked again"
+                f"{journal.path.name}: {journal.torn} bytes of an unfinished line dropped; what "
+                "they held is asked again"
             )
 
     def __enter__(self) -> JournaledAsker:
@@ -75,14 +129,14 @@ class JournaledAsker:
 
     def accounts(self) -> Mapping[str, Account]:
         """Purpose to what it used, in the order of first use."""
-        return self._accounts.all()
+        return dict(self._accounts)
 
     def close(self) -> None:
-        """Push the journal to the disk and let go of it, and of the model's connections."""
-        self._journal.close()
+        """Let go of the model's connections; push the journal to the disk and let go of it."""
         close: Callable[[], None] | None = getattr(self._model, "close", None)
         if close is not None:
             close()
+        self._journal.close()
 
     def known(self, request: Request) -> bool:
         """Whether the journal has the answer already."""
@@ -100,136 +154,158 @@ class JournaledAsker:
         questions: dict[str, Request] = {}
         for key, request in zip(keys, requests, strict=True):
             questions.setdefault(key, request)
+        answers: dict[str, Reply | Failure] = {}
         with self._asking:
-            answers: dict[str, Reply | Failure] = {}
-            left: dict[str, Request] = {}
             for key, request in questions.items():
-                reply = self._remembered(key, request)
-                if reply is None:
-                    left[key] = request
-                else:
-                    answers[key] = reply
+                record = self._journal.answer(key)
+                if record is not None:
+                    answers[key] = reply_from(record)
+                    self._count(request.purpose, answers[key], None)
+            left = {key: request for key, request in questions.items() if key not in answers}
             if left:
                 answers |= self._asked(left)
         return [answers[key] for key in keys]
 
-    def _remembered(self, key: str, request: Request) -> Reply | None:
-        found = self._journal.answer(key)
-        if found is None:
-            return None
-        reply = reply_from(found)
-        self._accounts.replied(request.purpose, reply, None)
-        return reply
+    def _count(self, purpose: str, answer: Reply | Failure, seconds: float | None) -> None:
+        account = self._accounts.get(purpose, Account(purpose=purpose))
+        self._accounts[purpose] = account.plus(answer, seconds)
 
     def _asked(self, questions: Mapping[str, Request]) -> dict[str, Reply | Failure]:
         purposes = {request.purpose for request in questions.values()} - {""}
         name = f"ask {purposes.pop()}" if len(purposes) == 1 else "ask"
-        todo = list(questions.items())
-        parts = [(todo, self._concurrency)]
-        if not self._tried:
-            parts = [(todo[:1], 1), (todo[1:], self._concurrency)]
         answers: dict[str, Reply | Failure] = {}
         failed, cost = 0, 0.0
-        with self._events.task(name, len(todo), "questions") as task:
-            for items, threads in parts:
-                crew = Crew(items, self._put, min(threads, len(items)))
-                with contextlib.closing(crew.results()) as results:
-                    for key, answer in results:
-                        answers[key] = answer
-                        failed += isinstance(answer, Failure)
-                        cost += answer.cost if isinstance(answer, Reply) else 0.0
-                        task.advance(1, f"{failed} failed, cost {cost:.3g}")
-                self._tried = True
-                if crew.halted:
-                    raise self._budget.stop(len(answers), len(todo) - len(answers))
+        with (
+            self._events.task(name, len(questions), "questions") as task,
+            closing(self._come(questions)) as come,
+        ):
+            for key, answer, seconds in come:
+                answers[key] = answer
+                self._count(questions[key].purpose, answer, seconds)
+                failed += isinstance(answer, Failure)
+                cost += spent(answer).cost
+                task.advance(1, f"{failed} failed, cost {cost:.3g}")
+        if len(answers) < len(questions):
+            raise self._budget.stop(len(answers), len(questions) - len(answers))
         return answers
 
-    def _put(self, item: tuple[str, Request]) -> tuple[str, Reply | Failure]:
-        """Put one question; the answer is in the journal when this returns."""
-        key, request = item
-        guess = self._budget.guess(request)
-        if not self._budget.take(guess):
-            raise Halt
-        reply: Reply | None = None
-        started = time.monotonic()
+    def _come(self, questions: Mapping[str, Request]) -> Generator[Answered]:
+        """Answers as they come, in no order; fewer if the budget does not suffice for all.
+
+        A stop or an error waits for what is under way, which goes into the journal.
+        """
+        items = iter(questions.items())
+        pool = ThreadPoolExecutor(self._concurrency)
+        under_way: set[Future[Answered | None]] = set()
         try:
-            answer = self._model.reply(request)
-            seconds = time.monotonic() - started
-            if isinstance(answer, Reply):
-                answer = self._priced(answer)
-            if isinstance(answer, Failure):
-                self._accounts.failed(request.purpose)
-                return key, answer
-            about = {"model": self.name, "purpose": request.purpose, "seconds": round(seconds, 3)}
-            self._journal.add(key, _question(request), reply_record(answer), **about)
-            reply = answer
-            self._accounts.replied(request.purpose, reply, seconds)
-            return key, reply
+            while True:
+                room = (self._concurrency if self._tried else 1) - len(under_way)
+                under_way |= {pool.submit(self._put, *item) for item in islice(items, room)}
+                if not under_way:
+                    return
+                done, under_way = wait(under_way, _LISTEN_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    answered = future.result()
+                    self._tried = True
+                    if answered is None:
+                        items = iter(())
+                    else:
+                        yield answered
         finally:
-            self._budget.settle(guess, reply)
+            try:
+                wait(under_way, GRACE_SECONDS)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _priced(self, reply: Reply) -> Reply | Failure:
-        numbers = [choice.logprob for choice in reply.choices]
-        numbers += [v for choice in reply.choices for v in choice.alternatives.values()]
-        if not all(map(math.isfinite, numbers)):
-            return Failure(reason="a log-probability in the reply is not finite", text=reply.text)
-        if self._prices is None:
-            return reply
-        return replace(reply, cost=self._prices.cost(reply.prompt_tokens, reply.reply_tokens))
+    def _put(self, key: str, request: Request) -> Answered | None:
+        """Put one question; what was said is in the journal when this returns.
+
+        None if the budget does not suffice.
+        """
+        guess, cost = self._budget.guess(request), Spent()
+        if not self._budget.take(guess):
+            return None
+        try:
+            started = time.monotonic()
+            answer = self._priced(self._model.reply(request))
+            seconds = time.monotonic() - started
+            cost = spent(answer)
+            if cost.calls:
+                self._journal.add(
+                    key,
+                    question_record(request),
+                    **{"answer" if isinstance(answer, Reply) else "failure": asdict(answer)},
+                    model=self.name,
+                    purpose=request.purpose,
+                    seconds=round(seconds, 3),
+                )
+            return key, answer, seconds
+        finally:
+            self._budget.settle(guess, cost)
+
+    def _priced(self, answer: Reply | Failure) -> Reply | Failure:
+        if self._prices is not None and isinstance(answer, Reply | BilledFailure):
+            cost = self._prices.cost(answer.prompt_tokens, answer.reply_tokens)
+            answer = replace(answer, cost=cost)
+        if isinstance(answer, Reply) and not all(map(math.isfinite, _logprobs(answer))):
+            return BilledFailure.of(answer, "a log-probability in the reply is not finite")
+        return answer
 
 
-def question_key(model: str, request: Request) -> str:
-    """The key of a question in a journal: everything that decides the reply, and the model.
+def _logprobs(reply: Reply) -> Generator[float]:
+    for choice in reply.choices:
+        yield choice.logprob
+        yield from choice.alternatives.values()
 
-    The purpose does not, nor does the seed at temperature 0.
+
+def open_asker(
+    spec: ModelSpec,
+    journal: Path,
+    budget: BudgetSpec | None = None,
+    events: Events | None = None,
+) -> JournaledAsker:
+    """The model of a spec behind a journal; use it in a `with` block.
+
+    Args:
+        spec: which model.
+        journal: file, e.g. `STUDY/journals/explain.jsonl`; made if it is missing.
+        budget: what may be spent on this model over the life of the journal.
+        events: shows progress.
+
+    Raises:
+        BusyError: if another process has the journal open.
+        ImportError, SpecError, SubjectError: as `open_model`.
     """
-    asked = _question(request)
-    return digest({"model": model, **asked, "seed": request.seed if request.temperature else 0}, 32)
-
-
-def _question(request: Request) -> dict[str, Any]:
-    return {
-        "messages": [{"role": m.role, "content": m.content} for m in request.messages],
-        "max_tokens": request.max_tokens,
-        "temperature": float(request.temperature),
-        "seed": request.seed,
-        "top_logprobs": request.top_logprobs,
-        "schema": None if request.schema is None else dict(request.schema),
-    }
-
-
-def reply_record(reply: Reply) -> dict[str, Any]:
-    """A reply as JSON."""
-    return {
-        "text": reply.text,
-        "prompt_tokens": reply.prompt_tokens,
-        "reply_tokens": reply.reply_tokens,
-        "finish": reply.finish,
-        "cost": reply.cost,
-        "choices": [[c.token, c.logprob, dict(c.alternatives)] for c in reply.choices],
-    }
-
-
-def reply_from(record: Mapping[str, Any]) -> Reply:
-    """The reply of a record that `reply_record` made."""
-    choices = tuple(
-        TokenChoice(token=token, logprob=logprob, alternatives=alternatives)
-        for token, logprob, alternatives in record["choices"]
-    )
-    return Reply(
-        text=record["text"],
-        prompt_tokens=record["prompt_tokens"],
-        reply_tokens=record["reply_tokens"],
-        finish=record["finish"],
-        cost=record["cost"],
-        choices=choices,
+    model = open_model(spec)
+    server = not isinstance(spec, LocalSpec)
+    return JournaledAsker(
+        model,
+        Journal(journal),
+        concurrency=spec.concurrency if server else 1,
+        prices=spec.prices if server else None,
+        budget=budget,
+        events=events,
     )
 
 
-def spent_before(journal: Journal, model: str) -> Spent:
-    """What the answers of one model in a journal have cost."""
-    total = Spent()
-    for entry in entries(journal.path):
-        if entry.get("model") == model:
-            total = total.plus(Spent.of(reply_from(entry["answer"])))
-    return total
+JOURNALS = "journals"
+"""Folder of a study with everything that models were asked and answered."""
+
+AskerOf = Callable[[ModelSpec, str], Asker]
+"""From a model and a purpose to what asks it; tests give a fake."""
+
+
+def opener(store: Store, budget: BudgetSpec, events: Events, open_now: ExitStack) -> AskerOf:
+    """What opens models behind journals of a study; closed with the stack."""
+
+    def opened(model: ModelSpec, purpose: str) -> Asker:
+        journal = store.path(JOURNALS) / f"{purpose}.jsonl"
+        return open_now.enter_context(open_asker(model, journal, budget, events))
+
+    return opened
+
+
+def accounts(asker: Asker) -> dict[str, Any]:
+    """Purpose to calls, tokens and cost, of an asker that counts them."""
+    known: Callable[[], Mapping[str, Account]] | None = getattr(asker, "accounts", None)
+    return {} if known is None else {name: asdict(account) for name, account in known().items()}

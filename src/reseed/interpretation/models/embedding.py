@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import ModelError, SpecError, SubjectError
-from reseed.interpretation.models.transport import Gate, Refused, Server
+from reseed.interpretation.models import Embedder
+from reseed.interpretation.models.limits import Gate
+from reseed.interpretation.models.server import Refused, Server
 from reseed.interpretation.records import Failure
 from reseed.records import Floats
 from reseed.seeds import digest
-from reseed.spec.llm import SentenceModelSpec, ServerEmbedderSpec
+from reseed.spec.llm import EmbedderSpec, SentenceModelSpec, ServerEmbedderSpec
 from reseed.spec.subject import LanguageModelSpec
 
 if TYPE_CHECKING:
@@ -28,6 +30,21 @@ if TYPE_CHECKING:
 
 _LONGEST = 256
 """Tokens of a text that a sentence model reads, if its folder does not say."""
+
+
+def open_embedder(spec: EmbedderSpec) -> Embedder:
+    """What a spec names to embed texts with; a local model is loaded here.
+
+    Raises:
+        ImportError: naming the extra that is missing.
+        SpecError: if a key or a package is missing.
+        SubjectError: if a local model cannot be loaded.
+    """
+    if isinstance(spec, ServerEmbedderSpec):
+        return ServerEmbedder(spec)
+    if isinstance(spec, SentenceModelSpec):
+        return SentenceModel(spec)
+    return HashedWords(spec.dimensions)
 
 
 class HashedWords:
@@ -80,7 +97,7 @@ class ServerEmbedder:
         self,
         spec: ServerEmbedderSpec,
         *,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
         gate: Gate | None = None,
     ) -> None:
         self._spec = spec
@@ -117,13 +134,13 @@ class ServerEmbedder:
             raise ModelError(f"no embeddings from {self.name}: {why}. {(came.text or '')[:300]}")
         try:
             rows = sorted(came["data"], key=lambda row: int(row["index"]))
-            found = np.array([row["embedding"] for row in rows], np.float64)
-            whole = [int(row["index"]) for row in rows] == list(range(len(texts)))
-        except (KeyError, TypeError, ValueError, AttributeError):
+            vectors = np.array([row["embedding"] for row in rows], np.float64)
+            complete = [int(row["index"]) for row in rows] == list(range(len(texts)))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise ModelError(f"the embeddings from {self.name} cannot be read") from None
-        if not whole or found.ndim != 2:
+        if not complete or vectors.ndim != 2:
             raise ModelError(f"{self.name} gives {len(rows)} vectors for {len(texts)} texts")
-        return unit_rows(found, self.name)
+        return unit_rows(vectors, self.name)
 
 
 class SentenceModel:

@@ -1,71 +1,63 @@
 """An append-only journal of what was asked and answered: it makes every rerun free.
 
-One JSON object a line, ASCII, with a checksum of the rest of the line. Two kinds of lines:
-
-    {"sum": ..., "text": DIGEST, "content": "..."}                       a long message, once
-    {"sum": ..., "key": DIGEST, "asked": {...}, "answer": {...}, ...}    a question and its answer
-
-A line is handed to the system in one write before anybody sees the answer, so a killed process
-loses nothing that it used. It is pushed to the disk (fsync) at least every second and at the end,
-so a power cut loses the answers of about a second, which are asked again.
+One JSON object a line: `key` (digest of the question), `asked`, `answer` or `failure`, and what
+belongs to them. A line is handed to the system in one write before anybody sees the answer, so a
+killed process loses nothing that it used. It is pushed to the disk (fsync) at least every second
+and at the end, so a power cut loses the answers of about a second, which are asked again.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import threading
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from reseed.errors import BusyError, StoreError, explained
+from reseed.interpretation.models.limits import Spent
+from reseed.interpretation.records import Reply, Request, TokenChoice
 from reseed.seeds import digest
 
 _SYNC_SECONDS = 1.0
 
-_LONG = 200
-"""Characters from which a message is written once and referred to: few-shot prompts repeat."""
-
-_SUM = 16
-
-_BEGIN = b'{"sum":"'
+_BEGIN = b'{"key":"'
 
 
 class Journal:
     """Answers by the key of their question, in one file, held by one process.
 
-    Only the places of answers are in memory, about 200 bytes each. May be used from several
-    threads.
+    May be used from several threads.
 
     Args:
         path: the file; made if it is missing.
 
     Attributes:
         torn: bytes of an unfinished last line that were dropped on opening.
-        damaged: whole lines whose checksum is wrong; they stay in the file and count as not asked.
 
     Raises:
         BusyError: if another process has it open.
-        StoreError: if it cannot be written or is no journal.
+        StoreError: if it cannot be written, is no journal, or has a damaged line.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.torn = self.damaged = 0
+        self.torn = 0
         self._lock = threading.Lock()
-        self._places: dict[str, tuple[int, int]] = {}
-        self._texts: set[str] = set()
+        self._answers: dict[str, dict[str, Any]] = {}
         self._synced = time.monotonic()
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             self._hold()
-            self._end = self._scan()
+            self._mend()
+            for row in entries(path):
+                self._learn(row)
         except BaseException:
             os.close(self._file)
             raise
@@ -78,56 +70,33 @@ class Journal:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._answers)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._answers
 
     def answer(self, key: str) -> dict[str, Any] | None:
-        """The answer to a question, or None if it was never answered.
+        """The answer to a question, or None if it was never answered."""
+        return self._answers.get(key)
 
-        Raises:
-            StoreError: if the file was changed under our hands.
-        """
-        with self._lock:
-            place = self._places.get(key)
-            line = os.pread(self._file, place[1], place[0]) if place and self._open else b""
-        if place is None:
-            return None
-        record = _checked(line)
-        if record is None or record.get("key") != key:
-            raise StoreError(
-                f"{self.path} was closed or changed while it was in use: the answer at byte "
-                f"{place[0]} is gone. Run the same command again; what is missing is asked again."
-            )
-        return dict(record["answer"])
-
-    def add(
-        self,
-        key: str,
-        asked: Mapping[str, Any],
-        answer: Mapping[str, Any],
-        **about: Any,
-    ) -> None:
+    def add(self, key: str, asked: Mapping[str, Any], **about: Any) -> None:
         """Write down one answer; it is with the system when this returns.
 
         Args:
             key: of the question.
-            asked: the question; long contents of its `messages` are written once.
-            answer: JSON.
-            about: further fields, e.g. `seconds`.
+            asked: the question.
+            about: `answer`, or `failure` for one that could not be used and is to be asked again;
+                further fields, e.g. `seconds`. JSON.
 
         Raises:
             StoreError: if the disk is full; the journal is as before.
         """
+        row = {"key": key, "asked": asked, **about, "time": round(time.time(), 3)}
+        # ASCII, so that no character can break the line
+        line = json.dumps(row, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         with self._lock:
-            texts, short = self._shortened(asked)
-            record = {"key": key, "asked": short, "answer": answer, "time": _now(), **about}
-            line = _line(record)
-            before = b"".join(_line({"text": k, "content": v}) for k, v in texts.items())
-            self._append(before + line)
-            self._places[key] = (self._end - len(line), len(line) - 1)
-            self._texts |= set(texts)
+            self._append(line.encode() + b"\n")
+            self._learn(row)
             if time.monotonic() - self._synced >= _SYNC_SECONDS:
                 self._sync()
 
@@ -150,68 +119,37 @@ class Journal:
                 "would ask the same questions twice."
             ) from None
 
-    def _scan(self) -> int:
-        """Learn what is there; cut off what a killed process left half-written."""
-        end = 0
-        with open(self._file, "rb", closefd=False) as handle:
-            for line in handle:
-                record = _checked(line.rstrip(b"\n"))
-                if end == 0 and not _BEGIN.startswith(line[: len(_BEGIN)]):
-                    raise StoreError(
-                        f"{self.path} is no journal: its first line is something else. Choose "
-                        "another file; this one was left as it is."
-                    )
-                if not line.endswith(b"\n"):
-                    self._mend(line, whole=record is not None)
-                if record is None:
-                    self.damaged += line.endswith(b"\n")
-                else:
-                    self._learn(record, end, len(line.rstrip(b"\n")))
-                end += len(line)
-        return os.fstat(self._file).st_size
-
-    def _mend(self, line: bytes, whole: bool) -> None:
-        """Finish a last line that lacks its end of line only, else take it away."""
-        size = os.fstat(self._file).st_size
+    def _mend(self) -> None:
+        """Finish a last line that lacks its end of line only; cut off one that is half-written."""
+        data = self.path.read_bytes()
+        if not _BEGIN.startswith(data[: len(_BEGIN)]):
+            raise StoreError(
+                f"{self.path} is no journal: its first line is something else. Choose another "
+                "file; this one was left as it is."
+            )
+        last = data[data.rfind(b"\n") + 1 :]
         with explained(self.path):
-            if whole:
-                os.pwrite(self._file, b"\n", size)
-            else:
-                os.ftruncate(self._file, size - len(line))
-                self.torn = len(line)
+            if last and _row(last) is not None:
+                os.write(self._file, b"\n")
+            elif last:
+                os.ftruncate(self._file, len(data) - len(last))
+                self.torn = len(last)
 
-    def _learn(self, record: dict[str, Any], start: int, length: int) -> None:
-        if "text" in record:
-            self._texts.add(str(record["text"]))
-        elif "key" in record:
-            self._places[str(record["key"])] = (start, length)
+    def _learn(self, row: Mapping[str, Any]) -> None:
+        if row.get("answer") is not None:
+            self._answers[str(row["key"])] = row["answer"]
 
-    def _shortened(self, asked: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
-        texts: dict[str, str] = {}
-        messages: list[Any] = []
-        for message in asked.get("messages", ()):
-            content = str(message["content"])
-            if len(content) < _LONG:
-                messages.append(message)
-                continue
-            name = digest(content, 24)
-            if name not in self._texts:
-                texts[name] = content
-            messages.append({**message, "content": {"text": name}})
-        return texts, {**asked, "messages": messages} if messages else dict(asked)
-
-    def _append(self, data: bytes) -> None:
+    def _append(self, line: bytes) -> None:
         if not self._open:
             raise StoreError(f"{self.path} is closed; nothing can be written to it")
+        end = os.fstat(self._file).st_size
         with explained(self.path):
             try:
-                done = 0
-                while done < len(data):
-                    done += os.pwrite(self._file, data[done:], self._end + done)
+                while line:
+                    line = line[os.write(self._file, line) :]
             except BaseException:
-                os.ftruncate(self._file, self._end)
+                os.ftruncate(self._file, end)
                 raise
-        self._end += len(data)
 
     def _sync(self) -> None:
         with explained(self.path):
@@ -220,59 +158,71 @@ class Journal:
 
 
 def entries(path: Path) -> Generator[dict[str, Any], None, None]:
-    """Every question and answer of a journal, oldest first, with long messages put back.
+    """Every line of a journal, oldest first.
 
     Reads only, so it may be used while another process writes; an unfinished last line is left out.
 
     Raises:
-        StoreError: if there is no such file.
+        StoreError: if there is no such file, or a line of it is damaged.
     """
-    texts: dict[str, str] = {}
     try:
         handle = open(path, "rb")  # noqa: SIM115  (closed below)
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror})") from error
     with handle:
-        for line in handle:
-            record = _checked(line.rstrip(b"\n")) if line.endswith(b"\n") else None
-            if record is None:
-                continue
-            if "text" in record:
-                texts[str(record["text"])] = str(record["content"])
-            elif "key" in record:
-                yield {**record, "asked": _lengthened(record["asked"], texts)}
+        for number, line in enumerate(handle, 1):
+            if not line.endswith(b"\n"):
+                return
+            row = _row(line)
+            if row is None:
+                raise StoreError(
+                    f"{path}: line {number} is damaged. Take the file back from a copy, or remove "
+                    f"the line (sed -i {number}d FILE): what it held is asked again."
+                )
+            yield row
 
 
-def _lengthened(asked: dict[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
-    if "messages" not in asked:
-        return asked
-    messages: list[Any] = []
-    for message in asked["messages"]:
-        content = message["content"]
-        if isinstance(content, dict):
-            content = texts.get(str(content["text"]), "(this text was in a damaged line)")
-        messages.append({**message, "content": content})
-    return {**asked, "messages": messages}
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    """With the checksum in front. ASCII, so that no character can break the line."""
-    rest = json.dumps(record, separators=(",", ":"), ensure_ascii=True, allow_nan=False)[1:]
-    return f'{{"sum":"{_sum(rest.encode())}",{rest}\n'.encode()
-
-
-def _checked(line: bytes) -> dict[str, Any] | None:
-    """The record of a line without its end, or None if its checksum is wrong."""
-    head = len(_BEGIN) + _SUM
-    rest = line[head + 2 :]  # after `",`
-    if line[:head] != _BEGIN + _sum(rest).encode():
+def _row(line: bytes) -> dict[str, Any] | None:
+    """What a line says, or None if it is none of ours."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    return json.loads(b"{" + rest)
+    return row if isinstance(row, dict) and {"key", "asked", "time"} <= row.keys() else None
 
 
-def _sum(rest: bytes) -> str:
-    return hashlib.sha256(rest).hexdigest()[:_SUM]
+# -- questions and answers as JSON -----------------------------------------------------------------
 
 
-def _now() -> float:
-    return round(time.time(), 3)
+def question_key(model: str, request: Request) -> str:
+    """The key of a question in a journal: everything that decides the reply, and the model.
+
+    The purpose does not, nor does the seed at temperature 0.
+    """
+    seed = request.seed if request.temperature else 0
+    return digest({"model": model, **question_record(request), "seed": seed}, 32)
+
+
+def question_record(request: Request) -> dict[str, Any]:
+    """A question as JSON, without its purpose."""
+    record = asdict(request)
+    del record["purpose"]
+    return {**record, "temperature": float(request.temperature)}
+
+
+def reply_from(record: Mapping[str, Any]) -> Reply:
+    """The reply that `asdict` made a record of."""
+    fields = dict(record)
+    fields["choices"] = tuple(TokenChoice(**choice) for choice in record["choices"])
+    return Reply(**fields)
+
+
+def spent_before(journal: Journal, model: str) -> Spent:
+    """What the answers of one model in a journal have cost, unusable ones too."""
+    total = Spent()
+    for row in entries(journal.path):
+        if row.get("model") == model:
+            paid = row.get("answer") or row["failure"]
+            tokens = paid["prompt_tokens"] + paid["reply_tokens"]
+            total = total.plus(Spent(1, tokens, paid["cost"]))
+    return total

@@ -1,11 +1,8 @@
 """A chat model in this process, through transformers.
 
-Everything is in float64 after the logits, so that equal logits give equal replies.
-
-A conversation as token ids of a local model.
-
 What people and corpora wrote is encoded as ordinary text: the spelling of a special token inside a
-message (`<|im_end|>`) cannot end the message.
+message (`<|im_end|>`) cannot end the message. Everything is in float64 after the logits, so that
+equal logits give equal replies.
 """
 
 from __future__ import annotations
@@ -18,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from reseed.errors import SubjectError
+from reseed.interpretation.models import without_system
+from reseed.interpretation.models.causal import Logprobs, load_local, write
 from reseed.interpretation.records import Failure, Message, Reply, Request, TokenChoice
 from reseed.seeds import digest, generator
 from reseed.spec.llm import LocalSpec
-from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.language.model import CausalModel, load_causal
+from reseed.subjects.language.model import CausalModel
 from reseed.subjects.language.tokenizer import quiet_transformers
 
 PLAIN_STOP = "\n\nUser:"
@@ -59,7 +57,7 @@ def chat_ids(causal: CausalModel, messages: Sequence[Message]) -> list[int]:
         return [*([] if causal.tokenizer.bos is None else [causal.tokenizer.bos]), *ids]
     text = _templated(causal, [m.role for m in messages])
     if text is None and any(m.role == "system" for m in messages):
-        messages = _without_system(messages)
+        messages = without_system(messages)
         text = _templated(causal, [m.role for m in messages])
     if text is None:
         raise SubjectError(
@@ -81,17 +79,8 @@ def _templated(causal: CausalModel, roles: Sequence[str]) -> str | None:
             text = wrapped.apply_chat_template(marks, tokenize=False, add_generation_prompt=True)
     except TemplateError:
         return None
-    found = [int(i) for i in _MARKED.findall(str(text))]
-    return str(text) if found == list(range(len(roles))) else None
-
-
-def _without_system(messages: Sequence[Message]) -> list[Message]:
-    """The system message at the head of the first user message: some templates know none."""
-    system = "\n\n".join(m.content for m in messages if m.role == "system")
-    rest = [m for m in messages if m.role != "system"]
-    if not rest or rest[0].role != "user":
-        return [Message(role="user", content=system), *rest]
-    return [Message(role="user", content=f"{system}\n\n{rest[0].content}"), *rest[1:]]
+    places = [int(i) for i in _MARKED.findall(str(text))]
+    return str(text) if places == list(range(len(roles))) else None
 
 
 def _filled(causal: CausalModel, text: str, messages: Sequence[Message]) -> list[int]:
@@ -104,16 +93,25 @@ def _filled(causal: CausalModel, text: str, messages: Sequence[Message]) -> list
     return ids
 
 
-Logprobs = NDArray[np.float64]
-"""[vocabulary], natural logarithm"""
-
-
 @dataclass(slots=True)
 class _Cache:
     """Keys and values of the last conversation; the next one may begin alike."""
 
     ids: list[int] = field(default_factory=list[int])
     values: Any = None
+
+    def reuse(self, ids: list[int]) -> list[int]:
+        """Cut to what a conversation shares with the last one; give the ids that are new."""
+        pairs = zip(self.ids, ids, strict=False)
+        shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self.ids), len(ids)))
+        shared = min(shared, len(ids) - 1)  # one is needed to predict from
+        if self.values is None or not _can_be_cut(self.values) or shared < 1:
+            self.ids, self.values = [], None
+            return ids
+        if shared < len(self.ids):
+            self.values.crop(shared - len(self.ids))  # negative: how many to take away
+            del self.ids[shared:]
+        return ids[shared:]
 
 
 @dataclass(slots=True)
@@ -144,13 +142,8 @@ class LocalModel:
 
     @classmethod
     def load(cls, spec: LocalSpec) -> LocalModel:
-        """Load a model.
-
-        Raises:
-            SpecError: if a package is missing.
-            SubjectError: if the model cannot be loaded.
-        """
-        return cls(load_causal(as_subject(spec), spec.device))
+        """Load a model; errors are those of `load_causal`."""
+        return cls(load_local(spec))
 
     @property
     def name(self) -> str:
@@ -171,12 +164,24 @@ class LocalModel:
                 f"than the {context} that the model takes"
             )
         with self._lock, torch.inference_mode():
-            try:
-                written = self._write(ids, request)
-            except BaseException:
-                self._cache = _Cache()  # its values may be half of one pass, half of another
-                raise
-        if written is None:
+            cache, self._cache = self._cache, _Cache()  # lost if anything goes wrong half-way
+            reply = self._written(ids, request, cache)
+            if isinstance(reply, Reply):
+                self._cache = cache
+        return reply
+
+    def _written(self, ids: list[int], request: Request, cache: _Cache) -> Reply | Failure:
+        draws = generator("local-reply", request.seed, digest(ids, 16))
+        written = _Written()
+
+        def pick(logits: Tensor) -> int | None:
+            logprobs = torch.log_softmax(logits.to("cpu", torch.float64), -1).numpy()
+            return self._pick(logprobs, request, draws, written)
+
+        news = cache.reuse(ids)
+        read, cache.values = write(self._causal.model, news, pick, request.max_tokens, cache.values)
+        cache.ids += read
+        if written.finish == "NaN":
             return Failure(reason="the model gives NaN for this conversation")
         return Reply(
             text=self._text(written.ids),
@@ -186,65 +191,37 @@ class LocalModel:
             choices=tuple(written.choices),
         )
 
-    def _write(self, ids: list[int], request: Request) -> _Written | None:
-        draws = generator("local-reply", request.seed, digest(ids, 16))
-        written, news = _Written(), self._reuse(ids)
-        for _ in range(request.max_tokens):
-            logprobs = self._step(news)
-            if not np.isfinite(logprobs.max()):
-                return None
-            chosen = _choose(logprobs, request.temperature, draws)
-            if chosen in self._causal.ends:
-                written.finish = "stop"
-                break
-            written.ids.append(chosen)
-            if request.top_logprobs > 0:
-                written.choices.append(self._choice(logprobs, chosen, request.top_logprobs))
-            if not has_template(self._causal) and PLAIN_STOP in self._all_text(written.ids):
-                written.finish = "stop"
-                break
-            news = [chosen]
-        return written
-
-    def _reuse(self, ids: list[int]) -> list[int]:
-        """Cut the cache to what this conversation shares with it; give the ids that are new."""
-        cache = self._cache
-        both = zip(cache.ids, ids, strict=False)
-        shared = next((i for i, (a, b) in enumerate(both) if a != b), min(len(cache.ids), len(ids)))
-        shared = min(shared, len(ids) - 1)  # one is needed to predict from
-        if cache.values is None or not _can_be_cut(cache.values) or shared < 1:
-            self._cache = _Cache()
-            return ids
-        if shared < len(cache.ids):
-            cache.values.crop(shared - len(cache.ids))  # negative: how many to take away
-            del cache.ids[shared:]
-        return ids[shared:]
-
-    def _step(self, news: list[int]) -> Logprobs:
-        model: Any = self._causal.model
-        device = next(self._causal.model.parameters()).device
-        out = model(
-            input_ids=torch.tensor([news], device=device),
-            past_key_values=self._cache.values,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self._cache.values = out.past_key_values
-        self._cache.ids += news
-        return torch.log_softmax(out.logits[0, -1].to("cpu", torch.float64), -1).numpy()
+    def _pick(
+        self, logprobs: Logprobs, request: Request, draws: np.random.Generator, written: _Written
+    ) -> int | None:
+        """The next token, written down; None at the end of the reply."""
+        if not np.isfinite(logprobs.max()):
+            written.finish = "NaN"
+            return None
+        token = _choose(logprobs, request.temperature, draws)
+        if token in self._causal.ends:
+            written.finish = "stop"
+            return None
+        written.ids.append(token)
+        if request.top_logprobs > 0:
+            written.choices.append(self._choice(logprobs, token, request.top_logprobs))
+        if not has_template(self._causal) and PLAIN_STOP in self._all_text(written.ids):
+            written.finish = "stop"
+            return None
+        return token
 
     def _choice(self, logprobs: Logprobs, chosen: int, count: int) -> TokenChoice:
         count = min(count, len(logprobs))
         best = np.argpartition(-logprobs, count - 1)[:count]
         best = best[np.lexsort((best, -logprobs[best]))]
         alternatives: dict[str, float] = {}
-        for one in best:  # spellings may coincide; the likeliest wins
-            alternatives.setdefault(self._spelt(int(one)), max(float(logprobs[one]), -9999.0))
+        for token in best:  # spellings may coincide; the likeliest wins
+            alternatives.setdefault(self._spelt(int(token)), max(float(logprobs[token]), -9999.0))
         logprob = max(float(logprobs[chosen]), -9999.0)
         return TokenChoice(token=self._spelt(chosen), logprob=logprob, alternatives=alternatives)
 
-    def _spelt(self, one: int) -> str:
-        return self._causal.tokenizer.pieces([one])[0]
+    def _spelt(self, token: int) -> str:
+        return self._causal.tokenizer.pieces([token])[0]
 
     def _all_text(self, ids: list[int]) -> str:
         return "".join(self._causal.tokenizer.pieces(ids))
@@ -254,11 +231,6 @@ class LocalModel:
         if has_template(self._causal):
             return text
         return text.split(PLAIN_STOP)[0].removeprefix(" ")
-
-
-def as_subject(spec: LocalSpec) -> LanguageModelSpec:
-    """How the loaders name the same model."""
-    return LanguageModelSpec(model=spec.model, revision=spec.revision, dtype=spec.dtype)
 
 
 def _choose(logprobs: Logprobs, temperature: float, draws: np.random.Generator) -> int:

@@ -11,14 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reseed.errors import SpecError
+from reseed.interpretation.models import Numbers, Steerable
+from reseed.interpretation.models.causal import device_of, subject_with_head, write
 from reseed.seeds import generator
+from reseed.spec.subject import SubjectSpec
 from reseed.subjects.sites import resolve_sites
 
-Numbers = NDArray[np.float64]
+
+def steered(subject: SubjectSpec, sites: Collection[str]) -> dict[str, Steerable]:
+    """Site to the subject steered there, one model in memory; errors of `subject_with_head`."""
+    model = subject_with_head(subject)
+    return {site: SteeredModel(model.model, model.wrapped, site, ends=model.ends) for site in sites}
 
 
 class SteeredModel:
@@ -55,10 +61,10 @@ class SteeredModel:
         self.model: nn.Module = model.eval()
         self.tokenizer = tokenizer
         self._body: nn.Module = model.base_model
-        found = resolve_sites(self._body, [site])
-        if len(found) != 1:
-            raise SpecError(f"site {site!r} means {len(found)} places; steering takes one")
-        self.site = found[0]
+        sites = resolve_sites(self._body, [site])
+        if len(sites) != 1:
+            raise SpecError(f"site {site!r} means {len(sites)} places; steering takes one")
+        self.site = sites[0]
         self.new_tokens = new_tokens
         self.temperature = temperature
         self.seed = seed
@@ -80,48 +86,42 @@ class SteeredModel:
             with self._steered(direction, strength):
                 steered = self._logprobs(ids)
             total += float((steered.exp() * (steered - clean)).sum())
-            positions += ids.shape[1]
+            positions += len(ids)
         return total / positions if positions else float("nan")
 
-    def _ids(self, text: str) -> Tensor:
-        """[1, L]; a text without tokens begins with whatever token the model begins with."""
+    def _ids(self, text: str) -> list[int]:
+        """L ids; a text without tokens begins with whatever token the model begins with."""
         ids: list[int] = self.tokenizer(text)["input_ids"]
-        if not ids:
-            start = self.tokenizer.bos_token_id
-            ids = [self.tokenizer.eos_token_id if start is None else start]
-        device = next(self.model.parameters()).device
-        return torch.tensor([ids], dtype=torch.int64, device=device)
+        start = self.tokenizer.bos_token_id
+        return ids or [self.tokenizer.eos_token_id if start is None else start]
 
     @torch.no_grad()
-    def _logprobs(self, ids: Tensor) -> Tensor:
+    def _logprobs(self, ids: Sequence[int]) -> Tensor:
         """[L, V] of the next token."""
-        logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
+        tokens = torch.tensor([ids], dtype=torch.int64, device=device_of(self.model))
+        logits: Tensor = self.model(input_ids=tokens, use_cache=False).logits[0]
         return torch.log_softmax(logits.to(torch.float64), dim=-1)
 
     @torch.no_grad()
     def _continue(self, number: int, text: str) -> str:
-        ids = self._ids(text)
         draw = generator("steered-text", self.seed, number)
         written: list[int] = []
-        past: Any = None
-        step = ids
-        for _ in range(self.new_tokens):
-            out: Any = self.model(input_ids=step, past_key_values=past, use_cache=True)
-            past = out.past_key_values
-            token = self._pick(out.logits[0, -1], draw)
+
+        def pick(logits: Tensor) -> int | None:
+            noise = draw.gumbel(size=logits.shape[0])
+            if self.temperature == 0:
+                token = int(logits.argmax())
+            else:
+                values = logits.to(torch.float64).cpu().numpy() / self.temperature
+                token = int((values + noise).argmax())
             if token in self._ends:
-                break
+                return None
             written.append(token)
-            step = torch.tensor([[token]], dtype=torch.int64, device=ids.device)
+            return token
+
+        write(self.model, self._ids(text), pick, self.new_tokens)
         decoded: str = self.tokenizer.decode(written, skip_special_tokens=True)
         return decoded
-
-    def _pick(self, logits: Tensor, draw: np.random.Generator) -> int:
-        noise = draw.gumbel(size=logits.shape[0])
-        if self.temperature == 0:
-            return int(logits.argmax())
-        values = logits.to(torch.float64).cpu().numpy() / self.temperature
-        return int((values + noise).argmax())
 
     @contextmanager
     def _steered(self, direction: Numbers | None, strength: float) -> Generator[None]:

@@ -1,22 +1,89 @@
-"""How likely a text is after another one: what surprisal and intervention scores are made of."""
+"""A causal language model in this process: loading it, writing with it, how likely a text is to it.
+
+B texts, L tokens of a text, V tokens of the vocabulary.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from reseed.errors import SubjectError
-from reseed.interpretation.models.local import as_subject
+from reseed.errors import SpecError, SubjectError
 from reseed.spec.llm import LocalSpec
+from reseed.spec.subject import LanguageModelSpec, SubjectSpec
 from reseed.subjects.language.model import CausalModel, load_causal
 
 Logprobs = NDArray[np.float64]
+"""natural logarithm"""
+
+
+def load_local(spec: LocalSpec) -> CausalModel:
+    """The model that a spec names; errors are those of `load_causal`."""
+    subject = LanguageModelSpec(model=spec.model, revision=spec.revision, dtype=spec.dtype)
+    return load_causal(subject, spec.device)
+
+
+def subject_with_head(subject: SubjectSpec) -> CausalModel:
+    """The subject of a study as it writes text.
+
+    Raises:
+        SpecError: if it is no language model.
+        SubjectError: if it cannot be loaded.
+    """
+    if not isinstance(subject, LanguageModelSpec):
+        raise SpecError(
+            f"a subject of kind {subject.kind!r} writes no text; take `intervention` out of the "
+            "scorers and set top_logits to false"
+        )
+    return load_causal(subject)
+
+
+def write(
+    model: nn.Module,
+    ids: Sequence[int],
+    pick: Callable[[Tensor], int | None],
+    limit: int,
+    past: Any = None,
+) -> tuple[list[int], Any]:
+    """Write token by token.
+
+    Args:
+        model: of the transformers library, with head.
+        ids: of the text so far; of what comes after `past`, if that is given.
+        pick: from the [V] scores of the next token to its id; None ends the text.
+        limit: tokens at the most.
+        past: keys and values of what stands before.
+
+    Returns:
+        the ids that the model has read, and keys and values with theirs.
+    """
+    some = {"logits_to_keep": 1} if _keeps_some(model) else {}
+    read, step, device = list[int](), list(ids), device_of(model)
+    for _ in range(limit):
+        tokens = torch.tensor([step], dtype=torch.int64, device=device)
+        out: Any = model(input_ids=tokens, past_key_values=past, use_cache=True, **some)
+        past, read = out.past_key_values, read + step
+        token = pick(out.logits[0, -1])
+        if token is None:
+            break
+        step = [token]
+    return read, past
+
+
+def _keeps_some(model: nn.Module) -> bool:
+    """Whether the model can leave out the scores of early positions."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes."""
+    return next(model.parameters()).device
 
 
 class LocalLikelihood:
@@ -43,18 +110,12 @@ class LocalLikelihood:
                 "stand before a first token and its probability is unknown. Take another model."
             )
         self._causal, self._begin, self._batch = causal, begin, batch_tokens
-        forward = inspect.signature(causal.model.forward).parameters
-        self._some_logits = "logits_to_keep" in forward
+        self._some_logits = _keeps_some(causal.model)
 
     @classmethod
     def load(cls, spec: LocalSpec, batch_tokens: int = 4096) -> LocalLikelihood:
-        """Load a model.
-
-        Raises:
-            SpecError: if a package is missing.
-            SubjectError: if the model cannot be loaded.
-        """
-        return cls(load_causal(as_subject(spec), spec.device), batch_tokens)
+        """Load a model; errors are those of `load_causal`."""
+        return cls(load_local(spec), batch_tokens)
 
     @property
     def name(self) -> str:
@@ -66,11 +127,11 @@ class LocalLikelihood:
         return self._causal.tokenizer.pieces(self._causal.tokenizer.encode([text])[0])
 
     def logprobs(self, prefix: str, text: str) -> Logprobs:
-        """See `instruments.Likelihood`."""
+        """See `Likelihood`."""
         return self.many([(prefix, text)])[0]
 
     def many(self, pairs: Sequence[tuple[str, str]]) -> list[Logprobs]:
-        """See `instruments.Likelihood`; sequences of similar length share a forward pass.
+        """See `Likelihood`; sequences of similar length share a forward pass.
 
         Raises:
             SubjectError: if a pair is longer than the model takes, or it gives NaN.
@@ -79,17 +140,19 @@ class LocalLikelihood:
         prefixes = encode([prefix for prefix, _ in pairs])
         texts = encode([text for _, text in pairs])
         out: list[Logprobs] = [np.zeros(0)] * len(pairs)
-        whole = [[self._begin, *a, *b] for a, b in zip(prefixes, texts, strict=True)]
-        self._check(whole)
-        order = sorted((i for i in range(len(pairs)) if texts[i]), key=lambda i: len(whole[i]))
-        for batch in self._batches(order, [len(one) for one in whole]):
-            rows = self._pass([whole[i] for i in batch], [len(texts[i]) for i in batch])
-            for index, row in zip(batch, rows, strict=True):
-                out[index] = row
+        rows = [[self._begin, *a, *b] for a, b in zip(prefixes, texts, strict=True)]
+        self._check(rows)
+        order = sorted((i for i in range(len(pairs)) if texts[i]), key=lambda i: len(rows[i]))
+        for batch in self._batches(order, [len(row) for row in rows]):
+            counts = [len(texts[i]) for i in batch]
+            for index, logprobs in zip(
+                batch, self._pass([rows[i] for i in batch], counts), strict=True
+            ):
+                out[index] = logprobs
         return out
 
-    def _check(self, whole: Sequence[Sequence[int]]) -> None:
-        longest, context = max(map(len, whole), default=0), self._causal.context
+    def _check(self, rows: Sequence[Sequence[int]]) -> None:
+        longest, context = max(map(len, rows), default=0), self._causal.context
         if context is not None and longest > context:
             raise SubjectError(
                 f"{self.name} takes {context} tokens, but a prefix with its text has {longest}. "
@@ -123,19 +186,19 @@ class LocalLikelihood:
         for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
             start = len(row) - count - 1 - first
             scores = torch.log_softmax(logits[i, start : start + count].to(torch.float32), -1)
-            wanted = torch.tensor(row[-count:], device=scores.device)[:, None]
-            found = scores.gather(1, wanted)[:, 0].to("cpu", torch.float64).numpy()
-            if not np.isfinite(found).all():
+            said = torch.tensor(row[-count:], device=scores.device)[:, None]
+            logprobs = scores.gather(1, said)[:, 0].to("cpu", torch.float64).numpy()
+            if not np.isfinite(logprobs).all():
                 raise SubjectError(
                     f"{self.name} gives NaN or infinity for a text of {count} tokens"
                 )
-            out.append(found)
+            out.append(logprobs)
         return out
 
     def _logits(self, ids: Tensor, mask: Tensor, first: int) -> Tensor:
         """[B, L - first, V] scores at the positions from `first` on."""
         model: Any = self._causal.model
-        device = next(self._causal.model.parameters()).device
+        device = device_of(self._causal.model)
         some = {"logits_to_keep": ids.shape[1] - first} if self._some_logits else {}
         with torch.inference_mode():
             logits: Tensor = model(

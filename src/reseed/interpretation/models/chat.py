@@ -1,0 +1,296 @@
+"""A chat model behind any OpenAI-compatible server: vLLM, llama.cpp, OpenRouter and the like."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from reseed.errors import ModelError
+from reseed.interpretation.models import BilledFailure, guessed_tokens, without_system
+from reseed.interpretation.models.limits import Gate, told
+from reseed.interpretation.models.server import GIVE_UP, Refused, Server
+from reseed.interpretation.prompts.replies import whole_characters
+from reseed.interpretation.records import LLM, Failure, Reply, Request, TokenChoice
+from reseed.spec.llm import LocalSpec, ModelSpec, ServerSpec
+
+if TYPE_CHECKING:
+    import httpx
+
+_KEPT = 2_000
+
+_FLOOR = -9999.0
+"""What OpenAI writes for a probability too small to name; others write null or -Infinity."""
+
+_TOO_LONG = re.compile(r"context|too long|too many tokens", re.IGNORECASE)
+_OF_THE_QUESTION = re.compile(rf"{_TOO_LONG.pattern}|moderat|flagged|filter|policy", re.IGNORECASE)
+"""A refusal of one question for what it says, not for how questions are put."""
+
+_TEMPERATURE = re.compile(
+    r"temperature.{0,80}(support|permit|allow|must be|positive|valid|default)"
+    r"|(support|permit|unrecogni[sz]ed|unknown|invalid|extra).{0,80}temperature",
+    re.IGNORECASE | re.DOTALL,
+)
+_SYSTEM = re.compile(
+    r"system.{0,20}(role|message|prompt|instruction)|developer instruction|roles? must alternate",
+    re.IGNORECASE,
+)
+
+
+def open_model(spec: ModelSpec) -> LLM:
+    """The model that a spec names; a local one is loaded here.
+
+    Raises:
+        ImportError: naming the extra that is missing.
+        SpecError: if a key or a package is missing.
+        SubjectError: if a local model cannot be loaded.
+    """
+    if isinstance(spec, LocalSpec):
+        from reseed.interpretation.models.local import LocalModel
+
+        return LocalModel.load(spec)
+    return ServerModel(spec)
+
+
+def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    about = {"name": "reply", "schema": dict(schema), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": about}}
+
+
+def _json_object(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "json_object", "schema": dict(schema)}}
+
+
+def _no_format(_schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+_FORMATS: tuple[Callable[[Mapping[str, Any]], dict[str, Any]], ...] = (
+    _json_schema,
+    _json_object,
+    _no_format,
+)
+"""How JSON is asked for: OpenAI and vLLM; llama-cpp-python; not at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Manner:
+    """How a server wants to be asked."""
+
+    format: int
+    """place in `_FORMATS`"""
+    limit: str = "max_tokens"
+    temperature: bool = True
+    """whether one may be named"""
+    system: bool = True
+    """whether there may be a system message"""
+
+    def adapted(self, refusal: str, request: Request) -> _Manner | None:
+        """Another manner to ask in after a refusal; None if there is none left."""
+        if self.limit in refusal and self.limit == "max_tokens" and not _TOO_LONG.search(refusal):
+            return replace(self, limit="max_completion_tokens")
+        if self.temperature and _TEMPERATURE.search(refusal):
+            return replace(self, temperature=False)
+        system = any(message.role == "system" for message in request.messages)
+        if self.system and system and _SYSTEM.search(refusal):
+            return replace(self, system=False)
+        if request.schema is not None and self.format < len(_FORMATS) - 1:
+            return replace(self, format=self.format + 1)
+        return None
+
+
+class ServerModel:
+    """An `LLM` that asks `POST base_url/chat/completions`.
+
+    A server that refuses a JSON schema, `max_tokens`, the temperature or system messages is asked
+    in another manner, which is kept for the next question. Tokens are guessed (4 characters each)
+    if the server does not count them.
+
+    Args:
+        spec: where the server is, which model, how patient to be.
+        transport: of httpx, in place of the network.
+        gate: holds requests back; for tests.
+
+    Raises:
+        ImportError: naming the extra, if a package is missing.
+        SpecError: if the variable with the key is not set.
+    """
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        self._spec = spec
+        self._server = Server(spec, transport=transport, gate=gate)
+        self._manner = _Manner(format=0 if spec.structured else len(_FORMATS) - 1)
+        self._taken, self._refusals = False, 0
+
+    @property
+    def name(self) -> str:
+        """The model, as the server calls it."""
+        return self._spec.model
+
+    def close(self) -> None:
+        """Call off what is under way and close the connections."""
+        self._server.close()
+
+    def reply(self, request: Request) -> Reply | Failure:
+        """One answer.
+
+        Raises:
+            ModelError: if the server refuses the key, the model or every question, or is gone.
+        """
+        first = manner = self._manner
+        while True:
+            came = self._server.post("/chat/completions", self._payload(request, manner))
+            if not isinstance(came, Refused):
+                break
+            other = manner.adapted(came.text, request)
+            if other is None:
+                return self._refused(came)
+            manner = other
+        if isinstance(came, Failure):
+            return _paid(came, request) if isinstance(came, BilledFailure) else came
+        self._taken = True
+        if manner is not first:
+            self._manner = manner
+        return read_reply(came, request)
+
+    def _payload(self, request: Request, manner: _Manner) -> dict[str, Any]:
+        messages = request.messages if manner.system else without_system(request.messages)
+        payload: dict[str, Any] = {
+            "model": self._spec.model,
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            manner.limit: request.max_tokens,
+            "stream": False,
+        }
+        if manner.temperature:
+            payload["temperature"] = request.temperature
+        if request.temperature > 0:
+            payload["seed"] = request.seed
+        if request.top_logprobs > 0:
+            payload |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        if request.schema is not None:
+            payload |= _FORMATS[manner.format](request.schema)
+        return payload
+
+    def _refused(self, refusal: Refused) -> Failure:
+        if not self._taken and not _OF_THE_QUESTION.search(refusal.text):
+            self._refusals += 1
+            if self._refusals >= GIVE_UP:
+                raise ModelError(
+                    f"{self._server.name} has refused {self._refusals} questions and taken none "
+                    f"(HTTP {refusal.status}), so no more are asked.{told(refusal.text)}"
+                )
+        return Failure(reason=f"HTTP {refusal.status}: not taken", text=refusal.text)
+
+
+def read_reply(body: Mapping[str, Any], request: Request) -> Reply | Failure:
+    """The reply in the JSON of a server; a failure with the JSON's text if it is not there."""
+    try:
+        text, finish, tokens = _answer(body, request)
+    except _Unusable as why:
+        text = whole_characters(repr(dict(body)))[:_KEPT]
+        return _paid(BilledFailure(reason=str(why), text=text), request, _usage(body))
+    usage = _usage(body)
+    return Reply(
+        text=text,
+        prompt_tokens=_count(usage.get("prompt_tokens"), _guess(request)),
+        reply_tokens=_count(usage.get("completion_tokens"), guessed_tokens(text)),
+        finish=finish,
+        choices=tokens,
+        cost=_cost(usage.get("cost")),
+    )
+
+
+class _Unusable(Exception):  # noqa: N818  (never leaves this file)
+    """Why an answer is no reply."""
+
+
+def _answer(body: Mapping[str, Any], request: Request) -> tuple[str, str, tuple[TokenChoice, ...]]:
+    """Text, why it ends, and its tokens."""
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise _Unusable("the answer has no choices")
+    choice = cast(Any, choices[0])
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise _Unusable("the answer has no message")
+    message = cast(dict[str, Any], message)
+    content = message.get("content")
+    if content is None:  # a refusal, or a model that only thought: it was said, and is paid for
+        content = message.get("refusal") or ""
+    if isinstance(content, list):  # in parts, of which some are thoughts
+        parts = [cast(dict[str, Any], part) for part in content if isinstance(part, dict)]
+        texts = [part.get("text") for part in parts if part.get("type") in ("text", "output_text")]
+        content = "".join(map(str, texts)) if texts and None not in texts else content
+    if not isinstance(content, str):
+        raise _Unusable("the content of the answer is no text")
+    try:
+        tokens = _tokens(choice.get("logprobs")) if request.top_logprobs else ()
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        raise _Unusable("the log-probabilities of the answer cannot be read") from None
+    return whole_characters(content), str(choice.get("finish_reason") or "stop"), tokens
+
+
+def _tokens(logprobs: Any) -> tuple[TokenChoice, ...]:
+    if not logprobs:
+        return ()
+    return tuple(
+        TokenChoice(
+            token=whole_characters(str(item["token"])),
+            logprob=_logprob(item["logprob"]),
+            alternatives={
+                whole_characters(str(other["token"])): _logprob(other["logprob"])
+                for other in reversed(item.get("top_logprobs") or [])  # the likeliest wins
+            },
+        )
+        for item in logprobs["content"] or []
+    )
+
+
+def _logprob(value: Any) -> float:
+    number = _FLOOR if value is None else float(value)
+    if math.isnan(number) or number > 0.01:
+        raise ValueError("no log-probability")
+    return max(number, _FLOOR)
+
+
+# -- what an answer costs --------------------------------------------------------------------------
+
+
+def _usage(body: Mapping[str, Any]) -> dict[str, Any]:
+    usage = body.get("usage")
+    return cast(dict[str, Any], usage) if isinstance(usage, dict) else {}
+
+
+def _paid(
+    failure: BilledFailure, request: Request, usage: Mapping[str, Any] | None = None
+) -> BilledFailure:
+    """With what the server counted; what it did not is guessed, the reply at its longest."""
+    usage = usage or {}
+    return replace(
+        failure,
+        prompt_tokens=_count(usage.get("prompt_tokens"), _guess(request)),
+        reply_tokens=_count(usage.get("completion_tokens"), request.max_tokens),
+        cost=_cost(usage.get("cost")),
+    )
+
+
+def _guess(request: Request) -> int:
+    return sum(guessed_tokens(message.content) for message in request.messages)
+
+
+def _count(value: Any, otherwise: int) -> int:
+    good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
+    return int(value) if good else otherwise
+
+
+def _cost(value: Any) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12
+    return float(value) if good else 0.0
