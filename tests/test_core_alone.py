@@ -39,7 +39,7 @@ def test_matching_works() -> None:
         "pipeline.run",
         "pipeline.plan",
         "prediction.predict",
-        "prediction.table",
+        "prediction.export",
         "consensus_sae.stage",
         "stability.stage",
         "matching.stage",

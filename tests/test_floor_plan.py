@@ -91,7 +91,7 @@ def test_reading_needs_no_torch(python, finished):
         FORBID
         + f"""
 import reseed, reseed.cli, reseed.pipeline.plan, reseed.pipeline.run
-import reseed.pipeline.known_features, reseed.prediction.predict, reseed.prediction.table
+import reseed.pipeline.known_features, reseed.prediction.predict, reseed.prediction.export
 import reseed.consensus_sae.stage
 import reseed.stability.stage, reseed.matching.stage, reseed.formats.own, reseed.report.study
 import reseed.calibration.stage

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reseed.comparison.result import Comparison
+    from reseed.comparison.summary import Comparison
     from reseed.comparison.stage import compare
     from reseed.consensus_sae.stage import consensus
     from reseed.errors import (
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from reseed.pipeline.plan import plan
     from reseed.pipeline.run import run
     from reseed.prediction.predict import predict
-    from reseed.prediction.table import export
+    from reseed.prediction.export import export
     from reseed.records import Match
     from reseed.sae.model import SAE
     from reseed.spec.study import StudySpec
-    from reseed.stability.nulls.names import reject_threshold
+    from reseed.stability.nulls import reject_threshold
     from reseed.study import Study
     from reseed.subjects.module import harvest
     from reseed.training.train import train
@@ -43,10 +43,10 @@ _HOMES = {
     "reseed.pipeline.plan": ("plan",),
     "reseed.pipeline.run": ("run",),
     "reseed.prediction.predict": ("predict",),
-    "reseed.prediction.table": ("export",),
+    "reseed.prediction.export": ("export",),
     "reseed.subjects.module": ("harvest",),
     "reseed.comparison.stage": ("compare",),
-    "reseed.comparison.result": ("Comparison",),
+    "reseed.comparison.summary": ("Comparison",),
     "reseed.pipeline.known_features": ("Calibration", "calibrate"),
     "reseed.errors": (
         "BusyError",
@@ -61,7 +61,7 @@ _HOMES = {
     "reseed.matching.match": ("match",),
     "reseed.records": ("Match",),
     "reseed.sae.model": ("SAE",),
-    "reseed.stability.nulls.names": ("reject_threshold",),
+    "reseed.stability.nulls": ("reject_threshold",),
     "reseed.study": ("Study",),
     "reseed.spec.study": ("StudySpec",),
     "reseed.training.train": ("train",),

@@ -7,7 +7,7 @@ import polars as pl
 
 from reseed.events import Events
 from reseed.formats import own
-from reseed.matching.stage import match_groups
+from reseed.matching.stage import stage as match
 from reseed.records import SAEArrays
 from reseed.runs import Group, evidence_name
 from reseed.store import Store, parquet_bytes, snapshot_folder
@@ -44,8 +44,9 @@ def write_group(root, decoders, rates):
         firing = {"latent": np.arange(len(rows)), "fired": (1000 * rate).astype(int), "rate": rate}
         with store.piece(evidence_name(name)) as folder:
             (folder / "firing.parquet").write_bytes(parquet_bytes(pl.DataFrame(firing)))
-    match_groups([names], STEPS, store, Events())
-    return store, Group(name="planted", label="planted", runs=names, steps=STEPS, batch=1)
+    group = Group(name="planted", label="planted", runs=names, steps=STEPS, batch=1)
+    match(SimpleNamespace(store=store, all_groups=lambda: [group]), Events())
+    return store, group
 
 
 def noisy(rows, draw, size=0.02):

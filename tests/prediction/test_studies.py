@@ -160,7 +160,12 @@ def test_the_command_prints_and_writes(cli, three, finished, tmp_path) -> None:
     path = tmp_path / "predicted.jsonl"
     done = cli("predict", three, "--apply", finished, "--out", path)
     assert done.returncode == 0, done.stderr
-    for words in ("frequency alone", "predicted and observed", "where it was applied", "beyond frequency"):
+    for words in (
+        "frequency alone",
+        "predicted and observed",
+        "where it was applied",
+        "beyond frequency",
+    ):
         assert words in done.stdout
     assert len(pl.read_ndjson(path)) == len(reseed.Study.load(finished).latents)
     again = cli("predict", three, "--out", path)

@@ -20,14 +20,14 @@ from scipy.special import betainc, betaincinv
 from reseed.calibration.detector import Stratum, strata
 from reseed.calibration.recurrence import Recurrence, subsets
 from reseed.stability.intervals import jackknife_ends, wilson
-from reseed.stability.posterior import fit
+from reseed.stability.over_seeds.posterior import fit
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 RULES = ("Wilson", "posterior")
 """Intervals under test: of the latent alone; of the posterior that the table of latents gives
-(`reseed.stability.posterior`), fitted to the stratum."""
+(`reseed.stability.over_seeds.posterior`), fitted to the stratum."""
 
 
 class Covered(NamedTuple):

@@ -136,7 +136,7 @@ def pair_errors(
     have, those of which no two latents are shared.
 
     Args:
-        tables: of `reseed.matching.sides` for every two runs.
+        tables: of `reseed.matching.match` for every two runs.
         explained: of `truth.explain`, of each run.
         taus: thresholds.
 

@@ -77,7 +77,7 @@ def gather(
 
     Args:
         runs: their ids.
-        tables: of `reseed.matching.sides` of every two of them.
+        tables: of `reseed.matching.match` of every two of them.
         explained: of `truth.explain`, of each run.
         rates: firing rates of each run, `[F]`.
         tau: of the shared rule of arXiv 2501.16615.

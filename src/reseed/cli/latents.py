@@ -9,7 +9,7 @@ import polars as pl
 import typer
 from rich.console import Console
 
-from reseed.cli import tables
+import reseed.cli.tables as tables
 from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath
 from reseed.errors import SpecError
 from reseed.events import events_of
@@ -81,11 +81,11 @@ def predict(
 
     Everything that one run shows is compared with the firing frequency alone. Needs no torch.
     """
-    from reseed.prediction import table
+    from reseed.prediction.export import check_target, write
     from reseed.prediction.predict import predict
 
     console = Console()
-    kind = None if out is None else table.check_target(out, overwrite=overwrite)
+    kind = None if out is None else check_target(out, overwrite=overwrite)
     target = None if apply is None else _target(apply)
     result = predict([Study.load(path) for path in studies], target, group=group)
     title = f"on held-out runs; learned from {result.runs} runs"
@@ -96,7 +96,7 @@ def predict(
         console.print(tables.skill(result.transfer, "where it was applied"))
     console.print(result.says, highlight=False)
     if out is not None and kind is not None:
-        table.write(result.latents, out, kind)
+        write(result.latents, out, kind)
         console.print(f"{len(result.latents):,} latents: [bold]{out}[/bold]", soft_wrap=True)
 
 
@@ -125,7 +125,7 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a table with one row for each latent, all of them or some. Needs no torch."""
-    from reseed.prediction.table import export
+    from reseed.prediction.export import export
 
     opened = Study.load(study)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
@@ -156,7 +156,7 @@ def explain(
     """
     from reseed.interpretation.costs import estimate_costs, table
     from reseed.interpretation.results import chosen_groups, spec_of
-    from reseed.interpretation.select import stage
+    from reseed.interpretation.stage import explain
     from reseed.pipeline.run import rewrite_report
 
     opened, console = Study.load(study, out), Console()
@@ -166,7 +166,7 @@ def explain(
             console.print(f"[bold]{runs.label}[/bold]: {says}", highlight=False)
             console.print(table(costs), highlight=False)
             continue
-        explained = stage.explain(opened, events_of(opened.folder, not quiet), runs)
+        explained = explain(opened, events_of(opened.folder, not quiet), runs)
         console.print(f"[bold]{runs.label}[/bold]: {explained.says}", highlight=False)
         console.print(tables.explanations(explained.table))
         if explained.gain is not None:
@@ -185,12 +185,12 @@ def score(
     often.
     """
     from reseed.interpretation.results import chosen_groups
-    from reseed.interpretation.select import stage
+    from reseed.interpretation.stage import score
     from reseed.pipeline.run import rewrite_report
 
     opened, console = Study.load(study, out), Console()
     for runs in chosen_groups(opened, group):
-        scored = stage.score(opened, events_of(opened.folder, not quiet), runs)
+        scored = score(opened, events_of(opened.folder, not quiet), runs)
         comparison = scored.comparison
         console.print(f"[bold]{runs.label}[/bold]", highlight=False)
         console.print(tables.scores(comparison["scorers"]))

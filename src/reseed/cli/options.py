@@ -14,18 +14,12 @@ StudyPath = Annotated[
 
 OutPath = Annotated[
     Path | None,
-    typer.Option(
-        "--out", help="Folder of the results.", show_default="name of the TOML file without .toml"
-    ),
+    typer.Option(help="Folder of the results.", show_default="name of the TOML file without .toml"),
 ]
 
 GroupName = Annotated[
     str | None,
-    typer.Option(
-        "--group",
-        help="One group of runs, by its label or name.",
-        show_default="all groups",
-    ),
+    typer.Option(help="One group of runs, by its label or name.", show_default="all groups"),
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -37,15 +31,11 @@ Source = Annotated[
     typer.Argument(help="A file, a folder, or hf:OWNER/REPO/PATH@REVISION.", metavar="SOURCE"),
 ]
 
-Format = Annotated[
-    str | None, typer.Option("--format", help="Format of the source, if several fit.")
-]
+Format = Annotated[str | None, typer.Option(help="Format of the source, if several fit.")]
 
-Inner = Annotated[
-    str | None, typer.Option("--inner", help="Which SAE to read, if the source holds several.")
-]
+Inner = Annotated[str | None, typer.Option(help="Which SAE to read, if the source holds several.")]
 
 Read = Annotated[
     list[str] | None,
-    typer.Option("--read", help="A setting for reading the format, NAME=VALUE, e.g. k=50."),
+    typer.Option(help="A setting for reading the format, NAME=VALUE, e.g. k=50."),
 ]

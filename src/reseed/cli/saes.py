@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from reseed.cli import tables
+import reseed.cli.tables as tables
 from reseed.cli.options import Format, Inner, Quiet, Read, Source
 from reseed.errors import SpecError
 
@@ -23,8 +23,7 @@ def compare(
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the results.", show_default="compare-A-B"),
+        Path | None, typer.Option(help="Folder of the results.", show_default="compare-A-B")
     ] = None,
     names: Annotated[
         str | None, typer.Option(help="Names of the SAEs, separated by commas.")
@@ -42,8 +41,7 @@ def compare(
         ),
     ] = None,
     align: Annotated[
-        str | None,
-        typer.Option(help="procrustes: turn SAEs of different subjects into one basis."),
+        str | None, typer.Option(help="procrustes: turn SAEs of different subjects into one basis.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Language model that makes the activations instead.")
@@ -93,13 +91,12 @@ def inspect(source: Source, format: Format = None, inner: Inner = None, read: Re
 def convert(
     source: Source,
     target: Annotated[Path, typer.Argument(help="Folder or file to write.", metavar="TARGET")],
-    to: Annotated[str, typer.Option("--to", help="Format to write.", metavar="FORMAT")],
+    to: Annotated[str, typer.Option(help="Format to write.", metavar="FORMAT")],
     format: Format = None,
     inner: Inner = None,
     read: Read = None,
     write: Annotated[
-        list[str] | None,
-        typer.Option("--write", help="A setting for writing the format, e.g. layer=6."),
+        list[str] | None, typer.Option(help="A setting for writing the format, e.g. layer=6.")
     ] = None,
 ) -> None:
     """Write an SAE in another format; what that format cannot express is refused."""
@@ -132,8 +129,8 @@ def architectures() -> None:
     from reseed.sae.architectures import ARCHITECTURES
 
     rows = [
-        (name, (one.settings.__doc__ or "").partition("\n")[0])
-        for name, one in ARCHITECTURES.items()
+        (name, (architecture.settings.__doc__ or "").partition("\n")[0])
+        for name, architecture in ARCHITECTURES.items()
     ]
     Console().print(tables.facts(rows, style="bold"))
 

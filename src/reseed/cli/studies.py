@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from reseed.cli import tables
+import reseed.cli.tables as tables
 from reseed.cli.options import OutPath, Quiet, StudyPath
 from reseed.study import Study
 
@@ -114,7 +114,7 @@ def calibrate(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder of the results.", show_default="calibration-PRESET, or as for run"
+            help="Folder of the results.", show_default="calibration-PRESET, or as for run"
         ),
     ] = None,
     quiet: Quiet = False,

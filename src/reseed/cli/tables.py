@@ -14,12 +14,11 @@ from rich.table import Table
 from reseed.runs import Failed, Missing, Run
 
 if TYPE_CHECKING:
-    from reseed.comparison.result import Comparison
+    from reseed.comparison.summary import Comparison
     from reseed.interpretation.select.stage import Selection
     from reseed.pipeline.plan import Plan
 
-_EXPLANATIONS_SHOWN = 8
-"""Of each kind."""
+_SHOWN_OF_A_KIND = 8
 
 
 def table(heads: Iterable[str], title: str | None = None, left: Collection[str] = ("",)) -> Table:
@@ -53,7 +52,8 @@ def number(value: float | None, form: str = ".3f", *ends: float | None) -> str:
     low, high = ends or (None, None)
     if low is None or high is None:
         return f"{value:{form}}"
-    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+    between = " to " if form.startswith("+") else "–"
+    return f"{value:{form}} ({low:{form}}{between}{high:{form}})"
 
 
 def duration(seconds: float) -> str:
@@ -61,9 +61,6 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-# -- studies --------------------------------------------------------------------------------------
 
 
 def plan(plan: Plan, name: str) -> Table:
@@ -131,8 +128,8 @@ def _shared(headline: Mapping[str, Any] | None) -> Sequence[str]:
     ]
 
 
-def _percents(ends: Sequence[float], between: str = "–") -> str:
-    return between.join(f"{100 * min(max(end, 0.0), 1.0):.1f}" for end in ends)
+def _percents(ends: Sequence[float]) -> str:
+    return "–".join(f"{100 * min(max(end, 0.0), 1.0):.1f}" for end in ends)
 
 
 def show_failed(console: Console, runs: Iterable[Run]) -> None:
@@ -169,9 +166,6 @@ def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
         )
 
 
-# -- consensus and prediction ---------------------------------------------------------------------
-
-
 def evaluation(rows: pl.DataFrame) -> Table:
     """A consensus SAE beside what else there is."""
     out = table(("", "latents", "trained on", "FVU", "L0", "dead"), "on held-out tokens")
@@ -185,20 +179,18 @@ def evaluation(rows: pl.DataFrame) -> Table:
 
 
 def _with_range(row: Mapping[str, Any], name: str, form: str) -> str:
-    low, high = row[f"{name}_lo"], row[f"{name}_hi"]
-    if low is None or f"{low:{form}}" == f"{high:{form}}":
-        return number(row[name], form)
-    return number(row[name], form, low, high)
+    low, high = (row[f"{name}{end}"] for end in ("_lo", "_hi"))
+    known = low is not None and f"{low:{form}}" != f"{high:{form}}"
+    return number(row[name], form, *((low, high) if known else ()))
 
 
 def skill(rows: pl.DataFrame, title: str) -> Table:
     """What all features predict beyond the frequency."""
     out = table(("", "frequency alone", "everything", "gain (95 %)"), title)
     for row in rows.iter_rows(named=True):
-        models = [row[n] if row["gain"] is not None else None for n in ("frequency", "full")]
-        out.add_row(
-            row["metric"].replace("_", " "), *(number(value, ".4f") for value in models), _gain(row)
-        )
+        known = row["gain"] is not None
+        cells = [number(row[name] if known else None, ".4f") for name in ("frequency", "full")]
+        out.add_row(row["metric"].replace("_", " "), *cells, _gain(row))
     return out
 
 
@@ -224,20 +216,17 @@ def reliability(rows: pl.DataFrame) -> Table:
     return out
 
 
-# -- interpretation -------------------------------------------------------------------------------
-
-
 def explanations(rows: pl.DataFrame) -> Table:
     """Some explanations of each kind of latent."""
     out = table(heads := ("kind", "latent", "explanation"), left=heads)
     for kind in rows["kind"].unique(maintain_order=True):
         of_kind = rows.filter(kind=kind)
-        for row in of_kind.head(_EXPLANATIONS_SHOWN).iter_rows(named=True):
+        for row in of_kind.head(_SHOWN_OF_A_KIND).iter_rows(named=True):
             failed = f"[dim]failed: {escape(row['failure'] or '')}[/dim]"
             text = failed if row["explanation"] is None else escape(row["explanation"])
             out.add_row(kind, str(row["latent"]), text)
-        if len(of_kind) > _EXPLANATIONS_SHOWN:
-            out.add_row(kind, "...", f"[dim]{len(of_kind) - _EXPLANATIONS_SHOWN} more[/dim]")
+        if len(of_kind) > _SHOWN_OF_A_KIND:
+            out.add_row(kind, "...", f"[dim]{len(of_kind) - _SHOWN_OF_A_KIND} more[/dim]")
     return out
 
 
@@ -247,12 +236,8 @@ def scores(scorers: Iterable[Mapping[str, Any]]) -> Table:
     out = table(("scorer", *kinds, "shuffled", "random", "chance", "failed"), left=("scorer",))
     for scorer in scorers:
         by_kind = {row["kind"]: row for row in scorer["kinds"]}
-        cells = [
-            number(by_kind[kind]["mean"], ".3f", by_kind[kind]["lo"], by_kind[kind]["hi"])
-            if kind in by_kind
-            else "–"
-            for kind in kinds
-        ]
+        rows = [by_kind.get(kind, {"mean": None}) for kind in kinds]
+        cells = [number(row["mean"], ".3f", row.get("lo"), row.get("hi")) for row in rows]
         beside = [scorer["controls"].get(name) for name in ("shuffled", "random")]
         cells += [number(value) for value in (*beside, scorer["chance"])]
         out.add_row(scorer["scorer"], *cells, str(scorer["failed_questions"]))
@@ -283,9 +268,6 @@ def selection(result: Selection) -> Table:
     return out
 
 
-# -- SAEs that are already there ------------------------------------------------------------------
-
-
 def show_comparison(console: Console, result: Comparison) -> None:
     """Every two SAEs, and the mean over all of them."""
     heads = ("A", "B", "A's shared", "B's shared", "chance", "at FDR 5 %", "PW-MCC", "proven")
@@ -307,8 +289,8 @@ def show_comparison(console: Console, result: Comparison) -> None:
     over = result.summary["over_pairs"]["shared"]
     mean = "two SAEs are one pair: there is no interval over trainings"
     if over["interval_95"] is not None:
-        ends = _percents(over["interval_95"], " to ")
-        mean = f"all pairs: {over['value']:.1%} shared (95 % {ends}, unit: the SAE)"
+        ends = _percents(over["interval_95"])
+        mean = f"all pairs: {over['value']:.1%} shared (95 %: {ends}; unit: the SAE)"
     console.print(
         "shared: same counterpart by encoder and decoder, both cosines at least "
         f"{result.summary['tau']:g}; chance: random dictionaries of the same covariance; {mean}.",

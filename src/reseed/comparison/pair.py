@@ -16,8 +16,7 @@ from reseed.matching.match import Views, compare
 from reseed.matching.measures import Measure
 from reseed.matching.stage import certificate_of
 from reseed.stability import fdr, shares
-from reseed.stability.nulls.names import COVARIANCE, chance_corrected
-from reseed.stability.nulls.weights import CovarianceNull
+from reseed.stability.nulls import COVARIANCE, CovarianceNull, chance_corrected
 from reseed.stability.shares import TAUS, PairTable
 
 Members = Mapping[str, NDArray[np.bool_]]

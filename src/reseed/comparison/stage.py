@@ -15,7 +15,7 @@ import numpy as np
 
 from reseed.comparison.dictionary import Dictionary, check, dictionaries
 from reseed.comparison.pair import Members, PairFacts, measure_pair
-from reseed.comparison.result import Comparison, assembled, formulas
+from reseed.comparison.summary import Comparison, assembled, formulas
 from reseed.errors import SpecError, StoreError, needs_train
 from reseed.events import EVENTS_FILE, Events, Task, events_of
 from reseed.matching.stage import shown

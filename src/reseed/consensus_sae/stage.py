@@ -20,13 +20,11 @@ from reseed.runs import Failed, Group, evidence_name, run_name, run_state, stabi
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.seeds import digest
 from reseed.spec.training import RunSpec, TrainingSpec
-from reseed.store import json_bytes, parquet_bytes
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 
 if TYPE_CHECKING:
     from reseed.consensus_sae.refit import HeldOut
-    from reseed.subjects.source import Stream
 
 
 MEAN = "not_refitted"
@@ -124,11 +122,14 @@ def stage(study: Study, events: Events, stop: Stop, group: Group, settings: Sett
     tokens = share if settings.tokens is None else settings.tokens
     refit = spec.training.model_dump() | {"tokens": tokens, "snapshots": (), "warmup_steps": None}
     training = read_spec(TrainingSpec, refit, "refit")
-    members = _members(study, group, settings.rule, k)
+    store = study.store
+    families = store.table(stability_name(group.name), "families.parquet")
+    every = reproducibility(families, study.latent_table(group))
+    members = choose(every, settings.rule, runs=len(group.runs), k=k)
     piece = f"consensus/{group.name}-{settings.rule}-k{k}"
-    runs = [study.store.checksum(f"runs/{run}") for run in group.runs]
-    made_from = digest([runs, members.rows(), k, training.tokens, settings.same_width])
-    if not study.store.has(piece, made_from):
+    sums = [store.checksum(f"runs/{run}") for run in group.runs]
+    inputs = [sums, members.rows(), k, training.tokens, settings.same_width]
+    if not store.has(piece, digest(inputs)):
         with study.locked("reseed consensus"), needs_train("reseed consensus"):
             width = members["latent"].n_unique()
             sae = TopKSpec(latents=width, k=k, lr=spec.sae.lr, dead_after=spec.sae.dead_after)
@@ -138,13 +139,13 @@ def stage(study: Study, events: Events, stop: Stop, group: Group, settings: Sett
             same = spec.model_copy(
                 update={"sae": sae, "init_seed": seeds.init[0], "data_seed": seeds.data[0]}
             )
-            work = _Work(study, group, members, spec, sae, same, training, events, stop)
-            work.make(piece, made_from, settings)
+            making = _Making(study, group, settings, members, spec, sae, same, training)
+            store.make(piece, inputs, partial(making.files, events, stop))
     return Consensus(
-        path=study.store.path(piece),
-        members=study.store.table(piece, "members.parquet"),
-        evaluation=study.store.table(piece, "evaluation.parquet"),
-        about=study.store.document(piece, "evaluation.json"),
+        path=store.path(piece),
+        members=store.table(piece, "members.parquet"),
+        evaluation=store.table(piece, "evaluation.parquet"),
+        about=store.document(piece, "evaluation.json"),
     )
 
 
@@ -152,22 +153,22 @@ def _active(study: Study, group: Group, spec: RunSpec) -> int:
     """Latents that fire in a row of a member: its k, or the rounded mean where that is not set."""
     if isinstance(spec.sae, TopKSpec):
         return spec.sae.k
-    told = (study.store.document(evidence_name(run), "reconstruction.json") for run in group.runs)
-    return max(1, round(float(np.mean([one["l0"] for one in told]))))
+    return max(1, round(float(np.mean([run["l0"] for run in _reconstructions(study, group)]))))
 
 
-def _members(study: Study, group: Group, rule: Rule, k: int) -> pl.DataFrame:
-    families = study.store.table(stability_name(group.name), "families.parquet")
-    every = reproducibility(families, study.latent_table(group))
-    return choose(every, rule, runs=len(group.runs), k=k)
+def _reconstructions(study: Study, group: Group) -> list[dict[str, Any]]:
+    """What the study's evidence says of the reconstruction of each member."""
+    names = [evidence_name(run) for run in group.runs]
+    return [study.store.document(name, "reconstruction.json") for name in names]
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _Making:
     """What the steps of making a consensus share."""
 
     study: Study
     group: Group
+    settings: Settings
     members: pl.DataFrame
     member: RunSpec
     """one of the runs"""
@@ -177,130 +178,103 @@ class _Work:
     """one SAE of the consensus's width, as the study trains"""
     training: TrainingSpec
     """of the refit"""
-    events: Events
-    stop: Stop
 
-    def make(self, piece: str, made_from: str, settings: Settings) -> None:
-        """Average, refit, train the SAE of the same width, evaluate, write."""
-        from reseed.consensus_sae.refit import evaluate
+    def files(self, events: Events, stop: Stop) -> dict[str, Any]:
+        """Average, refit, train the SAE of the same width and evaluate: the files of the piece."""
+        from reseed.consensus_sae.refit import evaluate, refit
         from reseed.sae.model import from_arrays
+        from reseed.training.stage import rows_of, train_missing
 
-        inputs = Inputs(self.study, self.events)
-        mean, refitted = self._refit(inputs, settings)
-        beside, missing = (
-            self._same_width(inputs) if settings.same_width else (None, "not asked for")
+        inputs, store, site = Inputs(self.study, events), self.study.store, self.same.site
+        streams = rows_of(self.study, inputs)
+        mean = self._mean()
+        stream = streams(self.same.data_seed)
+        refitted = refit(
+            mean, lambda step: stream.batch(step)[site], self.sae, self.training, events
         )
-        saes = {"consensus": refitted, "not refitted": mean}
-        saes |= {} if beside is None else {"same width": beside}
-        found = evaluate(
+        saes, missing = {"consensus": refitted, "not refitted": mean}, "not asked for"
+        if self.settings.same_width:
+            train_missing([self.same], streams, store, events, stop)
+            state = run_state(self.same, store)
+            missing = None
+            if isinstance(state, Failed):
+                missing = f"its training failed at step {state.step}: {state.reason}"
+            else:
+                saes["same width"] = own.read_piece(store, run_name(self.same))
+        held_out = evaluate(
             {name: from_arrays(sae) for name, sae in saes.items()},
-            self.same.site,
+            site,
             inputs.source,
             inputs.split[1],
-            self.events,
+            events,
         )
-        about = self._about(settings, missing, found)
-        with self.study.store.piece(piece, made_from) as folder:
-            own.write(folder, refitted)
-            own.write(folder / MEAN, mean)
-            (folder / "members.parquet").write_bytes(parquet_bytes(self.members))
-            firing = found["consensus"].firing
-            (folder / "firing.parquet").write_bytes(parquet_bytes(firing))
-            table = pl.DataFrame(about["evaluation"], infer_schema_length=None)
-            (folder / "evaluation.parquet").write_bytes(parquet_bytes(table))
-            (folder / "evaluation.json").write_bytes(json_bytes(about))
+        about = self._about(missing, held_out)
+        return {
+            **own.contents(refitted),
+            **{f"{MEAN}/{name}": content for name, content in own.contents(mean).items()},
+            "members.parquet": self.members,
+            "firing.parquet": held_out["consensus"].firing,
+            "evaluation.parquet": pl.DataFrame(about["evaluation"], infer_schema_length=None),
+            "evaluation.json": about,
+        }
 
-    def _stream(self, inputs: Inputs, data_seed: int) -> Stream:
-        from reseed.subjects.source import Stream
-
-        return Stream(
-            inputs.source,
-            inputs.split[0],
-            data_seed=data_seed,
-            batch=self.same.training.batch,
-            mix=self.study.spec.activations.mix_blocks,
-        )
-
-    def _refit(self, inputs: Inputs, settings: Settings) -> tuple[SAEArrays, SAEArrays]:
-        from reseed.consensus_sae.refit import refit
-
-        store, runs, k = self.study.store, self.group.runs, self.sae.k
+    def _mean(self) -> SAEArrays:
+        runs = self.group.runs
         about = {
             "kind": "consensus",
             "site": self.same.site,
             "group": self.group.label,
-            "rule": str(settings.rule),
+            "rule": str(self.settings.rule),
             "runs": list(runs),
             **about_members(self.members, runs),
         }
-        saes = {run: own.read_piece(store, f"runs/{run}") for run in runs}
-        mean = average(saes, self.members, k, about)
-        stream = self._stream(inputs, self.same.data_seed)
-        fitted = refit(
-            mean,
-            lambda step: stream.batch(step)[self.same.site],
-            self.sae,
-            self.training,
-            self.events,
-        )
-        return mean, fitted
+        saes = {run: own.read_piece(self.study.store, f"runs/{run}") for run in runs}
+        return average(saes, self.members, self.sae.k, about)
 
-    def _same_width(self, inputs: Inputs) -> tuple[SAEArrays | None, str | None]:
-        """The SAE, or why there is none."""
-        from reseed.training.stage import train_missing
-
-        store = self.study.store
-        streams = partial(self._stream, inputs)
-        train_missing([self.same], streams, store, self.events, self.stop)
-        state = run_state(self.same, store)
-        if isinstance(state, Failed):
-            return None, f"its training failed at step {state.step}: {state.reason}"
-        return own.read_piece(store, run_name(self.same)), None
-
-    def _about(
-        self, settings: Settings, missing: str | None, found: Mapping[str, HeldOut]
-    ) -> dict[str, Any]:
-        seen = self.same.training.steps * self.same.training.batch
+    def _about(self, missing: str | None, held_out: Mapping[str, HeldOut]) -> dict[str, Any]:
+        trained = self.same.training.steps * self.same.training.batch
         refit = self.training.steps * self.training.batch
-        tokens = {"consensus": refit, "not refitted": 0, "same width": seen}
-        rows = [self._row(name, one, tokens[name]) for name, one in found.items()]
-        first = self.members.unique("latent")
+        tokens = {"consensus": refit, "not refitted": 0, "same width": trained}
+        rows = [
+            _row(
+                {"sae": name, "latents": len(of.firing), "k": self.sae.k, "tokens": tokens[name]},
+                {"fvu": [of.fvu], "l0": [of.l0], "dead": [of.dead]},
+            )
+            for name, of in held_out.items()
+        ]
+        families = self.members.unique("latent")
+        sizes = families["size"].value_counts().sort("size")
         return {
             "group": self.group.label,
-            "rule": str(settings.rule),
+            "rule": str(self.settings.rule),
             "runs": list(self.group.runs),
-            "families": len(first),
-            "families_by_size": {
-                str(size): n for size, n in first["size"].value_counts().sort("size").iter_rows()
-            },
-            "tokens": {"each member": seen, "refit": refit},
+            "families": len(families),
+            "families_by_size": {str(size): count for size, count in sizes.iter_rows()},
+            "tokens": {"each member": trained, "refit": refit},
             "same_width": run_name(self.same) if missing is None else None,
             "same_width_missing": missing,
-            "evaluation": [*rows, self._member_row(seen)],
+            "evaluation": [*rows, self._member_row(trained)],
         }
-
-    def _row(self, name: str, one: HeldOut, tokens: int) -> dict[str, Any]:
-        latents, k = len(one.firing), self.sae.k
-        row: dict[str, Any] = {"sae": name, "latents": latents, "k": k, "tokens": tokens}
-        for metric in ("fvu", "l0", "dead"):
-            row |= {metric: getattr(one, metric), f"{metric}_lo": None, f"{metric}_hi": None}
-        return row
 
     def _member_row(self, tokens: int) -> dict[str, Any]:
         """Mean and range over the members, from the evidence that the study has of them."""
-        store, table = self.study.store, self.study.latent_table(self.group)
-        told = [
-            store.document(evidence_name(run), "reconstruction.json") for run in self.group.runs
-        ]
-        alive = table.group_by("run", maintain_order=True).agg(pl.col("alive").mean())["alive"]
-        values: dict[str, Sequence[float]] = {
-            "fvu": [one["fvu"] for one in told],
-            "l0": [one["l0"] for one in told],
-            "dead": (1 - alive).to_list(),
-        }
-        latents, k = self.member.sae.latents, _active(self.study, self.group, self.member)
-        row: dict[str, Any] = {"sae": "members", "latents": latents, "k": k, "tokens": tokens}
-        for metric, each in values.items():
-            low, high = min(each), max(each)
-            row |= {metric: float(np.mean(each)), f"{metric}_lo": low, f"{metric}_hi": high}
-        return row
+        each = _reconstructions(self.study, self.group)
+        by_run = self.study.latent_table(self.group).group_by("run", maintain_order=True)
+        alive = by_run.agg(pl.col("alive").mean())["alive"]
+        k = _active(self.study, self.group, self.member)
+        return _row(
+            {"sae": "members", "latents": self.member.sae.latents, "k": k, "tokens": tokens},
+            {
+                "fvu": [run["fvu"] for run in each],
+                "l0": [run["l0"] for run in each],
+                "dead": (1 - alive).to_list(),
+            },
+        )
+
+
+def _row(head: dict[str, Any], metrics: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """A row of the evaluation: mean of each metric, and its range where there are several."""
+    for metric, values in metrics.items():
+        low, high = (min(values), max(values)) if len(values) > 1 else (None, None)
+        head |= {metric: float(np.mean(values)), f"{metric}_lo": low, f"{metric}_hi": high}
+    return head

@@ -15,22 +15,16 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats.checks import Weights, complete
 from reseed.formats.files import Files
 from reseed.records import SAEArrays
-from reseed.store import Store, json_bytes, safetensors_bytes, write_bytes
+from reseed.store import Store, file_bytes, write_bytes
 
 NAME, VERSION = "reseed", 1
 _SHAPES = {"W_enc": "FD", "W_dec": "FE", "b_enc": "F", "b_dec": "E"}
 _OPTIONAL = {"threshold": "F", "W_skip": "ED"}
 
 
-def write(folder: Path, sae: SAEArrays, **options: Any) -> None:
-    """Write an SAE into a folder.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only.
-    """
+def contents(sae: SAEArrays) -> dict[str, Any]:
+    """The files of an SAE by name, as `Store.make` takes them."""
     every = {name: getattr(sae, name) for name in _SHAPES | _OPTIONAL}
-    arrays = {name: array for name, array in every.items() if array is not None}
-    write_bytes(folder / "sae.safetensors", safetensors_bytes(arrays))
     cfg = {
         "format": NAME,
         "version": VERSION,
@@ -39,7 +33,18 @@ def write(folder: Path, sae: SAEArrays, **options: Any) -> None:
         "normalised": sae.normalised,
         "about": dict(sae.about),
     }
-    write_bytes(folder / "cfg.json", json_bytes(cfg))
+    arrays = {name: array for name, array in every.items() if array is not None}
+    return {"sae.safetensors": arrays, "cfg.json": cfg}
+
+
+def write(folder: Path, sae: SAEArrays, **options: Any) -> None:
+    """Write an SAE into a folder.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only.
+    """
+    for name, content in contents(sae).items():
+        write_bytes(folder / name, file_bytes(name, content))
 
 
 def read_piece(store: Store, piece: str, inner: str = ".") -> SAEArrays:

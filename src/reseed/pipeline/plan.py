@@ -276,7 +276,8 @@ def _matching_bytes(study: Study) -> int:
 
 def _passes(missing: list[RunSpec], sites: dict[str, int]) -> list[list[RunSpec]]:
     """The groups in which runs would be trained, by the memory that is free now."""
-    free, by_source = free_memory(), dict[str, list[RunSpec]]()
+    free = free_memory()
+    by_source: dict[str, list[RunSpec]] = {}
     for run in missing:
         by_source.setdefault(f"{run.data_seed} {run.reads}", []).append(run)
     return [group for runs in by_source.values() for group in passes(runs, sites, free)]

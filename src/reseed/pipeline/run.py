@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 from reseed.errors import StoreError
 from reseed.events import Events, Sink, Stop, session
 from reseed.evidence.stage import stage as gather
-from reseed.matching.firing.activations import MatchedFiring
-from reseed.matching.stage import match_groups
+from reseed.matching.stage import stage as match
 from reseed.report.study import write_report
 from reseed.runs import Done, Failed, Missing, Run, forget_failure, stability_name, through_name
 from reseed.spec.subject import PRECISION
-from reseed.stability.factors.stage import compare_groups
+from reseed.stability.factors.compare import compare_groups
 from reseed.stability.notes import notes
-from reseed.stability.nulls.names import null_of_control
+from reseed.stability.nulls import null_of_control
 from reseed.stability.stage import assess
 from reseed.stability.structure import structure_groups
 from reseed.study import SUBJECT, Study
@@ -99,14 +98,13 @@ def run_study(
             from reseed.training.stage import stage as train
 
             train(study, events, inputs, stop, place)
-        controls = [g for kinds in study.control_groups().values() for g in kinds.values()]
-        groups = study.groups() + controls
+        match(study, events)
+        groups = study.all_groups()
         together = [g.runs for g in groups]
-        match_groups(together, groups[0].steps if groups else [], study.store, events)
         if groups:
             last = groups[0].steps[-1]
             structure_groups(together, last, study.spec.matching, study.store, events)
-        gather(study, events, inputs, MatchedFiring)
+        gather(study, events, inputs)
         assess(groups, study.spec.matching, study.spec.stability, study.store, events)
         factors = compare_groups(study.groups(), study.spec.matching, study.store, events)
         _summarise(study, factors)

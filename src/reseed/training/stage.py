@@ -65,13 +65,16 @@ def stage(
         if run.sae.end_to_end is None:
             by_activations.setdefault(run.reads, []).append(run)
     for reads, runs in by_activations.items():
-        train_missing(runs, _rows_of(study, inputs, reads), study.store, events, stop, device)
+        train_missing(runs, rows_of(study, inputs, reads), study.store, events, stop, device)
     if through:
         streams = block_streams(inputs, through, study.spec.training.batch)
         train_missing(through, streams, study.store, events, stop, device)
 
 
-def _rows_of(study: Study, inputs: Inputs, control: Control | None) -> Callable[[int], Stream]:
+def rows_of(
+    study: Study, inputs: Inputs, control: Control | None = None
+) -> Callable[[int], Stream]:
+    """Data seed to the rows that runs of a study learn from, or runs of a kind of control."""
     data, spec = inputs.data(control), study.spec
 
     def stream_of(data_seed: int) -> Stream:

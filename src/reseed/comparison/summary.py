@@ -16,7 +16,7 @@ from reseed.comparison.dictionary import Dictionary, described
 from reseed.comparison.pair import PairFacts
 from reseed.matching import measures
 from reseed.stability.intervals import mean_over_pairs
-from reseed.stability.nulls.names import COVARIANCE
+from reseed.stability.nulls import COVARIANCE
 
 if TYPE_CHECKING:
     from reseed.comparison.activations import OnActivations

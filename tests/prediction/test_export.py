@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from reseed.errors import SpecError
-from reseed.prediction.table import VERSION, format_of, public, select, write
+from reseed.prediction.export import VERSION, format_of, public, select, write
 
 TABLE = pl.DataFrame(
     {
