@@ -16,7 +16,7 @@ from reseed.loops import gpu_encode as encoder
 from reseed.loops import gpu_step as adam
 from reseed.loops import gpu_step as step
 from reseed.sae import gpu
-from reseed.training.step import gpu_sparse
+from reseed.training.step import gpu as gpu_step
 from reseed.training.step.plain import BETAS, EPSILON
 
 SCALARS = {"slack": "fp32", "clip": "fp32", "rate": "fp32", "root": "fp32"}
@@ -37,7 +37,7 @@ def signature(kernel, constants, change):
 
 def kernels():
     """Kernel, constants, types that differ, warps."""
-    rows = gpu_sparse.sizes(576)
+    rows = gpu_step.sizes(576)
     warps, wide = rows["num_warps"], {n: v for n, v in rows.items() if n.isupper()}
     tile = {n: v for n, v in gpu._TILE.items() if n.isupper()}
     count, row = {"rows": "i32"}, gpu._ROW

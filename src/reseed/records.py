@@ -97,16 +97,10 @@ def _tag(kind: type[BaseModel]) -> str | None:
     return None
 
 
-ACTIVATIONS: Mapping[str, bool] = {
-    "topk": True,
-    "groupmax": True,
-    "relu": False,
-    "jumprelu": False,
-    "batchtopk": True,
-    "one_hot": False,
-    "matching_pursuit": True,
-}
-"""What `SAEArrays.activation` may be, and whether the rule has a k."""
+ACTIVATIONS = ("topk", "groupmax", "relu", "jumprelu", "batchtopk", "one_hot", "matching_pursuit")
+"""What `SAEArrays.activation` may be."""
+
+_WITHOUT_K = ("relu", "jumprelu", "one_hot")
 
 
 def check_rule(activation: Mapping[str, Any], latents: int, threshold: Any, where: str) -> None:
@@ -131,7 +125,7 @@ def check_rule(activation: Mapping[str, Any], latents: int, threshold: Any, wher
             f"{where}: a jumprelu SAE needs a threshold for each latent, and no other kind has "
             f"one; this is {kind!r} {'without' if threshold is None else 'with'} thresholds"
         )
-    if not ACTIVATIONS[kind]:
+    if kind in _WITHOUT_K:
         return
     if type(k) is not int or not 1 <= k <= latents:
         raise SpecError(

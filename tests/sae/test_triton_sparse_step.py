@@ -13,7 +13,7 @@ from reseed.sae.architectures.batchtopk import BatchTopKSpec
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.gpu import new_screen
 from reseed.sae.parts import unit_rows
-from reseed.training.step.gpu_sparse import find, sizes
+from reseed.training.step.gpu import find, sizes
 from reseed.training.step.plain import by_autograd
 
 ALL = frozenset({"W_enc", "b_enc", "W_dec", "b_dec"})
@@ -57,7 +57,7 @@ def test_gradients_equal_the_plain_twin(rows, d, latents, k, alpha, device):
     plain = topk.step(p, x, spec, dead)
     found = find(p, x, spec, dead, new_screen(p["W_enc"]), trained=ALL)
     made = dict(zip(("W_enc", "W_dec"), dense(found, latents), strict=True))
-    made |= {"b_enc": found.b_enc, "b_dec": found.b_dec}
+    made |= found.vectors
     total = 0.0
     for name, expected in plain.gradients.items():
         near = 1e-5 * float(expected.abs().max())
@@ -81,11 +81,11 @@ def test_the_batch_rule_equals_autograd(latents, k, alpha, before, device):
     plain = by_autograd(spec)(p | free, Batch(x, x), At(0, 1, dead))
     found = find(p, x, spec, dead, new_screen(p["W_enc"]), trained=ALL)
     made = dict(zip(("W_enc", "W_dec"), dense(found, latents), strict=True))
-    made |= {"b_enc": found.b_enc, "b_dec": found.b_dec}
+    made |= found.vectors
     for name in ALL:
         near = 1e-5 * float(plain.by_name[name].abs().max())
         torch.testing.assert_close(made[name].float(), plain.by_name[name], rtol=1e-4, atol=near)
-    torch.testing.assert_close(found.threshold, plain.buffers["threshold"])
+    torch.testing.assert_close(found.buffers["threshold"], plain.buffers["threshold"])
     assert found.fvu == pytest.approx(plain.fvu, rel=1e-5)
     assert found.l0 == pytest.approx(plain.l0)
     assert torch.equal(found.fired, plain.fired)

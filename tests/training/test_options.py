@@ -13,11 +13,10 @@ from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.parts import orthogonal_rows, restarted, spread_rows, starting_rows
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.training.learner import Learner
-from reseed.training.optimizers import Signum
 from reseed.training.schedule import falling_k, learning_rate, rising
 from reseed.training.start import aligned, first_parameters
 from reseed.training.step.fast import FastStep
-from reseed.training.step.plain import PlainStep, by_autograd
+from reseed.training.step.plain import PlainStep, Signum, by_autograd
 
 D, F = 8, 20
 

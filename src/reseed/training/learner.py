@@ -112,7 +112,7 @@ class Learner:
 
     @property
     def tokens(self) -> int:
-        """Tokens look."""
+        """Tokens seen."""
         return self.step * self.spec.training.batch
 
     @property

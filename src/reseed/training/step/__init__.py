@@ -72,6 +72,7 @@ def step_of(
         from reseed.training.step.fast import FastStep  # needs numba
 
         return FastStep(parameters, trained, spec, clip)
-    by_hand = isinstance(spec, TopKSpec) and not (spec.multi_topk or _changes_loss(spec))
-    differentiate = topk_by_hand(spec) if by_hand else by_autograd(spec)
+    differentiate = by_autograd(spec)
+    if isinstance(spec, TopKSpec) and not (spec.multi_topk or _changes_loss(spec)):
+        differentiate = topk_by_hand(spec)
     return PlainStep(parameters, trained, spec, clip, differentiate)

@@ -22,7 +22,16 @@ from torch import Tensor
 from reseed.loops import dense as loops
 from reseed.loops import threads
 from reseed.loops.step import Entries
-from reseed.training.step.sparse import LATENTS, NO_FLOW, ROWS, Floats, Found, Given, Matrices
+from reseed.training.step.sparse import (
+    LATENTS,
+    NO_FLOW,
+    ROWS,
+    CPUFound,
+    Floats,
+    Found,
+    Given,
+    Matrices,
+)
 
 
 class Rule(Protocol):
@@ -67,7 +76,7 @@ class Rule(Protocol):
         ...
 
 
-def find(g: Given, rule: Rule) -> Found:
+def find(g: Given, rule: Rule) -> CPUFound:
     """Loss and gradients of a batch.
 
     Args:

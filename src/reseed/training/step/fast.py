@@ -1,9 +1,11 @@
-"""Adam's moments of the fast ways to make a step, under the names that the plain way uses."""
+"""The fast path on a CPU, and what it shares with that on a GPU: look, apply, Adam's moments."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +16,11 @@ from reseed.loops import adam as loops
 from reseed.loops import threads as workers
 from reseed.sae import encode
 from reseed.sae.architecture import At, Batch, Parameters
+from reseed.sae.encode import Screen
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.step.finding import finding
 from reseed.training.step.plain import BETAS, EPSILON, Look
-from reseed.training.step.sparse import LATENTS, Found, Matrices, given
+from reseed.training.step.sparse import LATENTS, CPUFound, Found, Matrices, given
 
 
 class Moments:
@@ -43,7 +46,6 @@ class Moments:
         return self._of[name]
 
     def state(self) -> dict[str, Tensor]:
-        """See `Step.state`."""
         out: dict[str, Tensor] = {}
         for name, (first, second) in self._of.items():
             out[f"adam.{name}.step"] = torch.tensor(float(self.made))
@@ -52,11 +54,6 @@ class Moments:
         return out
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """See `Step.restore`.
-
-        Raises:
-            KeyError: if it is the state of another run.
-        """
         for name, (first, second) in self._of.items():
             self.made = int(state[f"adam.{name}.step"])
             first.copy_(state[f"adam.{name}.exp_avg"])
@@ -72,57 +69,102 @@ _NO_MATRICES = Matrices(*np.empty((2, 0, 0), np.float32))
 """Where gradients are made of entries."""
 
 
-class FastStep:
-    """By compiled loops, on a CPU in float32: see docs/speed.md.
+class EntryStep(ABC):
+    """A step whose gradients are entries, from which rows of gradients are made as they are needed.
 
     Args:
-        parameters: of the run, float32 on the CPU, updated in place.
+        parameters: of the run, float32, contiguous, updated in place.
         trained: names of those that are trained.
-        spec: the architecture, one with `loops`.
         clip: largest norm of the gradient.
+    """
+
+    def __init__(self, parameters: Parameters, trained: frozenset[str], clip: float) -> None:
+        self._all, self._trained, self._clip = parameters, trained, clip
+        self._moments = Moments(parameters, trained)
+        self._found: Any = None
+        self._screen: Any = self._look_at_encoder()
+
+    @abstractmethod
+    def _look_at_encoder(self) -> Any:
+        """What the encoder's rounded product needs to know of W_enc as it is now."""
+
+    @abstractmethod
+    def _find(self, batch: Batch, at: At) -> Found[Any, Any] | None:
+        """Loss and gradients of a batch; None if the encoder has NaN or infinity."""
+
+    @abstractmethod
+    def _update(self, found: Any, clip: float, rate: float, root: float) -> None:
+        """An Adam step: `rate` and `root` have the bias corrections in them."""
+
+    @torch.no_grad()
+    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
+        if pull is not None:
+            raise RuntimeError("this path has no gradients to add to; take the plain one")
+        self._found = found = self._find(batch, at)
+        if found is None:  # what is not finite is never among the largest
+            return Look(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)
+        return Look(found.fvu, found.l0, found.fired, found.norm)
+
+    @torch.no_grad()
+    def apply(self, rate: float) -> None:
+        found, self._found = self._found, None
+        if found is None:
+            raise RuntimeError("apply needs a look before")
+        self._moments.made += 1
+        first, second = (1 - beta**self._moments.made for beta in BETAS)
+        clip = min(1.0, self._clip / (found.norm + 1e-6))
+        self._update(found, clip, rate / first, 1 / math.sqrt(second))
+        for name, value in found.buffers.items():
+            self._all[name].copy_(value)
+
+    def state(self) -> dict[str, Tensor]:
+        return self._moments.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._moments.restore(state)
+        self._screen = self._look_at_encoder()
+
+
+class FastStep(EntryStep):
+    """By compiled loops, on a CPU: see docs/speed.md.
+
+    Args:
+        parameters: as `EntryStep`, on the CPU.
+        trained: as `EntryStep`.
+        spec: settings that have loops, see `has_loops`.
+        clip: as `EntryStep`.
     """
 
     def __init__(
         self, parameters: Parameters, trained: frozenset[str], spec: ArchitectureSpec, clip: float
     ) -> None:
-        self._all, self._trained, self._clip = parameters, trained, clip
-        self._find = finding(spec)
-        self._moments = Moments(parameters, trained)
-        self._found: Found | None = None
-        self._screen = encode.new_screen(parameters["W_enc"], torch.get_num_threads())
+        self._rule = finding(spec)
+        super().__init__(parameters, trained, clip)
 
-    def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
-        """See `Step`."""
-        if pull is not None:
-            raise RuntimeError("this way has no gradients to add to; take the plain one")
-        self._found = None
-        if not self._screen.finite:  # what is not finite is never among the k largest
-            return Look(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)
+    def _look_at_encoder(self) -> Screen:
+        return encode.new_screen(self._all["W_enc"], torch.get_num_threads())
+
+    def _find(self, batch: Batch, at: At) -> CPUFound | None:
+        if not self._screen.finite:
+            return None
         threads = torch.get_num_threads()
         read = given(
             self._all, batch.x, at.dead, self._screen, trained=self._trained, threads=threads
         )
-        found = self._find(read, at)
-        self._found = found
-        return Look(found.fvu, found.l0, found.fired, found.norm)
+        return self._rule(read, at)
 
-    def apply(self, rate: float) -> None:
-        """See `Step`."""
-        found, self._found = self._found, None
-        if found is None:
-            raise RuntimeError("apply needs a look before")
-        self._moments.made += 1
-        pace = _pace(min(1.0, self._clip / (found.norm + 1e-6)), rate, self._moments.made)
+    def _update(self, found: CPUFound, clip: float, rate: float, root: float) -> None:
+        first, second = BETAS
+        numbers = (clip, first, second, 1 - first, 1 - second, rate, root, EPSILON)
+        pace = loops.Pace(*np.array(numbers, np.float32))
         self._update_matrices(found, pace)
         for name, gradient in found.vectors.items():
             arrays = self._arrays(name)
             if arrays is not None:
                 p, m, v = arrays
                 loops.adam(p, gradient * pace.clip, m, v, pace)
-        for name, value in found.buffers.items():
-            self._all[name].copy_(value)
 
-    def _update_matrices(self, found: Found, pace: loops.Pace) -> None:
+    def _update_matrices(self, found: CPUFound, pace: loops.Pace) -> None:
         encoder, decoder = self._arrays("W_enc"), self._arrays("W_dec")
         entries, screen, bits = found.entries, self._screen, self._screen.bits()
         whole = found.matrices or _NO_MATRICES
@@ -142,37 +184,9 @@ class FastStep:
         count = len(entries.starts) - 1
         workers.stretches(work, count, LATENTS, torch.get_num_threads())
 
-    def state(self) -> dict[str, Tensor]:
-        """See `Step`."""
-        return self._moments.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """See `Step`."""
-        self._moments.restore(state)
-        self._screen = encode.new_screen(self._all["W_enc"], torch.get_num_threads())
-
     def _arrays(self, name: str) -> _Trained | None:
         """A parameter with its moments; None if it is not trained."""
         if name not in self._moments:
             return None
         first, second = self._moments[name]
         return self._all[name].numpy(), first.numpy(), second.numpy()
-
-
-def _pace(clip: float, rate: float, step: int) -> loops.Pace:
-    first, second = BETAS
-    return loops.Pace(
-        *np.array(
-            [
-                clip,
-                first,
-                second,
-                1 - first,
-                1 - second,
-                rate / (1 - first**step),
-                1 / math.sqrt(1 - second**step),
-                EPSILON,
-            ],
-            np.float32,
-        )
-    )

@@ -36,8 +36,18 @@ from reseed.sae.architectures.relu import ReLUSpec
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.parts import running_threshold
 from reseed.sae.settings import ArchitectureSpec
-from reseed.training.step import dense, sparse
-from reseed.training.step.sparse import ByRow, Found, Given, Part
+from reseed.training.step.dense import find as find_whole
+from reseed.training.step.sparse import (
+    ByRow,
+    CPUFound,
+    Given,
+    Part,
+    auxiliary,
+    by_row,
+    decoded,
+    gathered,
+    pulled,
+)
 
 _ZERO = np.float32(0.0)
 
@@ -50,7 +60,7 @@ def toll(g: Given, penalty: float) -> np.float32:
 
 
 class OneGate:
-    """ReLU and JumpReLU; see `dense_step.Rule`.
+    """ReLU and JumpReLU; see `reseed.training.step.dense.Rule`.
 
     Args:
         spec: the architecture.
@@ -110,7 +120,7 @@ class OneGate:
 
 
 class TwoGates:
-    """The gated SAE; see `dense_step.Rule`.
+    """The gated SAE; see `reseed.training.step.dense.Rule`.
 
     Args:
         spec: the architecture.
@@ -167,7 +177,7 @@ class TwoGates:
 
 Floats = NDArray[np.float32]
 
-Find = Callable[[Given, At], Found]
+Find = Callable[[Given, At], CPUFound]
 """From a batch and where in training it is."""
 
 DENSE_FROM = 0.07
@@ -197,18 +207,18 @@ def finding(spec: ArchitectureSpec) -> Find:
             raise TypeError(f"{spec.name} has no sparse rule; take the plain way")
 
 
-def _topk(spec: TopKSpec, g: Given, at: At) -> Found:
-    codes = sparse.by_row(encode.codes(g.reader(), spec.k))
-    part = sparse.decoded(g, codes, g.x, _MINUS, g.step)
-    parts = [part, *sparse.auxiliary(g, part.residual, spec.auxk_alpha)]
-    return sparse.gathered(g, parts, g.fvu(part.loss), codes)
+def _topk(spec: TopKSpec, g: Given, at: At) -> CPUFound:
+    codes = by_row(encode.codes(g.reader(), spec.k))
+    part = decoded(g, codes, g.x, _MINUS, g.step)
+    parts = [part, *auxiliary(g, part.residual, spec.auxk_alpha)]
+    return gathered(g, parts, g.fvu(part.loss), codes)
 
 
-def _batchtopk(spec: BatchSpec, top: BatchTop, g: Given, at: At) -> Found:
+def _batchtopk(spec: BatchSpec, top: BatchTop, g: Given, at: At) -> CPUFound:
     codes = top.codes(g.reader(), spec.k)
-    part = sparse.decoded(g, codes, g.x, _MINUS, g.step)
-    parts = [part, *sparse.auxiliary(g, part.residual, spec.auxk_alpha)]
-    return sparse.gathered(g, parts, g.fvu(part.loss), codes, buffers=_threshold(spec, g, codes))
+    part = decoded(g, codes, g.x, _MINUS, g.step)
+    parts = [part, *auxiliary(g, part.residual, spec.auxk_alpha)]
+    return gathered(g, parts, g.fvu(part.loss), codes, buffers=_threshold(spec, g, codes))
 
 
 def _threshold(spec: BatchSpec, g: Given, codes: ByRow) -> dict[str, torch.Tensor]:
@@ -216,24 +226,24 @@ def _threshold(spec: BatchSpec, g: Given, codes: ByRow) -> dict[str, torch.Tenso
     return {"threshold": running_threshold(g.p["threshold"], values, spec.threshold_momentum)}
 
 
-def _matryoshka(spec: MatryoshkaSpec, top: BatchTop, g: Given, at: At) -> Found:
+def _matryoshka(spec: MatryoshkaSpec, top: BatchTop, g: Given, at: At) -> CPUFound:
     """Each prefix is a part: its codes learn from the errors of all prefixes that have them."""
     codes = top.codes(g.reader(), spec.k)
     nested = [_between(codes, *ends) for ends in pairwise((0, *spec.widths))]
     errors, start, before = list[Part](), g.x, _MINUS
     for some in nested:
-        errors.append(sparse.decoded(g, some, start, before, _ONE, flows=False))
+        errors.append(decoded(g, some, start, before, _ONE, flows=False))
         start, before = errors[-1].residual, _ONE
     loss = errors[-1].loss
     total: Floats = np.zeros_like(start)
     last, parts = np.multiply(g.step, start, dtype=np.float32), list[Part]()
     for some, left in zip(nested[::-1], errors[::-1], strict=True):
         total = np.add(total, g.step * left.residual, dtype=np.float32)
-        flow = sparse.pulled(g, some.starts, some.latents, total)
+        flow = pulled(g, some.starts, some.latents, total)
         parts.insert(0, Part(some, total, flow, left.loss))
-    parts += sparse.auxiliary(g, last, spec.auxk_alpha)
+    parts += auxiliary(g, last, spec.auxk_alpha)
     buffers = _threshold(spec, g, codes)
-    return sparse.gathered(g, parts, g.fvu(loss), codes, buffers=buffers)
+    return gathered(g, parts, g.fvu(loss), codes, buffers=buffers)
 
 
 def _between(codes: ByRow, first: int, stop: int) -> ByRow:
@@ -241,38 +251,38 @@ def _between(codes: ByRow, first: int, stop: int) -> ByRow:
     return where(codes, (codes.latents >= first) & (codes.latents < stop))
 
 
-def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> Found:
+def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> CPUFound:
     gate = OneGate(spec, g, at.penalty * spec.penalty)
     if share_above(g.reader(), gate.bars) > DENSE_FROM:
-        return dense.find(g, gate)
+        return find_whole(g, gate)
     listed = above(g.reader(), gate.bars)
     codes = where(listed, listed.values > gate.threshold[listed.latents])
-    part = sparse.decoded(g, codes, g.x, _MINUS, g.step, toll=gate.toll)
+    part = decoded(g, codes, g.x, _MINUS, g.step, toll=gate.toll)
     vectors = {} if gate.half == 0 else _slopes(g, gate, listed, part)
-    return sparse.gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors)
+    return gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors)
 
 
 def _slopes(g: Given, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Floats]:
     """Gradient of the thresholds, through the kernel at all codes that are near theirs."""
     near = np.abs(listed.values - gate.threshold[listed.latents]) < gate.half
     some = where(listed, near)
-    pull = sparse.pulled(g, some.starts, some.latents, part.residual)
+    pull = pulled(g, some.starts, some.latents, part.residual)
     each = gate.threshold[some.latents] * pull + gate.price
     return gate.slopes(_summed(some, each, len(gate.threshold)))
 
 
-def _gated(spec: GatedSpec, g: Given, at: At) -> Found:
+def _gated(spec: GatedSpec, g: Given, at: At) -> CPUFound:
     gates = TwoGates(spec, g, at.penalty * spec.penalty)
     if share_above(g.reader(gates.bias), gates.bars) > DENSE_FROM:
-        return dense.find(g, gates)
+        return find_whole(g, gates)
     opened = above(g.reader(gates.bias), gates.bars)
     codes, size, product = gates.codes(opened)
-    part = sparse.decoded(g, codes, g.x, _MINUS, g.step)
-    by_gate = sparse.decoded(g, opened, g.x, _MINUS, g.step, toll=gates.toll).flow
+    part = decoded(g, codes, g.x, _MINUS, g.step)
+    by_gate = decoded(g, opened, g.x, _MINUS, g.step, toll=gates.toll).flow
     sums = by_gate, part.flow, part.flow * product
     vectors = gates.named(*(_summed(codes, each, len(gates.bars)) for each in sums))
     whole = Part(codes, part.residual, size * part.flow + by_gate, part.loss)
-    return sparse.gathered(g, [whole], g.fvu(part.loss), codes, vectors=vectors)
+    return gathered(g, [whole], g.fvu(part.loss), codes, vectors=vectors)
 
 
 def _summed(codes: ByRow, each: Floats, latents: int) -> NDArray[np.float64]:

@@ -7,17 +7,17 @@ bit-identical.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from reseed.errors import SpecError
 from reseed.sae.architecture import At, Batch, Objective, Parameters
 from reseed.sae.architectures import architecture, topk
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.settings import ArchitectureSpec
-from reseed.training.optimizers import make_optimizers
 from reseed.training.schedule import falling_k
 from reseed.training.start import aligned
 
@@ -149,6 +149,82 @@ def _settings_at(spec: ArchitectureSpec, at: At) -> ArchitectureSpec:
     return spec.model_copy(update={"k": k})
 
 
+class Signum(torch.optim.Optimizer):
+    """Steps of the same size in every coordinate, by the sign of the momentum (arXiv 1802.04434).
+
+        m <- momentum m + (1 - momentum) g,  p <- p - lr sign(m)
+
+    The default of sparsify wraps the same in a schedule-free average; here the learning rate's
+    schedule does that work.
+
+    Args:
+        parameters: to be updated.
+        lr: size of a step.
+        momentum: in [0, 1).
+    """
+
+    def __init__(
+        self, parameters: Iterable[torch.nn.Parameter], lr: float = 1e-3, momentum: float = 0.95
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every parameter that has a gradient."""
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            for parameter in cast(list[torch.nn.Parameter], group["params"]):
+                if parameter.grad is None:
+                    continue
+                state = cast(dict[str, Tensor], self.state[parameter])
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                average = state["momentum_buffer"].lerp_(parameter.grad, 1.0 - group["momentum"])
+                parameter.sub_(average.sign(), alpha=group["lr"])
+        return loss
+
+
+def make_optimizers(
+    trained: Mapping[str, torch.nn.Parameter], spec: ArchitectureSpec
+) -> dict[str, torch.optim.Optimizer]:
+    """Optimisers that together update every parameter once, by the name of their kind.
+
+    Their learning rate is set before each step.
+
+    Args:
+        trained: parameters by name.
+        spec: says which optimiser.
+
+    Raises:
+        SpecError: if this torch has no Muon.
+    """
+    if spec.optimizer == "signum":
+        return {"signum": Signum(trained.values())}
+    if spec.optimizer == "muon":
+        matrices = [p for p in trained.values() if p.ndim == 2]
+        others = [p for p in trained.values() if p.ndim != 2]
+        return {
+            **({"muon": _muon(matrices)} if matrices else {}),
+            **({"adam": torch.optim.Adam(others, fused=True)} if others else {}),
+        }
+    # betas .9 and .999, epsilon 1e-8: torch's defaults, which the recipe of 2501.16615 keeps
+    return {"adam": torch.optim.Adam(trained.values(), fused=True)}
+
+
+def _muon(matrices: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Momentum made orthogonal by Newton-Schulz, scaled to the size of Adam's steps (2502.16982).
+
+    Without weight decay, which `weight_l2` is for.
+    """
+    kind: Any = getattr(torch.optim, "Muon", None)
+    if kind is None:
+        raise SpecError(
+            f'optimizer = "muon" needs torch 2.9 or newer, this is {torch.__version__}; '
+            'upgrade torch or take optimizer = "adam"'
+        )
+    return kind(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+
+
 class PlainStep:
     """By torch's own optimisers, on any device.
 
@@ -177,7 +253,6 @@ class PlainStep:
         self._buffers: Mapping[str, Tensor] = {}
 
     def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
-        """See `Step`."""
         out = self._differentiate(self._all, batch, at)
         for name, parameter in self._trained.items():
             gradient = out.by_name[name]
@@ -192,7 +267,6 @@ class PlainStep:
 
     @torch.no_grad()
     def apply(self, rate: float) -> None:
-        """See `Step`."""
         for name in self._unit:
             rows, gradient = self._trained[name], self._trained[name].grad
             assert gradient is not None
@@ -211,7 +285,6 @@ class PlainStep:
             self._architecture.project(self._all, self._spec)
 
     def state(self) -> dict[str, Tensor]:
-        """See `Step`."""
         return {
             f"{kind}.{name}.{key}": value
             for kind, optimizer in self._optimizers.items()
@@ -220,7 +293,6 @@ class PlainStep:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """See `Step`."""
         for kind, optimizer in self._optimizers.items():
             known = {id(p) for group in optimizer.param_groups for p in group["params"]}
             for name, parameter in self._trained.items():

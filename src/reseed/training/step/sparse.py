@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -107,17 +107,21 @@ class Matrices:
     W_dec: Floats
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """What one batch says; see `topk.Step`."""
+A = TypeVar("A")
+E = TypeVar("E")
 
-    x: Floats
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found(Generic[A, E]):
+    """What one batch says, as arrays A and entries E of a device; see `topk.Step`."""
+
+    x: A
     """[B, D] what the encoder read"""
-    residual: Floats
+    residual: A
     """[B, D], or [P B, D] where P reconstructions were made"""
-    entries: Entries
-    """empty where there are `matrices`"""
-    vectors: Mapping[str, Floats]
+    entries: E
+    """active codes sorted by latent; none where there are `matrices`"""
+    vectors: Mapping[str, A]
     """gradients of b_dec [D] and whatever else is no matrix"""
     norm: float
     """of the gradient of all that is trained"""
@@ -128,6 +132,9 @@ class Found:
     matrices: Matrices | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """new values of parameters that are not trained"""
+
+
+CPUFound = Found[Floats, Entries]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,7 +234,7 @@ def gathered(
     *,
     vectors: Mapping[str, Floats] | None = None,
     buffers: Mapping[str, Tensor] | None = None,
-) -> Found:
+) -> CPUFound:
     """Gradients of all that is trained, from parts that each have codes of their own.
 
     Args:
