@@ -14,7 +14,7 @@ from reseed.interpretation.refine import Detector, gain, refine_all
 from reseed.interpretation.refine.search import Mistake, Refined, normal, refine_request
 from reseed.spec.interpretation import DetectionSpec, RefineSpec
 
-NO_EXPLANATION = "neither JSON with 'explanation' nor a line [EXPLANATION]: ..."
+NO_EXPLANATION = "no JSON with 'explanation' in the reply"
 
 
 def example(split, number, kind="firing", document=None):

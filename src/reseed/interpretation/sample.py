@@ -19,12 +19,13 @@ from reseed.seeds import generator
 from reseed.spec.interpretation import KINDS
 from reseed.stability.shares import quantile_edges
 
-NEEDED = ("run", "latent", "alive", "firing_rate", "n_matched", "n_seeds", "family")
+_COLUMNS = ("run", "latent", "alive", "firing_rate", "n_matched", "n_seeds", "family")
 
 STRATA = 5
+"""Of firing rate, at most."""
 
 
-def live_kinds(latents: pl.DataFrame, strata: int = STRATA) -> pl.DataFrame:
+def live_kinds(latents: pl.DataFrame) -> pl.DataFrame:
     """The live latents of one group of runs with their kind and their stratum of firing rate.
 
     Dead latents are left out: they have no text that could be explained. Strata hold equal numbers
@@ -32,7 +33,6 @@ def live_kinds(latents: pl.DataFrame, strata: int = STRATA) -> pl.DataFrame:
 
     Args:
         latents: the table of docs/latent_table.md, of one group.
-        strata: of firing rate, at most.
 
     Returns:
         run, latent, kind, stratum (from 0, fires least), firing_rate, n_matched, n_seeds, family
@@ -46,11 +46,12 @@ def live_kinds(latents: pl.DataFrame, strata: int = STRATA) -> pl.DataFrame:
     live = latents.filter(pl.col("alive") & pl.col("n_matched").is_not_null())
     if not len(live):
         raise SpecError(f"none of the {len(latents):,} latents fires on held-out text")
-    trials = pl.col("n_seeds") - 1
+    rates = live["firing_rate"].to_numpy()
+    edges = quantile_edges(rates, STRATA)[1:-1]
     kind = (
         pl.when(pl.col("n_matched") == 0)
         .then(pl.lit("orphan"))
-        .when(pl.col("n_matched") >= trials)
+        .when(pl.col("n_matched") >= pl.col("n_seeds") - 1)
         .then(pl.lit("reproducible"))
         .otherwise(pl.lit("partly"))
     )
@@ -60,7 +61,7 @@ def live_kinds(latents: pl.DataFrame, strata: int = STRATA) -> pl.DataFrame:
         "run",
         "latent",
         kind.alias("kind"),
-        pl.Series("stratum", _stratum(live["firing_rate"], strata), dtype=pl.Int64),
+        pl.Series("stratum", np.searchsorted(edges, rates, side="left"), dtype=pl.Int64),
         "firing_rate",
         "n_matched",
         "n_seeds",
@@ -70,7 +71,7 @@ def live_kinds(latents: pl.DataFrame, strata: int = STRATA) -> pl.DataFrame:
 
 
 def _check(latents: pl.DataFrame) -> None:
-    missing = [name for name in NEEDED if name not in latents.columns]
+    missing = [name for name in _COLUMNS if name not in latents.columns]
     if missing:
         raise SpecError(
             f"the table of latents lacks {', '.join(missing)}; make it anew with `reseed run`"
@@ -86,12 +87,6 @@ def _check(latents: pl.DataFrame) -> None:
         raise SpecError(
             "there is one independent run, so nothing is known of what comes back; add seeds"
         )
-
-
-def _stratum(rates: pl.Series, strata: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    values = rates.to_numpy()
-    inner = quantile_edges(values, strata)[1:-1]
-    return np.searchsorted(inner, values, side="left").astype(np.int64)
 
 
 DIFFERENCE = 0.08
@@ -114,12 +109,8 @@ class SamplePlan:
     """kind, stratum, rate_lo, rate_hi, live (latents), features (families count once), sampled"""
     wanted: int
     """latents of each kind"""
-    difference: float
-    """between orphans and reproducible latents that is to be seen"""
-    sd: float
-    """of the score over latents, assumed"""
     power: float
-    """of seeing it at the 5 % level, two-sided, with the latents that there are"""
+    """of seeing the difference at the 5 % level, two-sided, with the latents that there are"""
     detectable: float | None
     """smallest difference seen with a power of 80 %; None with fewer than two of a kind"""
     says: str
@@ -177,7 +168,6 @@ def sample_latents(
     difference: float = DIFFERENCE,
     sd: float = SPREAD,
     power: float = 0.8,
-    strata: int = STRATA,
 ) -> SamplePlan:
     """Choose latents to explain: a sample stratified by firing rate, sized by power.
 
@@ -191,7 +181,6 @@ def sample_latents(
         difference: that is to be seen.
         sd: of the score over latents, from a pilot if there is one.
         power: wanted.
-        strata: of firing rate.
 
     Raises:
         SpecError: if the table lacks a column, has several groups or one run, or a number is wrong.
@@ -199,7 +188,7 @@ def sample_latents(
     wanted = latents_needed(difference, sd, power) if per_group is None else per_group
     if wanted < 1:
         raise SpecError(f"{wanted} latents of each kind; at least 1 is needed")
-    every = live_kinds(latents, strata)
+    every = live_kinds(latents)
     order = generator("sample-latents", seed).permutation(len(every))
     features = every[order].unique("unit", keep="first", maintain_order=True)
     quotas = _quotas(features, wanted)
@@ -208,19 +197,33 @@ def sample_latents(
         for stratum, quota in quotas.items()
         for kind in KINDS
     ).sort("run", "latent")
-    cells = _cells(every, features, chosen)
     count = {kind: int((chosen["kind"] == kind).sum()) for kind in KINDS}
-    reached = power_of(count["orphan"], count["reproducible"], difference, sd)
-    least = _detectable(count["orphan"], count["reproducible"], sd)
+    orphans, others = count["orphan"], count["reproducible"]
+    named = ", ".join(f"{count[kind]} {kind}" for kind in KINDS)
+    parts = [f"{sum(count.values())} latents to explain ({named}), equal in firing rate."]
+    reached, detectable = power_of(orphans, others, difference, sd), None
+    if min(orphans, others) < 2:
+        parts.append(
+            "Too few orphans or reproducible latents to compare them; add runs or latents."
+        )
+    else:
+        detectable = _detectable(orphans, others, sd)
+        parts.append(
+            f"If orphans score {difference:.2f} lower than reproducible latents and scores vary by "
+            f"{sd:.2f}, that is seen with a power of {reached:.0%}; a power of 80 % reaches down "
+            f"to {detectable:.3f}."
+        )
+        if min(orphans, others) < wanted:
+            parts.append(
+                f"{wanted} of each kind were wanted; there are no more at equal firing rates."
+            )
     return SamplePlan(
         latents=chosen,
-        cells=cells,
+        cells=_cells(every, features, chosen),
         wanted=wanted,
-        difference=difference,
-        sd=sd,
         power=reached,
-        detectable=least,
-        says=_sentence(count, wanted, difference, sd, reached, least),
+        detectable=detectable,
+        says=" ".join(parts),
     )
 
 
@@ -273,17 +276,16 @@ def _quotas(features: pl.DataFrame, wanted: int) -> dict[int, int]:
 
 def _cells(every: pl.DataFrame, features: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
     keys = ["kind", "stratum"]
+    live, known, sampled = (
+        table.group_by(keys).agg(pl.len().cast(pl.Int64).alias(name))
+        for name, table in (("live", every), ("features", features), ("sampled", chosen))
+    )
     rates = every.group_by("stratum").agg(
         pl.col("firing_rate").min().alias("rate_lo"), pl.col("firing_rate").max().alias("rate_hi")
     )
-
-    def counted(table: pl.DataFrame, name: str) -> pl.DataFrame:
-        return table.group_by(keys).agg(pl.len().cast(pl.Int64).alias(name))
-
     return (
-        counted(every, "live")
-        .join(counted(features, "features"), on=keys, how="left")
-        .join(counted(chosen, "sampled"), on=keys, how="left")
+        live.join(known, on=keys, how="left")
+        .join(sampled, on=keys, how="left")
         .join(rates, on="stratum")
         .with_columns(pl.col("features", "sampled").fill_null(0))
         .select(*keys, "rate_lo", "rate_hi", "live", "features", "sampled")
@@ -291,36 +293,9 @@ def _cells(every: pl.DataFrame, features: pl.DataFrame, chosen: pl.DataFrame) ->
     )
 
 
-def _detectable(first: int, second: int, sd: float, power: float = 0.8) -> float | None:
-    if min(first, second) < 2:
-        return None
+def _detectable(first: int, second: int, sd: float, power: float = 0.8) -> float:
     high = sd
     while power_of(first, second, high, sd) < power:
         high *= 2
     gap: float = optimize.brentq(lambda d: power_of(first, second, d, sd) - power, 0.0, high)
     return gap
-
-
-def _sentence(
-    count: dict[str, int],
-    wanted: int,
-    difference: float,
-    sd: float,
-    power: float,
-    detectable: float | None,
-) -> str:
-    named = ", ".join(f"{count[kind]} {kind}" for kind in KINDS)
-    parts = [f"{sum(count.values())} latents to explain ({named}), equal in firing rate."]
-    if detectable is None:
-        parts.append(
-            "Too few orphans or reproducible latents to compare them; add runs or latents."
-        )
-        return " ".join(parts)
-    parts.append(
-        f"If orphans score {difference:.2f} lower than reproducible latents and scores vary by "
-        f"{sd:.2f}, that is seen with a power of {power:.0%}; a power of 80 % reaches down to "
-        f"{detectable:.3f}."
-    )
-    if min(count["orphan"], count["reproducible"]) < wanted:
-        parts.append(f"{wanted} of each kind were wanted; there are no more at equal firing rates.")
-    return " ".join(parts)

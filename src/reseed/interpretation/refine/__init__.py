@@ -24,11 +24,10 @@ from reseed.interpretation.records import (
     Interval,
     Item,
     Latent,
-    Reply,
-    Request,
     Score,
+    ask_each,
 )
-from reseed.interpretation.refine.search import Mistake, Mistakes, Refined, Search, Steps, Wanted
+from reseed.interpretation.refine.search import Mistake, Mistakes, Node, Refined, Search
 from reseed.interpretation.scorers.detection import judged
 from reseed.seeds import generator
 from reseed.spec.interpretation import DetectionSpec, InterpretationSpec, RefineSpec
@@ -76,10 +75,52 @@ def refine_all(
         )
     for item, judge in starts:
         _check(item, judge)
-    searches = [
-        Search(item, judge, asker.name, spec, mistakes, calls_to_score) for item, judge in starts
+    searches = [Search(item, asker.name, spec, mistakes, calls_to_score) for item, _ in starts]
+    active = searches
+    while active:
+        scores = _score_each(scorer, [search.items() for search in active])
+        for search, of_items in zip(active, scores, strict=True):
+            search.add(of_items)
+        turns = {search: wanted for search in active if (wanted := search.turns())}
+        active = list(turns)
+        requests = [[search.request(*turn) for turn in turns[search]] for search in active]
+        for search, replies in zip(active, ask_each(asker, requests), strict=True):
+            search.grow(turns[search], replies)
+    paths = [search.path() for search in searches]
+    items = [
+        [replace(item, explanation=n.explanation, examples=tuple(judge)) for n in path]
+        for (item, judge), path in zip(starts, paths, strict=True)
     ]
-    return _in_step([search.run() for search in searches], asker, scorer)
+    return [
+        _refined(search, path, scores, calls_to_score)
+        for search, path, scores in zip(searches, paths, _score_each(scorer, items), strict=True)
+    ]
+
+
+def _score_each(scorer: Scorer, items: Sequence[Sequence[Item]]) -> list[list[Score | Failure]]:
+    every = [item for some in items for item in some]
+    scores = iter(scorer(every) if every else [])
+    return [[next(scores) for _ in some] for some in items]
+
+
+def _refined(
+    search: Search, path: Sequence[Node], scores: Sequence[Score | Failure], calls_to_score: int
+) -> Refined | Failure:
+    root = search.nodes[0]
+    if isinstance(root.score, Failure):
+        reason = f"the explanation to start from has no score: {root.score.reason}"
+        return Failure(reason=reason, text=root.score.text)
+    return Refined(
+        of=root.explanation.of,
+        nodes=tuple(search.nodes),
+        best=path[-1],
+        judged={node.number: score for node, score in zip(path, scores, strict=True)},
+        calls=search.calls,
+        judge_calls=len(path) * calls_to_score,
+        duplicates=search.duplicates,
+        failures=tuple(search.failures),
+        ended=search.ended,
+    )
 
 
 def _check(item: Item, judge: Sequence[Example]) -> None:
@@ -95,28 +136,6 @@ def _check(item: Item, judge: Sequence[Example]) -> None:
                 "it was fitted to"
             )
     check_disjoint(item.examples, judge, ("to search with", "to judge on"))
-
-
-def _in_step(searches: list[Steps], asker: Asker, scorer: Scorer) -> list[Refined | Failure]:
-    """Run searches side by side: all that wait for replies are asked together, then all scores."""
-    done: dict[int, Refined | Failure] = {}
-    waiting: dict[int, Wanted] = {n: next(search) for n, search in enumerate(searches)}
-    while waiting:
-        requests = {n: [r for r in w if isinstance(r, Request)] for n, w in waiting.items()}
-        items = {n: [i for i in w if isinstance(i, Item)] for n, w in waiting.items()}
-        questions = [request for some in requests.values() for request in some]
-        unscored = [item for some in items.values() for item in some]
-        replied = iter(asker.ask(questions) if questions else [])
-        scored = iter(scorer(unscored) if unscored else [])
-        for n in list(waiting):
-            answers: list[Reply | Failure] | list[Score | Failure]
-            answers = [next(replied) for _ in requests[n]] or [next(scored) for _ in items[n]]
-            try:
-                waiting[n] = searches[n].send(answers)
-            except StopIteration as ended:
-                done[n] = ended.value
-                del waiting[n]
-    return [done[n] for n in range(len(searches))]
 
 
 class Detector:

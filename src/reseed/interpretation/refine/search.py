@@ -1,11 +1,11 @@
-"""The search over one latent's explanations, as steps that say what they want asked or scored."""
+"""The tree of explanations of one latent, grown turn by turn under a budget."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -134,20 +134,11 @@ class Refined:
     """what stopped it; `searched` if the tree has no more"""
 
 
-Wanted = list[Request] | list[Item]
-"""Questions, or what is to be scored; never empty."""
-
-Answers = list[Reply | Failure] | list[Score | Failure]
-
-Steps = Generator[Wanted, Answers, Refined | Failure]
-
-
 class Search:
-    """A tree search under a budget; see `reseed.interpretation.refine.refine_all`.
+    """A tree search under a budget; whoever runs it asks what `turns` and `items` want asked.
 
     Args:
         start: has an explanation, and examples of the split "score".
-        judge: examples of the split "judge"; nothing of them steers the search.
         model: name of the refiner.
         spec: the search.
         mistakes: what an explanation got wrong.
@@ -157,135 +148,111 @@ class Search:
     def __init__(
         self,
         start: Item,
-        judge: Sequence[Example],
         model: str,
         spec: RefineSpec,
         mistakes: Mistakes | None,
         calls_to_score: int,
     ) -> None:
         assert start.explanation is not None
-        self._start, self._judge, self._model, self._spec = start, tuple(judge), model, spec
+        self._start, self._model, self._spec = start, model, spec
         self._mistakes, self._cost = mistakes, calls_to_score
-        self._first = start.explanation
         self._settings = digest([spec.model_dump(mode="json"), start.explanation.settings], 16)
-        self._nodes: list[Node] = []
         self._known = {normal(start.explanation.text)}
-        self._failures: list[Failure] = []
-        self._calls = self._duplicates = 0
-
-    def run(self) -> Steps:
-        """The whole search and its judgement."""
-        root = yield from self._scored([(None, self._first)])
-        if isinstance(root[0].score, Failure):
-            reason = f"the explanation to start from has no score: {root[0].score.reason}"
-            return Failure(reason=reason, text=root[0].score.text)
-        if self._spec.order == "breadth":
-            yield from self._breadth(root)
-        else:
-            yield from self._depth(root[0])
-        path = self._path()
-        items = [self._item(node.explanation, self._judge) for node in path]
-        scores = cast("list[Score | Failure]", (yield items))
-        return Refined(
-            of=self._start.of,
-            nodes=tuple(self._nodes),
-            best=path[-1],
-            judged={node.number: score for node, score in zip(path, scores, strict=True)},
-            calls=self._calls,
-            judge_calls=len(path) * self._cost,
-            duplicates=self._duplicates,
-            failures=tuple(self._failures),
-            ended=self._ended,
-        )
-
-    # -- the two orders --------------------------------------------------------------------------
-
-    def _breadth(self, level: list[Node]) -> Generator[Wanted, Answers, None]:
-        for _ in range(self._spec.depth):
-            if self._ended != "searched" or not level:
-                return
-            level = self._kept((yield from self._expanded(level)))
-
-    def _depth(self, node: Node) -> Generator[Wanted, Answers, None]:
-        if node.depth >= self._spec.depth or self._ended != "searched":
-            return
-        for child in self._kept((yield from self._expanded([node]))):
-            yield from self._depth(child)
-
-    def _kept(self, children: list[Node]) -> list[Node]:
-        scored = [node for node in children if isinstance(node.score, Score)]
-        return sorted(scored, key=lambda node: (-node.value, node.number))[: self._spec.keep]
-
-    # -- growing ---------------------------------------------------------------------------------
+        self._frontier: list[list[Node]] = []
+        """groups of nodes that are refined together, the next one last"""
+        self.fresh: list[tuple[Node | None, Explanation]] = [(None, start.explanation)]
+        """explanations without a score, each with its parent"""
+        self.nodes: list[Node] = []
+        self.failures: list[Failure] = []
+        self.calls = self.duplicates = 0
 
     @property
     def _room(self) -> int:
         """Children that the budget still allows."""
-        return (self._spec.budget - self._calls) // (1 + self._cost)
+        return (self._spec.budget - self.calls) // (1 + self._cost)
 
     @property
-    def _ended(self) -> Literal["enough", "budget", "searched"]:
+    def ended(self) -> Literal["enough", "budget", "searched"]:
+        """What stops it, or would."""
         enough = self._spec.enough
-        if enough is not None and max(node.value for node in self._nodes) >= enough:
+        if enough is not None and max(node.value for node in self.nodes) >= enough:
             return "enough"
         return "budget" if self._room < 1 else "searched"
 
-    def _expanded(self, parents: list[Node]) -> Generator[Wanted, Answers, list[Node]]:
-        """New explanations from each of these, scored; each parent gets its turn first."""
-        turns = [(parent, b) for b in range(self._spec.branch) for parent in parents]
-        turns = turns[: self._room]
-        requests = [
-            refine_request(parent.explanation.text, self._critique(parent, b), b, self._spec)
-            for parent, b in turns
-        ]
-        replies = cast("list[Reply | Failure]", (yield requests))
-        self._calls += len(turns)
-        fresh: list[tuple[Node | None, Explanation]] = []
+    def turns(self) -> list[tuple[Node, int]]:
+        """Parents and branches to refine next, each parent in its turn; none if it has ended."""
+        if not self._frontier or self.ended != "searched":
+            return []
+        parents = self._frontier.pop()
+        return [(p, b) for b in range(self._spec.branch) for p in parents][: self._room]
+
+    def request(self, parent: Node, branch: int) -> Request:
+        """The question of one turn."""
+        critique = self._critique(parent, branch)
+        return refine_request(parent.explanation.text, critique, branch, self._spec)
+
+    def grow(self, turns: Sequence[tuple[Node, int]], replies: Sequence[Reply | Failure]) -> None:
+        """Take the replies to some turns; what is new among them waits for its score."""
+        self.calls += len(turns)
         for (parent, _), reply in zip(turns, replies, strict=True):
             read = reply if isinstance(reply, Failure) else read_explanation(reply.text)
             if isinstance(read, Failure):
-                self._failures.append(read)
+                self.failures.append(read)
             elif not normal(read[0]) or normal(read[0]) in self._known:
-                self._duplicates += 1
+                self.duplicates += 1
             else:
                 self._known.add(normal(read[0]))
                 explanation = Explanation(
                     of=self._start.of, text=read[0], model=self._model, settings=self._settings
                 )
-                fresh.append((parent, explanation))
-        return (yield from self._scored(fresh)) if fresh else []
+                self.fresh.append((parent, explanation))
 
-    def _scored(
-        self, fresh: list[tuple[Node | None, Explanation]]
-    ) -> Generator[Wanted, Answers, list[Node]]:
-        items = [self._item(explanation, self._start.examples) for _, explanation in fresh]
-        scores = cast("list[Score | Failure]", (yield items))
-        first = len(self._nodes)
-        for (parent, explanation), score in zip(fresh, scores, strict=True):
-            self._calls += self._cost
-            if isinstance(score, Failure):
-                self._failures.append(score)
+    def items(self) -> list[Item]:
+        """What waits for a score."""
+        return [replace(self._start, explanation=explanation) for _, explanation in self.fresh]
+
+    def add(self, scores: Sequence[Score | Failure]) -> None:
+        """Take the scores of what waited for them; the best of it is refined next."""
+        children: list[Node] = []
+        for (parent, explanation), score in zip(self.fresh, scores, strict=True):
+            self.calls += self._cost
             node = Node(
-                number=len(self._nodes),
+                number=len(self.nodes),
                 parent=None if parent is None else parent.number,
                 depth=0 if parent is None else parent.depth + 1,
                 explanation=explanation,
                 score=score,
-                calls=self._calls,
+                calls=self.calls,
             )
-            self._nodes.append(node)
-        return self._nodes[first:]
+            self.nodes.append(node)
+            if isinstance(score, Failure):
+                self.failures.append(score)
+            elif node.depth < self._spec.depth:
+                children.append(node)
+        self.fresh = []
+        best = sorted(children, key=lambda node: (-node.value, node.number))[: self._spec.keep]
+        if self._spec.order == "depth":
+            # the best is on top, so its branch is followed to its end first
+            self._frontier += [[node] for node in reversed(best)]
+        elif best:
+            self._frontier.append(best)
 
-    def _item(self, explanation: Explanation, examples: Sequence[Example]) -> Item:
-        return Item(of=self._start.of, explanation=explanation, examples=tuple(examples))
+    def path(self) -> list[Node]:
+        """The explanations that were the best for a while, in turn; none without a first score."""
+        best, path = -np.inf, list[Node]()
+        for node in self.nodes if isinstance(self.nodes[0].score, Score) else []:
+            if node.value > best:
+                best = node.value
+                path.append(node)
+        return path
 
     def _critique(self, parent: Node, branch: int) -> list[Mistake]:
         """Mistakes of both kinds; every branch draws its own, so that children differ."""
-        item = self._item(parent.explanation, self._start.examples)
+        of, shown = self._start.of, self._spec.shown
+        item = replace(self._start, explanation=parent.explanation)
         mistakes = [] if self._mistakes is None else list(self._mistakes(item))
         if not mistakes:
             mistakes = [Mistake(example, None) for example in self._start.examples]
-        of, shown = self._start.of, self._spec.shown
         key = (of.run, of.latent, normal(parent.explanation.text), branch)
         order = generator("refine-critique", *key).permutation(len(mistakes))
         drawn = [mistakes[i] for i in order]
@@ -295,11 +262,3 @@ class Search:
         fewer = min(len(firing), half), min(len(silent), half)
         spare = shown - sum(fewer)
         return firing[: fewer[0] + spare] + silent[: fewer[1] + spare][: shown - fewer[0]]
-
-    def _path(self) -> list[Node]:
-        """The explanations that were the best for a while, in turn."""
-        path = [self._nodes[0]]
-        for node in self._nodes[1:]:
-            if node.value > path[-1].value:
-                path.append(node)
-        return path
