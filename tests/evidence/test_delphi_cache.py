@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import reseed
 from reseed.evidence.delphi import delphi_model, read_delphi_cache, write_delphi_cache
-from reseed.evidence.rows import Fired
+from reseed.evidence.rows import Fired, Reader
 from reseed.spec.analysis import EvidenceSpec
 
 S, L, F = 30, 16, 11
@@ -240,7 +240,9 @@ def test_a_run_is_written_whole(tmp_path) -> None:
     )  # fmt: skip
     blocks = np.array([1, 4, 5])
     folder = tmp_path / "c"
-    write_run_for_delphi(folder, sae, "s", source, blocks, text, "m", Events(), files=2)
+    write_run_for_delphi(
+        folder, Reader(sae, "s"), source, blocks, text, Events(), model="m", files=2
+    )
     found = np.zeros((3, 12, 8))
     for first in (0, 4):
         held = load_file(folder / f"{first}_{first + 3}.safetensors")

@@ -197,7 +197,7 @@ def fire_together(
             counter.add_entries(*chunk.codes(a), *chunk.codes(b))
 
     source, blocks = activations.source, activations.blocks
-    feed([add], readers, source, blocks, events, "co-firing", unit="rows", size=CHUNK)
+    feed(add, readers, source, blocks, events, "co-firing", unit="rows", size=CHUNK)
     return {pair: counter.values("correlation") for pair, counter in counters.items()}
 
 

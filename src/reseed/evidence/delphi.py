@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -31,7 +30,6 @@ from reseed.evidence.sampler import WindowSampler
 from reseed.evidence.tables import ExampleTables, tables_of
 from reseed.evidence.windows import cut
 from reseed.formats.arrays import read_safetensors
-from reseed.sae.model import SAE
 from reseed.spec.analysis import EvidenceSpec
 from reseed.store import json_bytes, read_json, safetensors_bytes, write_bytes
 from reseed.subjects.language.blocks import TokenBlocks
@@ -141,7 +139,8 @@ def write_delphi_cache(
     fired = fired.at(np.lexsort((fired.latent, fired.position, fired.place)))
     edges = [i * latents // files for i in range(files + 1)]
     for first, stop in zip(edges, edges[1:], strict=False):
-        part = fired.at((fired.latent >= first) & (fired.latent < stop) & (fired.value > LEAST))
+        inside = (fired.latent >= first) & (fired.latent < stop)
+        part = fired.at(inside & (fired.value > LEAST))
         locations = np.stack([part.place, part.position, part.latent - first], axis=1)
         small = locations.max(initial=0) < 2**16
         half = part.value.max(initial=0) <= np.finfo(np.float16).max
@@ -156,15 +155,46 @@ def write_delphi_cache(
     write_bytes(folder / "config.json", json_bytes({**config, "model_name": model}))
 
 
+def write_run_for_delphi(
+    folder: Path,
+    reader: Reader,
+    source: BlockSource,
+    blocks: Integers,
+    text: TokenBlocks,
+    events: Events,
+    **options: Any,
+) -> None:
+    """Encode these blocks and write them; a block becomes a sequence.
+
+    Memory: 28 bytes for each latent that fires at a token, all of them together. Positions that
+    are left out of the activations (BOS, separators) have no codes; Delphi takes the latents to be
+    silent there.
+
+    Args:
+        folder: of the hookpoint.
+        reader: the SAE of the run and its site.
+        source: of the activations.
+        blocks: e.g. the held-out ones.
+        text: what the source was made from.
+        events: progress.
+        options: `model`, `files` and `about` of `write_delphi_cache`.
+    """
+    parts: list[Fired] = []
+
+    def add(chunk: Encoded) -> None:
+        fired = entries_of(chunk.codes("sae"), chunk.chunk.blocks, text)
+        parts.append(fired._replace(place=fired.place + chunk.chunk.first))
+
+    feed(add, {"sae": reader}, source, blocks, events, "cache")
+    fired = Fired(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    write_delphi_cache(folder, text.ids[blocks], fired, reader.sae.latents, **options)
+
+
 class _Sequences:
     """The sequences of a cache as text; each is a document."""
 
     def __init__(self, ids: Integers, pieces: Callable[[list[int]], list[str]]) -> None:
-        self.ids, self._pieces = ids, pieces
-
-    @property
-    def length(self) -> int:
-        return self.ids.shape[1]
+        self.ids, self.length, self._pieces = ids, ids.shape[1], pieces
 
     def positions(self, block: int) -> Integers:
         return np.arange(self.length)
@@ -176,13 +206,12 @@ class _Sequences:
         return self._pieces(self.ids[block, first:last].tolist())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class _Part(NamedTuple):
     """One file of a cache."""
 
-    path: Path
     first: int
     last: int
+    path: Path
 
     @property
     def latents(self) -> int:
@@ -193,8 +222,7 @@ class _Part:
         held = read_safetensors(self.path)
         if "tokens" not in held:
             raise StoreError(f"{self.path} has no tokens; write the cache with them (save_tokens)")
-        tokens = self._integers(held, "tokens")
-        locations = self._integers(held, "locations")
+        tokens, locations = self._integers(held, "tokens"), self._integers(held, "locations")
         if "activations" not in held or held.shape("activations") != (len(locations),):
             raise StoreError(f"{self.path}: there is not one activation for each location")
         most = (*tokens.shape, self.latents)
@@ -209,7 +237,8 @@ class _Part:
         if (np.diff(key[order]) == 0).any():
             raise StoreError(f"{self.path}: a latent fires twice at one position; it is damaged")
         order = order[values[order] > 0]
-        return tokens, Fired(*locations[order].T, values[order])
+        sequence, position, latent = locations[order].T
+        return tokens, Fired(sequence, position, latent, values[order])
 
     def _integers(self, held: Mapping[str, Any], name: str) -> Integers:
         array = held.get(name)
@@ -242,27 +271,24 @@ class _Part:
 
 def _parts(folder: Path) -> Iterator[_Part]:
     """The files of a cache by their latents."""
-    files = sorted(
-        (int(name[1]), int(name[2]), child)
-        for child in (folder.iterdir() if folder.is_dir() else ())
-        if (name := _NAME.fullmatch(child.name))
-    )
+    names = ((_NAME.fullmatch(child.name), child) for child in folder.glob("*"))
+    files = sorted(_Part(int(name[1]), int(name[2]), child) for name, child in names if name)
     if not files:
         raise StoreError(
             f"{folder} holds no files FIRST_LAST.safetensors, as a cache of Delphi does. Give the "
             "folder of one hookpoint, e.g. latents/layers.5.mlp"
         )
     end = -1
-    for first, last, path in files:
-        if not end < first <= last:
-            raise StoreError(f"{path} has latents of another file too, or none; mixed caches?")
-        if last - first >= _MOST_LATENTS:
+    for part in files:
+        if not end < part.first <= part.last:
+            raise StoreError(f"{part.path} has latents of another file too, or none; mixed caches?")
+        if part.latents > _MOST_LATENTS:
             raise StoreError(
-                f"{path} claims {last - first + 1:,} latents, more than the {_MOST_LATENTS:,} that "
-                "are read from one file; cut the cache into more files"
+                f"{part.path} claims {part.latents:,} latents, more than the {_MOST_LATENTS:,} "
+                "that are read from one file; cut the cache into more files"
             )
-        end = last
-        yield _Part(path=path, first=first, last=last)
+        end = part.last
+        yield part
 
 
 def _joined(tables: list[ExampleTables], latents: Collection[int] | None) -> ExampleTables:
@@ -274,48 +300,3 @@ def _joined(tables: list[ExampleTables], latents: Collection[int] | None) -> Exa
         examples, counts = examples.filter(wanted), counts.filter(wanted)
     windows = windows.filter(pl.col("window").is_in(examples["window"].unique().to_list()))
     return ExampleTables(examples, windows.unique("window").sort("window"), counts)
-
-
-def write_run_for_delphi(
-    folder: Path,
-    sae: SAE,
-    site: str,
-    source: BlockSource,
-    blocks: NDArray[np.int64],
-    text: TokenBlocks,
-    model: str,
-    events: Events,
-    files: int = 5,
-    about: Mapping[str, Any] | None = None,
-) -> None:
-    """Encode these blocks and write them; a block becomes a sequence.
-
-    Memory: 28 bytes for each latent that fires at a token, all of them together. Positions that
-    are left out of the activations (BOS, separators) have no codes; Delphi takes the latents to be
-    silent there.
-
-    Args:
-        folder: of the hookpoint.
-        sae: of the run.
-        site: where it reads.
-        source: of the activations.
-        blocks: e.g. the held-out ones.
-        text: what the source was made from.
-        model: name by which Delphi finds the tokenizer.
-        events: progress.
-        files: in how many the latents are cut, as in `write_delphi_cache`.
-        about: more for `config.json`.
-
-    Raises:
-        SpecError, StoreError: as `write_delphi_cache`.
-    """
-    parts: list[Fired] = []
-
-    def add(chunk: Encoded) -> None:
-        fired = entries_of(chunk.codes("sae"), chunk.chunk.blocks, text)
-        parts.append(fired._replace(place=fired.place + chunk.chunk.first))
-
-    feed([add], {"sae": Reader(sae, site)}, source, blocks, events, "cache")
-    fired = Fired(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    ids = text.ids[np.asarray(blocks)]
-    write_delphi_cache(folder, ids, fired, sae.latents, model, files, about)

@@ -1,8 +1,8 @@
 """Sets of latents of equal firing mass, drawn many times. Needs no torch.
 
 The mass of a latent is its firing rate times its mean activation when it fires (times the length of
-its decoder row): how much it adds to reconstructions. Dropping many rare latents or few frequent
-ones is compared fairly only at equal mass.
+its decoder row): how much it adds to reconstructions. An ablation of many rare latents and one of
+few frequent ones are compared fairly only at equal mass.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 from reseed.errors import SpecError
 from reseed.seeds import generator
 
+Floats = NDArray[np.float64]
+
 TOLERANCE = 0.02
 """Share of the wanted mass by which a set may miss it."""
 
 _TRIES = 200
+_BOOTSTRAP = 2000
 
 
 class Draw(NamedTuple):
-    """One set of latents to drop."""
+    """One set of latents to ablate."""
 
     name: str
     """of the set it was drawn from"""
@@ -36,7 +39,7 @@ class Draw(NamedTuple):
 
 
 def equal_mass_draws(
-    mass: NDArray[np.float64],
+    mass: Floats,
     sets: Mapping[str, Sequence[int]],
     *,
     draws: int,
@@ -53,7 +56,7 @@ def equal_mass_draws(
         mass: `[F]`, at least 0; latents without mass are never drawn.
         sets: name to its latents.
         draws: from each set.
-        share: of the mass of the lightest set that is dropped; near 1 all draws are alike.
+        share: of the mass of the lightest set that is ablated; near 1 all draws are alike.
         tolerance: share of that mass by which a draw may miss it.
         seed: of the draws.
 
@@ -71,13 +74,13 @@ def equal_mass_draws(
         )
     heavy: dict[str, NDArray[np.int64]] = {}
     for name, latents in sets.items():
-        given = np.unique(np.asarray(list(latents), dtype=np.int64))
-        if len(given) and not 0 <= given[0] <= given[-1] < len(mass):
-            raise SpecError(f"{name}: there are latents 0 to {len(mass) - 1}, not {given[-1]}")
-        heavy[name] = given[mass[given] > 0]
+        members = np.unique(np.asarray(list(latents), dtype=np.int64))
+        if len(members) and not 0 <= members[0] <= members[-1] < len(mass):
+            raise SpecError(f"{name}: there are latents 0 to {len(mass) - 1}, not {members[-1]}")
+        heavy[name] = members[mass[members] > 0]
         if not len(heavy[name]):
             raise SpecError(
-                f"{name}: none of its {len(given)} latents fires, so there is nothing to drop"
+                f"{name}: none of its {len(members)} latents fires, so there is nothing to ablate"
             )
     wanted = share * min(float(mass[latents].sum()) for latents in heavy.values())
     return [
@@ -91,7 +94,7 @@ def _draw(
     name: str,
     number: int,
     latents: NDArray[np.int64],
-    mass: NDArray[np.float64],
+    mass: Floats,
     wanted: float,
     tolerance: float,
     seed: int,
@@ -111,7 +114,7 @@ def _draw(
 
 
 def _filled(
-    order: NDArray[np.int64], mass: NDArray[np.float64], wanted: float, tolerance: float
+    order: NDArray[np.int64], mass: Floats, wanted: float, tolerance: float
 ) -> tuple[list[int], float]:
     """Latents in this order, each taken if it fits."""
     chosen: list[int] = []
@@ -125,21 +128,18 @@ def _filled(
     return chosen, total
 
 
-_BOOTSTRAP = 2000
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionalValue:
-    """What dropping sets of latents costs, at equal firing mass."""
+    """What the ablation of sets of latents costs, at equal firing mass."""
 
     draws: pl.DataFrame
-    """set, draw, latents (dropped), mass, energy, fvu, fvu_rise, ce, ce_rise (null if not measured)
+    """set, draw, latents (ablated), mass, energy, fvu, fvu_rise, ce, ce_rise (null if not measured)
 
-    `energy` is Σ rate (mean activation x length of decoder row)² of the dropped latents: what FVU
+    `energy` is Σ rate (mean activation x length of decoder row)² of the ablated latents: what FVU
     would rise by, up to a factor, if they added at right angles. Equal mass does not make it equal.
     """
     sets: pl.DataFrame
-    """set, latents (mean number dropped), mass, energy, fvu_rise, fvu_rise_lo, fvu_rise_hi,
+    """set, latents (mean number ablated), mass, energy, fvu_rise, fvu_rise_lo, fvu_rise_hi,
     ce_rise, ce_rise_lo, ce_rise_hi: means over draws with 95 % intervals"""
     differences: pl.DataFrame
     """contrast (`a - b`) and the difference of the rises, with the same endings"""
@@ -150,75 +150,67 @@ class FunctionalValue:
 
 
 def functional_result(
-    chosen: Sequence[Draw],
-    energy: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    entropies: NDArray[np.float64] | None,
+    drawn: Sequence[Draw],
+    energy: Floats,
+    errors: Floats,
+    scale: Floats,
+    entropies: Floats | None,
     names: Sequence[str],
     seed: int,
 ) -> FunctionalValue:
     """Put together what was measured.
 
     Args:
-        chosen: the draws.
+        drawn: the sets that were ablated.
         energy: `[F]` of each latent, see `FunctionalValue.draws`.
-        errors: `[1 + draws, blocks]` squared errors, those of the whole dictionary first.
+        errors: `[1 + draws, blocks]` squared errors, those with all latents first.
         scale: `[blocks]` sum of squared distances to the mean row.
         entropies: `[1 + draws]` in nats, or None.
         names: of the sets.
         seed: of the bootstrap.
     """
-    whole = float(errors[0].sum() / scale.sum())
-    rise = errors[1:] - errors[0]
-    fvu = errors[1:].sum(axis=1) / scale.sum()
-    ce = None if entropies is None else entropies[1:]
-    table = pl.DataFrame(
-        {
-            "set": [one.name for one in chosen],
-            "draw": [one.number for one in chosen],
-            "latents": [len(one.latents) for one in chosen],
-            "mass": [one.mass for one in chosen],
-            "energy": [float(energy[list(one.latents)].sum()) for one in chosen],
-            "fvu": fvu,
-            "fvu_rise": fvu - whole,
-            "ce": pl.Series(ce, dtype=pl.Float64) if ce is not None else None,
-            "ce_rise": pl.Series(ce - entropies[0]) if ce is not None and entropies is not None
-            else None,
-        },
-        schema_overrides={"ce": pl.Float64, "ce_rise": pl.Float64},
-    )  # fmt: skip
-    of = np.array([one.name for one in chosen])
-    samples = {n: _resampled(rise[of == n], scale, seed) for n in names}
-    extra = {
-        n: None if entropies is None else _over_draws(entropies[1:][of == n] - entropies[0], seed)
-        for n in names
+    fvu, ce = float(errors[0].sum() / scale.sum()), None
+    fvus, ces, ce_rises = errors[1:].sum(axis=1) / scale.sum(), None, None
+    if entropies is not None:
+        ce, ces, ce_rises = float(entropies[0]), entropies[1:], entropies[1:] - entropies[0]
+    columns = {
+        "set": [draw.name for draw in drawn],
+        "draw": [draw.number for draw in drawn],
+        "latents": [len(draw.latents) for draw in drawn],
+        "mass": [draw.mass for draw in drawn],
+        "energy": [float(energy[list(draw.latents)].sum()) for draw in drawn],
+        "fvu": fvus,
+        "fvu_rise": fvus - fvu,
+        "ce": ces,
+        "ce_rise": ce_rises,
     }
-    sets = pl.DataFrame(
-        [
-            {"set": n, **_means(table.filter(pl.col("set") == n))}
-            | _ends("fvu_rise", samples[n])
-            | _ends("ce_rise", extra[n])
-            for n in names
-        ],
-        schema_overrides=_FLOATS,
-    )
-    rows: list[dict[str, object]] = []
-    for a, b in combinations(names, 2):
-        row: dict[str, object] = {"contrast": f"{a} - {b}"}
-        row |= _ends("fvu_rise", samples[a] - samples[b])
-        first, second = extra[a], extra[b]
-        row |= _ends("ce_rise", None if first is None or second is None else first - second)
-        rows.append(row)
-    differences = pl.DataFrame(rows, schema={"contrast": pl.String, **_FLOATS})
-    ce_whole = None if entropies is None else float(entropies[0])
+    table = pl.DataFrame(columns, schema_overrides={"ce": pl.Float64, "ce_rise": pl.Float64})
+    of, rises = np.array([draw.name for draw in drawn]), errors[1:] - errors[0]
+    by_blocks = {n: _resampled(rises[of == n], scale, seed) for n in names}
+    by_draws: dict[str, Floats] = {}
+    if ce_rises is not None:
+        by_draws = {n: _over_draws(ce_rises[of == n], seed) for n in names}
+    sets = [
+        {"set": n, **_means(table.filter(pl.col("set") == n))}
+        | _ends("fvu_rise", by_blocks[n])
+        | _ends("ce_rise", by_draws.get(n))
+        for n in names
+    ]
+    differences = [
+        {"contrast": f"{a} - {b}"}
+        | _ends("fvu_rise", by_blocks[a] - by_blocks[b])
+        | _ends("ce_rise", by_draws[a] - by_draws[b] if by_draws else None)
+        for a, b in combinations(names, 2)
+    ]
+    of_sets = pl.DataFrame(sets, schema_overrides=_FLOATS)
+    of_pairs = pl.DataFrame(differences, schema={"contrast": pl.String, **_FLOATS})
     return FunctionalValue(
         draws=table,
-        sets=sets,
-        differences=differences,
-        fvu=whole,
-        ce=ce_whole,
-        says=_sentence(whole, ce_whole, sets, differences),
+        sets=of_sets,
+        differences=of_pairs,
+        fvu=fvu,
+        ce=ce,
+        says=_sentence(fvu, ce, of_sets, of_pairs),
     )
 
 
@@ -227,9 +219,7 @@ _FLOATS: dict[str, type[pl.DataType]] = dict.fromkeys(
 )
 
 
-def _resampled(
-    rise: NDArray[np.float64], scale: NDArray[np.float64], seed: int
-) -> NDArray[np.float64]:
+def _resampled(rise: Floats, scale: Floats, seed: int) -> Floats:
     """[1 + bootstrap] mean rise of FVU over draws: as it is, then over resampled draws and blocks.
 
     Every set is resampled with the same blocks, so that differences are paired in them.
@@ -243,7 +233,7 @@ def _resampled(
     return np.concatenate([[rise.mean(axis=0).sum() / scale.sum()], again])
 
 
-def _over_draws(rises: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def _over_draws(rises: Floats, seed: int) -> Floats:
     draws = len(rises)
     m = generator("functional-entropy", seed, draws).multinomial(
         draws, np.full(draws, 1 / draws), size=_BOOTSTRAP
@@ -251,7 +241,7 @@ def _over_draws(rises: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return np.concatenate([[rises.mean()], m @ rises / draws])
 
 
-def _ends(name: str, samples: NDArray[np.float64] | None) -> dict[str, float | None]:
+def _ends(name: str, samples: Floats | None) -> dict[str, float | None]:
     if samples is None:
         return {name: None, f"{name}_lo": None, f"{name}_hi": None}
     low, high = np.quantile(samples[1:], [0.025, 0.975])
@@ -264,19 +254,19 @@ def _means(rows: pl.DataFrame) -> dict[str, float]:
 
 def _sentence(fvu: float, ce: float | None, sets: pl.DataFrame, differences: pl.DataFrame) -> str:
     rises = _rises("fvu_rise", sets, differences)
-    told = f"FVU {fvu:.4f}; without latents of equal firing mass: {rises}"
+    text = f"FVU {fvu:.4f}; without latents of equal firing mass: {rises}"
     if ce is not None:
-        told += f". Cross-entropy {ce:.4f} nats: {_rises('ce_rise', sets, differences)}"
-    return told
+        text += f". Cross-entropy {ce:.4f} nats: {_rises('ce_rise', sets, differences)}"
+    return text
 
 
 def _rises(name: str, sets: pl.DataFrame, differences: pl.DataFrame) -> str:
-    def one(row: dict[str, float]) -> str:
+    def interval(row: dict[str, float]) -> str:
         return f"{row[name]:+.4f} [{row[f'{name}_lo']:+.4f}, {row[f'{name}_hi']:+.4f}]"
 
     each = ", ".join(
-        f"{row['set']} {one(row)} ({row['latents']:.0f} latents)"
+        f"{row['set']} {interval(row)} ({row['latents']:.0f} latents)"
         for row in sets.iter_rows(named=True)
     )
-    apart = [f"{row['contrast']} {one(row)}" for row in differences.iter_rows(named=True)]
+    apart = [f"{row['contrast']} {interval(row)}" for row in differences.iter_rows(named=True)]
     return "; ".join([each, *apart])

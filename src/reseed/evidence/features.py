@@ -182,7 +182,7 @@ def gather_features(
             known = document[row] >= 0  # a separator that is kept is of no document
             sums[run].add(document[row][known], latents[known], values[known])
 
-    feed([add], readers, source, blocks, events, "document features")
+    feed(add, readers, source, blocks, events, "document features")
     for run in runs:
         with store.piece(features_name(run), made_from[run]) as folder:
             write_features(folder, _features(sums[run], table))

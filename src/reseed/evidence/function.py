@@ -287,7 +287,7 @@ def _errors(
                 lost = left - _share(sae, codes, mask, x)
                 errors[n, here] = by_block(lost.square().sum(1))
 
-    feed([add], {"sae": reader}, source, blocks, events, "ablate latents")
+    feed(add, {"sae": reader}, source, blocks, events, "ablate latents")
     rows = source.rows[blocks]
     mean = sums.sum(axis=0) / max(int(rows.sum()), 1)
     scale = squares - 2 * sums @ mean + rows * float(mean @ mean)

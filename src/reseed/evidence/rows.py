@@ -8,7 +8,7 @@ the first has to choose: its null pairs latents that fired equally often on all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -85,12 +85,8 @@ class Encoded:
             return self._readers[name].sae.rebuild(self.rows(name), self.codes(name))
 
 
-Accumulator = Callable[[Encoded], None]
-"""Takes in the chunks of a pass, one by one."""
-
-
 def feed(
-    accumulators: Iterable[Accumulator],
+    add: Callable[[Encoded], None],
     readers: Mapping[str, Reader],
     source: BlockSource,
     blocks: Sequence[int] | Integers,
@@ -100,11 +96,11 @@ def feed(
     unit: str = "tokens",
     size: int = CHUNK,
 ) -> None:
-    """Read and encode these blocks once and hand every chunk to every accumulator.
+    """Read and encode these blocks once, chunk by chunk; memory does not grow with the rows.
 
     Args:
-        accumulators: are fed.
-        readers: SAEs whose codes they ask for, by name.
+        add: accumulates what it is fed.
+        readers: SAEs whose codes it asks for, by name.
         source: of the activations.
         blocks: which of its blocks.
         events: progress.
@@ -115,12 +111,9 @@ def feed(
     Raises:
         SubjectError, StoreError: from the source.
     """
-    fed = list(accumulators)
 
     def take(chunk: Chunk) -> None:
-        encoded = Encoded(chunk, readers)
-        for accumulator in fed:
-            accumulator(encoded)
+        add(Encoded(chunk, readers))
 
     read_over(source, blocks, take, events, name, unit=unit, size=size)
 
@@ -146,7 +139,7 @@ class Fired(NamedTuple):
 
     def at(self, index: NDArray[np.bool_] | Integers | slice) -> Fired:
         """Some of the entries, by place or mask."""
-        return Fired(*(column[index] for column in self))
+        return Fired(self.place[index], self.position[index], self.latent[index], self.value[index])
 
 
 def active_entries(codes: Codes) -> tuple[Integers, Integers, NDArray[np.float32]]:
@@ -267,5 +260,5 @@ def firing_of(
             made = chunk.rebuilt(key) if own_site else torch.full_like(x, torch.nan)
             sums[key].add(x, chunk.codes(key), made)
 
-    feed([add], readers, source, blocks, events, name, unit=unit, size=size)
+    feed(add, readers, source, blocks, events, name, unit=unit, size=size)
     return sums

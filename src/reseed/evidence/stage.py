@@ -5,12 +5,8 @@ All runs that miss a piece share a pass; memory does not grow with the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
-
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from reseed.events import Events
 from reseed.evidence.contexts import Contexts
@@ -18,7 +14,9 @@ from reseed.evidence.rows import Encoded, Fired, Firing, Reader, entries_of, fee
 from reseed.evidence.sampler import WindowSampler, nearest_decoders
 from reseed.evidence.tables import tables_of
 from reseed.evidence.windows import Windows, cut
-from reseed.matching.stage import decoder_pairs
+from reseed.matching.firing.activations import MatchedFiring
+from reseed.matching.match import decoder_pairs
+from reseed.matching.stage import read_match
 from reseed.runs import (
     Done,
     Pair,
@@ -32,43 +30,26 @@ from reseed.runs import (
 from reseed.sae.lazy import torch
 from reseed.seeds import digest
 from reseed.spec.analysis import EvidenceSpec
-from reseed.spec.training import RunSpec
+from reseed.spec.training import Control, RunSpec
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.language.blocks import Places
 
 
-class Counter(Protocol):
-    """Counts how pairs of latents of two runs fire together."""
-
-    def add_entries(self, values_a: Any, latents_a: Any, values_b: Any, latents_b: Any) -> None:
-        """Take in more tokens: K codes of each by A and by B, `[N, K]`; those of 0 are silent."""
-        ...
-
-    def table(self) -> pl.DataFrame:
-        """A row for each pair of latents."""
-        ...
-
-
-CounterOf = Callable[[NDArray[np.int64], NDArray[Any], NDArray[Any], str, str], Counter]
-"""From matched latents `[E, 2]`, tokens on which each latent of A and of B fires, and both ids."""
-
-
-def stage(study: Study, events: Events, inputs: Inputs, counter_of: CounterOf) -> None:
+def stage(study: Study, events: Events, inputs: Inputs) -> None:
     """Make the pieces `evidence/RUN`, `cofiring/A--B` and `through/RUN` that are missing.
 
     Args:
         study: whose decoder rows are matched already.
         events: progress.
         inputs: its activations.
-        counter_of: makes what counts the co-firing of matched latents and of their null.
 
     Raises:
         StoreError: if a run or the activations are damaged.
     """
     finished = [run.spec for run in study.runs if isinstance(run.state, Done)]
     _gather_evidence(study, finished, inputs, events)
-    _gather_cofiring(study, inputs, counter_of, events)
+    _gather_cofiring(study, inputs, events)
     _gather_predictions(study, finished, inputs, events)
 
 
@@ -81,7 +62,8 @@ def _gather_evidence(
     missing = [
         run for run, made in made_from.items() if not store.has(evidence_name(run.id), digest(made))
     ]
-    for reads in dict.fromkeys(run.reads for run in missing):
+    kinds: dict[Control | None, None] = dict.fromkeys(run.reads for run in missing)
+    for reads in kinds:
         runs, data = [run for run in missing if run.reads == reads], inputs.data(reads)
         readers, places = readers_of({run.id: run.site for run in runs}, store), data.places()
         gathered = {run.id: _Evidence(run, readers[run.id], places, spec) for run in runs}
@@ -97,12 +79,12 @@ def _gather_evidence(
             for evidence in gathered.values():
                 evidence.add(chunk, windows)
 
-        feed([add], readers, data.source, data.held_out, events, "evidence")
+        feed(add, readers, data.source, data.held_out, events, "evidence")
         for run in runs:
             store.make(evidence_name(run.id), made_from[run], gathered[run.id].files)
 
 
-def _gather_cofiring(study: Study, inputs: Inputs, counter_of: CounterOf, events: Events) -> None:
+def _gather_cofiring(study: Study, inputs: Inputs, events: Events) -> None:
     """How the latents that decoder rows match at the end of training fire together."""
     store = study.store
     last = {pair: group.steps[-1] for group in study.groups() for pair in pairs_of(group.runs)}
@@ -119,10 +101,10 @@ def _gather_cofiring(study: Study, inputs: Inputs, counter_of: CounterOf, events
         run: store.table(evidence_name(run), "firing.parquet")["fired"].to_numpy()
         for run in dict.fromkeys(run for pair in missing for run in pair)
     }
-    counters: dict[Pair, Counter] = {
-        (a, b): counter_of(decoder_pairs((a, b), last[a, b], store), fired[a], fired[b], a, b)
-        for a, b in missing
-    }
+    counters: dict[Pair, MatchedFiring] = {}
+    for a, b in missing:
+        pairs = decoder_pairs(read_match(store, (a, b), last[a, b]))
+        counters[a, b] = MatchedFiring(pairs, fired[a], fired[b], a, b)
 
     def add(chunk: Encoded) -> None:
         for (a, b), counter in counters.items():
@@ -130,7 +112,7 @@ def _gather_cofiring(study: Study, inputs: Inputs, counter_of: CounterOf, events
 
     sites = {run.id: run.spec.site for run in study.runs if run.id in fired}
     readers = readers_of(sites, store)
-    feed([add], readers, inputs.source, inputs.split[1], events, "co-firing")
+    feed(add, readers, inputs.source, inputs.split[1], events, "co-firing")
     for pair, counter in counters.items():
         files = {"matched.parquet": counter.table()}
         store.make(cofiring_name(pair), made_from[pair], lambda files=files: files)
