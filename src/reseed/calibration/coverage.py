@@ -43,24 +43,24 @@ class Covered(NamedTuple):
     truth_hi (central 95 % of the fitted distribution of p)"""
 
 
-def coverage(seen: Recurrence, size: int, bins: int) -> Covered:
+def coverage(recurrence: Recurrence, size: int, bins: int) -> Covered:
     """Judge the intervals that `size` runs give by the other runs.
 
     Args:
-        seen: R runs.
+        recurrence: R runs.
         size: M, at least 2.
         bins: of firing rate.
 
     Returns:
         Empty tables if fewer than two runs would be held out.
     """
-    runs = len(seen.rate)
+    runs = len(recurrence.rate)
     tables: list[pl.DataFrame] = []
     points: list[pl.DataFrame] = []
     if runs - size >= 2:
         chosen = subsets(runs, size)
-        for stratum in strata(seen.rate, bins):
-            table, point = _stratum(seen, stratum, chosen)
+        for stratum in strata(recurrence.rate, bins):
+            table, point = _stratum(recurrence, stratum, chosen)
             head = [
                 pl.lit(stratum.name).alias("stratum"),
                 pl.lit(stratum.lo, dtype=pl.Float64).alias("rate_lo"),
@@ -71,7 +71,7 @@ def coverage(seen: Recurrence, size: int, bins: int) -> Covered:
             tables.append(table.select("rule", *head, pl.exclude("rule")))
             points.append(point.select("rule", head[0], head[3], pl.exclude("rule")))
     empty = pl.DataFrame(schema={"rule": pl.String, "stratum": pl.String})
-    return Covered(*(pl.concat(found) if found else empty for found in (tables, points)))
+    return Covered(*(pl.concat(parts) if parts else empty for parts in (tables, points)))
 
 
 def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
@@ -97,17 +97,17 @@ def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, F
 
 def _spread(counts: Integers) -> tuple[float, float]:
     """Beta distribution of p behind these counts, by maximum likelihood."""
-    found = fit({len(counts) - 1: counts}, prior=False)
-    return found.alpha, found.beta
+    beta = fit({len(counts) - 1: counts}, prior=False)
+    return beta.alpha, beta.beta
 
 
 def cross_counts(
-    seen: Recurrence, members: NDArray[np.bool_], chosen: Integers, skip: int | None = None
+    recurrence: Recurrence, members: NDArray[np.bool_], chosen: Integers, skip: int | None = None
 ) -> Integers:
     """Latents by how often judges and held-out runs find them.
 
     Args:
-        seen: R runs.
+        recurrence: R runs.
         members: `[R, F]` which ones count.
         chosen: `[n, M]` sets of judges.
         skip: a run that is neither judge nor held out; sets with it are left as zeros.
@@ -115,8 +115,8 @@ def cross_counts(
     Returns:
         `[n, T + 1, K + 1]`.
     """
-    runs, size = len(seen.rate), chosen.shape[1]
-    found = seen.found
+    runs, size = len(recurrence.rate), chosen.shape[1]
+    partner = recurrence.found
     out: list[Integers] = []
     for judges in chosen:
         others = [r for r in range(runs) if r not in judges and r != skip]
@@ -124,52 +124,53 @@ def cross_counts(
         if skip in judges:
             out.append(np.zeros((size, runs - size), np.int64))
             continue
-        n = found[judges][:, :, judges].sum(axis=2)
-        k = found[judges][:, :, others].sum(axis=2)
+        n = partner[judges][:, :, judges].sum(axis=2)
+        k = partner[judges][:, :, others].sum(axis=2)
         index = (n * shape[1] + k)[members[judges]]
         out.append(np.bincount(index, minlength=shape[0] * shape[1]).reshape(shape))
     return np.stack(out)
 
 
 def _stratum(
-    seen: Recurrence, stratum: Stratum, chosen: Integers
+    recurrence: Recurrence, stratum: Stratum, chosen: Integers
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    runs = len(seen.rate)
-    whole = cross_counts(seen, stratum.members, chosen)
-    left = [cross_counts(seen, stratum.members, chosen, skip=run) for run in range(runs)]
+    runs = len(recurrence.rate)
+    counts = cross_counts(recurrence, stratum.members, chosen)
+    left = [cross_counts(recurrence, stratum.members, chosen, skip=run) for run in range(runs)]
     rows: list[dict[str, object]] = []
     points: list[pl.DataFrame] = []
     for rule in RULES:
-        said = _said(rule, whole)
-        value = _covered(whole, said)
-        ends = jackknife_ends(np.array(value), np.array([_covered(one, said) for one in left]))
-        low, high = (min(max(float(end), 0.0), 1.0) for end in ends)
-        weight = whole.sum(axis=2)
+        ends = _intervals(rule, counts)
+        value = _covered(counts, ends)
+        without = np.array([_covered(fewer, ends) for fewer in left])
+        around = jackknife_ends(np.array(value), without)
+        low, high = (min(max(float(end), 0.0), 1.0) for end in around)
+        weight = counts.sum(axis=2)
         rows.append(
             {
                 "rule": rule,
-                "latents": float(whole.sum() / len(chosen) / chosen.shape[1]),
+                "latents": float(counts.sum() / len(chosen) / chosen.shape[1]),
                 "coverage": value,
                 "coverage_lo": low,
                 "coverage_hi": high,
-                "raw": _raw(whole, said),
-                "width": _mean(said[:, 2] - said[:, 1], weight),
+                "raw": _raw(counts, ends),
+                "width": _mean(ends[:, 2] - ends[:, 1], weight),
             }
         )
-        points.append(_reliability(rule, whole, said, chosen.shape[1]))
+        points.append(_reliability(rule, counts, ends, chosen.shape[1]))
     table = pl.DataFrame(rows).with_columns(pl.selectors.float().fill_nan(None))
     return table, pl.concat(points).with_columns(pl.selectors.float().fill_nan(None))
 
 
-def _said(rule: str, counts: Integers) -> Floats:
+def _intervals(rule: str, counts: Integers) -> Floats:
     """`[sets, 3, T + 1]` what a rule says from the judges of each set alone."""
     if rule == "Wilson":  # the same whatever the others show
-        one = np.stack(intervals(rule, counts[0].sum(axis=1)))
-        return np.broadcast_to(one, (len(counts), *one.shape))
-    return np.stack([np.stack(intervals(rule, one.sum(axis=1))) for one in counts])
+        of_set = np.stack(intervals(rule, counts[0].sum(axis=1)))
+        return np.broadcast_to(of_set, (len(counts), *of_set.shape))
+    return np.stack([np.stack(intervals(rule, of_set.sum(axis=1))) for of_set in counts])
 
 
-def _covered(counts: Integers, said: Floats) -> float:
+def _covered(counts: Integers, ends: Floats) -> float:
     """Mass of the estimated distribution of p inside the intervals, over all sets and n."""
     per_n = counts.sum(axis=0)
     weight = counts.sum(axis=2)
@@ -178,24 +179,24 @@ def _covered(counts: Integers, said: Floats) -> float:
     total = 0.0
     for n in np.flatnonzero(per_n.sum(axis=1)):
         a, b = _spread(per_n[n])
-        inside = betainc(a, b, said[:, 2, n]) - betainc(a, b, said[:, 1, n])
+        inside = betainc(a, b, ends[:, 2, n]) - betainc(a, b, ends[:, 1, n])
         total += float((weight[:, n] * inside).sum())
     return total / float(weight.sum())
 
 
-def _raw(counts: Integers, said: Floats) -> float:
+def _raw(counts: Integers, ends: Floats) -> float:
     share = np.arange(counts.shape[2]) / (counts.shape[2] - 1)
-    inside = (share >= said[:, 1, :, None] - 1e-9) & (share <= said[:, 2, :, None] + 1e-9)
+    inside = (share >= ends[:, 1, :, None] - 1e-9) & (share <= ends[:, 2, :, None] + 1e-9)
     return float((counts * inside).sum() / counts.sum()) if counts.sum() else float("nan")
 
 
 def _mean(values: Floats, weight: NDArray[np.generic]) -> float:
-    given = np.asarray(weight, np.float64)
-    total = float(given.sum())
-    return float((values * given).sum() / total) if total else float("nan")
+    weights = np.asarray(weight, np.float64)
+    total = float(weights.sum())
+    return float((values * weights).sum() / total) if total else float("nan")
 
 
-def _reliability(rule: str, counts: Integers, said: Floats, size: int) -> pl.DataFrame:
+def _reliability(rule: str, counts: Integers, ends: Floats, size: int) -> pl.DataFrame:
     share = np.arange(counts.shape[2]) / (counts.shape[2] - 1)
     rows: list[dict[str, object]] = []
     for n in range(counts.shape[1]):
@@ -209,9 +210,9 @@ def _reliability(rule: str, counts: Integers, said: Floats, size: int) -> pl.Dat
                 "rule": rule,
                 "n": n + 1,
                 "latents": float(of_n.sum() / len(counts) / size),
-                "said": _mean(said[:, 0, n], weight),
-                "lo": _mean(said[:, 1, n], weight),
-                "hi": _mean(said[:, 2, n], weight),
+                "said": _mean(ends[:, 0, n], weight),
+                "lo": _mean(ends[:, 1, n], weight),
+                "hi": _mean(ends[:, 2, n], weight),
                 "held_out": _mean(share, of_n),
                 "truth_lo": float(spread[0]),
                 "truth_hi": float(spread[1]),

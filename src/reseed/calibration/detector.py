@@ -75,24 +75,24 @@ def strata(rate: Floats, bins: int) -> list[Stratum]:
     return out
 
 
-def detect(seen: Recurrence, bins: int) -> Detected:
+def detect(recurrence: Recurrence, bins: int) -> Detected:
     """ROC, area under it, precision and recall of recurrence, for every M from 2 to R.
 
     Args:
-        seen: of at least two runs.
+        recurrence: of at least two runs.
         bins: of firing rate.
     """
     curves: list[pl.DataFrame] = []
     areas: list[pl.DataFrame] = []
-    groups = strata(seen.rate, bins)
-    for size in range(2, len(seen.rate) + 1):
-        chosen = subsets(len(seen.rate), size)
-        score = scores(seen.found, chosen)
+    groups = strata(recurrence.rate, bins)
+    for size in range(2, len(recurrence.rate) + 1):
+        chosen = subsets(len(recurrence.rate), size)
+        score = scores(recurrence.found, chosen)
         for label, kinds in LABELS.items():
-            positive = np.isin(seen.kind, kinds)
+            positive = np.isin(recurrence.kind, kinds)
             for stratum in groups:
                 counts = histogram(score, positive, stratum.members, chosen)
-                curve, area = _summaries(counts, chosen, len(seen.rate))
+                curve, area = _summaries(counts, chosen, len(recurrence.rate))
                 head = {
                     "label": label,
                     "stratum": stratum.name,
@@ -157,20 +157,20 @@ def rates(counts: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
 def _summaries(
     counts: NDArray[np.int64], chosen: NDArray[np.int64], runs: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    whole, size = counts.sum(axis=0), counts.shape[2]
+    total, size = counts.sum(axis=0), counts.shape[2]
     left = np.stack([counts[(chosen != run).all(axis=1)].sum(axis=0) for run in range(runs)])
     per_run = len(chosen) * size
     columns: dict[str, Floats] = {
         "n": np.arange(1, size + 1),
-        "called": np.cumsum(whole.sum(axis=0)[::-1])[::-1] / per_run,
+        "called": np.cumsum(total.sum(axis=0)[::-1])[::-1] / per_run,
     }
     names = ("recall", "false_alarm", "precision")
-    for name, value, without in zip(names, rates(whole), rates(left), strict=True):
+    for name, value, without in zip(names, rates(total), rates(left), strict=True):
         low, high = jackknife_ends(value, without)
         columns |= {name: value, f"{name}_lo": low.clip(0, 1), f"{name}_hi": high.clip(0, 1)}
-    auc = area_under(*whole)
+    auc = area_under(*total)
     low, high = jackknife_ends(auc, area_under(left[:, 0], left[:, 1]))
-    false, true = whole.sum(axis=1)
+    false, true = total.sum(axis=1)
     area = {
         "latents": np.array([(false + true) / per_run]),
         "positives": np.array([true / per_run]),
@@ -190,6 +190,6 @@ def _with(frame: pl.DataFrame, head: dict[str, str | float | int | None]) -> pl.
     return frame.select(*first, pl.all()).with_columns(pl.selectors.float().fill_nan(None))
 
 
-def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Floats:
-    a, b = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+def _ratio(part: NDArray[np.generic], total: NDArray[np.generic]) -> Floats:
+    a, b = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(total, np.float64))
     return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)

@@ -17,7 +17,7 @@ from reseed.subjects.toy_truth import Truth
 Bools = NDArray[np.bool_]
 
 
-def feature_table(seen: Recurrence, truth: Truth) -> pl.DataFrame:
+def feature_table(recurrence: Recurrence, truth: Truth) -> pl.DataFrame:
     """One row for each true feature of one dimension.
 
     Returns:
@@ -25,7 +25,7 @@ def feature_table(seen: Recurrence, truth: Truth) -> pl.DataFrame:
         n_runs (runs in which a latent is this feature), latents (that are, a run; above n_runs / R
         where runs have it twice).
     """
-    times = _times(seen, truth)
+    times = _times(recurrence, truth)
     children = np.bincount(truth.parent[truth.parent >= 0], minlength=len(truth.parent))
     at = truth.single
     return pl.DataFrame(
@@ -41,7 +41,7 @@ def feature_table(seen: Recurrence, truth: Truth) -> pl.DataFrame:
     )
 
 
-def recall(seen: Recurrence, truth: Truth, bins: int) -> pl.DataFrame:
+def recall(recurrence: Recurrence, truth: Truth, bins: int) -> pl.DataFrame:
     """Share of the true features of one dimension that are found, by kind and firing rate.
 
     Returns:
@@ -50,14 +50,14 @@ def recall(seen: Recurrence, truth: Truth, bins: int) -> pl.DataFrame:
         every run), mean_lo and mean_hi (95 %, jackknife over runs), twice (share of those found in
         a run that it has more than once).
     """
-    times = _times(seen, truth)
+    times = _times(recurrence, truth)
     rows: list[dict[str, object]] = []
     for name, at in _feature_strata(truth, bins):
         has = times[:, at] > 0
         each = has.mean(axis=1)
-        whole, runs = each.mean(), len(each)
+        mean, runs = each.mean(), len(each)
         left = np.array([np.delete(each, run).mean() for run in range(runs)] if runs > 1 else [])
-        low, high = jackknife_ends(np.array(whole), left)
+        low, high = jackknife_ends(np.array(mean), left)
         rows.append(
             {
                 "stratum": name,
@@ -65,7 +65,7 @@ def recall(seen: Recurrence, truth: Truth, bins: int) -> pl.DataFrame:
                 "rate_hi": float(truth.firing[at].max()),
                 "features": len(at),
                 "any": float(has.any(axis=0).mean()),
-                "mean": float(whole),
+                "mean": float(mean),
                 "mean_lo": max(float(low), 0.0),
                 "mean_hi": min(float(high), 1.0),
                 "all": float(has.all(axis=0).mean()),
@@ -75,33 +75,33 @@ def recall(seen: Recurrence, truth: Truth, bins: int) -> pl.DataFrame:
     return pl.DataFrame(rows).with_columns(pl.selectors.float().fill_nan(None))
 
 
-def discovered(seen: Recurrence, truth: Truth) -> pl.DataFrame:
+def discovered(recurrence: Recurrence, truth: Truth) -> pl.DataFrame:
     """How many true features a list of "found by at least n of m runs" holds.
 
     Returns:
         m, n, features (mean over sets of m runs), share (of all true ones of one dimension).
     """
     total, rows = len(truth.single), []
-    for size in range(2, len(seen.rate) + 1):
-        chosen = subsets(len(seen.rate), size)
+    for size in range(2, len(recurrence.rate) + 1):
+        chosen = subsets(len(recurrence.rate), size)
         held = np.zeros(size)
         for runs in chosen:
-            score = seen.found[runs][:, :, runs].sum(axis=2)
-            is_one = seen.kind[runs] == "feature"
+            score = recurrence.found[runs][:, :, runs].sum(axis=2)
+            is_one = recurrence.kind[runs] == "feature"
             best = np.full(len(truth.firing), -1)
-            np.maximum.at(best, seen.feature[runs][is_one], score[is_one])
+            np.maximum.at(best, recurrence.feature[runs][is_one], score[is_one])
             held += [(best >= n).sum() for n in range(size)]
         mean = held / len(chosen)
         rows += [(size, n + 1, float(mean[n]), float(mean[n] / total)) for n in range(size)]
     return pl.DataFrame(rows, schema=["m", "n", "features", "share"], orient="row")
 
 
-def _times(seen: Recurrence, truth: Truth) -> NDArray[np.int64]:
+def _times(recurrence: Recurrence, truth: Truth) -> NDArray[np.int64]:
     """[R, G] latents of each run that are each true feature."""
     return np.stack(
         [
             np.bincount(feature[kind == "feature"], minlength=len(truth.firing))
-            for kind, feature in zip(seen.kind, seen.feature, strict=True)
+            for kind, feature in zip(recurrence.kind, recurrence.feature, strict=True)
         ]
     )
 
@@ -149,10 +149,10 @@ def pair_errors(
     rows: list[dict[str, float]] = []
     for tau in taus:
         each = [_errors(tables[p], explained[p[0]], explained[p[1]], tau) for p in pairs]
-        counts = np.array([one[:3] for one in each], np.float64).mean(axis=0)
+        counts = np.array([errors[:3] for errors in each], np.float64).mean(axis=0)
         row = dict(zip(("tau", "shared", "judged", "both"), [tau, *counts.tolist()], strict=True))
         for at, name in ((3, "false_match"), (4, "false_non_match")):
-            values = np.array([one[at] for one in each])
+            values = np.array([errors[at] for errors in each])
             mean, low, high = mean_over_pairs(pairs, values)
             row |= {name: float(mean)}
             row |= {f"{name}_lo": float(low.clip(0, 1)), f"{name}_hi": float(high.clip(0, 1))}
@@ -175,6 +175,6 @@ def _errors(
     return len(shared), int(judged.sum()), len(both), _share(judged & ~same, judged), _share(~met)
 
 
-def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_] | None = None) -> float:
-    total = len(part) if whole is None else int(whole.sum())
+def _share(part: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> float:
+    total = len(part) if among is None else int(among.sum())
     return float(part.sum() / total) if total else float("nan")

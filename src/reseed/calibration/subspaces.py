@@ -45,7 +45,7 @@ SCHEMA = {
 
 
 def subspace_table(
-    seen: Recurrence,
+    recurrence: Recurrence,
     decoders: Sequence[NDArray[np.float32]],
     explained: Iterable[pl.DataFrame],
     truth: Truth,
@@ -54,7 +54,7 @@ def subspace_table(
     """One row for each planted subspace.
 
     Args:
-        seen: R runs.
+        recurrence: R runs.
         decoders: `[F, D]` of each run.
         explained: of `truth.explain`, of each run.
         truth: of the toy.
@@ -71,7 +71,7 @@ def subspace_table(
     inside = pl.when(pl.col("kind") == "subspace").then("subspace").fill_null(-1)
     captured = [table.select(inside).to_series().to_numpy() for table in explained]
     rows = [
-        _one(number, basis, seen, decoders, captured, truth, spec)
+        _one(number, basis, recurrence, decoders, captured, truth, spec)
         for number, basis in enumerate(truth.bases)
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(
@@ -82,20 +82,20 @@ def subspace_table(
 def _one(
     number: int,
     basis: NDArray[np.float32],
-    seen: Recurrence,
+    recurrence: Recurrence,
     decoders: Sequence[NDArray[np.float32]],
     captured: Sequence[NDArray[np.int64]],
     truth: Truth,
     spec: CalibrationSpec,
 ) -> tuple[object, ...]:
     rank, runs = len(basis), len(decoders)
-    members = [np.flatnonzero(one == number) for one in captured]
+    members = [np.flatnonzero(subspaces == number) for subspaces in captured]
     spans = [span(W[at], rank) for W, at in zip(decoders, members, strict=True)]
     pairs = list(combinations(range(runs), 2))
     agreement = float(np.mean([agree(spans[a], spans[b], rank) for a, b in pairs]))
-    null = _null(number, [len(at) for at in members], seen, decoders, rank, spec.draws)
+    null = _null(number, [len(at) for at in members], recurrence, decoders, rank, spec.draws)
     null_hi = float(np.quantile(null, 0.95))
-    recurring = [seen.found[r, at].sum(axis=1) / (runs - 1) for r, at in enumerate(members)]
+    recurring = [recurrence.found[r, at].sum(axis=1) / (runs - 1) for r, at in enumerate(members)]
     together = np.concatenate(recurring)
     dimensions = [len(s) for s in spans]
     verdict = "stable" if agreement >= spec.stable and agreement > null_hi else "partial"
@@ -137,14 +137,14 @@ def agree(a: Floats, b: Floats, rank: int) -> float:
 def _null(
     number: int,
     sizes: Sequence[int],
-    seen: Recurrence,
+    recurrence: Recurrence,
     decoders: Sequence[NDArray[np.float32]],
     rank: int,
     draws: int,
 ) -> Floats:
     """Agreement of as many random live latents in two runs chosen at random, `[draws]`."""
     draw = generator("calibration-subspace-null", number)
-    live = [np.flatnonzero(rate > 0) for rate in seen.rate]
+    live = [np.flatnonzero(rate > 0) for rate in recurrence.rate]
     out = np.zeros(draws)
     for at in range(draws):
         chosen = draw.permutation(len(decoders))[:2]

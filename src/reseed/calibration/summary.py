@@ -17,26 +17,26 @@ from reseed.subjects.toy_truth import Truth
 
 def summarise(
     label: str,
-    seen: Recurrence,
+    recurrence: Recurrence,
     tables: Mapping[str, pl.DataFrame],
     truth: Truth,
     tau: float,
     spec: CalibrationSpec,
 ) -> dict[str, Any]:
     """What the short table, the page and the docs quote; keys in docs/calibration.md."""
-    runs, latents = seen.rate.shape
+    runs, latents = recurrence.rate.shape
     size = int(tables["coverage"]["m"][0]) if len(tables["coverage"]) else min(spec.subset, runs)
     return {
         "label": label,
         "runs": runs,
         "latents": latents,
-        "live": float((seen.rate > 0).sum(axis=1).mean()),
+        "live": float((recurrence.rate > 0).sum(axis=1).mean()),
         "tau": tau,
         "feature": spec.feature,
         "judges": size,
-        "kinds": _kinds(seen),
+        "kinds": _kinds(recurrence),
         "detector": _detector(tables, size),
-        "found_by_all_but_no_feature": _false_alarms(seen, tables["latents"]),
+        "found_by_all_but_no_feature": _false_alarms(recurrence, tables["latents"]),
         "recall": tables["recall"].row(0, named=True) | {"of": len(truth.single)},
         "most_recall": min(1.0, latents / len(truth.single)),
         "pairwise": tables["pairwise"].filter(pl.col("tau") == tau).row(0, named=True),
@@ -45,18 +45,18 @@ def summarise(
     }
 
 
-def _kinds(seen: Recurrence) -> dict[str, float]:
+def _kinds(recurrence: Recurrence) -> dict[str, float]:
     """Live latents of each kind, mean over runs; and how many of those are dead."""
-    live = seen.rate > 0
-    return {kind: float(((seen.kind == kind) & live).sum(axis=1).mean()) for kind in KINDS}
+    live = recurrence.rate > 0
+    return {kind: float(((recurrence.kind == kind) & live).sum(axis=1).mean()) for kind in KINDS}
 
 
 def _detector(tables: Mapping[str, pl.DataFrame], size: int) -> dict[str, Any]:
     """On live latents: area, and the rule "found by all M"."""
-    one = (pl.col("stratum") == "live") & (pl.col("m") == size)
+    live = (pl.col("stratum") == "live") & (pl.col("m") == size)
     out: dict[str, Any] = {}
     for label in tables["area"]["label"].unique(maintain_order=True):
-        here = one & (pl.col("label") == label)
+        here = live & (pl.col("label") == label)
         area = tables["area"].filter(here)
         if not len(area):
             continue
@@ -74,13 +74,13 @@ def _detector(tables: Mapping[str, pl.DataFrame], size: int) -> dict[str, Any]:
     return out
 
 
-def _false_alarms(seen: Recurrence, latents: pl.DataFrame) -> dict[str, Any]:
+def _false_alarms(recurrence: Recurrence, latents: pl.DataFrame) -> dict[str, Any]:
     """Live latents found by all runs that are no feature: what they are instead, summed over runs.
 
     `near` are those of kind none whose cosine to a feature is at least 0.7.
     """
     every = latents.filter(
-        (pl.col("firing_rate") > 0) & (pl.col("n_matched") == len(seen.rate) - 1)
+        (pl.col("firing_rate") > 0) & (pl.col("n_matched") == len(recurrence.rate) - 1)
     )
     wrong = every.filter(pl.col("kind") != "feature")
     near = (pl.col("feature_cos") >= 0.7) & (pl.col("kind") == "none")

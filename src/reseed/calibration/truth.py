@@ -51,7 +51,7 @@ def explain(W_dec: Any, truth: Truth, spec: CalibrationSpec) -> pl.DataFrame:
     trees = _tree_bases(truth)
     parts = [_explain(rows[i : i + _BLOCK], truth, trees) for i in range(0, len(rows), _BLOCK)]
     table = pl.concat(parts).with_columns(latent=pl.int_range(len(rows), dtype=pl.Int64))
-    found = (
+    kind = (
         pl.when(pl.col("feature_cos") >= spec.feature)
         .then(pl.lit("feature"))
         .when(pl.col("capture").fill_null(0) >= spec.capture)
@@ -62,7 +62,7 @@ def explain(W_dec: Any, truth: Truth, spec: CalibrationSpec) -> pl.DataFrame:
         .then(pl.lit("pair"))
         .otherwise(pl.lit("none"))
     )
-    return table.select("latent", pl.exclude("latent")).with_columns(kind=found)
+    return table.select("latent", pl.exclude("latent")).with_columns(kind=kind)
 
 
 def _check(rows: Floats, truth: Truth) -> None:
@@ -99,11 +99,11 @@ def _explain(rows: Floats, truth: Truth, trees: Mapping[int, Floats]) -> pl.Data
     return pl.DataFrame(columns)
 
 
-def _in_plane(rows: Floats, one: Floats, other: Floats) -> NDArray[np.float64]:
+def _in_plane(rows: Floats, first: Floats, other: Floats) -> NDArray[np.float64]:
     """[n] length of each unit row inside the plane of two unit vectors."""
-    a = np.einsum("nd,nd->n", rows, one, dtype=np.float64)
+    a = np.einsum("nd,nd->n", rows, first, dtype=np.float64)
     b = np.einsum("nd,nd->n", rows, other, dtype=np.float64)
-    c = np.einsum("nd,nd->n", one, other, dtype=np.float64)
+    c = np.einsum("nd,nd->n", first, other, dtype=np.float64)
     squared = (a**2 + b**2 - 2 * a * b * c) / np.maximum(1 - c**2, 1e-12)
     return np.sqrt(squared.clip(0, 1))
 
@@ -119,9 +119,9 @@ def _tree_bases(truth: Truth) -> dict[int, Floats]:
 def _in_tree(rows: Floats, root: Integers, trees: Mapping[int, Floats]) -> NDArray[np.float64]:
     """[n] length of each unit row inside the span of a tree; NaN without one."""
     out = np.full(len(rows), np.nan)
-    for one in np.intersect1d(root, list(trees)).tolist():
-        at = np.flatnonzero(root == one)
-        out[at] = np.linalg.norm(rows[at] @ trees[one].T, axis=1)
+    for tree in np.intersect1d(root, list(trees)).tolist():
+        at = np.flatnonzero(root == tree)
+        out[at] = np.linalg.norm(rows[at] @ trees[tree].T, axis=1)
     return out
 
 

@@ -164,8 +164,8 @@ def average(
     decoder, encoder = np.zeros((count, dimensions)), np.zeros((count, dimensions))
     bias, size = np.zeros(count), np.zeros(count)
     for run, sae in saes.items():
-        mine = members.filter(run=run)
-        to, rows = mine["latent"].to_numpy(), mine["member"].to_numpy()
+        of_run = members.filter(run=run)
+        to, rows = of_run["latent"].to_numpy(), of_run["member"].to_numpy()
         length = _lengths(sae, rows, run)
         enc = sae.W_enc[rows].astype(np.float64) * length[:, None]
         centre = enc @ sae.b_dec if sae.centred else 0.0
@@ -207,7 +207,7 @@ def about_members(members: pl.DataFrame, runs: Sequence[str]) -> dict[str, Any]:
     """
     first = members.unique("latent", keep="first", maintain_order=True).sort("latent")
     wide = first.select("latent")
-    found: dict[str, list[int | None]] = {
+    by_run: dict[str, list[int | None]] = {
         run: wide.join(
             members.filter(run=run).select("latent", "member"), on="latent", how="left",
             maintain_order="left",
@@ -217,5 +217,5 @@ def about_members(members: pl.DataFrame, runs: Sequence[str]) -> dict[str, Any]:
     return {
         "family": first["family"].to_list(),
         "reproducibility": [round(x, 6) for x in first["reproducibility"]],
-        "members": found,
+        "members": by_run,
     }

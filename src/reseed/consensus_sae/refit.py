@@ -119,10 +119,10 @@ def evaluate(
     """
     readers = {name: Reader(sae, site) for name, sae in saes.items()}
     sums = firing_of(readers, source, blocks, events, "evaluate")
-    return {name: _result(one) for name, one in sums.items()}
+    return {name: _result(firing) for name, firing in sums.items()}
 
 
 def _result(sums: Firing) -> HeldOut:
-    whole, table = sums.reconstruction(), sums.table()
+    fit, table = sums.reconstruction(), sums.table()
     dead = float((table["fired"] == 0).mean())  # pyright: ignore[reportArgumentType]
-    return HeldOut(float(whole["fvu"]), float(whole["l0"]), dead, table)
+    return HeldOut(float(fit["fvu"]), float(fit["l0"]), dead, table)

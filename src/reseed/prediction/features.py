@@ -123,34 +123,34 @@ class Group:
             keep: `[L]`.
             among: `[M]`, the runs that may be looked at.
         """
-        found = self.found[keep][:, among].sum(axis=1)
+        hits = self.found[keep][:, among].sum(axis=1)
         trials = among.sum() - among[self.run[keep]]
-        return found, trials
+        return hits, trials
 
 
-def arrays(one: Labelled, features: Sequence[str]) -> Group:
+def arrays(labels: Labelled, features: Sequence[str]) -> Group:
     """A group as arrays; latents that never fired are left out.
 
     Raises:
         SpecError: if a feature is NaN or infinite for a latent that fires.
     """
-    runs = one.latents["run"].unique(maintain_order=True).to_list()
+    runs = labels.latents["run"].unique(maintain_order=True).to_list()
     place = dict(zip(runs, range(len(runs)), strict=True))
-    run = one.latents["run"].replace_strict(place, return_dtype=pl.Int64).to_numpy()
-    a, b = (_rows_at(one, side) for side in "ab")
-    found = np.zeros((len(one.latents), len(runs)), dtype=np.bool_)
-    found[a, run[b]] = True
-    found[b, run[a]] = True
-    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(found), len(found)))
+    run = labels.latents["run"].replace_strict(place, return_dtype=pl.Int64).to_numpy()
+    a, b = (_rows_at(labels, side) for side in "ab")
+    partners = np.zeros((len(labels.latents), len(runs)), dtype=np.bool_)
+    partners[a, run[b]] = True
+    partners[b, run[a]] = True
+    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(partners), len(partners)))
     feature = connected_components(graph, directed=False)[1]
-    alive = one.latents["alive"].to_numpy()
-    live = one.latents.filter("alive")
+    alive = labels.latents["alive"].to_numpy()
+    live = labels.latents.filter("alive")
     return Group(
         runs=runs,
-        key=live.select(pl.lit(one.name).alias("group"), "run", "latent"),
-        rows=rows_of(live, features, one.name),
+        key=live.select(pl.lit(labels.name).alias("group"), "run", "latent"),
+        rows=rows_of(live, features, labels.name),
         run=run[alive],
-        found=found[alive],
+        found=partners[alive],
         feature=feature[alive].astype(np.int64),
     )
 
@@ -178,15 +178,15 @@ def rows_of(live: pl.DataFrame, features: Sequence[str], name: str) -> Floats:
     return rows.to_numpy().astype(np.float64)
 
 
-def _rows_at(one: Labelled, side: str) -> NDArray[np.int64]:
+def _rows_at(group: Labelled, side: str) -> NDArray[np.int64]:
     """Rows of the table at one end of each edge."""
-    places = one.latents.select("run", "latent").with_row_index("at")
-    ends = one.edges.select(
+    places = group.latents.select("run", "latent").with_row_index("at")
+    ends = group.edges.select(
         pl.col(f"run_{side}").alias("run"), pl.col(f"latent_{side}").alias("latent")
     )
     joined = ends.join(places, on=["run", "latent"], how="left", maintain_order="left")
     if joined["at"].null_count():
-        raise SpecError(f"{one.name}: a match names a latent that the table of latents lacks")
+        raise SpecError(f"{group.name}: a match names a latent that the table of latents lacks")
     return joined["at"].to_numpy().astype(np.int64)
 
 
@@ -200,9 +200,9 @@ def features_of(groups: Sequence[Labelled], table: pl.DataFrame | None = None) -
     Raises:
         SpecError: if the firing rate is not among them, or nothing else is.
     """
-    tables = [one.latents for one in groups] + ([] if table is None else [table])
+    tables = [group.latents for group in groups] + ([] if table is None else [table])
     # a column without a value is one that these latents cannot have
-    every = [[c.name for c in one if c.null_count() < len(one)] for one in tables]
+    every = [[c.name for c in frame if c.null_count() < len(frame)] for frame in tables]
     names = [
         name
         for name, value in FEATURES.items()
@@ -261,13 +261,13 @@ def fit_both(
     """
     labels = [g.labels(k, a) for g, k, a in zip(groups, keep, among, strict=True)]
     rows = np.concatenate([g.rows[k] for g, k in zip(groups, keep, strict=True)])
-    found, trials = (np.concatenate(part) for part in zip(*labels, strict=True))
+    hits, trials = (np.concatenate(part) for part in zip(*labels, strict=True))
     fold = np.concatenate([g.fold[k] for g, k in zip(groups, keep, strict=True)])
     use = trials > 0
     if not use.any():
         return None
-    rows, found, trials, fold = rows[use], found[use], trials[use], fold[use]
-    return logistic.fit(rows[:, :1], found, trials, fold), logistic.fit(rows, found, trials, fold)
+    rows, hits, trials, fold = rows[use], hits[use], trials[use], fold[use]
+    return logistic.fit(rows[:, :1], hits, trials, fold), logistic.fit(rows, hits, trials, fold)
 
 
 def held_out(groups: Sequence[Group]) -> list[NDArray[np.float64]]:
@@ -286,12 +286,12 @@ def held_out(groups: Sequence[Group]) -> list[NDArray[np.float64]]:
             among = [np.ones(len(g.runs), dtype=np.bool_) for g in groups]
             among[at][run] = False
             for fold in range(FOLDS):
-                mine = (group.run == run) & (group.fold == fold)
-                if not mine.any():
+                at_stake = (group.run == run) & (group.fold == fold)
+                if not at_stake.any():
                     continue
                 keep = [np.ones(len(g.rows), dtype=np.bool_) for g in groups]
                 keep[at] = (group.run != run) & (group.fold != fold)
                 models = fit_both(groups, keep, among)
                 for column, model in enumerate(models or ()):
-                    out[at][mine, column] = model.probability(group.rows[mine])
+                    out[at][at_stake, column] = model.probability(group.rows[at_stake])
     return out

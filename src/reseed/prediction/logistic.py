@@ -87,7 +87,7 @@ class Model:
 
 
 def fit(
-    rows: Floats, found: NDArray[np.int64], trials: NDArray[np.int64], fold: NDArray[np.int64]
+    rows: Floats, hits: NDArray[np.int64], trials: NDArray[np.int64], fold: NDArray[np.int64]
 ) -> Model:
     """The model with the largest penalised likelihood of `found` successes in `trials`.
 
@@ -96,13 +96,13 @@ def fit(
 
     Args:
         rows: `[N, C]`, finite.
-        found: `[N]` successes.
+        hits: `[N]` successes.
         trials: `[N]`, each at least 1.
         fold: `[N]` number of the part that a row belongs to when the shrinkage is chosen.
     """
     smooths = [Smooth.of(column) for column in rows.T]
     parts = [np.ones((len(rows), 1)), *(s(x) for s, x in zip(smooths, rows.T, strict=True))]
-    design, y, n = np.concatenate(parts, axis=1), found.astype(float), trials.astype(float)
+    design, y, n = np.concatenate(parts, axis=1), hits.astype(float), trials.astype(float)
     fixed = np.arange(design.shape[1]) < 1 + parts[1].shape[1]
     shrink = FIRST
     if not fixed.all() and len(np.unique(fold)) > 1:
@@ -121,7 +121,7 @@ def _penalty(fixed: NDArray[np.bool_], shrinkage: float) -> Floats:
 
 
 def _validated(
-    design: Floats, found: Floats, trials: Floats, fold: NDArray[np.int64], fixed: NDArray[np.bool_]
+    design: Floats, hits: Floats, trials: Floats, fold: NDArray[np.int64], fixed: NDArray[np.bool_]
 ) -> Floats:
     """Loss on each part of a fit to the others, summed, for each of `SHRINKAGES`."""
     losses = np.zeros(len(SHRINKAGES))
@@ -132,37 +132,37 @@ def _validated(
         # from the strongest on, each a start for the next
         for i in reversed(range(len(SHRINKAGES))):
             penalty = _penalty(fixed, SHRINKAGES[i])
-            weights = _newton(design[rest], found[rest], trials[rest], penalty, weights)
-            losses[i] += objective(weights, design[out], found[out], trials[out], 0 * penalty)
+            weights = _newton(design[rest], hits[rest], trials[rest], penalty, weights)
+            losses[i] += objective(weights, design[out], hits[out], trials[out], 0 * penalty)
     return losses
 
 
 def _newton(
-    design: Floats, found: Floats, trials: Floats, penalty: Floats, weights: Floats
+    design: Floats, hits: Floats, trials: Floats, penalty: Floats, weights: Floats
 ) -> Floats:
     """Newton's steps with halving; the objective is strictly convex, so they end at its minimum."""
-    value = objective(weights, design, found, trials, penalty)
+    value = objective(weights, design, hits, trials, penalty)
     for _ in range(_STEPS):
         p = expit(design @ weights)
-        gradient = design.T @ (trials * p - found) + penalty * weights
+        gradient = design.T @ (trials * p - hits) + penalty * weights
         hessian = (design * (trials * p * (1 - p))[:, None]).T @ design + np.diag(penalty)
         move = np.linalg.solve(hessian, gradient)
         decrease = float(gradient @ move)
         if decrease < _CLOSE:
             break
         size = 1.0
-        there = objective(weights - move, design, found, trials, penalty)
+        there = objective(weights - move, design, hits, trials, penalty)
         while there > value - 1e-4 * size * decrease and size > 1e-6:
             size /= 2
-            there = objective(weights - size * move, design, found, trials, penalty)
+            there = objective(weights - size * move, design, hits, trials, penalty)
         weights, value = weights - size * move, there
     return weights
 
 
 def objective(
-    weights: Floats, design: Floats, found: Floats, trials: Floats, penalty: Floats
+    weights: Floats, design: Floats, hits: Floats, trials: Floats, penalty: Floats
 ) -> float:
     """What `fit` minimises: minus the log-likelihood, plus half the penalty on squared weights."""
     logit = design @ weights
-    likelihood = found * log_expit(logit) + (trials - found) * log_expit(-logit)
+    likelihood = hits * log_expit(logit) + (trials - hits) * log_expit(-logit)
     return float(-likelihood.sum() + 0.5 * (penalty * weights**2).sum())

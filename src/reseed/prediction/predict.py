@@ -98,7 +98,7 @@ def predict_groups(
     apply: pl.DataFrame | None = None,
     judges: Sequence[Labelled] = (),
 ) -> Prediction:
-    """Learn reproducibility from what single runs show, and judge it on runs not seen.
+    """Learn reproducibility from what single runs show, and judge it on held-out runs.
 
     Args:
         train: groups of runs to learn from; at least one of them with three runs.
@@ -111,10 +111,10 @@ def predict_groups(
     """
     _check(train)
     features = features_of(train, apply)
-    groups = [arrays(one, features) for one in train]
+    groups = [arrays(group, features) for group in train]
     unseen = held_out(groups)
-    found = skill(pair_scores(groups, unseen))
-    better = _beyond(found)
+    scores = skill(pair_scores(groups, unseen))
+    better = _beyond(scores)
     chosen = int(bool(better))
     runs = sum(len(group.runs) for group in groups)
     transfer = None
@@ -122,37 +122,37 @@ def predict_groups(
         latents = _table(train, groups, unseen, chosen)
     else:
         latents = _applied(groups, apply, features, chosen)
-        there = [arrays(one, features) for one in judges if one.latents["run"].n_unique() > 1]
+        there = [arrays(group, features) for group in judges if group.latents["run"].n_unique() > 1]
         if there:
             transfer = skill(pair_scores(there, _everywhere(groups, there)))
     return Prediction(
         latents=latents,
-        skill=found,
+        skill=scores,
         each=_each(groups, features),
         reliability=reliability(groups, [both[:, chosen] for both in unseen]),
         features=features,
         runs=runs,
         beyond_frequency=better,
-        says=_said(found, better, features),
+        says=_sentence(scores, better, features),
         transfer=transfer,
     )
 
 
 def _check(train: Sequence[Labelled]) -> None:
-    most = max((one.latents["run"].n_unique() for one in train), default=0)
+    most = max((group.latents["run"].n_unique() for group in train), default=0)
     if most < _LEAST_RUNS:
         raise SpecError(
             f"the largest group has {most} runs; to learn from some and judge on another "
             f"takes {_LEAST_RUNS}, and an interval worth having more. Add seeds to the study, or "
             "train on another one and apply it here."
         )
-    for one in train:
-        if not one.latents["alive"].any():
-            raise SpecError(f"{one.name}: no latent fires on held-out tokens; nothing to learn")
+    for group in train:
+        if not group.latents["alive"].any():
+            raise SpecError(f"{group.name}: no latent fires on held-out tokens; nothing to learn")
 
 
-def _beyond(found: pl.DataFrame) -> bool | None:
-    low = found.row(by_predicate=pl.col("metric") == "log_loss", named=True)["lo"]
+def _beyond(scores: pl.DataFrame) -> bool | None:
+    low = scores.row(by_predicate=pl.col("metric") == "log_loss", named=True)["lo"]
     return None if low is None else bool(low > 0)
 
 
@@ -161,16 +161,16 @@ def _each(groups: Sequence[Group], features: Sequence[str]) -> pl.DataFrame:
     frames: list[pl.DataFrame] = []
     for i, name in enumerate(features[1:], start=1):
         two = [replace(group, rows=group.rows[:, [0, i]]) for group in groups]
-        found = skill(pair_scores(two, held_out(two)))
-        area = found.filter(metric="auroc").select(pl.col("full").alias("auroc"))
-        gain = found.filter(metric="log_loss").select("gain", "lo", "hi")
+        scores = skill(pair_scores(two, held_out(two)))
+        area = scores.filter(metric="auroc").select(pl.col("full").alias("auroc"))
+        gain = scores.filter(metric="log_loss").select("gain", "lo", "hi")
         frames.append(pl.concat([gain, area], how="horizontal").insert_column(0, pl.lit(name)))
     return pl.concat(frames).rename({"literal": "feature"})
 
 
-def _said(found: pl.DataFrame, better: bool | None, features: Sequence[str]) -> str:
+def _sentence(scores: pl.DataFrame, better: bool | None, features: Sequence[str]) -> str:
     loss, area = (
-        found.row(by_predicate=pl.col("metric") == metric, named=True)
+        scores.row(by_predicate=pl.col("metric") == metric, named=True)
         for metric in ("log_loss", "auroc")
     )
     if loss["gain"] is None:
@@ -194,18 +194,18 @@ def _table(
     train: Sequence[Labelled], groups: Sequence[Group], both: Sequence[Floats], chosen: int
 ) -> pl.DataFrame:
     frames: list[pl.DataFrame] = []
-    for one, group, values in zip(train, groups, both, strict=True):
+    for labels, group, values in zip(train, groups, both, strict=True):
         known = group.key.with_columns(
             pl.Series("probability", values[:, chosen]),
             pl.Series("frequency", values[:, 0]),
             pl.Series("full", values[:, 1]),
         )
-        every = one.latents.select(pl.lit(one.name).alias("group"), "run", "latent")
+        every = labels.latents.select(pl.lit(labels.name).alias("group"), "run", "latent")
         frames.append(every.join(known, on=["group", "run", "latent"], how="left"))
     return pl.concat(frames).with_columns(pl.selectors.float().fill_nan(None))
 
 
-def _whole(groups: Sequence[Group], without: tuple[int, int] | None = None) -> tuple[Model, Model]:
+def _fitted(groups: Sequence[Group], without: tuple[int, int] | None = None) -> tuple[Model, Model]:
     """Both models from all runs, or from all but one (number of its group, of the run)."""
     among = [np.ones(len(g.runs), dtype=np.bool_) for g in groups]
     keep = [np.ones(len(g.rows), dtype=np.bool_) for g in groups]
@@ -221,7 +221,7 @@ def _whole(groups: Sequence[Group], without: tuple[int, int] | None = None) -> t
 
 def _everywhere(groups: Sequence[Group], there: Sequence[Group]) -> list[Floats]:
     """What models from some groups say of others, `[L, 2]` each."""
-    both = _whole(groups)
+    both = _fitted(groups)
     return [np.stack([model.probability(g.rows) for model in both], axis=1) for g in there]
 
 
@@ -231,10 +231,10 @@ def _applied(
     """The table's latents with their probabilities, and intervals by leaving out training runs."""
     live = table.with_row_index("at").filter("alive")
     rows = rows_of(live, features, "the table to apply it to")
-    both = _whole(groups)
+    both = _fitted(groups)
     logit = both[chosen].logit(rows)
     every = [(at, run) for at, group in enumerate(groups) for run in range(len(group.runs))]
-    without = np.stack([_whole(groups, one)[chosen].logit(rows) for one in every])
+    without = np.stack([_fitted(groups, run)[chosen].logit(rows) for run in every])
     reach = t_quantile(len(every) - 1) * jackknife_error(without)
     known = live.select("at").with_columns(
         pl.Series("probability", expit(logit)),

@@ -27,15 +27,15 @@ _LEAST = 1e-9
 BINS = 10
 
 
-def log_loss(p: Floats, found: NDArray[np.bool_]) -> float:
+def log_loss(p: Floats, hits: NDArray[np.bool_]) -> float:
     """Mean of minus the logarithm (nats) of the probability given to what happened."""
     inside = p.clip(_LEAST, 1 - _LEAST)
-    return float(-np.log(np.where(found, inside, 1 - inside)).mean())
+    return float(-np.log(np.where(hits, inside, 1 - inside)).mean())
 
 
-def brier(p: Floats, found: NDArray[np.bool_]) -> float:
+def brier(p: Floats, hits: NDArray[np.bool_]) -> float:
     """Mean squared difference of the probability and what happened."""
-    return float(((p - found) ** 2).mean())
+    return float(((p - hits) ** 2).mean())
 
 
 def pair_scores(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.DataFrame:
@@ -68,11 +68,11 @@ def pair_scores(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.Data
 
 
 def _scores(group: Group, p: Floats, run: int, other: int) -> list[float]:
-    mine = (group.run == run) & np.isfinite(p)
-    if not mine.any():
+    rows = (group.run == run) & np.isfinite(p)
+    if not rows.any():
         return [float("nan")] * len(METRICS)
-    found = group.found[mine, other]
-    return [float(score(p[mine], found)) for score in (log_loss, brier, auroc)]
+    hits = group.found[rows, other]
+    return [float(score(p[rows], hits)) for score in (log_loss, brier, auroc)]
 
 
 def skill(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -117,7 +117,7 @@ def reliability(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.Data
         trials, of at most `BINS` bins from the lowest to the highest; lo and hi are null with
         fewer than three runs.
     """
-    p, found, ends = _trials(groups, predicted)
+    p, outcome, ends = _trials(groups, predicted)
     if not len(p):
         names = ("predicted", "observed", "lo", "hi")
         return pl.DataFrame(schema=dict.fromkeys(names, pl.Float64) | {"trials": pl.Int64})
@@ -127,22 +127,22 @@ def reliability(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.Data
 
     def sums(weights: Floats) -> tuple[Floats, Floats]:
         """Sums of a bin, and what is left of them without each run."""
-        whole = _count(place, weights, bins)
+        total = _count(place, weights, bins)
         of_run = [
-            _count(place[mine], weights[mine], bins)
-            for mine in ((ends == run).any(axis=1) for run in range(runs))
+            _count(place[with_run], weights[with_run], bins)
+            for with_run in ((ends == run).any(axis=1) for run in range(runs))
         ]
-        return whole, whole - np.array(of_run)
+        return total, total - np.array(of_run)
 
     trials, fewer_trials = sums(np.ones(len(p)))
-    hits, fewer_hits = sums(found.astype(np.float64))
-    said, _ = sums(p)
+    hits, fewer_hits = sums(outcome.astype(np.float64))
+    expected, _ = sums(p)
     use = trials > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = jackknife_ends((hits / trials)[use], (fewer_hits / fewer_trials)[:, use])
     return pl.DataFrame(
         {
-            "predicted": said[use] / trials[use],
+            "predicted": expected[use] / trials[use],
             "observed": hits[use] / trials[use],
             "lo": low.clip(0, 1),
             "hi": high.clip(0, 1),
@@ -159,13 +159,13 @@ def _trials(
     groups: Sequence[Group], predicted: Sequence[Floats]
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
     """Probability, outcome and the two runs of each trial; runs numbered over all groups."""
-    p, found, ends, before = [np.empty(0)], [np.empty(0, bool)], [np.empty((0, 2), np.int64)], 0
-    for group, mine in zip(groups, predicted, strict=True):
+    p, outcome, ends, before = [np.empty(0)], [np.empty(0, bool)], [np.empty((0, 2), np.int64)], 0
+    for group, of_group in zip(groups, predicted, strict=True):
         for run in range(len(group.runs)):
             for other in (o for o in range(len(group.runs)) if o != run):
-                rows = (group.run == run) & np.isfinite(mine)
-                p.append(mine[rows])
-                found.append(group.found[rows, other])
+                rows = (group.run == run) & np.isfinite(of_group)
+                p.append(of_group[rows])
+                outcome.append(group.found[rows, other])
                 ends.append(np.full((int(rows.sum()), 2), (before + run, before + other)))
         before += len(group.runs)
-    return np.concatenate(p), np.concatenate(found), np.concatenate(ends)
+    return np.concatenate(p), np.concatenate(outcome), np.concatenate(ends)
