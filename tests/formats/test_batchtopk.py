@@ -62,7 +62,7 @@ def test_thresholds_at_or_below_zero_pass_what_relu_passes(tmp_path, make, same)
     [
         ({"kind": "topk"}, "no encoder bias"),
         ({"kind": "groupmax", "k": 4}, "groupmax"),
-        ({"kind": "relu", "E": 5}, "transcoders"),
+        ({"kind": "relu", "E": 5}, "reads 6 dimensions and writes 5"),
     ],
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:

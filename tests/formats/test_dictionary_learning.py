@@ -8,7 +8,7 @@ import torch
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import read
-from reseed.formats.published.dictionary_classes import TENSORS
+from reseed.formats.published.dictionary_learning import TENSORS
 
 SCALED = sorted(set(TENSORS) - {"AutoEncoderNew"})
 
@@ -127,7 +127,7 @@ def test_round_trip(tmp_path, make, same, changes, name, file) -> None:
     ("changes", "word"),
     [
         ({"kind": "groupmax", "k": 4}, "groupmax"),
-        ({"kind": "relu", "E": 5}, "one dimension"),
+        ({"kind": "relu", "E": 5}, "reads 6 dimensions and writes 5"),
         ({"kind": "relu", "normalised": True}, "normalise"),
     ],
 )

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import read
-from reseed.formats.published.llamascopium import expansion
+from reseed.formats.published.llama_scope import expansion
 from reseed.sae.model import from_arrays
 
 CASES = [

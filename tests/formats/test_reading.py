@@ -10,9 +10,9 @@ from safetensors.numpy import load_file, save_file
 import reseed
 from reseed.errors import SpecError, StoreError
 from reseed.formats import read
+from reseed.formats.checks import Format
 from reseed.formats.facts import facts, warnings
-from reseed.formats.files import Files
-from reseed.formats.published import dictionary_learning
+from reseed.records import SAEArrays
 
 NO_BIAS = {"b_enc": np.zeros(12, np.float32)}
 SAES = {
@@ -92,7 +92,9 @@ def test_an_ambiguous_folder_names_its_candidates(tmp_path, make) -> None:
     with pytest.raises(SpecError, match="already holds an SAE as sparsify"):
         read.write(tmp_path, make("topk"), "dictionary_learning")
     read.write(tmp_path, make("topk"), "sparsify")
-    dictionary_learning.write(tmp_path, make("topk"))
+    read.write(tmp_path / "other", make("topk"), "dictionary_learning")
+    for file in (tmp_path / "other").iterdir():
+        file.rename(tmp_path / file.name)
     with pytest.raises(SpecError, match=r"sparsify, dictionary_learning.*--format"):
         read.read(tmp_path)
     assert read.read(tmp_path, format="sparsify").about["format"] == "sparsify"
@@ -249,14 +251,14 @@ class Forbid:
         if name.partition(".")[0] == "torch":
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
 sys.meta_path.insert(0, Forbid())
-from reseed.formats import reading
+from reseed.formats import read
 from reseed.errors import SpecError
 from pathlib import Path
 at = Path({str(published.folder)!r})
 for case in ("dictionary_learning/AutoEncoder", "saelens/gated", "batchtopk/topk"):
-    sae = reading.read(at / case)
+    sae = read.read(at / case)
 try:
-    reading.write(Path("x"), sae, "dictionary_learning")
+    read.write(Path("x"), sae, "dictionary_learning")
 except SpecError as error:
     print(error)
 """
@@ -282,5 +284,43 @@ def test_settings_of_the_wrong_kind_are_named(tmp_path, make) -> None:
 
 
 def test_backups_are_recognised_by_their_keys(published) -> None:
-    case = Files(published.folder / "dictionary_learning" / "backup_AutoEncoder")
-    assert dictionary_learning.recognise(case)
+    case = published.folder / "dictionary_learning" / "backup_AutoEncoder"
+    assert read.recognise(case) == ["dictionary_learning"]
+
+
+@pytest.mark.parametrize("name", read.names())
+def test_choices_that_a_format_does_not_have_are_refused(tmp_path, name) -> None:
+    with pytest.raises(SpecError, match=f"{name} has no option 'colour'"):
+        read.read(tmp_path, format=name, colour=1)
+
+
+def test_a_format_is_one_record(monkeypatch, tmp_path, make, same) -> None:
+    def as_npz(path, sae):
+        np.savez(path, W=sae.W_enc, V=sae.W_dec, b=sae.b_enc, c=sae.b_dec)
+
+    def of_npz(files):
+        held = files.npz(files.path.name)
+        return SAEArrays(
+            W_enc=held["W"],
+            W_dec=held["V"],
+            b_enc=held["b"],
+            b_dec=held["c"],
+            activation={"kind": "relu"},
+            about={},
+        )
+
+    own = Format(
+        name="mine",
+        recognise=lambda files: files.is_file and files.keys(files.path.name) == set("WVbc"),
+        read=of_npz,
+        write=as_npz,
+        kinds=("relu",),
+    )
+    monkeypatch.setattr(read, "FORMATS", (*read.FORMATS, own))
+    sae = make("relu")
+    read.write(tmp_path / "x.npz", sae, "mine")
+    again = read.read(tmp_path / "x.npz")
+    same(sae, again)
+    assert again.about["format"] == "mine"
+    with pytest.raises(SpecError, match="cannot be written as mine: its activation is topk"):
+        read.write(tmp_path / "y.npz", make("topk"), "mine")

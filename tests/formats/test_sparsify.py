@@ -96,9 +96,9 @@ def test_round_trip_is_bit_equal(tmp_path, make, kind, centred, skip) -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"kind": "jumprelu"}, "not jumprelu"),
+        ({"kind": "jumprelu"}, "activation is jumprelu"),
         ({"kind": "topk", "normalised": True}, "normalise"),
-        ({"kind": "topk", "E": 5}, "6 to 5"),
+        ({"kind": "topk", "E": 5}, "reads 6 dimensions and writes 5"),
     ],
 )
 def test_what_it_cannot_express_is_refused(tmp_path, make, changes, word) -> None:

@@ -1,16 +1,79 @@
-"""What every reader checks: that arrays are there, fit each other and are finite."""
+"""What a format is, and what every reader and writer checks."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from reseed.errors import SpecError, StoreError, nearest
-from reseed.formats.arrays import Arrays
-from reseed.records import Floats, SAEArrays, check_rule
+from reseed.formats.arrays import Array, Arrays
+from reseed.formats.files import Files
+from reseed.records import ACTIVATIONS, Floats, SAEArrays, check_rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How SAEs of one format are recognised, read and written, and what it can hold."""
+
+    name: str
+    recognise: Callable[[Files], bool]
+    """by what files hold; cheap, and never fails on foreign files"""
+    read: Callable[..., SAEArrays]
+    """(files, **choices): in raw units; raises SpecError for what has no counterpart here, and
+    StoreError for what is damaged or does not fit"""
+    write: Callable[..., None]
+    """(path, sae, **options): of an SAE that `refuse` let through"""
+    choices: tuple[str, ...] = ()
+    """names of what can be chosen when reading"""
+    options: tuple[str, ...] = ()
+    """names of what can be chosen when writing"""
+    several: bool = False
+    """whether a file can hold several SAEs, of which `inner` chooses one"""
+    kinds: Collection[str] = ACTIVATIONS
+    """activation kinds that can be written"""
+    skip: bool = False
+    """whether it has skip connections"""
+    normalised: bool = False
+    """whether it has normalised rows"""
+    transcoder: bool = False
+    """whether it has output dimensions of its own"""
+
+    def refuse(self, sae: SAEArrays) -> None:
+        """Refuse to write what the format cannot express.
+
+        Raises:
+            SpecError: with the reason.
+        """
+        kind, (D, E) = sae.activation["kind"], (sae.W_enc.shape[1], sae.W_dec.shape[1])
+        reason = None
+        if kind not in self.kinds:
+            kinds = " and ".join(sorted(self.kinds))
+            reason = f"its activation is {kind}, and the format has {kinds} only"
+            if kind == "batchtopk" and "jumprelu" in self.kinds:
+                reason += "; a batch rule needs a threshold first"
+        elif sae.W_skip is not None and not self.skip:
+            reason = "it has a skip connection, and the format has none"
+        elif sae.normalised and not self.normalised:
+            reason = (
+                "it normalises each row, which the format does not and no weights can stand for"
+            )
+        elif D != E and not self.transcoder:
+            reason = (
+                f"it reads {D} dimensions and writes {E}, and the format has one number for both"
+            )
+        if reason:
+            raise SpecError(f"this SAE cannot be written as {self.name}: {reason}")
+
+
+Layout = Mapping[str, tuple[str, str]]
+"""Field of an SAE to the name of its array in a file and the letters of its dimensions there:
+F latents, D input, E output."""
+
+_OURS = {"W_enc": "FD", "b_enc": "F", "W_dec": "FE", "b_dec": "E", "threshold": "F", "W_skip": "ED"}
+"""The same letters, as an SAE has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +123,17 @@ class Weights:
             )
         return np.ascontiguousarray(out if to in (None, dims) else out.T)
 
+    def fields(self, layout: Layout) -> dict[str, Any]:
+        """The fields of an SAE, latents as rows.
+
+        Raises:
+            StoreError: as `take`.
+        """
+        return {
+            name: self.take(key, dims, to=dims[::-1] if _lies(name, dims) else None)
+            for name, (key, dims) in layout.items()
+        }
+
     def number(self, key: str) -> float:
         """A single finite number, stored as such or as an array of one.
 
@@ -98,13 +172,12 @@ def flag(settings: Mapping[str, Any], key: str, where: str, *, default: bool) ->
     return value
 
 
-def about(name: str, folded: list[str], warnings: list[str], facts: Mapping[str, Any]) -> Any:
+def about(folded: Collection[str], notes: Collection[str], facts: Mapping[str, Any]) -> Any:
     """The record of where an SAE comes from: plain facts that are known, and what was done.
 
     Args:
-        name: of the format.
         folded: what was folded into the weights, in sentences.
-        warnings: what a user should know, in sentences.
+        notes: what a user should know, in sentences.
         facts: of the file; only text and finite numbers are kept.
     """
     plain = {
@@ -112,7 +185,7 @@ def about(name: str, folded: list[str], warnings: list[str], facts: Mapping[str,
         for key, value in facts.items()
         if isinstance(value, str | bool | int) or (isinstance(value, float) and np.isfinite(value))
     }
-    return {"format": name, **plain, "folded": folded, "warnings": warnings}
+    return {**plain, "folded": list(folded), "warnings": list(notes)}
 
 
 def complete(sae: SAEArrays, where: str) -> SAEArrays:
@@ -122,17 +195,9 @@ def complete(sae: SAEArrays, where: str) -> SAEArrays:
         SpecError: if the rule cannot be applied, e.g. k above the width.
         StoreError: if arrays do not fit.
     """
-    names = {"W_enc": "FD", "b_enc": "F", "W_dec": "FE", "b_dec": "E"}
-    names |= {"threshold": "F", "W_skip": "ED"}
-    arrays = {name: getattr(sae, name) for name in names}
-    weights = Weights(
-        arrays={name: array for name, array in arrays.items() if array is not None}, where=where
-    )
-    checked = {
-        name: weights.take(name, dims)
-        for name, dims in names.items()
-        if arrays[name] is not None or name in ("W_enc", "b_enc", "W_dec", "b_dec")
-    }
+    arrays = {name: getattr(sae, name) for name in _OURS if getattr(sae, name) is not None}
+    weights = Weights(arrays=arrays, where=where)
+    checked = {name: weights.take(name, _OURS[name]) for name in arrays}
     sizes = weights.sizes
     if min(sizes.values()) < 1:
         raise StoreError(f"{where} holds an SAE without latents or dimensions: {sizes}")
@@ -145,55 +210,69 @@ def complete(sae: SAEArrays, where: str) -> SAEArrays:
     return replace(sae, **checked)
 
 
-def shown(names: Mapping[str, Any]) -> str:
+def shown(names: Collection[Any]) -> str:
     """Names for a message, the first twelve of them."""
     listed = sorted(map(str, names))
     return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")
 
 
 def take(
-    held: Arrays,
-    shapes: Mapping[str, str],
-    *,
-    optional: Collection[str] = (),
-    ignored: Collection[str] = (),
-) -> dict[str, Floats]:
-    """The arrays of a file that holds these and nothing else; matrices with latents as rows.
+    held: Arrays, layout: Layout, *, optional: Collection[str] = (), ignored: Collection[str] = ()
+) -> dict[str, Any]:
+    """The fields of an SAE, of a file that holds these and nothing else; latents as rows.
 
     Args:
         held: the file.
-        shapes: name to a letter a dimension, e.g. `{"W_enc": "DF", "b_enc": "F"}`; letters as in
-            `Weights`. A matrix whose second letter is F is transposed.
-        optional: names that need not be there.
-        ignored: names that may be there and say nothing about the reconstruction.
+        layout: of the file.
+        optional: fields that need not be there.
+        ignored: arrays that may be there and say nothing about the reconstruction.
 
     Raises:
         StoreError: if one is missing, of another shape, not of numbers, or holds NaN or infinity.
         SpecError: if the file holds more; it would be dropped in silence.
     """
-    unknown = {name: None for name in held if name not in shapes and name not in ignored}
+    known = {key for key, _ in layout.values()}
+    unknown = [name for name in held if name not in known and name not in ignored]
     if unknown:
         raise SpecError(
             f"{held.path} also holds {shown(unknown)}, which this format does not have; is it a "
             "variant? What it reconstructs may depend on them, so it is not read."
         )
-    check_shapes(held, shapes)
-    weights = Weights(arrays=held, where=str(held.path))
+    check_shapes(held, layout)
+    there = {
+        name: place for name, place in layout.items() if name not in optional or place[0] in held
+    }
+    return Weights(arrays=held, where=str(held.path)).fields(there)
+
+
+def stored(sae: SAEArrays, layout: Layout) -> dict[str, Array]:
+    """The arrays of a file, by their names and in their order there; what an SAE lacks is left out.
+
+    Args:
+        sae: what to write.
+        layout: of the file.
+    """
+    arrays = {name: getattr(sae, name) for name in layout}
     return {
-        name: weights.take(name, dims, to=dims[::-1] if dims.endswith("F") else None)
-        for name, dims in shapes.items()
-        if name not in optional or name in held
+        key: arrays[name].T if _lies(name, dims) else arrays[name]
+        for name, (key, dims) in layout.items()
+        if arrays[name] is not None
     }
 
 
-def check_shapes(held: Arrays, shapes: Mapping[str, str]) -> None:
+def _lies(name: str, dims: str) -> bool:
+    """Whether a matrix lies the other way round than ours."""
+    return len(dims) == 2 and dims[0] != _OURS[name][0]
+
+
+def check_shapes(held: Arrays, layout: Layout) -> None:
     """Check that shapes fit each other, before anything is read.
 
     Raises:
         StoreError: if they do not, or a size is 0.
     """
     sizes: dict[str, int] = {}
-    for name, letters in shapes.items():
+    for name, letters in layout.values():
         shape = held.shape(name)
         if shape is None:
             continue
@@ -207,63 +286,24 @@ def check_shapes(held: Arrays, shapes: Mapping[str, str]) -> None:
             )
 
 
-def closed(given: Mapping[str, Any], known: Collection[str], name: str) -> None:
+def closed(options: Collection[str], known: Collection[str], name: str) -> None:
     """Refuse options that a format does not have.
 
     Raises:
         SpecError: naming the nearest that it has.
     """
-    for word in given:
-        if word == "inner" and word not in known:
-            raise SpecError(f"there is no {given[word]} in it: a file of {name} holds one SAE")
+    for word in options:
         if word not in known:
             hint = nearest(word, known) if known else "it has none"
             raise SpecError(f"{name} has no option {word!r}; {hint}")
 
 
-def told(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
-    """What settings tell about the subject and the site.
+def texts(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """The texts among settings, under other names.
 
     Args:
-        settings: of the file.
+        settings: of a file, or the record of an SAE.
         names: our name to theirs, e.g. `{"site": "hook_point_in"}`.
     """
     out = {ours: settings.get(theirs) for ours, theirs in names.items()}
     return {ours: value for ours, value in out.items() if isinstance(value, str) and value}
-
-
-def refuse(
-    name: str,
-    sae: SAEArrays,
-    *,
-    kinds: Collection[str],
-    skip: bool = False,
-    normalised: bool = False,
-    transcoder: bool = False,
-) -> None:
-    """Refuse to write what a format cannot express.
-
-    Args:
-        name: of the format.
-        sae: to be written.
-        kinds: activation kinds that it has.
-        skip: whether it has skip connections.
-        normalised: whether it has normalised rows.
-        transcoder: whether it has output dimensions of its own.
-
-    Raises:
-        SpecError: with the reason.
-    """
-    kind = sae.activation["kind"]
-    D, E = sae.W_enc.shape[1], sae.W_dec.shape[1]
-    reason = None
-    if kind not in kinds:
-        reason = f"its activation is {kind}, and the format has {' and '.join(sorted(kinds))} only"
-    elif sae.W_skip is not None and not skip:
-        reason = "it has a skip connection, and the format has none"
-    elif sae.normalised and not normalised:
-        reason = "it normalises each row, which the format does not and no weights can stand for"
-    elif D != E and not transcoder:
-        reason = f"it reads {D} dimensions and writes {E}, and the format has one number for both"
-    if reason:
-        raise SpecError(f"this SAE cannot be written as {name}: {reason}")

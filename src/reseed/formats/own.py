@@ -12,19 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.checks import Weights, complete
+from reseed.formats.checks import Format, Weights, complete, stored
 from reseed.formats.files import Files
 from reseed.records import SAEArrays
 from reseed.store import Store, file_bytes, write_bytes
 
 NAME, VERSION = "reseed", 1
-_SHAPES = {"W_enc": "FD", "W_dec": "FE", "b_enc": "F", "b_dec": "E"}
-_OPTIONAL = {"threshold": "F", "W_skip": "ED"}
+
+_CFG, _WEIGHTS = "cfg.json", "sae.safetensors"
+
+_LAYOUT = {
+    "W_enc": ("W_enc", "FD"),
+    "W_dec": ("W_dec", "FE"),
+    "b_enc": ("b_enc", "F"),
+    "b_dec": ("b_dec", "E"),
+}
+
+_MORE = {"threshold": ("threshold", "F"), "W_skip": ("W_skip", "ED")}
 
 
 def contents(sae: SAEArrays) -> dict[str, Any]:
     """The files of an SAE by name, as `Store.make` takes them."""
-    every = {name: getattr(sae, name) for name in _SHAPES | _OPTIONAL}
     cfg = {
         "format": NAME,
         "version": VERSION,
@@ -33,11 +41,10 @@ def contents(sae: SAEArrays) -> dict[str, Any]:
         "normalised": sae.normalised,
         "about": dict(sae.about),
     }
-    arrays = {name: array for name, array in every.items() if array is not None}
-    return {"sae.safetensors": arrays, "cfg.json": cfg}
+    return {_WEIGHTS: stored(sae, _LAYOUT | _MORE), _CFG: cfg}
 
 
-def write(folder: Path, sae: SAEArrays, **options: Any) -> None:
+def write(folder: Path, sae: SAEArrays) -> None:
     """Write an SAE into a folder.
 
     Raises:
@@ -53,51 +60,58 @@ def read_piece(store: Store, piece: str, inner: str = ".") -> SAEArrays:
     Raises:
         StoreError: if the piece is missing or damaged.
     """
-    for file in ("cfg.json", "sae.safetensors"):
+    for file in (_CFG, _WEIGHTS):
         store.checked(piece, (Path(inner) / file).as_posix())
     return read(store.path(piece) / inner)
 
 
-def recognise(found: Files) -> bool:
+def recognise(files: Files) -> bool:
     """A folder whose `cfg.json` says format `reseed`."""
-    mine = found.means("cfg.json", "sae.safetensors")
-    return mine and found.settings("cfg.json").get("format") == NAME
+    return files.means(_CFG, _WEIGHTS) and files.settings(_CFG).get("format") == NAME
 
 
-def read(folder: Path | Files, **which: Any) -> SAEArrays:
+def read(folder: Path | Files) -> SAEArrays:
     """Read an SAE from a folder.
 
     Raises:
         SpecError: if the folder is not in this format.
         StoreError: if a file is missing, damaged, holds NaN, or shapes do not fit each other.
     """
-    found = folder if isinstance(folder, Files) else Files(folder)
-    if not found.has("cfg.json"):
+    files = folder if isinstance(folder, Files) else Files(folder)
+    if not files.has(_CFG):
         raise SpecError(
-            f"{found.path} holds no cfg.json, so it is not an SAE that reseed wrote. Give the "
-            "folder with cfg.json and sae.safetensors, e.g. STUDY/runs/RUN."
+            f"{files.path} holds no {_CFG}, so it is not an SAE that reseed wrote. Give the "
+            f"folder with {_CFG} and {_WEIGHTS}, e.g. STUDY/runs/RUN."
         )
-    cfg, where = found.json("cfg.json"), str(found.folder / "cfg.json")
+    cfg, where = files.json(_CFG), str(files.folder / _CFG)
     if cfg.get("format") != NAME or cfg.get("version") != VERSION:
         raise SpecError(f"{where} does not say format {NAME!r}, version {VERSION}")
-    arrays = found.tensors("sae.safetensors")
-    weights = Weights(arrays=arrays, where=str(found.folder / "sae.safetensors"))
+    arrays = files.tensors(_WEIGHTS)
     try:
         rule, centred, about = cfg["activation"], cfg["centred"], cfg["about"]
     except KeyError as error:
         raise StoreError(f"{where} lacks {error}") from error
     if not isinstance(rule, dict):
         raise StoreError(f"{where}: the activation rule is {rule!r}, not a table")
-    taken = {
-        name: weights.take(name, dims)
-        for name, dims in (_SHAPES | _OPTIONAL).items()
-        if name in _SHAPES or name in arrays
-    }
+    layout = _LAYOUT | {name: place for name, place in _MORE.items() if name in arrays}
     sae = SAEArrays(
-        **taken,
+        **Weights(arrays=arrays, where=str(files.folder / _WEIGHTS)).fields(layout),
         activation=rule,
         centred=bool(centred),
         normalised=bool(cfg.get("normalised", False)),
         about=about if isinstance(about, dict) else {},
     )
     return complete(sae, where)
+
+
+FORMATS = (
+    Format(
+        name=NAME,
+        recognise=recognise,
+        read=read,
+        write=write,
+        skip=True,
+        normalised=True,
+        transcoder=True,
+    ),
+)

@@ -41,21 +41,21 @@ class Dictionary:
     """where it comes from; free-form JSON"""
 
 
-def recognise(found: Files) -> bool:
+def recognise(files: Files) -> bool:
     """Whether there are matrices by these names, and nothing else."""
-    if found.is_file:
-        if found.path.suffix == ".npy":
+    if files.is_file:
+        if files.path.suffix == ".npy":
             return True
-        keys = found.keys(found.path.name)
+        keys = files.keys(files.path.name)
         return bool(keys) and keys <= _KNOWN and bool(keys & set(_DECODERS))
-    return any(found.has(f"{name}.npy") for name in _DECODERS)
+    return any(files.has(f"{name}.npy") for name in _DECODERS)
 
 
-def read(found: Files, **which: Any) -> Dictionary:
+def read(files: Files, **which: Any) -> Dictionary:
     """Read matrices.
 
     Args:
-        found: a file, or a folder of `.npy` files.
+        files: a file, or a folder of `.npy` files.
         which: `decoder` and `encoder`, names of the arrays in the file if they are others than
             `W_dec` and `W_enc`; `rows`, what the rows are: `"latents"` or, for matrices that lie
             the other way round, `"dimensions"`.
@@ -65,15 +65,15 @@ def read(found: Files, **which: Any) -> Dictionary:
         StoreError: if a file is damaged.
     """
     closed(which, ("decoder", "encoder", "rows"), NAME)
-    held = _held(found)
-    decoder = _name(held, which.get("decoder"), _DECODERS, found.path)
-    encoder = _name(held, which.get("encoder"), _ENCODERS, found.path)
+    held = _held(files)
+    decoder = _name(held, which.get("decoder"), _DECODERS, files.path)
+    encoder = _name(held, which.get("encoder"), _ENCODERS, files.path)
     if decoder is None:
         raise SpecError(
-            f"{found.path} holds {shown(held)}: which is the decoder? Give its name as `decoder`."
+            f"{files.path} holds {shown(held)}: which is the decoder? Give its name as `decoder`."
         )
     matrices = [held[name] if name else None for name in (decoder, encoder)]
-    return dictionary(*matrices, rows=which.get("rows", "latents"), where=str(found.path))
+    return dictionary(*matrices, rows=which.get("rows", "latents"), where=str(files.path))
 
 
 def dictionary(
@@ -102,7 +102,7 @@ def dictionary(
             "latent. If one of them lies the other way round, transpose it."
         )
     folded = ["matrices transposed"] if rows == "dimensions" else []
-    return Dictionary(W_dec=decoder, W_enc=encoder, about=about(NAME, folded, [], {}))
+    return Dictionary(W_dec=decoder, W_enc=encoder, about={"format": NAME, **about(folded, [], {})})
 
 
 def _matrix(value: Any, rows: str, what: str) -> Floats:
@@ -135,14 +135,14 @@ def write(to: Path, sae: SAEArrays | Dictionary, **options: Any) -> None:
         StoreError: if the disk is full or the folder read-only.
     """
     closed(options, (), NAME)
-    given: dict[str, Any] = {"W_dec": sae.W_dec} | (
-        {} if sae.W_enc is None else {"W_enc": sae.W_enc}
-    )
+    arrays: dict[str, Any] = {"W_dec": sae.W_dec}
+    if sae.W_enc is not None:
+        arrays["W_enc"] = sae.W_enc
     buffer = io.BytesIO()
     if to.suffix == ".safetensors":
-        buffer.write(safetensors_bytes(given))
+        buffer.write(safetensors_bytes(arrays))
     elif to.suffix == ".npz":
-        np.savez(buffer, **given)
+        np.savez(buffer, **arrays)
     elif to.suffix == ".npy":
         np.save(buffer, sae.W_dec)
     else:
@@ -150,25 +150,25 @@ def write(to: Path, sae: SAEArrays | Dictionary, **options: Any) -> None:
     write_bytes(to, buffer.getvalue())
 
 
-def _held(found: Files) -> Mapping[str, Any]:
-    if not found.is_file:
-        names = [name for name in _KNOWN if found.has(f"{name}.npy")]
-        return {name: found.npy(f"{name}.npy") for name in names}
-    name, ending = found.path.name, found.path.suffix
+def _held(files: Files) -> Mapping[str, Any]:
+    if not files.is_file:
+        names = [name for name in _KNOWN if files.has(f"{name}.npy")]
+        return {name: files.npy(f"{name}.npy") for name in names}
+    name, ending = files.path.name, files.path.suffix
     if ending == ".npy":
-        return {"decoder": found.npy(name)}
-    readers = {".npz": found.npz, ".safetensors": found.tensors}
-    readers |= dict.fromkeys((".pt", ".pth", ".bin"), found.torch_dict)
+        return {"decoder": files.npy(name)}
+    readers = {".npz": files.npz, ".safetensors": files.tensors}
+    readers |= dict.fromkeys((".pt", ".pth", ".bin"), files.torch_dict)
     if ending not in readers:
-        raise SpecError(f"{found.path}: matrices are read from .npy, .npz, .safetensors and .pt")
+        raise SpecError(f"{files.path}: matrices are read from .npy, .npz, .safetensors and .pt")
     return readers[ending](name)
 
 
-def _name(held: Mapping[str, Array], asked: Any, known: tuple[str, ...], path: Path) -> str | None:
-    if asked is not None:
-        if asked not in held:
-            raise SpecError(f"{path} has no {asked!r}; it has {shown(held)}")
-        return str(asked)
+def _name(held: Mapping[str, Array], chosen: Any, known: tuple[str, ...], path: Path) -> str | None:
+    if chosen is not None:
+        if chosen not in held:
+            raise SpecError(f"{path} has no {chosen!r}; it has {shown(held)}")
+        return str(chosen)
     fits = [name for name in known if name in held]
     if len(fits) > 1:
         raise SpecError(f"{path} holds {' and '.join(fits)}; say which one is meant")

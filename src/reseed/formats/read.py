@@ -11,28 +11,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.formats import own
-from reseed.formats.checks import complete
+from reseed.formats.checks import Format, closed, complete
 from reseed.formats.files import Files, Place, resolve
 from reseed.formats.published import (
     batchtopk,
-    circuit_tracer,
     dictionary_learning,
     e2e_sae,
     gemma_scope,
-    gemma_scope_2,
-    goodfire,
+    layer_files,
     llama_scope,
-    llama_scope_r1,
-    llamascopium,
-    openai,
-    qwen_scope,
     saelens,
     sparsify,
 )
@@ -41,36 +34,29 @@ from reseed.records import SAEArrays
 if TYPE_CHECKING:
     from reseed.sae.model import SAE
 
-FORMATS: tuple[ModuleType, ...] = (
-    own,
-    sparsify,
-    saelens,
-    dictionary_learning,
-    batchtopk,
-    e2e_sae,
-    llama_scope,
-    llama_scope_r1,
-    llamascopium,
-    gemma_scope,
-    gemma_scope_2,
-    openai,
-    goodfire,
-    qwen_scope,
-    circuit_tracer,
+FORMATS: tuple[Format, ...] = (
+    *own.FORMATS,
+    *sparsify.FORMATS,
+    *saelens.FORMATS,
+    *dictionary_learning.FORMATS,
+    *batchtopk.FORMATS,
+    *e2e_sae.FORMATS,
+    *llama_scope.FORMATS,
+    *gemma_scope.FORMATS,
+    *layer_files.FORMATS,
 )
-"""Each with `NAME`, `recognise`, `read`, `write`, and `inside` where a file can hold several."""
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy")
 
 
 def names() -> list[str]:
     """Names of all formats, as in `--format` and `--to`."""
-    return [module.NAME for module in FORMATS]
+    return [format.name for format in FORMATS]
 
 
 def recognise(path: Path) -> list[str]:
     """Names of the formats that a file or folder can be in."""
-    return [module.NAME for module in _matching(Files(path))]
+    return [format.name for format in _matching(Files(path))]
 
 
 def list_saes(path: Path) -> list[str]:
@@ -79,15 +65,15 @@ def list_saes(path: Path) -> list[str]:
     Raises:
         SpecError: if there is no such folder.
     """
-    found = Files(path)
-    if found.is_file:
+    files = Files(path)
+    if files.is_file:
         return []
-    files = found.names()
-    folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
-    saes = {name for name in folders - {"."} if _matching(found.inside(name))}
-    for name in files:
+    names = files.names()
+    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    saes = {name for name in folders - {"."} if _matching(files.inside(name))}
+    for name in names:
         parent = PurePosixPath(name).parent.as_posix()
-        if name.endswith(_WEIGHTS) and parent not in saes and _matching(found.inside(name)):
+        if name.endswith(_WEIGHTS) and parent not in saes and _matching(files.inside(name)):
             saes.add(name)
     return sorted(saes, key=_natural)
 
@@ -124,23 +110,25 @@ def read(
         reference: a file or folder, or `hf:OWNER/REPO/PATH@REVISION`.
         format: its name, where several fit.
         inner: which one, where a folder or a file holds several.
-        which: further choices of single formats, described at their `read`.
+        which: further choices of single formats, see docs/formats.md.
 
     Raises:
         SpecError: if there is nothing that can be read, or several things that fit.
         StoreError: if a file is damaged.
     """
     place = resolve(reference)
-    found = Files(place.path)
-    if inner is not None and found.inside(inner).path.exists() and not found.is_file:
-        found, inner = found.inside(inner), None
-    module = _chosen(found, format)
+    files = Files(place.path)
+    if inner is not None and files.inside(inner).path.exists() and not files.is_file:
+        files, inner = files.inside(inner), None
+    chosen = _chosen(files, format)
+    closed(which, chosen.choices, chosen.name)
+    if inner is not None:
+        if not chosen.several:
+            raise SpecError(f"{files.path} has no {inner} in it; {_listed(files)}")
+        which["inner"] = inner
     with np.errstate(all="ignore"):  # what overflows is found below
-        sae: SAEArrays = module.read(found, **({"inner": inner} if inner else {}), **which)
-    if inner is not None and not hasattr(module, "inside"):
-        raise SpecError(f"{found.path} has no {inner} in it; {_listed(found)}")
-    sae = complete(sae, str(found.path))
-    return replace(sae, about=_with_source(sae.about, module.NAME, place))
+        sae = complete(chosen.read(files, **which), str(files.path))
+    return replace(sae, about=_with_source(sae.about, chosen.name, place))
 
 
 def write(path: Path, sae: SAEArrays, format: str, **options: Any) -> None:
@@ -150,19 +138,22 @@ def write(path: Path, sae: SAEArrays, format: str, **options: Any) -> None:
         path: the folder to write into, or where the format is one file, that file.
         sae: in raw units.
         format: its name.
-        options: further choices of single formats, described at their `write`.
+        options: further choices of single formats, see docs/formats.md.
 
     Raises:
         SpecError: if the format is not known, or cannot express this SAE; nothing was written.
         StoreError: if it cannot be written.
     """
-    module = _named(format)
+    chosen = _named(format)
+    closed(options, chosen.options, format)
     if path.is_dir() and (others := set(recognise(path)) - {format}):
         raise SpecError(
             f"{path} already holds an SAE as {', '.join(sorted(others))}; two formats in one "
             "folder cannot be told apart, choose another folder"
         )
-    module.write(path, complete(sae, "the SAE to write"), **options)
+    sae = complete(sae, "the SAE to write")
+    chosen.refuse(sae)
+    chosen.write(path, sae, **options)
 
 
 def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str, Any]:
@@ -176,54 +167,54 @@ def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str,
     return {**now, **kept}
 
 
-def _matching(found: Files) -> list[ModuleType]:
-    return [module for module in FORMATS if module.recognise(found)]
+def _matching(files: Files) -> list[Format]:
+    return [format for format in FORMATS if format.recognise(files)]
 
 
-def _named(format: str) -> ModuleType:
-    for module in FORMATS:
-        if format == module.NAME:
-            return module
-    raise SpecError(f"there is no format {format!r}; {nearest(format, names())}")
+def _named(name: str) -> Format:
+    for format in FORMATS:
+        if name == format.name:
+            return format
+    raise SpecError(f"there is no format {name!r}; {nearest(name, names())}")
 
 
-def _chosen(found: Files, format: str | None) -> ModuleType:
-    if format is not None:
-        return _named(format)
-    if not found.path.exists():
-        raise SpecError(f"{found.path} does not exist; is the path right?")
-    matching = _matching(found)
+def _chosen(files: Files, name: str | None) -> Format:
+    if name is not None:
+        return _named(name)
+    if not files.path.exists():
+        raise SpecError(f"{files.path} does not exist; is the path right?")
+    matching = _matching(files)
     if len(matching) == 1:
         return matching[0]
     if matching:
-        candidates = ", ".join(module.NAME for module in matching)
+        candidates = ", ".join(format.name for format in matching)
         raise SpecError(
-            f"{found.path} can be read as {candidates}, and nothing in it tells which; choose one "
+            f"{files.path} can be read as {candidates}, and nothing in it tells which; choose one "
             f"with --format (format=...)"
         )
-    _refuse_damage(found)
-    raise SpecError(f"{found.path} is no SAE in a format that is known. {_listed(found)}")
+    _refuse_damage(files)
+    raise SpecError(f"{files.path} is no SAE in a format that is known. {_listed(files)}")
 
 
-def _refuse_damage(found: Files) -> None:
+def _refuse_damage(files: Files) -> None:
     """Name what is damaged, where that may be why nothing is recognised."""
-    near = [name for name in found.names() if "/" not in name and name.endswith(_WEIGHTS)]
+    near = [name for name in files.names() if "/" not in name and name.endswith(_WEIGHTS)]
     for name in near[:20]:
-        if (damage := found.damage(name)) is not None:
+        if (damage := files.damage(name)) is not None:
             raise StoreError(damage)
 
 
-def _listed(found: Files) -> str:
+def _listed(files: Files) -> str:
     """What to choose from, or what there is."""
-    saes = list_saes(found.path)
+    saes = list_saes(files.path)
     if saes:
         more = f" and {len(saes) - 20} more" if len(saes) > 20 else ""
         return (
             f"It holds {len(saes)} SAEs; name one with --inner (inner=...): "
             f"{', '.join(saes[:20])}{more}"
         )
-    files = found.names()
-    shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
+    held = files.names()
+    shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
     return f"It holds {shown or 'nothing'}; formats that are known: {', '.join(names())}"
 
 

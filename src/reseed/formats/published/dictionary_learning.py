@@ -9,7 +9,7 @@ learning 0.1.0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,47 +18,97 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
-from reseed.formats.checks import Weights, about, shown
+from reseed.formats.checks import Format, Weights, about, shown, stored, texts
 from reseed.formats.files import Files
-from reseed.formats.published.dictionary_classes import BATCH, TOPK, candidates, sae_of
 from reseed.formats.torch_file import torch_bytes
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, write_bytes
 
-NAME = "dictionary_learning"
-
 _WEIGHTS, _CFG = "ae.pt", "config.json"
-
-_TRAINERS = {"TopKTrainer": TOPK, "BatchTopKTrainer": BATCH}
 
 _BACKUP = frozenset({"step", "ae", "config"})
 
 _ENDINGS = (".pt", ".pth")
 """Other formats have the same names in other containers."""
 
+_RELU, _UNCENTRED, _GATED, _JUMPRELU = (
+    "AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder",
+)  # fmt: skip
 
-def recognise(found: Files) -> bool:
-    """A folder with such an `ae.pt`, or a `.pt` file like it."""
-    name = _file(found)
-    keys = found.keys(name) if name.endswith(_ENDINGS) else frozenset[str]()
-    return keys >= _BACKUP or bool(candidates(keys))
+_TOPK, _BATCH, _MATRYOSHKA = "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE"
+
+_TRAINERS = {"TopKTrainer": _TOPK, "BatchTopKTrainer": _BATCH}
 
 
-def read(found: Files, *, dict_class: str | None = None, **which: Any) -> SAEArrays:
+def _linear(b_dec: str) -> dict[str, tuple[str, str]]:
+    return {
+        "W_enc": ("encoder.weight", "FD"),
+        "W_dec": ("decoder.weight", "DF"),
+        "b_enc": ("encoder.bias", "F"),
+        "b_dec": (b_dec, "D"),
+    }
+
+
+_MATRICES = {
+    "W_enc": ("W_enc", "DF"),
+    "b_enc": ("b_enc", "F"),
+    "W_dec": ("W_dec", "FD"),
+    "b_dec": ("b_dec", "D"),
+}
+
+_LAYOUTS = {
+    _RELU: _linear("bias"),
+    _UNCENTRED: _linear("decoder.bias"),
+    _GATED: _linear("decoder_bias") | {"b_enc": ("mag_bias", "F")},
+    _JUMPRELU: _MATRICES | {"threshold": ("threshold", "F")},
+    _TOPK: _linear("b_dec"),
+    _BATCH: _linear("b_dec"),
+    _MATRYOSHKA: _MATRICES,
+}
+
+_MORE = {
+    _GATED: {"r_mag", "gate_bias"},
+    _TOPK: {"k", "threshold"},
+    _BATCH: {"k", "threshold"},
+    _MATRYOSHKA: {"k", "threshold", "group_sizes"},
+}
+
+TENSORS: Mapping[str, frozenset[str]] = {
+    name: frozenset(key for key, _ in layout.values()) | _MORE.get(name, set())
+    for name, layout in _LAYOUTS.items()
+}
+"""Class to the names of its tensors."""
+
+
+def _candidates(keys: Collection[str]) -> list[str]:
+    """Classes with these tensors; two for topk. Files of before 2025 have no topk threshold."""
+    names = frozenset({*keys, "threshold"} if "k" in keys else keys)
+    return [name for name, wanted in TENSORS.items() if names == wanted]
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def _file(files: Files) -> str:
+    return files.path.name if files.is_file else _WEIGHTS
+
+
+def _recognise(files: Files) -> bool:
+    name = _file(files)
+    keys = files.keys(name) if name.endswith(_ENDINGS) else frozenset[str]()
+    return keys >= _BACKUP or bool(_candidates(keys))
+
+
+def _read(files: Files, *, dict_class: str | None = None) -> SAEArrays:
     """Read any of the seven classes, or a backup.
 
     Args:
-        found: the folder of a trainer, or one of its `.pt` files.
+        files: the folder of a trainer, or one of its `.pt` files.
         dict_class: the class, where no `config.json` tells AutoEncoderTopK from BatchTopKSAE.
-        which: choices of other formats; not used.
-
-    Raises:
-        SpecError: if the class cannot be told.
-        StoreError: if a file is damaged.
     """
-    name = _file(found)
-    state, where = found.torch_dict(name), str(found.folder / name)
-    config, factor, folded, warnings = _config(found), 1.0, list[str](), list[str]()
+    name = _file(files)
+    state, where = files.torch_dict(name), str(files.folder / name)
+    config, factor, folded, notes = _config(files), 1.0, list[str](), list[str]()
     if state.keys() >= _BACKUP:
         outer, state = state, state["ae"]
         if not isinstance(state, Mapping):
@@ -66,47 +116,45 @@ def read(found: Files, *, dict_class: str | None = None, **which: Any) -> SAEArr
         inside = outer["config"]
         config = inside if isinstance(inside, Mapping) else config
         factor = _norm_factor(outer.get("norm_factor"), where)
-        warnings.append("a backup from the middle of a training")
-    found_class = _class_of(state.keys(), config, dict_class, where)
+        notes.append("a backup from the middle of a training")
+    dict_class = _class_of(state.keys(), config, dict_class, where)
     weights = Weights(arrays=state, where=where)
-    sae = sae_of(found_class, weights, warnings)
+    sae = _READERS[dict_class](weights, weights.fields(_LAYOUTS[dict_class]), notes)
     if factor != 1.0:
         sae = _scaled_back(sae, factor)
         folded.append(f"biases and threshold multiplied by the norm factor {factor:g}")
-    if found_class == "GatedAutoEncoder":
+    if dict_class == _GATED:
         folded.append("the gate is a threshold mag_bias - exp(r_mag) gate_bias")
     facts = {"subject": config.get("lm_name"), "site": config.get("submodule_name")}
     facts |= {key: config.get(key) for key in ("layer", "seed", "steps", "lr")}
-    facts["dict_class"] = found_class
-    return replace(sae, about=about(NAME, folded, warnings, facts))
+    facts["dict_class"] = dict_class
+    return replace(sae, about=about(folded, notes, facts))
 
 
-def _file(found: Files) -> str:
-    return found.path.name if found.is_file else _WEIGHTS
-
-
-def _config(found: Files) -> Mapping[str, Any]:
+def _config(files: Files) -> Mapping[str, Any]:
     """Settings of the trainer: beside the file, or one up for `checkpoints/ae_N.pt`."""
-    for name in (_CFG, f"../{_CFG}") if found.is_file else (_CFG,):
-        trainer = found.settings(name).get("trainer")
+    for name in (_CFG, f"../{_CFG}") if files.is_file else (_CFG,):
+        trainer = files.settings(name).get("trainer")
         if isinstance(trainer, dict):
             return trainer
     return {}
 
 
-def _class_of(keys: Any, config: Mapping[str, Any], given: str | None, where: str) -> str:
-    fitting = candidates(frozenset(keys))
+def _class_of(
+    keys: Collection[str], config: Mapping[str, Any], chosen: str | None, where: str
+) -> str:
+    fitting = _candidates(keys)
     if not fitting:
         raise SpecError(f"{where} is of no class of dictionary_learning; it has {shown(keys)}")
-    told = given or _TRAINERS.get(str(config.get("trainer_class")), config.get("dict_class"))
+    named = chosen or _TRAINERS.get(str(config.get("trainer_class")), config.get("dict_class"))
     if len(fitting) == 1:
         return fitting[0]
-    if told not in fitting:
+    if named not in fitting:
         raise SpecError(
-            f"{where} is an {TOPK} or a {BATCH}: both have these tensors, and no config.json "
+            f"{where} is an {_TOPK} or a {_BATCH}: both have these tensors, and no config.json "
             "beside it tells which. Get its config.json too, or give dict_class."
         )
-    return str(told)
+    return str(named)
 
 
 def _norm_factor(value: Any, where: str) -> float:
@@ -124,55 +172,105 @@ def _scaled_back(sae: SAEArrays, factor: float) -> SAEArrays:
     return replace(sae, b_enc=b_enc, b_dec=b_dec, threshold=threshold)
 
 
-def write(folder_or_file: Path, sae: SAEArrays, **options: Any) -> None:
+# -- the classes: (weights, fields, notes) to an SAE in the units of its file --------------------
+
+_Reader = Callable[[Weights, dict[str, Any], list[str]], SAEArrays]
+
+
+def _relu(weights: Weights, fields: dict[str, Any], notes: list[str]) -> SAEArrays:
+    return SAEArrays(**fields, activation={"kind": "relu"}, about={})
+
+
+def _uncentred(weights: Weights, fields: dict[str, Any], notes: list[str]) -> SAEArrays:
+    return SAEArrays(**fields, activation={"kind": "relu"}, centred=False, about={})
+
+
+def _gated(weights: Weights, fields: dict[str, Any], notes: list[str]) -> SAEArrays:
+    r_mag, b_gate = weights.take("r_mag", "F"), weights.take("gate_bias", "F")
+    W_enc, threshold = folds.gate_as_threshold(fields["W_enc"], r_mag, fields["b_enc"], b_gate)
+    fields |= {"W_enc": W_enc, "threshold": threshold}
+    return SAEArrays(**fields, activation={"kind": "jumprelu"}, about={})
+
+
+def _jumprelu(weights: Weights, fields: dict[str, Any], notes: list[str]) -> SAEArrays:
+    notes.append(
+        "whether b_dec was subtracted from the input is not saved by JumpReluAutoEncoder; it is "
+        "read as not, its default"
+    )
+    return SAEArrays(**fields, activation={"kind": "jumprelu"}, centred=False, about={})
+
+
+def _topk(weights: Weights, fields: dict[str, Any], notes: list[str]) -> SAEArrays:
+    return SAEArrays(**fields, activation={"kind": "topk", "k": _k(weights)}, about={})
+
+
+def _batch(weights: Weights, fields: dict[str, Any], notes: list[str]) -> SAEArrays:
+    """BatchTopK: its threshold for each latent, or the batch rule where it was never set."""
+    value = weights.number("threshold") if "threshold" in weights.arrays else -1.0
+    if value < 0:
+        notes.append(
+            "its threshold was never set (-1), so it has no rule for single rows; the batch rule "
+            "of training is used, where codes depend on the other rows"
+        )
+        return SAEArrays(**fields, activation={"kind": "batchtopk", "k": _k(weights)}, about={})
+    fields["threshold"] = np.full(len(fields["W_enc"]), value, np.float32)
+    return SAEArrays(**fields, activation={"kind": "jumprelu"}, about={})
+
+
+def _k(weights: Weights) -> int:
+    k = weights.number("k")
+    if not k.is_integer():
+        raise StoreError(f"{weights.where}: k should be a whole number, not {k}")
+    return int(k)
+
+
+_READERS: Mapping[str, _Reader] = {
+    _RELU: _relu,
+    _UNCENTRED: _uncentred,
+    _GATED: _gated,
+    _JUMPRELU: _jumprelu,
+    _TOPK: _topk,
+    _BATCH: _batch,
+    _MATRYOSHKA: _batch,
+}
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def _write(to: Path, sae: SAEArrays) -> None:
     """Write `ae.pt` and `config.json` into a folder (or a `.pt` file and `config.json` beside it).
 
     topk becomes AutoEncoderTopK, batchtopk BatchTopKSAE without a threshold, jumprelu
     JumpReluAutoEncoder, and relu AutoEncoder or, where b_dec is not subtracted, AutoEncoderNew.
-
-    Raises:
-        SpecError: if dictionary_learning cannot express it, or torch is missing.
-        StoreError: if it cannot be written.
     """
-    dict_class, tensors = _tensors(sae)
-    is_file = folder_or_file.suffix == ".pt"
-    folder = folder_or_file.parent if is_file else folder_or_file
+    kind, more = sae.activation["kind"], dict[str, Any]()
+    dict_class = {"relu": _RELU, "jumprelu": _JUMPRELU, "topk": _TOPK, "batchtopk": _BATCH}[kind]
+    if kind == "jumprelu":
+        sae = folds.uncentred(sae)
+    elif kind == "relu":
+        dict_class = _RELU if sae.centred else _UNCENTRED
+    else:
+        sae = folds.centred(sae)
+        more = {"k": np.int32(sae.activation["k"]), "threshold": np.float32(-1)}
     F, D = sae.W_enc.shape
     trainer: dict[str, Any] = {"dict_class": dict_class, "activation_dim": D, "dict_size": F}
     if "k" in sae.activation:
         trainer["k"] = sae.activation["k"]
-    facts = {"lm_name": sae.about.get("subject"), "submodule_name": sae.about.get("site")}
-    trainer |= {key: value for key, value in facts.items() if isinstance(value, str)}
-    write_bytes(folder_or_file if is_file else folder / _WEIGHTS, torch_bytes(tensors))
-    write_bytes(folder / _CFG, json_bytes({"trainer": trainer}))
+    trainer |= texts(sae.about, {"lm_name": "subject", "submodule_name": "site"})
+    tensors = stored(sae, _LAYOUTS[dict_class]) | more
+    is_file = to.suffix == ".pt"
+    write_bytes(to if is_file else to / _WEIGHTS, torch_bytes(tensors))
+    write_bytes((to.parent if is_file else to) / _CFG, json_bytes({"trainer": trainer}))
 
 
-def _tensors(sae: SAEArrays) -> tuple[str, dict[str, Any]]:
-    kind = sae.activation["kind"]
-    if kind == "groupmax":
-        raise SpecError("dictionary_learning has no groupmax")
-    if sae.W_skip is not None or sae.W_dec.shape[1] != sae.W_enc.shape[1]:
-        raise SpecError("dictionary_learning's classes have no skip and one dimension D")
-    if sae.normalised:
-        raise SpecError("dictionary_learning does not normalise rows one by one, this SAE does")
-    if kind == "jumprelu":
-        sae = folds.uncentred(sae)
-        return "JumpReluAutoEncoder", {
-            "W_enc": sae.W_enc.T,
-            "b_enc": sae.b_enc,
-            "W_dec": sae.W_dec,
-            "b_dec": sae.b_dec,
-            "threshold": sae.threshold,
-        }
-    linear = {"encoder.weight": sae.W_enc, "decoder.weight": sae.W_dec.T}
-    if kind == "relu":
-        name, bias = ("AutoEncoder", "bias") if sae.centred else ("AutoEncoderNew", "decoder.bias")
-        return name, {**linear, "encoder.bias": sae.b_enc, bias: sae.b_dec}
-    sae = folds.centred(sae)
-    return TOPK if kind == "topk" else BATCH, {
-        **linear,
-        "encoder.bias": sae.b_enc,
-        "b_dec": sae.b_dec,
-        "k": np.int32(sae.activation["k"]),
-        "threshold": np.float32(-1),
-    }
+FORMATS = (
+    Format(
+        name="dictionary_learning",
+        recognise=_recognise,
+        read=_read,
+        write=_write,
+        choices=("dict_class",),
+        kinds=("relu", "jumprelu", "topk", "batchtopk"),
+    ),
+)

@@ -8,53 +8,61 @@ not what decodes. Checked against e2e_sae 2.1.1.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from reseed.errors import SpecError
 from reseed.formats import folds
-from reseed.formats.checks import Weights, about
+from reseed.formats.checks import Format, Weights, about, stored
 from reseed.formats.files import Files
 from reseed.formats.torch_file import torch_bytes
 from reseed.records import SAEArrays
 from reseed.store import write_bytes
-
-NAME = "e2e_sae"
 
 _ENCODER = "encoder.0.weight"
 
 _LEAST_NORM = 1e-12
 
 
-def recognise(found: Files) -> bool:
-    """A `.pt` file with such tensors, or a folder with one `samples_N.pt`."""
-    name = _file(found)
-    return name is not None and bool(_positions(found.keys(name)))
+def _layout(position: str) -> dict[str, tuple[str, str]]:
+    dot = f"{position}." if position else ""
+    return {
+        "W_enc": (dot + _ENCODER, "FD"),
+        "b_enc": (f"{dot}encoder.0.bias", "F"),
+        "W_dec": (f"{dot}decoder.weight", "DF"),
+        "b_dec": (f"{dot}decoder.bias", "D"),
+    }
 
 
-def inside(found: Files) -> list[str]:
-    """Positions in the file, e.g. `blocks-6-hook_resid_pre`."""
-    name = _file(found)
-    return _positions(found.keys(name)) if name else []
+def _file(files: Files) -> str | None:
+    if files.is_file:
+        return files.path.name
+    names = [n for n in files.names() if n.startswith("samples_") and n.endswith(".pt")]
+    return names[0] if len(names) == 1 else None
 
 
-def read(found: Files, *, inner: str | None = None, **which: Any) -> SAEArrays:
+def _positions(keys: frozenset[str]) -> list[str]:
+    """Positions in a file, e.g. `blocks-6-hook_resid_pre`."""
+    named = {key.removesuffix(_ENCODER).removesuffix(".") for key in keys if key.endswith(_ENCODER)}
+    return sorted(p for p in named if keys >= {key for key, _ in _layout(p).values()})
+
+
+def _recognise(files: Files) -> bool:
+    name = _file(files)
+    return name is not None and bool(_positions(files.keys(name)))
+
+
+def _read(files: Files, *, inner: str | None = None) -> SAEArrays:
     """Read the SAE of one position.
 
     Args:
-        found: the file, or a folder with one.
+        files: the file, or a folder with one.
         inner: the position; may be left out where there is one only.
-        which: choices of other formats; not used.
-
-    Raises:
-        SpecError: if the file has several positions and none is named, or not this one.
-        StoreError: if the file is damaged.
     """
-    name = _file(found)
+    name = _file(files)
     if name is None:
-        raise SpecError(f"{found.path} has not one samples_N.pt; give one of its files")
-    arrays, where = found.torch_dict(name), str(found.folder / name)
+        raise SpecError(f"{files.path} has not one samples_N.pt; give one of its files")
+    arrays, where = files.torch_dict(name), str(files.folder / name)
     positions = _positions(frozenset(arrays))
     if inner is None and len(positions) == 1:
         inner = positions[0]
@@ -63,61 +71,33 @@ def read(found: Files, *, inner: str | None = None, **which: Any) -> SAEArrays:
             f"{where} holds SAEs of {len(positions)} positions, and {inner or 'none of them'} was "
             f"asked for; name one: {', '.join(positions)}"
         )
-    weights, dot = Weights(arrays=arrays, where=where), f"{inner}." if inner else ""
-    W_dec = weights.take(f"{dot}decoder.weight", "DF", to="FD")
-    norms = np.linalg.norm(W_dec.astype(np.float64), axis=1, keepdims=True)
+    fields = Weights(arrays=arrays, where=where).fields(_layout(inner))
+    norms = np.linalg.norm(fields["W_dec"].astype(np.float64), axis=1, keepdims=True)
+    fields["W_dec"] = (fields["W_dec"] / np.maximum(norms, _LEAST_NORM)).astype(np.float32)
+    folded = ["decoder rows divided by their norms, as at run time"]
+    site = {"site": inner.replace("-", ".")} if inner else {}
     return SAEArrays(
-        W_enc=weights.take(dot + _ENCODER, "FD"),
-        b_enc=weights.take(f"{dot}encoder.0.bias", "F"),
-        W_dec=(W_dec / np.maximum(norms, _LEAST_NORM)).astype(np.float32),
-        b_dec=weights.take(f"{dot}decoder.bias", "D"),
-        activation={"kind": "relu"},
-        centred=False,
-        about=about(
-            NAME,
-            ["decoder rows divided by their norms, as at run time"],
-            [],
-            {"site": inner.replace("-", ".") if inner else None},
-        ),
+        **fields, activation={"kind": "relu"}, centred=False, about=about(folded, [], site)
     )
 
 
-def _file(found: Files) -> str | None:
-    if found.is_file:
-        return found.path.name
-    names = [n for n in found.names() if n.startswith("samples_") and n.endswith(".pt")]
-    return names[0] if len(names) == 1 else None
-
-
-def _positions(keys: frozenset[str]) -> list[str]:
-    ends = (_ENCODER, "encoder.0.bias", "decoder.weight", "decoder.bias")
-    found = {key.removesuffix(_ENCODER).removesuffix(".") for key in keys if key.endswith(_ENCODER)}
-    return sorted(p for p in found if all((f"{p}." if p else "") + end in keys for end in ends))
-
-
-def write(folder_or_file: Path, sae: SAEArrays, **options: Any) -> None:
-    """Write `samples_0.pt` into a folder, or a `.pt` file, with one position.
-
-    Decoder norms go into the codes, and b_dec that is subtracted from the input into b_enc.
-
-    Raises:
-        SpecError: if e2e_sae cannot express it, or torch is missing.
-        StoreError: if it cannot be written.
-    """
-    if sae.activation["kind"] != "relu":
-        raise SpecError(f"e2e_sae has relu only, not {sae.activation['kind']}")
-    if sae.W_skip is not None or sae.W_dec.shape[1] != sae.W_enc.shape[1]:
-        raise SpecError("e2e_sae has no skip and no transcoders")
-    if sae.normalised:
-        raise SpecError("e2e_sae does not normalise its input, this SAE does")
+def _write(to: Path, sae: SAEArrays) -> None:
+    """Write one position; decoder norms go into the codes."""
     sae = folds.rescaled(folds.uncentred(sae), folds.decoder_norms(sae))
     site = sae.about.get("site")
     position = site.replace(".", "-") if isinstance(site, str) and site else "sae"
-    path = folder_or_file if folder_or_file.suffix == ".pt" else folder_or_file / "samples_0.pt"
-    tensors = {
-        f"{position}.{_ENCODER}": sae.W_enc,
-        f"{position}.encoder.0.bias": sae.b_enc,
-        f"{position}.decoder.weight": sae.W_dec.T,
-        f"{position}.decoder.bias": sae.b_dec,
-    }
-    write_bytes(path, torch_bytes(tensors))
+    path = to if to.suffix == ".pt" else to / "samples_0.pt"
+    write_bytes(path, torch_bytes(stored(sae, _layout(position))))
+
+
+FORMATS = (
+    Format(
+        name="e2e_sae",
+        recognise=_recognise,
+        read=_read,
+        write=_write,
+        choices=("inner",),
+        several=True,
+        kinds=("relu",),
+    ),
+)

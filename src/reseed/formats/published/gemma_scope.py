@@ -1,16 +1,22 @@
-"""Gemma Scope (arXiv 2408.05147): `params.npz` of a JumpReLU SAE or transcoder.
+"""Gemma Scope (arXiv 2408.05147) and Gemma Scope 2 (2025): JumpReLU SAEs and transcoders.
 
-Arrays: `W_enc [D, F]`, `W_dec [F, E]`, `b_enc [F]`, `b_dec [E]`, `threshold [F]`; some files spell
-`w_enc`, `w_dec`. `relu(p) (p > threshold) @ W_dec + b_dec` with `p = x @ W_enc + b_enc`. SAEs of
-the embedding (folder `embedding/`) were trained on rows scaled by 1/√D: `W_enc` is divided by √D
-and `W_dec` multiplied by it. Input of the attention SAEs are the heads in one row, of the
-transcoders the normalised input of the MLP.
+Both hold `w_enc [D, F]`, `w_dec [F, E]`, `b_enc [F]`, `b_dec [E]`, `threshold [F]`, for
+`relu(p) (p > threshold) @ w_dec + b_dec` with `p = x @ w_enc + b_enc`.
+
+Gemma Scope: `params.npz`, where most files spell `W_enc`, `W_dec`. SAEs of the embedding (folder
+`embedding/`) were trained on rows scaled by 1/√D: `W_enc` is divided by √D and `W_dec` multiplied
+by it. Input of the attention SAEs are the heads in one row, of the transcoders the normalised input
+of the MLP.
+
+Gemma Scope 2: `params.safetensors` beside `config.json` (some files came without), and with an
+affine skip connection `affine_skip_connection [D, E]`, which adds `x @ affine_skip_connection`.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,110 +24,155 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats.arrays import Arrays
-from reseed.formats.checks import about, closed, complete, refuse, take
+from reseed.formats.checks import Format, about, stored, take, texts
 from reseed.formats.files import Files
 from reseed.formats.folds import uncentred
-from reseed.records import Floats, SAEArrays
-from reseed.store import write_bytes
+from reseed.records import SAEArrays
+from reseed.store import json_bytes, safetensors_bytes, write_bytes
 
-NAME = "gemma_scope"
+_NPZ, _SAFETENSORS, _CONFIG = "params.npz", "params.safetensors", "config.json"
 
-FILE = "params.npz"
+_LAYOUT = {
+    "W_enc": ("w_enc", "DF"),
+    "W_dec": ("w_dec", "FE"),
+    "b_enc": ("b_enc", "F"),
+    "b_dec": ("b_dec", "E"),
+    "threshold": ("threshold", "F"),
+}
 
-_SHAPES = {"w_enc": "DF", "w_dec": "FE", "b_enc": "F", "b_dec": "E", "threshold": "F"}
+_NAMES = frozenset(name for name, _ in _LAYOUT.values())
+
+_SKIP = {"W_skip": ("affine_skip_connection", "DE")}
+
+_FACTS = {"subject": "model_name", "site": "hf_hook_point_in", "site_out": "hf_hook_point_out"}
 
 
-def recognise(found: Files) -> bool:
-    """Whether this is a `params.npz`, or a folder with one."""
-    name = _file(found)
-    return name is not None and {one.lower() for one in found.keys(name)} >= set(_SHAPES)
+def _sae(fields: dict[str, Any], about: dict[str, Any]) -> SAEArrays:
+    """With no threshold above 0 it is a ReLU."""
+    kind = "jumprelu"
+    if (fields["threshold"] <= 0).all():
+        kind = "relu"
+        del fields["threshold"]
+    return SAEArrays(**fields, activation={"kind": kind}, centred=False, about=about)
 
 
-def read(found: Files, **which: Any) -> SAEArrays:
+def _flat(sae: SAEArrays) -> SAEArrays:
+    """As the files have it; ReLU becomes JumpReLU with threshold 0."""
+    sae = uncentred(sae)
+    zero = np.zeros(len(sae.W_enc), np.float32)
+    return sae if sae.threshold is not None else replace(sae, threshold=zero)
+
+
+# -- Gemma Scope ---------------------------------------------------------------------------------
+
+
+def _npz(files: Files) -> str | None:
+    if files.is_file:
+        return files.path.name if files.path.suffix == ".npz" else None
+    return _NPZ if files.has(_NPZ) else None
+
+
+def _recognise(files: Files) -> bool:
+    name = _npz(files)
+    return name is not None and {key.lower() for key in files.keys(name)} >= _NAMES
+
+
+def _read(files: Files, *, embedding: bool | None = None) -> SAEArrays:
     """Read one.
 
     Args:
-        found: `params.npz` or its folder.
-        which: `embedding`, whether it is an SAE of the embedding; told by a folder of that name
-            if not given.
-
-    Raises:
-        SpecError: if it has a scaling that no publication describes.
-        StoreError: if it is damaged.
+        files: `params.npz` or its folder.
+        embedding: whether it is an SAE of the embedding; else a folder of that name says so.
     """
-    closed(which, ("embedding",), NAME)
-    held = found.npz(_file(found) or FILE)
+    held = files.npz(_npz(files) or _NPZ)
     names = {name.lower(): name for name in held}
     if len(names) < len(held):
         raise StoreError(f"{held.path} has the same array twice: {sorted(held)}")
     arrays = Arrays(path=held.path, held={name: held.held[old] for name, old in names.items()})
-    given = take(arrays, _SHAPES, ignored=("scaling_factor",))
+    fields = take(arrays, _LAYOUT, ignored=("scaling_factor",))
     if "scaling_factor" in arrays and not (np.asarray(arrays["scaling_factor"]) == 1).all():
         raise SpecError(
             f"{held.path} has a scaling_factor other than 1; what it scales was not published, so "
             "it is not read"
         )
     folded: list[str] = []
-    embedding = which.get("embedding")
     if embedding is None:
-        embedding = "embedding" in found.path.absolute().parts
+        embedding = "embedding" in files.path.absolute().parts
     if embedding:
-        scale = np.float32(math.sqrt(given["w_enc"].shape[1]))
-        given["w_enc"], given["w_dec"] = given["w_enc"] / scale, given["w_dec"] * scale
+        scale = np.float32(math.sqrt(fields["W_enc"].shape[1]))
+        fields["W_enc"], fields["W_dec"] = fields["W_enc"] / scale, fields["W_dec"] * scale
         folded.append(f"embedding SAE: W_enc divided and W_dec multiplied by √D = {scale:g}")
-    return complete(jumprelu(given, about(NAME, folded, [], {})), str(held.path))
+    return _sae(fields, about(folded, [], {}))
 
 
-def jumprelu(given: dict[str, Floats], about: dict[str, Any]) -> SAEArrays:
-    """The SAE of these arrays, named as in the file; rows are latents.
-
-    With no threshold above 0 it is a ReLU.
-    """
-    open_ = bool((given["threshold"] <= 0).all())
-    return SAEArrays(
-        W_enc=given["w_enc"],
-        W_dec=given["w_dec"],
-        b_enc=given["b_enc"],
-        b_dec=given["b_dec"],
-        activation={"kind": "relu" if open_ else "jumprelu"},
-        threshold=None if open_ else given["threshold"],
-        centred=False,
-        about=about,
-    )
-
-
-def write(to: Path, sae: SAEArrays, **options: Any) -> None:
-    """Write `params.npz`; ReLU becomes JumpReLU with threshold 0.
-
-    Raises:
-        SpecError: if the format cannot express it.
-        StoreError: if the disk is full or the folder read-only.
-    """
-    closed(options, (), NAME)
-    refuse(NAME, sae, kinds=("jumprelu", "relu"), transcoder=True)
+def _write(to: Path, sae: SAEArrays) -> None:
     buffer = io.BytesIO()
-    given = tensors(sae)
     tight: dict[str, Any] = {
-        name.replace("w_", "W_"): np.ascontiguousarray(array) for name, array in given.items()
+        name.replace("w_", "W_"): np.ascontiguousarray(array)
+        for name, array in stored(_flat(sae), _LAYOUT).items()
     }
     np.savez(buffer, **tight)
-    write_bytes(to if to.suffix == ".npz" else to / FILE, buffer.getvalue())
+    write_bytes(to if to.suffix == ".npz" else to / _NPZ, buffer.getvalue())
 
 
-def tensors(sae: SAEArrays) -> dict[str, Floats]:
-    """Arrays of the file, named in lower case."""
-    flat = uncentred(sae)
-    zero = np.zeros(len(sae.W_enc), np.float32)
-    return {
-        "w_enc": flat.W_enc.T,
-        "w_dec": flat.W_dec,
-        "b_enc": flat.b_enc,
-        "b_dec": flat.b_dec,
-        "threshold": zero if sae.threshold is None else sae.threshold,
-    }
+# -- Gemma Scope 2 -------------------------------------------------------------------------------
 
 
-def _file(found: Files) -> str | None:
-    if found.is_file:
-        return found.path.name if found.path.suffix == ".npz" else None
-    return FILE if found.has(FILE) else None
+def _safetensors(files: Files) -> str | None:
+    if not files.means(_CONFIG):
+        return files.path.name if files.path.suffix == ".safetensors" else None
+    return _SAFETENSORS if files.has(_SAFETENSORS) else None
+
+
+def _recognise_2(files: Files) -> bool:
+    name = _safetensors(files)
+    return name is not None and files.keys(name) >= _NAMES
+
+
+def _read_2(files: Files) -> SAEArrays:
+    config = files.json(_CONFIG) if files.has(_CONFIG) else {}
+    architecture = config.get("architecture", "jump_relu")
+    if architecture != "jump_relu":
+        raise SpecError(f"{files.folder / _CONFIG}: architecture {architecture!r} is not known")
+    arrays = files.tensors(_safetensors(files) or _SAFETENSORS)
+    shape = arrays.shape("w_dec") or ()
+    if len(shape) == 3:
+        raise SpecError(
+            f"{arrays.path} is one layer of a cross-layer transcoder: its latents write to "
+            f"{shape[1]} layers, and there is no one decoder to compare"
+        )
+    fields = take(arrays, _LAYOUT | _SKIP, optional=_SKIP)
+    if config.get("affine_connection") is True and "W_skip" not in fields:
+        name = _SKIP["W_skip"][0]
+        raise SpecError(f"{files.folder / _CONFIG} promises {name}, which {arrays.path} lacks")
+    return _sae(fields, about([], [], texts(config, _FACTS)))
+
+
+def _write_2(folder: Path, sae: SAEArrays) -> None:
+    config = {"architecture": "jump_relu", "affine_connection": sae.W_skip is not None}
+    config |= texts(sae.about, {theirs: ours for ours, theirs in _FACTS.items()})
+    arrays = stored(_flat(sae), _LAYOUT | _SKIP)
+    write_bytes(folder / _SAFETENSORS, safetensors_bytes(arrays))
+    write_bytes(folder / _CONFIG, json_bytes(config))
+
+
+FORMATS = (
+    Format(
+        name="gemma_scope",
+        recognise=_recognise,
+        read=_read,
+        write=_write,
+        choices=("embedding",),
+        kinds=("jumprelu", "relu"),
+        transcoder=True,
+    ),
+    Format(
+        name="gemma_scope_2",
+        recognise=_recognise_2,
+        read=_read_2,
+        write=_write_2,
+        kinds=("jumprelu", "relu"),
+        skip=True,
+        transcoder=True,
+    ),
+)

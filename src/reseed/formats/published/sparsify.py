@@ -14,55 +14,51 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError
-from reseed.formats.checks import Weights, about, flag, whole
+from reseed.formats.checks import Format, Weights, about, flag, stored, whole
 from reseed.formats.files import Files
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
 
-NAME = "sparsify"
-
 _CFG, _WEIGHTS = "cfg.json", "sae.safetensors"
 
+_LAYOUT = {
+    "W_enc": ("encoder.weight", "FD"),
+    "b_enc": ("encoder.bias", "F"),
+    "W_dec": ("W_dec", "FD"),
+    "b_dec": ("b_dec", "D"),
+}
 
-def recognise(found: Files) -> bool:
-    """A folder whose settings have `d_in` and whose weights have sparsify's names."""
+_SKIP = {"W_skip": ("W_skip", "ED")}
+
+
+def _recognise(files: Files) -> bool:
     return (
-        found.means(_CFG, _WEIGHTS)
-        and "d_in" in found.settings(_CFG)
-        and {"encoder.weight", "b_dec"} <= found.keys(_WEIGHTS)
+        files.means(_CFG, _WEIGHTS)
+        and "d_in" in files.settings(_CFG)
+        and {"encoder.weight", "b_dec"} <= files.keys(_WEIGHTS)
     )
 
 
-def read(found: Files, **which: Any) -> SAEArrays:
-    """Read an SAE or a (skip) transcoder.
-
-    Raises:
-        SpecError: if it is of a kind that has no counterpart here (`signed`).
-        StoreError: if a file is damaged, or settings and weights do not fit.
-    """
-    cfg, where = found.json(_CFG), str(found.folder / _CFG)
+def _read(files: Files) -> SAEArrays:
+    cfg, where = files.json(_CFG), str(files.folder / _CFG)
     if cfg.get("signed"):
         raise SpecError(
             f"{where} says signed: its latents fire with both signs, which no other format has"
         )
     D, k = whole(cfg, "d_in", where), whole(cfg, "k", where)
-    given = whole(cfg, "num_latents", where, least=0) if "num_latents" in cfg else 0
-    F = given or D * whole(cfg, "expansion_factor", where)
+    latents = whole(cfg, "num_latents", where, least=0) if "num_latents" in cfg else 0
+    F = latents or D * whole(cfg, "expansion_factor", where)
     weights = Weights(
-        arrays=found.tensors(_WEIGHTS),
-        where=str(found.folder / _WEIGHTS),
+        arrays=files.tensors(_WEIGHTS),
+        where=str(files.folder / _WEIGHTS),
         sizes={"D": D, "E": D, "F": F},
     )
     skip = flag(cfg, "skip_connection", where, default=False)
     return SAEArrays(
-        W_enc=weights.take("encoder.weight", "FD"),
-        b_enc=weights.take("encoder.bias", "F"),
-        W_dec=weights.take("W_dec", "FD"),
-        b_dec=weights.take("b_dec", "D"),
-        W_skip=weights.take("W_skip", "ED") if skip else None,
+        **weights.fields(_LAYOUT | _SKIP if skip else _LAYOUT),
         activation={"kind": str(cfg.get("activation", "topk")), "k": k},
         centred=not flag(cfg, "transcode", where, default=False),
-        about=about(NAME, [], [], _facts(found.folder)),
+        about=about([], [], _facts(files.folder)),
     )
 
 
@@ -74,32 +70,12 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts | ({"site": site} if re.search(r"\.\d+(\.|$)", site) else {})
 
 
-def write(folder_or_file: Path, sae: SAEArrays, **options: Any) -> None:
-    """Write into a folder, as `SparseCoder.load_from_disk` reads it.
-
-    Raises:
-        SpecError: if sparsify cannot express it.
-        StoreError: if the folder cannot be written.
-    """
-    (F, D), E = sae.W_enc.shape, sae.W_dec.shape[1]
-    kind = sae.activation["kind"]
-    if kind not in ("topk", "groupmax"):
-        raise SpecError(f"sparsify has topk and groupmax only, not {kind}")
-    if sae.normalised:
-        raise SpecError("sparsify does not normalise its input, this SAE does")
-    if D != E:
-        raise SpecError(f"sparsify's transcoders map D to D dimensions, this one {D} to {E}")
-    arrays = {
-        "encoder.weight": sae.W_enc,
-        "encoder.bias": sae.b_enc,
-        "W_dec": sae.W_dec,
-        "b_dec": sae.b_dec,
-    }
-    if sae.W_skip is not None:
-        arrays["W_skip"] = sae.W_skip
+def _write(folder: Path, sae: SAEArrays) -> None:
+    """Write as `SparseCoder.load_from_disk` reads it."""
+    F, D = sae.W_enc.shape
     unit = bool(np.allclose(np.linalg.norm(sae.W_dec, axis=1), 1, atol=1e-4))
     cfg = {
-        "activation": kind,
+        "activation": sae.activation["kind"],
         "expansion_factor": max(F // D, 1),
         "normalize_decoder": unit and sae.centred,
         "num_latents": F,
@@ -109,5 +85,17 @@ def write(folder_or_file: Path, sae: SAEArrays, **options: Any) -> None:
         "transcode": not sae.centred,
         "d_in": D,
     }
-    write_bytes(folder_or_file / _WEIGHTS, safetensors_bytes(arrays))
-    write_bytes(folder_or_file / _CFG, json_bytes(cfg))
+    write_bytes(folder / _WEIGHTS, safetensors_bytes(stored(sae, _LAYOUT | _SKIP)))
+    write_bytes(folder / _CFG, json_bytes(cfg))
+
+
+FORMATS = (
+    Format(
+        name="sparsify",
+        recognise=_recognise,
+        read=_read,
+        write=_write,
+        kinds=("topk", "groupmax"),
+        skip=True,
+    ),
+)
