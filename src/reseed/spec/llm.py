@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -64,13 +65,20 @@ class Connection(Spec):
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
-        found = re.fullmatch(r"(https?)://([^/\s?#]+)(/[^\s?#]*)?", url)
-        if found is None:
-            raise ValueError("a URL like http://127.0.0.1:8000/v1, without ? and #, is needed")
-        if "@" in found[2]:
+        if "@" in url:
             raise PydanticCustomError(
                 NOT_SHOWN, "no user and password in the URL; name a variable in key_env instead"
             )
+        if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", url):
+            raise ValueError("a URL like http://127.0.0.1:8000/v1, without ? and #, is needed")
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+            host.encode("idna").decode("idna")
+        except ValueError:
+            host, port = "", None
+        if not host or port == 0:
+            raise ValueError("a URL with the name or number of a machine, and a port if need be")
         return url.rstrip("/")
 
     @field_validator("key_env")

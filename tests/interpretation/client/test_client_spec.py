@@ -64,6 +64,19 @@ def test_python_does_not_show_it_either():
     ("tables", "words"),
     [
         ({"model": {**SERVER, "base_url": "x.org/v1"}}, "a URL like http"),
+        *(
+            ({"model": {**SERVER, "base_url": url}}, "name or number of a machine")
+            for url in (
+                "http://[::1/v1",
+                "http://127.0.0.1:abc/v1",
+                "http://127.0.0.1:99999/v1",
+                "http://a..b/v1",
+                "http://a...",
+                "http://xn--/v1",
+                f"http://{'a' * 70}.org/v1",
+                "http://:80/v1",
+            )
+        ),
         ({"model": SERVER, "budget": {"max_cost": 1}}, "max_cost needs model.prices"),
         ({"model": SERVER, "budget": {"max_calls": 0}}, "max_calls"),
         ({"model": {**SERVER, "concurency": 3}}, "did you mean 'concurrency'?"),
@@ -74,6 +87,11 @@ def test_bad_settings_are_named(tables, words):
     with pytest.raises(SpecError) as error:
         read(**tables)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:80/v1", "https://müller.de", "http://x_y:8000/v1"])
+def test_good_urls_are_taken(url):
+    assert ServerSpec(model="m", base_url=url).base_url == url
 
 
 def test_prices_may_be_of_one_kind():

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reseed.interpretation.models.limits import Gate, asked_to_wait, shown, told, used_up
+from reseed.interpretation.models.limits import Gate, asked_to_wait, quoted, shown, used_up
 
 NOW = 1_800_000_000.0
 
@@ -74,5 +74,5 @@ def test_a_gate_holds_everybody_until_its_time():
 
 def test_what_a_server_says_is_shown_on_one_short_line():
     assert shown("a\n b\x1b[2J\u202e" + "c" * 400) == "a b [2J " + "c" * 292
-    assert told("no\nway") == " It says: no way"
-    assert told(None) == told(" \n") == ""
+    assert quoted("no\nway") == " It says: no way"
+    assert quoted(None) == quoted(" \n") == ""

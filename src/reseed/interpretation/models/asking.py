@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from reseed.interpretation.models.journal import (
     question_key,
     question_record,
     reply_from,
-    spent_before,
 )
 from reseed.interpretation.models.limits import Budget, Spent, spent
 from reseed.interpretation.records import LLM, Asker, Failure, Reply, Request
@@ -39,8 +38,8 @@ GRACE_SECONDS = 10.0
 _LISTEN_SECONDS = 0.1
 """A wait without end would hear a signal only when the next answer comes."""
 
-Answered = tuple[str, Reply | Failure, float | None]
-"""Key of a question, its answer, and the seconds that it took; None if the journal gave it."""
+Answered = tuple[str, Reply | Failure, float]
+"""Key of a question, its answer, and the seconds that it took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +61,10 @@ class Account:
     """that the model took for the questions asked, one after the other"""
 
     def plus(self, answer: Reply | Failure, seconds: float | None) -> Account:
-        """With one more answer; see `Answered`."""
+        """With one more answer and the seconds that it took; None if the journal gave it."""
         failed, new = isinstance(answer, Failure), seconds is not None
-        return Account(
-            purpose=self.purpose,
+        return replace(
+            self,
             asked=self.asked + (new and not failed),
             remembered=self.remembered + (not new),
             failed=self.failed + failed,
@@ -103,10 +102,7 @@ class JournaledAsker:
     ) -> None:
         self._model, self._journal, self._prices = model, journal, prices
         self._concurrency, self._events = concurrency, events or Events()
-        limits = budget or BudgetSpec()
-        limited = any(limit is not None for limit in limits.model_dump().values())
-        before = spent_before(journal, model.name) if limited else Spent()
-        self._budget = Budget(limits, before, prices)
+        self._budget = Budget(budget or BudgetSpec(), journal.spent(model.name), prices)
         self._accounts: dict[str, Account] = {}
         self._asking = threading.Lock()
         self._tried = False
@@ -137,10 +133,6 @@ class JournaledAsker:
         if close is not None:
             close()
         self._journal.close()
-
-    def known(self, request: Request) -> bool:
-        """Whether the journal has the answer already."""
-        return question_key(self.name, request) in self._journal
 
     def ask(self, requests: list[Request]) -> list[Reply | Failure]:
         """Answers in the order of the requests; equal ones are asked once.
@@ -247,15 +239,11 @@ class JournaledAsker:
         if self._prices is not None and isinstance(answer, Reply | BilledFailure):
             cost = self._prices.cost(answer.prompt_tokens, answer.reply_tokens)
             answer = replace(answer, cost=cost)
-        if isinstance(answer, Reply) and not all(map(math.isfinite, _logprobs(answer))):
+        choices = answer.choices if isinstance(answer, Reply) else ()
+        logprobs = [[choice.logprob, *choice.alternatives.values()] for choice in choices]
+        if isinstance(answer, Reply) and not all(map(math.isfinite, chain(*logprobs))):
             return BilledFailure.of(answer, "a log-probability in the reply is not finite")
         return answer
-
-
-def _logprobs(reply: Reply) -> Generator[float]:
-    for choice in reply.choices:
-        yield choice.logprob
-        yield from choice.alternatives.values()
 
 
 def open_asker(
@@ -269,11 +257,11 @@ def open_asker(
     Args:
         spec: which model.
         journal: file, e.g. `STUDY/journals/explain.jsonl`; made if it is missing.
-        budget: what may be spent on this model over the life of the journal.
-        events: shows progress.
+        budget: see `JournaledAsker`, as for the events.
+        events: show progress.
 
     Raises:
-        BusyError: if another process has the journal open.
+        BusyError, StoreError: as `Journal`.
         ImportError, SpecError, SubjectError: as `open_model`.
     """
     model = open_model(spec)
@@ -307,5 +295,5 @@ def opener(store: Store, budget: BudgetSpec, events: Events, open_now: ExitStack
 
 def accounts(asker: Asker) -> dict[str, Any]:
     """Purpose to calls, tokens and cost, of an asker that counts them."""
-    known: Callable[[], Mapping[str, Account]] | None = getattr(asker, "accounts", None)
-    return {} if known is None else {name: asdict(account) for name, account in known().items()}
+    every = asker.accounts() if isinstance(asker, JournaledAsker) else {}
+    return {purpose: asdict(account) for purpose, account in every.items()}

@@ -186,8 +186,8 @@ class LocalLikelihood:
         for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
             start = len(row) - count - 1 - first
             scores = torch.log_softmax(logits[i, start : start + count].to(torch.float32), -1)
-            said = torch.tensor(row[-count:], device=scores.device)[:, None]
-            logprobs = scores.gather(1, said)[:, 0].to("cpu", torch.float64).numpy()
+            targets = torch.tensor(row[-count:], device=scores.device)[:, None]
+            logprobs = scores.gather(1, targets)[:, 0].to("cpu", torch.float64).numpy()
             if not np.isfinite(logprobs).all():
                 raise SubjectError(
                     f"{self.name} gives NaN or infinity for a text of {count} tokens"

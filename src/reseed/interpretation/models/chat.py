@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from reseed.errors import ModelError
 from reseed.interpretation.models import BilledFailure, guessed_tokens, without_system
-from reseed.interpretation.models.limits import Gate, told
+from reseed.interpretation.models.limits import Gate, quoted
 from reseed.interpretation.models.server import GIVE_UP, Refused, Server
 from reseed.interpretation.prompts.replies import whole_characters
 from reseed.interpretation.records import LLM, Failure, Reply, Request, TokenChoice
@@ -185,7 +185,7 @@ class ServerModel:
             if self._refusals >= GIVE_UP:
                 raise ModelError(
                     f"{self._server.name} has refused {self._refusals} questions and taken none "
-                    f"(HTTP {refusal.status}), so no more are asked.{told(refusal.text)}"
+                    f"(HTTP {refusal.status}), so no more are asked.{quoted(refusal.text)}"
                 )
         return Failure(reason=f"HTTP {refusal.status}: not taken", text=refusal.text)
 

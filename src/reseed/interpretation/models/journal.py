@@ -49,6 +49,7 @@ class Journal:
         self.torn = 0
         self._lock = threading.Lock()
         self._answers: dict[str, dict[str, Any]] = {}
+        self._spent: dict[str, Spent] = {}
         self._synced = time.monotonic()
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,19 +80,23 @@ class Journal:
         """The answer to a question, or None if it was never answered."""
         return self._answers.get(key)
 
-    def add(self, key: str, asked: Mapping[str, Any], **about: Any) -> None:
+    def spent(self, model: str) -> Spent:
+        """What the answers of a model have cost, unusable ones too."""
+        return self._spent.get(model, Spent())
+
+    def add(self, key: str, question: Mapping[str, Any], **about: Any) -> None:
         """Write down one answer; it is with the system when this returns.
 
         Args:
             key: of the question.
-            asked: the question.
+            question: JSON.
             about: `answer`, or `failure` for one that could not be used and is to be asked again;
                 further fields, e.g. `seconds`. JSON.
 
         Raises:
             StoreError: if the disk is full; the journal is as before.
         """
-        row = {"key": key, "asked": asked, **about, "time": round(time.time(), 3)}
+        row = {"key": key, "asked": question, **about, "time": round(time.time(), 3)}
         # ASCII, so that no character can break the line
         line = json.dumps(row, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         with self._lock:
@@ -138,6 +143,10 @@ class Journal:
     def _learn(self, row: Mapping[str, Any]) -> None:
         if row.get("answer") is not None:
             self._answers[str(row["key"])] = row["answer"]
+        paid, model = row.get("answer") or row.get("failure") or {}, str(row.get("model"))
+        tokens = paid.get("prompt_tokens", 0) + paid.get("reply_tokens", 0)
+        cost = Spent(calls=1, tokens=tokens, cost=paid.get("cost", 0.0))
+        self._spent[model] = self.spent(model).plus(cost)
 
     def _append(self, line: bytes) -> None:
         if not self._open:
@@ -215,14 +224,3 @@ def reply_from(record: Mapping[str, Any]) -> Reply:
     fields = dict(record)
     fields["choices"] = tuple(TokenChoice(**choice) for choice in record["choices"])
     return Reply(**fields)
-
-
-def spent_before(journal: Journal, model: str) -> Spent:
-    """What the answers of one model in a journal have cost, unusable ones too."""
-    total = Spent()
-    for row in entries(journal.path):
-        if row.get("model") == model:
-            paid = row.get("answer") or row["failure"]
-            tokens = paid["prompt_tokens"] + paid["reply_tokens"]
-            total = total.plus(Spent(1, tokens, paid["cost"]))
-    return total

@@ -127,7 +127,7 @@ def shown(text: str) -> str:
     return " ".join(printable.split())[:_SHOWN]
 
 
-def told(text: str | None) -> str:
+def quoted(text: str | None) -> str:
     """What the server said, for the end of a message."""
     return f" It says: {shown(text)}" if text and shown(text) else ""
 

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from reseed.errors import ModelError, SpecError, extra_missing
 from reseed.interpretation.models import BilledFailure
-from reseed.interpretation.models.limits import Gate, asked_to_wait, hidden, shown, told, used_up
+from reseed.interpretation.models.limits import Gate, asked_to_wait, hidden, quoted, shown, used_up
 from reseed.interpretation.records import Failure
 from reseed.spec.llm import Connection
 
@@ -146,11 +146,7 @@ class Server:
         await self._client.aclose()
 
     def post(self, path: str, payload: Mapping[str, Any]) -> dict[str, Any] | Failure | Refused:
-        """Send JSON, with retries, and give the JSON object that comes back.
-
-        Args:
-            path: after the base URL, e.g. `"/chat/completions"`.
-            payload: JSON.
+        """Send JSON, with retries, to a path after the base URL; give the JSON that comes back.
 
         Raises:
             ModelError: if the server refuses the key or the model, is gone, or asks to wait longer
@@ -177,15 +173,15 @@ class Server:
         raise AssertionError("the last attempt returns or raises")
 
     def _given_up(self, last: _Lost) -> Failure:
-        tries = f" in {self.spec.retries + 1} attempts, last" if isinstance(last, _Again) else ""
-        reason = f"no usable answer{tries}: {last.reason}"
+        again = f" in {self.spec.retries + 1} attempts, last" if isinstance(last, _Again) else ""
+        reason = f"no usable answer{again}: {last.reason}"
         self._lost += 1
         if self._lost >= GIVE_UP or not self._ever:
             first = f"{self._lost} questions in a row" if self._ever else "The first question"
             raise ModelError(
                 f"{self.name}: {reason}. {first} got nowhere, so no more are asked. See whether "
                 "the server runs; all answers are kept, the same command continues."
-                f"{told(last.text)}"
+                f"{quoted(last.text)}"
             )
         return Failure(reason=reason, text=last.text)
 
@@ -194,24 +190,23 @@ class Server:
     async def _attempt(self, path: str, body: bytes) -> dict[str, Any] | Failure | Refused:
         import httpx
 
-        key, url = self._key(), self.spec.base_url + path
-        seconds = _DEADLINE * self.spec.timeout
+        key, url, limit = self._key(), self.spec.base_url + path, _DEADLINE * self.spec.timeout
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
             async with (
-                asyncio.timeout(seconds),
+                asyncio.timeout(limit),
                 self._client.stream("POST", url, content=body, headers=headers) as response,
             ):
                 raw = await self._body(response)
         except TimeoutError:
-            raise _Lost(f"no whole answer in {seconds:g} s, though something came") from None
+            raise _Lost(f"no whole answer in {limit:g} s, though something came") from None
         except httpx.TimeoutException:
             raise _Again(f"nothing came for {self.spec.timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise _Again(shown(hidden(f"{type(error).__name__}: {error}", key))) from None
         if raw is None:
-            limit = self.spec.max_reply_bytes
-            return BilledFailure(reason=f"the answer is longer than max_reply_bytes = {limit}")
+            size = self.spec.max_reply_bytes
+            return BilledFailure(reason=f"the answer is longer than max_reply_bytes = {size}")
         return self._read(response, raw, key)
 
     async def _body(self, response: httpx.Response) -> bytes | None:
@@ -283,7 +278,7 @@ class Server:
             405: "base_url is not an OpenAI-compatible address",
             407: "a proxy between wants a password",
         }.get(status, "it points elsewhere; put the address that it points to into base_url")
-        return f"{self.name} answers HTTP {status}: {cause}. Nothing more is asked.{told(text)}"
+        return f"{self.name} answers HTTP {status}: {cause}. Nothing more is asked.{quoted(text)}"
 
     @property
     def name(self) -> str:
