@@ -124,34 +124,22 @@ class Weights:
         return np.ascontiguousarray(out if to in (None, dims) else out.T)
 
     def fields(self, layout: Layout) -> dict[str, Any]:
-        """The fields of an SAE, latents as rows.
-
-        Raises:
-            StoreError: as `take`.
-        """
+        """The fields of an SAE, latents as rows."""
         return {
             name: self.take(key, dims, to=dims[::-1] if _lies(name, dims) else None)
             for name, (key, dims) in layout.items()
         }
 
     def number(self, key: str) -> float:
-        """A single finite number, stored as such or as an array of one.
-
-        Raises:
-            StoreError: if it is anything else.
-        """
+        """A single finite number, stored as such or as an array of one."""
         value = np.asarray(self.arrays.get(key))
         if value.size != 1 or value.dtype.kind not in "fiu" or not np.isfinite(value).all():
             raise StoreError(f"{self.where}: {key} is not one finite number")
         return float(value.reshape(()))
 
 
-def whole(settings: Mapping[str, Any], key: str, where: str, *, least: int = 1) -> int:
-    """A whole number from settings.
-
-    Raises:
-        StoreError: if it is missing, no whole number, or too small.
-    """
+def natural(settings: Mapping[str, Any], key: str, where: str, *, least: int = 1) -> int:
+    """A whole number from settings; StoreError if it is missing, another thing, or too small."""
     value = settings.get(key)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -161,11 +149,7 @@ def whole(settings: Mapping[str, Any], key: str, where: str, *, least: int = 1) 
 
 
 def flag(settings: Mapping[str, Any], key: str, where: str, *, default: bool) -> bool:
-    """A yes or no from settings.
-
-    Raises:
-        StoreError: if it is anything else.
-    """
+    """A yes or no from settings; StoreError if it is anything else."""
     value = settings.get(key, default)
     if not isinstance(value, bool):
         raise StoreError(f"{where}: {key} should be true or false, not {value!r}")
@@ -246,12 +230,7 @@ def take(
 
 
 def stored(sae: SAEArrays, layout: Layout) -> dict[str, Array]:
-    """The arrays of a file, by their names and in their order there; what an SAE lacks is left out.
-
-    Args:
-        sae: what to write.
-        layout: of the file.
-    """
+    """The arrays of a file by their names there; what an SAE lacks is left out."""
     arrays = {name: getattr(sae, name) for name in layout}
     return {
         key: arrays[name].T if _lies(name, dims) else arrays[name]
@@ -266,11 +245,7 @@ def _lies(name: str, dims: str) -> bool:
 
 
 def check_shapes(held: Arrays, layout: Layout) -> None:
-    """Check that shapes fit each other, before anything is read.
-
-    Raises:
-        StoreError: if they do not, or a size is 0.
-    """
+    """Check that shapes fit each other, before anything is read; StoreError if not."""
     sizes: dict[str, int] = {}
     for name, letters in layout.values():
         shape = held.shape(name)
@@ -287,11 +262,7 @@ def check_shapes(held: Arrays, layout: Layout) -> None:
 
 
 def closed(options: Collection[str], known: Collection[str], name: str) -> None:
-    """Refuse options that a format does not have.
-
-    Raises:
-        SpecError: naming the nearest that it has.
-    """
+    """Refuse options that a format does not have, by a SpecError that names the nearest."""
     for word in options:
         if word not in known:
             hint = nearest(word, known) if known else "it has none"
@@ -299,11 +270,6 @@ def closed(options: Collection[str], known: Collection[str], name: str) -> None:
 
 
 def texts(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
-    """The texts among settings, under other names.
-
-    Args:
-        settings: of a file, or the record of an SAE.
-        names: our name to theirs, e.g. `{"site": "hook_point_in"}`.
-    """
-    out = {ours: settings.get(theirs) for ours, theirs in names.items()}
-    return {ours: value for ours, value in out.items() if isinstance(value, str) and value}
+    """The texts among settings, under other names, e.g. `{"site": "hook_point_in"}`."""
+    out = {name: settings.get(key) for name, key in names.items()}
+    return {name: value for name, value in out.items() if isinstance(value, str) and value}

@@ -29,17 +29,20 @@ def facts(sae: SAEArrays) -> list[tuple[str, str]]:
         rows.append(("normalised", "each row to mean 0 and deviation 1, and scaled back"))
     if sae.W_skip is not None:
         rows.append(("skip", "a linear map from input to output beside the latents"))
-    said = {k: v for k, v in sae.about.items() if isinstance(v, str | int | float | bool)}
-    rows += [(key, str(value)) for key, value in said.items() if key != "format"]
+    rows += [
+        (key, str(value))
+        for key, value in sae.about.items()
+        if key != "format" and isinstance(value, str | int | float | bool)
+    ]
     if isinstance(origin := sae.about.get("origin"), Mapping):
         rows.append(("origin", ", ".join(str(value) for value in origin.values())))
-    rows += [("folded", str(one)) for one in _sentences(sae, "folded")]
+    rows += [("folded", str(sentence)) for sentence in _sentences(sae, "folded")]
     return rows
 
 
 def warnings(sae: SAEArrays) -> list[str]:
     """What may surprise, in sentences: of the reader, and of the weights themselves."""
-    out = [str(one) for one in _sentences(sae, "warnings")]
+    out = [str(sentence) for sentence in _sentences(sae, "warnings")]
     encoder, decoder = (np.linalg.norm(w, axis=1) for w in (sae.W_enc, sae.W_dec))
     odd = int((np.abs(decoder - 1) > _UNIT).sum())
     if odd:
@@ -96,5 +99,5 @@ def _never(sae: SAEArrays) -> int:
 
 
 def _sentences(sae: SAEArrays, key: str) -> Sequence[object]:
-    found = sae.about.get(key)
-    return found if isinstance(found, list | tuple) else ()
+    sentences = sae.about.get(key)
+    return sentences if isinstance(sentences, list | tuple) else ()

@@ -27,7 +27,8 @@ class Files:
     """The file or the folder that a reference names.
 
     Names are relative to the folder; for a file, to the folder it lies in, so that a format finds
-    the settings that lie beside the weights (`"config.json"`, `"../config.json"`).
+    the settings that lie beside the weights (`"config.json"`, `"../config.json"`). Reading raises
+    StoreError for what is missing or damaged, and SpecError for what is known and not read.
     """
 
     path: Path
@@ -76,11 +77,7 @@ class Files:
         return Files(self.folder / name)
 
     def json(self, name: str) -> dict[str, Any]:
-        """A table in JSON.
-
-        Raises:
-            StoreError: if it is missing, larger than 16 MiB, damaged, or no table.
-        """
+        """A table in JSON, of at most 16 MiB."""
         path = self._existing(name)
         try:
             if path.stat().st_size > _LARGEST_JSON:
@@ -93,36 +90,19 @@ class Files:
         return value
 
     def tensors(self, name: str) -> Arrays:
-        """The arrays of a safetensors file.
-
-        Raises:
-            StoreError: if it is missing or damaged.
-        """
+        """The arrays of a safetensors file."""
         return read_safetensors(self._existing(name))
 
     def torch_dict(self, name: str) -> Arrays:
-        """What `torch.save` wrote, tensors as NumPy arrays, dicts inside as `Arrays`.
-
-        Raises:
-            SpecError: if it is a bare pickle of torch < 1.6.
-            StoreError: if it is missing, damaged, or names anything but tensors and plain values.
-        """
+        """What `torch.save` wrote, tensors as NumPy arrays, dicts inside as `Arrays`."""
         return read_torch(self._existing(name))
 
     def npz(self, name: str) -> Arrays:
-        """The arrays of an `.npz` file.
-
-        Raises:
-            StoreError: if it is missing, damaged, or holds pickled objects.
-        """
+        """The arrays of an `.npz` file."""
         return read_npz(self._existing(name))
 
     def npy(self, name: str) -> Array:
-        """The array of an `.npy` file.
-
-        Raises:
-            StoreError: if it is missing, damaged, or holds pickled objects.
-        """
+        """The array of an `.npy` file."""
         return read_npy(self._existing(name))
 
     def keys(self, name: str) -> frozenset[str]:

@@ -87,12 +87,12 @@ def _not_a_zip(path: Path) -> Exception:
 def _directory(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Members by name; none compressed, so that none is larger than the file."""
     members = archive.infolist()
-    if any(one.compress_type != zipfile.ZIP_STORED for one in members):
+    if any(info.compress_type != zipfile.ZIP_STORED for info in members):
         raise ValueError("it has compressed members, which torch.save does not write")
-    total, length = sum(one.file_size for one in members), path.stat().st_size
+    total, length = sum(info.file_size for info in members), path.stat().st_size
     if total > length:
         raise ValueError(f"its members claim {total:,} bytes of a file of {length:,}")
-    return {one.filename: one for one in members}
+    return {info.filename: info for info in members}
 
 
 def _check_opcodes(content: bytes) -> None:
@@ -120,8 +120,8 @@ class _Tensors(pickle.Unpickler):
         def size(sizes: Any = ()) -> tuple[Any, ...]:
             return tuple(sizes)
 
-        def tensor(*given: Any) -> Stored:
-            return self._tensor(*given[:4])
+        def tensor(*arguments: Any) -> Stored:
+            return self._tensor(*arguments[:4])
 
         def parameter(tensor: Any, *_: Any) -> Any:
             return tensor
@@ -185,20 +185,20 @@ def _plain(path: Path, value: dict[Any, Any]) -> Arrays:
     done: dict[int, Arrays] = {}
     under_way: set[int] = set()
 
-    def plain(one: dict[Any, Any]) -> Arrays:
-        if id(one) in done:
-            return done[id(one)]
-        if id(one) in under_way or len(under_way) > _DEEPEST:
+    def plain(table: dict[Any, Any]) -> Arrays:
+        if id(table) in done:
+            return done[id(table)]
+        if id(table) in under_way or len(under_way) > _DEEPEST:
             raise StoreError(f"{path} holds dicts in dicts without end")
-        under_way.add(id(one))
+        under_way.add(id(table))
         held: dict[str, Any] = {}
-        for name, inner in dict.items(one):
+        for name, inner in dict.items(table):
             if not isinstance(name, str | int):
                 raise StoreError(f"{path} holds a {type(name).__name__} where a name should be")
             held[str(name)] = plain(inner) if isinstance(inner, dict) else inner
-        under_way.discard(id(one))
-        done[id(one)] = Arrays(path=path, held=held)
-        return done[id(one)]
+        under_way.discard(id(table))
+        done[id(table)] = Arrays(path=path, held=held)
+        return done[id(table)]
 
     return plain(value)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
-from reseed.formats.checks import Format, Weights, about, flag, stored, texts, whole
+from reseed.formats.checks import Format, Weights, about, flag, natural, stored, texts
 from reseed.formats.files import Files
 from reseed.formats.torch_file import torch_bytes
 from reseed.records import Floats, SAEArrays
@@ -51,7 +51,7 @@ def _read(files: Files) -> SAEArrays:
         )
     if cfg.get("activation", "relu") != "relu" or cfg.get("tied_weights"):
         raise SpecError(f"{where}: only SAEs with relu and a decoder of their own are read")
-    sizes = {"D": whole(cfg, "act_size", where), "F": whole(cfg, "dict_size", where)}
+    sizes = {"D": natural(cfg, "act_size", where), "F": natural(cfg, "dict_size", where)}
     weights = Weights(
         arrays=files.torch_dict(_WEIGHTS), where=str(files.folder / _WEIGHTS), sizes=sizes
     )
@@ -59,7 +59,7 @@ def _read(files: Files) -> SAEArrays:
     fields = weights.fields(_LAYOUT)
     rule: dict[str, Any] = {"kind": kind}
     if kind in ("topk", "batchtopk"):
-        rule["k"] = whole(cfg, "top_k", where)
+        rule["k"] = natural(cfg, "top_k", where)
         if not cfg.get("use_encoder_bias"):
             if fields["b_enc"].any():
                 folded.append("b_enc is left out: it is saved, but its class never uses it")

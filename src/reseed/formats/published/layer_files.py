@@ -33,7 +33,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats.arrays import Arrays
-from reseed.formats.checks import Format, about, check_shapes, stored, take, whole
+from reseed.formats.checks import Format, about, check_shapes, natural, stored, take
 from reseed.formats.files import Files
 from reseed.formats.folds import centred, uncentred
 from reseed.formats.torch_file import torch_bytes
@@ -86,7 +86,7 @@ def _openai_rule(held: Arrays) -> dict[str, Any]:
     after = state.get("postact_fn", "ReLU")
     if after != "ReLU":
         raise SpecError(f"{held.path}: TopK with {after!r} behind it is not known, ReLU is")
-    return {"kind": "topk", "k": whole(state, "k", str(held.path))}
+    return {"kind": "topk", "k": natural(state, "k", str(held.path))}
 
 
 def _write_openai(to: Path, sae: SAEArrays, *, layer: Any = 0) -> None:
@@ -176,14 +176,10 @@ def _recognise_qwen(files: Files) -> bool:
 
 
 def _read_qwen(files: Files, *, k: Any = None) -> SAEArrays:
-    """Read one.
+    """Read one; k is needed where no folder above is named `...-L0_k`.
 
     They take the k largest pre-activations whatever their sign, we those above 0; these differ for
     rows with less than k of them above 0.
-
-    Args:
-        files: the file, or a folder with one.
-        k: needed where no folder above is named `...-L0_k`.
     """
     held = files.torch_dict(files.the_layer_file(_QWEN_FILE))
     fields, source = take(held, _QWEN), "given by the caller"
@@ -228,10 +224,7 @@ _TRACER = {
     "b_dec": ("b_dec", "E"),
 }
 
-_TRACER_MORE = {
-    "W_skip": ("W_skip", "ED"),
-    "threshold": ("activation_function.threshold", "F"),
-}
+_TRACER_MORE = {"W_skip": ("W_skip", "ED"), "threshold": ("activation_function.threshold", "F")}
 
 
 def _recognise_tracer(files: Files) -> bool:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.checks import Format, Layout, about, flag, stored, whole
+from reseed.formats.checks import Format, Layout, about, flag, natural, stored
 from reseed.formats.files import Files
 from reseed.formats.folds import decoder_norms, rescaled, uncentred
 from reseed.formats.published.lm_saes import (
@@ -125,7 +125,7 @@ def _ruled(sae: SAEArrays, settings: Mapping[str, Any], where: str) -> tuple[SAE
             f"the settings say topk and also a threshold of {limit:g}; lm_saes announces to run "
             "such an SAE as JumpReLU and then runs it as TopK, and so it is read"
         )
-        activation = {"kind": "topk", "k": whole(settings, "top_k", where)}
+        activation = {"kind": "topk", "k": natural(settings, "top_k", where)}
         return replace(sae, activation=activation), [both] if limit else []
     if rule != "relu":
         raise SpecError(f"{where}: act_fn {rule!r} is not known; relu, topk and jumprelu are")
@@ -174,7 +174,7 @@ def _read_scaled(files: Files, layout: Layout, kinds: Collection[str]) -> SAEArr
     if rule == "jumprelu" and sae.threshold is None:
         raise StoreError(f"{where} says jumprelu, and the weights have no thresholds")
     if rule in ("topk", "batchtopk"):
-        sae = replace(sae, activation={"kind": rule, "k": whole(settings, "top_k", where)})
+        sae = replace(sae, activation={"kind": rule, "k": natural(settings, "top_k", where)})
     norms = {hook: held[name] for hook, name in norms_in(held).items()}
     by = scales(settings, norms, sae.W_enc.shape[1], where)
     folded = by.folded

@@ -16,7 +16,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats.arrays import Arrays
-from reseed.formats.checks import Layout, flag, shown, take, texts, whole
+from reseed.formats.checks import Layout, flag, natural, shown, take, texts
 from reseed.formats.files import Files
 from reseed.formats.folds import uncentred
 from reseed.records import Floats, SAEArrays
@@ -97,7 +97,7 @@ def as_stored(held: Arrays, settings: Mapping[str, Any], layout: Layout, where: 
     optional = ["threshold", *([] if bias else ["b_dec"])]
     fields = take(held, layout, optional=optional, ignored=norms_in(held).values())
     D = fields["W_enc"].shape[1]
-    if whole(settings, "d_model", where) != D:
+    if natural(settings, "d_model", where) != D:
         raise StoreError(f"{where} says d_model {settings['d_model']}, {held.path} has {D}")
     fields.setdefault("b_dec", np.zeros(D, np.float32))
     logarithm, kind = fields.pop("threshold", None), "relu"

@@ -19,7 +19,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
-from reseed.formats.checks import Format, Weights, about, flag, stored, texts, whole
+from reseed.formats.checks import Format, Weights, about, flag, natural, stored, texts
 from reseed.formats.files import Files
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
@@ -88,11 +88,11 @@ def _settings(cfg: Mapping[str, Any], where: str) -> _Settings:
         cfg = metadata = _modern(cfg, where)
     architecture = _known(str(cfg.get("architecture", "standard" if old else "")), where)
     kind, transcoder = _KINDS[architecture], "transcoder" in architecture
-    D, F = whole(cfg, "d_in", where), whole(cfg, "d_sae", where)
+    D, F = natural(cfg, "d_in", where), natural(cfg, "d_sae", where)
     return _Settings(
         kind=kind,
-        sizes={"D": D, "F": F, "E": whole(cfg, "d_out", where) if transcoder else D},
-        k=whole(cfg, "k", where) if kind == "topk" else 0,
+        sizes={"D": D, "F": F, "E": natural(cfg, "d_out", where) if transcoder else D},
+        k=natural(cfg, "k", where) if kind == "topk" else 0,
         dtype=str(cfg.get("dtype", "float32")).removeprefix("torch."),
         centred=not transcoder and flag(cfg, "apply_b_dec_to_input", where, default=True),
         skip="skip" in architecture,

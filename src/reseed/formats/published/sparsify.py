@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError
-from reseed.formats.checks import Format, Weights, about, flag, stored, whole
+from reseed.formats.checks import Format, Weights, about, flag, natural, stored
 from reseed.formats.files import Files
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
@@ -45,9 +45,9 @@ def _read(files: Files) -> SAEArrays:
         raise SpecError(
             f"{where} says signed: its latents fire with both signs, which no other format has"
         )
-    D, k = whole(cfg, "d_in", where), whole(cfg, "k", where)
-    latents = whole(cfg, "num_latents", where, least=0) if "num_latents" in cfg else 0
-    F = latents or D * whole(cfg, "expansion_factor", where)
+    D, k = natural(cfg, "d_in", where), natural(cfg, "k", where)
+    latents = natural(cfg, "num_latents", where, least=0) if "num_latents" in cfg else 0
+    F = latents or D * natural(cfg, "expansion_factor", where)
     weights = Weights(
         arrays=files.tensors(_WEIGHTS),
         where=str(files.folder / _WEIGHTS),
