@@ -36,9 +36,6 @@ class Text:
     def documents(self, block):
         return self._documents[block]
 
-    def document(self, block, position):
-        return int(self._documents[block, position])
-
     def tokens(self, block, first, last):
         return [f" {block}.{at}" for at in range(first, last)]
 

@@ -86,6 +86,7 @@ class Contexts:
     ) -> pl.DataFrame:
         """The tokens around the best entries, with the latent's activation at each."""
         length, spec = places.length, self._spec
+        documents = [places.documents(int(block)) for block in blocks]
         kept = np.zeros((len(blocks), length), np.bool_)
         for place, block in enumerate(blocks):
             kept[place, places.positions(int(block))] = True
@@ -113,7 +114,7 @@ class Contexts:
                     "activation": value,
                     "block": block,
                     "position": position,
-                    "document": places.document(block, position),
+                    "document": int(documents[place][position]),
                     "tokens": places.tokens(block, first, last),
                     "activations": [value if read else None for value, read in activations],
                 }

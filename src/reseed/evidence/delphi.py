@@ -182,7 +182,7 @@ def write_run_for_delphi(
     parts: list[Fired] = []
 
     def add(chunk: Encoded) -> None:
-        fired = entries_of(chunk.codes("sae"), chunk.chunk.blocks, text)
+        fired = entries_of(chunk.codes("sae"), chunk.chunk.blocks, text.positions)
         parts.append(fired._replace(place=fired.place + chunk.chunk.first))
 
     feed(add, {"sae": reader}, source, blocks, events, "cache")

@@ -9,7 +9,7 @@ the first has to choose: its null pairs latents that fired equally often on all 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -118,14 +118,6 @@ def feed(
     read_over(source, blocks, take, events, name, unit=unit, size=size)
 
 
-class Positions(Protocol):
-    """Which positions of blocks are rows."""
-
-    def positions(self, block: int) -> Integers:
-        """[rows] position in the block of each kept row."""
-        ...
-
-
 class Fired(NamedTuple):
     """What fires in some blocks: the active entries of their codes, by row."""
 
@@ -149,16 +141,16 @@ def active_entries(codes: Codes) -> tuple[Integers, Integers, NDArray[np.float32
     return np.nonzero(fires)[0], codes.latents.numpy()[fires], values
 
 
-def entries_of(codes: Codes, blocks: Integers, text: Positions) -> Fired:
+def entries_of(codes: Codes, blocks: Integers, kept: Callable[[int], Integers]) -> Fired:
     """What fires at which positions of a text.
 
     Args:
         codes: of all kept rows of these blocks, in order.
         blocks: their numbers.
-        text: which positions are kept.
+        kept: gives the kept positions of a block.
     """
-    positions = [text.positions(int(block)) for block in blocks]
-    place = np.repeat(np.arange(len(blocks)), [len(kept) for kept in positions])
+    positions = [kept(int(block)) for block in blocks]
+    place = np.repeat(np.arange(len(blocks)), [len(part) for part in positions])
     row, latents, values = active_entries(codes)
     return Fired(place[row], np.concatenate(positions)[row], latents, values)
 

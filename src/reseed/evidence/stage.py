@@ -10,7 +10,7 @@ from typing import Any
 
 from reseed.events import Events
 from reseed.evidence.contexts import Contexts
-from reseed.evidence.rows import Encoded, Fired, Firing, Reader, entries_of, feed, readers_of
+from reseed.evidence.rows import Encoded, Firing, Reader, entries_of, feed, readers_of
 from reseed.evidence.sampler import WindowSampler, nearest_decoders
 from reseed.evidence.tables import tables_of
 from reseed.evidence.windows import Windows, cut
@@ -165,7 +165,7 @@ class _Evidence:
         self._firing.add(target, codes, chunk.rebuilt(self._name))
         if self._places is None:
             return
-        fired: Fired = entries_of(codes, blocks, self._places)
+        fired = entries_of(codes, blocks, self._places.positions)
         self._contexts.add(fired, blocks)
         if self._examples is not None and windows is not None:
             self._examples.add(windows, fired)

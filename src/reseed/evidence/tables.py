@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from reseed.evidence.rows import Integers
 from reseed.evidence.sampler import KINDS, WindowSampler
-from reseed.evidence.windows import SPLITS, Documents, Entries, cut
+from reseed.evidence.windows import SPLITS, Entries, cut
 from reseed.spec.analysis import EvidenceSpec
+from reseed.subjects.language.blocks import Places
 
 QUANTILES = 10
 """Ranks of activation that firing examples are given: deciles."""
@@ -99,15 +100,7 @@ class ExampleTables(NamedTuple):
         return {EXAMPLES: self.examples, WINDOWS: self.windows, COUNTS: self.counts}
 
 
-class Text(Documents, Protocol):
-    """Documents whose tokens can be shown."""
-
-    def tokens(self, block: int, first: int, last: int) -> list[str]:
-        """Text of the tokens at positions first..last-1."""
-        ...
-
-
-def tables_of(sampler: WindowSampler | None, text: Text | None) -> ExampleTables:
+def tables_of(sampler: WindowSampler | None, text: Places | None) -> ExampleTables:
     """The tables of a run; without rows where there is no text or nothing was asked for.
 
     Args:
@@ -203,7 +196,7 @@ def _quantiles(group: Integers, drawn: NDArray[np.bool_]) -> Integers:
     return np.minimum(rank * QUANTILES // np.maximum(count, 1), QUANTILES - 1)
 
 
-def _windows(wanted: pl.Series, text: Text, spec: EvidenceSpec) -> pl.DataFrame:
+def _windows(wanted: pl.Series, text: Places, spec: EvidenceSpec) -> pl.DataFrame:
     """The text of each window that an example is in."""
     ids = wanted.unique().sort().to_numpy()
     blocks = np.unique(ids // text.length)
@@ -212,7 +205,7 @@ def _windows(wanted: pl.Series, text: Text, spec: EvidenceSpec) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=WINDOW_SCHEMA), *parts])
 
 
-def _shown(blocks: Integers, ids: Integers, text: Text, spec: EvidenceSpec) -> pl.DataFrame:
+def _shown(blocks: Integers, ids: Integers, text: Places, spec: EvidenceSpec) -> pl.DataFrame:
     """Those of the windows of these blocks that are among `ids`."""
     there = cut(text, blocks, spec.window, spec.seed)
     chosen = np.flatnonzero(np.isin(there.id, ids))

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.evidence.rows import Integers, Positions
+from reseed.evidence.rows import Integers
 from reseed.seeds import generator
+from reseed.subjects.language.blocks import Places
 
 SPLITS = ("explain", "score", "judge")
 """What an example may be used for, by number."""
@@ -37,19 +38,6 @@ LEAST = 1 << 13
 
 _NONE = np.iinfo(np.uint64).max
 _ORDERS = np.array(list(permutations(range(len(SPLITS)))))
-
-
-class Documents(Positions, Protocol):
-    """Which documents the positions of blocks belong to, and which positions are read."""
-
-    @property
-    def length(self) -> int:
-        """L, positions in a block."""
-        ...
-
-    def documents(self, block: int) -> Integers:
-        """[L] number of the document at each position; -1 where there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +65,7 @@ class Windows:
         return self.block * self.of.shape[1] + self.first
 
 
-def cut(places: Documents, blocks: Sequence[int] | Integers, window: int, seed: int) -> Windows:
+def cut(places: Places, blocks: Sequence[int] | Integers, window: int, seed: int) -> Windows:
     """The windows of these blocks.
 
     Args:
@@ -142,9 +130,7 @@ def _starts(documents: Integers, window: int) -> NDArray[np.bool_]:
     return start
 
 
-def _with_rows(
-    places: Documents, blocks: Integers, of: Integers, windows: int
-) -> NDArray[np.bool_]:
+def _with_rows(places: Places, blocks: Integers, of: Integers, windows: int) -> NDArray[np.bool_]:
     """[windows] whether any position of a window is kept."""
     out = np.zeros(windows, np.bool_)
     for place, block in enumerate(blocks):

@@ -261,10 +261,6 @@ class ToyText:
         per_block = -(-self._spec.block // DOCUMENT)
         return block * per_block + np.arange(self._spec.block) // DOCUMENT
 
-    def document(self, block: int, position: int) -> int:
-        """Number of the document of a sample."""
-        return int(self.documents(block)[position])
-
     def tokens(self, block: int, first: int, last: int) -> list[str]:
         """The samples first..last-1, each by the features that fire in it."""
         return list(self._block(block)[first:last])

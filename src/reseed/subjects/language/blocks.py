@@ -18,13 +18,24 @@ from reseed.errors import SpecError
 from reseed.events import Events, Task
 from reseed.seeds import generator
 from reseed.spec.subject import TextSpec
-from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes, write_bytes
+from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes
 from reseed.subjects.language.documents import DATASETS, Document, read_documents
 from reseed.subjects.language.tokenizer import Tokenizer
+
+NO_DOCUMENT = -1
+"""Document number of BOS, separators and padding."""
+
+_BATCH = 256
+_MOST_CHARACTERS_PER_TOKEN = 16
 
 
 class Places(Protocol):
     """Where the rows of a block stand in the text."""
+
+    @property
+    def length(self) -> int:
+        """L, positions in a block."""
+        ...
 
     def positions(self, block: int) -> NDArray[np.int64]:
         """[rows] position in the block of each kept row."""
@@ -34,17 +45,8 @@ class Places(Protocol):
         """Text of the tokens at positions first..last-1."""
         ...
 
-    def document(self, block: int, position: int) -> int:
-        """Number of the document at a position."""
-        ...
-
     def documents(self, block: int) -> NDArray[np.int64]:
         """[L] number of the document at each position; -1 where there is none."""
-        ...
-
-    @property
-    def length(self) -> int:
-        """L, positions in a block."""
         ...
 
 
@@ -72,21 +74,9 @@ class TextPlaces:
         """Text of the tokens at positions first..last-1."""
         return self._tokenizer.pieces(self._text.ids[block, first:last].tolist())
 
-    def document(self, block: int, position: int) -> int:
-        """Number of the document at a position."""
-        return int(self._text.document[block, position])
-
     def documents(self, block: int) -> NDArray[np.int64]:
         """[L] number of the document at each position; -1 where there is none."""
         return self._text.document[block].astype(np.int64)
-
-
-NO_DOCUMENT = -1
-"""Document number of BOS, separators and padding."""
-
-_BATCH = 256
-
-_MOST_CHARACTERS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +149,7 @@ def make_tokens(
         store: of the study.
         name: of the piece.
         made_from: digest that the piece remembers.
-        events: take the progress.
+        events: progress.
 
     Raises:
         SpecError: if the text is too short or the tokenizer lacks a token that the rules need.
@@ -178,9 +168,9 @@ def make_tokens(
     table = _documents(used, arrays["document"])
     about = _about(spec, tokenizer, arrays, table.height)
     with store.piece(name, made_from) as folder:
-        write_bytes(folder / "tokens.safetensors", safetensors_bytes(arrays))
-        write_bytes(folder / "documents.parquet", parquet_bytes(table))
-        write_bytes(folder / "about.json", json_bytes(about))
+        (folder / "tokens.safetensors").write_bytes(safetensors_bytes(arrays))
+        (folder / "documents.parquet").write_bytes(parquet_bytes(table))
+        (folder / "about.json").write_bytes(json_bytes(about))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +185,8 @@ class _Chunk:
     @classmethod
     def joined(cls, chunks: Sequence[_Chunk], length: int) -> _Chunk:
         """One after the other, cut to `length`."""
-        return cls(
-            np.concatenate([c.ids for c in chunks])[:length],
-            np.concatenate([c.document for c in chunks])[:length],
-            np.concatenate([c.starts for c in chunks])[:length],
-        )
+        columns = zip(*((c.ids, c.document, c.starts) for c in chunks), strict=True)
+        return cls(*(np.concatenate(column)[:length] for column in columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +219,13 @@ class _Rules:
         """A document with what stands before it (separator) or after it (padding)."""
         before = [self.separator] if self.separator is not None and number > 0 else []
         after = [self.padding] * (-len(ids) % self.room) if self.spec.layout == "padded" else []
-        whole = np.array([*before, *ids, *after], np.uint32)
+        stretch = np.array([*before, *ids, *after], np.uint32)
         text = slice(len(before), len(before) + len(ids))
-        document = np.full(len(whole), NO_DOCUMENT, np.int32)
+        document = np.full(len(stretch), NO_DOCUMENT, np.int32)
         document[text] = number
-        starts = np.zeros(len(whole), np.bool_)
+        starts = np.zeros(len(stretch), np.bool_)
         starts[text][:1] = True
-        return _Chunk(whole, document, starts)
+        return _Chunk(stretch, document, starts)
 
     def blocks(self, stream: _Chunk, blocks: int) -> dict[str, NDArray[Any]]:
         """The arrays of the piece: ids, document, keep, each `[blocks, L]`."""
@@ -305,13 +292,13 @@ def _encoded(
         yield from ((d, ids) for d, ids in zip(batch, encoded, strict=True) if ids)
 
 
-def _documents(used: Sequence[Document], document: NDArray[np.int32]) -> pl.DataFrame:
-    counts = np.bincount(document[document != NO_DOCUMENT], minlength=len(used))
+def _documents(used: Sequence[Document], numbers: NDArray[np.int32]) -> pl.DataFrame:
+    counts = np.bincount(numbers[numbers != NO_DOCUMENT], minlength=len(used))
     table = pl.DataFrame(
         {
             "document": np.arange(len(used), dtype=np.int32),
-            "origin": [one.origin for one in used],
-            "label": [one.label for one in used],
+            "origin": [document.origin for document in used],
+            "label": [document.label for document in used],
             "tokens": counts.astype(np.int64),
         },
         schema_overrides={"label": pl.String},
@@ -326,11 +313,7 @@ def _about(
     keep, document = arrays["keep"], arrays["document"]
     return {
         "tokenizer": {
-            "name": tokenizer.name,
-            "digest": tokenizer.digest,
-            "bos": tokenizer.bos,
-            "eos": tokenizer.eos,
-            "pad": tokenizer.pad,
+            key: getattr(tokenizer, key) for key in ("name", "digest", "bos", "eos", "pad")
         },
         "layout": spec.layout,
         "block": spec.block,
