@@ -37,7 +37,9 @@ bench: .venv/.test
 # The core alone, without torch: what reads a study must work there.
 test-core: .venv-core/.done
 	.venv-core/bin/python -m pytest -m "not slow and not peers and not browser" tests/test_core_alone.py \
-	    tests/matching/test_assignment.py tests/matching/test_measures.py tests/stability tests/comparison tests/calibration
+	    tests/matching/test_assignment.py tests/matching/test_measures.py tests/stability tests/comparison tests/calibration \
+	    tests/prediction/test_predict.py tests/prediction/test_logistic.py tests/prediction/test_export.py \
+	    tests/consensus_sae/test_average.py
 
 # Other libraries pin what they like: they get an environment of their own.
 peers: .venv-peers/.done

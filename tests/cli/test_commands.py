@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 
 from reseed.errors import Interrupted
 from reseed.events import Stop
 
-COMMANDS = ("run", "plan", "status", "report", "sites", "consensus", "predict", "export")
+COMMANDS = (
+    "run", "plan", "status", "report", "sites", "calibrate", "consensus", "predict", "export",
+    "explain", "score", "select", "compare", "inspect", "convert", "architectures",
+)  # fmt: skip
 
 
 def said(done):
@@ -70,6 +74,15 @@ def test_help(cli, command):
     assert done.stderr == ""
     words = COMMANDS if not command else ("Usage", command)
     assert all(word in done.stdout for word in words)
+    assert cli(*command.split(), "-h").stdout == done.stdout
+    if command == "architectures":  # square brackets are no markup
+        assert '[[sae]] architecture = "NAME"' in done.stdout
+
+
+def test_version(cli):
+    done = cli("--version")
+    assert done.returncode == 0
+    assert done.stdout == f"reseed {version('reseed')}\n"
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "status", "report"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -16,13 +17,15 @@ pytest.importorskip("torch", reason="training needs torch")
 import reseed
 from reseed.errors import ReseedError, SpecError, StoreError
 from reseed.events import Events
+from reseed.evidence.tables import WINDOWS
+from reseed.interpretation.models import Scripted
 from reseed.interpretation.models.asking import JournaledAsker
-from reseed.interpretation.models.instruments import Scripted
 from reseed.interpretation.models.journal import Journal
 from reseed.interpretation.results import chosen_groups, read_explained
 from reseed.interpretation.select.stage import select
 from reseed.interpretation.similarity import comparison
 from reseed.interpretation.stage import explain, score
+from reseed.runs import evidence_name
 from reseed.spec.interpretation import InterpretationSpec
 
 FEATURE = re.compile(r"f(\d+)")
@@ -174,6 +177,45 @@ def test_examples_of_explaining_and_scoring_share_no_document(study, scored):
         assert kinds["firing"] == kinds["random"] + kinds["neighbour"] == 10
 
 
+def with_a_leak(study, folder, splits):
+    """A copy of the study in which the windows of these splits are all of one document."""
+    shutil.copytree(study.folder, folder)
+    copy = type(study)(study.spec, folder)
+    for run in {latent["run"] for latent in study.latents.select("run").iter_rows(named=True)}:
+        name = evidence_name(run)
+        made_from = json.loads((folder / name / "piece.json").read_text())["made_from"]
+        windows = study.store.table(name, WINDOWS).with_columns(
+            pl.when(pl.col("split").is_in(splits))
+            .then(pl.lit(7).cast(pl.Int64))
+            .otherwise(pl.col("document"))
+            .alias("document")
+        )
+        with copy.store.piece(name, made_from) as building:
+            shutil.copytree(study.folder / name, building, dirs_exist_ok=True)
+            (building / "piece.json").unlink()
+            windows.write_parquet(building / WINDOWS)
+    return copy
+
+
+@pytest.mark.parametrize("door", ["explain", "score", "refine"])
+def test_a_planted_leak_is_refused_before_anything_is_asked(study, scored, tmp_path, door):
+    """Of what was explained and what is scored; and of what a refinement is judged on."""
+    splits = ["score", "judge"] if door == "refine" else ["explain", "score"]
+    leaking = with_a_leak(study, tmp_path / "leaking", splits)
+    (group,) = chosen_groups(leaking, None)
+    asker_of, model = fake(truth)
+    call = score if door == "score" else explain
+    refine = {"branch": 1, "keep": 1, "depth": 1, "budget": 30}
+    settings = spec(seed=11, **({"refine": refine} if door == "refine" else {}))
+    with pytest.raises(SpecError, match=r"document 7 is among .*, so the score would reward"):
+        call(leaking, Events(), group, spec=settings, asker_of=asker_of)
+    assert model.asked == []
+    # without the leak the same call goes through
+    whole = type(study)(study.spec, shutil.copytree(study.folder, tmp_path / "whole"))
+    call(whole, Events(), group, spec=settings, asker_of=asker_of)
+    assert model.asked
+
+
 def test_a_model_that_guesses_scores_at_chance(study):
     (group,) = chosen_groups(study, None)
     asker_of, _ = fake(guess)
@@ -211,8 +253,6 @@ def test_nothing_is_asked_twice_even_if_all_results_are_lost(study, tmp_path):
     asked = len(model.asked)
     assert asked > 50
     assert once().equals(first), "the result is read"
-    import shutil
-
     for name in ("explanations", "scores"):
         shutil.rmtree(study.folder / name)
     assert once().equals(first)
@@ -328,8 +368,6 @@ def server():
 
 def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
     """Through a real server on this machine, from a study's folder with its TOML."""
-    import shutil
-
     folder = tmp_path / "study"
     shutil.copytree(study.folder, folder, ignore=shutil.ignore_patterns("scores", "explanations"))
     lines = []
@@ -354,6 +392,12 @@ def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
     assert "feature f" in page
     assert "Explanations" in page
     assert cli("score", folder, "--quiet").returncode == 0
+    with reseed.Study.load(folder).store.lock("reseed run in another window"):
+        for command in ("explain", "score"):  # all is there: only the page would be written
+            busy = cli(command, folder, "--quiet")
+            assert busy.returncode == 3
+            assert "reseed run in another window" in " ".join(busy.stderr.split())
+    assert (folder / "report.html").read_text() == page
 
 
 def test_a_plan_counts_what_would_be_asked(study):

@@ -40,9 +40,6 @@ def explain(W_dec: Any, truth: Truth, spec: CalibrationSpec) -> pl.DataFrame:
         both), tree_cos (inside the span of the tree of its nearest feature, null outside trees);
         subspace (the planted subspace that holds most of it, null without any), capture (how much,
         a length); kind, one of `KINDS`: the first whose cosine or length reaches its threshold.
-
-    Raises:
-        SpecError: if dimensions differ or the toy has no feature of one dimension.
     """
     rows = np.asarray(W_dec, np.float32)
     _check(rows, truth)

@@ -54,9 +54,6 @@ def open_activations(
         names: of the SAEs, in their order.
         store: where a subject's tokens are kept.
         events: progress.
-
-    Raises:
-        SpecError: if there are not as many as SAEs, or their numbers of rows differ.
     """
     if isinstance(rows, Mapping):
         spec = read_spec(FromSubject, rows, "activations")
@@ -145,11 +142,7 @@ class OnActivations:
 def run_on(
     compared: Sequence[Dictionary], activations: Activations, events: Events
 ) -> dict[str, OnActivations]:
-    """Encode and reconstruct rows with each SAE, in one pass; bare matrices are left out.
-
-    Raises:
-        SpecError: if a site has other dimensions than its SAE reads.
-    """
+    """Encode and reconstruct rows with each SAE, in one pass; bare matrices are left out."""
     readers = _readers(compared, activations)
     for name, (sae, site) in readers.items():
         dimensions = activations.source.sites[site]

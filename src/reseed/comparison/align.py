@@ -69,11 +69,7 @@ class Sums:
         self._aa, self._ab = np.zeros((d_a, d_a)), np.zeros((d_a, d_b))
 
     def add(self, a: NDArray[np.floating], b: NDArray[np.floating]) -> None:
-        """Take in rows of the same tokens, `[N, D_a]` and `[N, D_b]`.
-
-        Raises:
-            SpecError: if the numbers of rows differ.
-        """
+        """Take in rows of the same tokens, `[N, D_a]` and `[N, D_b]`."""
         if len(a) != len(b):
             raise SpecError(
                 f"{len(a)} rows of one subject and {len(b)} of the other; they must be of the same "
@@ -87,11 +83,7 @@ class Sums:
         self._ab += x.T @ y
 
     def alignment(self) -> Alignment:
-        """The best map.
-
-        Raises:
-            SpecError: if there are fewer rows than dimensions, or the activations are constant.
-        """
+        """The best map."""
         most = max(self._ab.shape)
         if self.rows < 2 * most:
             raise SpecError(
@@ -124,9 +116,6 @@ def aligned(
         The turned dictionary, and `crossing`: fvu of the map alone (there and back) and of the
         other's activations through the first's SAE, beside the other SAE's own; null where there is
         no SAE to run.
-
-    Raises:
-        SpecError: if one is a transcoder, or there are too few rows.
     """
     for side in (first, other):
         if side.dimensions[0] != side.dimensions[1]:

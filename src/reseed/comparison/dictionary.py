@@ -60,9 +60,6 @@ def dictionaries(sources: Sequence[Any], names: Sequence[str] | None) -> list[Di
         sources: each an `SAE`, `SAEArrays`, a `[F, D]` decoder, a pair (encoder, decoder) of such
             matrices, or a path or `hf:` reference in any format.
         names: of each; left out, paths are shortened and all else is A, B, C.
-
-    Raises:
-        SpecError: if there are fewer than two, or one is none of these, or names repeat.
     """
     if len(sources) < 2:
         raise SpecError(f"{len(sources)} SAE given; a comparison needs at least two")
@@ -184,9 +181,6 @@ def check(compared: Sequence[Dictionary]) -> list[str]:
 
     Returns:
         Warnings, each a sentence.
-
-    Raises:
-        SpecError: if dimensions differ, or an SAE has next to no rows that are not zero.
     """
     for a, b in combinations(compared, 2):
         _check_dimensions(a, b)

@@ -64,9 +64,6 @@ def measure_pair(
         draws: of the covariance-matched null.
         strata: name to which latents of each belong; `"all"` among them.
         show: told how many similarities were computed, as they are.
-
-    Raises:
-        SpecError: if dimensions differ.
     """
     decoders_only = not (a.has_encoder and b.has_encoder)
     first, other = (_views(side.views, decoders_only) for side in (a, b))

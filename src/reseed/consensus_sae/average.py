@@ -26,11 +26,7 @@ _POSTERIOR = "recurrence_mean"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Which families are taken: by reproducibility, or by the number of runs they are found in.
-
-    Raises:
-        SpecError: if both are given, or one that cannot be.
-    """
+    """Which families are taken: by reproducibility, or by the number of runs they are found in."""
 
     least: float | None = None
     """smallest reproducibility, above 0 up to 1; .5 if neither is given"""
@@ -107,9 +103,6 @@ def choose(every: pl.DataFrame, rule: Rule, *, runs: int, k: int) -> pl.DataFram
 
     Returns:
         latent (of the consensus), family, run, member, size, reproducibility.
-
-    Raises:
-        SpecError: if there is one run only, or the rule takes fewer families than k or than two.
     """
     if runs < 2:
         raise SpecError("one run only: no family is known to come back. Add seeds to the study.")
@@ -150,10 +143,6 @@ def average(
         members: from `choose`.
         k: latents that fire at a time.
         about: where it comes from.
-
-    Raises:
-        SpecError: if an SAE skips its codes, normalises rows, is a transcoder, or a member's
-            decoder row is zero.
     """
     for run, sae in saes.items():
         if sae.W_skip is not None or sae.normalised or sae.W_enc.shape != sae.W_dec.shape:

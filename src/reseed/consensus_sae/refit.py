@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
 from reseed.events import Events
-from reseed.evidence.rows import Firing, Reader, firing_of
 from reseed.records import SAEArrays
 from reseed.sae.architectures.topk import TopKSpec
-from reseed.sae.model import SAE
 from reseed.spec.training import RunSpec, TrainingSpec
-from reseed.subjects.source import BlockSource
 from reseed.training.learner import Learner
 from reseed.training.work import Work, train_all
 
@@ -47,10 +41,6 @@ def refit(
 
     Returns:
         The SAE with its new encoder; `about` is that of `start`.
-
-    Raises:
-        SpecError: if `start` does not fit `spec`.
-        TrainingError: if loss or gradient are NaN or infinite.
     """
     if start.activation != {"kind": "topk", "k": spec.k} or len(start.W_enc) != spec.latents:
         raise SpecError(
@@ -82,47 +72,3 @@ def refit(
     except TrainingError as error:
         raise TrainingError(f"refitting the encoder: {error}") from error
     return replace(learner.sae().arrays(), about=start.about)
-
-
-class HeldOut(NamedTuple):
-    """What held-out rows say of one SAE."""
-
-    fvu: float
-    """of all rows together"""
-    l0: float
-    """latents that fire in a row"""
-    dead: float
-    """share of the latents that fire in none"""
-    firing: pl.DataFrame
-    """latent, fired, rate, mean_act, max_act"""
-
-
-def evaluate(
-    saes: Mapping[str, SAE],
-    site: str,
-    source: BlockSource,
-    blocks: NDArray[np.int64],
-    events: Events,
-) -> dict[str, HeldOut]:
-    """One pass over held-out blocks for all SAEs; the numbers are those of `reseed.evidence.stage`.
-
-    Args:
-        saes: by name; all of one site.
-        site: where they read.
-        source: of the activations.
-        blocks: held-out ones.
-        events: progress.
-
-    Raises:
-        SubjectError: if the rows are all alike.
-        StoreError: if the activations are damaged.
-    """
-    readers = {name: Reader(sae, site) for name, sae in saes.items()}
-    sums = firing_of(readers, source, blocks, events, "evaluate")
-    return {name: _result(firing) for name, firing in sums.items()}
-
-
-def _result(sums: Firing) -> HeldOut:
-    fit, table = sums.reconstruction(), sums.table()
-    dead = float((table["fired"] == 0).mean())  # pyright: ignore[reportArgumentType]
-    return HeldOut(float(fit["fvu"]), float(fit["l0"]), dead, table)

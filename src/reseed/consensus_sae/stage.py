@@ -24,7 +24,7 @@ from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 
 if TYPE_CHECKING:
-    from reseed.consensus_sae.refit import HeldOut
+    from reseed.evidence.rows import Firing
 
 
 MEAN = "not_refitted"
@@ -181,7 +181,8 @@ class _Making:
 
     def files(self, events: Events, stop: Stop) -> dict[str, Any]:
         """Average, refit, train the SAE of the same width and evaluate: the files of the piece."""
-        from reseed.consensus_sae.refit import evaluate, refit
+        from reseed.consensus_sae.refit import refit
+        from reseed.evidence.rows import Reader, firing_of
         from reseed.sae.model import from_arrays
         from reseed.training.stage import rows_of, train_missing
 
@@ -201,19 +202,14 @@ class _Making:
                 missing = f"its training failed at step {state.step}: {state.reason}"
             else:
                 saes["same width"] = own.read_piece(store, run_name(self.same))
-        held_out = evaluate(
-            {name: from_arrays(sae) for name, sae in saes.items()},
-            site,
-            inputs.source,
-            inputs.split[1],
-            events,
-        )
+        readers = {name: Reader(from_arrays(sae), site) for name, sae in saes.items()}
+        held_out = firing_of(readers, inputs.source, inputs.split[1], events, "evaluate")
         about = self._about(missing, held_out)
         return {
             **own.contents(refitted),
             **{f"{MEAN}/{name}": content for name, content in own.contents(mean).items()},
             "members.parquet": self.members,
-            "firing.parquet": held_out["consensus"].firing,
+            "firing.parquet": held_out["consensus"].table(),
             "evaluation.parquet": pl.DataFrame(about["evaluation"], infer_schema_length=None),
             "evaluation.json": about,
         }
@@ -231,17 +227,16 @@ class _Making:
         saes = {run: own.read_piece(self.study.store, f"runs/{run}") for run in runs}
         return average(saes, self.members, self.sae.k, about)
 
-    def _about(self, missing: str | None, held_out: Mapping[str, HeldOut]) -> dict[str, Any]:
+    def _about(self, missing: str | None, held_out: Mapping[str, Firing]) -> dict[str, Any]:
         trained = self.same.training.steps * self.same.training.batch
         refit = self.training.steps * self.training.batch
         tokens = {"consensus": refit, "not refitted": 0, "same width": trained}
-        rows = [
-            _row(
-                {"sae": name, "latents": len(of.firing), "k": self.sae.k, "tokens": tokens[name]},
-                {"fvu": [of.fvu], "l0": [of.l0], "dead": [of.dead]},
-            )
-            for name, of in held_out.items()
-        ]
+        rows: list[dict[str, Any]] = []
+        for name, firing in held_out.items():
+            fired, sums = firing.table()["fired"], firing.reconstruction()
+            head = {"sae": name, "latents": len(fired), "k": self.sae.k, "tokens": tokens[name]}
+            dead = [float((fired == 0).mean())]  # pyright: ignore[reportArgumentType]
+            rows.append(_row(head, {"fvu": [sums["fvu"]], "l0": [sums["l0"]], "dead": dead}))
         families = self.members.unique("latent")
         sizes = families["size"].value_counts().sort("size")
         return {

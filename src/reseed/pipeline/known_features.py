@@ -140,11 +140,7 @@ def calibrate(
 def open_calibration(
     what: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
 ) -> Study:
-    """The study of a preset, or of a TOML or folder; checked to be one that can be calibrated.
-
-    Raises:
-        SpecError: as `calibrate`.
-    """
+    """The study of a preset, or of a TOML or folder; checked to be one that can be calibrated."""
     name = os.fspath(what)
     if Path(name).exists():
         study = Study.load(name, out)

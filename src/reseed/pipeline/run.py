@@ -188,11 +188,7 @@ def _controls(study: Study, group: str) -> dict[str, Any]:
 
 
 def rewrite_report(study: Study) -> Path:
-    """Write the page of a study anew from what is in its folder. Needs no torch.
-
-    Raises:
-        StoreError: if there are no results yet, or the folder is busy or of another spec.
-    """
+    """Write the page of a study anew from what is in its folder. Needs no torch."""
     study.check_folder()
     if not study.store.path(SUMMARY).exists():
         raise StoreError(f"{study.folder} has no results yet; `reseed run` makes them")

@@ -82,9 +82,6 @@ def select(
             is null are left out. It can name columns and use SQL's functions of them, and nothing
             else: it reads no file and no other table.
         columns: which columns, in this order; all if left out.
-
-    Raises:
-        SpecError: if the condition cannot be read or is none, or a column is unknown.
     """
     for name in columns or ():
         if name not in table.columns:
@@ -136,11 +133,7 @@ def _first_line(error: Exception) -> str:
 
 
 def format_of(path: Path, wanted: str | None = None) -> Format:
-    """The format that was asked for, or that the name's ending says.
-
-    Raises:
-        SpecError: if it is none of the three.
-    """
+    """The format that was asked for, or that the name's ending says."""
     known = get_args(Format)
     for name in known:
         if wanted == name or (wanted is None and path.suffix.lower() == f".{name}"):
@@ -153,11 +146,7 @@ def format_of(path: Path, wanted: str | None = None) -> Format:
 
 
 def check_target(path: Path, wanted: str | None = None, *, overwrite: bool) -> Format:
-    """The format to write, after a place that cannot take the file was refused.
-
-    Raises:
-        SpecError: if it is a folder, or a file that may not be replaced, or the format is unknown.
-    """
+    """The format to write, after a place that cannot take the file was refused."""
     if path.is_dir():
         raise SpecError(f"{path} is a folder; name the file to write, e.g. {path}/latents.parquet")
     if path.exists() and not overwrite:
@@ -173,9 +162,6 @@ def write(table: pl.DataFrame, path: Path, kind: Format) -> None:
 
     Parquet keeps all types and has the version in its metadata. JSONL and CSV get it as a last
     column; in CSV a nested column is JSON in a text column, and null is an empty field.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only.
     """
     buffer = io.BytesIO()
     if kind == "parquet":

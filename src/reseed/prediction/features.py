@@ -70,11 +70,7 @@ class Labelled(NamedTuple):
 
 
 def labelled(study: Study, group: RunGroup, name: str) -> Labelled:
-    """The latents of a group of a study, and which of them are shared at the study's threshold.
-
-    Raises:
-        StoreError: if the study has not come this far, or is damaged.
-    """
+    """The latents of a group of a study, and which of them are shared at the study's threshold."""
     last = group.steps[-1]
     tables = [
         PairTable(pair, study.store.table(pair_name(pair), f"{last:08d}.parquet"))
@@ -129,11 +125,7 @@ class Group:
 
 
 def arrays(labels: Labelled, features: Sequence[str]) -> Group:
-    """A group as arrays; latents that never fired are left out.
-
-    Raises:
-        SpecError: if a feature is NaN or infinite for a latent that fires.
-    """
+    """A group as arrays; latents that never fired are left out."""
     runs = labels.latents["run"].unique(maintain_order=True).to_list()
     place = dict(zip(runs, range(len(runs)), strict=True))
     run = labels.latents["run"].replace_strict(place, return_dtype=pl.Int64).to_numpy()
@@ -162,9 +154,6 @@ def rows_of(live: pl.DataFrame, features: Sequence[str], name: str) -> Floats:
         live: of a table of latents.
         features: names of `FEATURES`.
         name: of the table, for messages.
-
-    Raises:
-        SpecError: if one is missing, NaN or infinite.
     """
     rows = live.select(FEATURES[name].cast(pl.Float64).alias(name) for name in features)
     for feature in features:
@@ -196,9 +185,6 @@ def features_of(groups: Sequence[Labelled], table: pl.DataFrame | None = None) -
     Args:
         groups: to learn from.
         table: to apply the model to, if any.
-
-    Raises:
-        SpecError: if the firing rate is not among them, or nothing else is.
     """
     tables = [group.latents for group in groups] + ([] if table is None else [table])
     # a column without a value is one that these latents cannot have

@@ -105,9 +105,6 @@ def predict_groups(
         apply: a table of latents to predict; left out, those of `train`, each by models that saw
             neither its run nor its feature.
         judges: the groups of `apply` with their shared pairs, to judge the prediction there.
-
-    Raises:
-        SpecError: if no group has three runs, a column is missing, or nothing fires.
     """
     _check(train)
     features = features_of(train, apply)
