@@ -229,11 +229,8 @@ def _json(text: str) -> object:
         return None
 
 
-def first_object(text: str) -> tuple[dict[str, Any], int, int] | None:
-    """The first JSON object that stands whole in a text, with where it begins and ends.
-
-    A key that comes twice, or NaN, makes it none.
-    """
+def _only_object(text: str, required: Sequence[str]) -> object:
+    """The first JSON object that stands whole in a text, if nothing around it answers as well."""
     for match in islice(re.finditer(r"\{", text), _STARTS):
         try:
             value, end = _DECODER.raw_decode(text, match.start())
@@ -241,21 +238,12 @@ def first_object(text: str) -> tuple[dict[str, Any], int, int] | None:
             return None  # brackets without end: the next ones would take as long
         except ValueError:
             continue
-        return value, match.start(), end
+        names = "|".join(map(re.escape, required))
+        quoted = rf'["\[](?:{names})["\]]'
+        before = re.search(quoted, text[: match.start()], re.IGNORECASE)
+        after = re.search(rf"{quoted}|\b(?:{names})\s*:", text[end:], re.IGNORECASE)
+        return None if before or after else value
     return None
-
-
-def _only_object(text: str, required: Sequence[str]) -> object:
-    """The JSON object inside a text, if nothing around it answers as well."""
-    inside = first_object(text)
-    if inside is None:
-        return None
-    value, start, end = inside
-    names = "|".join(map(re.escape, required))
-    quoted = rf'["\[](?:{names})["\]]'
-    before = re.search(quoted, text[:start], re.IGNORECASE)
-    after = re.search(rf"{quoted}|\b(?:{names})\s*:", text[end:], re.IGNORECASE)
-    return None if before or after else value
 
 
 def _only_list(text: str) -> object:
