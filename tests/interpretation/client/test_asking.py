@@ -366,6 +366,29 @@ def test_killed_in_the_middle_nothing_is_asked_twice(serve, hostile, path, signu
     assert server.questions == []
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("silence", ["hang", (429, {"Retry-After": "250"}, b"")])
+def test_a_silent_server_holds_nobody_back(serve, hostile, path, silence, times):
+    """One Ctrl-C leaves after the grace, a second one at once; what came before is kept."""
+    server = serve(lambda text, _: hostile.completion("ok") if text == "q0" else silence)
+    grace = "from reseed.interpretation.models import asking\nasking.GRACE_SECONDS = "
+    code = grace + ("1\n" if times == 1 else "60\n") + RUN
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, server.url, str(path)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        while len(server.questions) < 4:
+            time.sleep(0.02)
+        for _ in range(times):
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=15)
+    assert process.returncode != 0
+    assert [row["answer"]["text"] for row in entries(path)] == ["ok"]
+
+
 def test_every_kind_of_trouble_at_once_loses_nothing(serve, hostile, connect, question, path, gate):
     """Each question meets another trouble twice, then a good answer; every answer arrives."""
     troubles = [

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import ModelError, SpecError, SubjectError
 from reseed.interpretation.models import Embedder
-from reseed.interpretation.models.limits import Gate
+from reseed.interpretation.models.limits import Gate, quoted
 from reseed.interpretation.models.server import Refused, Server
 from reseed.interpretation.records import Failure
 from reseed.records import Floats
@@ -131,7 +131,7 @@ class ServerEmbedder:
         came = self._server.post("/embeddings", payload)
         if isinstance(came, Refused | Failure):
             why = f"HTTP {came.status}" if isinstance(came, Refused) else came.reason
-            raise ModelError(f"no embeddings from {self.name}: {why}. {(came.text or '')[:300]}")
+            raise ModelError(f"no embeddings from {self.name}: {why}.{quoted(came.text)}")
         try:
             rows = sorted(came["data"], key=lambda row: int(row["index"]))
             vectors = np.array([row["embedding"] for row in rows], np.float64)
