@@ -72,6 +72,12 @@ Layout = Mapping[str, tuple[str, str]]
 """Field of an SAE to the name of its array in a file and the letters of its dimensions there:
 F latents, D input, E output."""
 
+
+def named(**dims: str) -> dict[str, tuple[str, str]]:
+    """A layout in which arrays are called as the fields."""
+    return {name: (name, letters) for name, letters in dims.items()}
+
+
 _OURS = {"W_enc": "FD", "b_enc": "F", "W_dec": "FE", "b_dec": "E", "threshold": "F", "W_skip": "ED"}
 """The same letters, as an SAE has them."""
 

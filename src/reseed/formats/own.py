@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.checks import Format, Weights, complete, stored
+from reseed.formats.checks import Format, Weights, complete, named, stored
 from reseed.formats.files import Files
 from reseed.records import SAEArrays
 from reseed.store import Store, file_bytes, write_bytes
@@ -21,14 +21,8 @@ NAME, VERSION = "reseed", 1
 
 _CFG, _WEIGHTS = "cfg.json", "sae.safetensors"
 
-_LAYOUT = {
-    "W_enc": ("W_enc", "FD"),
-    "W_dec": ("W_dec", "FE"),
-    "b_enc": ("b_enc", "F"),
-    "b_dec": ("b_dec", "E"),
-}
-
-_MORE = {"threshold": ("threshold", "F"), "W_skip": ("W_skip", "ED")}
+_LAYOUT = named(W_enc="FD", W_dec="FE", b_enc="F", b_dec="E")
+_MORE = named(threshold="F", W_skip="ED")
 
 
 def contents(sae: SAEArrays) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
-from reseed.formats.checks import Format, Weights, about, flag, natural, stored, texts
+from reseed.formats.checks import Format, Weights, about, flag, named, natural, stored, texts
 from reseed.formats.files import Files
 from reseed.formats.torch_file import torch_bytes
 from reseed.records import Floats, SAEArrays
@@ -26,12 +26,7 @@ _KINDS = {"vanilla": "relu", "topk": "topk", "batchtopk": "batchtopk", "jumprelu
 
 _LOG = "jumprelu.log_threshold"
 
-_LAYOUT = {
-    "W_enc": ("W_enc", "DF"),
-    "W_dec": ("W_dec", "FD"),
-    "b_enc": ("b_enc", "F"),
-    "b_dec": ("b_dec", "D"),
-}
+_LAYOUT = named(W_enc="DF", W_dec="FD", b_enc="F", b_dec="D")
 
 
 def _recognise(files: Files) -> bool:

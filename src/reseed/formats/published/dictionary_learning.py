@@ -18,7 +18,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
-from reseed.formats.checks import Format, Weights, about, shown, stored, texts
+from reseed.formats.checks import Format, Weights, about, named, shown, stored, texts
 from reseed.formats.files import Files
 from reseed.formats.torch_file import torch_bytes
 from reseed.records import SAEArrays
@@ -49,12 +49,7 @@ def _linear(b_dec: str) -> dict[str, tuple[str, str]]:
     }
 
 
-_MATRICES = {
-    "W_enc": ("W_enc", "DF"),
-    "b_enc": ("b_enc", "F"),
-    "W_dec": ("W_dec", "FD"),
-    "b_dec": ("b_dec", "D"),
-}
+_MATRICES = named(W_enc="DF", b_enc="F", W_dec="FD", b_dec="D")
 
 _LAYOUTS = {
     _RELU: _linear("bias"),

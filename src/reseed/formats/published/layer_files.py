@@ -33,7 +33,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats.arrays import Arrays
-from reseed.formats.checks import Format, about, check_shapes, natural, stored, take
+from reseed.formats.checks import Format, about, check_shapes, named, natural, stored, take
 from reseed.formats.files import Files
 from reseed.formats.folds import centred, uncentred
 from reseed.formats.torch_file import torch_bytes
@@ -46,12 +46,9 @@ _TORCH = (".pt", ".pth")
 
 _OPENAI_FILE = "{}.pt"
 
-_OPENAI = {
-    "b_dec": ("pre_bias", "D"),
-    "W_enc": ("encoder.weight", "FD"),
-    "b_enc": ("latent_bias", "F"),
-    "W_dec": ("decoder.weight", "DF"),
-}
+_BIASES = {"b_dec": ("pre_bias", "D"), "b_enc": ("latent_bias", "F")}
+_MATRICES = {"W_enc": ("encoder.weight", "FD"), "W_dec": ("decoder.weight", "DF")}
+_OPENAI = _BIASES | _MATRICES
 
 _STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
 
@@ -98,11 +95,13 @@ def _write_openai(to: Path, sae: SAEArrays, *, layer: Any = 0) -> None:
             "format normalises rows for TopK always and for ReLU never, so it would reconstruct "
             "something else"
         )
-    content: dict[str, Any] = stored(centred(sae), _OPENAI)
-    content |= {
+    sae = centred(sae)
+    content: dict[str, Any] = {
+        **stored(sae, _BIASES),
         "stats_last_nonzero": np.zeros(latents, np.int64),
         "latents_activation_frequency": np.ones(latents, np.float32),
         "latents_mean_square": np.zeros(latents, np.float32),
+        **stored(sae, _MATRICES),
         "activation": "ReLU",
         "activation_state_dict": {},
     }
@@ -154,12 +153,7 @@ def _write_goodfire(to: Path, sae: SAEArrays) -> None:
 
 _QWEN_FILE = "layer{}.sae.pt"
 
-_QWEN = {
-    "W_enc": ("W_enc", "FD"),
-    "W_dec": ("W_dec", "DF"),
-    "b_enc": ("b_enc", "F"),
-    "b_dec": ("b_dec", "D"),
-}
+_QWEN = named(W_enc="FD", W_dec="DF", b_enc="F", b_dec="D")
 
 _NAMED_K = re.compile(r"-L0_(\d{1,6})$")
 
@@ -217,12 +211,7 @@ def _named_k(path: Path) -> int | None:
 
 _TRACER_FILE = "layer_{}.safetensors"
 
-_TRACER = {
-    "W_enc": ("W_enc", "FD"),
-    "W_dec": ("W_dec", "FE"),
-    "b_enc": ("b_enc", "F"),
-    "b_dec": ("b_dec", "E"),
-}
+_TRACER = named(W_enc="FD", W_dec="FE", b_enc="F", b_dec="E")
 
 _TRACER_MORE = {"W_skip": ("W_skip", "ED"), "threshold": ("activation_function.threshold", "F")}
 

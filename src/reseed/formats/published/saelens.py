@@ -19,7 +19,7 @@ import numpy as np
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
-from reseed.formats.checks import Format, Weights, about, flag, natural, stored, texts
+from reseed.formats.checks import Format, Weights, about, flag, named, natural, stored, texts
 from reseed.formats.files import Files
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
@@ -30,14 +30,7 @@ _SCALER, _WHITENING = "activation_scaler.json", "activation_whitening.safetensor
 _WRITTEN_AS = "6.54.12"
 """Version whose files are written; anything below 6.0.0-rc.0 is parsed by older rules."""
 
-_LAYOUT = {
-    "W_enc": ("W_enc", "DF"),
-    "b_enc": ("b_enc", "F"),
-    "W_dec": ("W_dec", "FE"),
-    "b_dec": ("b_dec", "E"),
-    "threshold": ("threshold", "F"),
-    "W_skip": ("W_skip", "ED"),
-}
+_LAYOUT = named(W_enc="DF", b_enc="F", W_dec="FE", b_dec="E", threshold="F", W_skip="ED")
 
 _KINDS = {
     **dict.fromkeys(("standard", "transcoder", "skip_transcoder"), "relu"),
