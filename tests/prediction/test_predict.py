@@ -93,8 +93,7 @@ def test_holding_out_runs_alone_finds_skill_that_is_not_there() -> None:
         group = arrays(one, features_of([one]))
         out = np.empty((len(group.rows), 2))
         for run in range(len(group.runs)):
-            among = np.arange(len(group.runs)) != run
-            models = fit_both([group], [group.run != run], [among])
+            models = fit_both([group], (0, run))
             mine = group.run == run
             for i, model in enumerate(models):
                 out[mine, i] = model.probability(group.rows[mine])

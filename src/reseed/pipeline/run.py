@@ -13,13 +13,32 @@ from reseed.events import Events, Sink, Stop, session
 from reseed.evidence.stage import stage as gather
 from reseed.matching.stage import stage as match
 from reseed.report.study import write_report
-from reseed.runs import Done, Failed, Missing, Run, forget_failure, stability_name, through_name
+from reseed.runs import (
+    Done,
+    Failed,
+    Group,
+    Missing,
+    Run,
+    forget_failure,
+    stability_name,
+    through_name,
+)
 from reseed.spec.subject import PRECISION
-from reseed.stability.factors.compare import compare_groups
+from reseed.spec.summary import (
+    SCHEMA_VERSION,
+    Activations,
+    ControlSummary,
+    Factors,
+    RunStates,
+    StudyGroup,
+    Summary,
+    Training,
+    document_of,
+)
 from reseed.stability.notes import notes
-from reseed.stability.nulls import null_of_control
-from reseed.stability.stage import assess
-from reseed.stability.structure import structure_groups
+from reseed.stability.nulls import CONTROLS
+from reseed.stability.stage import stage as assess
+from reseed.stability.summary import read_summary
 from reseed.study import SUBJECT, Study
 from reseed.subjects.inputs import Inputs
 from reseed.training.device import chosen
@@ -99,66 +118,65 @@ def run_study(
 
             train(study, events, inputs, stop, place)
         match(study, events)
-        groups = study.all_groups()
-        together = [g.runs for g in groups]
-        if groups:
-            last = groups[0].steps[-1]
-            structure_groups(together, last, study.spec.matching, study.store, events)
         gather(study, events, inputs)
-        assess(groups, study.spec.matching, study.spec.stability, study.store, events)
-        factors = compare_groups(study.groups(), study.spec.matching, study.store, events)
-        _summarise(study, factors)
+        _summarise(study, assess(study, events))
         write_report(study.store, REPORT)
     failed = [run for run in study.runs if isinstance(run.state, Failed)]
     return Outcome(study.folder / REPORT, failed, time.monotonic() - started)
 
 
-def _summarise(study: Study, factors: dict[str, Any] | None) -> None:
+def _summarise(study: Study, factors: Factors | None) -> None:
     """Write `summary.json`: the headline numbers of all groups, keys in docs/summary.md."""
-    store, runs = study.store, study.runs
+    store, runs, training = study.store, study.runs, study.spec.training
     about = store.document(SUBJECT, "subject.json")
-    epochs = study.spec.training.tokens / about["training_rows"]
-    groups: list[dict[str, Any]] = []
-    for group in study.groups():
-        name = stability_name(group.name)
-        about_group = {"group": group.name, **store.document(name, "summary.json")}
-        trend: dict[int, float] = {}
-        if "headline" in about_group:
-            table = store.table(name, "trend.parquet").filter(measure="shared")
-            trend = dict(table.select("tokens", "value").iter_rows())
-        about_group["controls"] = _controls(study, group.name)
-        about_group["through_subject"] = _through(study, group.runs)
-        specs = [run.spec for run in runs if run.id in group.runs]
-        pulled = any(spec.ensemble and spec.sae.mutual for spec in specs)
-        promised = specs[0].sae.promised_l0
-        about_group["notes"] = notes(about_group, trend, epochs, promised, pulled=pulled)
-        groups.append(about_group)
-    done = [run.id for run in runs if isinstance(run.state, Done)]
-    missing = [run.id for run in runs if isinstance(run.state, Missing)]
-    failed = {run.id: run.state.reason for run in runs if isinstance(run.state, Failed)}
-    activations = {
+    epochs = training.tokens / about["training_rows"]
+    activations: dict[str, Any] = {
         "sites": about["sites"],
         "training_tokens": about["training_rows"],
         "held_out_tokens": about["held_out_rows"],
     }
     if store.has(PRECISION):
         activations["change_from_float32"] = store.document(PRECISION, "change.json")
-    summary = {
-        "reseed": version("reseed"),
-        "study": study.folder.resolve().name,
-        "subject": study.spec.subject.model_dump(mode="json"),
-        "activations": activations,
-        "training": {
-            "tokens": study.spec.training.steps * study.spec.training.batch,
-            "epochs": epochs,
-            "init_seeds": list(study.spec.seeds.init),
-            "data_seeds": list(study.spec.seeds.data),
-        },
-        "runs": {"done": done, "missing": missing, "failed": failed},
-        "groups": groups,
-        "factors": factors,
-    }
-    store.write_json(SUMMARY, summary)
+    summary = Summary(
+        schema_version=SCHEMA_VERSION,
+        reseed=version("reseed"),
+        study=study.folder.resolve().name,
+        subject=study.spec.subject.model_dump(mode="json"),
+        activations=Activations(**activations),
+        training=Training(
+            tokens=training.steps * training.batch,
+            epochs=epochs,
+            init_seeds=list(study.spec.seeds.init),
+            data_seeds=list(study.spec.seeds.data),
+        ),
+        runs=RunStates(
+            done=[run.id for run in runs if isinstance(run.state, Done)],
+            missing=[run.id for run in runs if isinstance(run.state, Missing)],
+            failed={run.id: run.state.reason for run in runs if isinstance(run.state, Failed)},
+        ),
+        groups=[_study_group(study, group, epochs) for group in study.groups()],
+        factors=factors,
+    )
+    store.write_json(SUMMARY, document_of(summary))
+
+
+def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
+    """The numbers of a group beside its controls, with what weakens them."""
+    numbers = read_summary(study.store, group.name)
+    trend: dict[int, float] = {}
+    if numbers.headline is not None:
+        table = study.store.table(stability_name(group.name), "trend.parquet")
+        trend = dict(table.filter(measure="shared").select("tokens", "value").iter_rows())
+    specs = [run.spec for run in study.runs if run.id in group.runs]
+    pulled = any(spec.ensemble and spec.sae.mutual for spec in specs)
+    promised, controls = specs[0].sae.promised_l0, _controls(study, group.name)
+    return StudyGroup(
+        **{name: getattr(numbers, name) for name in numbers.model_fields_set},
+        group=group.name,
+        controls=controls,
+        through_subject=_through(study, group.runs),
+        notes=notes(numbers, controls, trend, epochs, promised, pulled=pulled),
+    )
 
 
 def _through(study: Study, runs: Sequence[str]) -> dict[str, float] | None:
@@ -169,21 +187,23 @@ def _through(study: Study, runs: Sequence[str]) -> dict[str, float] | None:
     return {key: sum(effects[key] for effects in each) / len(each) for key in each[0]}
 
 
-def _controls(study: Study, group: str) -> dict[str, Any]:
-    """What the control runs of a group share; null where fewer than two of a kind are done."""
-    out: dict[str, Any] = {}
+def _controls(study: Study, group: str) -> dict[str, ControlSummary]:
+    """What the control runs of a group share; None where fewer than two of a kind are done."""
+    out: dict[str, ControlSummary] = {}
     groups = study.control_groups().get(group, {})
-    kept = ("counts", "reconstruction", "distance_from_init")
     for kind in study.spec.controls.kinds:
-        null = null_of_control(kind)
-        out[kind] = {"null": null.id, "rules_out": null.rules_out}
-        out[kind] |= dict.fromkeys(("group", *kept, "shared"))
-        if kind in groups:
-            name = groups[kind].name
-            summary = study.store.document(stability_name(name), "summary.json")
-            out[kind] |= {"group": name} | {key: summary[key] for key in kept}
-            if "headline" in summary:
-                out[kind]["shared"] = summary["headline"]["shared"]
+        control = groups.get(kind)
+        numbers = None if control is None else read_summary(study.store, control.name)
+        null, rules_out = CONTROLS[kind]
+        out[kind] = ControlSummary(
+            null=null,
+            rules_out=rules_out,
+            group=control and control.name,
+            counts=numbers and numbers.counts,
+            reconstruction=numbers and numbers.reconstruction,
+            distance_from_init=numbers and numbers.distance_from_init,
+            shared=numbers.headline.shared if numbers and numbers.headline else None,
+        )
     return out
 
 

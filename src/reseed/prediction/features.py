@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +32,7 @@ from reseed.errors import SpecError
 from reseed.matching.stage import load_snapshot
 from reseed.prediction import logistic
 from reseed.prediction.logistic import Floats, Model
-from reseed.runs import Group as RunGroup
-from reseed.runs import pair_name, pairs_of
+from reseed.runs import Group, pair_name, pairs_of
 from reseed.seeds import generator
 from reseed.stability.latents import shared_edges
 from reseed.stability.shares import PairTable
@@ -69,7 +69,7 @@ class Labelled(NamedTuple):
     """run_a, latent_a, run_b, latent_b of shared pairs, one to one for each pair of runs"""
 
 
-def labelled(study: Study, group: RunGroup, name: str) -> Labelled:
+def labelled(study: Study, group: Group, name: str) -> Labelled:
     """The latents of a group of a study, and which of them are shared at the study's threshold."""
     last = group.steps[-1]
     tables = [
@@ -87,7 +87,7 @@ def labelled(study: Study, group: RunGroup, name: str) -> Labelled:
 
 
 @dataclass(frozen=True)
-class Group:
+class LiveLatents:
     """Live latents of a group as arrays: L latents of M runs."""
 
     runs: Sequence[str]
@@ -124,7 +124,7 @@ class Group:
         return hits, trials
 
 
-def arrays(labels: Labelled, features: Sequence[str]) -> Group:
+def arrays(labels: Labelled, features: Sequence[str]) -> LiveLatents:
     """A group as arrays; latents that never fired are left out."""
     runs = labels.latents["run"].unique(maintain_order=True).to_list()
     place = dict(zip(runs, range(len(runs)), strict=True))
@@ -137,7 +137,7 @@ def arrays(labels: Labelled, features: Sequence[str]) -> Group:
     feature = connected_components(graph, directed=False)[1]
     alive = labels.latents["alive"].to_numpy()
     live = labels.latents.filter("alive")
-    return Group(
+    return LiveLatents(
         runs=runs,
         key=live.select(pl.lit(labels.name).alias("group"), "run", "latent"),
         rows=rows_of(live, features, labels.name),
@@ -233,30 +233,41 @@ def own_p95(decoder: NDArray[np.float32], run: str) -> pl.DataFrame:
 
 
 def fit_both(
-    groups: Sequence[Group], keep: Sequence[NDArray[np.bool_]], among: Sequence[NDArray[np.bool_]]
+    groups: Sequence[LiveLatents],
+    without: tuple[int, int] | None = None,
+    fold: int | None = None,
 ) -> tuple[Model, Model] | None:
     """The model on frequency alone and the one on everything.
 
     Args:
-        groups: G of them.
-        keep: of each, `[L]` latents to learn from.
-        among: of each, `[M]` runs whose finds may be looked at.
+        groups: to learn from.
+        without: number of a group, and of a run of it of which nothing may be looked at: neither
+            its latents nor what it finds.
+        fold: part of the features of that group that is left out too.
 
     Returns:
         None if there is nothing to learn from.
     """
+    among = [np.ones(len(group.runs), dtype=np.bool_) for group in groups]
+    keep = [np.ones(len(group.rows), dtype=np.bool_) for group in groups]
+    if without is not None:
+        at, run = without
+        among[at][run] = False
+        keep[at] = groups[at].run != run
+        if fold is not None:
+            keep[at] &= groups[at].fold != fold
     labels = [g.labels(k, a) for g, k, a in zip(groups, keep, among, strict=True)]
     rows = np.concatenate([g.rows[k] for g, k in zip(groups, keep, strict=True)])
     hits, trials = (np.concatenate(part) for part in zip(*labels, strict=True))
-    fold = np.concatenate([g.fold[k] for g, k in zip(groups, keep, strict=True)])
+    folds = np.concatenate([g.fold[k] for g, k in zip(groups, keep, strict=True)])
     use = trials > 0
     if not use.any():
         return None
-    rows, hits, trials, fold = rows[use], hits[use], trials[use], fold[use]
-    return logistic.fit(rows[:, :1], hits, trials, fold), logistic.fit(rows, hits, trials, fold)
+    rows, hits, trials, folds = rows[use], hits[use], trials[use], folds[use]
+    return logistic.fit(rows[:, :1], hits, trials, folds), logistic.fit(rows, hits, trials, folds)
 
 
-def held_out(groups: Sequence[Group]) -> list[NDArray[np.float64]]:
+def held_out(groups: Sequence[LiveLatents]) -> list[NDArray[np.float64]]:
     """Each latent predicted by models that saw neither its run nor its feature.
 
     Args:
@@ -266,18 +277,12 @@ def held_out(groups: Sequence[Group]) -> list[NDArray[np.float64]]:
         Of each group `[L, 2]`: by frequency alone, by everything; NaN where there was nothing to
         learn from.
     """
-    out = [np.full((len(g.rows), 2), np.nan) for g in groups]
+    out = [np.full((len(group.rows), 2), np.nan) for group in groups]
     for at, group in enumerate(groups):
-        for run in range(len(group.runs)):
-            among = [np.ones(len(g.runs), dtype=np.bool_) for g in groups]
-            among[at][run] = False
-            for fold in range(FOLDS):
-                at_stake = (group.run == run) & (group.fold == fold)
-                if not at_stake.any():
-                    continue
-                keep = [np.ones(len(g.rows), dtype=np.bool_) for g in groups]
-                keep[at] = (group.run != run) & (group.fold != fold)
-                models = fit_both(groups, keep, among)
+        for run, fold in product(range(len(group.runs)), range(FOLDS)):
+            at_stake = (group.run == run) & (group.fold == fold)
+            if at_stake.any():
+                models = fit_both(groups, (at, run), fold)
                 for column, model in enumerate(models or ()):
                     out[at][at_stake, column] = model.probability(group.rows[at_stake])
     return out

@@ -12,8 +12,8 @@ from scipy.special import expit
 from reseed.errors import SpecError
 from reseed.prediction.features import (
     FREQUENCY,
-    Group,
     Labelled,
+    LiveLatents,
     arrays,
     features_of,
     fit_both,
@@ -121,7 +121,9 @@ def predict_groups(
         latents = _applied(groups, apply, features, chosen)
         there = [arrays(group, features) for group in judges if group.latents["run"].n_unique() > 1]
         if there:
-            transfer = skill(pair_scores(there, _everywhere(groups, there)))
+            models = _fitted(groups)
+            both = [np.stack([m.probability(g.rows) for m in models], axis=1) for g in there]
+            transfer = skill(pair_scores(there, both))
     return Prediction(
         latents=latents,
         skill=scores,
@@ -153,7 +155,7 @@ def _beyond(scores: pl.DataFrame) -> bool | None:
     return None if low is None else bool(low > 0)
 
 
-def _each(groups: Sequence[Group], features: Sequence[str]) -> pl.DataFrame:
+def _each(groups: Sequence[LiveLatents], features: Sequence[str]) -> pl.DataFrame:
     """What each feature adds to frequency when it is the only one."""
     frames: list[pl.DataFrame] = []
     for i, name in enumerate(features[1:], start=1):
@@ -188,7 +190,7 @@ def _sentence(scores: pl.DataFrame, better: bool | None, features: Sequence[str]
 
 
 def _table(
-    train: Sequence[Labelled], groups: Sequence[Group], both: Sequence[Floats], chosen: int
+    train: Sequence[Labelled], groups: Sequence[LiveLatents], both: Sequence[Floats], chosen: int
 ) -> pl.DataFrame:
     frames: list[pl.DataFrame] = []
     for labels, group, values in zip(train, groups, both, strict=True):
@@ -202,28 +204,18 @@ def _table(
     return pl.concat(frames).with_columns(pl.selectors.float().fill_nan(None))
 
 
-def _fitted(groups: Sequence[Group], without: tuple[int, int] | None = None) -> tuple[Model, Model]:
+def _fitted(
+    groups: Sequence[LiveLatents], without: tuple[int, int] | None = None
+) -> tuple[Model, Model]:
     """Both models from all runs, or from all but one (number of its group, of the run)."""
-    among = [np.ones(len(g.runs), dtype=np.bool_) for g in groups]
-    keep = [np.ones(len(g.rows), dtype=np.bool_) for g in groups]
-    if without is not None:
-        at, run = without
-        among[at][run] = False
-        keep[at] = groups[at].run != run
-    models = fit_both(groups, keep, among)
+    models = fit_both(groups, without)
     if models is None:
         raise SpecError("no run has another run to be found in; nothing can be learned")
     return models
 
 
-def _everywhere(groups: Sequence[Group], there: Sequence[Group]) -> list[Floats]:
-    """What models from some groups say of others, `[L, 2]` each."""
-    both = _fitted(groups)
-    return [np.stack([model.probability(g.rows) for model in both], axis=1) for g in there]
-
-
 def _applied(
-    groups: Sequence[Group], table: pl.DataFrame, features: Sequence[str], chosen: int
+    groups: Sequence[LiveLatents], table: pl.DataFrame, features: Sequence[str], chosen: int
 ) -> pl.DataFrame:
     """The table's latents with their probabilities, and intervals by leaving out training runs."""
     live = table.with_row_index("at").filter("alive")

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.prediction.features import Group
+from reseed.prediction.features import LiveLatents
 from reseed.stability.intervals import auroc, jackknife_ends, mean_over_pairs
 from reseed.stability.shares import quantile_edges
 
@@ -38,7 +38,7 @@ def brier(p: Floats, hits: NDArray[np.bool_]) -> float:
     return float(((p - hits) ** 2).mean())
 
 
-def pair_scores(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.DataFrame:
+def pair_scores(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> pl.DataFrame:
     """Every score of both models for each two runs, averaged over the two directions.
 
     Args:
@@ -67,7 +67,7 @@ def pair_scores(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.Data
     return pl.DataFrame(rows, schema=schema)
 
 
-def _scores(group: Group, p: Floats, run: int, other: int) -> list[float]:
+def _scores(group: LiveLatents, p: Floats, run: int, other: int) -> list[float]:
     rows = (group.run == run) & np.isfinite(p)
     if not rows.any():
         return [float("nan")] * len(METRICS)
@@ -105,7 +105,7 @@ def skill(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def reliability(groups: Sequence[Group], predicted: Sequence[Floats]) -> pl.DataFrame:
+def reliability(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> pl.DataFrame:
     """What was said against what happened, in bins of equal numbers of trials.
 
     Args:
@@ -156,7 +156,7 @@ def _count(place: NDArray[np.int64], weights: Floats, bins: int) -> Floats:
 
 
 def _trials(
-    groups: Sequence[Group], predicted: Sequence[Floats]
+    groups: Sequence[LiveLatents], predicted: Sequence[Floats]
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
     """Probability, outcome and the two runs of each trial; runs numbered over all groups."""
     p, outcome, ends, before = [np.empty(0)], [np.empty(0, bool)], [np.empty((0, 2), np.int64)], 0
