@@ -141,6 +141,11 @@ class Study:
                 out.setdefault(partner, {})[kind] = _group(runs)
         return out
 
+    def all_groups(self) -> list[Group]:
+        """Groups of the question, then those of the control runs."""
+        controls = [group for kinds in self.control_groups().values() for group in kinds.values()]
+        return self.groups() + controls
+
     def with_random_weights(self) -> Study:
         """The study of the subject with random weights; its activations lie in a folder of it."""
         folder = self.folder / "controls" / "random_subject"

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.stability.curves import components, distance_from_init
+from reseed.stability.factors.components import components, distance_from_init
 from reseed.stability.shares import PairTable
 
 DESIGN = {f"{i}{d}": (i, d) for i in range(3) for d in range(3)}
@@ -51,19 +51,17 @@ def test_planted_components_come_out_and_a_shared_start_is_seen():
     everyone = {run: np.ones(FEATURES, dtype=bool) for run in DESIGN}
     found = components(end, start, DESIGN, everyone, 0.7)
     assert found is not None
-    values = {name: one["value"] for name, one in found["parts"].items()}
+    values = {name: part.value for name, part in found.parts.items()}
     assert sum(values.values()) == pytest.approx(1)
     for name, planted in {"feature": 0.4, "init": 0.3, "data": 0.1, "both": 0.2}.items():
         assert values[name] == pytest.approx(planted, abs=0.03)
-        low, high = found["parts"][name]["interval_95"]
+        low, high = found.parts[name].interval_95
         assert low <= planted <= high
-    classes = found["classes"]
-    assert [one["pairs"] for one in classes.values()] == [18, 9, 9]
-    same = classes["share the init seed"]
-    assert same["untrained"]["value"] == 1
-    assert same["same_number"]["value"] == 1
-    assert classes["share neither seed"]["untrained"]["value"] == 0
-    assert classes["share neither seed"]["same_number"]["value"] == 0
+    classes = found.classes
+    assert [agreement.pairs for agreement in classes.values()] == [18, 9, 9]
+    same, neither = classes["share the init seed"], classes["share neither seed"]
+    assert same.untrained.value == same.same_number.value == 1
+    assert neither.untrained.value == neither.same_number.value == 0
 
 
 def test_where_nothing_is_crossed_nothing_is_said():
@@ -76,8 +74,8 @@ def test_where_nothing_is_crossed_nothing_is_said():
     two = {run: seeds for run, seeds in DESIGN.items() if seeds[0] < 2}
     kept, first = ([t for t in ts if set(t.pair) <= two.keys()] for ts in (end, start))
     found = components(kept, first, two, everyone, 0.7)
-    assert found["parts"]["init"]["interval_95"] is None
-    assert found["parts"]["init"]["value"] == pytest.approx(0.3, abs=0.06)
+    assert found.parts["init"].interval_95 is None
+    assert found.parts["init"].value == pytest.approx(0.3, abs=0.06)
 
 
 def test_distance_from_init_is_of_live_latents():
@@ -88,5 +86,6 @@ def test_distance_from_init_is_of_live_latents():
             "init_cos": [0.2, 1.0, 0.4, 0.6],
         }
     )
-    assert distance_from_init(latents) == pytest.approx({"mean": 0.35, "lo": 0.2, "hi": 0.5})
-    assert distance_from_init(latents.filter(~pl.col("alive")))["mean"] is None
+    found = distance_from_init(latents)
+    assert (found.mean, found.lo, found.hi) == pytest.approx((0.35, 0.2, 0.5))
+    assert distance_from_init(latents.filter(~pl.col("alive"))).mean is None

@@ -6,24 +6,24 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.stability import curves
-from reseed.stability.graph import Finds, finds
+from reseed.stability.group import RunMatches, run_matches
+from reseed.stability.over_seeds import curves
 
 NINE_SEEDS = np.array([11408, 2561, 2096, 1967, 1929, 2071, 2243, 2834, 5659])
 ONLY_IN_ONE = [0.583, 0.484, 0.436, 0.406, 0.385, 0.370, 0.358, 0.348]
 """Share found in one of M = 2, ..., 9 runs (arXiv 2501.16615)."""
 
 
-def star(matched: np.ndarray, run: str = "a") -> Finds:
+def star(matched: np.ndarray, run: str = "a") -> RunMatches:
     others = tuple(f"o{i}" for i in range(matched.shape[1]))
-    return Finds(run=run, others=others, matched=matched)
+    return RunMatches(run=run, others=others, matched=matched)
 
 
 def everyone(found) -> dict[str, np.ndarray]:
     return {one.run: np.ones(len(one.matched), dtype=bool) for one in found}
 
 
-def study(n: int, features: int, rng, spread: float = 0.3) -> dict[str, Finds]:
+def study(n: int, features: int, rng, spread: float = 0.3) -> dict[str, RunMatches]:
     """Runs that find features with probabilities of their own, and 15 % junk of each run."""
     p = rng.beta(0.6, 0.8, size=(features, 1)).clip(1e-9, 1 - 1e-9)
     logit = np.log(p / (1 - p)) + spread * rng.normal(size=n)
@@ -33,7 +33,7 @@ def study(n: int, features: int, rng, spread: float = 0.3) -> dict[str, Finds]:
         others = [j for j in range(n) if j != i]
         junk = np.zeros((int(0.15 * features), n - 1), dtype=bool)
         matched = np.concatenate([has[has[:, i]][:, others], junk])
-        out[str(i)] = Finds(run=str(i), others=tuple(map(str, others)), matched=matched)
+        out[str(i)] = RunMatches(run=str(i), others=tuple(map(str, others)), matched=matched)
     return out
 
 
@@ -95,10 +95,10 @@ def test_the_interval_of_the_offset_holds_the_truth():
         strata = {"all": members, "live": members}
         return curves.only_in_one_table(found, strata, design)[1]["all"]
 
-    truth = np.mean([offset(study(9, 8000, rng))["c"] for _ in range(4)])
+    truth = np.mean([offset(study(9, 8000, rng)).c for _ in range(4)])
     held = 0
     for _ in range(30):
-        low, high = offset(study(9, 800, rng))["c_interval_95"]
+        low, high = offset(study(9, 800, rng)).c_interval_95
         held += low <= truth <= high
     assert held >= 26  # 30 studies at 95 %: fewer than 26 has probability below 2 %
 
@@ -109,8 +109,8 @@ def test_few_runs_and_crossed_seeds_have_no_interval_of_the_offset():
     members = everyone(found.values())
     strata = {"all": members, "live": dict.fromkeys(members, None) | members}
     table, laws = curves.only_in_one_table(found, strata, {r: (int(r), 0) for r in found})
-    assert laws["all"]["c"] is not None
-    assert laws["all"]["c_interval_95"] is None
+    assert laws["all"].c is not None
+    assert laws["all"].c_interval_95 is None
     rows = table.filter(stratum="all")
     assert rows["lo"].drop_nulls().len() == 3  # leaving a run out leaves one M less
     assert (rows["lo"].drop_nulls() <= rows["share"].head(3)).all()
@@ -122,7 +122,7 @@ def test_finds_are_read_from_both_sides_and_only_of_independent_pairs():
          "latent_b": [1, 0, 2]}
     )  # fmt: skip
     sizes = {"a": 2, "b": 2, "c": 3}
-    found = finds(edges, [("a", "b"), ("a", "c")], sizes)
+    found = run_matches(edges, [("a", "b"), ("a", "c")], sizes)
     assert found["a"].matched.tolist() == [[True, False], [False, True]]
     assert found["b"].others == ("a",)
     assert found["b"].matched.tolist() == [[False], [True]]

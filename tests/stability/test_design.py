@@ -6,7 +6,7 @@ from scipy import stats
 
 from reseed.pipeline import power
 from reseed.runs import pairs_of
-from reseed.stability.intervals import (
+from reseed.stability.group import (
     NEITHER,
     SAME_DATA,
     SAME_INIT,

@@ -5,13 +5,20 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from reseed.stability.factors.effects import TOGETHER, Cell, decompose
+from reseed.spec.summary import Factors, document_of
+from reseed.stability.factors import effects
+from reseed.stability.factors.effects import TOGETHER, Cell
 from reseed.stability.factors.words import words
 
 WIDTHS, KS, TOKENS = (256, 512, 1024), (8, 32), (1000, 2000, 4000)
 FACTORS = ("site", "architecture", "latents", "k", "tokens")
 WIDTH, K, SEEN = -0.03, 0.02, 0.05
 """Planted changes of the share with each doubling."""
+
+
+def decompose(*cells):
+    found = effects.decompose(*cells)
+    return None if found is None else document_of(found)
 
 
 def design(seeds: int):
@@ -63,17 +70,17 @@ def study(seeds, rng, *, alike=0.0, noise=0.0, runs=0.01, grid=None, extra=None,
 def test_planted_effects_come_out_without_noise():
     cells, names = study(3, np.random.default_rng(0), runs=0.0)
     found = decompose(cells, FACTORS, TOKENS[-1], names)
-    effects = found["effects"]
+    parts_of = found["effects"]
     for factor, planted in (("latents", WIDTH), ("k", K), ("tokens", SEEN)):
-        assert effects[factor]["doubling"]["value"] == pytest.approx(planted)
-        assert effects[factor]["doubling"]["interval_95"] == pytest.approx([planted, planted])
-        assert effects[factor]["changes_with"] is None
-    assert [one["level"] for one in effects["latents"]["levels"]] == list(WIDTHS)
+        assert parts_of[factor]["doubling"]["value"] == pytest.approx(planted)
+        assert parts_of[factor]["doubling"]["interval_95"] == pytest.approx([planted, planted])
+        assert parts_of[factor]["changes_with"] is None
+    assert [one["level"] for one in parts_of["latents"]["levels"]] == list(WIDTHS)
     # the means of levels are averages over the other factors, at the end of training
     ends = 0.4 + SEEN * 2 + K
     expected = [ends + WIDTH * step for step in range(3)]
-    assert [one["value"] for one in effects["latents"]["levels"]] == pytest.approx(expected)
-    assert effects["site"]["changes_with"] == []
+    assert [one["value"] for one in parts_of["latents"]["levels"]] == pytest.approx(expected)
+    assert parts_of["site"]["changes_with"] == []
     assert found["interaction"]["value"] == pytest.approx(0.0, abs=1e-12)
     parts = found["spread"]["parts"]
     assert sum(one["share"] for one in parts.values()) == pytest.approx(1)
@@ -198,8 +205,14 @@ def said(cells, names, **more):
         name: decompose(found, FACTORS, TOKENS[-1], names)
         for name, found in {"shared": cells, **more}.items()
     }
-    about = {"groups": [], "across": [], "also_differ": ["lr"], "init_seeds": 3, "data_seeds": 1}
-    return " ".join(words(about | {"measures": measures}))
+    return " ".join(words(factors(measures)))
+
+
+def factors(measures):
+    return Factors(
+        tau=0.7, groups=[], across=[], also_differ=["lr"], init_seeds=3, data_seeds=1, words=[],
+        measures=measures,
+    )  # fmt: skip
 
 
 def test_sentences_name_the_change_its_interval_and_what_cannot_be_told():
@@ -223,8 +236,7 @@ def test_sentences_name_the_change_its_interval_and_what_cannot_be_told():
     assert "what the width does cannot be told: there is one level only (256)." in said(
         alone, names
     )
-    empty = {"groups": [], "across": [], "measures": {}}
-    assert words(empty) == ["some group has no pair of runs, so groups cannot be compared."]
+    assert words(factors({})) == ["some group has no pair of runs, so groups cannot be compared."]
 
 
 def test_effects_that_do_not_add_are_said():

@@ -1,6 +1,7 @@
 """Groups of a study written by hand: features that a narrow SAE has come back in the wide one."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -8,14 +9,14 @@ import pytest
 
 from reseed.events import Events
 from reseed.formats import own
-from reseed.matching.stage import match_groups
+from reseed.matching.stage import stage as match
 from reseed.records import SAEArrays
 from reseed.runs import Group, evidence_name
 from reseed.spec.analysis import MatchingSpec, StabilitySpec
+from reseed.spec.summary import document_of
 from reseed.stability.factors.across import Neighbours, across_name, neighbours, partners
-from reseed.stability.factors.stage import FACTORS, compare_groups, levels_of
-from reseed.stability.stage import assess
-from reseed.stability.structure import structure_groups
+from reseed.stability.factors.compare import FACTORS, compare_groups, levels_of
+from reseed.stability.stage import stage as assess
 from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
 
 D, STEPS = 32, (0, 5, 10)
@@ -75,11 +76,13 @@ def made(tmp_path):
             )
             for name in names
         ]
-        runs = [group.runs for group in groups]
-        match_groups(runs, STEPS, store, events)
-        structure_groups(runs, STEPS[-1], MatchingSpec(), store, events)
-        assess(groups, MatchingSpec(), StabilitySpec(null_draws=2), store, events)
-        return store, groups, compare_groups(groups, MatchingSpec(), store, events)
+        spec = SimpleNamespace(matching=MatchingSpec(), stability=StabilitySpec(null_draws=2))
+        study = SimpleNamespace(
+            store=store, spec=spec, groups=lambda: groups, all_groups=lambda: groups
+        )
+        match(study, events)
+        factors = assess(study, events)
+        return store, groups, factors and document_of(factors)
 
     return make
 
@@ -110,7 +113,7 @@ def test_a_grid_of_widths_and_ks_is_taken_apart(made):
     assert "doubling the width (12 to 24) changes the shared share by -16.7 points" in text
     assert "one data seed" in text
     again = compare_groups(groups, MatchingSpec(), store, Events())
-    assert again == found
+    assert document_of(again) == found
 
 
 def test_what_a_narrow_sae_finds_is_found_in_the_wide_one(made):

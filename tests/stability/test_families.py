@@ -11,9 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reseed.errors import SpecError
-from reseed.stability import families as module
-from reseed.stability.families import counts, families, family_roots, family_summary, join, within
-from reseed.stability.graph import consistency, graph_of, triangle_support
+from reseed.spec.summary import document_of
+from reseed.stability.over_seeds import families as module
+from reseed.stability.over_seeds.families import (
+    consistency,
+    counts,
+    families,
+    family_roots,
+    family_summary,
+    graph_of,
+    join,
+    triangle_support,
+    within,
+)
 
 NAMES = ("run_a", "latent_a", "run_b", "latent_b", "similarity")
 
@@ -225,7 +235,8 @@ def test_the_numbers_of_a_summary() -> None:
     )
     shared = {(0): 2, 1: 2}
     matched = [shared.get(latent, int(latent == 2 and run in "ab")) for run, latent in rows]
-    summary = family_summary(latents.with_columns(n_matched=pl.Series(matched)), frame)
+    latents = latents.with_columns(n_matched=pl.Series(matched))
+    summary = document_of(family_summary(latents, frame))
     assert summary["by_size"] == {"2": 1, "3": 2}
     assert summary["orphans"] == 4
     assert (summary["triangle_chains"], summary["triangle_closure"]) == (6, 1.0)
@@ -241,7 +252,7 @@ def test_the_numbers_of_a_summary() -> None:
 def test_one_run_has_only_orphans() -> None:
     latents = pl.DataFrame({"run": ["a"] * 3, "latent": [0, 1, 2], "n_matched": [0] * 3})
     found = counts(latents.with_columns(pl.lit(None, pl.Int64).alias("family_size")))
-    assert found["by_family"] == found["by_star"]["mean"] == [3]
+    assert found.by_family == found.by_star.mean == [3]
 
 
 def planted(runs: int, width: int, missed: float, wrong: float):

@@ -7,7 +7,7 @@ from scipy.stats import ortho_group
 
 from reseed.matching.match import Views
 from reseed.stability import fdr, shares
-from reseed.stability.nulls.weights import CovarianceNull
+from reseed.stability.nulls import CovarianceNull
 from reseed.stability.summary import found_at_fdr, latent_tests
 
 PAIR = ("a", "b")

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from reseed.matching.match import Views
 from reseed.stability import shares
-from reseed.stability.families import families, triangles
 from reseed.stability.intervals import mean_over_pairs, wilson
-from reseed.stability.nulls.weights import CovarianceNull
+from reseed.stability.nulls import CovarianceNull
+from reseed.stability.over_seeds.families import consistency, families, graph_of
 
 
 def spectrum_rows(n: int, d: int, power: float, seed: int) -> np.ndarray:
@@ -170,12 +170,11 @@ def test_families_by_hand() -> None:
         {("a", 1), ("b", 1)},
     ]
     # 3 chains of the triangle, all closed; a2-b2-c2 and b2-c2-a3, both open
-    assert triangles(found) == (5, 3)
+    assert consistency(graph_of(found))[:2] == (5, 3)
 
 
 def test_no_shared_pair_makes_no_family() -> None:
     assert families(edges(("a", 0, "b", 0, 0.9)).clear()).is_empty()
-    assert triangles(edges(("a", 0, "b", 0, 0.9)).clear()) == (0, 0)
 
 
 @settings(max_examples=50, deadline=None)

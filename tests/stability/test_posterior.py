@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reseed.stability import posterior
+from reseed.stability.over_seeds import posterior
 
 NINE_SEEDS = np.array([11408, 2561, 2096, 1967, 1929, 2071, 2243, 2834, 5659])
 """Latents of Pythia-160M, 32,768 wide, found in exactly 1 to 9 of 9 runs (arXiv 2501.16615)."""

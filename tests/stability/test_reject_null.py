@@ -6,7 +6,7 @@ import pytest
 import reseed
 from reseed.errors import SpecError
 from reseed.matching.match import Views
-from reseed.stability.nulls.names import maximum_statistic
+from reseed.stability.nulls import maximum_statistic
 
 
 def rows(power: float, seed: int, n: int = 1024, d: int = 128) -> np.ndarray:

@@ -3,21 +3,23 @@
 No torch: runs are arrays with planted features, matched and assessed as those of a study.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from reseed.events import Events
 from reseed.formats import own
-from reseed.matching.stage import match_groups
+from reseed.matching.stage import stage as match
 from reseed.records import SAEArrays
 from reseed.report.study import write_report
 from reseed.runs import Group, evidence_name, stability_name
 from reseed.spec.analysis import MatchingSpec, StabilitySpec
+from reseed.spec.summary import GroupSummary
 from reseed.stability.latents import COLUMNS
 from reseed.stability.notes import notes
-from reseed.stability.stage import assess
-from reseed.stability.structure import structure_groups
+from reseed.stability.stage import stage as assess
 from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
 
 F, D, SURE, MAYBE = 60, 32, 20, 20
@@ -78,17 +80,27 @@ def assessed(tmp_path):
         store, events = Store(tmp_path), Events()
         runs = [write_run(store, *pair, dead) for pair in seeds]
         group = Group(name="toy", label="toy", runs=runs, steps=(0, 10), batch=4)
-        match_groups([runs], group.steps, store, events)
-        structure_groups([runs], 10, MatchingSpec(), store, events)
-        assess([group], MatchingSpec(), StabilitySpec(), store, events)
+        study = SimpleNamespace(
+            store=store,
+            spec=SimpleNamespace(matching=MatchingSpec(), stability=StabilitySpec()),
+            groups=lambda: [group],
+            all_groups=lambda: [group],
+        )
+        match(study, events)
+        assess(study, events)
         name = stability_name("toy")
         summary = store.document(name, "summary.json")
         latents = store.table(name, "latents.parquet")
         assert latents.columns[: len(COLUMNS)] == list(COLUMNS)
-        page(store, {"group": "toy", **summary})
+        page(store, summary)
         return store, summary, latents
 
     return make
+
+
+def said(summary: dict, trend: dict | None = None, **more) -> list[str]:
+    """The notes of a group of a study without controls."""
+    return notes(GroupSummary.model_validate(summary), {}, trend or {}, 1.0, **more)
 
 
 def page(store: Store, group: dict) -> None:
@@ -99,7 +111,11 @@ def page(store: Store, group: dict) -> None:
         "activations": {"sites": {"toy": D}, "training_tokens": 40, "held_out_tokens": 5000},
         "training": {"tokens": 40, "epochs": 1.0, "init_seeds": [0, 1], "data_seeds": [0]},
         "runs": {"done": group["runs"], "missing": ["toy-i9-d9"], "failed": {}},
-        "groups": [{**group, "notes": notes(group, trend, 1.0)}],
+        "groups": [
+            {**group, "group": "toy", "controls": {}, "through_subject": None,
+             "notes": said(group, trend)}
+        ],
+        "factors": None,
     }  # fmt: skip
     store.write_json("summary.json", summary)
     write_report(store, "report.html")
@@ -158,8 +174,7 @@ def test_crossed_seeds_count_only_what_shares_neither(assessed):
     assert abs(parts["data"]["value"]) < 0.1
     assert summary["components"]["classes"]["share the init seed"]["untrained"]["value"] == 1
     assert summary["unseen"]["runs"] == 3
-    said = notes(summary, {}, 1.0)
-    assert any("18 of 36 pairs are left out" in note for note in said)
+    assert any("18 of 36 pairs are left out" in note for note in said(summary))
 
 
 def test_a_missing_run_of_a_crossed_design_is_no_loss(assessed):
@@ -178,7 +193,7 @@ def test_one_run_says_nothing_and_loses_nothing(assessed):
     assert set(latents["n_seeds"]) == {1}
     for name in ("recurrence", "recurrence_mean", "recurrence_lo", "p_null", "other_runs"):
         assert latents[name].null_count() == F
-    assert "nothing can be said" in notes(summary, {}, 1.0)[0]
+    assert "nothing can be said" in said(summary)[0]
 
 
 def test_two_runs_have_no_interval_but_a_posterior(assessed):
@@ -188,10 +203,10 @@ def test_two_runs_have_no_interval_but_a_posterior(assessed):
     width = latents["recurrence_hi"] - latents["recurrence_lo"]
     assert latents["recurrence_mean"].null_count() == 0
     assert width.max() > 0.5
-    assert "no interval" in notes(summary, {}, 1.0)[0]
-    assert "pulled towards each other" in notes(summary, {}, 1.0, pulled=True)[1]
+    assert "no interval" in said(summary)[0]
+    assert "pulled towards each other" in said(summary, pulled=True)[1]
     near = summary | {"distance_from_init": {"mean": 0.93, "lo": 0.9, "hi": 0.95}}
-    told = [any("hardly left" in one for one in notes(of, {}, 1.0)) for of in (near, summary)]
+    told = [any("hardly left" in note for note in said(of)) for of in (near, summary)]
     assert told == [True, False]
 
 
@@ -199,7 +214,7 @@ def test_runs_of_one_init_are_told_apart_from_agreement(assessed):
     _, summary, _ = assessed([(0, d) for d in range(3)])
     assert summary["independent"]["they"] == "share the init seed"
     assert summary["headline"]["shared"]["all"]["null_untrained"] == 1
-    assert any("start from the same weights" in note for note in notes(summary, {}, 1.0))
+    assert any("start from the same weights" in note for note in said(summary))
 
 
 def test_all_latents_dead(assessed):

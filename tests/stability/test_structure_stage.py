@@ -15,9 +15,9 @@ from reseed.matching.match import Views, compare
 from reseed.runs import pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
 from reseed.stability.latents import shared_edges
-from reseed.stability.nulls.weights import CovarianceNull
+from reseed.stability.nulls import CovarianceNull
 from reseed.stability.shares import PairTable
-from reseed.stability.structure import VERDICTS, counterparts, structure_groups, structures
+from reseed.stability.structure import VERDICTS, counterparts, make_structures, structures
 
 
 @pytest.fixture
@@ -27,10 +27,7 @@ def study(finished, tmp_path):
 
 
 def make(study, tau: float = 0.7) -> None:
-    groups = study.groups()
-    structure_groups(
-        [g.runs for g in groups], groups[0].steps[-1], MatchingSpec(tau=tau), study.store, Events()
-    )
+    make_structures(study.groups(), MatchingSpec(tau=tau), study.store, Events())
 
 
 def times(study) -> dict:

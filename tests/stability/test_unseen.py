@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.stability import unseen
+from reseed.stability.notes import feature_warnings
+from reseed.stability.over_seeds import curves
 
 
 def incidence(weights: np.ndarray, runs: int, found: int, rng) -> np.ndarray:
@@ -19,7 +20,7 @@ def incidence(weights: np.ndarray, runs: int, found: int, rng) -> np.ndarray:
 
 
 def test_estimates_by_hand():
-    found = unseen.estimate(np.array([10, 4, 6]))
+    found = curves.estimate(np.array([10, 4, 6]))
     assert (found.observed, found.once, found.twice, found.runs) == (20, 10, 4, 3)
     assert found.chao2 == pytest.approx(20 + 2 / 3 * 90 / 10)
     assert found.jackknife == pytest.approx(20 + 10 * 2 / 3)
@@ -30,7 +31,7 @@ def test_estimates_by_hand():
 )
 def test_equal_features_are_counted_right(runs, expected):
     counts = incidence(np.ones(60_000), runs, 16_384, np.random.default_rng(runs))
-    found = unseen.estimate(counts)
+    found = curves.estimate(counts)
     assert found.chao2 == pytest.approx(expected, rel=0.02)
     assert found.ice == pytest.approx(60_000, rel=0.02)
 
@@ -39,15 +40,15 @@ def test_equal_features_are_counted_right(runs, expected):
 def test_uneven_features_give_a_lower_bound(runs, expected):
     rng = np.random.default_rng(runs)
     counts = incidence(rng.lognormal(size=60_000), runs, 16_384, rng)
-    assert unseen.estimate(counts).chao2 == pytest.approx(expected, rel=0.02)
-    assert unseen.estimate(counts).chao2 < 60_000
+    assert curves.estimate(counts).chao2 == pytest.approx(expected, rel=0.02)
+    assert curves.estimate(counts).chao2 < 60_000
 
 
 def test_accumulation_is_the_average_over_all_choices_of_runs():
     rng = np.random.default_rng(0)
     has = rng.random((40, 5)) < 0.4
     has = has[has.any(axis=1)]
-    grown = unseen.accumulation(np.bincount(has.sum(axis=1), minlength=6)[1:])
+    grown = curves.accumulation(np.bincount(has.sum(axis=1), minlength=6)[1:])
     for m in range(1, 6):
         each = [has[:, list(c)].any(axis=1).sum() for c in combinations(range(5), m)]
         assert grown[m - 1] == pytest.approx(np.mean(each))
@@ -62,24 +63,24 @@ def test_a_dead_latent_is_no_feature_and_only_the_runs_named_count():
         },
         schema_overrides={"family": pl.Int64},
     )
-    assert unseen.incidences(latents, ["a", "b", "c"]).tolist() == [2, 0, 1]
-    assert unseen.incidences(latents, ["b", "c"]).tolist() == [0, 1]
-    assert unseen.incidences(latents.filter(~pl.col("alive")), ["a", "b"]).tolist() == [0, 0]
+    assert curves.incidences(latents, ["a", "b", "c"]).tolist() == [2, 0, 1]
+    assert curves.incidences(latents, ["b", "c"]).tolist() == [0, 1]
+    assert curves.incidences(latents.filter(~pl.col("alive")), ["a", "b"]).tolist() == [0, 0]
 
 
 def test_poor_input_is_defined():
-    empty = unseen.estimate(np.zeros(3, dtype=int))
+    empty = curves.estimate(np.zeros(3, dtype=int))
     assert (empty.observed, empty.chao2, empty.ice) == (0, 0.0, 0.0)
-    lone = unseen.estimate(np.array([5]))
+    lone = curves.estimate(np.array([5]))
     assert lone.chao2 == lone.ice == lone.jackknife == 5
-    once = unseen.estimate(np.array([7, 0, 0]))
+    once = curves.estimate(np.array([7, 0, 0]))
     assert np.isfinite([once.chao2, once.ice]).all()
 
 
 def test_warnings_name_what_is_wrong():
-    good = unseen.estimate(np.array([2, 3, 4, 5, 90]))
-    assert unseen.warnings(good, 0.97, 5) == []
-    bad = unseen.warnings(unseen.estimate(np.array([80, 3, 4])), 0.6, 9)
+    good = curves.estimate(np.array([2, 3, 4, 5, 90]))
+    assert feature_warnings(good, 0.97, 5) == []
+    bad = feature_warnings(curves.estimate(np.array([80, 3, 4])), 0.6, 9)
     assert [w for w in bad if "unreliable" in w and "60%" in w]
     assert [w for w in bad if "3 of the 9 runs" in w]
     assert [w for w in bad if "one run only" in w]

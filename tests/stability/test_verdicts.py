@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from reseed.matching.beyond.labels import LABELS
+from reseed.spec.summary import document_of
 from reseed.stability.structure import VERDICTS, StructureTable, structure_summary, verdicts
 
 RUNS = "abcde"
@@ -124,10 +125,10 @@ def test_one_run_has_no_verdict_unless_it_needs_no_other() -> None:
 def test_summary_adds_up_the_pairs() -> None:
     rows = latents((4, True, False), (0, True, False), (0, False, False))
     beyond = against(table((1, *LOW)), table((1, *LOW)))
-    found = structure_summary(verdicts(rows, beyond), beyond)
+    found = document_of(structure_summary(verdicts(rows, beyond), beyond))
     assert found["verdicts"] == dict.fromkeys(VERDICTS, 0) | {
         "feature_stable": 1, "unstable": 1, "dead": 1,
     }  # fmt: skip
     assert found["left_over"] == found["subspaces"]["tested"] == 2
     assert found["by_chance"] == {"fit": 0.5, "nearest": 0.1, "gain": 0.0}
-    assert structure_summary(verdicts(rows, []), [])["by_chance"]["fit"] is None
+    assert structure_summary(verdicts(rows, []), []).by_chance.fit is None

@@ -8,6 +8,7 @@ import torch
 from reseed.errors import SpecError
 from reseed.records import read_spec
 from reseed.sae.architectures import ARCHITECTURES
+from reseed.spec.summary import Counts, GroupSummary, Range, Reconstruction
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.stability.notes import notes
 from reseed.training.learner import Learner
@@ -87,11 +88,14 @@ def test_the_penalty_is_carried_over_a_restart_and_grows_at_first() -> None:
 
 def test_the_reader_is_told_where_l0_is_not_what_was_asked_for() -> None:
     def said(lo: float, hi: float, promised: float | None) -> list[str]:
-        group = {
-            "counts": {"runs": 1},
-            "reconstruction": {"l0": {"mean": (lo + hi) / 2, "lo": lo, "hi": hi}},
-        }
-        return [one for one in notes(group, {}, 1.0, promised) if "asked for" in one]
+        l0 = Range(mean=(lo + hi) / 2, lo=lo, hi=hi)
+        group = GroupSummary(
+            label="", runs=["a"], tokens=1,
+            counts=Counts(runs=1, pairs=0, latents=1, live=[1], dead=[0], dense=[0]),
+            reconstruction=Reconstruction(held_out_tokens=1, l0=l0),
+            distance_from_init=Range(mean=None, lo=None, hi=None),
+        )  # fmt: skip
+        return [note for note in notes(group, {}, {}, 1.0, promised) if "asked for" in note]
 
     assert said(15.0, 17.5, 16.0) == []
     assert said(3.0, 300.0, None) == []

@@ -1,4 +1,4 @@
-"""The door of matching: one piece for each pair of runs of a group, at each snapshot."""
+"""The door of matching: one piece for each pair of runs of a group, and one for each run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,33 @@ from reseed.matching.entries import nearest_in_itself
 from reseed.matching.geometry import rows, unit
 from reseed.matching.match import Views, compare
 from reseed.records import Match, SAEArrays
-from reseed.runs import Pair, pair_name, pairs_of, sae_folder, weights_name
-from reseed.seeds import digest
-from reseed.store import Store, json_bytes, parquet_bytes
+from reseed.runs import Pair, pair_name, pairs_of, run_name, sae_folder, weights_name
+from reseed.store import Store
+from reseed.study import Study
+
+
+def stage(study: Study, events: Events) -> None:
+    """Make the pieces `matches/A--B` and `weights/RUN` that are missing.
+
+    Args:
+        study: whose finished runs are matched inside their groups, controls among them, at every
+            snapshot.
+        events: progress.
+
+    Raises:
+        SpecError: if numba is missing and a dictionary is too large for dense matching.
+        StoreError: if a run is damaged.
+    """
+    groups, store = study.all_groups(), study.store
+    pairs = [(pair, group.steps) for group in groups for pair in pairs_of(group.runs)]
+    runs = [(run, group.steps) for group in groups for run in group.runs]
+    with events.task("match", len(pairs) + len(runs), "pieces") as task:
+        for run, steps in runs:
+            _describe(run, steps, store)
+            task.advance(1)
+        for pair, steps in pairs:
+            _match(pair, steps, store, task)
+            task.advance(1)
 
 
 def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:
@@ -27,54 +51,34 @@ def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:
     Raises:
         StoreError: if it is missing or damaged.
     """
-    return own.read_piece(store, f"runs/{run}", sae_folder(run, step, store))
+    return own.read_piece(store, run_name(run), sae_folder(run, step, store))
 
 
-def decoder_pairs(pair: Pair, step: int, store: Store) -> NDArray[np.int64]:
-    """`[E, 2]` latents of two runs that are matched by decoder rows after a step."""
-    table = store.table(pair_name(pair), f"{step:08d}.parquet")
-    mine = table.filter(pl.col("side") == "a").drop_nulls("decoder_match")
-    return mine.select("latent", "decoder_match").to_numpy().astype(np.int64)
+def read_match(store: Store, pair: Pair, step: int) -> pl.DataFrame:
+    """The table of two runs after a step, see `reseed.matching.match`."""
+    return store.table(pair_name(pair), _table(step))
 
 
-def match_groups(
-    groups: Sequence[Sequence[str]], steps: Sequence[int], store: Store, events: Events
-) -> None:
-    """Make the matches that are missing.
-
-    Args:
-        groups: finished runs that differ in nothing but their seeds; pairs are made inside a group.
-        steps: snapshots at which to match; the first is the start of training, the last its end.
-        store: of the study.
-        events: progress.
-    """
-    pairs = [pair for group in groups for pair in pairs_of(group)]
-    runs = [run for group in groups for run in group]
-    with events.task("match", len(pairs) + len(runs), "pieces") as task:
-        for run in runs:
-            _describe(run, steps, store)
-            task.advance(1)
-        for pair in pairs:
-            _match(pair, steps, store, task)
-            task.advance(1)
+def _table(step: int) -> str:
+    return f"{step:08d}.parquet"
 
 
 def _match(pair: Pair, steps: Sequence[int], store: Store, task: Task) -> None:
-    made_from = digest([store.checksum(f"runs/{run}") for run in pair] + list(steps))
-    if store.has(pair_name(pair), made_from):
-        return
-    with store.piece(pair_name(pair), made_from) as folder:
+    def write() -> dict[str, Any]:
+        files: dict[str, Any] = {}
         certificates: dict[str, Any] = {}
         for step in steps:
             a, b = (load_snapshot(store, run, step) for run in pair)
             show = shown(task, f"{pair[0]} with {pair[1]} at {step}", len(a.W_dec) * len(b.W_dec))
-            found = compare(Views(a.W_enc, a.W_dec), Views(b.W_enc, b.W_dec), show)
-            (folder / f"{step:08d}.parquet").write_bytes(parquet_bytes(found.table))
+            matches = compare(Views(a.W_enc, a.W_dec), Views(b.W_enc, b.W_dec), show)
+            files[_table(step)] = matches.table
             certificates[str(step)] = {
-                "decoder": certificate_of(found.decoder),
-                "encoder": certificate_of(found.encoder),
+                "decoder": certificate_of(matches.decoder),
+                "encoder": certificate_of(matches.encoder),
             }
-        (folder / "certificates.json").write_bytes(json_bytes(certificates))
+        return {**files, "certificates.json": certificates}
+
+    store.make(pair_name(pair), [*(store.checksum(run_name(run)) for run in pair), *steps], write)
 
 
 def shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
@@ -106,22 +110,19 @@ def certificate_of(match: Match) -> dict[str, Any]:
 
 
 def _describe(run: str, steps: Sequence[int], store: Store) -> None:
-    made_from = store.checksum(f"runs/{run}")
-    if store.has(weights_name(run), made_from):
-        return
-    start, end = (load_snapshot(store, run, step) for step in (steps[0], steps[-1]))
-    table = describe(start, end)
-    with store.piece(weights_name(run), made_from) as folder:
-        (folder / "latents.parquet").write_bytes(parquet_bytes(table))
+    def write() -> dict[str, Any]:
+        start, end = (load_snapshot(store, run, step) for step in (steps[0], steps[-1]))
+        return {"latents.parquet": describe(start, end)}
+
+    store.make(weights_name(run), store.checksum(run_name(run)), write)
 
 
 def describe(start: SAEArrays, end: SAEArrays) -> pl.DataFrame:
     """What the weights of one run alone show of each latent.
 
     Columns: latent; enc_dec_cos, cosine of its encoder and decoder row, null where they belong to
-    different sites (`about` has a `target`); init_cos, cosine of its
-    decoder row to where that row started; own_max_cos, cosine to the most similar other decoder row
-    of the same SAE.
+    different sites (`about` has a `target`); init_cos, cosine of its decoder row to where that row
+    started; own_max_cos, cosine to the most similar other decoder row of the same SAE.
     """
     decoder, first, encoder = (
         unit(weights, name)

@@ -86,12 +86,12 @@ class PairTest:
 
 
 def examine(
-    one: PairTable, draws: Sequence[PairTable], members: Members, measure: Measure = MATCHED
+    pair: PairTable, draws: Sequence[PairTable], members: Members, measure: Measure = MATCHED
 ) -> list[PairTest]:
     """Test the latents of both sides of a pair that belong to a stratum.
 
     Args:
-        one: observed.
+        pair: observed.
         draws: of the null of this stratum, for this pair; without any nothing is tested.
         members: of the stratum.
         measure: the statistic.
@@ -103,12 +103,11 @@ def examine(
         return []
     null = np.concatenate([measures.scores(d.table, measure).to_numpy() for d in draws])
     out: list[PairTest] = []
-    for side, run in zip("ab", one.pair, strict=True):
-        mine = one.table.filter(pl.col("side") == side).filter(pl.Series(members[run]))
-        p = p_values(measures.scores(mine, measure).to_numpy(), null)
-        other = one.pair[1] if side == "a" else one.pair[0]
-        found = PairTest(run=run, other=other, latent=mine["latent"].to_numpy(), p=p, q=q_values(p))
-        out.append(found)
+    for side, run, other in (("a", *pair.pair), ("b", *pair.pair[::-1])):
+        rows = shares.side_of(pair, side, members)
+        p = p_values(measures.scores(rows, measure).to_numpy(), null)
+        latent = rows["latent"].to_numpy()
+        out.append(PairTest(run=run, other=other, latent=latent, p=p, q=q_values(p)))
     return out
 
 
@@ -123,8 +122,8 @@ def share_found(tests: Sequence[PairTest], members: Members | None = None) -> fl
         NaN without tests or where a side has no such latents.
     """
     sides: list[float] = []
-    for one in tests:
-        q = one.q if members is None else one.q[members[one.run][one.latent]]
+    for test in tests:
+        q = test.q if members is None else test.q[members[test.run][test.latent]]
         sides.append(float((q <= LEVEL).mean()) if len(q) else float("nan"))
     return float(np.mean(sides)) if sides else float("nan")
 
@@ -138,13 +137,11 @@ def null_shares(draws: Sequence[PairTable], measure: Measure = MATCHED) -> Float
     if len(draws) < 2:
         return np.zeros(0)
     out: list[float] = []
-    for at, one in enumerate(draws):
-        others = [draw for place, draw in enumerate(draws) if place != at]
-        sides = {side: one.table.filter(pl.col("side") == side) for side in "ab"}
+    for at, draw in enumerate(draws):
+        others = [*draws[:at], *draws[at + 1 :]]
         null = np.concatenate([measures.scores(d.table, measure).to_numpy() for d in others])
-        each = [
-            q_values(p_values(measures.scores(t, measure).to_numpy(), null)) for t in sides.values()
-        ]
+        sides = (draw.table.filter(pl.col("side") == side) for side in "ab")
+        each = [q_values(p_values(measures.scores(t, measure).to_numpy(), null)) for t in sides]
         out.append(float(np.mean([(q <= LEVEL).mean() if len(q) else 0.0 for q in each])))
     return np.array(out)
 
@@ -166,19 +163,19 @@ def by_latent(
     """
     frames: list[pl.DataFrame] = []
     for run in runs:
-        mine = [one for one in tests if one.run == run]
-        p = np.full((sizes[run], len(mine)), np.nan)
-        found = np.zeros(sizes[run], dtype=np.int64)
-        for at, one in enumerate(mine):
-            p[one.latent, at] = one.p
-            found[one.latent] += one.q <= LEVEL
-        whole = simes(p)
-        tested = ~np.isnan(whole)
+        of_run = [test for test in tests if test.run == run]
+        p = np.full((sizes[run], len(of_run)), np.nan)
+        matched = np.zeros(sizes[run], dtype=np.int64)
+        for at, test in enumerate(of_run):
+            p[test.latent, at] = test.p
+            matched[test.latent] += test.q <= LEVEL
+        p_any = simes(p)
+        tested = ~np.isnan(p_any)
         q = np.full(sizes[run], np.nan)
-        q[tested] = q_values(whole[tested])
-        columns = {"latent": np.arange(sizes[run]), "p_null": whole, "q_fdr": q}
+        q[tested] = q_values(p_any[tested])
+        columns = {"latent": np.arange(sizes[run]), "p_null": p_any, "q_fdr": q}
         frame = pl.DataFrame(columns).with_columns(
-            pl.Series("n_matched_fdr", found).zip_with(
+            pl.Series("n_matched_fdr", matched).zip_with(
                 pl.Series(tested), pl.Series([None], dtype=pl.Int64)
             )
         )
@@ -206,17 +203,16 @@ def pair_values(tables: Mapping[int, Sequence[PairTable]], tau: float) -> pl.Dat
     Returns:
         run_a, run_b, tokens, measure, value.
     """
-    at = _place(tau)
     rows: list[tuple[str, str, int, str, float]] = []
-    for tokens, found in tables.items():
-        for one in found:
-            everyone = shares.everyone(one)
+    for tokens, of_step in tables.items():
+        for pair in of_step:
+            everyone = shares.everyone(pair)
             for measure in measures.ALL:
                 if measure in measures.MEANS:
-                    value = shares.mean_score(one, measure, everyone)
+                    value = shares.mean_score(pair, measure, everyone)
                 else:
-                    value = float(shares.curve(one, measure, everyone)[at])
-                rows.append((*one.pair, tokens, measure.id, value))
+                    value = shares.share_of(pair, measure, everyone, tau)
+                rows.append((*pair.pair, tokens, measure.id, value))
     return pl.DataFrame(rows, schema=_COLUMNS, orient="row")
 
 
@@ -235,12 +231,11 @@ def at_the_end(
         run_a, run_b, measure (`LIVE`, `FOUND`), value; NaN where it cannot be told.
     """
     rows: list[tuple[str, str, str, float]] = []
-    for one in end:
-        draws = [draw for draw in nulls if draw.pair == one.pair]
-        tests = examine(one, draws, shares.everyone(one))
-        rows.append((*one.pair, FOUND, share_found(tests)))
-        share = float(shares.curve(one, measures.SHARED, live)[_place(tau)])
-        rows.append((*one.pair, LIVE, share))
+    for pair in end:
+        draws = [draw for draw in nulls if draw.pair == pair.pair]
+        tests = examine(pair, draws, shares.everyone(pair))
+        rows.append((*pair.pair, FOUND, share_found(tests)))
+        rows.append((*pair.pair, LIVE, shares.share_of(pair, measures.SHARED, live, tau)))
     columns = {name: kind for name, kind in _COLUMNS.items() if name != "tokens"}
     return pl.DataFrame(rows, schema=columns, orient="row")
 
@@ -257,17 +252,13 @@ def trend(values: pl.DataFrame, design: Design) -> pl.DataFrame:
     """
     rows: list[tuple[int, str, float, float, float]] = []
     cells = values.partition_by("tokens", "measure", maintain_order=True, as_dict=True)
-    for (tokens, measure), found in cells.items():
-        pairs: list[Pair] = list(found.select("run_a", "run_b").iter_rows())
-        value, *ends = mean_over_pairs(pairs, found["value"].to_numpy(), design)
-        lowest = -1.0 if measure in {one.id for one in measures.MEANS} else 0.0
+    signed = {measure.id for measure in measures.MEANS}
+    for (tokens, measure), cell in cells.items():
+        pairs: list[Pair] = list(cell.select("run_a", "run_b").iter_rows())
+        value, *ends = mean_over_pairs(pairs, cell["value"].to_numpy(), design)
+        lowest = -1.0 if measure in signed else 0.0
         low, high = (float(end.clip(lowest, 1.0)) for end in ends)
         rows.append((int(tokens), str(measure), float(value), low, high))
     names = ["tokens", "measure", "value", "lo", "hi"]
     frame = pl.DataFrame(rows, schema=names, orient="row")
     return frame.with_columns(pl.selectors.float().fill_nan(None))
-
-
-def _place(tau: float) -> int:
-    """Where tau is among `TAUS`."""
-    return int(np.abs(shares.TAUS - tau).argmin())

@@ -3,27 +3,144 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from reseed.matching.stage import read_match
 from reseed.runs import (
     Group,
     Pair,
     cofiring_name,
     evidence_name,
-    pair_name,
     pairs_of,
     sae_folder,
     weights_name,
 )
 from reseed.spec.analysis import StabilitySpec
-from reseed.stability.intervals import Design, independent_pairs
-from reseed.stability.latents import RunFacts
+from reseed.stability.intervals import Design, is_crossed
 from reseed.stability.shares import Members, PairTable, RateBin, strata
 from reseed.store import Store, file_sha256
 
+NEITHER, SAME_DATA, SAME_INIT = "share neither seed", "share the data seed", "share the init seed"
 
-class Given(NamedTuple):
+CLASSES = (NEITHER, SAME_DATA, SAME_INIT)
+"""What two runs of a group can share, from the least to the most that could make them alike."""
+
+
+def class_of(pair: Pair, design: Design) -> str:
+    """Which seed the two runs of a pair share; two runs of a group never share both."""
+    (init_a, data_a), (init_b, data_b) = (design[run] for run in pair)
+    if init_a == init_b:
+        return SAME_INIT
+    return SAME_DATA if data_a == data_b else NEITHER
+
+
+def independent_pairs(pairs: Sequence[Pair], design: Design) -> tuple[str, list[Pair]]:
+    """The pairs that say how often an independent run finds a latent.
+
+    Two runs that start from the same weights can agree without having learnt anything, and two
+    that read the same tokens in the same order share their accidents. So the pairs that share the
+    least count: those that share neither seed; if there is none, those that share the data seed
+    (the paper's design: only the init differs); if there is none either, those that share the init.
+
+    Returns:
+        What these pairs share, one of `CLASSES`, and the pairs.
+    """
+    for name in CLASSES:
+        of_class = [pair for pair in pairs if class_of(pair, design) == name]
+        if of_class:
+            return name, of_class
+    return NEITHER, []
+
+
+def occasions(design: Design) -> list[str]:
+    """Runs that can count as independent occasions of finding a feature.
+
+    All runs, unless both seeds are crossed: then a set of runs of which no two share a seed, taken
+    in the order given. Runs from equal weights find nearly the same and would make the features
+    look few.
+    """
+    if not is_crossed(design):
+        return list(design)
+    chosen: list[str] = []
+    for run, (init, data) in design.items():
+        taken = [design[other] for other in chosen]
+        if all(init != i and data != d for i, d in taken):
+            chosen.append(run)
+    return chosen
+
+
+class RunFacts(NamedTuple):
+    """What other stages wrote about a run."""
+
+    run: str
+    sha256: str
+    weights: pl.DataFrame
+    firing: pl.DataFrame
+    seeds: tuple[int, int] = (0, 0)
+    """init seed, data seed"""
+    sae_id: str = ""
+    """name of the SAE's folder in the study"""
+    sae_sha256: str = ""
+    """of its weights file"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMatches:
+    """Of one run, seen as the base of a star."""
+
+    run: str
+    others: tuple[str, ...]
+    """independent ones, see `independent_pairs`"""
+    matched: NDArray[np.bool_]
+    """`[F, T]` whether a latent is shared with each of them"""
+
+    def without(self, left: set[str]) -> RunMatches:
+        """The same where some of the other runs were not there."""
+        keep = [place for place, other in enumerate(self.others) if other not in left]
+        others = tuple(self.others[place] for place in keep)
+        return RunMatches(run=self.run, others=others, matched=self.matched[:, keep])
+
+
+def run_matches(
+    edges: pl.DataFrame, pairs: Sequence[Pair], sizes: Mapping[str, int]
+) -> dict[str, RunMatches]:
+    """Read the shared pairs of latents from the side of each run.
+
+    Args:
+        edges: run_a, latent_a, run_b, latent_b.
+        pairs: of independent runs; edges of others are left out.
+        sizes: latents of each run.
+
+    Returns:
+        run to its matches, in the order of `sizes`.
+    """
+    others: dict[str, list[str]] = {run: [] for run in sizes}
+    for a, b in pairs:
+        others[a].append(b)
+        others[b].append(a)
+    out = {
+        run: RunMatches(
+            run=run,
+            others=tuple(others[run]),
+            matched=np.zeros((sizes[run], len(others[run])), dtype=bool),
+        )
+        for run in sizes
+    }
+    for (a, b), rows in edges.group_by("run_a", "run_b"):
+        for run, other, column in ((str(a), str(b), "latent_a"), (str(b), str(a), "latent_b")):
+            if other in out[run].others:
+                latents = rows[column].to_numpy()
+                out[run].matched[latents, out[run].others.index(other)] = True
+    return out
+
+
+class GroupData(NamedTuple):
     """What is known of a group before anything is counted."""
 
     facts: list[RunFacts]
@@ -41,20 +158,20 @@ class Given(NamedTuple):
 
     def independent(self, step: int) -> list[PairTable]:
         """Tables of the independent pairs."""
-        return [one for one in self.tables[step] if one.pair in self.pairs]
+        return [table for table in self.tables[step] if table.pair in self.pairs]
 
     @property
     def sizes(self) -> dict[str, int]:
         """Latents of each run."""
-        return {one.run: len(one.firing) for one in self.facts}
+        return {run.run: len(run.firing) for run in self.facts}
 
 
-def read_group(group: Group, spec: StabilitySpec, store: Store) -> Given:
+def read_group(group: Group, spec: StabilitySpec, store: Store) -> GroupData:
     """Read what other stages made of a group."""
     facts = [_facts(run, group.steps[-1], store) for run in group.runs]
-    design = {one.run: one.seeds for one in facts}
+    design = {run.run: run.seeds for run in facts}
     kind, pairs = independent_pairs(pairs_of(group.runs), design)
-    rates = {one.run: one.firing["rate"].to_numpy() for one in facts}
+    rates = {run.run: run.firing["rate"].to_numpy() for run in facts}
     members, bins = strata(rates, spec.dense_rate)
     tables = {step: _tables(group.runs, step, store) for step in group.steps}
     firing = [
@@ -62,7 +179,7 @@ def read_group(group: Group, spec: StabilitySpec, store: Store) -> Given:
         for pair in pairs_of(group.runs)
         if store.has(cofiring_name(pair))
     ]
-    return Given(facts, design, tables, firing, kind, pairs, members, bins)
+    return GroupData(facts, design, tables, firing, kind, pairs, members, bins)
 
 
 def _facts(run: str, step: int, store: Store) -> RunFacts:
@@ -81,5 +198,4 @@ def _facts(run: str, step: int, store: Store) -> RunFacts:
 
 
 def _tables(runs: Sequence[str], step: int, store: Store) -> list[PairTable]:
-    file = f"{step:08d}.parquet"
-    return [PairTable(pair, store.table(pair_name(pair), file)) for pair in pairs_of(runs)]
+    return [PairTable(pair, read_match(store, pair, step)) for pair in pairs_of(runs)]

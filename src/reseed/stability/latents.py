@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from reseed.matching import measures
-from reseed.stability.graph import Finds
-from reseed.stability.posterior import BetaBinomial, reproducibility
+from reseed.stability.group import RunFacts, RunMatches
+from reseed.stability.over_seeds.posterior import BetaBinomial, reproducibility
 from reseed.stability.shares import PairTable, RateBin, bin_of
 
 VERSION = 2
@@ -19,6 +18,7 @@ VERSION = 2
 n_seeds counts independent runs."""
 
 EDGE = {"run_a": pl.String, "latent_a": pl.Int64, "run_b": pl.String, "latent_b": pl.Int64}
+
 COLUMNS = (
     "run", "latent", "run_sha256", "sae_id", "sae_sha256", "init_seed", "data_seed", "fired",
     "firing_rate", "rate_bin", "mean_act", "max_act", "alive", "dense", "enc_dec_cos", "init_cos",
@@ -28,21 +28,6 @@ COLUMNS = (
     "family",
     "family_size", "metric_version", "run_id",
 )  # fmt: skip
-
-
-class RunFacts(NamedTuple):
-    """What other stages wrote about a run."""
-
-    run: str
-    sha256: str
-    weights: pl.DataFrame
-    firing: pl.DataFrame
-    seeds: tuple[int, int] = (0, 0)
-    """init seed, data seed"""
-    sae_id: str = ""
-    """name of the SAE's folder in the study"""
-    sae_sha256: str = ""
-    """of its weights file"""
 
 
 def shared_edges(tables: Sequence[PairTable], tau: float) -> pl.DataFrame:
@@ -63,7 +48,7 @@ def latent_table(
     facts: Sequence[RunFacts],
     tables: Sequence[PairTable],
     firing: Sequence[PairTable],
-    found: Mapping[str, Finds],
+    matches: Mapping[str, RunMatches],
     families: pl.DataFrame,
     tests: pl.DataFrame,
     bins: list[RateBin],
@@ -75,7 +60,7 @@ def latent_table(
         facts: of each run.
         tables: of all pairs at the end of training, those that share a seed too.
         firing: of these pairs how decoder-matched latents fire together, where that is known.
-        found: in which independent other runs each latent was found.
+        matches: in which independent other runs each latent was found.
         families: family, run, latent, size.
         tests: run, latent, p_null, q_fdr, n_matched_fdr, null_id.
         bins: of firing rate.
@@ -84,22 +69,17 @@ def latent_table(
     Returns:
         The columns `COLUMNS`, described in docs/stability.md; and the fits of the posterior.
     """
-    rows = pl.concat([_facts(one, bins, len(facts)) for one in facts])
-    counts = pl.concat([_counts(one) for one in found.values()])
-    table = (
-        rows.join(counts, on=["run", "latent"], how="left", maintain_order="left")
-        .join(
-            _others(facts, tables, firing), on=["run", "latent"], how="left", maintain_order="left"
-        )
-        .join(_nearest(tables, found), on=["run", "latent"], how="left", maintain_order="left")
-        .join(tests, on=["run", "latent"], how="left", maintain_order="left")
-        .join(
-            families.rename({"size": "family_size"}),
-            on=["run", "latent"],
-            how="left",
-            maintain_order="left",
-        )
-    )
+    rows = pl.concat([_facts(run, bins, len(facts)) for run in facts])
+    counts = pl.concat([_counts(run) for run in matches.values()])
+    table = rows
+    for more in (
+        counts,
+        _others(facts, tables, firing),
+        _nearest(tables, matches),
+        tests,
+        families.rename({"size": "family_size"}),
+    ):
+        table = table.join(more, on=["run", "latent"], how="left", maintain_order="left")
     trials = table["n_seeds"].to_numpy() - 1
     posterior = reproducibility(
         table["n_matched"].to_numpy(), trials, table["rate_bin"].to_numpy(), len(facts)
@@ -110,47 +90,47 @@ def latent_table(
         pl.Series("recurrence_hi", posterior.high),
         pl.Series("recurrence", _ratio(table["n_matched"].to_numpy(), trials)),
     ]
-    whole = table.with_columns(
+    rows = table.with_columns(
         *(column.fill_nan(None) for column in columns),
         (pl.col("fired") > 0).alias("alive"),
         (pl.col("firing_rate") > dense_rate).alias("dense"),
         pl.lit(VERSION).alias("metric_version"),
         pl.col("run").alias("run_id"),
     )
-    return whole.select(COLUMNS), posterior.fits
+    return rows.select(COLUMNS), posterior.fits
 
 
 def _ratio(matched: NDArray[np.int64], trials: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(trials > 0, matched / np.maximum(trials, 1), np.nan)
 
 
-def _facts(one: RunFacts, bins: list[RateBin], runs: int) -> pl.DataFrame:
-    places = bin_of(one.firing["rate"].to_numpy(), bins)
+def _facts(run: RunFacts, bins: list[RateBin], runs: int) -> pl.DataFrame:
+    places = bin_of(run.firing["rate"].to_numpy(), bins)
     return (
-        one.firing.rename({"rate": "firing_rate"})
+        run.firing.rename({"rate": "firing_rate"})
         .with_columns(pl.Series("rate_bin", places, dtype=pl.Int64))
-        .join(one.weights, on="latent", maintain_order="left")
+        .join(run.weights, on="latent", maintain_order="left")
         .select(
-            pl.lit(one.run).alias("run"),
-            pl.lit(one.sha256).alias("run_sha256"),
-            pl.lit(one.sae_id).alias("sae_id"),
-            pl.lit(one.sae_sha256).alias("sae_sha256"),
-            pl.lit(one.seeds[0], dtype=pl.Int64).alias("init_seed"),
-            pl.lit(one.seeds[1], dtype=pl.Int64).alias("data_seed"),
+            pl.lit(run.run).alias("run"),
+            pl.lit(run.sha256).alias("run_sha256"),
+            pl.lit(run.sae_id).alias("sae_id"),
+            pl.lit(run.sae_sha256).alias("sae_sha256"),
+            pl.lit(run.seeds[0], dtype=pl.Int64).alias("init_seed"),
+            pl.lit(run.seeds[1], dtype=pl.Int64).alias("data_seed"),
             pl.lit(runs, dtype=pl.Int64).alias("n_runs"),
             pl.all(),
         )
     )
 
 
-def _counts(one: Finds) -> pl.DataFrame:
-    size = len(one.matched)
+def _counts(run: RunMatches) -> pl.DataFrame:
+    size = len(run.matched)
     return pl.DataFrame(
         {
-            "run": pl.Series([one.run] * size, dtype=pl.String),
+            "run": pl.Series([run.run] * size, dtype=pl.String),
             "latent": np.arange(size),
-            "n_seeds": np.full(size, len(one.others) + 1),
-            "n_matched": one.matched.sum(axis=1).astype(np.int64),
+            "n_seeds": np.full(size, len(run.others) + 1),
+            "n_matched": run.matched.sum(axis=1).astype(np.int64),
         }
     )
 
@@ -162,14 +142,14 @@ def _sides(tables: Sequence[PairTable]) -> pl.DataFrame:
     frames = [pl.DataFrame(schema=schema | dict.fromkeys((*names, "score"), pl.Float64))]
     for pair, table in tables:
         for side, run, other in (("a", *pair), ("b", pair[1], pair[0])):
-            mine = table.filter(pl.col("side") == side)
+            rows = table.filter(pl.col("side") == side)
             frames.append(
-                mine.select(
+                rows.select(
                     pl.lit(run).alias("run"),
                     pl.lit(other).alias("other"),
                     "latent",
                     *names,
-                    measures.scores(mine, measures.SHARED).alias("score"),
+                    measures.scores(rows, measures.SHARED).alias("score"),
                 )
             )
     return pl.concat(frames)
@@ -190,7 +170,7 @@ def _others(
     facts: Sequence[RunFacts], tables: Sequence[PairTable], firing: Sequence[PairTable]
 ) -> pl.DataFrame:
     """Lists over the other runs of the group, in its order."""
-    order = {one.run: place for place, one in enumerate(facts)}
+    order = {run.run: place for place, run in enumerate(facts)}
     return (
         _sides(tables)
         .join(_together(firing), on=["run", "other", "latent"], how="left", maintain_order="left")
@@ -206,9 +186,9 @@ def _others(
     )
 
 
-def _nearest(tables: Sequence[PairTable], found: Mapping[str, Finds]) -> pl.DataFrame:
+def _nearest(tables: Sequence[PairTable], matches: Mapping[str, RunMatches]) -> pl.DataFrame:
     """Cosine to the nearest latent of each independent other run, averaged over those runs."""
-    independent = [t for t in tables if t.pair[1] in found[t.pair[0]].others]
+    independent = [t for t in tables if t.pair[1] in matches[t.pair[0]].others]
     return (
         _sides(independent)
         .group_by("run", "latent")

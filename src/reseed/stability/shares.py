@@ -18,7 +18,7 @@ from reseed.matching.match import Views, compare
 from reseed.matching.measures import Measure
 from reseed.runs import Pair
 from reseed.stability.intervals import Design, mean_over_pairs
-from reseed.stability.nulls.weights import WeightNull
+from reseed.stability.nulls import CovarianceNull
 
 RATE_BINS = 5
 
@@ -52,7 +52,7 @@ def rate_bins(rates: Mapping[str, NDArray[np.float64]]) -> list[RateBin]:
         Up to `RATE_BINS` bins; fewer where so many latents fire equally often that edges fall
         together, none where all are dead.
     """
-    live = [found[found > 0] for found in rates.values()]
+    live = [rate[rate > 0] for rate in rates.values()]
     pooled = np.concatenate(live) if live else np.zeros(0)
     if not len(pooled):
         return []
@@ -67,7 +67,7 @@ def bin_of(rates: NDArray[np.float64], bins: list[RateBin]) -> NDArray[np.int64]
     """Number of the bin of each latent, from 0; -1 for a dead one."""
     if not bins:
         return np.full(len(rates), -1)
-    place = np.searchsorted([one.high for one in bins], rates, side="left")
+    place = np.searchsorted([bin_.high for bin_ in bins], rates, side="left")
     return np.where(rates > 0, place.clip(0, len(bins) - 1), -1)
 
 
@@ -85,14 +85,14 @@ def strata(
     """
     bins = rate_bins(rates)
     out: dict[str, dict[str, NDArray[np.bool_]]] = {
-        "all": {run: np.ones(len(found), dtype=bool) for run, found in rates.items()},
-        "live": {run: found > 0 for run, found in rates.items()},
-        "dead": {run: found == 0 for run, found in rates.items()},
-        "dense": {run: found > dense_rate for run, found in rates.items()},
+        "all": {run: np.ones(len(rate), dtype=bool) for run, rate in rates.items()},
+        "live": {run: rate > 0 for run, rate in rates.items()},
+        "dead": {run: rate == 0 for run, rate in rates.items()},
+        "dense": {run: rate > dense_rate for run, rate in rates.items()},
     }
-    places = {run: bin_of(found, bins) for run, found in rates.items()}
-    for number, one in enumerate(bins):
-        out[one.name] = {run: place == number for run, place in places.items()}
+    places = {run: bin_of(rate, bins) for run, rate in rates.items()}
+    for number, bin_ in enumerate(bins):
+        out[bin_.name] = {run: place == number for run, place in places.items()}
     return out, bins
 
 
@@ -112,34 +112,38 @@ class PairTable(NamedTuple):
     table: pl.DataFrame
 
 
-def sides(
-    pair: PairTable, measure: Measure, members: Mapping[str, NDArray[np.bool_]]
-) -> list[NDArray[np.float64]]:
+def side_of(pair: PairTable, side: str, members: Members) -> pl.DataFrame:
+    """The latents of one side (`"a"` or `"b"`) of a pair that belong."""
+    run = pair.pair["ab".index(side)]
+    return pair.table.filter(pl.col("side") == side).filter(pl.Series(members[run]))
+
+
+def sides(pair: PairTable, measure: Measure, members: Members) -> list[NDArray[np.float64]]:
     """Share of each side of a pair over `TAUS`, `[T]` each; NaN if it has no latents."""
-    out: list[NDArray[np.float64]] = []
-    for side, run in zip("ab", pair.pair, strict=True):
-        rows = pair.table.filter(pl.col("side") == side).filter(pl.Series(members[run]))
-        score = measures.scores(rows, measure)
-        out.append(measures.share_at(score, TAUS, strict=measure.strict))
-    return out
+    scores = (measures.scores(side_of(pair, side, members), measure) for side in "ab")
+    return [measures.share_at(score, TAUS, strict=measure.strict) for score in scores]
 
 
-def curve(pair: PairTable, measure: Measure, members: Mapping[str, NDArray[np.bool_]]) -> Any:
+def curve(pair: PairTable, measure: Measure, members: Members) -> Any:
     """Share of a pair over `TAUS`, the mean of its sides, `[T]`; NaN if a side has no latents."""
     return np.mean(sides(pair, measure, members), axis=0)
 
 
-def mean_score(one: PairTable, measure: Measure, members: Mapping[str, NDArray[np.bool_]]) -> float:
+def share_of(pair: PairTable, measure: Measure, members: Members, tau: float) -> float:
+    """Share of a pair at the nearest of `TAUS`."""
+    return float(curve(pair, measure, members)[int(np.abs(TAUS - tau).argmin())])
+
+
+def mean_score(pair: PairTable, measure: Measure, members: Members) -> float:
     """Mean score of a pair, of its two sides; for measures without a threshold."""
-    sides: list[float] = []
-    for side, run in zip("ab", one.pair, strict=True):
-        mine = one.table.filter(pl.col("side") == side).filter(pl.Series(members[run]))
-        score = measures.scores(mine, measure).drop_nulls()
-        sides.append(float(score.mean()) if len(score) else float("nan"))  # pyright: ignore[reportArgumentType]
-    return float(np.mean(sides))
+    means: list[float] = []
+    for side in "ab":
+        score = measures.scores(side_of(pair, side, members), measure).drop_nulls()
+        means.append(float(score.mean()) if len(score) else float("nan"))  # pyright: ignore[reportArgumentType]
+    return float(np.mean(means))
 
 
-def draw_nulls(pair: Pair, nulls: Mapping[str, WeightNull], draws: int) -> list[PairTable]:
+def draw_nulls(pair: Pair, nulls: Mapping[str, CovarianceNull], draws: int) -> list[PairTable]:
     """Random dictionaries in place of the two of a pair, matched in the same way.
 
     Args:
@@ -154,10 +158,12 @@ def draw_nulls(pair: Pair, nulls: Mapping[str, WeightNull], draws: int) -> list[
     return out
 
 
-def everyone(one: PairTable) -> dict[str, NDArray[np.bool_]]:
+def everyone(pair: PairTable) -> dict[str, NDArray[np.bool_]]:
     """All latents of both runs of a pair."""
-    sizes = {side: int((one.table["side"] == side).sum()) for side in "ab"}
-    return {run: np.ones(sizes[s], dtype=bool) for s, run in zip("ab", one.pair, strict=True)}
+    sizes = {side: int((pair.table["side"] == side).sum()) for side in "ab"}
+    return {
+        run: np.ones(sizes[side], dtype=bool) for side, run in zip("ab", pair.pair, strict=True)
+    }
 
 
 def null_curves(draws: Sequence[PairTable], measure: Measure) -> NDArray[np.float64]:

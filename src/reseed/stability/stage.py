@@ -1,12 +1,8 @@
-"""The door of stability: from matches, weights and evidence to shares, families and latents.
-
-One piece for each group of runs: `stability/GROUP`.
-"""
+"""The door of stability: from matches, weights and evidence to shares, families and latents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,86 +22,107 @@ from reseed.runs import (
     structure_name,
     weights_name,
 )
-from reseed.seeds import digest
-from reseed.spec.analysis import MatchingSpec, StabilitySpec
-from reseed.stability import curves, fdr, shares, unseen
-from reseed.stability.curves import components, distance_from_init
-from reseed.stability.families import families, family_summary
+from reseed.spec.analysis import StabilitySpec
+from reseed.spec.summary import (
+    Certificates,
+    Counts,
+    Factors,
+    GroupSummary,
+    Headline,
+    Independent,
+    document_of,
+)
+from reseed.stability import fdr, shares
+from reseed.stability.factors.compare import compare_groups
+from reseed.stability.factors.components import components, distance_from_init
 from reseed.stability.fdr import PAIRS_VERSION, at_the_end, pair_values, trend
-from reseed.stability.graph import Finds, finds
-from reseed.stability.group import Given, read_group
-from reseed.stability.intervals import occasions
+from reseed.stability.group import GroupData, RunMatches, occasions, read_group, run_matches
 from reseed.stability.latents import VERSION, by_count, by_frequency, latent_table, shared_edges
-from reseed.stability.nulls.names import COVARIANCE, UNTRAINED
-from reseed.stability.nulls.weights import CovarianceNull
+from reseed.stability.notes import feature_warnings
+from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
+from reseed.stability.over_seeds import curves
+from reseed.stability.over_seeds.families import families, family_summary
 from reseed.stability.shares import PairTable
-from reseed.stability.structure import structure_summary, structures, verdicts
+from reseed.stability.structure import make_structures, structure_summary, structures, verdicts
 from reseed.stability.summary import (
     fits,
     found_at_fdr,
-    headline,
     latent_tests,
+    mean_numbers,
+    numbers_at,
     reconstruction,
     strata_table,
 )
-from reseed.store import Store, json_bytes, parquet_bytes
+from reseed.store import Store
+from reseed.study import Study
+
+Files = dict[str, Any]
+"""File of a piece to its content."""
+
+Nulls = Mapping[str, Sequence[PairTable]]
+"""Stratum to draws of the covariance-matched null."""
 
 
-def assess(
-    groups: Sequence[Group],
-    matching: MatchingSpec,
-    spec: StabilitySpec,
-    store: Store,
-    events: Events,
-) -> None:
-    """Make the statistics that are missing or older than what they are made from.
+def stage(study: Study, events: Events) -> Factors | None:
+    """Make the pieces `structure/A--B`, `stability/GROUP`, `across/A--B`, `stability/factors`.
 
     Args:
-        groups: of the study; those with fewer than two runs get firing and weights only.
-        matching: the threshold.
-        spec: nulls and strata.
-        store: of the study.
+        study: whose runs are matched and have evidence; groups of one run get firing and weights
+            only.
         events: progress.
+
+    Returns:
+        How the groups compare; None with fewer than two.
+
+    Raises:
+        StoreError: if a match or a run is missing or damaged.
     """
+    groups = study.all_groups()
+    make_structures(groups, study.spec.matching, study.store, events)
     with events.task("stability", len(groups), "groups") as task:
         for group in groups:
-            made_from = _made_from(group, matching, spec, store)
-            if not store.has(stability_name(group.name), made_from):
-                _assess(group, matching, spec, store, made_from)
+            _make(group, study)
             task.advance(1)
+    return compare_groups(study.groups(), study.spec.matching, study.store, events)
 
 
-def _made_from(group: Group, matching: MatchingSpec, spec: StabilitySpec, store: Store) -> str:
+def _make(group: Group, study: Study) -> None:
+    spec, matching, store = study.spec.stability, study.spec.matching, study.store
     pairs = pairs_of(group.runs)
-    inputs = [store.checksum(pair_name(pair)) for pair in pairs]
-    inputs += [store.checksum(structure_name(pair)) for pair in pairs]
-    inputs += [store.checksum(evidence_name(run)) for run in group.runs]
-    inputs += [store.checksum(weights_name(run)) for run in group.runs]
-    together = [cofiring_name(pair) for pair in pairs]
-    inputs += [store.checksum(name) for name in together if store.has(name)]
+    pieces = [pair_name(pair) for pair in pairs] + [structure_name(pair) for pair in pairs]
+    pieces += [evidence_name(run) for run in group.runs]
+    pieces += [weights_name(run) for run in group.runs]
+    pieces += [name for pair in pairs if store.has(name := cofiring_name(pair))]
+    inputs = [store.checksum(name) for name in pieces]
     versions = [VERSION, PAIRS_VERSION]
-    return digest([inputs, matching.digest(), spec.digest(), list(group.steps), *versions])
-
-
-Writer = Callable[[str, pl.DataFrame], None]
-
-
-def _assess(
-    group: Group, matching: MatchingSpec, spec: StabilitySpec, store: Store, made_from: str
-) -> None:
-    given = read_group(group, spec, store)
-    end = given.tables[group.steps[-1]]
-    edges = shared_edges(end, matching.tau)
-    members = families(edges)
-    found = finds(edges, given.pairs, given.sizes)
-    nulls = _nulls(group, given, spec, store)
-    tests = latent_tests(given.independent(group.steps[-1]), nulls, given.strata)
-    latents, fitted = latent_table(
-        given.facts, end, given.firing, found, members, tests, given.bins, spec.dense_rate
+    made_from = [inputs, matching.digest(), spec.digest(), list(group.steps), *versions]
+    store.make(
+        stability_name(group.name),
+        made_from,
+        lambda: _statistics(group, read_group(group, spec, store), spec, matching.tau, store),
     )
-    beyond = [one for one in structures(group.runs, store) if one.pair in given.pairs]
+
+
+def _statistics(
+    group: Group, data: GroupData, spec: StabilitySpec, tau: float, store: Store
+) -> Files:
+    end = data.tables[group.steps[-1]]
+    edges = shared_edges(end, tau)
+    members = families(edges)
+    matches = run_matches(edges, data.pairs, data.sizes)
+    nulls = _nulls(group, data, spec, store)
+    tests = latent_tests(data.independent(group.steps[-1]), nulls, data.strata)
+    latents, fitted = latent_table(
+        data.facts, end, data.firing, matches, members, tests, data.bins, spec.dense_rate
+    )
+    beyond = [table for table in structures(group.runs, store) if table.pair in data.pairs]
     latents = verdicts(latents, beyond)
-    summary: dict[str, Any] = {
+    files: Files = {
+        "latents.parquet": latents,
+        "families.parquet": members,
+        "frequency.parquet": by_frequency(latents),
+    }
+    numbers: dict[str, Any] = {
         "label": group.label,
         "runs": list(group.runs),
         "tokens": group.steps[-1] * group.batch,
@@ -113,94 +130,93 @@ def _assess(
         "reconstruction": reconstruction(
             [store.document(evidence_name(run), "reconstruction.json") for run in group.runs]
         ),
-        "distance_from_init": dict(distance_from_init(latents)),
+        "distance_from_init": distance_from_init(latents),
     }
-    with store.piece(stability_name(group.name), made_from) as folder:
-
-        def write(name: str, frame: pl.DataFrame) -> None:
-            (folder / f"{name}.parquet").write_bytes(parquet_bytes(frame))
-
-        write("latents", latents)
-        write("families", members)
-        write("frequency", by_frequency(latents))
-        if end:
-            numbers = _shares(group, given, nulls, latents, matching.tau, write)
-            numbers["ceiling_same_run"] = _ceiling(group, store, matching.tau)
-            whole = family_summary(latents, edges)
-            summary |= {"independent": _independent(given), "headline": numbers}
-            summary |= {"families": whole, "reproducibility": fits(fitted)}
-            summary |= _over_seeds(given, found, latents, whole["triangle_closure"], write)
-            start = given.tables[group.steps[0]]
-            summary["components"] = components(
-                end, start, given.design, given.strata["live"], matching.tau
-            )
-            summary["structure"] = structure_summary(latents, beyond)
-            summary["certificates"] = _certificates(group, store)
-        (folder / "summary.json").write_bytes(json_bytes(summary))
+    if end:
+        start = data.tables[group.steps[0]]
+        numbers |= {
+            "independent": _independent(data),
+            "headline": _headline(group, data, nulls, latents, tau, store, files),
+            "families": (of_families := family_summary(latents, edges)),
+            "reproducibility": fits(fitted),
+            **_over_seeds(data, matches, latents, of_families.triangle_closure, files),
+            "components": components(end, start, data.design, data.strata["live"], tau),
+            "structure": structure_summary(latents, beyond),
+            "certificates": _certificates(group, store),
+        }
+    return {**files, "summary.json": document_of(GroupSummary(**numbers))}
 
 
-def _independent(given: Given) -> dict[str, Any]:
-    trials = {sum(run in pair for pair in given.pairs) for run in given.sizes}
-    return {"pairs": len(given.pairs), "they": given.kind, "trials": max(trials)}
+def _independent(data: GroupData) -> Independent:
+    trials = {sum(run in pair for pair in data.pairs) for run in data.sizes}
+    return Independent(pairs=len(data.pairs), they=data.kind, trials=max(trials))
 
 
-def _shares(
+def _headline(
     group: Group,
-    given: Given,
-    nulls: Mapping[str, Sequence[PairTable]],
+    data: GroupData,
+    nulls: Nulls,
     latents: pl.DataFrame,
     tau: float,
-    write: Writer,
-) -> dict[str, Any]:
-    """Shares, cosines and trend; gives the headline numbers."""
-    end, start = (given.independent(step) for step in (group.steps[-1], group.steps[0]))
-    table = shares.share_table(end, start, nulls, given.strata, given.design)
-    write("shares", table)
-    measured = pair_values({s * group.batch: given.independent(s) for s in group.steps}, tau)
-    write("trend", trend(measured, given.design))
-    last = at_the_end(end, nulls["all"], given.strata["live"], tau)
+    store: Store,
+    files: Files,
+) -> Headline:
+    """Shares, cosines and trend into `files`; gives the headline numbers."""
+    end, start = (data.independent(step) for step in (group.steps[-1], group.steps[0]))
+    table = shares.share_table(end, start, nulls, data.strata, data.design)
+    by_step = {step * group.batch: data.independent(step) for step in group.steps}
+    measured = pair_values(by_step, tau)
+    last = at_the_end(end, nulls["all"], data.strata["live"], tau)
     tokens = pl.lit(group.steps[-1] * group.batch, pl.Int64).alias("tokens")
-    write("pairs", pl.concat([measured, last.select("run_a", "run_b", tokens, "measure", "value")]))
-    write("cosines", _histograms(end, start, nulls["all"]))
-    both = {"end": end, "start": start, "nulls": nulls["all"]}
-    numbers = headline(table, tau, **both, members=given.strata["all"], design=given.design)
+    last = last.select("run_a", "run_b", tokens, "measure", "value")
+    numbers = numbers_at(table, tau)
+    numbers |= mean_numbers(end, start, nulls["all"], data.strata["all"], data.design)
     for name, measure in (("match_at_fdr", fdr.MATCHED), ("nearest_at_fdr", fdr.NEAREST)):
-        numbers[name] = found_at_fdr(end, start, nulls, given.strata, given.design, measure)
-    write("strata", strata_table(numbers, latents, len(given.facts)))
-    return numbers
+        numbers[name] = found_at_fdr(end, start, nulls, data.strata, data.design, measure)
+    shared, matched = numbers[measures.SHARED.id], numbers["match_at_fdr"]
+    files |= {
+        "shares.parquet": table,
+        "trend.parquet": trend(measured, data.design),
+        "pairs.parquet": pl.concat([measured, last]),
+        "cosines.parquet": _histograms(end, start, nulls["all"]),
+        "strata.parquet": strata_table(shared, matched, latents, len(data.facts)),
+    }
+    return Headline(tau=tau, ceiling_same_run=_ceiling(group, store, tau), **numbers)
 
 
 def _over_seeds(
-    given: Given,
-    found: Mapping[str, Finds],
+    data: GroupData,
+    matches: Mapping[str, RunMatches],
     latents: pl.DataFrame,
     closure: float | None,
-    write: Writer,
+    files: Files,
 ) -> dict[str, Any]:
-    """Curves over runs: N of M, only in one, accumulation."""
-    write("reproducibility", by_count(latents))
-    write("n_of_m", curves.n_of_m(found, given.strata))
-    once, laws = curves.only_in_one_table(found, given.strata, given.design)
-    write("only_in_one", once)
-    counts = unseen.incidences(latents, occasions(given.design))
-    grown = unseen.accumulation(counts)
-    write("accumulation", pl.DataFrame({"m": np.arange(1, len(grown) + 1), "features": grown}))
-    estimates = unseen.estimate(counts)
-    warnings = unseen.warnings(estimates, closure, len(given.facts))
-    return {"only_in_one": laws, "unseen": asdict(estimates) | {"warnings": warnings}}
+    """Curves over runs into `files`: N of M, only in one, accumulation; gives their numbers."""
+    once, laws = curves.only_in_one_table(matches, data.strata, data.design)
+    counts = curves.incidences(latents, occasions(data.design))
+    grown = curves.accumulation(counts)
+    files |= {
+        "reproducibility.parquet": by_count(latents),
+        "n_of_m.parquet": curves.n_of_m(matches, data.strata),
+        "only_in_one.parquet": once,
+        "accumulation.parquet": pl.DataFrame(
+            {"m": np.arange(1, len(grown) + 1), "features": grown}
+        ),
+    }
+    features = curves.estimate(counts)
+    warnings = feature_warnings(features, closure, len(data.facts))
+    return {"only_in_one": laws, "unseen": features.model_copy(update={"warnings": warnings})}
 
 
-def _nulls(
-    group: Group, given: Given, spec: StabilitySpec, store: Store
-) -> dict[str, list[PairTable]]:
+def _nulls(group: Group, data: GroupData, spec: StabilitySpec, store: Store) -> Nulls:
     """Covariance-matched draws for all latents and for the live ones; other strata are too few."""
-    if not given.pairs:
+    if not data.pairs:
         return {}
     saes = {run: load_snapshot(store, run, group.steps[-1]) for run in group.runs}
     out: dict[str, list[PairTable]] = {}
     for stratum in ("all", "live"):
-        keep = given.strata[stratum]
-        if stratum == "live" and all(k.all() for k in keep.values()):
+        keep = data.strata[stratum]
+        if stratum == "live" and all(members.all() for members in keep.values()):
             out["live"] = out["all"]
             continue
         nulls = {
@@ -208,7 +224,7 @@ def _nulls(
             for run, sae in saes.items()
             if keep[run].sum() > 1
         }
-        pairs = [p for p in given.pairs if all(run in nulls for run in p)]
+        pairs = [pair for pair in data.pairs if all(run in nulls for run in pair)]
         out[stratum] = [
             draw for pair in pairs for draw in shares.draw_nulls(pair, nulls, spec.null_draws)
         ]
@@ -218,12 +234,9 @@ def _nulls(
 def _histograms(
     end: Sequence[PairTable], start: Sequence[PairTable], nulls: Sequence[PairTable]
 ) -> pl.DataFrame:
+    kinds = {"observed": end, UNTRAINED: start, COVARIANCE: nulls}
     return pl.concat(
-        [
-            shares.histogram("observed", [t.table for t in end]),
-            shares.histogram(UNTRAINED, [t.table for t in start]),
-            shares.histogram(COVARIANCE, [d.table for d in nulls]),
-        ]
+        [shares.histogram(kind, [pair.table for pair in pairs]) for kind, pairs in kinds.items()]
     )
 
 
@@ -236,29 +249,29 @@ def _ceiling(group: Group, store: Store, tau: float) -> float:
     return float(measures.share_at(score, np.array([tau]), strict=False)[0])
 
 
-def _counts(latents: pl.DataFrame, pairs: int) -> dict[str, Any]:
+def _counts(latents: pl.DataFrame, pairs: int) -> Counts:
     by_run = latents.group_by("run", maintain_order=True)
     sums = by_run.agg(pl.len(), pl.col("alive").sum(), pl.col("dense").sum())
-    return {
-        "runs": len(sums),
-        "pairs": pairs,
-        "latents": int(sums["len"][0]),
-        "live": sums["alive"].to_list(),
-        "dead": (sums["len"] - sums["alive"]).to_list(),
-        "dense": sums["dense"].to_list(),
-    }
+    return Counts(
+        runs=len(sums),
+        pairs=pairs,
+        latents=int(sums["len"][0]),
+        live=sums["alive"].to_list(),
+        dead=(sums["len"] - sums["alive"]).to_list(),
+        dense=sums["dense"].to_list(),
+    )
 
 
-def _certificates(group: Group, store: Store) -> dict[str, Any]:
+def _certificates(group: Group, store: Store) -> Certificates:
     """How far the worst assignment of the end of training can be from the best."""
     last = str(group.steps[-1])
-    found = [
+    proofs = [
         store.document(pair_name(pair), "certificates.json")[last][view]
         for pair in pairs_of(group.runs)
         for view in Views._fields
     ]
-    return {
-        "assignments": len(found),
-        "optimal": sum(one["optimal"] for one in found),
-        "largest_gap": max(one["gap"] for one in found),
-    }
+    return Certificates(
+        assignments=len(proofs),
+        optimal=sum(proof["optimal"] for proof in proofs),
+        largest_gap=max(proof["gap"] for proof in proofs),
+    )

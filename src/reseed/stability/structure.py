@@ -20,14 +20,13 @@ unstable
 A verdict says what was found under this recipe with these runs. With few runs it is one or two
 observations: read it with `n_matched`, `recurrence_lo` and `recurrence_hi`.
 
-The door of what lies beyond one-to-one: one piece for each pair of runs, `structure/A--B`.
-
-It is part of stability, which owns the nulls; arrays are the work of `matching.beyond.structure`.
+What lies beyond one-to-one is a piece for each pair of runs, `structure/A--B`; the arrays are the
+work of `matching.beyond.structure`, the nulls that of this room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import ceil
 from typing import Any, NamedTuple
@@ -41,14 +40,13 @@ from reseed.matching import measures
 from reseed.matching.beyond import labels
 from reseed.matching.beyond.labels import Settings
 from reseed.matching.beyond.structure import Side, structure
-from reseed.matching.match import Views
-from reseed.matching.stage import load_snapshot
+from reseed.matching.stage import load_snapshot, read_match, shown
 from reseed.records import Floats, SAEArrays
-from reseed.runs import Pair, pair_name, pairs_of, structure_name
-from reseed.seeds import digest
+from reseed.runs import Group, Pair, pair_name, pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
-from reseed.stability.nulls.weights import CovarianceNull
-from reseed.store import Store, json_bytes, parquet_bytes
+from reseed.spec.summary import FitsByChance, Structure, Subspaces
+from reseed.stability.nulls import CovarianceNull, covariance_null
+from reseed.store import Store
 
 VERDICTS = (
     "feature_stable",
@@ -91,8 +89,9 @@ def verdicts(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> pl.D
         cosine of the fit by at most three latents; `subspace_overlap`, mean; `subspace_p`, upper
         median.
     """
-    found = _by_latent(structure)
-    table = latents.join(found, on=["run", "latent"], how="left", maintain_order="left")
+    table = latents.join(
+        _by_latent(structure), on=["run", "latent"], how="left", maintain_order="left"
+    )
     others = pl.col("n_seeds") - 1
     verdict = pl.when(~pl.col("alive")).then(pl.lit("dead")).when("dense").then(pl.lit("dense"))
     verdict = verdict.when(others == 0).then(None)
@@ -116,11 +115,11 @@ def _by_latent(structure: Sequence[StructureTable]) -> pl.DataFrame:
         "subspace_p": pl.Float64,
     }
     sides = [pl.DataFrame(schema=columns)] + [
-        one.table.filter(pl.col("side") == side)
+        pair.table.filter(pl.col("side") == side)
         .with_columns(pl.lit(run).alias("run"))
         .select(pl.col(name).cast(kind) for name, kind in columns.items())
-        for one in structure
-        for side, run in zip("ab", one.pair, strict=True)
+        for pair in structure
+        for side, run in zip("ab", pair.pair, strict=True)
     ]
     return (
         pl.concat(sides)
@@ -135,28 +134,29 @@ def _by_latent(structure: Sequence[StructureTable]) -> pl.DataFrame:
     )
 
 
-def structure_summary(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> dict[str, Any]:
-    """The numbers beyond one-to-one of a group for its summary; keys in docs/summary.md.
+def structure_summary(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> Structure:
+    """The numbers beyond one-to-one of a group.
 
     Args:
         latents: from `verdicts`.
         structure: of every pair of the runs.
     """
-    sides = [one.about[side] for one in structure for side in "ab"]
+    sides = [table.about[side] for table in structure for side in "ab"]
     chances = [side["by_chance"] for side in sides if side["by_chance"] is not None]
-    return {
-        "verdicts": {name: int((latents["verdict"] == name).sum()) for name in VERDICTS},
-        "left_over": sum(side["left_over"] for side in sides),
-        "labels": {n: sum(side["labels"][n] for side in sides) for n in labels.LABELS},
-        "by_chance": {
-            name: float(np.mean([chance[name] for chance in chances])) if chances else None
-            for name in ("fit", "nearest", "gain")
-        },
-        "subspaces": {
-            name: sum(side["subspaces"][name] for side in sides)
-            for name in ("tested", "stable", "by_chance")
-        },
+    by_chance = {
+        name: float(np.mean([chance[name] for chance in chances])) if chances else None
+        for name in FitsByChance.model_fields
     }
+    subspaces = {
+        name: sum(side["subspaces"][name] for side in sides) for name in Subspaces.model_fields
+    }
+    return Structure(
+        verdicts={name: int((latents["verdict"] == name).sum()) for name in VERDICTS},
+        left_over=sum(side["left_over"] for side in sides),
+        labels={name: sum(side["labels"][name] for side in sides) for name in labels.LABELS},
+        by_chance=FitsByChance(**by_chance),
+        subspaces=Subspaces(**subspaces),
+    )
 
 
 VERSION = 1
@@ -168,28 +168,27 @@ _NULL_LATENTS = 1_000
 """Random latents that the null of the subspaces should have at the least."""
 
 
-def structure_groups(
-    groups: Sequence[Sequence[str]],
-    step: int,
-    matching: MatchingSpec,
-    store: Store,
-    events: Events,
+def make_structures(
+    groups: Sequence[Group], matching: MatchingSpec, store: Store, events: Events
 ) -> None:
-    """Make the tables that are missing or older than what they are made from.
+    """Make the pieces `structure/A--B` that are missing, for the end of training.
 
     Args:
-        groups: finished and matched runs that differ in nothing but their seeds.
-        step: the snapshot to look at, the end of training.
+        groups: of finished and matched runs.
         matching: the threshold.
         store: of the study.
         events: progress.
     """
-    pairs = [pair for group in groups for pair in pairs_of(group)]
+    pairs = [(pair, group.steps[-1]) for group in groups for pair in pairs_of(group.runs)]
+    settings = Settings(tau=matching.tau)
     with events.task("structure", len(pairs), "pairs") as task:
-        for pair in pairs:
-            made_from = _made_from(pair, step, matching, store)
-            if not store.has(structure_name(pair), made_from):
-                _make(pair, step, matching, store, made_from, task)
+        for pair, step in pairs:
+            made_from = [store.checksum(pair_name(pair)), step, asdict(settings), VERSION]
+            store.make(
+                structure_name(pair),
+                made_from,
+                lambda pair=pair, step=step: _structure(pair, step, settings, store, task),
+            )
             task.advance(1)
 
 
@@ -205,27 +204,20 @@ def structures(runs: Sequence[str], store: Store) -> list[StructureTable]:
     ]
 
 
-def _made_from(pair: Pair, step: int, matching: MatchingSpec, store: Store) -> str:
-    settings = asdict(Settings(tau=matching.tau))
-    return digest([store.checksum(pair_name(pair)), step, settings, VERSION])
-
-
-def _make(
-    pair: Pair, step: int, matching: MatchingSpec, store: Store, made_from: str, task: Task
-) -> None:
+def _structure(
+    pair: Pair, step: int, settings: Settings, store: Store, task: Task
+) -> dict[str, Any]:
     saes = [load_snapshot(store, run, step) for run in pair]
-    table = store.table(pair_name(pair), f"{step:08d}.parquet")
+    table = read_match(store, pair, step)
     sides = [
-        Side(sae.W_dec, counterparts(table, name, matching.tau))
+        Side(sae.W_dec, counterparts(table, name, settings.tau))
         for name, sae in zip("ab", saes, strict=True)
     ]
     left = any((side.shared < 0).any() for side in sides)
     nulls = _nulls(pair, saes) if left else []
-    show = _shown(task, f"{pair[0]} with {pair[1]}", len(saes[0].W_dec) * len(saes[1].W_dec))
-    found = structure(sides[0], sides[1], nulls, Settings(tau=matching.tau), show)
-    with store.piece(structure_name(pair), made_from) as folder:
-        (folder / _TABLE).write_bytes(parquet_bytes(found.table))
-        (folder / _ABOUT).write_bytes(json_bytes(found.about))
+    show = shown(task, f"{pair[0]} with {pair[1]}", len(saes[0].W_dec) * len(saes[1].W_dec))
+    explained = structure(sides[0], sides[1], nulls, settings, show)
+    return {_TABLE: explained.table, _ABOUT: explained.about}
 
 
 def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64]:
@@ -236,14 +228,14 @@ def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64
         side: `"a"` or `"b"`.
         tau: the threshold of the measure `shared`.
     """
-    mine = table.filter(pl.col("side") == side).sort("latent")
-    shared = measures.is_shared(mine, tau).to_numpy()
-    return np.where(shared, mine["decoder_match"].fill_null(-1).to_numpy(), -1)
+    rows = table.filter(pl.col("side") == side).sort("latent")
+    shared = measures.is_shared(rows, tau).to_numpy()
+    return np.where(shared, rows["decoder_match"].fill_null(-1).to_numpy(), -1)
 
 
 def _nulls(pair: Pair, saes: Sequence[SAEArrays]) -> list[tuple[Floats, Floats]]:
     """Covariance-matched decoders (null N2) in place of the two of a pair; none if one is zero."""
-    first, second = (_matched(sae) for sae in saes)
+    first, second = (covariance_null(sae) for sae in saes)
     if first is None or second is None:
         return []
     draws = ceil(_NULL_LATENTS / min(first.count, second.count))
@@ -252,20 +244,3 @@ def _nulls(pair: Pair, saes: Sequence[SAEArrays]) -> list[tuple[Floats, Floats]]
         return null.draw("structure", *pair, side, draw).decoder.astype(np.float32)
 
     return [(drawn(first, "a", draw), drawn(second, "b", draw)) for draw in range(draws)]
-
-
-def _matched(sae: SAEArrays) -> CovarianceNull | None:
-    there = np.abs(sae.W_dec).any(axis=1) & np.abs(sae.W_enc).any(axis=1)
-    return CovarianceNull(Views(sae.W_enc, sae.W_dec)) if there.sum() > 1 else None
-
-
-def _shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
-    """Shows the way through one pair beside the bar, which counts pairs."""
-    done = 0.0
-
-    def show(more: float) -> None:
-        nonlocal done
-        done += more
-        task.advance(0, f"{name}: {done / entries:.1f} passes over the similarities")
-
-    return show

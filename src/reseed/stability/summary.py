@@ -7,51 +7,82 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from reseed.matching import measures
 from reseed.matching.measures import Measure
+from reseed.runs import stability_name
+from reseed.spec.summary import (
+    GroupSummary,
+    Number,
+    PosteriorFit,
+    Range,
+    Reconstruction,
+    read_record,
+)
 from reseed.stability import fdr, shares
 from reseed.stability.intervals import Design, mean_over_pairs
-from reseed.stability.nulls.names import chance_corrected
-from reseed.stability.posterior import BetaBinomial
+from reseed.stability.nulls import chance_corrected
+from reseed.stability.over_seeds.posterior import BetaBinomial
 from reseed.stability.shares import Members, PairTable
+from reseed.store import Store
+
+Numbers = dict[str, Number]
+"""stratum to its number"""
+
+Draws = Mapping[str, Sequence[PairTable]]
+"""stratum to draws of its null"""
 
 
-def headline(
-    curves: pl.DataFrame,
-    tau: float,
-    *,
+def read_summary(store: Store, group: str) -> GroupSummary:
+    """The numbers of a group.
+
+    Raises:
+        StoreError: if the piece is missing or damaged.
+    """
+    name = stability_name(group)
+    return read_record(GroupSummary, store.document(name, "summary.json"), f"{name}/summary.json")
+
+
+def numbers_at(curves: pl.DataFrame, tau: float) -> dict[str, Numbers]:
+    """Every thresholded measure at tau, on every stratum.
+
+    Args:
+        curves: from `share_table`.
+        tau: the threshold.
+    """
+    out: dict[str, Numbers] = {}
+    for row in curves.filter((pl.col("tau") - tau).abs() < 0.005).iter_rows(named=True):
+        null = None
+        if row["null"] is not None:
+            null = Range(mean=row["null"], lo=row["null_lo"], hi=row["null_hi"])
+        at_tau = number(row["share"], (row["lo"], row["hi"]), null, row["untrained"])
+        out.setdefault(row["measure"], {})[row["stratum"]] = at_tau
+    return out
+
+
+def mean_numbers(
     end: Sequence[PairTable],
     start: Sequence[PairTable],
     nulls: Sequence[PairTable],
     members: Members,
     design: Design | None = None,
-) -> dict[str, Any]:
-    """Every measure at tau on every stratum, and the means.
+) -> dict[str, Numbers]:
+    """The measures that are means, on all latents.
 
     Args:
-        curves: from `share_table`.
-        tau: the threshold.
         end: tables of all pairs at the end of training.
         start: the same at its start.
         nulls: covariance-matched draws.
         members: all latents of each run.
         design: seeds of the runs.
     """
-    at = curves.filter((pl.col("tau") - tau).abs() < 0.005)
-    out: dict[str, Any] = {"tau": tau}
-    for row in at.iter_rows(named=True):
-        null = None
-        if row["null"] is not None:
-            null = {"mean": row["null"], "lo": row["null_lo"], "hi": row["null_hi"]}
-        one = number(row["share"], (row["lo"], row["hi"]), null, row["untrained"])
-        out.setdefault(row["measure"], {})[row["stratum"]] = one
+    out: dict[str, Numbers] = {}
     for measure in measures.MEANS:
-        each = np.array([shares.mean_score(t, measure, members) for t in end])
-        mean, low, high = mean_over_pairs([t.pair for t in end], each, design)
-        chance = shares.null_means(nulls, measure)
+        values = np.array([shares.mean_score(t, measure, members) for t in end])
+        mean, low, high = mean_over_pairs([t.pair for t in end], values, design)
+        null = _range(shares.null_means(nulls, measure))
         before = np.mean([shares.mean_score(t, measure, members) for t in start])
-        null = shares.null_range(chance)
         out[measure.id] = {"all": number(float(mean), (low, high), null, float(before))}
     return out
 
@@ -59,45 +90,39 @@ def headline(
 def found_at_fdr(
     end: Sequence[PairTable],
     start: Sequence[PairTable],
-    nulls: Mapping[str, Sequence[PairTable]],
+    nulls: Draws,
     strata: Mapping[str, Members],
     design: Design | None = None,
     measure: Measure = fdr.MATCHED,
-) -> dict[str, Any]:
+) -> Numbers:
     """Share of latents with a match at a false discovery rate of 5 %, on every stratum.
 
     All and dead latents are held against the null of all latents, the other strata against that of
-    the live ones, among which they are tested.
-
-    Returns:
-        stratum to a number as in `number`; strata without a null are left out.
+    the live ones, among which they are tested. Strata without a null are left out.
     """
-    out: dict[str, Any] = {}
+    out: Numbers = {}
+    pairs = [t.pair for t in end]
     for base in ("all", "live"):
-        by_pair = {t.pair: [d for d in nulls.get(base, ()) if d.pair == t.pair] for t in end}
+        by_pair = {pair: [d for d in nulls.get(base, ()) if d.pair == pair] for pair in pairs}
         if not all(by_pair.values()):
             continue
-        pairs = [t.pair for t in end]
         after = [fdr.examine(t, by_pair[t.pair], strata[base], measure) for t in end]
         before = [fdr.examine(t, by_pair[t.pair], strata[base], measure) for t in start]
         chance = np.concatenate([fdr.null_shares(by_pair[pair], measure) for pair in pairs])
-        null = None
-        if len(chance):
-            null = shares.null_range(chance)
+        null = _range(chance) if len(chance) else None
         for stratum, members in strata.items():
             if (stratum in ("all", "dead")) != (base == "all"):
                 continue
-            each = np.array([fdr.share_found(t, members) for t in after])
-            mean, low, high = mean_over_pairs(pairs, each, design)
-            untrained = np.mean([fdr.share_found(t, members) for t in before])
-            out[stratum] = number(float(mean), (low, high), null, untrained, limits=(0.0, 1.0))
+            values = np.array([fdr.share_found(tests, members) for tests in after])
+            mean, low, high = mean_over_pairs(pairs, values, design)
+            untrained = np.mean([fdr.share_found(tests, members) for tests in before])
+            ends = low.clip(0.0, 1.0), high.clip(0.0, 1.0)
+            out[stratum] = number(float(mean), ends, null, untrained)
     return out
 
 
 def latent_tests(
-    end: Sequence[PairTable],
-    nulls: Mapping[str, Sequence[PairTable]],
-    strata: Mapping[str, Members],
+    end: Sequence[PairTable], nulls: Draws, strata: Mapping[str, Members]
 ) -> pl.DataFrame:
     """What the tests say of each latent: live ones against the null of live ones, dead of all.
 
@@ -110,64 +135,69 @@ def latent_tests(
         run, latent, p_null, q_fdr, n_matched_fdr, null_id.
     """
     runs = list(strata["all"])
-    sizes = {run: len(found) for run, found in strata["all"].items()}
-    found: dict[str, pl.DataFrame] = {}
+    sizes = {run: len(members) for run, members in strata["all"].items()}
+    by_base: dict[str, pl.DataFrame] = {}
     for base in ("all", "live"):
+        draws = nulls.get(base, ())
         tests = [
             test
-            for one in end
-            for test in fdr.examine(
-                one, [d for d in nulls.get(base, ()) if d.pair == one.pair], strata[base]
-            )
+            for pair in end
+            for test in fdr.examine(pair, [d for d in draws if d.pair == pair.pair], strata[base])
         ]
         frame = fdr.by_latent(tests, sizes, runs)
         name = pl.when(pl.col("p_null").is_not_null()).then(pl.lit(f"N2 {base}"))
-        found[base] = frame.with_columns(name.alias("null_id"))
+        by_base[base] = frame.with_columns(name.alias("null_id"))
     live = pl.Series(np.concatenate([strata["live"][run] for run in runs]))
     columns = ("p_null", "q_fdr", "n_matched_fdr", "null_id")
-    return found["all"].with_columns(
-        *(found["live"][name].zip_with(live, found["all"][name]) for name in columns)
+    return by_base["all"].with_columns(
+        *(by_base["live"][name].zip_with(live, by_base["all"][name]) for name in columns)
     )
 
 
 def number(
-    value: float | None,
-    interval: tuple[Any, Any],
-    null: Mapping[str, Any] | None,
-    untrained: Any,
-    limits: tuple[float, float] = (-np.inf, np.inf),
-) -> dict[str, Any]:
-    """One headline number; what could not be told is null (the interval of fewer than 3 runs)."""
-    ends = [plain(x) for x in interval]
-    return {
-        "value": plain(value),
-        "interval_95": None
-        if ends[0] is None or ends[1] is None
-        else [max(ends[0], limits[0]), min(ends[1], limits[1])],
-        "null_covariance": None if null is None else {k: plain(v) for k, v in null.items()},
-        "null_untrained": plain(untrained),
-        "chance_corrected": None
-        if null is None or plain(value) is None
-        else plain(chance_corrected(float(value or 0.0), float(null["mean"]))),
-    }
+    value: float | None, interval: tuple[Any, Any], null: Range | None, untrained: Any
+) -> Number:
+    """One headline number; what could not be told is None (the interval of fewer than 3 runs)."""
+    low, high = (_known(end) for end in interval)
+    known = _known(value)
+    chance = null.mean if null is not None else None
+    return Number(
+        value=known,
+        interval_95=None if low is None or high is None else (low, high),
+        null_covariance=null,
+        null_untrained=_known(untrained),
+        chance_corrected=None
+        if chance is None or known is None
+        else _known(chance_corrected(known, chance)),
+    )
 
 
-def plain(value: Any) -> float | None:
-    """A number for JSON; NaN becomes None."""
+def _known(value: Any) -> float | None:
     return None if value is None or np.isnan(value) else float(value)
 
 
-def strata_table(headline: Mapping[str, Any], latents: pl.DataFrame, runs: int) -> pl.DataFrame:
+def _range(values: NDArray[np.float64]) -> Range:
+    return Range(mean=_known(values.mean()), lo=_known(values.min()), hi=_known(values.max()))
+
+
+def strata_table(
+    shared: Mapping[str, Number], matched: Mapping[str, Number], latents: pl.DataFrame, runs: int
+) -> pl.DataFrame:
     """One row for each stratum, for a picture by firing rate.
+
+    Args:
+        shared: the headline's shares at tau.
+        matched: those at the false discovery rate.
+        latents: of the group.
+        runs: how many.
 
     Returns:
         stratum, rate_lo, rate_hi, latents (mean over runs), recurrence_mean, shared, shared_lo,
         shared_hi, found, found_lo, found_hi (at the false discovery rate), untrained.
     """
     rows: list[dict[str, Any]] = []
-    for stratum, one in headline["shared"].items():
+    for stratum, share in shared.items():
         part = latents.filter(_in(stratum))
-        found = headline["match_at_fdr"].get(stratum)
         rows.append(
             {
                 "stratum": stratum,
@@ -175,9 +205,9 @@ def strata_table(headline: Mapping[str, Any], latents: pl.DataFrame, runs: int) 
                 "rate_hi": part["firing_rate"].max(),
                 "latents": len(part) / runs,
                 "recurrence_mean": part["recurrence_mean"].mean(),
-                **_named("shared", one),
-                **_named("found", found),
-                "untrained": one["null_untrained"],
+                **_named("shared", share),
+                **_named("found", matched.get(stratum)),
+                "untrained": share.null_untrained,
             }
         )
     schema = {k: pl.String if k == "stratum" else pl.Float64 for k in rows[0]}
@@ -191,28 +221,27 @@ def _in(stratum: str) -> pl.Expr:
     return known.get(stratum, pl.col("dense"))
 
 
-def _named(name: str, one: Mapping[str, Any] | None) -> dict[str, float | None]:
-    ends = (one or {}).get("interval_95") or (None, None)
-    return {name: (one or {}).get("value"), f"{name}_lo": ends[0], f"{name}_hi": ends[1]}
+def _named(name: str, share: Number | None) -> dict[str, float | None]:
+    low, high = (share and share.interval_95) or (None, None)
+    return {name: share and share.value, f"{name}_lo": low, f"{name}_hi": high}
 
 
-def fits(found: Mapping[str, BetaBinomial]) -> dict[str, Any]:
-    """The fits behind the posterior: `alpha`, `beta`, `mean`, `latents` by bin."""
+def fits(posterior: Mapping[str, BetaBinomial]) -> dict[str, PosteriorFit]:
+    """The fits behind the posterior, by bin."""
     return {
-        name: {"alpha": one.alpha, "beta": one.beta, "mean": one.mean, "latents": one.latents}
-        for name, one in found.items()
+        name: PosteriorFit(alpha=fit.alpha, beta=fit.beta, mean=fit.mean, latents=fit.latents)
+        for name, fit in posterior.items()
     }
 
 
-def reconstruction(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def reconstruction(runs: Sequence[Mapping[str, Any]]) -> Reconstruction:
     """Held-out reconstruction of the runs of a group: mean and range over runs.
 
-    What a run of an older version lacks, or what could not be told, is left out.
+    What a run lacks, or what could not be told, is left out.
     """
-    out: dict[str, Any] = {"held_out_tokens": runs[0]["rows"]}
+    out: dict[str, Range] = {}
     for name in ("fvu", "fvu_uncentred", "l0", "encoder_decoder_cosine"):
-        values = [one[name] for one in runs if one.get(name) is not None]
-        if len(values) < len(runs):
-            continue
-        out[name] = {"mean": float(np.mean(values)), "lo": min(values), "hi": max(values)}
-    return out
+        values = [run[name] for run in runs if run.get(name) is not None]
+        if len(values) == len(runs):
+            out[name] = Range(mean=float(np.mean(values)), lo=min(values), hi=max(values))
+    return Reconstruction(held_out_tokens=runs[0]["rows"], **out)

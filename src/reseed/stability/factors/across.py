@@ -21,14 +21,13 @@ from reseed.matching.match import Views, compare
 from reseed.matching.stage import load_snapshot
 from reseed.records import SAEArrays
 from reseed.runs import Group
-from reseed.seeds import digest
 from reseed.spec.analysis import MatchingSpec
-from reseed.stability.factors.effects import Cell, numbers
+from reseed.spec.summary import AcrossGroups, CorrectedEstimate
+from reseed.stability.factors.effects import Cell, estimates
 from reseed.stability.intervals import Design
-from reseed.stability.nulls.names import chance_corrected
-from reseed.stability.nulls.weights import CovarianceNull
+from reseed.stability.nulls import chance_corrected, covariance_null
 from reseed.stability.shares import draw_nulls
-from reseed.store import Store, parquet_bytes
+from reseed.store import Store
 
 VERSION = 1
 """Of what the tables mean."""
@@ -82,10 +81,10 @@ def partners(small: Design, large: Design) -> list[tuple[str, str]]:
     out: list[tuple[str, str]] = []
     for run, (init, data) in small.items():
         # from the next init seed on, in a circle, so that every run of the other group has its turn
-        found = [
+        independent = [
             other for other, (i, d) in large.items() if i != init and (d != data or not several)
         ]
-        after = sorted(found, key=lambda other: (large[other] <= (init, data), large[other]))
+        after = sorted(independent, key=lambda other: (large[other] <= (init, data), large[other]))
         out += [(run, other) for other in after[:PARTNERS]]
     return out
 
@@ -111,35 +110,30 @@ def match_across(
     pairs = partners(designs[two.small], designs[two.large])
     runs = sorted({run for pair in pairs for run in pair})
     checksums = [store.checksum(f"runs/{run}") for run in runs]
-    made_from = digest([checksums, pairs, matching.digest(), VERSION])
-    if store.has(across_name(two), made_from):
-        return
-    rows: list[dict[str, Any]] = []
-    with events.task("across", len(pairs), "pairs") as task:
-        saes = {run: load_snapshot(store, run, groups[two.small].steps[-1]) for run in runs}
-        nulls = {run: null for run, sae in saes.items() if (null := _null(sae)) is not None}
-        for a, b in pairs:
-            found = compare(_views(saes[a]), _views(saes[b])).table
-            drawn = draw_nulls((a, b), nulls, 1)[0].table if {a, b} <= set(nulls) else None
-            rows += _rows((a, b), found, drawn, matching.tau)
-            task.advance(1)
-    schema = {"run_a": pl.String, "run_b": pl.String, "side": pl.String, "measure": pl.String,
-              "value": pl.Float64, "null": pl.Float64}  # fmt: skip
-    with store.piece(across_name(two), made_from) as folder:
-        (folder / "pairs.parquet").write_bytes(parquet_bytes(pl.DataFrame(rows, schema=schema)))
+
+    def write() -> dict[str, Any]:
+        rows: list[dict[str, Any]] = []
+        with events.task("across", len(pairs), "pairs") as task:
+            saes = {run: load_snapshot(store, run, groups[two.small].steps[-1]) for run in runs}
+            nulls = {run: null for run, sae in saes.items() if (null := covariance_null(sae))}
+            for a, b in pairs:
+                table = compare(_views(saes[a]), _views(saes[b])).table
+                drawn = draw_nulls((a, b), nulls, 1)[0].table if {a, b} <= set(nulls) else None
+                rows += _rows((a, b), table, drawn, matching.tau)
+                task.advance(1)
+        schema: dict[str, Any] = dict.fromkeys(("run_a", "run_b", "side", "measure"), pl.String)
+        schema |= dict.fromkeys(("value", "null"), pl.Float64)
+        return {"pairs.parquet": pl.DataFrame(rows, schema=schema)}
+
+    store.make(across_name(two), [checksums, pairs, matching.digest(), VERSION], write)
 
 
 def _views(sae: SAEArrays) -> Views:
     return Views(sae.W_enc, sae.W_dec)
 
 
-def _null(sae: SAEArrays) -> CovarianceNull | None:
-    there = np.abs(sae.W_dec).any(axis=1) & np.abs(sae.W_enc).any(axis=1)
-    return CovarianceNull(_views(sae)) if there.sum() > 1 else None
-
-
 def _rows(
-    pair: tuple[str, str], found: pl.DataFrame, drawn: pl.DataFrame | None, tau: float
+    pair: tuple[str, str], real: pl.DataFrame, drawn: pl.DataFrame | None, tau: float
 ) -> list[dict[str, Any]]:
     """Shares of both sides at tau, and the mean matched cosine."""
     out: list[dict[str, Any]] = []
@@ -147,12 +141,12 @@ def _rows(
         for measure in _MEASURES:
             value, null = (
                 None if table is None else _share(table, side, measure, tau)
-                for table in (found, drawn)
+                for table in (real, drawn)
             )
             out.append({"side": side, "measure": measure.id, "value": value, "null": null})
     value, null = (
         None if table is None else float(measures.scores(table, measures.PW_MCC).mean())  # pyright: ignore[reportArgumentType]
-        for table in (found, drawn)
+        for table in (real, drawn)
     )
     out.append({"side": "a", "measure": measures.PW_MCC.id, "value": value, "null": null})
     return [{"run_a": pair[0], "run_b": pair[1], **row} for row in out]
@@ -163,45 +157,46 @@ def _share(table: pl.DataFrame, side: str, measure: measures.Measure, tau: float
     return float(measures.share_at(score, np.array([tau]), strict=measure.strict)[0])
 
 
-def summarise(two: Neighbours, designs: Mapping[str, Design], store: Store) -> dict[str, Any]:
+def summarise(two: Neighbours, designs: Mapping[str, Design], store: Store) -> AcrossGroups:
     """What the matches of two groups say.
 
-    Returns:
-        `small`, `large`, `differ`, `pairs`; `found` (latents of the small group found in the large
-        one), `found_back` (the other way), `nearest` (the first without one-to-one), `pw_mcc`, each
-        `value`, `interval_95`, `null`, `chance_corrected`; None without pairs.
+    `found` are latents of the small group found in the large one, `found_back` the other way,
+    `nearest` the first without one-to-one.
     """
     table = store.table(across_name(two), "pairs.parquet")
     seeds = {**designs[two.small], **designs[two.large]}
-    wanted = {
-        "found": ("a", measures.SHARED),
-        "found_back": ("b", measures.SHARED),
-        "nearest": ("a", measures.MAX_COS_BOTH),
-        "pw_mcc": ("a", measures.PW_MCC),
-    }
-    return {
-        "small": two.small,
-        "large": two.large,
-        "differ": two.differ,
-        "pairs": table.select("run_a", "run_b").n_unique(),
-    } | {
-        name: _number(table.filter(side=side, measure=measure.id), seeds)
-        for name, (side, measure) in wanted.items()
-    }
+
+    def estimate(side: str, measure: measures.Measure) -> CorrectedEstimate | None:
+        return _estimate(table.filter(side=side, measure=measure.id), seeds)
+
+    return AcrossGroups(
+        small=two.small,
+        large=two.large,
+        differ=two.differ,
+        pairs=table.select("run_a", "run_b").n_unique(),
+        found=estimate("a", measures.SHARED),
+        found_back=estimate("b", measures.SHARED),
+        nearest=estimate("a", measures.MAX_COS_BOTH),
+        pw_mcc=estimate("a", measures.PW_MCC),
+    )
 
 
-def _number(table: pl.DataFrame, seeds: Design) -> dict[str, Any] | None:
+def _estimate(table: pl.DataFrame, seeds: Design) -> CorrectedEstimate | None:
     """Mean over pairs; a seed is left out of both groups at once."""
     if not len(table):
         return None
     pairs = [(seed_name(seeds[a]), seed_name(seeds[b])) for a, b in _runs(table)]
     design = {seed_name(seeds[run]): seeds[run] for pair in _runs(table) for run in pair}
     cell = Cell(group="", levels={}, pairs=pairs, values=table["value"].to_numpy())
-    found = numbers(np.ones((1, 1)), [cell], design)[0]
+    mean = estimates(np.ones((1, 1)), [cell], design)[0]
     nulls = table["null"].drop_nulls().to_numpy()
     null = float(nulls.mean()) if len(nulls) else None
-    corrected = None if null is None else chance_corrected(found["value"], null)
-    return found | {"null": null, "chance_corrected": corrected}
+    corrected = None
+    if null is not None and mean.value is not None:
+        corrected = chance_corrected(mean.value, null)
+    return CorrectedEstimate(
+        value=mean.value, interval_95=mean.interval_95, null=null, chance_corrected=corrected
+    )
 
 
 def _runs(table: pl.DataFrame) -> list[tuple[str, str]]:

@@ -18,18 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.spec.summary import Decomposition, Effect, Estimate, LevelEstimate, PartOfSpread, Spread
 from reseed.stability.intervals import Design, seed_ends, seed_error
 
 Floats = NDArray[np.float64]
 
 Level = float | int | str
-
-Number = dict[str, Any]
 
 DOUBLED = ("latents", "k", "tokens")
 """Factors with a slope for each doubling; the others have classes."""
@@ -52,7 +50,7 @@ class Cell:
 
 def decompose(
     cells: Sequence[Cell], factors: Sequence[str], last: int | None, design: Design
-) -> dict[str, Any] | None:
+) -> Decomposition | None:
     """Effects and parts of the spread of one measure.
 
     Args:
@@ -63,10 +61,7 @@ def decompose(
         design: name of a seed to its init seed and data seed.
 
     Returns:
-        `effects`: factor to `levels` (`level`, `value`, `interval_95`), `doubling` (`value`,
-        `interval_95`; None for a class) and `changes_with`, null where the effect can be told, else
-        the factors that change with it, none if it has one level only; `interaction` of width and
-        k, where both can be told; `spread`, see `spread`. None where a cell has no value.
+        None where a cell has no value.
     """
     cells = [cell for cell in cells if len(cell.values)]
     if not cells or any(np.isnan(cell.values).any() for cell in cells):
@@ -76,21 +71,18 @@ def decompose(
     effects = {factor: _effect(end, factor, still, design) for factor in still}
     if "tokens" in factors:
         effects["tokens"] = _effect(cells, "tokens", factors, design)
-    return {
-        "effects": effects,
-        "interaction": _interaction(end, still, design),
-        "spread": spread(cells, factors, design),
-    }
+    return Decomposition(
+        effects=effects,
+        interaction=_interaction(end, still, design),
+        spread=spread(cells, factors, design),
+    )
 
 
-def spread(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> dict[str, Any]:
+def spread(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> Spread:
     """How much of the sum of squares of the means of cells goes with each factor.
 
-    Returns:
-        `cells`, `sd` (of the means), `parts`: factor to `share` and `by_seeds`; `not additive` is
-        what the sum of all effects leaves, `by_seeds` what other seeds alone would put there, by
-        the jackknife (null without an interval); `seeds`: the same of all cells together, and by
-        seed (`init`, `data`) where both vary.
+    Beside each part stands what other seeds alone would put there, by the jackknife; `not additive`
+    is what the sum of all effects leaves, `seeds` the same of all cells together.
     """
     n = len(cells)
     means = _means(cells, set())
@@ -98,68 +90,67 @@ def spread(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> dic
     centre = np.eye(n) - 1 / n
     total = float(means @ centre @ means)
     told = [f for f in factors if _told(cells, f, factors) is None]
-    whole = _hat(_columns(cells, factors))
-    projectors = {f: whole - _hat(_columns(cells, [g for g in factors if g != f])) for f in told}
-    projectors[TOGETHER] = np.eye(n) - whole
+    model = _hat(_columns(cells, factors))
+    projectors = {f: model - _hat(_columns(cells, [g for g in factors if g != f])) for f in told}
+    projectors[TOGETHER] = np.eye(n) - model
 
-    def part(projector: Floats, seeds: Design = design) -> dict[str, float | None]:
+    def part(projector: Floats) -> PartOfSpread:
         share = float(means @ projector @ means) / total if total else None
-        error, _ = seed_error(lambda left: _apply(projector, cells, left), seeds)
+        error, _ = seed_error(lambda left: _apply(projector, cells, left), design)
         chance = None if error is None or not total else float((error**2).sum()) / total
-        return {"share": share, "by_seeds": chance}
+        return PartOfSpread(share=share, by_seeds=chance)
 
-    return {
-        "cells": n,
-        "sd": float(np.sqrt(total / n)),
-        "parts": {name: part(projector) for name, projector in projectors.items()},
-        "seeds": part(centre)["by_seeds"],
-    }
+    return Spread(
+        cells=n,
+        sd=float(np.sqrt(total / n)),
+        parts={name: part(projector) for name, projector in projectors.items()},
+        seeds=part(centre).by_seeds,
+    )
 
 
-def _effect(
-    cells: Sequence[Cell], factor: str, factors: Sequence[str], design: Design
-) -> dict[str, Any]:
+def _effect(cells: Sequence[Cell], factor: str, factors: Sequence[str], design: Design) -> Effect:
     levels = _levels(cells, factor)
     changes_with = _told(cells, factor, factors)
-    out: dict[str, Any] = {"levels": [], "doubling": None, "changes_with": changes_with}
     if changes_with is not None:
-        out["levels"] = [{"level": level, "value": None, "interval_95": None} for level in levels]
-        return out
+        unknown = [LevelEstimate(level=at, value=None, interval_95=None) for at in levels]
+        return Effect(levels=unknown, doubling=None, changes_with=changes_with)
     others = [other for other in factors if other != factor]
-    found = numbers(_marginal(cells, factor, factors), cells, design)
-    out["levels"] = [{"level": level} | one for level, one in zip(levels, found, strict=True)]
-    if factor in DOUBLED:
-        slope = _slope(cells, _logs(cells, factor), others)
-        if slope is not None:
-            out["doubling"] = numbers(slope[None], cells, design)[0]
-    return out
+    means = estimates(_marginal(cells, factor, factors), cells, design)
+    slope = _slope(cells, _logs(cells, factor), others) if factor in DOUBLED else None
+    return Effect(
+        levels=[
+            LevelEstimate(level=at, value=mean.value, interval_95=mean.interval_95)
+            for at, mean in zip(levels, means, strict=True)
+        ],
+        doubling=None if slope is None else estimates(slope[None], cells, design)[0],
+        changes_with=None,
+    )
 
 
-def _interaction(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> Number | None:
+def _interaction(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> Estimate | None:
     """How the effect of doubling the width changes with each doubling of k; None if untold."""
     if not {"latents", "k"} <= set(factors):
         return None
     width, k = (_logs(cells, factor) for factor in ("latents", "k"))
     slope = _slope(cells, (width - width.mean()) * (k - k.mean()), factors)
-    return None if slope is None else numbers(slope[None], cells, design)[0]
+    return None if slope is None else estimates(slope[None], cells, design)[0]
 
 
-def numbers(rows: Floats, cells: Sequence[Cell], design: Design) -> list[Number]:
+def estimates(rows: Floats, cells: Sequence[Cell], design: Design) -> list[Estimate]:
     """Linear functions of the means of cells, each with its interval by leaving out seeds.
 
     Args:
-        rows: `[functions, cells]`.
-        cells: in the order of the columns.
-        design: seeds.
-
-    Returns:
-        `value` and `interval_95` of each; the interval is None with fewer than three seeds.
+        rows: `[n, cells]`.
+        cells: each with values.
+        design: name of a seed to its init seed and data seed.
     """
     value = _apply(rows, cells, set())
     assert value is not None
     ends = seed_ends(value, lambda left: _apply(rows, cells, left), design)
     return [
-        {"value": float(mean), "interval_95": None if np.isnan(low) else [float(low), float(high)]}
+        Estimate(
+            value=float(mean), interval_95=None if np.isnan(low) else (float(low), float(high))
+        )
         for mean, low, high in zip(*ends, strict=True)
     ]
 

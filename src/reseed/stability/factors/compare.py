@@ -1,4 +1,4 @@
-"""The door of comparing groups: one piece for the study, `stability/factors`."""
+"""What groups differ in and what that does: one piece for the study, `stability/factors`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import polars as pl
 from reseed.events import Events
 from reseed.matching import measures
 from reseed.runs import FACTORS, Group, stability_name
-from reseed.seeds import digest
 from reseed.spec.analysis import MatchingSpec
+from reseed.spec.summary import Decomposition, Factors, document_of, read_record
 from reseed.stability.factors.across import (
     Neighbours,
     across_name,
@@ -21,12 +21,13 @@ from reseed.stability.factors.across import (
     seed_name,
     summarise,
 )
-from reseed.stability.factors.effects import Cell, decompose, numbers
+from reseed.stability.factors.effects import Cell, decompose, estimates
 from reseed.stability.factors.words import words
 from reseed.stability.fdr import FOUND, LIVE
 from reseed.stability.intervals import Design
-from reseed.stability.nulls.names import chance_corrected
-from reseed.store import Store, json_bytes, parquet_bytes
+from reseed.stability.nulls import chance_corrected
+from reseed.stability.summary import read_summary
+from reseed.store import Store
 
 VERSION = 1
 """Of what it means."""
@@ -47,7 +48,7 @@ _END_ONLY = (CORRECTED, LIVE, FOUND)
 
 def compare_groups(
     groups: Sequence[Group], matching: MatchingSpec, store: Store, events: Events
-) -> dict[str, Any] | None:
+) -> Factors | None:
     """Decompose agreement over groups, and match runs across them; makes what is missing.
 
     Args:
@@ -57,7 +58,7 @@ def compare_groups(
         events: progress.
 
     Returns:
-        What was found, as in `factors` of `summary.json`; None with fewer than two groups.
+        None with fewer than two groups.
     """
     groups = [group for group in groups if len(group.runs) > 1]
     if len(groups) < 2:
@@ -71,22 +72,22 @@ def compare_groups(
         match_across(two, by_name, designs, matching, store, events)
     inputs = [store.checksum(stability_name(name)) for name in by_name]
     inputs += [store.checksum(across_name(two)) for two in near]
-    made_from = digest([inputs, VERSION])
-    if store.has(FACTORS, made_from):
-        return store.document(FACTORS, "summary.json")
-    cells = {
-        measure: [
-            cell
-            for group in groups
-            for cell in _cells(group, measure, levels[group.name], designs[group.name], store)
-        ]
-        for measure in MEASURES
-    }
-    summary = _summary(groups, about, cells, designs, near, matching, store)
-    with store.piece(FACTORS, made_from) as folder:
-        (folder / "cells.parquet").write_bytes(parquet_bytes(_table(cells, designs)))
-        (folder / "summary.json").write_bytes(json_bytes(summary))
-    return summary
+
+    def write() -> dict[str, Any]:
+        cells = {
+            measure: [
+                cell
+                for group in groups
+                for cell in _cells(group, measure, levels[group.name], designs[group.name], store)
+            ]
+            for measure in MEASURES
+        }
+        summary = _summary(groups, about, cells, designs, near, matching, store)
+        return {"cells.parquet": _table(cells, designs), "summary.json": document_of(summary)}
+
+    store.make(FACTORS, [inputs, VERSION], write)
+    document = store.document(FACTORS, "summary.json")
+    return read_record(Factors, document, f"{FACTORS}/summary.json")
 
 
 def design_of(group: Group, store: Store) -> Design:
@@ -103,7 +104,8 @@ def _about(group: Group, store: Store) -> dict[str, Any]:
 
 def factors_of(about: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """What groups can differ in: without k where some architecture has none."""
-    return _FACTORS if all(one.get("k") is not None for one in about.values()) else _FACTORS[:-1]
+    has_k = all(sae.get("k") is not None for sae in about.values())
+    return _FACTORS if has_k else _FACTORS[:-1]
 
 
 def levels_of(about: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -114,18 +116,23 @@ def levels_of(about: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
     """
     factors = factors_of(about)
     if "k" in factors:
-        return {name: {f: one[f] for f in factors} for name, one in about.items()}
-    keys = sorted({key for one in about.values() for key in one} - {*_FACTORS[:-1], *_RECIPE})
-    apart = [key for key in keys if len({str(one.get(key)) for one in about.values()}) > 1]
+        return {name: {f: sae[f] for f in factors} for name, sae in about.items()}
+    apart = _apart(about, {*_FACTORS[:-1], *_RECIPE})
     return {
-        name: {f: one[f] for f in factors}
-        | {"architecture": " ".join([one["architecture"], *_named(one, apart)])}
-        for name, one in about.items()
+        name: {f: sae[f] for f in factors}
+        | {"architecture": " ".join([sae["architecture"], *_named(sae, apart)])}
+        for name, sae in about.items()
     }
 
 
-def _named(one: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    return [f"{key} {one[key]}" for key in keys if one.get(key) is not None]
+def _apart(about: Mapping[str, Mapping[str, Any]], known: set[str]) -> list[str]:
+    """Other settings in which groups differ."""
+    keys = sorted({key for sae in about.values() for key in sae} - known)
+    return [key for key in keys if len({str(sae.get(key)) for sae in about.values()}) > 1]
+
+
+def _named(sae: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    return [f"{key} {sae[key]}" for key in keys if sae.get(key) is not None]
 
 
 def _cells(
@@ -139,14 +146,16 @@ def _cells(
     name = stability_name(group.name)
     source = measures.SHARED.id if measure == CORRECTED else measure
     table = store.table(name, "pairs.parquet").filter(pl.col("tokens") > 0, measure=source)
-    null = store.document(name, "summary.json")["headline"]["shared"]["all"]["null_covariance"]
+    summary = read_summary(store, group.name)
+    assert summary.headline is not None
+    null = summary.headline.shared["all"].null_covariance
     out: list[Cell] = []
     for (tokens,), rows in table.group_by(["tokens"], maintain_order=True):
         if measure in _END_ONLY and tokens != group.steps[-1] * group.batch:
             continue
         values = rows["value"].to_numpy()
         if measure == CORRECTED:
-            chance = np.nan if null is None else null["mean"]
+            chance = np.nan if null is None or null.mean is None else null.mean
             values = np.array([chance_corrected(value, chance) for value in values])
         pairs = [
             (seed_name(seeds[a]), seed_name(seeds[b]))
@@ -165,51 +174,46 @@ def _summary(
     near: Sequence[Neighbours],
     matching: MatchingSpec,
     store: Store,
-) -> dict[str, Any]:
-    design = _seeds(designs)
+) -> Factors:
+    design = {seed_name(seed): seed for seeds in designs.values() for seed in seeds.values()}
     last = groups[0].steps[-1] * groups[0].batch
-    found: dict[str, Any] = {}
+    measured: dict[str, Decomposition] = {}
     for measure in MEASURES:
         factors = [*factors_of(about), *([] if measure in _END_ONLY else ["tokens"])]
-        one = decompose(cells[measure], factors, last, design)
-        if one is not None:
-            found[measure] = one
-    keys = sorted({key for one in about.values() for key in one} - set(_FACTORS))
-    apart = [key for key in keys if len({str(one.get(key)) for one in about.values()}) > 1]
-    told = levels_of(about)
-    out: dict[str, Any] = {
-        "tau": matching.tau,
-        "groups": [
+        parts = decompose(cells[measure], factors, last, design)
+        if parts is not None:
+            measured[measure] = parts
+    apart = _apart(about, set(_FACTORS))
+    levels = levels_of(about)
+    factors = Factors(
+        tau=matching.tau,
+        groups=[
             {"group": group.name, "label": group.label}
-            | {"k": None, **told[group.name]}
+            | {"k": None, **levels[group.name]}
             | {key: about[group.name].get(key) for key in apart}
             for group in groups
         ],
-        "also_differ": apart,
-        "init_seeds": len({init for init, _ in design.values()}),
-        "data_seeds": len({data for _, data in design.values()}),
-        "measures": found,
-        "across": [summarise(two, designs, store) for two in near],
-    }
-    return out | {"words": words(out)}
-
-
-def _seeds(designs: Mapping[str, Design]) -> Design:
-    """Every seed that some group has, by name."""
-    return {seed_name(seed): seed for one in designs.values() for seed in one.values()}
+        also_differ=apart,
+        init_seeds=len({init for init, _ in design.values()}),
+        data_seeds=len({data for _, data in design.values()}),
+        measures=measured,
+        across=[summarise(two, designs, store) for two in near],
+        words=[],
+    )
+    return factors.model_copy(update={"words": words(factors)})
 
 
 def _table(cells: Mapping[str, Sequence[Cell]], designs: Mapping[str, Design]) -> pl.DataFrame:
     """One row for each cell and measure, with the interval of the cell alone."""
     rows: list[dict[str, Any]] = []
-    for measure, found in cells.items():
-        for cell in found:
+    for measure, of_measure in cells.items():
+        for cell in of_measure:
             seeds = {seed_name(seed): seed for seed in designs[cell.group].values()}
-            one = numbers(np.ones((1, 1)), [cell], seeds)[0]
-            low, high = one["interval_95"] or (None, None)
+            mean = estimates(np.ones((1, 1)), [cell], seeds)[0]
+            low, high = mean.interval_95 or (None, None)
             levels = {key: cell.levels.get(key) for key in (*_FACTORS, "tokens")}
             row = {"group": cell.group, **levels, "measure": measure, "pairs": len(cell.pairs)}
-            rows.append({**row, "value": one["value"], "lo": low, "hi": high})
+            rows.append({**row, "value": mean.value, "lo": low, "hi": high})
     texts, counts = (
         ("group", "site", "architecture", "measure"),
         ("latents", "k", "tokens", "pairs"),

@@ -20,14 +20,16 @@ Floats = NDArray[np.float64]
 
 ENOUGH = 100
 """Latents, of all runs, that a bin needs for a fit of its own."""
+
 _GRID = 9
 """Points in each direction on which what is open of alpha and beta is laid out."""
+
 _REACH = 2.5
 """How many standard errors the grid reaches."""
+
 _PRIOR_SD = 1.5
 """Of log(alpha + beta) and of logit(mean), around 0: weak beside a hundred latents, and what keeps
 the fit finite where all counts are equal or there is one trial only."""
-
 
 Histograms = Mapping[int, NDArray[Any]]
 """trials T to how many latents were found 0, 1, ... T times, `[T + 1]`"""

@@ -1,0 +1,255 @@
+"""How pairs of latents that are known beforehand fire together on the same tokens.
+
+With n_i the tokens on which latent i fires, n_ij those on which i and j both do, and means and
+deviations s over all N tokens, silent ones included:
+
+| measure | formula | of a pair that never fires together |
+|---|---|---|
+| `"correlation"` | Pearson: (mean(ab) - mean(a) mean(b)) / (s_a s_b) | -mean(a) mean(b) / s_a s_b |
+| `"jaccard"` | n_ij / (n_i + n_j - n_ij) | 0 |
+
+A latent that never fires has both 0 with all others; one that fires alike on every token has
+correlation 0 with all others.
+
+Everything is a sum over tokens, so accumulators over different tokens add up to the whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
+
+from reseed.errors import SpecError
+from reseed.matching.geometry import Floats, Integers
+
+Codes = Any
+"""`csr_array` `[N, F]` of float64: entries above 0 only, columns ascending in each row."""
+
+_SMALLEST, _LARGEST = 1e-100, 1e100
+"""Codes up to the first count as silent, those from the second on as infinite: products of codes
+between them, summed over any number of tokens, neither vanish nor overflow."""
+
+
+def as_codes(given: Any, name: str) -> Codes:
+    """Codes of N tokens, checked.
+
+    Args:
+        given: `[N, F]`; NumPy array, torch tensor or SciPy sparse matrix.
+        name: how to call them in messages.
+    """
+    sparse = cast("Any", given) if issparse(given) else None
+    array = _array(given) if sparse is None else sparse
+    if array.ndim != 2 or array.dtype.kind not in "fiub":
+        raise SpecError(
+            f"{name} must be codes [tokens, latents] of numbers, not an array of shape "
+            f"{array.shape} and type {array.dtype}"
+        )
+    if sparse is not None:
+        entries = csr_array(sparse).tocoo()
+        return _checked(entries.data, entries.row, entries.col, sparse.shape, name)
+    rows, columns = np.nonzero(array)
+    return _checked(array[rows, columns], rows, columns, array.shape, name)
+
+
+def from_entries(values: Any, latents: Any, width: int, name: str) -> Codes:
+    """Codes given as K entries for each token; entries of value 0 are silent.
+
+    Args:
+        values: `[N, K]`, >= 0.
+        latents: `[N, K]` integers below F; no latent fires twice in a row.
+        width: F.
+        name: how to call them in messages.
+    """
+    value, latent = _array(values), _array(latents)
+    if value.ndim != 2 or value.shape != latent.shape or latent.dtype.kind not in "iu":
+        raise SpecError(
+            f"{name} must be values [tokens, K] with as many latent numbers, not {value.shape} of "
+            f"type {value.dtype} with {latent.shape} of type {latent.dtype}"
+        )
+    rows, at = np.nonzero(value)  # silent entries pad a row and may repeat or lie outside
+    columns = latent[rows, at]
+    if len(columns) and not 0 <= columns.min() <= columns.max() < width:
+        wrong = columns.min() if columns.min() < 0 else columns.max()
+        raise SpecError(f"{name}: latent {wrong} fires, but there are {width}, numbered from 0")
+    codes = _checked(value[rows, at], rows, columns, (len(value), width), name)
+    if codes.nnz < (value > _SMALLEST).sum():
+        raise SpecError(f"{name}: a latent has two entries in one row")
+    return codes
+
+
+def _checked(
+    values: NDArray[Any],
+    rows: NDArray[Any],
+    columns: NDArray[Any],
+    shape: tuple[int, int],
+    name: str,
+) -> Codes:
+    if not shape[1]:
+        raise SpecError(f"{name}: codes of shape {shape} have no latents")
+    value = values.astype(np.float64)
+    wrong = ~((value >= 0) & (value < _LARGEST))
+    if wrong.any():
+        first = np.flatnonzero(wrong)[0]
+        raise SpecError(
+            f"{name}: {wrong.sum()} codes are negative, NaN or infinite (first: {values[first]} of "
+            f"latent {columns[first]} at token {rows[first]}); codes are >= 0, 0 where a latent is "
+            "silent"
+        )
+    fires = value > _SMALLEST
+    codes = csr_array((value[fires], (rows[fires], columns[fires])), shape=shape)
+    codes.sum_duplicates()
+    return codes
+
+
+def _array(given: Any) -> NDArray[Any]:
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+        given = given.float() if str(given.dtype) == "torch.bfloat16" else given
+    return np.asarray(given)
+
+
+Measure = Literal["correlation", "jaccard"]
+
+_ROUNDING = 1e-12
+"""Share of the mean square below which a variance is rounding."""
+
+
+class Sums(NamedTuple):
+    """What each latent of one SAE does by itself."""
+
+    fired: Integers
+    """[F] tokens on which it fires"""
+    total: Floats
+    """[F] sum of its codes"""
+    square: Floats
+    """[F] sum of their squares"""
+
+
+def no_sums(latents: int) -> Sums:
+    """Of no tokens."""
+    return Sums(np.zeros(latents, np.int64), np.zeros(latents), np.zeros(latents))
+
+
+def sums_of(codes: Codes) -> Sums:
+    """Of some tokens."""
+    width, at = codes.shape[1], codes.indices
+    return Sums(
+        np.bincount(at, minlength=width),
+        np.bincount(at, codes.data, width).astype(np.float64),
+        np.bincount(at, codes.data**2, width).astype(np.float64),
+    )
+
+
+def added(one: Sums, other: Sums) -> Sums:
+    """Of the tokens of both."""
+    return Sums(one.fired + other.fired, one.total + other.total, one.square + other.square)
+
+
+class Together(NamedTuple):
+    """What pairs of latents do on the same tokens."""
+
+    row: Integers
+    """[E] latent of A"""
+    column: Integers
+    """[E] latent of B"""
+    product: Floats
+    """[E] sum over tokens of the product of their codes"""
+    both: Integers
+    """[E] tokens on which both fire"""
+
+
+def similarity(measure: Measure, pairs: Together, a: Sums, b: Sums, tokens: int) -> Floats:
+    """`[E]` similarity of pairs, see above; 0 where it is 0 / 0.
+
+    Args:
+        measure: which.
+        pairs: E of them.
+        a: of A's latents.
+        b: of B's latents.
+        tokens: N, over which all of these are sums.
+    """
+    i, j = pairs.row, pairs.column
+    if measure == "jaccard":
+        either = a.fired[i] + b.fired[j] - pairs.both
+        return pairs.both / np.maximum(either, 1)
+    n = max(tokens, 1)
+    covariance = pairs.product / n - (a.total[i] / n) * (b.total[j] / n)
+    scale = _deviation(a, n)[i] * _deviation(b, n)[j]
+    out = np.divide(covariance, scale, out=np.zeros(len(i)), where=scale > 0)
+    return out.clip(-1.0, 1.0)
+
+
+def _deviation(sums: Sums, tokens: int) -> Floats:
+    square = sums.square / tokens
+    variance = square - (sums.total / tokens) ** 2
+    return np.sqrt(np.where(variance > _ROUNDING * square, variance, 0.0))
+
+
+def check_measure(measure: str) -> None:
+    """Refuse an unknown measure."""
+    if measure not in ("correlation", "jaccard"):
+        raise SpecError(f"no measure {measure!r} of activations; 'correlation' or 'jaccard'")
+
+
+def check_same_tokens(A: Codes, B: Codes, latents: tuple[int, int]) -> None:
+    """Refuse codes that do not belong together."""
+    if A.shape[0] != B.shape[0]:
+        raise SpecError(
+            f"A has codes of {A.shape[0]} tokens and B of {B.shape[0]}; both must be of the same "
+            "tokens in the same order"
+        )
+    if (A.shape[1], B.shape[1]) != latents:
+        raise SpecError(
+            f"codes of {A.shape[1]} and {B.shape[1]} latents where {latents[0]} and {latents[1]} "
+            "were expected; all codes of one SAE have the same width"
+        )
+
+
+class ChosenPairs:
+    """How given pairs of latents fire together: sums over tokens, memory O(F + E).
+
+    Args:
+        rows: `[E]` latents of A.
+        columns: `[E]` latents of B, one for each.
+        latents: F_a, F_b.
+
+    Raises:
+        SpecError: if a pair names a latent that is not there.
+    """
+
+    def __init__(self, rows: Integers, columns: Integers, latents: tuple[int, int]) -> None:
+        for side, which, width in zip("AB", (rows, columns), latents, strict=True):
+            if len(which) and not 0 <= which.min() <= which.max() < width:
+                raise SpecError(f"a pair names a latent of {side} outside 0..{width - 1}")
+        self.latents, self.tokens = latents, 0
+        self._rows, self._columns = np.asarray(rows), np.asarray(columns)
+        self._a, self._b = (no_sums(width) for width in latents)
+        self._product, self._both = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
+
+    def add(self, A: Codes, B: Codes) -> None:
+        """Take in more tokens.
+
+        Args:
+            A: `[N, F_a]`.
+            B: `[N, F_b]` of the same tokens.
+        """
+        check_same_tokens(A, B, self.latents)
+        self.tokens += A.shape[0]
+        self._a, self._b = added(self._a, sums_of(A)), added(self._b, sums_of(B))
+        both = A[:, self._rows].multiply(B[:, self._columns]).tocsr()
+        self._product += np.bincount(both.indices, both.data, len(self._rows))
+        self._both += np.bincount(both.indices, minlength=len(self._rows))
+
+    def add_entries(self, values_a: Any, latents_a: Any, values_b: Any, latents_b: Any) -> None:
+        """The same, with K entries for each token; see `codes.from_entries`."""
+        A = from_entries(values_a, latents_a, self.latents[0], "A")
+        self.add(A, from_entries(values_b, latents_b, self.latents[1], "B"))
+
+    def values(self, measure: Measure) -> Floats:
+        """`[E]` similarity of the pairs over all tokens so far."""
+        check_measure(measure)
+        pairs = Together(self._rows, self._columns, self._product, self._both)
+        return similarity(measure, pairs, self._a, self._b, self.tokens)

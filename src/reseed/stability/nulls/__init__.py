@@ -1,1 +1,0 @@
-"""What the same measurement gives where there is nothing to find."""

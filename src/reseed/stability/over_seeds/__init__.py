@@ -1,0 +1,1 @@
+"""What many runs say together: families, curves over runs, the posterior of reproducibility."""
