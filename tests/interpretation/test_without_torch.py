@@ -26,7 +26,7 @@ def test_importing_needs_neither(python):
         "interpretation.scorers.embedding",
         "interpretation.explain",
         "interpretation.scorers.fuzzing",
-        "interpretation.models.instruments",
+        "interpretation.models.asker",
         "interpretation.scorers.intervention",
         "interpretation.scorers.intruder",
         "interpretation.scorers.simulation",

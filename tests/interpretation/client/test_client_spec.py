@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from reseed.errors import SpecError
-from reseed.interpretation.models.asking import open_asker
+from reseed.interpretation.models.asker import open_asker
 from reseed.interpretation.models.embedding import HashedWords, open_embedder
 from reseed.records import read_spec
 from reseed.spec.llm import ClientSpec, LocalSpec, Prices, ServerSpec
@@ -103,7 +103,7 @@ def test_specs_and_server_need_no_torch(python, tmp_path):
         "import sys\n"
         "for name in ('torch', 'transformers', 'tokenizers', 'gguf'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from reseed.interpretation.models.asking import open_asker\n"
+        "from reseed.interpretation.models.asker import open_asker\n"
         "from reseed.interpretation.models.embedding import open_embedder\n"
         "from reseed.spec.llm import ServerSpec, WordsSpec\n"
         "spec = ServerSpec(model='m', base_url='http://127.0.0.1:1/v1')\n"

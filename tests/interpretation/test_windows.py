@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reseed.interpretation.prompts.marking import active_tokens, listing, mark, one_line, tenths
+from reseed.interpretation.prompts.windows import active_tokens, listing, mark, one_line, tenths
 from reseed.interpretation.records import Example
 
 

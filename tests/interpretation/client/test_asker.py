@@ -13,8 +13,9 @@ import pytest
 
 from reseed.errors import BudgetError, ModelError
 from reseed.events import Events
-from reseed.interpretation.models import BilledFailure, Scripted, asking
-from reseed.interpretation.models.asking import JournaledAsker
+from reseed.interpretation.models import BilledFailure, Scripted
+from reseed.interpretation.models import asker as asker_module
+from reseed.interpretation.models.asker import JournaledAsker
 from reseed.interpretation.models.journal import Journal, entries, question_key, reply_from
 from reseed.interpretation.records import Failure, Message, Reply, Request, TokenChoice
 from reseed.spec.llm import BudgetSpec, Prices
@@ -287,7 +288,7 @@ def test_events_tell_how_far(asker, question):
 
 
 def test_an_interrupt_waits_for_what_is_under_way(asker, question, path, monkeypatch):
-    monkeypatch.setattr(asking, "GRACE_SECONDS", 20.0)
+    monkeypatch.setattr(asker_module, "GRACE_SECONDS", 20.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     under_way = threading.Event()
     main = threading.get_ident()
@@ -313,7 +314,7 @@ RUN = """
 import signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 from pathlib import Path
-from reseed.interpretation.models.asking import open_asker
+from reseed.interpretation.models.asker import open_asker
 from reseed.spec.llm import ServerSpec
 from reseed.interpretation.records import Message, Request
 spec = ServerSpec(model="m", base_url=sys.argv[1], concurrency=4, timeout=20.0)
@@ -371,7 +372,7 @@ def test_killed_in_the_middle_nothing_is_asked_twice(serve, hostile, path, signu
 def test_a_silent_server_holds_nobody_back(serve, hostile, path, silence, times):
     """One Ctrl-C leaves after the grace, a second one at once; what came before is kept."""
     server = serve(lambda text, _: hostile.completion("ok") if text == "q0" else silence)
-    grace = "from reseed.interpretation.models import asking\nasking.GRACE_SECONDS = "
+    grace = "from reseed.interpretation.models import asker\nasker.GRACE_SECONDS = "
     code = grace + ("1\n" if times == 1 else "60\n") + RUN
     process = subprocess.Popen(
         [sys.executable, "-c", code, server.url, str(path)],

@@ -21,12 +21,7 @@ from typing import Any
 from reseed.events import Events
 from reseed.interpretation.models import BilledFailure
 from reseed.interpretation.models.chat import open_model
-from reseed.interpretation.models.journal import (
-    Journal,
-    question_key,
-    question_record,
-    reply_from,
-)
+from reseed.interpretation.models.journal import Journal, question_key, question_record, reply_from
 from reseed.interpretation.models.limits import Budget, Spent, spent
 from reseed.interpretation.records import LLM, Asker, Failure, Reply, Request
 from reseed.spec.llm import BudgetSpec, LocalSpec, ModelSpec, Prices
