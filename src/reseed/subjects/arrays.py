@@ -39,32 +39,20 @@ class _RowsSource:
     def __init__(self, arrays: Mapping[str, _Array], block: int) -> None:
         self._arrays = dict(arrays)
         _check_shapes({site: array.shape for site, array in arrays.items()})
-        self._sites = {site: array.shape[1] for site, array in arrays.items()}
+        self.sites: Mapping[str, int] = {site: array.shape[1] for site, array in arrays.items()}
         total = next(iter(arrays.values())).shape[0]
         self._block, self._total = block, total
         starts = np.arange(0, total, block, dtype=np.int64)
-        self._rows = np.minimum(starts + block, total) - starts
-
-    @property
-    def sites(self) -> Mapping[str, int]:
-        """Site name to D."""
-        return self._sites
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """[blocks] rows that each block gives; the last block may be shorter."""
-        return self._rows
+        self.rows: NDArray[np.int64] = np.minimum(starts + block, total) - starts
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks; see `BlockSource.read`."""
         return {
-            site: torch.cat([self._read_one(site, int(block)) for block in blocks])
-            if len(blocks)
-            else torch.empty(0, self._sites[site])
-            for site in self._arrays
+            site: torch.cat([torch.empty(0, d), *(self._block_of(site, int(b)) for b in blocks)])
+            for site, d in self.sites.items()
         }
 
-    def _read_one(self, site: str, block: int) -> Tensor:
+    def _block_of(self, site: str, block: int) -> Tensor:
         start = block * self._block
         rows = self._arrays[site].rows(start, min(start + self._block, self._total))
         bad = first_bad_row(rows)

@@ -5,7 +5,7 @@ D dimensions of a site.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -113,15 +113,15 @@ class GaussianSource:
 
     def __init__(self, moments: Mapping[str, Moments]) -> None:
         self._moments = dict(moments)
-        self.sites: Mapping[str, int] = {site: len(m.mean) for site, m in self._moments.items()}
-        self.rows: NDArray[np.int64] = next(iter(self._moments.values())).rows
+        self.sites: Mapping[str, int] = {site: len(m.mean) for site, m in moments.items()}
+        self.rows: NDArray[np.int64] = next(iter(moments.values())).rows
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks, float32, in the order given."""
-        return {
-            site: _joined((self._draw(site, int(block)) for block in blocks), d)
-            for site, d in self.sites.items()
-        }
+        parts = {site: [torch.empty(0, d)] for site, d in self.sites.items()}
+        for site, drawn in parts.items():
+            drawn += [self._draw(site, int(block)) for block in blocks]
+        return {site: torch.cat(drawn) for site, drawn in parts.items()}
 
     def _draw(self, site: str, block: int) -> Tensor:
         moments, size = self._moments[site], (int(self.rows[block]), self.sites[site])
@@ -161,8 +161,3 @@ def _shuffled(x: Tensor, site: str, blocks: Sequence[int]) -> Tensor:
     columns = np.ascontiguousarray(x.numpy().T)
     mixed = generator("shuffled-rows", site, *blocks).permuted(columns, axis=1)
     return torch.from_numpy(np.ascontiguousarray(mixed.T))
-
-
-def _joined(parts: Iterable[Tensor], dimensions: int) -> Tensor:
-    made = list(parts)
-    return torch.cat(made) if made else torch.empty(0, dimensions)

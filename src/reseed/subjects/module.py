@@ -6,7 +6,7 @@ D dimensions of a site; one batch of inputs is one block.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -53,31 +53,23 @@ class ModuleSource:
         self._module, self._batches = module.eval(), batches
         self._names = resolve_sites(module, sites)
         first = self._run(0)
-        self._sites = {site: rows.shape[1] for site, rows in first.items()}
-        self._rows = self._expected({site: len(rows) for site, rows in first.items()})
-
-    @property
-    def sites(self) -> Mapping[str, int]:
-        """Site name to D."""
-        return self._sites
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """[blocks] rows that each batch gives."""
-        return self._rows
+        self.sites: Mapping[str, int] = {site: rows.shape[1] for site, rows in first.items()}
+        self.rows: NDArray[np.int64] = self._expected(
+            {site: len(rows) for site, rows in first.items()}
+        )
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks; see `BlockSource.read`."""
         parts = [self._checked(int(block)) for block in blocks]
         return {
             site: torch.cat([part[site] for part in parts]) if parts else torch.empty(0, d)
-            for site, d in self._sites.items()
+            for site, d in self.sites.items()
         }
 
     def _checked(self, block: int) -> dict[str, Tensor]:
-        found = self._run(block)
-        for site, rows in found.items():
-            want = (int(self._rows[block]), self._sites[site])
+        read = self._run(block)
+        for site, rows in read.items():
+            want = (int(self.rows[block]), self.sites[site])
             if tuple(rows.shape) != want:
                 raise SubjectError(
                     f"site {site!r}: batch {block} gives {list(rows.shape)} rows and dimensions, "
@@ -90,23 +82,24 @@ class ModuleSource:
                     f"site {site!r}: NaN or infinity in row {bad} of batch (block) {block}. "
                     "Look at the inputs of this batch and at the weights of the module."
                 )
-        return found
+        return read
 
     def _run(self, block: int) -> dict[str, Tensor]:
         batch = self._batches[block]
         args, kwargs = _arguments(batch, _device(self._module))
-        seen = read_sites(self._module, self._names, lambda: self._module(*args, **kwargs))
-        return {site: _flat(site, tensor) for site, tensor in seen.items()}
+        read = read_sites(self._module, self._names, lambda: self._module(*args, **kwargs))
+        return {site: _flat(site, tensor) for site, tensor in read.items()}
 
-    def _expected(self, found: Mapping[str, int]) -> NDArray[np.int64]:
-        if len(set(found.values())) > 1:
-            shown = ", ".join(f"{site}: {n}" for site, n in found.items())
+    def _expected(self, counts: Mapping[str, int]) -> NDArray[np.int64]:
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"{site}: {n}" for site, n in counts.items())
             raise SubjectError(
                 f"the sites give unequal numbers of rows for the first batch ({shown}). Study them "
                 "one at a time, or choose sites with the same leading shape."
             )
-        samples = [_samples(batch, i) for i, batch in enumerate(_each(self._batches))]
-        total = next(iter(found.values()))
+        # Not `iter`: a Dataset without __iter__ raises its own errors at the end.
+        samples = [_samples(self._batches[i], i) for i in range(len(self._batches))]
+        total = next(iter(counts.values()))
         if total == 0 or total % samples[0]:
             raise SubjectError(
                 f"site {self._names[0]!r}: {total} rows for the {samples[0]} samples of the first "
@@ -130,15 +123,15 @@ def open_factory(spec: ModuleSpec) -> tuple[nn.Module, Sequence[Batch]]:
             f"subject.factory = {spec.factory!r} is not of the form package.module:name"
         )
     try:
-        found = importlib.import_module(name)
+        imported = importlib.import_module(name)
     except ImportError as error:
         raise SpecError(
             f"subject.factory: {name} cannot be imported ({error}). "
             "Install it, or put its folder on PYTHONPATH."
         ) from error
-    factory = getattr(found, function, None)
+    factory = getattr(imported, function, None)
     if not callable(factory):
-        hint = nearest(function, [key for key in vars(found) if not key.startswith("_")])
+        hint = nearest(function, [key for key in vars(imported) if not key.startswith("_")])
         raise SpecError(f"subject.factory: {name} has no function {function!r}; {hint}")
     made = cast(Callable[[], object], factory)()
     if isinstance(made, tuple):
@@ -149,11 +142,6 @@ def open_factory(spec: ModuleSpec) -> tuple[nn.Module, Sequence[Batch]]:
         f"subject.factory: {spec.factory} gave {type(made).__name__}, but (module, batches) is "
         "needed: a torch.nn.Module and a sequence of inputs."
     )
-
-
-def _each(batches: Sequence[Batch]) -> Iterable[Batch]:
-    # Not `iter`: a Dataset without __iter__ raises its own errors at the end.
-    return (batches[index] for index in range(len(batches)))
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -5,9 +5,9 @@ And whether it pays to keep them. Importable without torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ FOLDER = "activations"
 
 _MAPPED = 64
 """Shards that are mapped at a time."""
+
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _LARGEST_SHARE_OF_FREE_DISK = 0.5
 
@@ -128,38 +129,18 @@ def harvest(
     rows, error = source.rows[:blocks], dict.fromkeys(source.sites, 0.0)
     starts = range(0, len(rows), spec.shard_blocks)
     parts = [range(first, min(first + spec.shard_blocks, len(rows))) for first in starts]
-    with events.task("harvest", int(rows.sum()), "tokens") as task:
+    with (
+        events.task("harvest", int(rows.sum()), "tokens") as task,
+        ThreadPoolExecutor(1, "shards") as writer,
+    ):
 
-        def done(number: int) -> None:
+        def finish(number: int, written: Future[None]) -> None:
+            written.result()
             for site, value in store.document(shard_name(number), "rounding.json").items():
                 error[site] = max(error[site], value)
             task.advance(int(rows[list(parts[number])].sum()))
 
-        _make_shards(source, parts, spec.dtype, store, made_from, done)
-    with store.piece(index, made_from) as folder:
-        about = {
-            "sites": dict(source.sites),
-            "rows": rows.tolist(),
-            "shard_blocks": spec.shard_blocks,
-            "dtype": spec.dtype,
-            "largest_relative_rounding_error": error,
-        }
-        if change is not None:
-            about["change_from_float32"] = dict(change)
-        (folder / "index.json").write_bytes(json_bytes(about))
-
-
-def _make_shards(
-    source: BlockSource,
-    parts: Sequence[range],
-    dtype: str,
-    store: Store,
-    made_from: str,
-    done: Callable[[int], None],
-) -> None:
-    """Read here, write in one other thread; `done` is called here, in order."""
-    with ThreadPoolExecutor(1, "shards") as writer:
-        under_way: Callable[[], None] = _nothing
+        under_way: tuple[int, Future[None]] | None = None
         for number, part in enumerate(parts):
             exact: dict[str, Tensor] = {}
             try:
@@ -167,19 +148,22 @@ def _make_shards(
                     exact = source.read(list(part))
             finally:
                 # also when the reading failed: the shard before it is whole and counts
-                under_way()
-            written = writer.submit(_write_shard, exact, dtype, store, number, made_from)
-            under_way = partial(_finish, written, number, done)
-        under_way()
-
-
-def _nothing() -> None:
-    """Before the first shard."""
-
-
-def _finish(written: Future[None], number: int, done: Callable[[int], None]) -> None:
-    written.result()
-    done(number)
+                if under_way is not None:
+                    finish(*under_way)
+            written = writer.submit(_write_shard, exact, spec.dtype, store, number, made_from)
+            under_way = number, written
+        if under_way is not None:
+            finish(*under_way)
+    about = {
+        "sites": dict(source.sites),
+        "rows": rows.tolist(),
+        "shard_blocks": spec.shard_blocks,
+        "dtype": spec.dtype,
+        "largest_relative_rounding_error": error,
+        **({} if change is None else {"change_from_float32": dict(change)}),
+    }
+    with store.piece(index, made_from) as folder:
+        (folder / "index.json").write_bytes(json_bytes(about))
 
 
 def _write_shard(
@@ -240,7 +224,7 @@ class RoundedSource:
 
 
 class ShardSource:
-    """Reads harvested shards; implements `BlockSource`.
+    """Harvested shards as a `BlockSource`.
 
     Each shard's checksum is verified when it is first touched. Shards are memory-mapped and no rows
     are held: their pages belong to the system, which takes them back when it needs them. At most
@@ -253,19 +237,10 @@ class ShardSource:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._index: dict[str, Any] = store.document(f"{FOLDER}/index", "index.json")
-        self._rows = np.asarray(self._index["rows"], dtype=np.int64)
+        self.sites: Mapping[str, int] = self._index["sites"]
+        self.rows: NDArray[np.int64] = np.asarray(self._index["rows"], dtype=np.int64)
         self._sound: set[int] = set()
         self._shard = lru_cache(_MAPPED)(self._map)  # an instance's own
-
-    @property
-    def sites(self) -> Mapping[str, int]:
-        """Site name to D."""
-        return self._index["sites"]
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """[blocks] rows of each block."""
-        return self._rows
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -47,17 +48,16 @@ def resolve_sites(module: nn.Module, patterns: Sequence[str]) -> list[str]:
         SpecError: if a pattern fits nothing; the message names the nearest site.
     """
     known = list_sites(module)
-    place = {path: index for index, path in enumerate(known)}
-    found: dict[tuple[int, bool], str] = {}
+    places: dict[tuple[int, bool], str] = {}
     for pattern in patterns:
         path, suffix = _split(pattern)
-        hits = [one for one in known if _fits(one, path)]
+        hits = {(n, suffix == ""): k + suffix for n, k in enumerate(known) if _fits(k, path)}
         if not hits:
             raise SpecError(
                 f"site {pattern!r}: the subject has no such module; {_hint(path, known)}"
             )
-        found |= {(place[one], suffix == ""): one + suffix for one in hits}
-    return [found[key] for key in sorted(found)]
+        places |= hits
+    return [places[key] for key in sorted(places)]
 
 
 def read_sites(
@@ -79,15 +79,15 @@ def read_sites(
     """
     reader = _Reader(list(dict.fromkeys(sites)))
     if not reader.wanted:
-        raise SpecError(f"no site was asked for; {nearest('', list_sites(module))}")
+        raise SpecError(f"no site is named; {nearest('', list_sites(module))}")
     with ExitStack() as hooks, torch.no_grad():
         for site in reader.wanted:
-            hooks.callback(register(module, site, reader.of(site)).remove)
+            hooks.callback(register(module, site, partial(reader.keep, site)).remove)
         try:
             call()
         except _AllRead:
-            return {site: reader.seen[site] for site in reader.wanted}
-    never = [site for site in reader.wanted if site not in reader.seen]
+            return {site: reader.read[site] for site in reader.wanted}
+    never = [site for site in reader.wanted if site not in reader.read]
     raise SubjectError(
         f"site {never[0]!r} was not reached in a forward pass"
         + (f", nor were {len(never) - 1} others" if len(never) > 1 else "")
@@ -100,25 +100,21 @@ class _Reader:
 
     def __init__(self, wanted: list[str]) -> None:
         self.wanted = wanted
-        self.seen: dict[str, Tensor] = {}
-
-    def of(self, site: str) -> Callable[[object], None]:
-        """`keep` for one site."""
-        return lambda value: self.keep(site, value)
+        self.read: dict[str, Tensor] = {}
 
     def keep(self, site: str, value: object) -> None:
         """Take the first tensor at a site; stop the pass when it is the last one wanted."""
-        if site in self.seen:
+        if site in self.read:
             return
         tensor = first_tensor(value)
         if tensor is None:
             kind = type(value).__name__
             raise SubjectError(f"site {site!r}: no tensor passes there, but {kind}; choose another")
-        self.seen[site] = tensor.detach()
-        if len(self.seen) == len(self.wanted):
+        self.read[site] = tensor.detach()
+        if len(self.read) == len(self.wanted):
             raise _AllRead
         # Later modules may work in place (`ReLU(inplace=True)`, `x += y`).
-        self.seen[site] = self.seen[site].clone()
+        self.read[site] = self.read[site].clone()
 
 
 def register(module: nn.Module, site: str, visit: Callable[[object], object]) -> Any:
@@ -176,7 +172,7 @@ def _fits(path: str, pattern: str) -> bool:
 
 def _hint(path: str, known: list[str]) -> str:
     """The nearest site, among those that share the first component where there are some."""
-    near = [one for one in known if one.split(".")[0] == path.split(".")[0]]
+    near = [site for site in known if site.split(".")[0] == path.split(".")[0]]
     return nearest(path, near or known)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,13 +30,16 @@ from reseed.subjects.language.weights import randomise
 from reseed.subjects.module import ModuleSource, open_factory
 from reseed.subjects.sites import list_sites, resolve_sites
 from reseed.subjects.source import BlockSource
-from reseed.subjects.toy import ToySource
-
-if TYPE_CHECKING:
-    pass
-
+from reseed.subjects.toy import SITE, ToySource
 
 TOKENS = "tokens"
+"""Piece with what a language model reads."""
+
+_SAMPLED = 8
+"""Rows and columns of a block that are compared."""
+
+_SAME = 0.05
+"""Difference, as a share of the root mean square, below which numbers count as the same."""
 
 
 class Opened(NamedTuple):
@@ -75,44 +78,27 @@ def open_subject(
     """
     if isinstance(subject, LanguageModelSpec):
         assert text is not None
-        return _open_language_model(subject, text, sites, tokens, store, events, device)
+        events.say(f"opening {subject.model}")
+        model = load_language_model(subject, sites, device)
+        model.check_block(text.block)
+        made_from = digest([model.tokenizer.digest, text.model_dump(mode="json"), tokens])
+        if not store.has(TOKENS, made_from):
+            make_tokens(text, model.tokenizer, tokens, store, TOKENS, made_from, events)
+        blocks = TokenBlocks.open(store, TOKENS)
+        source = TextSource(model, blocks, subject.batch_blocks)
+        return Opened(source, len(blocks.rows), blocks, model.tokenizer)
     if isinstance(subject, ToySpec):
-        _chosen(["toy"], sites)
-        source: BlockSource = ToySource(subject, -(-tokens // subject.block))
+        _chosen([SITE], sites)
+        source = ToySource(subject, -(-tokens // subject.block))
     elif isinstance(subject, ArraysSpec):
-        names = _chosen(list(subject.paths), sites)
-        paths = {name: subject.paths[name] for name in names}
+        paths = {name: subject.paths[name] for name in _chosen(list(subject.paths), sites)}
         source = ArraySource(subject.model_copy(update={"paths": paths}))
     else:
-        source = _open_module(subject, sites)
+        module, batches = open_factory(subject)
+        if subject.random_weights is not None:
+            randomise(module, subject.random_weights)
+        source = ModuleSource(module, sites, batches)
     return Opened(source, _blocks_for(source, tokens), None, None)
-
-
-def _open_language_model(
-    subject: LanguageModelSpec,
-    text: TextSpec,
-    sites: Sequence[str],
-    tokens: int,
-    store: Store,
-    events: Events,
-    device: str,
-) -> Opened:
-    events.say(f"opening {subject.model}")
-    model = load_language_model(subject, sites, device)
-    model.check_block(text.block)
-    made_from = digest([model.tokenizer.digest, text.model_dump(mode="json"), tokens])
-    if not store.has(TOKENS, made_from):
-        make_tokens(text, model.tokenizer, tokens, store, TOKENS, made_from, events)
-    blocks = TokenBlocks.open(store, TOKENS)
-    source = TextSource(model, blocks, subject.batch_blocks)
-    return Opened(source, len(blocks.rows), blocks, model.tokenizer)
-
-
-def _open_module(subject: ModuleSpec, sites: Sequence[str]) -> BlockSource:
-    module, batches = open_factory(subject)
-    if subject.random_weights is not None:
-        randomise(module, subject.random_weights)
-    return ModuleSource(module, sites, batches)
 
 
 def _chosen(known: Sequence[str], patterns: Sequence[str]) -> list[str]:
@@ -145,16 +131,9 @@ def known_sites(subject: SubjectSpec, pattern: str) -> list[str]:
     elif isinstance(subject, ModuleSpec):
         module = open_factory(subject)[0]
     else:
-        names = ["toy"] if isinstance(subject, ToySpec) else list(subject.paths)
+        names = [SITE] if isinstance(subject, ToySpec) else list(subject.paths)
         return names if pattern == "**" else _chosen(names, [pattern])
     return list_sites(module) if pattern == "**" else resolve_sites(module, [pattern])
-
-
-_SAMPLED = 8
-"""Rows and columns of a block that are compared."""
-
-_SAME = 0.05
-"""Difference, as a share of the root mean square, below which numbers count as the same."""
 
 
 def sample(opened: Opened) -> dict[str, list[float]]:

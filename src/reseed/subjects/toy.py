@@ -9,10 +9,9 @@ direction that is uniform in it, so that coefficients of its rows have either si
 each sample draws a fixed number of features without replacement from one of several pools, and
 magnitudes are uniform in (0, 1).
 
-The samples of a toy as text that names what fires, for whatever reads text.
-
-A sample is a token: `" f12+f40"` where features 12 and 40 fire, `" -"` where none does. Samples do
-not depend on each other; sixteen neighbours count as a document, so that a block has several.
+As text a sample is a token: `" f12+f40"` where features 12 and 40 fire, `" -"` where none does.
+Samples do not depend on each other; sixteen neighbours count as a document, so that a block has
+several.
 """
 
 from __future__ import annotations
@@ -38,10 +37,12 @@ if TYPE_CHECKING:
 SITE = "toy"
 """The name of the only site of the toy."""
 
+DOCUMENT = 16
+"""Samples that count as one document of `ToyText`."""
+
+_REMEMBERED = 64
 _MAGNITUDE_SPREAD = 0.25
-
 _SMALLEST_MAGNITUDE = 0.1
-
 _LEVELS = 2**22
 """Levels drawn at a time: 16 MiB, whatever the size of a block."""
 
@@ -119,8 +120,8 @@ class Toy:
 
     def _events(self, block: int) -> tuple[Integers, Integers]:
         """Row and feature of everything that fires, by row."""
-        found = [np.argwhere(fires) + (first, 0) for first, fires in self._parts(block)]
-        both = np.concatenate(found).T
+        parts = [np.argwhere(fires) + (first, 0) for first, fires in self._parts(block)]
+        both = np.concatenate(parts).T
         return both[0], both[1]
 
     def _parts(self, block: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -188,17 +189,8 @@ class ToySource:
 
     def __init__(self, spec: ToySpec, blocks: int) -> None:
         self.toy = Toy(spec)
-        self._rows = np.full(blocks, spec.block, np.int64)
-
-    @property
-    def sites(self) -> Mapping[str, int]:
-        """Site name to D."""
-        return {SITE: self.toy.spec.dimensions}
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """[blocks] rows that each block gives."""
-        return self._rows
+        self.sites: Mapping[str, int] = {SITE: spec.dimensions}
+        self.rows: NDArray[np.int64] = np.full(blocks, spec.block, np.int64)
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks; see `BlockSource.read`."""
@@ -230,14 +222,8 @@ def _copies(subspace: Integers) -> tuple[Integers, Integers]:
     return rows[after], first[after]
 
 
-DOCUMENT = 16
-"""Samples that count as one document."""
-
-_REMEMBERED = 64
-
-
 class ToyText:
-    """Where the rows of a toy stand in its text; a block is rendered when it is asked for.
+    """Where the rows of a toy stand in its text (`Places`); a block is rendered when it is needed.
 
     Args:
         spec: the toy.
@@ -269,4 +255,4 @@ class ToyText:
         fires = self._toy.sparse(block)
         starts = fires.indptr
         names = (sorted(fires.indices[a:b]) for a, b in zip(starts, starts[1:], strict=False))
-        return tuple(" " + ("+".join(f"f{one}" for one in row) or "-") for row in names)
+        return tuple(" " + ("+".join(f"f{feature}" for feature in row) or "-") for row in names)

@@ -77,17 +77,8 @@ class TextSource:
         self._lengths = _lengths(tokens) if tokens.padded and not padded else None
         self._blocks_of_length = None if self._lengths is None else np.bincount(self._lengths)
         two = torch.from_numpy(tokens.ids[:1, :2].astype(np.int64))
-        self._sites = {site: t.shape[2] for site, t in model.forward(two).items()}
-
-    @property
-    def sites(self) -> Mapping[str, int]:
-        """Site name to D."""
-        return self._sites
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """[blocks] kept positions of each block."""
-        return self._tokens.rows
+        self.sites: Mapping[str, int] = {s: t.shape[2] for s, t in model.forward(two).items()}
+        self.rows: NDArray[np.int64] = tokens.rows
 
     def passes(self, blocks: Sequence[int]) -> list[Pass]:
         """The forward passes that read these blocks."""
@@ -104,7 +95,7 @@ class TextSource:
         numbers = [int(block) for block in blocks]
         ends = np.cumsum(self.rows[numbers]) if numbers else np.zeros(0, np.int64)
         total = int(ends[-1]) if numbers else 0
-        out = {site: torch.empty(total, d) for site, d in self._sites.items()}
+        out = {site: torch.empty(total, d) for site, d in self.sites.items()}
         for pass_ in self.passes(numbers):
             read = self._forward([numbers[place] for place in pass_.places], pass_)
             for site, activations in read.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.events import Events, Task
-from reseed.seeds import generator
 from reseed.spec.subject import TextSpec
 from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes
-from reseed.subjects.language.documents import DATASETS, Document, read_documents
+from reseed.subjects.language.documents import Document, shuffled_documents
 from reseed.subjects.language.tokenizer import Tokenizer
 
 NO_DOCUMENT = -1
 """Document number of BOS, separators and padding."""
 
 _BATCH = 256
-_MOST_CHARACTERS_PER_TOKEN = 16
 
 
 class Places(Protocol):
@@ -158,7 +156,9 @@ def make_tokens(
     blocks = -(-tokens // spec.block)
     rules = _Rules.of(spec, tokenizer)
     with events.task("tokenise", blocks * spec.block, "tokens") as task:
-        used, stream = _filled(_encoded(_shuffled(spec, tokens), tokenizer), rules, blocks, task)
+        used, stream = _filled(
+            _encoded(shuffled_documents(spec, tokens), tokenizer), rules, blocks, task
+        )
     if len(stream.ids) < blocks * rules.room:
         raise SpecError(
             f"the text {spec.source!r} has {len(stream.ids) // rules.room * spec.block:,} tokens "
@@ -173,20 +173,13 @@ def make_tokens(
         (folder / "about.json").write_bytes(json_bytes(about))
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
+class _Chunk(NamedTuple):
     """A stretch of the text part of blocks (without BOS)."""
 
     ids: NDArray[np.uint32]
     document: NDArray[np.int32]
     starts: NDArray[np.bool_]
     """whether this is the first token of its document"""
-
-    @classmethod
-    def joined(cls, chunks: Sequence[_Chunk], length: int) -> _Chunk:
-        """One after the other, cut to `length`."""
-        columns = zip(*((c.ids, c.document, c.starts) for c in chunks), strict=True)
-        return cls(*(np.concatenate(column)[:length] for column in columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,21 +258,8 @@ def _filled(
         task.advance(len(chunks[-1].ids))
         if length >= blocks * rules.room:
             break
-    return used, _Chunk.joined(chunks, blocks * rules.room)
-
-
-def _shuffled(spec: TextSpec, tokens: int) -> list[Document]:
-    documents: list[Document] = []
-    characters = 0
-    for document in read_documents(spec):
-        documents.append(document)
-        characters += len(document.text)
-        # A data set of a hub may be larger than any machine: its beginning must do.
-        long_enough = characters > tokens * _MOST_CHARACTERS_PER_TOKEN
-        if spec.source.startswith(DATASETS) and long_enough:
-            break
-    order = generator("document-order", spec.seed).permutation(len(documents))
-    return [documents[index] for index in order]
+    columns = zip(*chunks, strict=True)
+    return used, _Chunk(*(np.concatenate(column)[: blocks * rules.room] for column in columns))
 
 
 def _encoded(

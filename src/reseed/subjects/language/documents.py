@@ -6,7 +6,7 @@ import glob
 import json
 import os
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,18 @@ from typing import Any
 import polars as pl
 
 from reseed.errors import SpecError, SubjectError, nearest
+from reseed.seeds import generator
 from reseed.spec.subject import TextSpec, package_file
 
 DATASETS = "datasets:"
 """How a text of the datasets library is named: `datasets:NAME[:SPLIT]`."""
 
+Records = Iterator[tuple[Mapping[str, Any], str]]
+
 _SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".parquet")
+
+
+_MOST_CHARACTERS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +52,44 @@ def read_documents(spec: TextSpec) -> Iterator[Document]:
             named in a way that is not understood.
         SubjectError: if a file is missing, damaged or not UTF-8, or there is no document at all.
     """
-    some = False
+    empty = True
     for document in _all(spec):
         if document.text.strip():
-            some = True
+            empty = False
             yield document
-    if not some:
+    if empty:
         raise SubjectError(
             f"text {spec.source!r}: every document is empty. Check the source"
             f" and the template {spec.template!r}."
         )
 
 
+def shuffled_documents(spec: TextSpec, tokens: int) -> list[Document]:
+    """Documents for this many tokens at the least, in the order of the spec's seed."""
+    documents: list[Document] = []
+    characters = 0
+    for document in read_documents(spec):
+        documents.append(document)
+        characters += len(document.text)
+        # A data set of a hub may be larger than any machine: its beginning must do.
+        long_enough = characters > tokens * _MOST_CHARACTERS_PER_TOKEN
+        if spec.source.startswith(DATASETS) and long_enough:
+            break
+    order = generator("document-order", spec.seed).permutation(len(documents))
+    return [documents[index] for index in order]
+
+
 def _all(spec: TextSpec) -> Iterator[Document]:
     fill = _Template(spec)
     if spec.source.startswith(DATASETS):
-        yield from (fill(*one) for one in _dataset(spec.source))
+        yield from (fill(*record) for record in _dataset(spec.source))
         return
     for path, origin in _files(spec.source):
         if path.suffix in (".txt", ".md"):
             yield Document(_utf8(path), None, origin)
         else:
-            yield from (fill(record, origin + where) for record, where in _records(path))
+            records = _READERS[path.suffix](path)
+            yield from (fill(record, origin + where) for record, where in records)
 
 
 class _Template:
@@ -99,41 +121,38 @@ class _Template:
                 raise SpecError(f"{place}: record {origin} has no field {name!r}; {hint}")
         values = {name: "" if record[name] is None else record[name] for name in self.fields}
         label = record[self.label] if self.label else None
-        text = self.template.format(**values)
-        return Document(text, None if label is None else str(label), origin)
+        label = None if label is None else str(label)
+        return Document(self.template.format(**values), label, origin)
 
 
 def _files(source: str) -> list[tuple[Path, str]]:
     """Files of a source with the names that people see, in the order of these names."""
     path = package_file(source) if source.startswith("package:") else Path(source).expanduser()
     if path.is_file():
-        found = [(path, path.name)]
+        files, base = [path], path.parent
     elif path.is_dir():
         inside = [p for p in path.rglob("*") if p.is_file() and p.suffix in _SUFFIXES]
-        found = [(p, p.relative_to(path).as_posix()) for p in inside]
+        files, base = inside, path
     else:
-        hits = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
-        base = os.path.commonpath([hit.parent for hit in hits]) if hits else ""
-        found = [(hit, hit.relative_to(base).as_posix()) for hit in hits]
-    if not found:
+        files = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
+        base = os.path.commonpath([file.parent for file in files]) if files else ""
+    if not files:
         what = f"no file that ends in {', '.join(_SUFFIXES)}" if path.is_dir() else "no such file"
         raise SubjectError(f"text {source!r}: {what}. Check text.source.")
-    for file, _ in found:
+    for file in files:
         if file.suffix not in _SUFFIXES:
             raise SpecError(
                 f"text {source!r}: {file.name} is none of {', '.join(_SUFFIXES)}. "
                 "Convert it, or name the files with a glob."
             )
-    return sorted(found, key=lambda one: (one[1], one[0]))
+    named = [(file, file.relative_to(base).as_posix()) for file in files]
+    return sorted(named, key=lambda pair: (pair[1], pair[0]))
 
 
-def _records(path: Path) -> Iterable[tuple[Mapping[str, Any], str]]:
-    """Records of a file, each with what is added to the name of the file to find it again."""
-    readers = {".jsonl": _json_lines, ".json": _json, ".parquet": _parquet}
-    return readers[path.suffix](path)
+# Each reader gives records with what is added to the name of the file to find them again.
 
 
-def _json_lines(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _json_lines(path: Path) -> Records:
     with open(path, "rb") as handle:
         for number, line in enumerate(handle, start=1):
             if not line.strip():
@@ -150,7 +169,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
             yield _record(value, f"{path}, line {number}"), f":{number}"
 
 
-def _json(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _json(path: Path) -> Records:
     try:
         value = json.loads(_utf8(path))
     except ValueError as error:
@@ -168,7 +187,7 @@ def _json(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
         yield _record(record, path.name + where), where
 
 
-def _parquet(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _parquet(path: Path) -> Records:
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -188,7 +207,10 @@ def _record(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _dataset(source: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+_READERS = {".jsonl": _json_lines, ".json": _json, ".parquet": _parquet}
+
+
+def _dataset(source: str) -> Records:
     name, _, split = source.removeprefix(DATASETS).partition(":")
     try:
         import datasets  # pyright: ignore[reportMissingImports]
