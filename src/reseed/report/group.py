@@ -108,7 +108,7 @@ def _latents_data(latents: pl.DataFrame, summary: Mapping[str, Any]) -> dict[str
     )
     return {
         "others": summary["independent"]["trials"],
-        "found": [{"n": int(p["n_matched"][0]), **columns(p, *names)} for p in parts],
+        "parts": [{"n": int(p["n_matched"][0]), **columns(p, *names)} for p in parts],
     }
 
 

@@ -16,21 +16,21 @@ PLOTS.roc = (plot, group, c) => {
   const some = [2, group.judges, group.runs];
   const shown = group.sizes.filter((size) => {
     if (!some.includes(size)) return false;
-    const one = curveOf(plot, group, size);
-    return one && one.recall.every((value) => value !== null) && one.false_alarm.every((value) => value !== null);
+    const curve = curveOf(plot, group, size);
+    return curve && curve.recall.every((value) => value !== null) && curve.false_alarm.every((value) => value !== null);
   });
   if (!shown.length) return nothing(plot, "Here all latents exist, or none does: there is nothing to tell apart.");
   const guess = line("guessing", [0, 1], [0, 1], c.muted, { quiet: true, hoverinfo: "skip", line: { color: c.muted, width: 1.5, dash: "dot" } });
   const traces = shown.map((size) => {
-    const one = curveOf(plot, group, size), main = size === group.judges;
+    const curve = curveOf(plot, group, size), main = size === group.judges;
     const at = area.m.indexOf(size);
     const colour = main ? c.observed : (size === 2 ? c.null : c.untrained);
     // the lowest threshold calls everything; a last point calls nothing
     return line("M = " + size + (main ? " (headline)" : "") + ", AUC " + Number(area.auc[at]).toFixed(3),
-      [...one.false_alarm, 0], [...one.recall, 0], colour, {
+      [...curve.false_alarm, 0], [...curve.recall, 0], colour, {
         mode: "lines+markers", marker: { size: main ? 9 : 5, color: colour },
         line: { color: colour, width: main ? 3 : 1.2 },
-        customdata: [...one.n.map((n, i) => [n, one.precision[i] === null ? "–" : (100 * one.precision[i]).toFixed(1) + "%"]), ["none", "–"]],
+        customdata: [...curve.n.map((n, i) => [n, curve.precision[i] === null ? "–" : (100 * curve.precision[i]).toFixed(1) + "%"]), ["none", "–"]],
         hovertemplate: "at least %{customdata[0]} of " + size + "<br>recall %{y:.1%}, false alarms %{x:.1%}<br>precision %{customdata[1]}<extra></extra>",
       });
   });
@@ -39,15 +39,15 @@ PLOTS.roc = (plot, group, c) => {
 };
 
 PLOTS.rule = (plot, group, c) => {
-  const one = curveOf(plot, group, group.judges);
-  if (!one) return nothing(plot, "There are no such latents.");
-  const x = one.n, hover = (word) => ({ hovertemplate: word + " %{y:.1%}<extra></extra>" });
-  const base = one.precision[0];
+  const curve = curveOf(plot, group, group.judges);
+  if (!curve) return nothing(plot, "There are no such latents.");
+  const x = curve.n, hover = (word) => ({ hovertemplate: word + " %{y:.1%}<extra></extra>" });
+  const base = curve.precision[0];
   const traces = [
-    ...band("precision", x, one.precision_lo, one.precision_hi, c.observed),
-    ...band("recall", x, one.recall_lo, one.recall_hi, c.null),
-    line("precision", x, one.precision, c.observed, { mode: "lines+markers", marker: { size: 9, color: c.observed }, ...hover("precision") }),
-    line("recall", x, one.recall, c.null, { mode: "lines+markers", marker: { size: 9, color: c.null }, ...hover("recall") }),
+    ...band("precision", x, curve.precision_lo, curve.precision_hi, c.observed),
+    ...band("recall", x, curve.recall_lo, curve.recall_hi, c.null),
+    line("precision", x, curve.precision, c.observed, { mode: "lines+markers", marker: { size: 9, color: c.observed }, ...hover("precision") }),
+    line("recall", x, curve.recall, c.null, { mode: "lines+markers", marker: { size: 9, color: c.null }, ...hover("recall") }),
     { type: "scatter", mode: "markers", name: "calling everything", x: [x[0]], y: [base], marker: { symbol: "diamond", size: 13, color: c.untrained, line: { width: 1, color: c.page } }, ...hover("base") },
   ];
   return show(plot, traces, layout(c,
@@ -76,11 +76,11 @@ PLOTS.reliability = (plot, group, c) => {
   if (!rules.length) return nothing(plot, "Too few runs were held out to judge the intervals.");
   const colours = [c.null, c.observed];
   const guess = line("right", [0, 1], [0, 1], c.muted, { quiet: true, hoverinfo: "skip", line: { color: c.muted, width: 1.5, dash: "dot" } });
-  const traces = rules.map(([rule, one], at) => ({
-    type: "scatter", mode: "markers", name: rule, x: one.held_out, y: one.said,
+  const traces = rules.map(([rule, row], at) => ({
+    type: "scatter", mode: "markers", name: rule, x: row.held_out, y: row.said,
     marker: { size: 9, color: colours[at], symbol: at ? "circle" : "diamond" },
-    error_y: { type: "data", symmetric: false, array: one.hi.map((hi, i) => hi - one.said[i]), arrayminus: one.lo.map((lo, i) => one.said[i] - lo), color: colours[at], thickness: 2, width: 5 },
-    customdata: one.n.map((n, i) => [n, one.latents[i]]),
+    error_y: { type: "data", symmetric: false, array: row.hi.map((hi, i) => hi - row.said[i]), arrayminus: row.lo.map((lo, i) => row.said[i] - lo), color: colours[at], thickness: 2, width: 5 },
+    customdata: row.n.map((n, i) => [n, row.latents[i]]),
     hovertemplate: "found by %{customdata[0]} of " + group.judges + " (%{customdata[1]} latents a run)<br>said %{y:.1%}, held out %{x:.1%}<extra></extra>",
   }));
   return show(plot, [guess, ...traces], layout(c,
@@ -88,15 +88,15 @@ PLOTS.reliability = (plot, group, c) => {
 };
 
 PLOTS.subspaces = (plot, group, c) => {
-  const one = group.subspaces, colours = { stable: c.always, partial: c.middle, absent: c.never };
-  const pick = (values, verdict) => values.filter((_, at) => one.verdict[at] === verdict);
-  const dots = Object.keys(colours).filter((verdict) => one.verdict.includes(verdict)).map((verdict) => ({
-    type: "scatter", mode: "markers", name: verdict, x: pick(one.rate, verdict), y: pick(one.agreement, verdict),
+  const planted = group.subspaces, colours = { stable: c.always, partial: c.middle, absent: c.never };
+  const pick = (values, verdict) => values.filter((_, at) => planted.verdict[at] === verdict);
+  const dots = Object.keys(colours).filter((verdict) => planted.verdict.includes(verdict)).map((verdict) => ({
+    type: "scatter", mode: "markers", name: verdict, x: pick(planted.rate, verdict), y: pick(planted.agreement, verdict),
     marker: { size: 9, color: colours[verdict] },
-    customdata: pick(one.latents, verdict).map((n, at) => [n, pick(one.dimensions, verdict)[at]]),
+    customdata: pick(planted.latents, verdict).map((n, at) => [n, pick(planted.dimensions, verdict)[at]]),
     hovertemplate: "fires on %{x:.3~%}<br>agreement %{y:.3f}<br>%{customdata[0]} latents span %{customdata[1]} dimensions, a run<extra>" + verdict + "</extra>",
   }));
-  const chance = { type: "scatter", mode: "markers", name: "random latents", x: one.rate, y: one.null_hi, marker: { symbol: "diamond", size: 6, color: c.null }, hovertemplate: "random %{y:.3f}<extra></extra>" };
+  const chance = { type: "scatter", mode: "markers", name: "random latents", x: planted.rate, y: planted.null_hi, marker: { symbol: "diamond", size: 6, color: c.null }, hovertemplate: "random %{y:.3f}<extra></extra>" };
   return show(plot, [chance, ...dots], layout(c,
     axis(c, "firing probability of the subspace", RATE), axis(c, "agreement of two runs", { range: [-0.02, 1.02], nticks: 6 })));
 };

@@ -8,23 +8,23 @@ const CHANCE = "chance", UNTRAINED = "untrained pair";
 PLOTS.forest = (plot, _, c) => {
   const groups = DATA.groups.filter((group) => group.headline);
   const place = groups.map((_, at) => groups.length - at);
-  const one = groups.map((group) => group.headline);
-  const wide = (key) => one.map((found) => (found.interval ? Math.abs(found.interval[key] - found.value) : 0));
+  const shares = groups.map((group) => group.headline);
+  const wide = (key) => shares.map((share) => (share.interval ? Math.abs(share.interval[key] - share.value) : 0));
   const mark = (name, x, symbol, colour, size) => ({
     type: "scatter", mode: "markers", name, x, y: place,
     marker: { symbol, size, color: colour, line: { width: symbol.startsWith("x") ? 0 : 1, color: c.page } },
     customdata: groups.map((group) => plain(group.label)),
     hovertemplate: "%{customdata}<br>" + name + " %{x:.1%}<extra></extra>",
   });
-  const shared = mark(one.some((f) => f.interval) ? "shared, 95% interval" : "shared", one.map((f) => f.value), "circle", c.observed, 12);
+  const shared = mark(shares.some((share) => share.interval) ? "shared, 95% interval" : "shared", shares.map((share) => share.value), "circle", c.observed, 12);
   shared.error_x = { type: "data", symmetric: false, array: wide(1), arrayminus: wide(0), color: c.observed, thickness: 2, width: 5 };
   const traces = [
-    mark(CHANCE, one.map((f) => (f.null ? f.null[0] : null)), "diamond", c.null, 11),
-    mark(UNTRAINED, one.map((f) => f.untrained), "x-thin-open", c.untrained, 9),
+    mark(CHANCE, shares.map((share) => (share.null ? share.null[0] : null)), "diamond", c.null, 11),
+    mark(UNTRAINED, shares.map((share) => share.untrained), "x-thin-open", c.untrained, 9),
     shared,
   ];
   traces[1].marker.line = { width: 2, color: c.untrained };
-  if (one.every((f) => f.untrained === null)) traces.splice(1, 1);
+  if (shares.every((share) => share.untrained === null)) traces.splice(1, 1);
   const names = groups.map((group, at) => ({
     text: plain(group.label), x: 0, y: place[at], xref: "paper", xanchor: "left", yanchor: "bottom",
     yshift: 9, showarrow: false, font: { size: 13, color: c.ink },
@@ -36,17 +36,17 @@ PLOTS.forest = (plot, _, c) => {
 };
 
 PLOTS.cosines = (plot, group, c) => {
-  const { bin } = group.cosines, found = group.cosines[plot.dataset.view];
+  const { bin } = group.cosines, counts = group.cosines[plot.dataset.view];
   const steps = { line: { width: 2, shape: "hv" } };
-  const full = Object.keys(found).flatMap((kind) => found[kind].map((n, at) => (n > 0 ? at : Infinity)));
+  const full = Object.keys(counts).flatMap((kind) => counts[kind].map((n, at) => (n > 0 ? at : Infinity)));
   const first = bin[Math.min(...full, 25)];
   const hover = { hovertemplate: "from %{x:.2f}: %{y:.4~g} latents<extra></extra>" };
   const middle = bin.map((edge) => edge + 0.01);
   const traces = [
-    Object.assign({ type: "bar", name: "trained pair", x: middle, y: found.observed, width: 0.02, marker: { color: rgba(c.observed, 0.75), swatch: c.observed } }, hover),
+    Object.assign({ type: "bar", name: "trained pair", x: middle, y: counts.observed, width: 0.02, marker: { color: rgba(c.observed, 0.75), swatch: c.observed } }, hover),
   ];
-  if (found.null) traces.push(line(CHANCE, bin, found.null, c.null, { ...hover, line: { ...steps.line, color: c.null, dash: "5px,3px" } }));
-  if (found.untrained) traces.push(line(UNTRAINED, bin, found.untrained, c.untrained, { ...hover, line: { ...steps.line, color: c.untrained, dash: "2px,2px" } }));
+  if (counts.null) traces.push(line(CHANCE, bin, counts.null, c.null, { ...hover, line: { ...steps.line, color: c.null, dash: "5px,3px" } }));
+  if (counts.untrained) traces.push(line(UNTRAINED, bin, counts.untrained, c.untrained, { ...hover, line: { ...steps.line, color: c.untrained, dash: "2px,2px" } }));
   return show(plot, traces, layout(c,
     axis(c, "cosine to the partner", { range: [Math.min(first, 0) - 0.02, 1.02] }),
     axis(c, "latents", { rangemode: "tozero" }), { hovermode: "x" }));
@@ -54,19 +54,19 @@ PLOTS.cosines = (plot, group, c) => {
 
 PLOTS.shares = (plot, group, c) => {
   const { tau, curves } = group.shares;
-  const one = curves[option(plot, "measure") + "/" + option(plot, "stratum")];
-  if (!one || one.share.every((value) => value === null)) {
+  const curve = curves[option(plot, "measure") + "/" + option(plot, "stratum")];
+  if (!curve || curve.share.every((value) => value === null)) {
     return nothing(plot, "Some run has no such latents, so there is no share.");
   }
   const hover = { hovertemplate: "%{y:.1%}" };
-  const traces = one.lo ? [...band("share", tau, one.lo, one.hi, c.observed)] : [];
-  if (one.null.some((value) => value !== null)) {
-    traces.push(...band(CHANCE, tau, one.null_lo, one.null_hi, c.null),
-      line(CHANCE, tau, one.null, c.null, { ...hover, line: { color: c.null, width: 2, dash: "5px,3px" } }));
+  const traces = curve.lo ? [...band("share", tau, curve.lo, curve.hi, c.observed)] : [];
+  if (curve.null.some((value) => value !== null)) {
+    traces.push(...band(CHANCE, tau, curve.null_lo, curve.null_hi, c.null),
+      line(CHANCE, tau, curve.null, c.null, { ...hover, line: { color: c.null, width: 2, dash: "5px,3px" } }));
   }
-  if (one.untrained) traces.push(line(UNTRAINED, tau, one.untrained, c.untrained, { ...hover, line: { color: c.untrained, width: 2, dash: "2px,2px" } }));
+  if (curve.untrained) traces.push(line(UNTRAINED, tau, curve.untrained, c.untrained, { ...hover, line: { color: c.untrained, width: 2, dash: "2px,2px" } }));
   traces.push(
-    line("share", tau, one.share, c.observed, { ...hover, line: { color: c.observed, width: 2.5 } }));
+    line("share", tau, curve.share, c.observed, { ...hover, line: { color: c.observed, width: 2.5 } }));
   const mark = { type: "line", x0: group.tau, x1: group.tau, y0: 0, y1: 1, yref: "paper", line: { color: c.muted, width: 1.5, dash: "dot" } };
   const word = { text: "tau " + group.tau, x: group.tau, y: 1, yref: "paper", xanchor: "left", yanchor: "top", xshift: 4, showarrow: false, font: { size: 12, color: c.muted } };
   return show(plot, traces, layout(c,
@@ -76,12 +76,12 @@ PLOTS.shares = (plot, group, c) => {
 };
 
 PLOTS["n-of-m"] = (plot, group, c) => {
-  const found = group.n_of_m[option(plot, "stratum")];
-  const x = found.n.map((n, at) => n + " of " + found.m[at]);
+  const counts = group.n_of_m[option(plot, "stratum")];
+  const x = counts.n.map((n, at) => n + " of " + counts.m[at]);
   const traces = [
-    { type: "bar", name: "latents", x, y: found.share, marker: { color: rgba(c.observed, 0.75), swatch: c.observed }, customdata: found.latents, hovertemplate: "%{x} runs: %{y:.1%}, %{customdata} latents a run<extra></extra>" },
-    { type: "scatter", mode: "markers", name: "beta-binomial", x, y: found.beta_binomial, marker: { symbol: "circle", size: 10, color: c.untrained, line: { width: 1.5, color: c.page } }, hovertemplate: "beta-binomial: %{y:.1%}<extra></extra>" },
-    { type: "scatter", mode: "markers", name: "binomial", x, y: found.binomial, marker: { symbol: "diamond", size: 11, color: c.null, line: { width: 1.5, color: c.page } }, hovertemplate: "independent: %{y:.1%}<extra></extra>" },
+    { type: "bar", name: "latents", x, y: counts.share, marker: { color: rgba(c.observed, 0.75), swatch: c.observed }, customdata: counts.latents, hovertemplate: "%{x} runs: %{y:.1%}, %{customdata} latents a run<extra></extra>" },
+    { type: "scatter", mode: "markers", name: "beta-binomial", x, y: counts.beta_binomial, marker: { symbol: "circle", size: 10, color: c.untrained, line: { width: 1.5, color: c.page } }, hovertemplate: "beta-binomial: %{y:.1%}<extra></extra>" },
+    { type: "scatter", mode: "markers", name: "binomial", x, y: counts.binomial, marker: { symbol: "diamond", size: 11, color: c.null, line: { width: 1.5, color: c.page } }, hovertemplate: "independent: %{y:.1%}<extra></extra>" },
   ];
   return show(plot, traces, layout(c,
     axis(c, "runs in which the latent is found", { type: "category", showgrid: false }),
@@ -97,9 +97,9 @@ function rateTicks(bins) {
 }
 
 PLOTS.frequency = (plot, group, c) => {
-  const { found, others } = group.latents, bins = group.frequency;
-  if (!found.length) return nothing(plot, "No latent is live, so there is nothing to draw.");
-  const dots = found.map((part) => ({
+  const { parts, others } = group.latents, bins = group.frequency;
+  if (!parts.length) return nothing(plot, "No latent is live, so there is nothing to draw.");
+  const dots = parts.map((part) => ({
     type: "scatter", mode: "markers", name: "found in " + part.n + " of " + others + " other runs",
     x: part.firing_rate, y: part.max_decoder_cos,
     marker: { size: 5, opacity: 0.6, color: foundColour(c, part.n, others) },
@@ -156,18 +156,18 @@ function whiskers(value, lo, hi, colour) {
 }
 
 PLOTS.strata = (plot, group, c) => {
-  const found = group.strata, x = found.name;
+  const strata = group.strata, x = strata.name;
   const bar = (name, key, colour) => ({
-    type: "bar", name, x, y: found[key], marker: { color: rgba(colour, 0.75), swatch: colour },
-    error_y: whiskers(found[key], found[key + "_lo"], found[key + "_hi"], c.ink), customdata: found.latents,
+    type: "bar", name, x, y: strata[key], marker: { color: rgba(colour, 0.75), swatch: colour },
+    error_y: whiskers(strata[key], strata[key + "_lo"], strata[key + "_hi"], c.ink), customdata: strata.latents,
     hovertemplate: "%{x}, %{customdata:.4~g} latents a run<br>" + name + ": %{y:.1%}<extra></extra>",
   });
   const traces = [bar("shared at tau " + group.tau, "shared", c.observed)];
-  if (found.found.some((value) => value !== null)) traces.push(bar("match at FDR 5%", "found", c.always === c.observed ? c.runs[3] : c.always));
-  traces.push({ type: "scatter", mode: "markers", name: UNTRAINED, x, y: found.untrained,
+  if (strata.found.some((value) => value !== null)) traces.push(bar("match at FDR 5%", "found", c.always === c.observed ? c.runs[3] : c.always));
+  traces.push({ type: "scatter", mode: "markers", name: UNTRAINED, x, y: strata.untrained,
     marker: { symbol: "x-thin-open", size: 9, color: c.untrained, line: { width: 2, color: c.untrained } }, hovertemplate: UNTRAINED + ": %{y:.1%}<extra></extra>" });
-  if (found.null !== null) {
-    traces.push(line(CHANCE, x, x.map(() => found.null), c.null, { line: { color: c.null, width: 2, dash: "5px,3px" }, hovertemplate: CHANCE + ", live: %{y:.1%}<extra></extra>" }));
+  if (strata.null !== null) {
+    traces.push(line(CHANCE, x, x.map(() => strata.null), c.null, { line: { color: c.null, width: 2, dash: "5px,3px" }, hovertemplate: CHANCE + ", live: %{y:.1%}<extra></extra>" }));
   }
   return show(plot, traces, layout(c,
     axis(c, "latents; firing rate of the live ones", { type: "category", showgrid: false }),
@@ -220,18 +220,18 @@ PLOTS.posterior = (plot, group, c) => {
 };
 
 PLOTS["only-in-one"] = (plot, group, c) => {
-  const found = group.only_in_one.all, live = group.only_in_one.live;
-  if (!found || !found.m.length) return nothing(plot, "No run has another one to look into.");
+  const all = group.only_in_one.all, live = group.only_in_one.live;
+  if (!all || !all.m.length) return nothing(plot, "No run has another one to look into.");
   const hover = { hovertemplate: "%{x} runs: %{y:.1%}<extra></extra>" };
-  const traces = [...band("all latents", found.m, found.lo, found.hi, c.observed)];
-  traces.push(line("all latents", found.m, found.share, c.observed, { ...hover, mode: "lines+markers", marker: { size: 8, color: c.observed } }));
-  if (live && live.share.some((value, at) => value !== null && Math.abs(value - found.share[at]) > 0.01)) {
+  const traces = [...band("all latents", all.m, all.lo, all.hi, c.observed)];
+  traces.push(line("all latents", all.m, all.share, c.observed, { ...hover, mode: "lines+markers", marker: { size: 8, color: c.observed } }));
+  if (live && live.share.some((value, at) => value !== null && Math.abs(value - all.share[at]) > 0.01)) {
     traces.push(line("live latents", live.m, live.share, c.untrained, { ...hover, mode: "lines+markers", marker: { size: 6, color: c.untrained } }));
   }
-  if (found.c !== null) {
-    const dashed = { color: c.null, width: 2, dash: "5px,3px" }, ends = [found.m[0], found.m[found.m.length - 1]];
-    traces.push(line("fit", found.m, found.fitted, c.null, { ...hover, line: dashed }),
-      line("its offset c", ends, [found.c, found.c], c.muted, { line: { color: c.muted, width: 1.5, dash: "2px,2px" }, hovertemplate: "offset %{y:.1%}<extra></extra>" }));
+  if (all.c !== null) {
+    const dashed = { color: c.null, width: 2, dash: "5px,3px" }, ends = [all.m[0], all.m[all.m.length - 1]];
+    traces.push(line("fit", all.m, all.fitted, c.null, { ...hover, line: dashed }),
+      line("its offset c", ends, [all.c, all.c], c.muted, { line: { color: c.muted, width: 1.5, dash: "2px,2px" }, hovertemplate: "offset %{y:.1%}<extra></extra>" }));
   }
   return show(plot, traces, layout(c,
     axis(c, "M, runs looked at", { dtick: 1 }), axis(c, "found in one run only", { tickformat: PERCENT, rangemode: "tozero", nticks: 6 })));
