@@ -42,12 +42,8 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 def best_assignment(a: Tensor, b: Tensor) -> Tensor:
     """The one-to-one assignment with the largest sum of cosines, exact (SciPy).
 
-    Args:
-        a: `[F, E]`.
-        b: `[F, E]`.
-
     Returns:
-        `[F]` int64, the row of b for each row of a.
+        `[F]` int64, the row of b `[F, E]` for each row of a `[F, E]`.
     """
     unit = [m / torch.linalg.vector_norm(m, dim=1, keepdim=True).clamp_min(_LEAST) for m in (a, b)]
     _, columns = linear_sum_assignment((unit[0] @ unit[1].T).double().cpu().numpy(), maximize=True)
@@ -68,12 +64,7 @@ def pulls(rows: Sequence[Tensor], assignments: Assignments, weight: float) -> li
 
 
 def firing_penalty(rates: Tensor, target: float) -> float:
-    """Mean over latents of |(rate - target) / target|^3.
-
-    Args:
-        rates: `[F]` share of rows in which each latent fired.
-        target: k / F, or another rate.
-    """
+    """Mean over latents of |(rate - target) / target|^3; rates `[F]`, target k / F or another."""
     return float(((rates - target) / target).abs().pow(3).mean())
 
 
@@ -95,7 +86,7 @@ class Together:
                 f"{len(learners)} runs cannot be trained together: mutual needs two init seeds at "
                 "least, and settings that say how"
             )
-        for learner in learners:
+        for learner in learners[1:]:
             _check_same(learners[0], learner)
         self.learners, self._settings = list(learners), settings or MutualSpec()
         self._pairs = list(combinations(range(len(learners)), 2))
@@ -116,15 +107,7 @@ class Together:
     def update(
         self, x: Tensor, target: Tensor | None = None, through: Through | None = None
     ) -> list[Metrics]:
-        """Make one step of all members.
-
-        Args:
-            x: float32 `[B, D]`, finite.
-            target: float32 `[B, E]`; x if left out.
-            through: as `Learner.update`.
-
-        Returns:
-            As `Learner.update`, for each member.
+        """Make one step of all members; as `Learner.update`, for each member.
 
         Raises:
             TrainingError: if one of them runs into NaN or infinity; none was updated.
@@ -197,11 +180,7 @@ class Together:
         return out | {"stale": torch.tensor(stale)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave.
-
-        Raises:
-            KeyError, RuntimeError: if it is the state of other runs.
-        """
+        """Continue from what `state` gave."""
         for number, learner in enumerate(self.learners):
             own = f"{number}."
             learner.restore(
@@ -216,11 +195,7 @@ class Together:
         }
 
     def check_weights(self) -> None:
-        """Refuse to save what is not finite.
-
-        Raises:
-            TrainingError: naming the run and the parameter.
-        """
+        """Refuse to save what is not finite."""
         for learner in self.learners:
             try:
                 learner.check_weights()
