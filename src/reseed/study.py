@@ -30,6 +30,8 @@ from reseed.spec.training import Control, RunSpec
 from reseed.store import BUILDING, Store
 
 SPEC_FILE = "study.toml"
+
+SUMMARY_FILE = "summary.json"
 DATA_FILE = "data.json"
 SUBJECT = "subject"
 _BEFORE_DATA = (".lock", SPEC_FILE, EVENTS_FILE, DATA_FILE + BUILDING)
@@ -206,7 +208,7 @@ class Study:
         Raises:
             StoreError: if the study has not come this far.
         """
-        return self.store.read_json("summary.json")
+        return self.store.read_json(SUMMARY_FILE)
 
     # -- the folder -------------------------------------------------------------------------------
 
