@@ -10,12 +10,7 @@ import pytest
 
 import reseed
 from reseed.evidence.tables import COUNTS, EXAMPLES, WINDOWS, ExampleTables
-from reseed.interpretation.examples import (
-    by_latent,
-    check_disjoint,
-    choose,
-    read_examples,
-)
+from reseed.interpretation.examples import by_latent, check_disjoint, choose, read_examples
 from reseed.interpretation.records import Example
 from reseed.runs import evidence_name
 

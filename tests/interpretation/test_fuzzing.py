@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reseed.interpretation.prompts.marking import active_tokens, by_class
+from reseed.interpretation.prompts.windows import active_tokens, by_class
 from reseed.interpretation.records import Failure
 from reseed.interpretation.scorers import fuzzing
 from reseed.interpretation.scorers.fuzzing import wrong_marks

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reseed.interpretation.prompts.marking import by_class
+from reseed.interpretation.prompts.windows import by_class
 from reseed.interpretation.records import Failure
 from reseed.interpretation.scorers import intruder
 from reseed.interpretation.scorers.intruder import quantile_groups

@@ -10,7 +10,7 @@ import reseed
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
 from reseed.interpretation.records import Explanation, Latent, Reply
-from reseed.interpretation.select.stage import document_features, select_latents
+from reseed.interpretation.select.stage import document_features, select
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch = pytest.importorskip("torch", reason="training needs torch")
@@ -117,7 +117,7 @@ def run_of(study):
 
 def test_latents_of_words_tell_topics_apart(study):
     methods = ["lasso", "mrmr", "random"]
-    found = select_latents(study, Events(), run_of(study), k=5, methods=methods)
+    found = select(study, Events(), run_of(study), k=5, methods=methods)
     best = found.evaluation.filter(method="lasso", k=5).row(0, named=True)
     assert best["balanced_accuracy_lo"] > 0.7
     assert best["minus_random"] > 0
@@ -155,38 +155,38 @@ def test_explanations_choose_and_a_second_call_asks_nothing(study):
     }
     asker = Words()
     given = {"explanations": explanations, "asker": asker}
-    found = select_latents(study, Events(), run, "animals", 4, ["llm-rank", "random"], **given)
+    found = select(study, Events(), run, "animals", 4, ["llm-rank", "random"], **given)
     assert found.chosen.filter(method="llm-rank")["latent"].to_list() == [41, 40, 39, 38]
     assert found.chosen["explanation"][0] == "worth 41"
     assert found.classes == ("not animals", "animals")
     assert asker.asked == 1
-    again = select_latents(study, Events(), run, "animals", 4, ["llm-rank", "random"], **given)
+    again = select(study, Events(), run, "animals", 4, ["llm-rank", "random"], **given)
     assert asker.asked == 1
     assert again.evaluation.equals(found.evaluation)
-    other = select_latents(study, Events(), run, "animals", 3, ["llm-rank"], **given)
+    other = select(study, Events(), run, "animals", 3, ["llm-rank"], **given)
     assert asker.asked == 2
     assert other.chosen.height == 3
 
 
 def test_documents_can_be_held_out_by_chance(study):
-    found = select_latents(study, Events(), run_of(study), k=2, methods=["mrmr"], held_out=0.5)
+    found = select(study, Events(), run_of(study), k=2, methods=["mrmr"], held_out=0.5)
     assert abs(found.documents[0] - found.documents[1]) <= 2
 
 
 def test_what_is_not_there_is_named(study, finished):
     run = run_of(study)
     with pytest.raises(SpecError, match="no run 'x'"):
-        select_latents(study, Events(), "x")
+        select(study, Events(), "x")
     with pytest.raises(SpecError, match="no documents are labelled 'animal'; did you mean"):
-        select_latents(study, Events(), run, "animal")
-    with pytest.raises(SpecError, match="explain the latents first"):
-        select_latents(study, Events(), run, methods=["llm-score"])
+        select(study, Events(), run, "animal")
+    with pytest.raises(SpecError, match="names no model to ask"):
+        select(study, Events(), run, methods=["llm-score"])
     foreign = Explanation(of=Latent(run=run, latent=99), text="x", model="fake")
     with pytest.raises(SpecError, match="Are they of this run"):
-        select_latents(study, Events(), run, explanations={99: foreign})
+        select(study, Events(), run, explanations={99: foreign})
     toy = reseed.Study.load(finished)
     with pytest.raises(SpecError, match="reads no text"):
-        select_latents(toy, Events(), toy.runs[0].id)
+        select(toy, Events(), toy.runs[0].id)
 
 
 def test_a_run_that_is_not_done_is_named(study):
@@ -196,4 +196,4 @@ def test_a_run_that_is_not_done_is_named(study):
     other = reseed.Study(wider, study.folder)
     missing = [one.id for one in other.runs if one.id not in {r.id for r in study.runs}]
     with pytest.raises(StoreError, match="is not done"):
-        select_latents(other, Events(), missing[0])
+        select(other, Events(), missing[0])

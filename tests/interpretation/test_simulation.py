@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from reseed.interpretation.prompts.marking import one_line
+from reseed.interpretation.prompts.windows import one_line
 from reseed.interpretation.scorers import simulation
 from reseed.spec.interpretation import SimulationSpec
 

@@ -19,7 +19,7 @@ from reseed.errors import ReseedError, SpecError, StoreError
 from reseed.events import Events
 from reseed.evidence.tables import WINDOWS
 from reseed.interpretation.models import Scripted
-from reseed.interpretation.models.asking import JournaledAsker
+from reseed.interpretation.models.asker import JournaledAsker
 from reseed.interpretation.models.journal import Journal
 from reseed.interpretation.results import chosen_groups, read_explained
 from reseed.interpretation.select.stage import select

@@ -57,7 +57,7 @@ else:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["evidence.ablation"])
+@pytest.mark.parametrize("module", ["evidence.function"])
 def test_what_encodes_says_torch(python, module):
     code = f"""
 try:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.interpretation.sample import KINDS, live_kinds
-from reseed.records import Floats
-from reseed.stability.intervals import t_quantile
+from reseed.stability.intervals import Floats, t_quantile
 
 
 class Estimate(NamedTuple):

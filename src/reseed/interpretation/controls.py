@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reseed.errors import SpecError
-from reseed.interpretation.prompts.marking import by_class, check_examples, name_of
+from reseed.interpretation.prompts.windows import by_class, check_examples, name_of
 from reseed.interpretation.records import Example, Item, Latent, Split
 from reseed.seeds import generator
 from reseed.spec.interpretation import InterpretationSpec

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from reseed.errors import SpecError
 from reseed.interpretation import prompts
-from reseed.interpretation.prompts.marking import (
+from reseed.interpretation.prompts.replies import Explained, Reasoned, read_explanation, schema_of
+from reseed.interpretation.prompts.windows import (
     active_tokens,
     check_for_explaining,
     fires,
@@ -19,7 +20,6 @@ from reseed.interpretation.prompts.marking import (
     one_line,
     spread,
 )
-from reseed.interpretation.prompts.replies import Explained, Reasoned, read_explanation, schema_of
 from reseed.interpretation.records import (
     Asker,
     Explanation,
@@ -29,7 +29,7 @@ from reseed.interpretation.records import (
     Message,
     Reply,
     Request,
-    ask_each,
+    ask_about,
 )
 from reseed.records import Floats
 from reseed.seeds import digest
@@ -71,13 +71,16 @@ def explain_items(
     check_for_explaining(items)
     likely = top_logits or {}
     requests = [explain_request(item, settings, likely.get(item.of)) for item in items]
-    replies = ask_each(asker, [r if isinstance(r, Failure) else [r] for r in requests])
-    return [
-        request
-        if isinstance(request, Failure)
-        else _explanation(item, answers[0], asker.name, settings)
-        for item, request, answers in zip(items, requests, replies, strict=True)
+    pairs = [
+        request if isinstance(request, Failure) else (item, request)
+        for item, request in zip(items, requests, strict=True)
     ]
+    return ask_about(
+        asker,
+        pairs,
+        lambda pair: [pair[1]],
+        lambda pair, replies: _explanation(pair[0], replies[0], asker.name, settings),
+    )
 
 
 def explain_request(

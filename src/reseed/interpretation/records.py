@@ -5,9 +5,9 @@ A failure is never a value: whatever asks a model gives what was asked for or a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 Split = Literal["explain", "score", "judge"]
 """What an example may be used for; the documents of two splits are disjoint."""
@@ -149,22 +149,31 @@ class Asker(Protocol):
         ...
 
 
-def ask_each(
-    asker: Asker, questions: Sequence[Sequence[Request] | Failure]
-) -> list[list[Reply | Failure]]:
-    """Ask the questions about several things all together.
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ask_about(
+    asker: Asker,
+    things: Sequence[T | Failure],
+    questions: Callable[[T], Sequence[Request]],
+    result: Callable[[T, list[Reply | Failure]], R],
+) -> list[R | Failure]:
+    """Ask the questions about several things all together, and make something of the answers.
 
     Args:
         asker: the model.
-        questions: about each thing; a failure if there is nothing to ask.
-
-    Returns:
-        The answers about each thing, in the order of its questions; none where there are none.
+        things: what is asked about; failures are passed on.
+        questions: about one thing.
+        result: from a thing and the answers to its questions, in their order.
     """
-    each = [() if isinstance(some, Failure) else some for some in questions]
+    each = [() if isinstance(thing, Failure) else questions(thing) for thing in things]
     requests = [request for some in each for request in some]
     replies = iter(asker.ask(requests) if requests else [])
-    return [[next(replies) for _ in some] for some in each]
+    return [
+        thing if isinstance(thing, Failure) else result(thing, [next(replies) for _ in some])
+        for thing, some in zip(things, each, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from reseed.interpretation.controls import random_items, shuffled_explanations
 from reseed.interpretation.examples import Examples, latents_in
 from reseed.interpretation.explain import explain_items, top_logits
 from reseed.interpretation.models import Steerable
-from reseed.interpretation.models.asking import AskerOf, accounts, opener
+from reseed.interpretation.models.asker import AskerOf, accounts, opener
 from reseed.interpretation.models.embedding import open_embedder
 from reseed.interpretation.records import Asker, Item, Latent
 from reseed.interpretation.refine import refined_explanations

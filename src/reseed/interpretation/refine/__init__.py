@@ -15,7 +15,7 @@ import numpy as np
 
 from reseed.errors import SpecError
 from reseed.interpretation.examples import Examples, check_disjoint
-from reseed.interpretation.prompts.marking import name_of
+from reseed.interpretation.prompts.windows import name_of
 from reseed.interpretation.records import (
     Asker,
     Example,
@@ -25,7 +25,7 @@ from reseed.interpretation.records import (
     Item,
     Latent,
     Score,
-    ask_each,
+    ask_about,
 )
 from reseed.interpretation.refine.search import Mistake, Mistakes, Node, Refined, Search
 from reseed.interpretation.scorers.detection import judged
@@ -83,9 +83,12 @@ def refine_all(
             search.add(of_items)
         turns = {search: wanted for search in active if (wanted := search.turns())}
         active = list(turns)
-        requests = [[search.request(*turn) for turn in turns[search]] for search in active]
-        for search, replies in zip(active, ask_each(asker, requests), strict=True):
-            search.grow(turns[search], replies)
+        ask_about(
+            asker,
+            active,
+            lambda search: [search.request(parent, n) for parent, n in turns[search]],  # noqa: B023
+            lambda search, replies: search.grow(turns[search], replies),  # noqa: B023
+        )
     paths = [search.path() for search in searches]
     items = [
         [replace(item, explanation=n.explanation, examples=tuple(judge)) for n in path]

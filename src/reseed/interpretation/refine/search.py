@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from reseed.interpretation.prompts.marking import active_tokens, fires, mark
 from reseed.interpretation.prompts.replies import Explained, read_explanation, schema_of
+from reseed.interpretation.prompts.windows import active_tokens, fires, mark
 from reseed.interpretation.records import (
     Example,
     Explanation,

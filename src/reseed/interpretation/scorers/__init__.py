@@ -1,4 +1,8 @@
-"""The scorers of a study by name, each with the tools that it needs."""
+"""The scorers of a study by name, each with the tools that it needs.
+
+Every scorer gives one result for each item, in order, and raises `SpecError` if examples are of the
+split `explain`, of two splits, or contradict themselves.
+"""
 
 from __future__ import annotations
 

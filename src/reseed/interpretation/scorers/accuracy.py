@@ -135,7 +135,7 @@ def score_of_grades(
     """
     grades = [np.array([grade for _, grade in side]) for side in (firing, silent)]
     documents = [[example.document for example, _ in side] for side in (firing, silent)]
-    value, interval = auroc_with_interval(*grades, *documents)
+    value, interval = auroc_with_interval(grades[0], grades[1], documents[0], documents[1])
     return Score(
         of=of,
         scorer=scorer,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from reseed.interpretation import prompts
-from reseed.interpretation.prompts.marking import (
+from reseed.interpretation.prompts.replies import number_weights, numbers, read_numbers, schema_of
+from reseed.interpretation.prompts.windows import (
     check_items,
     fires,
     in_seeded_order,
@@ -21,7 +22,6 @@ from reseed.interpretation.prompts.marking import (
     one_line,
     unexplained,
 )
-from reseed.interpretation.prompts.replies import number_weights, numbers, read_numbers, schema_of
 from reseed.interpretation.records import (
     Asker,
     Example,
@@ -31,9 +31,9 @@ from reseed.interpretation.records import (
     Reply,
     Request,
     Score,
-    ask_each,
+    ask_about,
 )
-from reseed.interpretation.scorers import accuracy
+from reseed.interpretation.scorers.accuracy import auroc_with_interval, balanced, rate
 from reseed.spec.interpretation import ClassifySpec, DetectionSpec
 
 
@@ -100,9 +100,6 @@ def score(
 
     Returns:
         one result for each item, in order; `value` is the balanced accuracy.
-
-    Raises:
-        SpecError: if examples are of the split `explain`, of two splits, or contradict themselves.
     """
     return [result.score for result in judged(asker, items, settings)]
 
@@ -139,25 +136,16 @@ def judge(
 ) -> list[Judged]:
     """Ask about all cases of all items at once, and score each item.
 
-    Args:
-        asker: the model.
-        prepared: the items with their cases; failures are passed on.
-        task: what is asked.
-        settings: how.
-
     Returns:
         one result for each item. Its score is a failure if a class got no usable answer.
     """
-    requests = [
-        some
-        if isinstance(some, Failure)
-        else [_request(some.item, batch, task, settings) for batch in some.batches]
-        for some in prepared
-    ]
-    return [
-        Judged(score=some) if isinstance(some, Failure) else _judged(some, replies, task)
-        for some, replies in zip(prepared, ask_each(asker, requests), strict=True)
-    ]
+    results = ask_about(
+        asker,
+        prepared,
+        lambda some: [_request(some.item, batch, task, settings) for batch in some.batches],
+        lambda some, replies: _judged(some, replies, task),
+    )
+    return [r if isinstance(r, Judged) else Judged(score=r) for r in results]
 
 
 def _request(item: Item, batch: Sequence[Case], task: Task, settings: ClassifySpec) -> Request:
@@ -242,14 +230,14 @@ def score_answers(of: Latent, scorer: str, answers: Sequence[Answer]) -> Score |
             reason=f"{len(yes)} usable answers where the latent fires, {len(no)} where it does not"
         )
     documents = [[answer.case.example.document for answer in side] for side in sides]
-    right = accuracy.rate([answer.yes for answer in yes], documents[0])
-    quiet = accuracy.rate([not answer.yes for answer in no], documents[1])
-    value, interval = accuracy.balanced(right, quiet)
+    right = rate([answer.yes for answer in yes], documents[0])
+    quiet = rate([not answer.yes for answer in no], documents[1])
+    value, interval = balanced(right, quiet)
     grades = [np.array([answer.grade for answer in side], np.float64) for side in sides]
     graded = not any(np.isnan(side).any() for side in grades)
     area, ends = value, interval
     if graded:
-        area, ends = accuracy.auroc_with_interval(*grades, *documents)
+        area, ends = auroc_with_interval(grades[0], grades[1], documents[0], documents[1])
     return Score(
         of=of,
         scorer=scorer,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.interpretation.models import Embedder
-from reseed.interpretation.prompts.marking import (
+from reseed.interpretation.prompts.windows import (
     by_class,
     check_items,
     in_seeded_order,
@@ -43,8 +43,7 @@ def score_explanations(
         one result for each item, in order; scorer `embedding`, `value` is the AUROC.
 
     Raises:
-        SpecError: if examples are of the split `explain`, of two splits, or contradict themselves;
-            if the embedder gives NaN, zeros or another number of rows.
+        SpecError: if the embedder gives NaN, zeros or another number of rows.
     """
     check_items(items)
     queries = {
@@ -79,9 +78,6 @@ def score_examples(embedder: Embedder, items: Sequence[Item]) -> list[Score | Fa
     Returns:
         one result for each item, in order; scorer `example_embedding`, `value` is the AUROC and
         `positives` the windows that were graded, references not counted.
-
-    Raises:
-        SpecError: as `score_explanations`.
     """
     check_items(items)
     vectors = _embedded(embedder, (), items)
@@ -107,7 +103,7 @@ def _example_score(item: Item, vectors: Vectors) -> Score | Failure:
 def _graded(
     side: Sequence[Example], vectors: Vectors, query: NDArray[np.float64]
 ) -> list[tuple[Example, float]]:
-    return [(example, vectors[example.text] @ query) for example in side]
+    return [(example, float(vectors[example.text] @ query)) for example in side]
 
 
 def _embedded(embedder: Embedder, queries: Iterable[str], items: Sequence[Item]) -> Vectors:

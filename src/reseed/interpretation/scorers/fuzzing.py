@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from reseed.interpretation import prompts
-from reseed.interpretation.prompts.marking import (
+from reseed.interpretation.prompts.windows import (
     active_tokens,
     by_class,
     check_items,
@@ -43,9 +43,6 @@ def score(
         one result for each item, in order; `value` is the balanced accuracy. `scorer` says where
         the wrong marks are; `about["skipped"]` counts windows without a token that could be marked
         wrongly.
-
-    Raises:
-        SpecError: if examples are of the split `explain`, of two splits, or contradict themselves.
     """
     check_items(items)
     name = SILENT if settings.negatives == "silent" else WITHIN

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.interpretation.models import Likelihood, Steerable
-from reseed.interpretation.prompts.marking import (
+from reseed.interpretation.prompts.windows import (
     by_class,
     check_items,
     in_seeded_order,
@@ -23,7 +23,7 @@ from reseed.interpretation.prompts.marking import (
     unexplained,
 )
 from reseed.interpretation.records import Example, Failure, Item, Latent, Score
-from reseed.interpretation.scorers import accuracy
+from reseed.interpretation.scorers.accuracy import mean_with_interval
 from reseed.spec.interpretation import InterventionSpec
 
 Numbers = NDArray[np.float64]
@@ -54,8 +54,7 @@ def score(
         divergence asked for.
 
     Raises:
-        SpecError: if examples are of the split `explain`, of two splits, or contradict themselves;
-            if a direction is zero or not finite.
+        SpecError: if a direction is zero or not finite.
     """
     check_items(items)
     return [
@@ -99,7 +98,7 @@ def _score(
     failed = len(texts) - len(gains)
     if not gains:
         return Failure(reason=f"none of {failed} pairs of texts gave finite log-probabilities")
-    value, interval = accuracy.mean_with_interval([g for g, _ in gains], [d for _, d in gains])
+    value, interval = mean_with_interval([g for g, _ in gains], [d for _, d in gains])
     return Score(
         of=item.of,
         scorer="intervention",

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reseed.interpretation import prompts
-from reseed.interpretation.prompts.marking import (
+from reseed.interpretation.prompts.replies import numbers, read_numbers, schema_of
+from reseed.interpretation.prompts.windows import (
     active_tokens,
     by_class,
     check_items,
@@ -19,7 +20,6 @@ from reseed.interpretation.prompts.marking import (
     missing_class,
     one_line,
 )
-from reseed.interpretation.prompts.replies import numbers, read_numbers, schema_of
 from reseed.interpretation.records import (
     Asker,
     Example,
@@ -29,9 +29,9 @@ from reseed.interpretation.records import (
     Reply,
     Request,
     Score,
-    ask_each,
+    ask_about,
 )
-from reseed.interpretation.scorers import accuracy
+from reseed.interpretation.scorers.accuracy import rate
 from reseed.interpretation.scorers.fuzzing import wrong_marks
 from reseed.seeds import generator
 from reseed.spec.interpretation import SHOWN, IntruderSpec
@@ -39,6 +39,7 @@ from reseed.spec.interpretation import SHOWN, IntruderSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
+    of: Latent
     texts: Sequence[str]
     intruder: int
     quantile: int | None
@@ -61,20 +62,14 @@ def score(
         one result for each item, in order: `value` is the share of intruders found, chance 0.2,
         `positives` the questions answered, `about["by_quantile"]` right answers and answers of each
         quantile. Questions of one quantile share windows; the interval treats them as a cluster.
-
-    Raises:
-        SpecError: if examples are of the split `explain`, of two splits, or contradict themselves.
     """
     check_items(items)
-    prepared = [_questions(item, settings) for item in items]
-    requests = [
-        some if isinstance(some, Failure) else [_request(question, settings) for question in some]
-        for some in prepared
-    ]
-    return [
-        some if isinstance(some, Failure) else _score(item.of, some, replies)
-        for item, some, replies in zip(items, prepared, ask_each(asker, requests), strict=True)
-    ]
+    return ask_about(
+        asker,
+        [_questions(item, settings) for item in items],
+        lambda questions: [_request(question, settings) for question in questions],
+        _score,
+    )
 
 
 def _questions(item: Item, settings: IntruderSpec) -> list[_Question] | Failure:
@@ -87,7 +82,8 @@ def _questions(item: Item, settings: IntruderSpec) -> list[_Question] | Failure:
         return Failure(
             reason=f"{len(firing)} windows in which the latent fires; {SHOWN - 1} are needed"
         )
-    patterns = [active_tokens(example, settings.threshold) for example in firing]
+    places = {example: active_tokens(example, settings.threshold) for example in firing}
+    patterns = [places[example] for example in firing]
     hosts = in_seeded_order("intruders", item.of, silent)[: settings.questions]
     wrong = wrong_marks(item, hosts, patterns, "copied") if settings.marked else [[]] * len(hosts)
     draw = generator("intruder-questions", item.of.run, item.of.latent)
@@ -96,10 +92,11 @@ def _questions(item: Item, settings: IntruderSpec) -> list[_Question] | Failure:
     for number, (host, marks) in enumerate(zip(hosts, wrong, strict=True)):
         quantile = quantiles[number % len(quantiles)]
         chosen = draw.choice(len(groups[quantile]), SHOWN - 1, replace=False)
-        texts = [_text(groups[quantile][int(i)], settings) for i in chosen]
+        shown = [groups[quantile][int(i)] for i in chosen]
+        texts = [_text(example, places[example], settings) for example in shown]
         place = int(draw.integers(SHOWN))
-        texts.insert(place, mark(host.tokens, marks) if settings.marked else one_line(host.text))
-        out.append(_Question(texts=texts, intruder=place, quantile=quantile))
+        texts.insert(place, _text(host, marks, settings))
+        out.append(_Question(of=item.of, texts=texts, intruder=place, quantile=quantile))
     return out
 
 
@@ -111,17 +108,14 @@ def quantile_groups(firing: Sequence[Example]) -> Mapping[int | None, list[Examp
     groups: dict[int | None, list[Example]] = {}
     for example in sorted(firing, key=lambda e: -1 if e.quantile is None else e.quantile):
         groups.setdefault(example.quantile, []).append(example)
-    loose = [e for q, some in groups.items() if len(some) < SHOWN - 1 or q is None for e in some]
-    out: dict[int | None, list[Example]] = {
-        q: some for q, some in groups.items() if len(some) >= SHOWN - 1 and q is not None
-    }
+    large = {q for q, some in groups.items() if len(some) >= SHOWN - 1 and q is not None}
+    loose = [example for q, some in groups.items() if q not in large for example in some]
+    out: dict[int | None, list[Example]] = {q: groups[q] for q in groups if q in large}
     return {**out, None: loose} if len(loose) >= SHOWN - 1 else out
 
 
-def _text(example: Example, settings: IntruderSpec) -> str:
-    if not settings.marked:
-        return one_line(example.text)
-    return mark(example.tokens, active_tokens(example, settings.threshold))
+def _text(example: Example, places: Sequence[int], settings: IntruderSpec) -> str:
+    return mark(example.tokens, places) if settings.marked else one_line(example.text)
 
 
 def _request(question: _Question, settings: IntruderSpec) -> Request:
@@ -147,9 +141,7 @@ def _listed(texts: Sequence[str]) -> str:
     return "Texts:\n" + "\n".join(f"{number}: {text}" for number, text in enumerate(texts))
 
 
-def _score(
-    of: Latent, questions: Sequence[_Question], replies: Sequence[Reply | Failure]
-) -> Score | Failure:
+def _score(questions: Sequence[_Question], replies: Sequence[Reply | Failure]) -> Score | Failure:
     failures: list[Failure] = []
     right: list[tuple[_Question, bool]] = []
     for question, reply in zip(questions, replies, strict=True):
@@ -166,7 +158,7 @@ def _score(
         )
     groups = [-1 if question.quantile is None else question.quantile for question, _ in right]
     clusters = groups if len(set(groups)) > 1 else range(len(right))
-    share = accuracy.rate([hit for _, hit in right], clusters)
+    share = rate([hit for _, hit in right], clusters)
     tally: dict[str, list[int]] = {}
     for question, hit in right:
         name = "mixed" if question.quantile is None else str(question.quantile)
@@ -174,7 +166,7 @@ def _score(
         entry[0] += hit
         entry[1] += 1
     return Score(
-        of=of,
+        of=questions[0].of,
         scorer="intruder",
         value=share.value,
         chance=1 / SHOWN,

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.interpretation import prompts
-from reseed.interpretation.prompts.marking import (
+from reseed.interpretation.prompts.replies import numbers, read_numbers, schema_of
+from reseed.interpretation.prompts.windows import (
     by_class,
     check_items,
     one_line,
     spread,
     unexplained,
 )
-from reseed.interpretation.prompts.replies import numbers, read_numbers, schema_of
 from reseed.interpretation.records import (
     Asker,
     Example,
@@ -28,9 +29,9 @@ from reseed.interpretation.records import (
     Reply,
     Request,
     Score,
-    ask_each,
+    ask_about,
 )
-from reseed.interpretation.scorers import accuracy
+from reseed.interpretation.scorers.accuracy import correlation
 from reseed.spec.interpretation import SimulationSpec
 
 Numbers = NDArray[np.float64]
@@ -55,25 +56,18 @@ def score(
         whose reply has not exactly one number a token is `failed`. If every prediction is the same
         number, it predicts nothing: `value` is 0 without an interval, and
         `about["constant"]` is true.
-
-    Raises:
-        SpecError: if examples are of the split `explain`, of two splits, or contradict themselves.
     """
     check_items(items)
-    chosen = [_windows(item, settings) for item in items]
-    requests = [
-        windows
-        if isinstance(windows, Failure)
-        else [_request(item, window, settings) for window in windows]
-        for item, windows in zip(items, chosen, strict=True)
-    ]
-    return [
-        windows if isinstance(windows, Failure) else _score(item, windows, replies)
-        for item, windows, replies in zip(items, chosen, ask_each(asker, requests), strict=True)
-    ]
+    return ask_about(
+        asker,
+        [_chosen(item, settings) for item in items],
+        lambda item: [_request(item, window, settings) for window in item.examples],
+        _score,
+    )
 
 
-def _windows(item: Item, settings: SimulationSpec) -> list[Example] | Failure:
+def _chosen(item: Item, settings: SimulationSpec) -> Item | Failure:
+    """The item with the windows that are simulated."""
     problem = unexplained(item)
     if problem is not None:
         return problem
@@ -82,7 +76,7 @@ def _windows(item: Item, settings: SimulationSpec) -> list[Example] | Failure:
         return Failure(reason="no example in which the latent fires; there is nothing to correlate")
     quiet = spread(silent, settings.windows // 2, item.of, "simulated-silent")
     loud = spread(firing, settings.windows - len(quiet), item.of, "simulated-firing")
-    return [*loud, *quiet]
+    return replace(item, examples=(*loud, *quiet))
 
 
 def _request(item: Item, window: Example, settings: SimulationSpec) -> Request:
@@ -111,9 +105,8 @@ def _read(reply: Reply | Failure, window: Example) -> Numbers | Failure:
     return read if isinstance(read, Failure) else np.array(read, np.float64)
 
 
-def _score(
-    item: Item, windows: Sequence[Example], replies: Sequence[Reply | Failure]
-) -> Score | Failure:
+def _score(item: Item, replies: Sequence[Reply | Failure]) -> Score | Failure:
+    windows = item.examples
     read = [_read(reply, window) for reply, window in zip(replies, windows, strict=True)]
     failures = tuple(part for part in read if isinstance(part, Failure))
     pairs = [(w, p) for w, p in zip(windows, read, strict=True) if not isinstance(p, Failure)]
@@ -128,7 +121,7 @@ def _score(
     guesses = [predicted for _, predicted in pairs]
     constant = len({float(value) for predicted in guesses for value in predicted}) < 2
     documents = [window.document for window, _ in pairs]
-    value, interval = (0.0, None) if constant else accuracy.correlation(guesses, truth, documents)
+    value, interval = (0.0, None) if constant else correlation(guesses, truth, documents)
     firing = sum(window.kind == "firing" for window, _ in pairs)
     return Score(
         of=item.of,

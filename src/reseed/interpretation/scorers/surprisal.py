@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.interpretation.models import Likelihood
-from reseed.interpretation.prompts.marking import (
+from reseed.interpretation.prompts.windows import (
     check_items,
     fires,
     missing_class,
@@ -20,7 +20,7 @@ from reseed.interpretation.prompts.marking import (
     unexplained,
 )
 from reseed.interpretation.records import Example, Failure, Item, Score
-from reseed.interpretation.scorers import accuracy
+from reseed.interpretation.scorers.accuracy import score_of_grades
 from reseed.spec.interpretation import SurprisalSpec
 
 SHOTS = (
@@ -47,9 +47,6 @@ def score(
         one result for each item, in order; `value` is the AUROC, `about["gain"]` the mean gain in
         nats where the latent fires and where it is silent. Texts without finite log-probabilities
         are `failed`.
-
-    Raises:
-        SpecError: if examples are of the split `explain`, of two splits, or contradict themselves.
     """
     check_items(items)
     known: dict[str, float | None] = {}
@@ -82,7 +79,7 @@ def _score(
             f"{name_of(item.of)} no finite log-probability; one side has none left"
         )
     about = {"gain": [float(np.mean([gain for _, gain in side])) for side in sides]}
-    return accuracy.score_of_grades(item.of, "surprisal", *sides, failed=failed, about=about)
+    return score_of_grades(item.of, "surprisal", *sides, failed=failed, about=about)
 
 
 def prefix(explanation: str, settings: SurprisalSpec) -> str:

@@ -13,7 +13,7 @@ import polars as pl
 from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.events import Events
 from reseed.evidence.features import DocumentFeatures, Statistic, features_name, read_features
-from reseed.interpretation.models.asking import opener
+from reseed.interpretation.models.asker import opener
 from reseed.interpretation.records import Asker, Explanation
 from reseed.interpretation.results import explanations_of, read_explained, spec_of
 from reseed.interpretation.select import ALL, LEAST, Choice, Task, make_task, random_sides
@@ -71,49 +71,12 @@ class Selection:
 
 
 def select(
-    study: Study, events: Events, run: str, task: str, k: int, methods: Sequence[str] | None = None
-) -> Selection:
-    """Choose latents of a run for a labelled task; methods that ask a model use the explanations.
-
-    Args:
-        study: with results and with labelled text.
-        events: progress.
-        run: id of a finished run.
-        task: a label, or `*` for all.
-        k: latents at the most.
-        methods: of `reseed.interpretation.select.methods.METHODS`; None for those without a model.
-
-    Raises:
-        SpecError, StoreError: as `select_latents`.
-    """
-    methods = list(BASELINES if methods is None else methods)
-    if not any(name in LLM_METHODS for name in methods):
-        return select_latents(study, events, run, task, k, methods)
-    spec = spec_of(study)
-    group = next((group for group in study.groups() if run in group.runs), None)
-    if group is None:
-        raise SpecError(f"run {run} is in no group of finished runs; its control runs are not")
-    every = explanations_of(read_explained(study, group).table)
-    explanations = {of.latent: words for of, words in every.items() if of.run == run}
-    if len(explanations) < k:
-        raise SpecError(
-            f"{len(explanations)} latents of {run} are explained and {k} are to be chosen; raise "
-            "interpretation.per_kind, explain again, or lower --k"
-        )
-    with ExitStack() as open_now:
-        asker = opener(study.store, spec.budget, events, open_now)(spec.explainer, "select")
-        return select_latents(
-            study, events, run, task, k, methods, explanations=explanations, asker=asker
-        )
-
-
-def select_latents(
     study: Study,
     events: Events,
     run: str,
     task: str = ALL,
     k: int = 10,
-    methods: Sequence[str] = BASELINES,
+    methods: Sequence[str] | None = None,
     *,
     explanations: Mapping[int, Explanation] | None = None,
     asker: Asker | None = None,
@@ -132,9 +95,10 @@ def select_latents(
         run: id of a finished run.
         task: one label against all others, or `*` for all labels.
         k: latents at the most.
-        methods: of `reseed.interpretation.select.methods.METHODS`.
-        explanations: latent to what is said of it; needed by the `llm-` methods.
-        asker: answers; needed by the `llm-` methods.
+        methods: of `reseed.interpretation.select.methods.METHODS`; None for those without a model.
+        explanations: latent to what is said of it; left out, the `llm-` methods read those of the
+            study and ask its explainer.
+        asker: answers; needed with `explanations`.
         statistic: of a latent over the tokens of a document.
         held_out: share of the documents to evaluate on, drawn by chance within labels. Left out,
             those that lie in held-out text altogether; a study that holds little out has few.
@@ -142,46 +106,69 @@ def select_latents(
 
     Raises:
         SpecError: if the run, label or method is not known, there are no labels, or too few
-            documents.
+            documents or explanations.
         StoreError: if the run is not done, or the study is damaged or busy.
     """
+    methods = list(BASELINES if methods is None else methods)
     _check_run(study, run, held_out)
-    features = document_features(study, events, [run])[run]
-    candidates = _candidates(features, explanations)
-    texts = None if explanations is None else [explanations[n].text for n in candidates]
-    settings = {
-        "version": VERSION,
-        "features": study.store.checksum(features_name(run)),
-        "task": task,
-        "k": k,
-        "methods": list(methods),
-        "candidates": digest([list(candidates), texts]),
-        "model": None if asker is None else asker.name,
-        "statistic": statistic,
-        "held_out": held_out,
-        "seed": seed,
-    }
-
-    def write() -> dict[str, Any]:
-        data = _task(features, candidates, task, statistic, held_out, seed)
-        choices, evaluation = _evaluated(data, k, methods, texts, asker, seed)
-        about = {
-            "settings": settings,
-            "task": data.name,
-            "classes": list(data.classes),
-            "candidates": list(candidates),
-            "documents": [len(data.train_y), len(data.test_y)],
-            "choices": [asdict(choice) for choice in choices],
-            "notes": list(data.notes),
+    with ExitStack() as open_now:
+        if explanations is None and not set(LLM_METHODS).isdisjoint(methods):
+            spec = spec_of(study)
+            explanations = _explanations(study, run, k)
+            asker = opener(study.store, spec.budget, events, open_now)(spec.explainer, "select")
+        features = document_features(study, events, [run])[run]
+        candidates = _candidates(features, explanations)
+        texts = None if explanations is None else [explanations[n].text for n in candidates]
+        settings = {
+            "version": VERSION,
+            "features": study.store.checksum(features_name(run)),
+            "task": task,
+            "k": k,
+            "methods": methods,
+            "candidates": digest([list(candidates), texts]),
+            "model": None if asker is None else asker.name,
+            "statistic": statistic,
+            "held_out": held_out,
+            "seed": seed,
         }
-        events.emit("selected", run=run, task=data.name, methods=list(methods))
-        return {"selection.json": about, "evaluation.parquet": evaluation}
 
-    piece = f"selections/{run}-{digest(settings)[:8]}"
-    if not study.store.has(piece, digest(settings)):
-        with study.locked("reseed select"):
-            study.store.make(piece, settings, write)
+        def write() -> dict[str, Any]:
+            labels: list[str | None] = features.documents["label"].to_list()
+            side: list[str] = features.documents["side"].to_list()
+            if held_out is not None:
+                side = random_sides(labels, held_out, seed)
+            data = make_task(features.matrix(statistic, candidates), labels, side, candidates, task)
+            choices, evaluation = _evaluated(data, k, methods, texts, asker, seed)
+            about = {
+                "settings": settings,
+                "task": data.name,
+                "classes": list(data.classes),
+                "candidates": list(candidates),
+                "documents": [len(data.train_y), len(data.test_y)],
+                "choices": [asdict(choice) for choice in choices],
+                "notes": list(data.notes),
+            }
+            events.emit("selected", run=run, task=data.name, methods=methods)
+            return {"selection.json": about, "evaluation.parquet": evaluation}
+
+        piece = f"selections/{run}-{digest(settings)[:8]}"
+        if not study.store.has(piece, digest(settings)):
+            with study.locked("reseed select"):
+                study.store.make(piece, settings, write)
     return _read(study, piece, run, k, explanations)
+
+
+def _explanations(study: Study, run: str, k: int) -> dict[int, Explanation]:
+    """What is said of latents of a run, at least of so many."""
+    group = next(group for group in study.groups() if run in group.runs)
+    every = explanations_of(read_explained(study, group).table)
+    explanations = {of.latent: words for of, words in every.items() if of.run == run}
+    if len(explanations) < k:
+        raise SpecError(
+            f"{len(explanations)} latents of {run} are explained and {k} are to be chosen; raise "
+            "interpretation.per_kind, explain again, or lower --k"
+        )
+    return explanations
 
 
 def document_features(
@@ -247,21 +234,6 @@ def _candidates(
     return out
 
 
-def _task(
-    features: DocumentFeatures,
-    candidates: Sequence[int],
-    task: str,
-    statistic: Statistic,
-    held_out: float | None,
-    seed: int,
-) -> Task:
-    labels: list[str | None] = features.documents["label"].to_list()
-    side: list[str] = features.documents["side"].to_list()
-    if held_out is not None:
-        side = random_sides(labels, held_out, seed)
-    return make_task(features.matrix(statistic, candidates), labels, side, candidates, task)
-
-
 def _evaluated(
     data: Task,
     k: int,
@@ -278,12 +250,10 @@ def _evaluated(
             raise
         message = "reseed select needs scikit-learn, which is not installed: pip install"
         raise ImportError(f"{message} 'reseed[llm]'") from error
-    counted = pl.DataFrame([(c.method, c.calls, c.failed) for c in choices], _COUNTED, orient="row")
+    names = ("method", "calls", "failed")
+    counted = pl.DataFrame([(c.method, c.calls, c.failed) for c in choices], names, orient="row")
     joined = table.join(counted, on="method", how="left", maintain_order="left")
     return choices, joined.with_columns(pl.col("calls", "failed").fill_null(0))
-
-
-_COUNTED = ("method", "calls", "failed")
 
 
 def _read(
