@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -111,24 +110,24 @@ class Files:
         For recognising, which must be cheap and never fail on a foreign file.
         """
         try:
-            return frozenset(self._arrays(name) if self.has(name) else ())
+            return frozenset(self.arrays(name) or () if self.has(name) else ())
         except (SpecError, StoreError):
             return frozenset()
 
     def damage(self, name: str) -> str | None:
         """What is wrong with a file of arrays, if it cannot be read."""
         try:
-            self._arrays(name)
+            self.arrays(name)
         except (SpecError, StoreError) as error:
             return str(error)
         return None
 
-    def _arrays(self, name: str) -> Collection[str]:
-        """Names of the arrays of a file; none if it is of no kind that has such."""
+    def arrays(self, name: str) -> Arrays | None:
+        """The arrays of a file that names them; None if it is of no such kind, by its ending."""
         readers = {".safetensors": self.tensors, ".npz": self.npz}
         readers |= dict.fromkeys((".pt", ".pth", ".bin"), self.torch_dict)
         reader = readers.get(Path(name).suffix)
-        return reader(name) if reader else ()
+        return reader(name) if reader else None
 
     def settings(self, name: str) -> dict[str, Any]:
         """Like `json`, but an empty table if there is none that can be read; for recognising."""

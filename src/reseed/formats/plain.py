@@ -8,7 +8,6 @@ not known, so nothing can be encoded.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats.arrays import Array
 from reseed.formats.checks import about, closed, shown
 from reseed.formats.files import Files
-from reseed.records import Floats, SAEArrays
-from reseed.store import safetensors_bytes, write_bytes
+from reseed.records import Floats
 
 NAME = "plain"
 _DECODERS = ("W_dec", "w_dec", "decoder", "dictionary", "arr_0")
@@ -121,35 +119,6 @@ def _matrix(value: Any, rows: str, what: str) -> Floats:
     return out
 
 
-def write(to: Path, sae: SAEArrays | Dictionary, **options: Any) -> None:
-    """Write the matrices alone; biases and the rule are left out, so this is for matching only.
-
-    Args:
-        to: a file; its ending says how: `.npz` or `.safetensors` for both matrices, `.npy` for the
-            decoder alone.
-        sae: what to write.
-        options: none.
-
-    Raises:
-        SpecError: if the ending is another.
-        StoreError: if the disk is full or the folder read-only.
-    """
-    closed(options, (), NAME)
-    arrays: dict[str, Any] = {"W_dec": sae.W_dec}
-    if sae.W_enc is not None:
-        arrays["W_enc"] = sae.W_enc
-    buffer = io.BytesIO()
-    if to.suffix == ".safetensors":
-        buffer.write(safetensors_bytes(arrays))
-    elif to.suffix == ".npz":
-        np.savez(buffer, **arrays)
-    elif to.suffix == ".npy":
-        np.save(buffer, sae.W_dec)
-    else:
-        raise SpecError(f"{to}: matrices are written as .npz, .safetensors or .npy")
-    write_bytes(to, buffer.getvalue())
-
-
 def _held(files: Files) -> Mapping[str, Any]:
     if not files.is_file:
         names = [name for name in _KNOWN if files.has(f"{name}.npy")]
@@ -157,11 +126,10 @@ def _held(files: Files) -> Mapping[str, Any]:
     name, ending = files.path.name, files.path.suffix
     if ending == ".npy":
         return {"decoder": files.npy(name)}
-    readers = {".npz": files.npz, ".safetensors": files.tensors}
-    readers |= dict.fromkeys((".pt", ".pth", ".bin"), files.torch_dict)
-    if ending not in readers:
+    held = files.arrays(name)
+    if held is None:
         raise SpecError(f"{files.path}: matrices are read from .npy, .npz, .safetensors and .pt")
-    return readers[ending](name)
+    return held
 
 
 def _name(held: Mapping[str, Array], chosen: Any, known: tuple[str, ...], path: Path) -> str | None:
