@@ -15,7 +15,7 @@ from reseed.spec.subject import ToySpec
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.toy import Toy
 from reseed.training.learner import Learner
-from reseed.training.schedule import warmup_then_linear
+from reseed.training.schedule import learning_rate
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_nonsense_is_refused_before_any_work(easy) -> None:
 
 
 def test_the_schedule() -> None:
-    rate = [warmup_then_linear(s, peak=2.0, warmup=10, steps=110) for s in range(110)]
+    rate = [learning_rate("linear", s, 2.0, 10, 110) for s in range(110)]
     assert rate[0] == 0.0
     assert rate[5] == 1.0
     assert rate[10] == 2.0

@@ -1,4 +1,4 @@
-"""Compiled loops of the encoder: rounding, and the k best of the candidates of `screen_kernels`.
+"""Compiled loops of the encoder: rounding, and the k best of the candidates of `screen`.
 
 B rows, F latents, D dimensions.
 """
@@ -79,6 +79,7 @@ def _scored(
     if n > k:
         first = np.partition(upper[:n], n - k)[n - k]
     least, scored = np.float32(np.inf), 0
+    # first the k most promising: their worst score is a bar that most of the others cannot reach
     for c in range(n):
         if upper[c] >= first and (scored < k or n <= k):
             score[c] = dot(x, W_enc[latent[c]]) + b_enc[latent[c]]
@@ -178,7 +179,7 @@ def settle(
     every = np.arange(len(W_enc)).astype(np.int32)
     for i in range(first_row, stop_row):
         n = count[i]
-        if n >= 0:
+        if n >= 0:  # else its list was given up, and all latents are scored
             score = _scored(x[i], W_enc, b_enc, k, upper[i], latent[i], n)
             _take(score, latent[i], k, values[i], latents[i])
             continue
@@ -201,7 +202,7 @@ def score(
     values: Floats32,
     latents: Integers,
 ) -> int:
-    """Score what `screen_kernels.collect` left, and sort by row what is above its bar.
+    """Score what `screen.collect` left, and sort by row what is above its bar.
 
     Args:
         first_row: that `row` counts from.
@@ -218,6 +219,7 @@ def score(
     Returns:
         How many are kept.
     """
+    # counting sort: entries come by block of latents, and are wanted by row
     fill = np.zeros(len(counts) + 1, np.int64)
     for e in range(len(row)):
         fill[row[e] + 1] += 1

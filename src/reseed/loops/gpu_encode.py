@@ -1,6 +1,6 @@
 """Triton kernels of the encoder on a GPU: a product that is looked at for bounds, then scores.
 
-`triton_encode` calls them and says why no member of the top k is missed. Sizes in capitals are
+`sae.gpu` calls them and says why no member of the top k is missed. Sizes in capitals are
 powers of two that Triton compiles in.
 
 B rows, F latents, D dimensions, G groups of neighbouring latents, R room for candidates of a row.
@@ -71,7 +71,7 @@ def screen(
     """The product that bounds scores, and the largest bounds of each group of latents.
 
     With p the product as stored, the score is at least `p - slack |p| - reach slope + drop` and at
-    most `p + slack |p| + reach slope + lift`. Plain twin: `triton_bounds.plain_bounds`.
+    most `p + slack |p| + reach slope + lift`. Plain twin: `sae.gpu.plain_bounds`.
 
     Args:
         x: `[B, D]` float32 or bfloat16.
@@ -120,7 +120,7 @@ def candidates(
 ):  # fmt: skip
     """The latents of a row whose upper bound is at least its bar, and above 0; ascending.
 
-    One program a row. Plain twin: the same condition on `triton_bounds.plain_bounds`.
+    One program a row. Plain twin: the same condition on `sae.gpu.plain_bounds`.
 
     Args:
         product: `[B, F]`,

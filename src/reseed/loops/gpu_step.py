@@ -1,17 +1,12 @@
-"""Triton kernels of a training step behind the encoder: decode, and gradients by latent.
+"""Triton kernels of a training step behind the encoder: decode, gradients by latent, Adam.
 
-As in `step_kernels`, gradient rows are never stored: they are made once for the norm that clipping
-needs, and again in the pass that updates the weights (`training.triton_adam_kernels`). Each program
-owns a row or a latent and adds in a fixed order, so no atomics are needed and the same batch gives
-the same bits. Sizes in capitals are powers of two that Triton compiles in.
+As in `step`, gradient rows are never stored: they are made once for the norm that clipping needs,
+and again in the pass that updates the weights, Adam row by row as in `matrices`. Each program owns
+a row or a latent and adds in a fixed order, so no atomics are needed and the same batch gives the
+same bits. Sizes in capitals are powers of two that Triton compiles in.
 
 B rows, F latents, D dimensions, K codes of a row, E entries (active codes sorted by latent).
-
-Triton kernels for Adam row by row, on gradients that are made as they are needed.
-
-See `adam_kernels`, the same for a CPU. Plain twin: `steps.PlainStep.apply`. One program a latent.
-
-B rows, F latents, D dimensions, E entries (see `sae.triton_sparse_step.Entries`).
+Plain twin of the updates: `training.step.plain.PlainStep.apply`.
 """
 
 # pyright: reportMissingParameterType=false, reportArgumentType=false, reportOperatorIssue=false
@@ -29,7 +24,7 @@ def decode(
     """What the codes of a row leave, and what that says to the codes.
 
     residual = after (before start + codes W_dec); flow = residual W_decᵀ at the active latents. One
-    program a row. Plain twins: `kernels.decode` and `kernels.code_gradients`.
+    program a row. Plain twins: `sae.codes.decode` and `code_gradients`.
 
     Args:
         values: `[B, K]` codes.
@@ -66,7 +61,7 @@ def gradient_row(
 ):  # fmt: skip
     """Sum of the source rows of a latent's entries, `[WIDTH]`; those of row r are r % modulo.
 
-    Plain twin of all of them: `kernels.transposed_product`.
+    Plain twin of all of them: `sae.codes.transposed_product`.
     """
     d = tl.arange(0, WIDTH)
     total = tl.zeros((WIDTH,), tl.float32)
@@ -96,7 +91,7 @@ def norms(
         starts: `[F + 1]`,
         rows: `[E]`,
         values: `[E]`,
-        flow: `[E]`: see `triton_sparse_step.Entries`.
+        flow: `[E]`: see `training.step.gpu.Entries`.
         x: `[B, D]` what the encoder reads.
         residual: `[B or 2 B, D]`.
         bias: `[F]`, filled with the gradient of b_enc.
@@ -153,7 +148,7 @@ def update_encoder(
         m: `[F, D]`,
         v: `[F, D]`: with its moments.
         halves: `[F, D]` bfloat16, filled with the rounded row if HALVES.
-        length: `[F]`, filled; see `triton_bounds.Screen`.
+        length: `[F]`, filled; see `sae.gpu.Screen`.
         lost: `[F]`, filled.
         clip: factor of the gradient.
         rate: learning rate over the first bias correction.

@@ -4,13 +4,6 @@ Dijkstra on reduced costs u_i + v_j - S_ij >= 0, as in Jonker & Volgenant (Compu
 two ends that a path may have besides a free column: a row may go outside (worth `outside`), and a
 free column that still has a price may lose it. With them one solver does square, rectangular and
 partial assignments, and can be started from any prices.
-
-Prices in the middle of those that prove an assignment, compiled by numba.
-
-Many prices prove the same assignment. Those that auctions and paths end with lie at the edge of
-what is possible: whole groups of rows are indifferent, and a pair that was not among the candidates
-violates them easily. The middle between the highest and the lowest prices is as good a proof, is
-violated by far fewer of the other pairs, and moves less from round to round.
 """
 
 from __future__ import annotations
@@ -18,14 +11,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reseed.loops.bids import Graph, State
+from reseed.loops.bids import Floats, Graph, Integers, State
 from reseed.loops.compiled import compiled
-
-Floats = NDArray[np.float64]
-
-Integers = NDArray[np.int64]
 
 
 class Search(NamedTuple):
@@ -141,7 +129,7 @@ def _look_along_row(
 def _augment(graph: Graph, state: State, search: Search, outside: float, first: int) -> None:
     """Bring one free row in by the shortest path, and move the prices that it needs."""
     u, v, mate, owner = state
-    best, last, end = u[first] - outside, first, -1
+    best, last, end = u[first] - outside, first, -1  # at worst `first` stays outside
     i, distance = first, 0.0
     while True:
         shorter, column = _look_along_row(graph, state, search, i, distance, best)
@@ -159,7 +147,7 @@ def _augment(graph: Graph, state: State, search: Search, outside: float, first: 
         if search.place[j] == -2 and search.distance[j] < best:
             v[j] += best - search.distance[j]
             u[owner[j]] -= best - search.distance[j]
-    while True:
+    while True:  # back along the path: each row takes the column that led to the next
         left = mate[last]
         mate[last] = end
         if end >= 0:
@@ -171,14 +159,10 @@ def _augment(graph: Graph, state: State, search: Search, outside: float, first: 
 
 @compiled
 def augment(graph: Graph, state: State, search: Search, outside: float, rows: Integers) -> None:
-    """Bring in those of the rows that are free and want a column.
+    """Bring in those of the rows that are free and want a column; room is clear before and after.
 
-    Args:
-        graph: the edges by rows.
-        search: room, clear before and after.
-        outside: worth of a row without a column.
-        rows: to look at.
-        state: u at least the best worth of each row, assigned rows exactly at it.
+    `outside` is the worth of a row without a column; u is at least the best worth of each row, and
+    assigned rows are exactly at it.
     """
     for i in rows:
         if state.mate[i] < 0 and state.u[i] > outside:
@@ -209,7 +193,7 @@ def _look_along_column(
 def _release(by_column: Graph, state: State, search: Search, first: int) -> None:
     """Take the price from one free column, by the shortest path to who can do without one."""
     u, v, mate, owner = state
-    best, last, taker = v[first], first, -1
+    best, last, taker = v[first], first, -1  # at worst a column falls to price 0
     nearer(search, first, 0.0, -1)
     while search.size[0] > 0 and search.distance[search.heap[0]] < best:
         j = nearest(search)
@@ -239,11 +223,7 @@ def _release(by_column: Graph, state: State, search: Search, first: int) -> None
 def release(by_column: Graph, state: State, search: Search, columns: Integers) -> None:
     """Take the price from those of the columns that are free and have one.
 
-    Args:
-        by_column: the graph by columns; its `column` are rows.
-        search: room, clear before and after.
-        columns: to look at.
-        state: no row is free and wants a column.
+    `by_column` is the graph by columns, its `column` are rows; no row is free and wants a column.
     """
     for j in columns:
         if state.owner[j] < 0 and state.v[j] > 0.0:
@@ -303,11 +283,10 @@ def _fall(graph: Graph, state: State, search: Search) -> None:
 def centre(graph: Graph, by_column: Graph, state: State, outside: float) -> None:
     """Move the prices of an optimal assignment to the middle of what is possible.
 
-    Args:
-        graph: the edges by rows.
-        by_column: the same by columns.
-        state: optimal on these edges; u and v are changed, and stay a proof.
-        outside: worth of a row without a column.
+    Prices at the edge are a proof as well, but a pair that was no candidate violates them easily.
+
+    The state is optimal on the edges of the graph by rows and by columns; u and v are changed, and
+    stay a proof. `outside` is the worth of a row without a column.
     """
     search = room(len(state.v))
     _rise(by_column, state, search, outside)

@@ -71,6 +71,7 @@ def _cut(
 ) -> None:
     """Raise the bar of a row to its k-th largest lower bound and drop what is below."""
     n, room = count[i], upper.shape[1]
+    # k latents reach their lower bounds, so whoever cannot reach the k-th of them is out
     limit = np.partition(lower[i, :n], n - k)[n - k] * _BELOW
     bar[i] = max(bar[i], limit)
     at = 0
@@ -79,7 +80,7 @@ def _cut(
             upper[i, at], lower[i, at], latent[i, at] = upper[i, c], lower[i, c], latent[i, c]
             at += 1
     count[i] = at
-    if at > room - room // 8:
+    if at > room - room // 8:  # cutting again and again would cost more than scoring the row
         count[i], bar[i] = -1, np.float32(np.inf)
 
 
@@ -113,7 +114,7 @@ def _lowers(
 
 @compiled
 def _any_above(line: Floats32, bar: np.float32, low: int) -> bool:
-    """Whether an entry of a stretch is above the bar (see `matching.kernels`)."""
+    """Whether an entry of a stretch is above the bar (see `offers`)."""
     hits = np.int32(0)
     for c in range(_STRIDE):
         hits += np.int32(line[np.uint64(low) + np.uint64(c)] > bar)
@@ -158,7 +159,7 @@ def first_bars(block: Block, k: int, bounds: Bounds, bar: Floats32) -> None:
     best = np.empty(groups, np.float32)
     for r in range(rows):
         i = block.first + r
-        best[:] = 0
+        best[:] = 0  # scores at or below 0 are silent, so no bar needs to be lower
         for left in range(0, size * groups, groups):
             part = slice(left, left + groups)
             if block.is_half:
@@ -202,10 +203,11 @@ def screen(block: Block, first_latent: int, k: int, bounds: Bounds, kept: Candid
             _uppers(wide, line, slack, reach[i], slope_here, lift_here)
             for low in range(0, right - left, _STRIDE):
                 high = min(right - left, low + _STRIDE)
+                # once the bar is up, nearly every stretch ends here
                 if high == low + _STRIDE and not _any_above(line, bar[i], low):
                     continue
                 found = 0
-                for c in range(low, high):  # without a branch that cannot be foreseen
+                for c in range(low, high):  # without a branch that cannot be predicted
                     places[found] = c
                     found += line[c] > bar[i]
                 for e in range(found):
@@ -254,7 +256,7 @@ def collect(
     lines, wides = np.empty(segment, np.float32), np.empty(segment, np.float32)
     bar = np.float32(0.0)
     for at in range(begin, rows * -(-width // segment)):
-        left, r = at // rows * segment, at % rows
+        left, r = at // rows * segment, at % rows  # rows within a segment: slopes stay cached
         i = int(first_row + r)
         right = min(width, left + segment)
         if count + right - left > len(row):
@@ -270,7 +272,7 @@ def collect(
             high = min(right - left, low + _STRIDE)
             if high == low + _STRIDE and not _any_above(line, bar, low):
                 continue
-            for c in range(low, high):  # without a branch that cannot be foreseen
+            for c in range(low, high):  # without a branch that cannot be predicted
                 row[count], latent[count] = r, first_latent + left + c
                 count += line[c] > bar
     return count, -1

@@ -1,7 +1,7 @@
 """Compiled loops of a training step behind the encoder: decode, sort by latent, gradient norm.
 
 Gradient rows are never stored. They are made once for the norm that clipping needs, and again in
-the pass that updates the weights (`training.adam_kernels`), while the row is in the cache. All
+the pass that updates the weights (`matrices`), while the row is in the cache. All
 loops work on a stretch of rows or latents that is theirs alone, and sums over stretches are added
 in order, so that results do not depend on the number of threads.
 
@@ -104,7 +104,7 @@ def decode(
     for i in range(first_row, stop_row):
         out, low, high = residual[i], starts[i], starts[i + 1]
         scale(out, before, start[i])
-        held = -1
+        held = -1  # two decoder rows are added at a time: `out` is read and written half as often
         for e in range(low, high):
             if values[e] <= 0:
                 continue
@@ -234,7 +234,7 @@ def gradient_row(
     """Sum of the source rows of a latent's entries; at least one."""
     scale(out, weights[start], source[rows[start] % modulo])
     e = start + 1
-    while e + 1 < stop:
+    while e + 1 < stop:  # by twos, as in `decode`
         row, other = source[rows[e] % modulo], source[rows[e + 1] % modulo]
         add_two(out, weights[e], row, weights[e + 1], other)
         e += 2
@@ -281,7 +281,7 @@ def norms(
     for j in range(first, stop):
         low, high = starts[j], starts[j + 1]
         bias[j] = 0
-        if low == high:
+        if low == high:  # its gradient is zero: most latents of a batch
             continue
         for e in range(low, high):
             bias[j] += flow[e]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.loops import compiled as workers
 from reseed.loops import encode as loops
 from reseed.loops import screen as screening
-from reseed.loops import threads as workers
 from reseed.loops.encode import Integers
 from reseed.loops.screen import Taken
 from reseed.loops.step import ByRow
@@ -39,15 +39,7 @@ _LOWER = np.float32(0.9)
 
 
 def above(reader: Reader, bars: Floats) -> ByRow:
-    """Every pre-activation above the bar of its latent.
-
-    Args:
-        reader: the rows and the encoder.
-        bars: `[F]`, finite.
-
-    Returns:
-        Entries whose values are pre-activations.
-    """
+    """Every pre-activation above the bar `[F]`, finite, of its latent."""
     x, W_enc, b_enc, screen, threads = reader
     left, bounds = encode.bounds_of(x, b_enc, screen)
     bounds = bounds._replace(lift=_lift(b_enc, bars))
@@ -79,16 +71,9 @@ def above(reader: Reader, bars: Floats) -> ByRow:
 
 
 def codes_above(x: Tensor, W_enc: Tensor, b_enc: Tensor, bars: Tensor) -> Codes:
-    """Pre-activations above the bars of their latents, for any number of rows.
+    """Pre-activations of rows x `[N, D]` above the bars `[F]` of their latents, none negative.
 
-    Args:
-        x: `[N, D]` float32 on the CPU, what the encoder reads.
-        W_enc: `[F, D]`.
-        b_enc: `[F]`.
-        bars: `[F]`, none negative.
-
-    Returns:
-        As many codes of a row as the one with most has, one at the least.
+    Each row has as many codes as the one with most, one at the least.
     """
     reader = encode.reader_of(x, W_enc, b_enc)
     parts = [
@@ -121,12 +106,7 @@ def _larger(taken: Taken, count: int) -> Taken:
 
 
 def share_above(reader: Reader, bars: Floats) -> float:
-    """Share of pre-activations above the bars of their latents, in some of the rows.
-
-    Args:
-        reader: the rows and the encoder.
-        bars: `[F]`.
-    """
+    """Share of pre-activations above the bars `[F]` of their latents, in some of the rows."""
     x = torch.from_numpy(_some(reader.x))
     latents, (W_enc, b_enc) = len(bars), map(torch.from_numpy, (reader.W_enc, reader.b_enc))
     pieces = math.ceil(latents / LATENTS)
@@ -158,10 +138,6 @@ class BatchTop:
         """The k B largest pre-activations of a batch after ReLU (BatchTopK, arXiv 2412.06410).
 
         Among equals the lowest rows fire, in a row the lowest latents.
-
-        Args:
-            reader: the rows and the encoder.
-            k: codes of a row on average.
         """
         wanted, latents = k * len(reader.x), len(reader.W_enc)
         bar, share = self._bar, 2
@@ -206,11 +182,6 @@ def _largest(found: ByRow, wanted: int) -> ByRow:
 
 
 def where(entries: ByRow, chosen: NDArray[np.bool_]) -> ByRow:
-    """Some of the entries.
-
-    Args:
-        entries: of a batch.
-        chosen: `[E]`.
-    """
+    """Those of the entries of a batch that are chosen, `[E]`."""
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(chosen, dtype=np.int64)])
     return ByRow(before[entries.starts], entries.latents[chosen], entries.values[chosen])

@@ -64,13 +64,9 @@ def triton_runs() -> bool:
 
 
 def top_codes(pre: Tensor, k: int) -> Codes:
-    """The k largest entries of each row after ReLU.
+    """The k largest entries of each row `[B, F]` after ReLU.
 
     The k largest lie in the k groups with the largest maxima, so wide rows are searched by groups.
-
-    Args:
-        pre: `[B, F]` pre-activations.
-        k: entries to keep, at most F.
     """
     rows, width = pre.shape
     if width < _GROUPED_FROM or width % _GROUP or width // _GROUP <= k:
@@ -104,10 +100,7 @@ def codes_of(dense: Tensor) -> Codes:
 def apply(pre: Tensor, activation: Mapping[str, Any], threshold: Tensor | None) -> Tensor:
     """Dense codes `[N, F]` from pre-activations `[N, F]`; for all rules but matching pursuit.
 
-    Args:
-        pre: pre-activations.
-        activation: a rule that passed `records.check_rule`.
-        threshold: `[F]`, for jumprelu.
+    The rule passed `records.check_rule`; the threshold `[F]` is for jumprelu.
     """
     match activation["kind"]:
         case "relu":
@@ -148,7 +141,7 @@ def batch_top(pre: Tensor, k: int) -> Tensor:
 
 
 def common_threshold(values: Iterable[Tensor], k: int, most_rows: int) -> Tensor:
-    """The one threshold at which so many latents fire on average (Llama Scope, arXiv 2410.20526).
+    """The one threshold at which K latents fire on average (Llama Scope, arXiv 2410.20526).
 
     It is the (N K)-th largest of all values, or 0 if fewer than that are positive. A JumpReLU lets
     pass what is above its threshold, so N K - 1 values pass this one.
@@ -157,9 +150,6 @@ def common_threshold(values: Iterable[Tensor], k: int, most_rows: int) -> Tensor
         values: `[N_i, F]`, piece by piece; N is the sum.
         k: K.
         most_rows: what N is at the most; decides what has to be kept between pieces.
-
-    Returns:
-        scalar.
     """
     kept, rows = torch.empty(0), 0
     for part in values:
@@ -204,15 +194,7 @@ def pursue(centred: Tensor, W_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def decode(codes: Codes, W_dec: Tensor) -> Tensor:
-    """Sum of the decoder rows of the active latents, weighted by their codes.
-
-    Args:
-        codes: of B rows.
-        W_dec: `[F, D]`.
-
-    Returns:
-        `[B, D]`, without the decoder bias.
-    """
+    """Sum of the decoder rows of the active latents, weighted by their codes: `[B, D]`, no bias."""
     return torch.nn.functional.embedding_bag(
         codes.latents, W_dec, per_sample_weights=codes.values, mode="sum"
     )
@@ -226,16 +208,7 @@ def dense(codes: Codes, width: int) -> Tensor:
 
 
 def code_gradients(error: Tensor, W_dec: Tensor, latents: Tensor) -> Tensor:
-    """`error @ W_dec.T` at the active latents only.
-
-    Args:
-        error: `[B, D]`.
-        W_dec: `[F, D]`.
-        latents: `[B, K]`, ascending in each row.
-
-    Returns:
-        `[B, K]`.
-    """
+    """`error @ W_dec.T` at the active latents only, `[B, K]`; ascending in each row."""
     rows, active = latents.shape
     starts = torch.arange(0, rows * active + 1, active, device=latents.device)
     ones = torch.ones(rows * active, dtype=error.dtype, device=error.device)
@@ -255,12 +228,7 @@ class ByLatent(NamedTuple):
 
 
 def by_latent(latents: Tensor, width: int) -> ByLatent:
-    """Sort the active entries of a batch by latent.
-
-    Args:
-        latents: `[B, K]`.
-        width: F.
-    """
+    """Sort the active entries `[B, K]` of a batch by latent."""
     flat = latents.reshape(-1)
     order = torch.argsort(flat, stable=True)
     starts = torch.zeros(width + 1, dtype=torch.int64, device=flat.device)

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.loops import compiled as workers
 from reseed.loops import encode as loops
 from reseed.loops import screen as screening
-from reseed.loops import threads as workers
 from reseed.loops.screen import Block, Bounds, Candidates
 from reseed.sae.codes import Codes
 from reseed.sae.lazy import torch
@@ -80,11 +80,7 @@ class Screen:
         return bits_of(self.halves)
 
     def of(self, rows: Tensor) -> Screen:
-        """That of some encoder rows.
-
-        Args:
-            rows: `[R]` int64.
-        """
+        """That of some encoder rows, `[R]` int64."""
         halves = None if self.halves is None else self.halves[rows]
         return Screen(halves, self.length[rows.numpy()], self.lost[rows.numpy()])
 
@@ -107,17 +103,14 @@ def reader_of(x: Tensor, W_enc: Tensor, b_enc: Tensor) -> Reader:
     """Encoder rows that are looked at for this call, all as tensors on the CPU."""
     threads, rows = torch.get_num_threads(), W_enc.contiguous()
     screen = new_screen(rows, threads)
-    arrays = (t.contiguous().numpy() for t in (x, rows, b_enc))
-    return Reader(*arrays, screen, threads)
+    read = x.contiguous().numpy(), rows.numpy(), b_enc.contiguous().numpy()
+    return Reader(*read, screen, threads)
 
 
 def new_screen(W_enc: Tensor, threads: int, *, halves: bool | None = None) -> Screen:
-    """Look at encoder rows.
+    """Look at encoder rows `[F, D]` float32.
 
-    Args:
-        W_enc: `[F, D]` float32.
-        threads: to use.
-        halves: whether products are made in bfloat16; left out, whether that is fast here.
+    `halves` says whether products are made in bfloat16; left out, whether that is fast here.
     """
     latents, dimensions = W_enc.shape
     use = halves_are_fast() if halves is None else halves
@@ -154,13 +147,7 @@ def halves_are_fast() -> bool:
 
 
 def bounds_of(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor, Bounds]:
-    """Rows as they enter the product, and how far it can be from the score.
-
-    Args:
-        x: `[B, D]` float32.
-        b_enc: `[F]`.
-        screen: of the encoder rows.
-    """
+    """Rows `[B, D]` float32 as they enter the product, and how far it can be from the score."""
     rows, dimensions = x.shape
     length, lost = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
     left, share = torch.from_numpy(x), 0.0
@@ -244,12 +231,7 @@ def piece_of(rows: int, threads: int) -> int:
 
 
 def codes(reader: Reader, k: int) -> Codes:
-    """The k largest pre-activations of rows, after ReLU.
-
-    Args:
-        reader: the rows and the encoder.
-        k: codes of a row, at most F.
-    """
+    """The k largest pre-activations of rows, after ReLU; k is at most F."""
     x, W_enc, b_enc, screen, _ = reader
     left, bounds = bounds_of(x, b_enc, screen)
     kept = _no_candidates(len(x), len(W_enc), k)
@@ -268,14 +250,7 @@ def codes(reader: Reader, k: int) -> Codes:
 
 
 def top_codes(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> Codes:
-    """`codes` of any number of rows, with encoder rows that are looked at for this call.
-
-    Args:
-        x: `[N, D]` float32 on the CPU, what the encoder reads.
-        W_enc: `[F, D]`.
-        b_enc: `[F]`.
-        k: codes of a row, at most F.
-    """
+    """`codes` of any number of rows x `[N, D]`, with W_enc `[F, D]` looked at for this call."""
     reader = reader_of(x, W_enc, b_enc)
     parts = [
         codes(reader._replace(x=reader.x[low : low + AT_A_TIME]), k)

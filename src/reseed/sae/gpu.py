@@ -1,23 +1,13 @@
-"""How far a rounded product can be from the scores that decide; on any device.
+"""TopK codes of rows on a GPU: a rounded product shows who can win, float32 decides.
 
-The bounds of `reseed.sae.encode`, as a GPU needs them. Rows x and encoder rows w are rounded to
-bfloat16 (or left in float32), x~ = x - dx, w~ = w - dw; the product is stored as bfloat16:
+As `reseed.sae.encode` does, by Triton kernels. Rows x and encoder rows w are rounded to bfloat16
+(or left in float32), x~ = x - dx, w~ = w - dw; the product is stored as bfloat16 and only looked at
+for bounds, which are those of `encode` but for the sum:
 
-    |x w - x~ w~| <= |x| |dw| + |dx| |w~|                     (Cauchy-Schwarz, exact lengths)
     |sum as computed - x~ w~| <= g |x~| |w~|,  g = (D + 8) 2^-22
-    |product as stored - sum| <= 2^-7 |product|               (bfloat16, any rounding)
-    |score as computed - (x w + b)| <= (D + 8) 2^-23 |x| |w| + 2^-22 (|x w| + |b|)
 
 g is twice that of a CPU: tensor cores add 4 or more products at a time and cut what lies below the
-last bit of the largest (Fasi, Higham, Mikaitis and Pranesh, PeerJ Computer Science 7:e330). The sum
-is a bound on how far product plus b is from the score in float32.
-
-B rows, F latents, D dimensions.
-
-TopK codes of rows on a GPU: a rounded product shows who can win, float32 decides.
-
-The way of `reseed.sae.encode`, by Triton kernels. The product of rounded rows and encoder rows is
-stored as bfloat16 and only looked at for bounds (`triton_bounds`).
+last bit of the largest (Fasi, Higham, Mikaitis and Pranesh, PeerJ Computer Science 7:e330).
 
 The bar of a row is the k-th largest of the groups' largest lower bounds. Each of those k groups
 holds a latent whose score is at least the bar, so a latent whose upper bound is below has k others
@@ -82,25 +72,14 @@ class Bounds(NamedTuple):
 
 
 def new_screen(W_enc: Tensor, *, halves: bool = True) -> Screen:
-    """Look at encoder rows.
-
-    Args:
-        W_enc: `[F, D]` float32.
-        halves: whether products are made in bfloat16, else in float32.
-    """
+    """Look at encoder rows `[F, D]`, for products in bfloat16 or, without `halves`, in float32."""
     rows = W_enc.bfloat16() if halves else W_enc
     lost = (W_enc - rows.float()).square().sum(1)
     return Screen(rows, W_enc.square().sum(1), lost)
 
 
 def bounds_of(x: Tensor, b_enc: Tensor, screen: Screen) -> tuple[Tensor, Bounds]:
-    """Rows as they enter the product, and what it can be away from the score.
-
-    Args:
-        x: `[B, D]` float32.
-        b_enc: `[F]`.
-        screen: of the encoder rows.
-    """
+    """Rows x `[B, D]` as they enter the product, and what it can be away from the score."""
     left = x.to(screen.rows.dtype)
     length = x.square().sum(1)
     lost = (x - left.float()).square().sum(1)
@@ -115,12 +94,7 @@ def bounds_of(x: Tensor, b_enc: Tensor, screen: Screen) -> tuple[Tensor, Bounds]
 
 
 def plain_bounds(product: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """Upper and lower bounds of all scores `[B, F]`: the plain twin of what the kernels compute.
-
-    Args:
-        product: `[B, F]` as stored.
-        bounds: of these rows and latents.
-    """
+    """Upper and lower bounds of all scores `[B, F]`, from the product as stored: the plain twin."""
     p = product.float()
     error = bounds.slack * p.abs() + bounds.reach[:, None] * bounds.slope
     return p + error + bounds.lift, p - error + bounds.drop
@@ -170,15 +144,7 @@ class _Looked(NamedTuple):
 
 
 def strongest(x: Tensor, W_enc: Tensor, b_enc: Tensor, screen: Screen, k: int) -> Strongest:
-    """The k largest positive pre-activations of rows.
-
-    Args:
-        x: `[B, D]` float32, contiguous, what the encoder reads.
-        W_enc: `[F, D]` float32, contiguous.
-        b_enc: `[F]`.
-        screen: of W_enc as it is now.
-        k: codes of a row, at most F.
-    """
+    """The k largest positive pre-activations of rows x `[B, D]`; W_enc is `[F, D]`."""
     if _narrow(len(W_enc), k):
         return _whole(x, W_enc, b_enc, k)
     at_a_time = max(1, _PRODUCTS // len(W_enc))
@@ -195,14 +161,7 @@ def strongest_of_batch(
     """The k B largest positive pre-activations of all rows (BatchTopK, arXiv 2412.06410).
 
     K is the most that fire in a row. The bar is the same for all rows; the product is stored for
-    all of them. Plain twin: `parts.batch_top`.
-
-    Args:
-        x: `[B, D]` float32, contiguous, what the encoder reads; B >= 1.
-        W_enc: `[F, D]` float32, contiguous.
-        b_enc: `[F]`.
-        screen: of W_enc as it is now.
-        k: codes of a row on average, at most F.
+    all of them. Plain twin: `codes.batch_top`.
     """
     rows, latents = len(x), len(W_enc)
     if _narrow(latents, k):
@@ -327,15 +286,7 @@ def _of_keys(keys: Tensor, width: int) -> Strongest:
 
 
 def top_codes(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, *, halves: bool = True) -> Codes:
-    """The k largest pre-activations after ReLU. Plain twin: `kernels.top_codes_plain`.
-
-    Args:
-        x: `[B, D]` float32, what the encoder reads.
-        W_enc: `[F, D]`.
-        b_enc: `[F]`.
-        k: codes of a row, at most F.
-        halves: whether the product that is looked at is made in bfloat16.
-    """
+    """The k largest pre-activations after ReLU. Plain twin: `codes.top_codes_plain`."""
     rows = W_enc.contiguous()
     screen = new_screen(rows, halves=halves)
     best = strongest(x.contiguous(), rows, b_enc.contiguous(), screen, k)

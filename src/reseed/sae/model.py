@@ -70,20 +70,13 @@ class SAE:
         return f"SAE({self.latents} latents, {self.dimensions} dimensions, {rule})"
 
     def pre_activations(self, x: Rows) -> Tensor:
-        """`[N, D] -> [N, F]`.
-
-        Raises:
-            SpecError: if x does not have D columns.
-        """
+        """`[N, D] -> [N, F]`."""
         return self._pre(self._scaled(self._rows(x))[0])
 
     def encode_sparse(self, x: Rows) -> Codes:
-        """Codes of rows with K entries each, for pipelines that cannot afford `[N, F]`.
+        """Codes of rows `[N, D]` with K entries each, for what cannot afford `[N, F]`.
 
         K is the k of the rule, or the most that fire in one of these rows.
-
-        Args:
-            x: `[N, D]`.
         """
         return self._codes(self._scaled(self._rows(x))[0])
 
@@ -112,21 +105,13 @@ class SAE:
 
     def reconstruct(self, x: Rows) -> Tensor:
         """What the SAE makes of rows, `[N, D] -> [N, E]`, in raw activation units."""
-        given = torch.as_tensor(x)
-        rows = self._rows(given.reshape(-1, given.shape[-1]))
+        every = torch.as_tensor(x)
+        rows = self._rows(every.reshape(-1, every.shape[-1]))
         out = self.rebuild(rows, self.encode_sparse(rows))
-        return out.reshape(*given.shape[:-1], self.W_dec.shape[1])
+        return out.reshape(*every.shape[:-1], self.W_dec.shape[1])
 
     def rebuild(self, x: Rows, codes: Codes) -> Tensor:
-        """`reconstruct` where the codes are there already.
-
-        Args:
-            x: `[N, D]`.
-            codes: of these rows.
-
-        Returns:
-            `[N, E]`.
-        """
+        """`reconstruct` of rows `[N, D]` where their codes are there already: `[N, E]`."""
         scaled, mean, deviation = self._scaled(self._rows(x))
         out = self.decode_sparse(codes)
         if self.W_skip is not None:
@@ -169,22 +154,22 @@ class SAE:
             from reseed.sae.above import codes_above  # needs numba
 
             assert self.threshold is not None
-            given = self._centred(scaled), self.W_enc, self.b_enc
-            return codes_above(*given, self.threshold.clamp(0, torch.finfo(torch.float32).max))
+            read = self._centred(scaled), self.W_enc, self.b_enc
+            return codes_above(*read, self.threshold.clamp(0, torch.finfo(torch.float32).max))
         pre = self._pre(scaled)
         return kernels.codes_of(kernels.apply(pre, self.activation, self.threshold))
 
     def _top_codes(self, centred: Tensor, k: int) -> Codes:
-        given = centred, self.W_enc, self.b_enc
+        read = centred, self.W_enc, self.b_enc
         if self._loops(centred):
             from reseed.sae import encode  # needs numba
 
-            return encode.top_codes(*given, k)
+            return encode.top_codes(*read, k)
         on_gpu = centred.device.type == "cuda" and self._without_autograd(centred)
         if on_gpu and kernels.triton_runs():
             from reseed.sae import gpu
 
-            return gpu.top_codes(*given, k)
+            return gpu.top_codes(*read, k)
         return kernels.top_codes(self._pre_of(centred), k)
 
     def _loops(self, rows: Tensor) -> bool:
@@ -193,8 +178,8 @@ class SAE:
 
     def _without_autograd(self, rows: Tensor) -> bool:
         """Whether kernels apply: in float32, and nobody asks for gradients."""
-        given = rows, self.W_enc, self.b_enc
-        return all(t.dtype == torch.float32 and not t.requires_grad for t in given)
+        tensors = rows, self.W_enc, self.b_enc
+        return all(t.dtype == torch.float32 and not t.requires_grad for t in tensors)
 
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""
@@ -224,17 +209,17 @@ def from_arrays(arrays: SAEArrays) -> SAE:
     """
     check_rule(arrays.activation, len(arrays.W_enc), arrays.threshold, "this SAE")
 
-    def tensor(array: NDArray[np.float32] | None) -> Tensor | None:
-        return None if array is None else torch.from_numpy(np.array(array, dtype=np.float32))
+    def tensor(array: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.array(array, dtype=np.float32))
 
     return SAE(
-        W_enc=torch.from_numpy(np.array(arrays.W_enc)),
-        W_dec=torch.from_numpy(np.array(arrays.W_dec)),
-        b_enc=torch.from_numpy(np.array(arrays.b_enc)),
-        b_dec=torch.from_numpy(np.array(arrays.b_dec)),
+        W_enc=tensor(arrays.W_enc),
+        W_dec=tensor(arrays.W_dec),
+        b_enc=tensor(arrays.b_enc),
+        b_dec=tensor(arrays.b_dec),
         activation=arrays.activation,
-        threshold=tensor(arrays.threshold),
-        W_skip=tensor(arrays.W_skip),
+        threshold=None if arrays.threshold is None else tensor(arrays.threshold),
+        W_skip=None if arrays.W_skip is None else tensor(arrays.W_skip),
         centred=arrays.centred,
         normalised=arrays.normalised,
         about=arrays.about,

@@ -14,13 +14,10 @@ from reseed.training.step import has_loops
 
 
 def chosen(device: str) -> str:
-    """The device that was asked for, if it is there.
+    """The device that was asked for, as torch names it, if it is there.
 
     Args:
         device: `"cpu"`, `"cuda"`, `"cuda:1"` and so on, or `"auto"`: a GPU if there is one.
-
-    Returns:
-        Its name as torch has it.
 
     Raises:
         SpecError: if the name is unknown, or there is no such device.
@@ -64,10 +61,7 @@ _SHARE = 0.8
 def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> int:
     """What a run holds while it is trained; the loops store no gradients of sparse codes.
 
-    Args:
-        run: a run.
-        dimensions: D of its site.
-        output: E of its target; D if left out.
+    Its site has D `dimensions`, its target E (`output`); D if left out.
     """
     soft = 4 if run.control == "soft_frozen_decoder" else 0  # where the decoder started
     extra = 0
@@ -80,11 +74,7 @@ def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> i
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
-    """Bytes that can be taken without swapping, a container's limit counted; None if unknown.
-
-    Args:
-        root: of the file system; tests give another.
-    """
+    """Bytes that can be taken without swapping, a container's limit counted; None if unknown."""
     found: list[int] = []
     try:
         for text in (root / "proc/meminfo").read_text("ascii").splitlines():

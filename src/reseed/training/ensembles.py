@@ -65,11 +65,7 @@ class Ensemble:
         return out
 
     def write(self, folder: Path) -> None:
-        """Save the parts as `0`, `1`, ... and what they are together.
-
-        Raises:
-            StoreError: if the disk is full or the folder read-only.
-        """
+        """Save the parts as `0`, `1`, ... and what they are together."""
         for number, sae in enumerate(self.saes):
             own.write(folder / str(number), sae.arrays())
         about = {"kind": self.kind, "parts": len(self.saes)}
@@ -148,10 +144,7 @@ def boost(
         architecture: of all parts.
         latents: F of each part.
         init_seeds: one for each part, in order.
-        settings: as `reseed.train`.
-
-    Raises:
-        SpecError, SubjectError, TrainingError: as `reseed.train`.
+        settings: as `reseed.train`, which says what is refused too.
 
     Example:
         both = boost(x, latents=256, k=16, init_seeds=[0, 1])

@@ -33,11 +33,9 @@ class RunBatches:
         self._run, self._batch = run, batch
 
     def first(self, rows: int) -> Iterator[Batch]:
-        """See `Batches`."""
         return map(self._at, range(self._count(rows)))
 
     def last(self, rows: int) -> Iterator[Batch]:
-        """See `Batches`."""
         steps = self._run.training.steps
         return map(self._at, range(steps - 1, steps - 1 - self._count(rows), -1))
 
@@ -146,17 +144,7 @@ class Learner:
         *,
         pull: Tensor | None = None,
     ) -> Look:
-        """The first half of a step: loss and gradients.
-
-        Args:
-            x: as `update`.
-            target: as `update`.
-            through: as `update`.
-            pull: `[F, E]` added to the gradient of W_dec.
-
-        Raises:
-            TrainingError: as `update`.
-        """
+        """Loss and gradients, the first half of a step; `pull` `[F, E]` is added to W_dec's."""
         if self.step == 0 and (fit := self._architecture.fit) is not None:
             self._take(fit(self._on_cpu, self.spec.sae, self.spec.init_seed, self._batches))
         at = At(self.step, self.spec.training.steps, self._dead, self._penalty)
@@ -172,12 +160,7 @@ class Learner:
         return look
 
     def apply(self, look: Look, rows: int) -> Metrics:
-        """The second half: update by what `look` found just before.
-
-        Args:
-            look: what it gave.
-            rows: B of the batch.
-        """
+        """The second half: update by what `look` found just before, in a batch of so many rows."""
         dead = self._dead
         self._path.apply(self.learning_rate)
         if self._near is not None:
@@ -202,11 +185,7 @@ class Learner:
             self.parameters[name].copy_(value)
 
     def _check_control(self) -> None:
-        """Refuse to hold in place what there is not.
-
-        Raises:
-            SpecError: naming the control and the architecture.
-        """
+        """Refuse to hold in place what there is not."""
         control, name = self.spec.control, self.spec.sae.name
         held = "W_dec" if control == "soft_frozen_decoder" else FROZEN.get(control)
         if held and (held not in self.parameters or held in self._architecture.buffers):
@@ -245,11 +224,7 @@ class Learner:
         """Of the step about to be made."""
         sae, training = self.spec.sae, self.spec.training
         return learning_rate(
-            sae.lr_schedule,
-            self.step,
-            peak=sae.peak_lr,
-            warmup=training.warmup,
-            steps=training.steps,
+            sae.lr_schedule, self.step, sae.peak_lr, training.warmup, training.steps
         )
 
     def check_weights(self) -> None:
@@ -297,11 +272,7 @@ class Learner:
         return {name: value.cpu() for name, value in (out | self._path.state()).items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state` gave.
-
-        Raises:
-            KeyError, RuntimeError: if it is the state of another run.
-        """
+        """Continue from what `state` gave; KeyError or RuntimeError if that is another run's."""
         state = {name: value.to(self.device) for name, value in state.items()}
         self.step = int(state["step"])
         self._silent = state["silent"].clone()

@@ -15,70 +15,41 @@ steps the penalty is held still, where the learning rate goes to 0.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from reseed.sae.settings import LRSchedule
 
 
-def warmup_then_linear(step: int, *, peak: float, warmup: int, steps: int) -> float:
-    """Linear warm-up from 0 to `peak`, then linear decay to 0 (recipe of arXiv 2501.16615).
+def learning_rate(schedule: LRSchedule, step: int, peak: float, warmup: int, steps: int) -> float:
+    """Linear warm-up from 0 to `peak`, then what the schedule says.
+
+    That is linear down to 0 (recipe of arXiv 2501.16615), half a cosine (1608.03983), or constant.
 
     Args:
+        schedule: its name.
         step: number of the step about to be made, from 0.
         peak: the rate after warm-up.
         warmup: steps of warm-up.
         steps: all steps.
 
     Example:
-        >>> warmup_then_linear(100, peak=1.0, warmup=100, steps=1100)
+        >>> learning_rate("linear", 100, 1.0, 100, 1100)
         1.0
-    """
-    if step < warmup:
-        return peak * step / warmup
-    return peak * max(0, steps - step) / max(1, steps - warmup)
-
-
-def warmup_then_cosine(step: int, *, peak: float, warmup: int, steps: int) -> float:
-    """Linear warm-up from 0 to `peak`, then half a cosine down to 0 (arXiv 1608.03983).
-
-    Args:
-        step: number of the step about to be made, from 0.
-        peak: the rate after warm-up.
-        warmup: steps of warm-up.
-        steps: all steps.
-
-    Example:
-        >>> warmup_then_cosine(600, peak=1.0, warmup=100, steps=1100)
+        >>> learning_rate("cosine", 600, 1.0, 100, 1100)
         0.5
     """
+    if schedule == "constant":
+        return peak * min(1.0, step / warmup) if warmup else peak
     if step < warmup:
         return peak * step / warmup
+    if schedule == "linear":
+        return peak * max(0, steps - step) / max(1, steps - warmup)
     done = min(1.0, (step - warmup) / max(1, steps - warmup))
     return peak * (1.0 - math.sin(math.pi * (done - 0.5))) / 2.0
 
 
-def learning_rate(
-    schedule: Literal["linear", "cosine", "constant"],
-    step: int,
-    *,
-    peak: float,
-    warmup: int,
-    steps: int,
-) -> float:
-    """The learning rate of the step about to be made, by the name of its schedule."""
-    if schedule == "linear":
-        return warmup_then_linear(step, peak=peak, warmup=warmup, steps=steps)
-    if schedule == "cosine":
-        return warmup_then_cosine(step, peak=peak, warmup=warmup, steps=steps)
-    return peak * min(1.0, step / warmup) if warmup else peak
-
-
 def falling_k(step: int, *, first: int, k: int, over: int) -> int:
-    """K that falls linearly from `first` to `k` (K annealing of arXiv 2410.20526).
-
-    Args:
-        step: number of the step about to be made, from 0.
-        first: at step 0.
-        k: from step `over` on.
-        over: steps.
+    """K that falls linearly from `first` at step 0 to `k` at step `over` (K annealing, 2410.20526).
 
     Example:
         >>> falling_k(50, first=100, k=20, over=100)
@@ -141,15 +112,7 @@ UNMOVED = Held(0.0, 0.0, 0.0, 0.0)
 
 
 def moved(held: Held, l0: float, target: float, step: int, steps: int) -> Held:
-    """The state after a batch.
-
-    Args:
-        held: the state before it.
-        l0: mean latents that fired in its rows.
-        target: what they should be at the end.
-        step: of the batch, from 0.
-        steps: all.
-    """
+    """The state after a batch, number `step`, in whose rows `l0` latents fired on average."""
     if step >= (1.0 - STILL) * steps:
         return held
     now = max(l0, LEAST)

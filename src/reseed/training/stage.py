@@ -102,18 +102,15 @@ def train_missing(
     stop: Stop | None = None,
     device: str = "cpu",
 ) -> None:
-    """Train those of the runs that are missing.
+    """Train those of these runs that are missing; all learn from the same activations.
 
     Args:
-        runs: of one study; all learn from the same activations.
+        runs: of one study.
         stream_of: the batches for a data seed.
         store: of the study.
         events: as `stage`.
         stop: as `stage`.
         device: as `stage`.
-
-    Raises:
-        Interrupted, SubjectError, StoreError: as `stage`.
     """
     missing = _missing(runs, store)
     for data_seed in sorted({run.data_seed for run in missing}):
@@ -137,13 +134,9 @@ def work_of(
     store: Store,
     device: str = "cpu",
 ) -> list[Work]:
-    """What is to be moved on for these runs, all missing; those already whole are put in place.
+    """What is to be moved on for these runs of one data seed, all missing, ensembles whole.
 
-    Args:
-        runs: of one data seed; those of an ensemble are all here.
-        batch: of their stream, by number: site to rows on the CPU.
-        store: of the study.
-        device: where they compute.
+    Those already sealed are put in place. `batch` gives the batches of their stream, on the CPU.
     """
     first = batch(0)
     out: list[Work] = []

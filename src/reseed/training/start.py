@@ -60,11 +60,8 @@ def aligned(p: Parameters) -> Parameters:
     """The same with <encoder row, decoder row> = 1 for each latent (arXiv 2605.18629).
 
     Of the rows with that product, the one nearest to the encoder row given: what is added lies
-    along the decoder row. Differentiable in both matrices. (The source is known by its abstract:
-    that the product is 1 is its, the projection is ours.)
-
-    Args:
-        p: W_enc and W_dec `[..., F, D]` among them.
+    along the decoder row. Differentiable in both matrices, `[..., F, D]`. (The source is known by
+    its abstract: that the product is 1 is its, the projection is ours.)
     """
     W_enc, W_dec = p["W_enc"], p["W_dec"]
     missing = 1.0 - (W_enc * W_dec).sum(-1, keepdim=True)
@@ -87,12 +84,7 @@ def keep_near(rows: Tensor, start: Tensor, least: float = LEAST_COSINE) -> None:
     """Turn rows back, in place, until each has at least this cosine to where it started.
 
     A row that went too far becomes the nearest unit vector that has not: it keeps its direction
-    across the start.
-
-    Args:
-        rows: `[F, D]`, of length 1.
-        start: `[F, D]`, of length 1.
-        least: the cosine, in (0, 1).
+    across the start. Both are `[F, D]`, of length 1.
     """
     cosine = (rows * start).sum(1)
     far = (cosine < least).nonzero()[:, 0]

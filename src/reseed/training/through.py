@@ -40,13 +40,7 @@ if TYPE_CHECKING:
 
 
 class Downstream:
-    """A batch of blocks, what the subject made of them, and how it goes on otherwise.
-
-    Args:
-        model: the subject.
-        blocks: that were read.
-        whole: what it made of them.
-    """
+    """A batch of blocks, what the subject made of them, and how it goes on otherwise."""
 
     def __init__(self, model: SplicedModel, blocks: Blocks, whole: Passed) -> None:
         self._model, self._blocks, self._whole = model, blocks, whole
@@ -56,13 +50,7 @@ class Downstream:
         return {site: x[self._blocks.keep].cpu() for site, x in self._whole.at.items()}
 
     def loss(self, site: str, reconstruction: Tensor, asked: EndToEndSpec) -> Tensor:
-        """What a reconstruction of the rows of a site does to the subject; differentiable.
-
-        Args:
-            site: that is replaced.
-            reconstruction: `[B, D]`, in the order of `rows`.
-            asked: the weights and the later sites.
-        """
+        """What a reconstruction `[B, D]` of rows of a site does to the subject; differentiable."""
         ids, keep, attention = self._blocks
         replace = put_rows(keep, reconstruction)
         new = self._model.run_with(ids, site, replace, asked.sites, attention)
@@ -80,7 +68,7 @@ def _fvu(new: Tensor, old: Tensor) -> Tensor:
 
 
 class BlockStream:
-    """Endless seeded batches of whole blocks; see `activations.stream.Stream` for those of rows.
+    """Endless seeded batches of whole blocks; see `subjects.source.Stream` for those of rows.
 
     An epoch is a random order of the blocks, cut into batches; what is left of it over is left out.
 
@@ -129,13 +117,7 @@ class BlockStream:
 def block_streams(
     inputs: Inputs, runs: Sequence[RunSpec], batch: int
 ) -> Callable[[int], BlockStream]:
-    """From a data seed to the batches that these runs learn from, through the subject.
-
-    Args:
-        inputs: of the study.
-        runs: that are trained end to end.
-        batch: rows in a batch at least.
-    """
+    """From a data seed to the batches that these runs learn from, through the subject."""
     later = (run.sae.end_to_end.sites for run in runs if run.sae.end_to_end)
     sites = {site for run in runs for site in (run.site, run.target)} | set().union(*later)
 

@@ -10,12 +10,8 @@ c_m = √D_m / mean ‖x^m‖ over the first batch.
 With k there is no penalty: of all f_i n_i of a batch of B rows the k B largest pass (BatchTopK
 crosscoders, arXiv 2504.02922), and the SAE is saved with the one threshold at which k pass.
 
-Saved codes are f n, decoder rows have summed norms 1 in scaled units. B batch, D = Σ D_m
-dimensions, F latents.
-
-Which latents of a crosscoder several sites share, and which belong to one. Without torch.
-
-F latents, M parts (sites), D_m dimensions of a part.
+Saved codes are f n, decoder rows have summed norms 1 in scaled units. B batch, F latents, M parts
+(sites) of D_m dimensions, D = Σ D_m.
 """
 
 from __future__ import annotations
@@ -25,7 +21,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
@@ -88,10 +83,10 @@ EXCLUSIVE = 0.1
 """A part with less than this share of what a row weighs counts as not used by the latent."""
 
 
-def part_norms(
+def relative_norms(
     W_dec: Floats, parts: Sequence[int], scales: Sequence[float] | None = None
-) -> NDArray[np.float64]:
-    """The length of each part of each decoder row.
+) -> pl.DataFrame:
+    """How much of each latent belongs to which site (transformer-circuits, October 2024).
 
     Args:
         W_dec: `[F, D]`, D the sum of the parts.
@@ -100,7 +95,9 @@ def part_norms(
             have more of every latent.
 
     Returns:
-        `[F, M]`.
+        latent; share_0 to share_M-1, each part's share of the summed norms, NaN for a zero row;
+        kind: `"shared"` if every part has at least `EXCLUSIVE`, `"exclusive"` if one part only has,
+        `"partly"` if some but not all have, `"zero"` for a zero row; part, the strongest part.
 
     Raises:
         SpecError: if the widths do not add up, or there is not one scale a part.
@@ -112,30 +109,7 @@ def part_norms(
             f"{W_dec.shape[1]} dimensions; `about` of the crosscoder has parts and scales"
         )
     pieces = np.split(W_dec.astype(np.float64), np.cumsum(parts)[:-1], axis=1)
-    return np.stack(
-        [np.linalg.norm(p, axis=1) * c for p, c in zip(pieces, scales, strict=True)], axis=1
-    )
-
-
-def relative_norms(
-    W_dec: Floats, parts: Sequence[int], scales: Sequence[float] | None = None
-) -> pl.DataFrame:
-    """How much of each latent belongs to which site (transformer-circuits, October 2024).
-
-    Args:
-        W_dec: `[F, D]`, D the sum of the parts.
-        parts: widths of the sites, in their order.
-        scales: as for `part_norms`.
-
-    Returns:
-        latent; share_0 to share_M-1, each part's share of the summed norms, NaN for a zero row;
-        kind: `"shared"` if every part has at least `EXCLUSIVE`, `"exclusive"` if one part only has,
-        `"partly"` if some but not all have, `"zero"` for a zero row; part, the strongest part.
-
-    Raises:
-        SpecError: as `part_norms`.
-    """
-    norms = part_norms(W_dec, parts, scales)
+    norms = np.stack([np.linalg.norm(piece, axis=1) for piece in pieces], axis=1) * scales
     total = norms.sum(axis=1, keepdims=True)
     shares = np.divide(norms, total, out=np.full_like(norms, np.nan), where=total > 0)
     used = (shares >= EXCLUSIVE).sum(axis=1)

@@ -76,11 +76,7 @@ def initial(spec: JumpReLUSpec, start: Start) -> Parameters:
 def gates(pre: Tensor, threshold: Tensor, bandwidth: Tensor, to_input: bool) -> Tensor:
     """1[pre > threshold], `[B, F]`, with the gradient of the rectangle kernel.
 
-    Args:
-        pre: `[B, F]`.
-        threshold: `[F]`.
-        bandwidth: scalar, in the units of both.
-        to_input: whether the gradient reaches `pre` too.
+    The bandwidth is a scalar in their units; `to_input` lets the gradient reach `pre` too.
     """
     gap = (pre if to_input else pre.detach()) - threshold
     near = (gap.detach().abs() < bandwidth / 2) / bandwidth

@@ -66,19 +66,7 @@ def initial(spec: TopKSpec, start: Start) -> Parameters:
 
 
 def step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
-    """Gradients of the loss on a batch.
-
-    Args:
-        p: the parameters.
-        x: `[B, D]`.
-        spec: k and the weight of the auxiliary loss.
-        dead: `[F]` bool, latents silent for longer than `dead_after`.
-    """
-    with torch.no_grad():
-        return _step(p, x, spec, dead)
-
-
-def _step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
+    """Gradients of the loss on a batch x `[B, D]`; `dead` `[F]` latents are silent for too long."""
     width = p["W_enc"].shape[0]
     centred = x - p["b_dec"]
     codes = kernels.top_codes(torch.addmm(p["b_enc"], centred, p["W_enc"].T), spec.k)

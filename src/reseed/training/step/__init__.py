@@ -53,12 +53,8 @@ def step_of(
 ) -> Step:
     """The fastest path that there is for these settings where the parameters are.
 
-    Args:
-        parameters: of the run, updated in place.
-        trained: names of those that are trained.
-        spec: the architecture.
-        clip: largest norm of the gradient.
-        plain: take the plain path in any case.
+    `trained` names the parameters that are updated in place, `clip` is the largest norm of their
+    gradient; `plain` takes the plain path in any case.
     """
     from reseed.training.step.plain import PlainStep, by_autograd, topk_by_hand
 

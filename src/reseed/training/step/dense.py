@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reseed.loops import dense as loops
-from reseed.loops import threads
+from reseed.loops import compiled
+from reseed.loops import matrices as loops
 from reseed.loops.step import Entries
 from reseed.training.step.sparse import (
     LATENTS,
@@ -62,12 +62,9 @@ class Rule(Protocol):
         ...
 
     def settle(self, pre: Tensor, flows: list[Tensor], some: slice) -> None:
-        """Make codes of pre-activations and their gradient of the first flow, in place.
+        """Make codes of pre-activations `[B, C]`, and their gradient of the first flow, in place.
 
-        Args:
-            pre: `[B, C]`.
-            flows: `[B, C]` for each reconstruction, its residual times W_decᵀ.
-            some: the latents.
+        `flows` has the residual of each reconstruction times W_decᵀ, `[B, C]`.
         """
         ...
 
@@ -77,12 +74,7 @@ class Rule(Protocol):
 
 
 def find(g: Given, rule: Rule) -> CPUFound:
-    """Loss and gradients of a batch.
-
-    Args:
-        g: the batch.
-        rule: of this batch alone.
-    """
+    """Loss and gradients of a batch by a rule that was made for it."""
     latents, rows = len(g.p["W_enc"]), len(g.x)
     residuals = [np.empty_like(g.x) for _ in range(rule.reconstructions)]
     losses = np.empty((rule.reconstructions, rows))
@@ -126,16 +118,13 @@ def _forward(
         for residual, loss in zip(residuals, losses, strict=True):
             loops.finish(residual[first:stop], g.step, loss[first:stop])
 
-    threads.stretches(work, len(g.x), ROWS, g.threads)
+    compiled.stretches(work, len(g.x), ROWS, g.threads)
 
 
 def _backward(
     g: Given, rule: Rule, pre: list[Tensor], residuals: list[Floats], matrices: Tensor
 ) -> tuple[list[float], Floats]:
-    """Fill gradients of both matrices; their squared norms, and what flows through W_enc to b_dec.
-
-    Pre-activations become codes.
-    """
+    """Fill gradients of both matrices; squared norms, and what flows through W_enc to b_dec."""
     W_enc, W_dec = g.p["W_enc"], g.p["W_dec"]
     latents, dimensions = W_enc.shape
     left, x = [torch.from_numpy(r) for r in residuals], torch.from_numpy(g.x)
@@ -151,5 +140,5 @@ def _backward(
         torch.mv(W_enc[some].T, bias, out=through[piece])
         squared[piece] = [loops.total(matrix[some].numpy()) for matrix in matrices]
 
-    threads.stretches(work, latents, LATENTS, g.threads)
+    compiled.stretches(work, latents, LATENTS, g.threads)
     return [float(s) for s in squared.sum(0)], through.numpy().sum(0)

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reseed.loops import adam as loops
-from reseed.loops import threads as workers
+from reseed.loops import compiled as workers
+from reseed.loops import matrices as loops
 from reseed.sae import encode
 from reseed.sae.architecture import At, Batch, Parameters
 from reseed.sae.encode import Screen
@@ -24,12 +24,7 @@ from reseed.training.step.sparse import LATENTS, CPUFound, Found, Matrices, give
 
 
 class Moments:
-    """First and second moments of what is trained, and how many steps were made.
-
-    Args:
-        parameters: of the run.
-        trained: names of those that are trained.
-    """
+    """First and second moments of what is trained, and how many steps were made."""
 
     def __init__(self, parameters: Parameters, trained: frozenset[str]) -> None:
         self._of = {
@@ -72,10 +67,7 @@ _NO_MATRICES = Matrices(*np.empty((2, 0, 0), np.float32))
 class EntryStep(ABC):
     """A step whose gradients are entries, from which rows of gradients are made as they are needed.
 
-    Args:
-        parameters: of the run, float32, contiguous, updated in place.
-        trained: names of those that are trained.
-        clip: largest norm of the gradient.
+    `parameters` are float32 and contiguous and are updated in place.
     """
 
     def __init__(self, parameters: Parameters, trained: frozenset[str], clip: float) -> None:
@@ -126,14 +118,7 @@ class EntryStep(ABC):
 
 
 class FastStep(EntryStep):
-    """By compiled loops, on a CPU: see docs/speed.md.
-
-    Args:
-        parameters: as `EntryStep`, on the CPU.
-        trained: as `EntryStep`.
-        spec: settings that have loops, see `has_loops`.
-        clip: as `EntryStep`.
-    """
+    """By compiled loops, on a CPU, for settings that have them (`has_loops`); see docs/speed.md."""
 
     def __init__(
         self, parameters: Parameters, trained: frozenset[str], spec: ArchitectureSpec, clip: float

@@ -1,16 +1,10 @@
 """Which codes of a batch fire, and their loss: the sparse rules, one function each.
 
-What their plain twins in `architectures` compute with dense codes. `finding` says which rule there
-is for an architecture; `ArchitectureSpec.loops` says whether there is one.
-
-B batch, D dimensions, F latents, E entries.
-
-What fires where a penalty makes codes sparse, and what it costs.
-
-One gate: z = p where p > θ (ReLU: θ = 0; JumpReLU: a rectangle kernel around θ). Two gates: the
+What their plain twins in `architectures` compute with dense codes. A penalty makes codes sparse by
+one gate, z = p where p > θ (ReLU: θ = 0; JumpReLU: a rectangle kernel around θ), or by two: the
 gated SAE, z = 1[g > 0] relu(e^r h + b_mag), where open gates g reconstruct as well.
 
-B batch, F latents.
+B batch, D dimensions, F latents, E entries.
 """
 
 from __future__ import annotations
@@ -25,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reseed.loops import dense as loops
+from reseed.loops import matrices as loops
 from reseed.sae import encode
 from reseed.sae.above import BatchTop, above, share_above, where
 from reseed.sae.architecture import At
@@ -60,13 +54,7 @@ def toll(g: Given, penalty: float) -> np.float32:
 
 
 class OneGate:
-    """ReLU and JumpReLU; see `reseed.training.step.dense.Rule`.
-
-    Args:
-        spec: the architecture.
-        g: the batch.
-        penalty: its weight now.
-    """
+    """ReLU and JumpReLU: z = p where p > θ; see `reseed.training.step.dense.Rule`."""
 
     bias = "b_enc"
     reconstructions = 1
@@ -94,39 +82,29 @@ class OneGate:
         return self.threshold - self.half - (np.float32(2.0**-20) * reach if self.half else _ZERO)
 
     def fire(self, pre: Tensor, some: slice) -> tuple[Tensor, ...]:
-        """See `Rule`."""
         codes = torch.empty_like(pre)
         loops.gated(pre.numpy(), self.threshold[some], codes.numpy())
         return (codes,)
 
     def settle(self, pre: Tensor, flows: list[Tensor], some: slice) -> None:
-        """See `Rule`."""
         loops.settle(
             pre.numpy(), flows[0].numpy(), self.threshold[some], self.half, self.toll, self.price,
             self.flow[some], self._kernel[some], self.fires[some],
         )  # fmt: skip
 
     def vectors(self) -> Mapping[str, Floats]:
-        """See `Rule`."""
         return {"b_enc": self.flow.astype(np.float32)} | self.slopes(self._kernel)
 
     def slopes(self, kernel: Doubles) -> dict[str, Floats]:
         """Gradient of what thresholds are trained as; nothing for ReLU.
 
-        Args:
-            kernel: `[F]` sums of threshold pull + price over all codes within the kernel.
+        `kernel` `[F]` has sums of threshold pull + price over all codes within the kernel.
         """
         return {"threshold": (kernel * self._chain).astype(np.float32)} if self.half > 0 else {}
 
 
 class TwoGates:
-    """The gated SAE; see `reseed.training.step.dense.Rule`.
-
-    Args:
-        spec: the architecture.
-        g: the batch.
-        penalty: its weight now.
-    """
+    """The gated SAE; see `reseed.training.step.dense.Rule`."""
 
     bias = "b_gate"
     reconstructions = 2
@@ -141,7 +119,6 @@ class TwoGates:
 
     @property
     def flow(self) -> Doubles:
-        """See `Rule`."""
         return self._sums[0]
 
     def codes(self, opened: ByRow) -> tuple[ByRow, Floats, Floats]:
@@ -152,21 +129,18 @@ class TwoGates:
         return ByRow(opened.starts, latents, values), size, product
 
     def fire(self, pre: Tensor, some: slice) -> tuple[Tensor, ...]:
-        """See `Rule`."""
         codes, opened = torch.empty_like(pre), torch.empty_like(pre)
         given = self.b_gate[some], self.size[some], self.b_mag[some]
         loops.both_gated(pre.numpy(), *given, codes.numpy(), opened.numpy())
         return codes, opened
 
     def settle(self, pre: Tensor, flows: list[Tensor], some: slice) -> None:
-        """See `Rule`."""
         flow, by_gate = flows
         given = self.b_gate[some], self.size[some], self.b_mag[some], self.toll
         sums = self._sums[:, some], self.fires[some]
         loops.both_settled(pre.numpy(), flow.numpy(), by_gate.numpy(), *given, *sums)
 
     def vectors(self) -> Mapping[str, Floats]:
-        """See `Rule`."""
         return self.named(*self._sums[1:])
 
     def named(self, b_gate: Doubles, b_mag: Doubles, r_mag: Doubles) -> dict[str, Floats]:
@@ -187,11 +161,7 @@ _MINUS, _ONE = np.float32(-1.0), np.float32(1.0)
 
 
 def finding(spec: ArchitectureSpec) -> Find:
-    """The rule of an architecture, to be kept for a run.
-
-    Raises:
-        TypeError: if it has none.
-    """
+    """The rule of an architecture, to be kept for a run."""
     match spec:
         case TopKSpec():
             return partial(_topk, spec)

@@ -62,15 +62,9 @@ def find(
     *,
     trained: frozenset[str],
 ) -> GPUFound:
-    """Loss and gradients of a batch.
+    """Loss and gradients of a batch x `[B, D]`; `dead` `[F]` latents are silent for too long.
 
-    Args:
-        p: the parameters, float32; for BatchTopK with its threshold.
-        x: `[B, D]` float32.
-        spec: k and the weight of the auxiliary loss.
-        dead: `[F]` bool, latents silent for longer than `dead_after`.
-        screen: of W_enc as it is now.
-        trained: names of the parameters that the norm is of.
+    The norm is of the `trained` parameters; `screen` is of W_enc as it is now.
     """
     W_enc, b_enc = p["W_enc"], p["b_enc"]
     centred = (x - p["b_dec"]).contiguous()
@@ -109,11 +103,7 @@ def find(
 
 
 def sizes(dimensions: int) -> dict[str, Any]:
-    """Sizes that kernels working on whole rows are compiled for.
-
-    Args:
-        dimensions: D.
-    """
+    """Sizes that kernels working on whole rows of D dimensions are compiled for."""
     width = 1 << max(4, (dimensions - 1).bit_length())
     entries = max(1, _AT_A_TIME // width)
     warps = 8 if width > 1024 else 4
@@ -190,15 +180,9 @@ def _norms(
 
 
 class TritonStep(EntryStep):
-    """By Triton kernels, on a GPU: float32 weights, the product in bfloat16; see docs/speed.md.
+    """By Triton kernels, on a GPU: float32 weights, the product in bfloat16 if `halves`.
 
-    Args:
-        parameters: of the run, float32, contiguous, updated in place.
-        trained: names of those that are trained.
-        spec: the architecture.
-        clip: largest norm of the gradient.
-        halves: whether the product that is looked at for candidates is made in bfloat16; decides
-            the time that codes take, never the codes.
+    The type of the product decides the time that codes take, never the codes.
     """
 
     def __init__(

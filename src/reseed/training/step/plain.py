@@ -1,8 +1,7 @@
-"""How a step is made: what all ways have, and the plain one by torch.
+"""What all paths of a step have, and the plain one by torch, with its optimisers.
 
-The other is `fast_step`. Both give the same to float rounding, and keep the same state under the
-same names, so that a run that was begun one way could go on the other. Within one way results are
-bit-identical.
+All paths give the same to float rounding, and keep the same state under the same names, so that a
+run that was begun on one could go on on another. Within one path results are bit-identical.
 """
 
 from __future__ import annotations
@@ -44,19 +43,12 @@ class Step(Protocol):
     def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
         """Find loss and gradients of a batch; nothing is updated.
 
-        Args:
-            batch: what to learn from.
-            at: where in training.
-            pull: `[F, E]` added to the gradient of W_dec, if it is trained.
+        `pull` `[F, E]` is added to the gradient of W_dec, if it is trained.
         """
         ...
 
     def apply(self, rate: float) -> None:
-        """Update the parameters by what `look` found.
-
-        Args:
-            rate: learning rate.
-        """
+        """Update the parameters, at a learning rate, by what `look` found."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -64,11 +56,7 @@ class Step(Protocol):
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave, and from the parameters as they are now.
-
-        Raises:
-            KeyError: if it is the state of another run.
-        """
+        """Continue from what `state` gave, and from the parameters as they are now."""
         ...
 
 
@@ -95,7 +83,8 @@ def topk_by_hand(spec: TopKSpec) -> Differentiate:
     """Gradients of TopK, written out: they touch few rows."""
 
     def differentiate(p: Parameters, batch: Batch, at: At) -> Gradients:
-        out = topk.step(p, batch.x, spec, at.dead)
+        with torch.no_grad():
+            out = topk.step(p, batch.x, spec, at.dead)
         return Gradients(out.gradients, out.fvu, out.l0, out.fired)
 
     return differentiate
@@ -156,11 +145,6 @@ class Signum(torch.optim.Optimizer):
 
     The default of sparsify wraps the same in a schedule-free average; here the learning rate's
     schedule does that work.
-
-    Args:
-        parameters: to be updated.
-        lr: size of a step.
-        momentum: in [0, 1).
     """
 
     def __init__(
@@ -190,10 +174,6 @@ def make_optimizers(
     """Optimisers that together update every parameter once, by the name of their kind.
 
     Their learning rate is set before each step.
-
-    Args:
-        trained: parameters by name.
-        spec: says which optimiser.
 
     Raises:
         SpecError: if this torch has no Muon.
@@ -226,15 +206,7 @@ def _muon(matrices: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
 
 
 class PlainStep:
-    """By torch's own optimisers, on any device.
-
-    Args:
-        parameters: of the run, updated in place.
-        trained: names of those that are trained; may be none.
-        spec: the architecture.
-        clip: largest norm of the gradient.
-        differentiate: gives the gradients.
-    """
+    """By torch's own optimisers, on any device, with the gradients that `differentiate` gives."""
 
     def __init__(
         self,

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reseed.loops import compiled as workers
 from reseed.loops import step as loops
-from reseed.loops import threads as workers
 from reseed.loops.step import ByRow, Entries
 from reseed.sae import encode
 from reseed.sae.architecture import Parameters
@@ -83,16 +83,7 @@ def given(
     trained: frozenset[str],
     threads: int,
 ) -> Given:
-    """Read a batch.
-
-    Args:
-        p: the parameters, float32.
-        x: `[B, D]` float32.
-        dead: `[F]` bool.
-        screen: of W_enc as it is now.
-        trained: names of the parameters that the norm is of.
-        threads: to use.
-    """
+    """Read rows `[B, D]` of a batch; the rest as `Given` keeps it."""
     rows = np.ascontiguousarray(x.numpy())
     centred = np.empty_like(rows)
     scale = loops.centre(rows, p["b_dec"].numpy(), rows.mean(0), centred)
@@ -167,16 +158,10 @@ def decoded(
     toll: np.float32 = _FREE,
     flows: bool = True,
 ) -> Part:
-    """Reconstruct.
+    """Reconstruct: the residual is after (before start + codes W_dec), start `[B, D]`.
 
-    Args:
-        g: the batch.
-        codes: of it.
-        start: `[B, D]`,
-        before: a factor of it,
-        after: one of the sum: the residual is after (before start + codes W_dec).
-        toll: what the loss has for each active code besides.
-        flows: whether gradients of codes are wanted.
+    `toll` is what the loss has for each active code besides; without `flows` the gradients of codes
+    are left out.
     """
     residual, loss = np.empty_like(start), np.empty(len(start))
     flow = np.empty_like(codes.values) if flows else NO_FLOW
@@ -187,7 +172,7 @@ def decoded(
             first, stop, *codes, g.p["W_dec"].numpy(), start, *numbers, residual, flow, loss
         )
 
-    over_rows(g, work)
+    workers.stretches(work, len(g.x), ROWS, g.threads)
     return Part(codes, residual, flow, loss)
 
 
@@ -198,22 +183,14 @@ def pulled(g: Given, starts: loops.Integers, latents: loops.Integers, residual: 
     def work(first: int, stop: int) -> None:
         loops.pulls(first, stop, starts, latents, g.p["W_dec"].numpy(), residual, flow)
 
-    over_rows(g, work)
-    return flow
-
-
-def over_rows(g: Given, work: workers.Stretch) -> None:
-    """Call for stretches of rows."""
     workers.stretches(work, len(g.x), ROWS, g.threads)
+    return flow
 
 
 def auxiliary(g: Given, residual: Floats, alpha: float) -> list[Part]:
     """The auxiliary loss, by the same loops on the rows of dead latents; nothing if none is dead.
 
-    Args:
-        g: the batch.
-        residual: `[B, D]` 2 error / scale of the whole reconstruction.
-        alpha: weight of the loss.
+    `residual` `[B, D]` is 2 error / scale of the whole reconstruction, `alpha` weighs the loss.
     """
     if alpha <= 0 or not bool(g.dead.any()):
         return []
@@ -237,13 +214,8 @@ def gathered(
 ) -> CPUFound:
     """Gradients of all that is trained, from parts that each have codes of their own.
 
-    Args:
-        g: the batch.
-        parts: the first has the residual that b_dec learns from.
-        fvu: of the whole reconstruction.
-        fired: all codes that fire.
-        vectors: gradients of other parameters; of b_enc it is found here.
-        buffers: new values of what is not trained.
+    b_dec learns from the residual of the first part. `fvu` is of the whole reconstruction, `fired`
+    has all codes that fire, `vectors` other gradients, `buffers` new values of what is not trained.
     """
     latents = len(g.p["W_enc"])
     entries = _by_latent(parts, latents)

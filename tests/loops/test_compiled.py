@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from reseed.loops import threads as workers
+from reseed.loops import compiled as workers
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
