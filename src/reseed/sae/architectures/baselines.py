@@ -214,13 +214,9 @@ class Centroids(NamedTuple):
 
 
 def centroids(rows: Floats, count: int, rounds: int, key: int | None = None) -> Centroids:
-    """k-means++ and Lloyd's iteration.
+    """k-means++ and Lloyd's iteration on rows `[N, D]`, from a start that `key` decides.
 
-    Args:
-        rows: `[N, D]`.
-        count: n.
-        rounds: iterations at the most.
-        key: decides the start; left out, the rows themselves do.
+    Left out, the rows themselves decide.
 
     Raises:
         SpecError: if there are fewer rows than centroids.
