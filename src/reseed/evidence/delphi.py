@@ -39,10 +39,8 @@ LEAST = 1e-5
 """Activations up to this size are left out, as Delphi does."""
 
 _NAME = re.compile(r"(\d{1,9})_(\d{1,9})\.safetensors")
-
 _SEQUENCES = 128
-"""Looked at together."""
-
+"""Sampled from together."""
 _MOST_LATENTS = 2**22
 """Of one file; a name can claim any number."""
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -18,8 +17,8 @@ from scipy.sparse import csr_array
 
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.evidence.rows import Encoded, active_entries, feed, readers_of
-from reseed.store import Store, parquet_bytes, safetensors_bytes
+from reseed.evidence.rows import Encoded, Integers, active_entries, feed, readers_of
+from reseed.store import Store, file_bytes
 from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.source import BlockSource
 
@@ -71,19 +70,8 @@ class FeatureSums:
         self._parts: list[pl.DataFrame] = []
         self._merged = self._pending = 0
 
-    def add(
-        self,
-        document: NDArray[np.int64],
-        latent: NDArray[np.int64],
-        value: NDArray[np.float32],
-    ) -> None:
-        """Take in activations above 0.
-
-        Args:
-            document: `[n]`.
-            latent: `[n]`.
-            value: `[n]`.
-        """
+    def add(self, document: Integers, latent: Integers, value: NDArray[np.float32]) -> None:
+        """Take in activations above 0, `[n]` each."""
         frame = pl.DataFrame({"key": document * self._shape[1] + latent, "max": value})
         grouped = frame.with_columns(pl.col("max").cast(pl.Float64).alias("sum"))
         self._parts.append(_grouped(grouped))
@@ -111,17 +99,15 @@ def _grouped(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.group_by("key", maintain_order=True).agg(pl.col("max").max(), pl.col("sum").sum())
 
 
-def write_features(folder: Path, found: DocumentFeatures) -> None:
-    """Write them into the folder of a piece."""
+def _files(features: DocumentFeatures) -> dict[str, Any]:
     arrays = {
-        "indptr": found.max.indptr.astype(np.int64),
-        "indices": found.max.indices.astype(np.int32),
-        "max": found.max.data.astype(np.float32),
-        "mean": found.mean.data.astype(np.float32),
-        "latents": np.array([found.max.shape[1]], dtype=np.int64),
+        "indptr": features.max.indptr.astype(np.int64),
+        "indices": features.max.indices.astype(np.int32),
+        "max": features.max.data.astype(np.float32),
+        "mean": features.mean.data.astype(np.float32),
+        "latents": np.array([features.max.shape[1]], dtype=np.int64),
     }
-    (folder / "features.safetensors").write_bytes(safetensors_bytes(arrays))
-    (folder / "documents.parquet").write_bytes(parquet_bytes(found.documents))
+    return {"features.safetensors": arrays, "documents.parquet": features.documents}
 
 
 def read_features(store: Store, run: str) -> DocumentFeatures:
@@ -142,8 +128,8 @@ def gather_features(
     runs: Mapping[str, str],
     source: BlockSource,
     tokens: TokenBlocks,
-    training: NDArray[np.int64],
-    held_out: NDArray[np.int64],
+    training: Integers,
+    held_out: Integers,
     store: Store,
     made_from: Mapping[str, str],
     events: Events,
@@ -185,18 +171,19 @@ def gather_features(
     feed(add, readers, source, blocks, events, "document features")
     for run in runs:
         with store.piece(features_name(run), made_from[run]) as folder:
-            write_features(folder, _features(sums[run], table))
+            for file, content in _files(_features(sums[run], table)).items():
+                (folder / file).write_bytes(file_bytes(file, content))
 
 
 def _documents(
-    tokens: TokenBlocks, training: NDArray[np.int64], held_out: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], pl.DataFrame]:
+    tokens: TokenBlocks, training: Integers, held_out: Integers
+) -> tuple[Integers, pl.DataFrame]:
     """Document number to its place in the table, -1 for none (last entry too); and the table."""
     numbers = tokens.documents["document"].to_numpy().astype(np.int64)
     place = np.full(int(numbers.max(initial=-1)) + 2, -1, dtype=np.int64)
     place[numbers] = np.arange(len(numbers))
 
-    def rows(blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+    def rows(blocks: Integers) -> Integers:
         kept = place[tokens.document[blocks][tokens.keep[blocks]]]
         return np.bincount(kept[kept >= 0], minlength=len(numbers))
 

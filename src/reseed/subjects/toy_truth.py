@@ -181,8 +181,8 @@ def _marginals(spec: ToySpec, alone: NDArray[np.float64]) -> NDArray[np.float64]
     with np.errstate(divide="ignore"):
         levels = ndtri(alone)
     for node, weight in zip(nodes, mass / mass.sum(), strict=True):
-        given = ndtr((levels + shift * node) / spread)
-        both += weight * given * given[parent]
+        fires = ndtr((levels + shift * node) / spread)
+        both += weight * fires * fires[parent]
     return np.where(parent == np.arange(spec.features), alone, both)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reseed.errors import SpecError
 from reseed.events import Events, Task
 from reseed.spec.subject import TextSpec
-from reseed.store import Store, json_bytes, parquet_bytes, safetensors_bytes
+from reseed.store import Store, file_bytes
 from reseed.subjects.language.documents import Document, shuffled_documents
 from reseed.subjects.language.tokenizer import Tokenizer
 
@@ -156,9 +156,8 @@ def make_tokens(
     blocks = -(-tokens // spec.block)
     rules = _Rules.of(spec, tokenizer)
     with events.task("tokenise", blocks * spec.block, "tokens") as task:
-        used, stream = _filled(
-            _encoded(shuffled_documents(spec, tokens), tokenizer), rules, blocks, task
-        )
+        encoded = _encoded(shuffled_documents(spec, tokens), tokenizer)
+        used, stream = _filled(encoded, rules, blocks, task)
     if len(stream.ids) < blocks * rules.room:
         raise SpecError(
             f"the text {spec.source!r} has {len(stream.ids) // rules.room * spec.block:,} tokens "
@@ -167,10 +166,10 @@ def make_tokens(
     arrays = rules.blocks(stream, blocks)
     table = _documents(used, arrays["document"])
     about = _about(spec, tokenizer, arrays, table.height)
+    files = {"tokens.safetensors": arrays, "documents.parquet": table, "about.json": about}
     with store.piece(name, made_from) as folder:
-        (folder / "tokens.safetensors").write_bytes(safetensors_bytes(arrays))
-        (folder / "documents.parquet").write_bytes(parquet_bytes(table))
-        (folder / "about.json").write_bytes(json_bytes(about))
+        for file, content in files.items():
+            (folder / file).write_bytes(file_bytes(file, content))
 
 
 class _Chunk(NamedTuple):
@@ -182,8 +181,7 @@ class _Chunk(NamedTuple):
     """whether this is the first token of its document"""
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
+class _Rules(NamedTuple):
     """Which token stands where, and which positions are kept."""
 
     spec: TextSpec

@@ -44,7 +44,6 @@ def quiet_transformers() -> Generator[None, None, None]:
 
 
 _METASPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-
 _PARTIAL = "\ufffd"
 
 
@@ -81,9 +80,9 @@ class Tokenizer:
         """
         out: list[str] = []
         pending: tuple[int, ...] = ()
-        for one in ids:
-            text = self._piece((*pending, int(one)))
-            pending = (*pending, int(one)) if _PARTIAL in text and len(pending) < 3 else ()
+        for id_ in ids:
+            text = self._piece((*pending, int(id_)))
+            pending = (*pending, int(id_)) if _PARTIAL in text and len(pending) < 3 else ()
             out.append("" if pending else text)
         if pending:
             out[-1] = _PARTIAL
@@ -94,13 +93,13 @@ class Tokenizer:
         """From a tokenizer of the transformers library."""
 
         def role(*names: str) -> int | None:
-            ids = (getattr(wrapped, one + "_token_id", None) for one in names)
-            return next((int(one) for one in ids if one is not None), None)
+            ids = (getattr(wrapped, name + "_token_id", None) for name in names)
+            return next((int(id_) for id_ in ids if id_ is not None), None)
 
         bos, eos, pad = role("bos", "cls"), role("eos", "sep"), role("pad")
         encode, content = _encoder(wrapped)
-        whole = json.dumps([content, bos, eos, pad])
-        digest = hashlib.sha256(whole.encode()).hexdigest()
+        decisive = json.dumps([content, bos, eos, pad])
+        digest = hashlib.sha256(decisive.encode()).hexdigest()
 
         @lru_cache(maxsize=1 << 17)
         def piece(ids: tuple[int, ...]) -> str:
@@ -126,8 +125,8 @@ def _encoder(wrapped: Any) -> tuple[Callable[[list[str]], list[list[int]]], str]
     backend.encode_special_tokens = True
 
     def batch(texts: list[str]) -> list[list[int]]:
-        found = backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [list(one.ids) for one in found]
+        encoded = backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [list(text.ids) for text in encoded]
 
     return batch, backend.to_str()
 

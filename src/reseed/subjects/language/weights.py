@@ -68,18 +68,18 @@ def to_int8(body: nn.Module, name: str) -> None:
     Raises:
         SpecError: if there is none.
     """
-    found = [
+    layers = [
         (part, child, layer)
         for part in body.modules()
         for child, layer in part.named_children()
         if type(layer) is nn.Linear
     ]
-    if not found:
+    if not layers:
         raise SpecError(
             f"subject.dtype = 'int8': {name} has no torch.nn.Linear whose weights could be "
             "rounded; take 'bfloat16' or 'float32'"
         )
-    for part, child, layer in found:
+    for part, child, layer in layers:
         setattr(part, child, Int8Linear(layer))
 
 
@@ -132,7 +132,7 @@ def randomise(module: nn.Module, seed: int) -> None:
 
 def _reset(part: nn.Module) -> Callable[[], None] | None:
     for name in ("reset_parameters", "_reset_parameters"):
-        found: Any = getattr(part, name, None)
-        if callable(found):
-            return cast(Callable[[], None], found)
+        method: Any = getattr(part, name, None)
+        if callable(method):
+            return cast(Callable[[], None], method)
     return None
