@@ -1,42 +1,64 @@
 """Controls stand below the group that they explain, in both headline tables."""
 
 from reseed.report.study import shares_table, training_table, words
+from reseed.spec.summary import (
+    ControlSummary,
+    Counts,
+    Headline,
+    Number,
+    Range,
+    Reconstruction,
+    StudyGroup,
+    Training,
+)
+
+COUNTS = Counts(runs=3, pairs=3, latents=8, live=[8] * 3, dead=[0] * 3, dense=[0] * 3)
+FIT = Reconstruction(
+    held_out_tokens=100, fvu=Range(mean=0.25, lo=0.2, hi=0.3), l0=Range(mean=2, lo=2, hi=2)
+)
+MOVED = Range(mean=0.4, lo=0.4, hi=0.4)
+TRAINING = Training(tokens=3000, epochs=2.0, init_seeds=[0, 1, 2], data_seeds=[0])
 
 
 def number(value):
-    return {
-        "value": value,
-        "interval_95": [value - 0.02, value + 0.02],
-        "null_covariance": {"mean": 0.01, "lo": 0.0, "hi": 0.02},
-        "null_untrained": 0.0,
-        "chance_corrected": value - 0.01,
-    }
+    return Number(
+        value=value,
+        interval_95=(value - 0.02, value + 0.02),
+        null_covariance=Range(mean=0.01, lo=0.0, hi=0.02),
+        null_untrained=0.0,
+        chance_corrected=value - 0.01,
+    )
+
+
+def control(value):
+    return ControlSummary(
+        null="N5a",
+        rules_out="something",
+        group="control",
+        counts=COUNTS,
+        reconstruction=FIT,
+        distance_from_init=MOVED,
+        shared=None if value is None else {"all": number(value)},
+    )
 
 
 def group(controls):
-    counts = {"runs": 3, "latents": 8, "live": [8] * 3, "dead": [0] * 3, "dense": [0] * 3}
-    fvu = {"mean": 0.25, "lo": 0.2, "hi": 0.3}
-    about = {
-        "counts": counts,
-        "reconstruction": {"held_out_tokens": 100, "fvu": fvu, "l0": {"mean": 2, "lo": 2, "hi": 2}},
-    }
-    shared = {"all": number(0.6), "live": number(0.7)}
-    made = {
-        kind: {**about, "shared": None if value is None else {"all": number(value)}}
-        for kind, value in controls.items()
-    }
-    return {
-        **about,
-        "label": "toy",
-        "tokens": 3000,
-        "headline": {
-            "tau": 0.7,
-            "shared": shared,
-            "match_at_fdr": {},
-            "ceiling_same_run": 1.0,
-        },
-        "controls": made,
-    }
+    strata = {"all": number(0.6), "live": number(0.7)}
+    measures = ("both", "equal", "decoder_only", "max_cos_both", "pw_mcc", "mmcs_decoder")
+    others = dict.fromkeys((*measures, "match_at_fdr", "nearest_at_fdr"), {})
+    return StudyGroup(
+        label="toy",
+        runs=["a", "b", "c"],
+        tokens=3000,
+        counts=COUNTS,
+        reconstruction=FIT,
+        distance_from_init=MOVED,
+        headline=Headline(tau=0.7, shared=strata, ceiling_same_run=1.0, **others),
+        group="toy",
+        controls={kind: control(value) for kind, value in controls.items()},
+        through_subject=None,
+        notes=[],
+    )
 
 
 def test_each_control_has_a_row():
@@ -47,13 +69,11 @@ def test_each_control_has_a_row():
     assert "control: soft frozen decoder" in shown
     assert "fewer than two runs" in shown
     assert 'rowspan="4"' in shown
-    trained = str(training_table(groups, {"epochs": 2.0}))
-    assert trained.count("control: ") == 2
+    assert str(training_table(groups, TRAINING)).count("control: ") == 2
     assert "runs of the same recipe" in str(words(groups))
 
 
 def test_without_controls_nothing_is_said_of_them():
     groups = [group({})]
-    groups[0].pop("controls")
-    shown = str(shares_table(groups)) + str(training_table(groups, {"epochs": 2.0}))
+    shown = str(shares_table(groups)) + str(training_table(groups, TRAINING))
     assert "ontrol" not in shown + str(words(groups))

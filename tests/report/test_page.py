@@ -223,7 +223,7 @@ def test_what_no_factor_changes_has_no_figure(make_store):
     for numbers in summary["factors"]["measures"].values():
         for effect in numbers["effects"].values():
             effect["levels"] = effect["levels"][:1]
-    store.write_json("summary.json", summary)
+    store.write("summary.json", summary)
     write_report(store, "report.html")
     page = read(store.path("report.html"))
     assert "How the SAEs differ" in page.text
@@ -235,3 +235,9 @@ def test_equal_ends_of_a_range_are_one_number(make_page):
     text = read(make_page(groups=3)).text
     assert "unchanged? 50.0% of the latents in each of 3 SAEs have the same partner" in text
     assert "the latents in each of 3 SAEs do, at a false" in text
+
+
+def test_many_notes_are_folded(make_page):
+    text = read(make_page(notes=[f"note {n}." for n in range(11)])).text
+    assert text.index("Note 7.") < text.index("3 more") < text.index("Note 8.")
+    assert "Both SAEs: note 1." in read(make_page(groups=2, notes=["note 1."])).text

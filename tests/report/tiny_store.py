@@ -71,16 +71,18 @@ def write_study(
             "missing": [],
             "failed": failed or {},
         },
-        "groups": [{**group, "notes": list(notes)} for group in one],
+        "groups": [
+            {**group, "notes": list(notes), "controls": {}, "through_subject": None}
+            for group in one
+        ],
+        "factors": None,
     }
     if factors:
         summary["factors"] = _factors(store, [group["group"] for group in one], summary["groups"])
-    store.write_json("summary.json", summary)
-    store.write_bytes("study.toml", b'[subject]\nkind = "toy"\n')
+    store.write("summary.json", summary)
+    store.write("study.toml", b'[subject]\nkind = "toy"\n')
     for run, reason in (failed or {}).items():
-        store.write_json(
-            f"runs/{run}.failed.json", {"state": "failed", "step": 7, "reason": reason}
-        )
+        store.write(f"runs/{run}.failed.json", {"state": "failed", "step": 7, "reason": reason})
     return store
 
 
@@ -110,6 +112,7 @@ def _group(
             "fvu": {"mean": 0.25, "lo": 0.2, "hi": 0.3},
             "l0": {"mean": 2.0, "lo": 2.0, "hi": 2.0},
         },
+        "distance_from_init": {"mean": 0.4, "lo": 0.3, "hi": 0.5},
     }
     tables = {"latents": _latents(ids, live), "frequency": _frequency(runs)}
     if runs > 1:
@@ -152,13 +155,17 @@ def _paired_summary(runs: int, null: bool, pairs: int, crossed: bool) -> dict[st
             "warnings": ["single matches are unreliable."],
         },
         "components": _components() if crossed else None,
-        "distance_from_init": {"mean": 0.4, "lo": 0.3, "hi": 0.5},
         "headline": {"tau": 0.7, **shown, **means, **fdr, "ceiling_same_run": 1.0},
         "families": {
             "by_size": {"2": 1, str(runs): 2},
             "orphans": 9,
             "triangle_chains": 4 if runs > 2 else 0,
             "triangle_closure": 0.75 if runs > 2 else None,
+            **dict.fromkeys(
+                ("edges", "edges_in_triangle", "edges_in_consistent", "edges_in_family"), 6
+            ),
+            "similarity": {"bound": 5.0, "reached": 4.9, "gap": 0.1},
+            "n_of_m": {"by_family": [3.0], "by_star": {"mean": [3.0], "lo": [2], "hi": [4]}},
         },
         "certificates": {"assignments": 2 * pairs, "optimal": 2 * pairs, "largest_gap": 1e-14},
     }
@@ -392,6 +399,10 @@ def _factors(store: Store, names: Sequence[str], groups: Sequence[dict[str, Any]
     }
     whole = {**number, "null": 0.001, "chance_corrected": -0.03}
     return {
+        "tau": 0.7,
+        "also_differ": [],
+        "init_seeds": 3,
+        "data_seeds": 1,
         "groups": [{"group": one["group"], "label": one["label"]} for one in groups],
         "measures": {"shared": one, "pw_mcc": one},
         "across": [

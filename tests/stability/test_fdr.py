@@ -117,11 +117,11 @@ def test_strata_keep_their_own_null_and_what_was_not_tested_is_null():
     }
     nulls = {"all": drawn, "live": drawn}
     table = found_at_fdr([found], [found], nulls, strata)
-    assert table["rate1"]["value"] == 1.0
-    assert table["live"]["value"] == pytest.approx(40 / 60, abs=0.05)
-    assert table["dead"]["value"] <= 0.1
-    assert table["all"]["interval_95"] is None  # one pair
-    assert table["all"]["null_covariance"]["mean"] <= 0.05
+    assert table["rate1"].value == 1.0
+    assert table["live"].value == pytest.approx(40 / 60, abs=0.05)
+    assert table["dead"].value <= 0.1
+    assert table["all"].interval_95 is None  # one pair
+    assert table["all"].null_covariance.mean <= 0.05
     rows = latent_tests([found], nulls, strata)
     assert rows.filter(pl.col("latent") < 30)["q_fdr"].max() <= 0.05
     assert set(rows.filter(pl.col("latent") >= 60)["null_id"]) == {"N2 all"}

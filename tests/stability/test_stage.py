@@ -117,7 +117,7 @@ def page(store: Store, group: dict) -> None:
         ],
         "factors": None,
     }  # fmt: skip
-    store.write_json("summary.json", summary)
+    store.write("summary.json", summary)
     write_report(store, "report.html")
     text = store.path("report.html").read_text("utf-8")
     assert "toy-i9-d9" in text

@@ -76,7 +76,7 @@ def write_calibration(store: Store, summary: str, name: str) -> None:
     )
     data = [_drawn(group) for group in groups]
     page = document(f"calibration of {about['study']} · reseed", body, data, _SCRIPTS)
-    store.write_bytes(name, page.encode())
+    store.write(name, page.encode())
 
 
 def _read(store: Store, summary: dict[str, Any]) -> _Group:

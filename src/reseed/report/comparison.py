@@ -68,11 +68,11 @@ def write_comparison(store: Store, name: str) -> None:
         tag("footer", _provenance(summary)),
     )
     data = [_pair_data(pair, summary["tau"]) for pair in pairs]
-    store.write_bytes(name, document(f"{title} · reseed", body, data).encode())
+    store.write(name, document(f"{title} · reseed", body, data).encode())
 
 
 def _read_pair(store: Store, pair: Mapping[str, Any]) -> PairPage:
-    piece = compared_name(pair["a"], pair["b"])
+    piece = compared_name((pair["a"], pair["b"]))
     return PairPage(
         **pair,
         curve=store.table(piece, "curve.parquet"),

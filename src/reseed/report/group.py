@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -21,6 +20,7 @@ from reseed.report.parts import (
     shown_measures,
 )
 from reseed.report.reading import GroupFacts, RunFacts
+from reseed.spec.summary import Headline, StudyGroup
 
 POINTS = 6000
 """Most points of a scatter plot."""
@@ -36,7 +36,8 @@ def stride(rows: int, most: int) -> int:
 
 def group_parts(group: GroupFacts) -> list[Html | None]:
     """All figures, tables and cards of a group."""
-    if not group.paired:
+    headline = group.summary.headline
+    if headline is None:
         alone = "One run only: there is nothing to compare. What was trained is below."
         return [tag("p", alone, class_="empty"), _training(group), _runs(group)]
     return [
@@ -59,7 +60,7 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
         _frequency(group),
         _trend(group),
         _training(group),
-        _measures(group.summary["headline"]),
+        _measures(headline),
         _runs(group),
         explanations(group.interpretation),
         cards(group),
@@ -73,21 +74,21 @@ def group_data(group: GroupFacts) -> dict[str, Any]:
         "runs": [run.seeds for run in group.runs],
         "training": [_training_data(run) for run in group.runs],
     }
-    if not group.paired:
+    tables, headline = group.tables, group.summary.headline
+    if headline is None:
         return out
-    tables, headline = group.tables, group.summary["headline"]
-    share = headline[SHARED.id]["all"]
-    null = share["null_covariance"]
+    share = headline.shared["all"]
+    null = share.null_covariance
     shared = {
-        "value": share["value"],
-        "interval": share["interval_95"],
-        "null": null and short([null["mean"], null["lo"], null["hi"]]),
-        "untrained": share["null_untrained"],
+        "value": share.value,
+        "interval": share.interval_95,
+        "null": null and short([null.mean, null.lo, null.hi]),
+        "untrained": share.null_untrained,
     }
     names = ("rate_lo", "rate_hi", "latents", "recurrence", "max_decoder_cos")
     trend = tables["trend"].filter(measure=SHARED.id)
     return out | {
-        **agreement_data(shared, headline["tau"], tables["cosines"], tables["shares"]),
+        **agreement_data(shared, headline.tau, tables["cosines"], tables["shares"]),
         **over_seeds.data(group.summary, tables),
         "frequency": columns(tables["frequency"], *names),
         "latents": _latents_data(tables["latents"], group.summary),
@@ -95,10 +96,10 @@ def group_data(group: GroupFacts) -> dict[str, Any]:
     }
 
 
-def _latents_data(latents: pl.DataFrame, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _latents_data(latents: pl.DataFrame, summary: StudyGroup) -> dict[str, Any]:
     """Live latents by how many other runs they are found in; every stride-th of them."""
     live = latents.filter("alive")
-    place = {run: number for number, run in enumerate(summary["runs"])}
+    place = {run: number for number, run in enumerate(summary.runs)}
     kept = live.gather_every(stride(len(live), POINTS)).with_columns(
         pl.col("run").replace_strict(place, return_dtype=pl.Int64)
     )
@@ -107,7 +108,7 @@ def _latents_data(latents: pl.DataFrame, summary: Mapping[str, Any]) -> dict[str
         "n_matched", maintain_order=True
     )
     return {
-        "others": summary["independent"]["trials"],
+        "others": summary.independent.trials if summary.independent else 0,
         "parts": [{"n": int(p["n_matched"][0]), **columns(p, *names)} for p in parts],
     }
 
@@ -165,25 +166,25 @@ def _training(group: GroupFacts) -> Html:
     )
 
 
-def _measures(headline: Mapping[str, Any]) -> Html:
+def _measures(headline: Headline) -> Html:
     """One row for each measure: value, interval and chance, on all and on live latents."""
     rows: list[dict[str, Inside]] = []
     for measure in shown_measures():
-        strata = headline.get(measure.id, {})
+        strata = headline.of(measure.id)
         if "all" not in strata:
             continue
         number, live = strata["all"], strata.get("live")
-        nulls = [part and part["null_covariance"] for part in (number, live)]
-        chance, chance_live = (measure.number(n["mean"]) if n else NONE for n in nulls)
+        nulls = [part and part.null_covariance for part in (number, live)]
+        chance, chance_live = (measure.number(n.mean) if n else NONE for n in nulls)
         rows.append(
             {
                 **measure.row(),
-                "value": measure.number(number["value"]),
-                "95% interval": measure.interval(number["interval_95"]),
+                "value": measure.number(number.value),
+                "95% interval": measure.interval(number.interval_95),
                 "chance": chance,
-                "untrained pair": measure.number(number["null_untrained"]),
-                "chance-corrected": measure.number(number["chance_corrected"]),
-                "live latents": measure.number(live["value"]) if live else NONE,
+                "untrained pair": measure.number(number.null_untrained),
+                "chance-corrected": measure.number(number.chance_corrected),
+                "live latents": measure.number(live.value) if live else NONE,
                 "chance, live": chance_live,
             }
         )
@@ -197,10 +198,9 @@ def _measures(headline: Mapping[str, Any]) -> Html:
     return tag("section", title, shown, _about_equal(headline))
 
 
-def _about_equal(headline: Mapping[str, Any]) -> Html | None:
+def _about_equal(headline: Headline) -> Html | None:
     """Why a measure without a threshold can be perfect before anything was learnt."""
-    equal = headline.get(EQUAL.id)
-    untrained = equal["all"]["null_untrained"] if equal else None
+    untrained = headline.equal["all"].null_untrained
     if untrained is None or untrained < 0.9995:
         return None
     name = tag("code", EQUAL.id)
@@ -214,7 +214,7 @@ def _about_equal(headline: Mapping[str, Any]) -> Html | None:
 
 
 def _runs(group: GroupFacts) -> Html:
-    live = group.summary["counts"]["live"]
+    live = group.summary.counts.live
     rows: list[dict[str, Inside]] = [
         {
             "run": tag("code", run.id),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
+
+from reseed.spec.summary import Range
 
 NONE = "–"
 """Stands where there is no number."""
@@ -66,11 +68,11 @@ def span(values: Sequence[int]) -> str:
     return count(low) if low == high else f"{count(low)}–{count(high)}"
 
 
-def mean_and_range(over_runs: Mapping[str, float | None]) -> str:
+def mean_and_range(over_runs: Range | None) -> str:
     """A mean with its range, e.g. `0.274 (0.267–0.278)`."""
-    if over_runs["mean"] is None:
+    if over_runs is None or over_runs.mean is None:
         return NONE
-    mean, low, high = (f"{over_runs[key]:.3g}" for key in ("mean", "lo", "hi"))
+    mean, low, high = (f"{value:.3g}" for value in (over_runs.mean, over_runs.lo, over_runs.hi))
     return mean if low == high else f"{mean} ({low}–{high})"
 
 

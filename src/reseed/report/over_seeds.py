@@ -11,6 +11,7 @@ from reseed.report.html import Html, Inside, join, table, tag
 from reseed.report.numbers import columns, count, decimals, percent, percent_range, rate, short
 from reseed.report.parts import choices, figure, pair
 from reseed.report.reading import GroupFacts
+from reseed.spec.summary import Components, FeatureCounts, OffsetPowerLaw, StudyGroup
 
 _RATES = (
     "latents", "shared", "shared_lo", "shared_hi", "found", "found_lo", "found_hi", "untrained",
@@ -24,12 +25,13 @@ _PARTS = {
 }
 
 
-def data(summary: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+def data(summary: StudyGroup, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """What the figures of this file are drawn from."""
     counts = ("n", "m", "latents", "share", "binomial", "beta_binomial")
+    laws, unseen = summary.only_in_one or {}, summary.unseen
     only = {
         stratum: columns(rows, "m", "share", "lo", "hi", "fitted")
-        | {"c": short([summary["only_in_one"][stratum]["c"]])[0]}
+        | {"c": short([laws[stratum].c])[0]}
         for stratum, rows in _by_stratum(tables["only_in_one"])
     }
     return {
@@ -38,8 +40,8 @@ def data(summary: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> dict
         "n_of_m": {s: columns(rows, *counts) for s, rows in _by_stratum(tables["n_of_m"])},
         "only_in_one": only,
         "accumulation": columns(tables["accumulation"], "m", "features")
-        | {name: summary["unseen"][name] for name in ("chao2", "ice")},
-        "components": _components(summary.get("components")),
+        | {"chao2": unseen and unseen.chao2, "ice": unseen and unseen.ice},
+        "components": _components(summary.components),
     }
 
 
@@ -48,14 +50,15 @@ def _by_stratum(rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     return [(str(stratum), part) for (stratum,), part in parts]
 
 
-def _strata(summary: Mapping[str, Any], strata: pl.DataFrame) -> dict[str, Any]:
-    null = summary["headline"]["shared"].get("live", {}).get("null_covariance")
+def _strata(summary: StudyGroup, strata: pl.DataFrame) -> dict[str, Any]:
+    live = summary.headline.shared.get("live") if summary.headline else None
+    null = live and live.null_covariance
     rows = strata.drop_nulls("shared")
     names = [
         _bin(row) if str(row["stratum"]).startswith("rate") else row["stratum"]
         for row in rows.iter_rows(named=True)
     ]
-    chance = null and short([null["mean"]])[0]
+    chance = null and short([null.mean])[0]
     return columns(rows, *_RATES) | {"name": names, "null": chance}
 
 
@@ -75,14 +78,14 @@ def _reproducibility(latents: pl.DataFrame) -> dict[str, Any]:
     return {"trials": int(most["n_seeds"][0]) - 1 if len(most) else 0, "bins": bins}
 
 
-def _components(components: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _components(components: Components | None) -> dict[str, Any] | None:
     if components is None:
         return None
-    parts = [components["parts"][name] for name in _PARTS]
-    ends = [part["interval_95"] or [None, None] for part in parts]
+    parts = [components.parts[name] for name in _PARTS]
+    ends = [part.interval_95 or (None, None) for part in parts]
     return {
         "name": list(_PARTS.values()),
-        "value": short(part["value"] for part in parts),
+        "value": short(part.value for part in parts),
         "lo": short(low for low, _ in ends),
         "hi": short(high for _, high in ends),
     }
@@ -90,10 +93,10 @@ def _components(components: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _which_pairs(group: GroupFacts) -> str:
     """How runs are counted where some share a seed; empty if all pairs count."""
-    independent = group.summary["independent"]
-    if independent["pairs"] == group.summary["counts"]["pairs"]:
+    independent = group.summary.independent
+    if independent is None or independent.pairs == group.summary.counts.pairs:
         return ""
-    return f"; only runs that {independent['they']} count"
+    return f"; only runs that {independent.they} count"
 
 
 def by_rate() -> Html:
@@ -135,21 +138,23 @@ def n_of_m(group: GroupFacts) -> Html:
     return figure("n-of-m", "Found in n of M runs", caption, choices(stratum=("latents", strata)))
 
 
-def families(group: GroupFacts) -> Html:
+def families(group: GroupFacts) -> Html | None:
     """Latents of several runs that are one feature."""
-    summary = group.summary["families"]
+    summary = group.summary.families
+    if summary is None:
+        return None
     sizes = [
         tag("li", tag("b", count(number)), f" famil{'y' if number == 1 else 'ies'} of {size} runs")
-        for size, number in sorted(summary["by_size"].items(), key=lambda item: -int(item[0]))
+        for size, number in sorted(summary.by_size.items(), key=lambda item: -int(item[0]))
     ]
     total = f" of {count(len(group.tables['latents']))} latents of all runs are orphans"
-    orphans = tag("li", tag("b", count(summary["orphans"])), total)
+    orphans = tag("li", tag("b", count(summary.orphans)), total)
     words: Inside = "No chain of shared latents runs over three runs, so closure is not known."
-    if summary["triangle_closure"] is not None:
+    if summary.triangle_closure is not None:
         words = join(
             "If A is shared with B and B with C, then A is shared with C in ",
-            tag("b", percent(summary["triangle_closure"])),
-            f" of {count(summary['triangle_chains'])} chains over three runs. The higher, the less "
+            tag("b", percent(summary.triangle_closure)),
+            f" of {count(summary.triangle_chains)} chains over three runs. The higher, the less "
             "the pairwise matches contradict each other.",
         )
     if _which_pairs(group):
@@ -164,45 +169,45 @@ def families(group: GroupFacts) -> Html:
 
 def unseen(group: GroupFacts) -> Html:
     """Only in one run, and how many features there are to find."""
+    features = group.summary.unseen
     caption = join(
         "Share of a run's latents that no other of M - 1 runs has, over all choices of runs"
         f"{_which_pairs(group)}. ",
-        _law(group.summary["only_in_one"]["all"]),
+        _law((group.summary.only_in_one or {}).get("all")),
     )
     return pair(
         figure("only-in-one", "Found in one run only", caption),
-        figure("accumulation", "Features found by more runs", _estimates(group)),
+        figure("accumulation", "Features found by more runs", features and _estimates(features)),
     )
 
 
-def _law(law: Mapping[str, Any]) -> Html:
-    if law["c"] is None:
+def _law(law: OffsetPowerLaw | None) -> Html:
+    if law is None or law.c is None:
         return join("An offset power law cannot be fitted: too few runs, or too even a fall.")
-    power = tag("sup", f"{law['b']:.3g}")
-    words = join(f"Dashed: {law['a']:.3g} M", power, f" + {law['c']:.3g} (all latents); ")
-    if law["c_interval_95"] is None:
+    power = tag("sup", f"{law.b:.3g}")
+    words = join(f"Dashed: {law.a:.3g} M", power, f" + {law.c:.3g} (all latents); ")
+    if law.c_interval_95 is None:
         return join(words, "so few independent runs give no interval of the offset.")
-    low, high = law["c_interval_95"]
+    low, high = law.c_interval_95
     return join(words, f"95% interval of the offset {low:.3g} to {high:.3g}.")
 
 
-def _estimates(group: GroupFacts) -> Html:
-    unseen = group.summary["unseen"]
+def _estimates(unseen: FeatureCounts) -> Html:
     words = (
-        f"Families and live orphans: {count(unseen['observed'])} in {unseen['runs']} runs, "
-        f"{count(unseen['once'])} of them found once, {count(unseen['twice'])} twice. The dashed "
-        f"line (Chao2, {count(unseen['chao2'])}) is a lower bound on what there is to find, not "
-        f"the number of features; ICE gives {count(unseen['ice'])}. "
+        f"Families and live orphans: {count(unseen.observed)} in {unseen.runs} runs, "
+        f"{count(unseen.once)} of them found once, {count(unseen.twice)} twice. The dashed "
+        f"line (Chao2, {count(unseen.chao2)}) is a lower bound on what there is to find, not "
+        f"the number of features; ICE gives {count(unseen.ice)}. "
     )
-    if not unseen["warnings"]:
+    if not unseen.warnings:
         return join(words)
-    items = " ".join(warning[:1].upper() + warning[1:] for warning in unseen["warnings"])
+    items = " ".join(warning[:1].upper() + warning[1:] for warning in unseen.warnings)
     return join(words, tag("b", "Do not rely on it. "), items)
 
 
 def origins(group: GroupFacts) -> Html | None:
     """Variance components; None unless both seeds vary."""
-    components = group.summary.get("components")
+    components = group.summary.components
     if components is None:
         return None
     caption = (
@@ -215,17 +220,17 @@ def origins(group: GroupFacts) -> Html | None:
     rows: list[dict[str, Inside]] = [
         {
             "two runs that": kind,
-            "pairs": count(agreement["pairs"]),
-            "shared": percent(agreement["shared"]["value"]),
-            "95% interval": percent_range(agreement["shared"]["interval_95"]),
-            "mean cosine": decimals(agreement["pw_mcc"]["value"]),
-            "untrained pair": percent(agreement["untrained"]["value"]),
-            "partner of the same number": percent(agreement["same_number"]["value"]),
+            "pairs": count(agreement.pairs),
+            "shared": percent(agreement.shared.value),
+            "95% interval": percent_range(agreement.shared.interval_95),
+            "mean cosine": decimals(agreement.pw_mcc.value),
+            "untrained pair": percent(agreement.untrained.value),
+            "partner of the same number": percent(agreement.same_number.value),
         }
-        for kind, agreement in components["classes"].items()
+        for kind, agreement in components.classes.items()
     ]
-    moved = group.summary["distance_from_init"]
-    mean, low, high = (decimals(moved[end]) for end in ("mean", "lo", "hi"))
+    moved = group.summary.distance_from_init
+    mean, low, high = (decimals(end) for end in (moved.mean, moved.lo, moved.hi))
     distance = (
         "Mean cosine of a live latent's decoder row to where it started: "
         f"{mean} ({low} to {high} over runs)."
@@ -233,5 +238,5 @@ def origins(group: GroupFacts) -> Html | None:
     return join(
         figure("components", "Where disagreement comes from", caption),
         table(rows, caption="Agreement by what two runs share, live latents"),
-        None if moved["mean"] is None else tag("p", distance, class_="caption"),
+        None if moved.mean is None else tag("p", distance, class_="caption"),
     )

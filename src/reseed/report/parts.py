@@ -14,6 +14,9 @@ from reseed.report.numbers import columns, decimals, decimals_range, percent, pe
 _TABS = 6
 """Up to so many sections are chosen by buttons; more by a list."""
 
+_NOTES = 8
+"""Notes that are seen without opening the rest."""
+
 
 def header(kicker: str, title: str, *answers: Html | None) -> Html:
     """The top of a page: what it is about, and the answers."""
@@ -33,12 +36,15 @@ def at_most(shares: Sequence[float]) -> tuple[str, Html]:
 
 
 def notes(items: Iterable[Inside]) -> Html | None:
-    """What weakens the numbers; None if nothing does."""
+    """What weakens the numbers, folded where it is much; None if nothing does."""
     listed = [tag("li", item) for item in items]
     if not listed:
         return None
-    title = tag("h2", "Before you believe the numbers")
-    return tag("section", title, tag("ul", *listed), class_="warning", id="notes")
+    title, more = tag("h2", "Before you believe the numbers"), listed[_NOTES:]
+    summary = tag("summary", f"{len(more)} more")
+    rest = tag("details", summary, tag("ul", *more)) if more else None
+    shown = tag("ul", *listed[:_NOTES])
+    return tag("section", title, shown, rest, class_="warning", id="notes")
 
 
 def details(what: str, labels: Sequence[str], sections: Sequence[Sequence[Inside]]) -> Html:
@@ -98,7 +104,7 @@ def figure(
     return tag("figure", heading, *before, plot, legend, tag("figcaption", caption))
 
 
-def pair(*figures: Html) -> Html:
+def pair(*figures: Html | None) -> Html:
     """Two figures side by side where the screen is wide enough."""
     return tag("div", *figures, class_="pair")
 

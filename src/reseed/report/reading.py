@@ -18,7 +18,9 @@ from reseed.runs import (
     stability_name,
 )
 from reseed.spec.interpretation import KINDS, PARTNER
+from reseed.spec.summary import StudyGroup, Summary, read_record
 from reseed.store import Store
+from reseed.study import SUMMARY_FILE
 
 CARDS = 12
 """Latents shown at each end, and explained latents of each kind."""
@@ -93,7 +95,7 @@ class InterpretationFacts:
 class GroupFacts:
     """Finished runs that differ in nothing but their seeds."""
 
-    summary: dict[str, Any]
+    summary: StudyGroup
     runs: list[RunFacts]
     tables: dict[str, pl.DataFrame]
     most: list[Card]
@@ -103,18 +105,27 @@ class GroupFacts:
     @property
     def label(self) -> str:
         """As shown to people."""
-        return str(self.summary["label"])
+        return self.summary.label
 
     @property
     def paired(self) -> bool:
         """Whether there are at least two runs; one alone says nothing about what comes back."""
-        return "headline" in self.summary
+        return self.summary.headline is not None
 
 
-def read_failures(store: Store, summary: dict[str, Any]) -> dict[str, str]:
+def read_study(store: Store) -> Summary:
+    """The headline numbers of all groups.
+
+    Raises:
+        StoreError: if they are missing, damaged, or of a version with other keys.
+    """
+    return read_record(Summary, store.read_json(SUMMARY_FILE), str(store.path(SUMMARY_FILE)))
+
+
+def read_failures(store: Store, summary: Summary) -> dict[str, str]:
     """Id to reason, with the step, of the runs that failed."""
     out: dict[str, str] = {}
-    for run, reason in summary["runs"]["failed"].items():
+    for run, reason in summary.runs.failed.items():
         there = store.path(failure_file(run)).exists()
         out[run] = (
             f"step {store.read_json(failure_file(run))['step']:,}: {reason}" if there else reason
@@ -122,12 +133,12 @@ def read_failures(store: Store, summary: dict[str, Any]) -> dict[str, str]:
     return out
 
 
-def read_cells(store: Store, summary: dict[str, Any]) -> pl.DataFrame | None:
+def read_cells(store: Store, summary: Summary) -> pl.DataFrame | None:
     """Agreement of every group at every snapshot; None where groups were not compared."""
-    return store.table(FACTORS, "cells.parquet") if summary.get("factors") else None
+    return store.table(FACTORS, "cells.parquet") if summary.factors else None
 
 
-def read_group(store: Store, summary: dict[str, Any]) -> GroupFacts:
+def read_group(store: Store, summary: StudyGroup) -> GroupFacts:
     """Everything about a group.
 
     Args:
@@ -137,8 +148,8 @@ def read_group(store: Store, summary: dict[str, Any]) -> GroupFacts:
     Raises:
         StoreError: if a piece is missing or damaged.
     """
-    paired = "headline" in summary
-    piece = stability_name(summary["group"])
+    paired = summary.headline is not None
+    piece = stability_name(summary.group)
     names = _TABLES + (_PAIR_TABLES if paired else ())
     tables = {name: store.table(piece, f"{name}.parquet") for name in names}
     latents = tables["latents"]
@@ -147,11 +158,11 @@ def read_group(store: Store, summary: dict[str, Any]) -> GroupFacts:
     texts = _contexts(store, pl.concat([most, least]).select("run", "latent").rows())
     return GroupFacts(
         summary=summary,
-        runs=[_run(store, run) for run in summary["runs"]],
+        runs=[_run(store, run) for run in summary.runs],
         tables=tables,
         most=_cards(most, texts),
         least=_cards(least, texts),
-        interpretation=_interpretation(store, summary["group"], latents),
+        interpretation=_interpretation(store, summary.group, latents),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from reseed.matching.measures import MATCH_AT_FDR, SHARED
 from reseed.report.factors import factors_data, factors_section
@@ -12,14 +11,19 @@ from reseed.report.group import group_data, group_parts
 from reseed.report.html import Html, Inside, document, join, listed, table, tag
 from reseed.report.numbers import NONE, count, mean_and_range, percent, percent_range, span
 from reseed.report.parts import WORDS, answer, at_most, details, figure, header, link, notes
-from reseed.report.reading import read_cells, read_failures, read_group
+from reseed.report.reading import read_cells, read_failures, read_group, read_study
+from reseed.spec.summary import (
+    ControlSummary,
+    Headline,
+    Number,
+    StudyGroup,
+    Summary,
+    Training,
+)
 from reseed.store import Store
+from reseed.study import SPEC_FILE
 
-SUMMARY = "summary.json"
-
-_SPEC = "study.toml"
-
-Groups = Sequence[Mapping[str, Any]]
+Groups = Sequence[StudyGroup]
 
 
 def write_report(store: Store, name: str) -> None:
@@ -32,12 +36,12 @@ def write_report(store: Store, name: str) -> None:
     Raises:
         StoreError: if a piece is missing or damaged, or the disk is full.
     """
-    summary = store.read_json(SUMMARY)
-    groups = [read_group(store, group) for group in summary["groups"]]
-    spec = store.path(_SPEC)
+    summary = read_study(store)
+    groups = [read_group(store, group) for group in summary.groups]
+    spec = store.path(SPEC_FILE)
     body = tag(
         "main",
-        header("Which latents come back?", summary["study"], *verdict(summary)),
+        header("Which latents come back?", summary.study, *verdict(summary)),
         notes(_weaknesses(summary, read_failures(store, summary))),
         _headline(summary),
         factors_section(summary),
@@ -47,24 +51,24 @@ def write_report(store: Store, name: str) -> None:
     data = [group_data(group) for group in groups]
     if data:  # what concerns all groups travels with the first
         data[0] |= factors_data(summary, read_cells(store, summary))
-    store.write_bytes(name, document(f"{summary['study']} · reseed", body, data).encode())
+    store.write(name, document(f"{summary.study} · reseed", body, data).encode())
 
 
 # -- the answers ---------------------------------------------------------------------------------
 
 
-def verdict(summary: Mapping[str, Any]) -> list[Html]:
+def verdict(summary: Summary) -> list[Html]:
     """What the study found: each question with the number that answers it."""
-    groups = [g for g in summary["groups"] if "headline" in g]
+    groups = [g for g in summary.groups if g.headline is not None]
     if not groups:
         why = (
             "no run has finished"
-            if not summary["groups"]
+            if not summary.groups
             else "a latent can come back only where an SAE was trained at least twice"
         )
         return [answer(None, f"No verdict yet: {why}.")]
-    differs = _what_differs(summary["training"], groups)
-    tau = groups[0]["headline"]["tau"]
+    differs = _what_differs(summary.training, groups)
+    tau = _headline_of(groups[0]).tau
     out = [
         answer(
             "How many latents come back nearly unchanged?",
@@ -82,39 +86,45 @@ def verdict(summary: Mapping[str, Any]) -> list[Html]:
                 " do, at a false discovery rate of 5%.",
             )
         )
-    if any(group["notes"] for group in groups):
+    if any(group.notes for group in groups):
         out.append(tag("p", tag("a", "Read the notes first.", href="#notes"), class_="verdict"))
     return out
 
 
-def _what_differs(training: Mapping[str, Any], groups: Groups) -> str:
-    init, data = len(training["init_seeds"]) > 1, len(training["data_seeds"]) > 1
+def _what_differs(training: Training, groups: Groups) -> str:
+    init, data = len(training.init_seeds) > 1, len(training.data_seeds) > 1
     if init and data:
-        apart = all(g["independent"]["they"] == "share neither seed" for g in groups)
+        apart = all(g.independent and g.independent.they == "share neither seed" for g in groups)
         return "its init seed and the order of its data" if apart else "its seeds"
     return "the order of its data" if data else "its init seed"
 
 
-def _number(group: Mapping[str, Any], measure: str) -> Mapping[str, Any] | None:
+def _headline_of(group: StudyGroup) -> Headline:
+    assert group.headline is not None
+    return group.headline
+
+
+def _number(group: StudyGroup, measure: str) -> Number | None:
     """A headline number on all latents; None where it has no value."""
-    number = group["headline"][measure].get("all")
-    return number if number and number["value"] is not None else None
+    number = _headline_of(group).of(measure).get("all")
+    return number if number and number.value is not None else None
 
 
 def _range(groups: Groups, measure: str) -> list[Inside]:
     """The share of one SAE with its interval, or the range over several."""
-    numbers = [(n, g["label"]) for g in groups if (n := _number(g, measure)) is not None]
-    ordered = sorted(numbers, key=lambda pair: pair[0]["value"])
-    ends = [tag("strong", percent(number["value"])) for number, _ in ordered]
+    numbers = [(n, g.label) for g in groups if (n := _number(g, measure)) is not None]
+    ordered = sorted(numbers, key=lambda pair: pair[0].value or 0.0)
+    ends = [tag("strong", percent(number.value)) for number, _ in ordered]
     intervals = [
-        f"95% interval {percent_range(number['interval_95'])}" if number["interval_95"] else None
+        f"95% interval {percent_range(number.interval_95)}" if number.interval_95 else None
         for number, _ in ordered
     ]
     if len(numbers) == 1:
         shown = intervals[0] or "too few runs for an interval"
         return [ends[0], f" ({shown}) of the latents"]
     if ends[0] == ends[-1]:
-        return [ends[0], f" of the latents in each of {len(numbers)} SAEs"]
+        each = "both" if len(numbers) == 2 else f"each of {len(numbers)}"
+        return [ends[0], f" of the latents in {each} SAEs"]
     about = ["; ".join(filter(None, (ordered[n][1], intervals[n]))) for n in (0, -1)]
     return [
         "Between ", ends[0], f" ({about[0]}) and ", ends[-1], f" ({about[1]}) of the latents"
@@ -122,9 +132,10 @@ def _range(groups: Groups, measure: str) -> list[Inside]:
 
 
 def _chance(groups: Groups) -> Html:
-    numbers = [g["headline"][SHARED.id]["all"] for g in groups]
-    nulls = [n["null_covariance"]["mean"] for n in numbers if n["null_covariance"]]
-    untrained = [n["null_untrained"] for n in numbers if n["null_untrained"] is not None]
+    numbers = [_headline_of(group).shared["all"] for group in groups]
+    means = [n.null_covariance.mean for n in numbers if n.null_covariance]
+    nulls = [mean for mean in means if mean is not None]
+    untrained = [n.null_untrained for n in numbers if n.null_untrained is not None]
     parts: list[Inside] = ["Chance was not measured"]
     if nulls:
         parts = ["Chance alone gives ", *at_most(nulls)]
@@ -133,21 +144,22 @@ def _chance(groups: Groups) -> Html:
     return join(*parts, ".")
 
 
-def _weaknesses(summary: Mapping[str, Any], failures: Mapping[str, str]) -> list[Inside]:
+def _weaknesses(summary: Summary, failures: Mapping[str, str]) -> list[Inside]:
     """Notes of the groups, each said once, and the runs that are not there."""
     labels: dict[str, list[str]] = {}
-    for group in summary["groups"]:
-        for note in group["notes"]:
-            labels.setdefault(note, []).append(group["label"])
-    several = len(summary["groups"]) > 1
+    for group in summary.groups:
+        for note in group.notes:
+            labels.setdefault(note, []).append(group.label)
+    several = len(summary.groups) > 1
     out: list[Inside] = []
     for note, named in labels.items():
-        every = len(named) == len(summary["groups"])
-        of = f"All {len(named)} SAEs" if every else ", ".join(named)
+        every = len(named) == len(summary.groups)
+        every_one = "Both SAEs" if len(named) == 2 else f"All {len(named)} SAEs"
+        of = every_one if every else ", ".join(named)
         out.append(f"{of}: {note}" if several else note[:1].upper() + note[1:])
     for run, reason in failures.items():
         out.append(join("Left out because it failed: ", tag("code", run), f", {reason}."))
-    for run in summary["runs"]["missing"]:
+    for run in summary.runs.missing:
         out.append(join("Left out because it is not done yet: ", tag("code", run), "."))
     return out
 
@@ -155,17 +167,17 @@ def _weaknesses(summary: Mapping[str, Any], failures: Mapping[str, str]) -> list
 # -- the headline tables -------------------------------------------------------------------------
 
 
-def _headline(summary: Mapping[str, Any]) -> Html | None:
-    groups = summary["groups"]
+def _headline(summary: Summary) -> Html | None:
+    groups = summary.groups
     if not groups:
         return None
     caption = (
         "Dots are shares at tau with their 95% interval; the diamond is chance, the cross the "
         "untrained pair. What lies to the right of both came back."
     )
-    several = sum("headline" in group for group in groups) > 1
+    several = sum(group.headline is not None for group in groups) > 1
     forest = figure("forest", None, caption) if several else None
-    inside = (shares_table(groups), training_table(groups, summary["training"]), words(groups))
+    inside = (shares_table(groups), training_table(groups, summary.training), words(groups))
     return tag("section", tag("h2", "Headline"), forest, *inside)
 
 
@@ -173,25 +185,25 @@ def shares_table(groups: Groups) -> Html | None:
     """What comes back, on all and on live latents, beside chance and ceiling."""
     rows: list[dict[str, Inside]] = []
     for number, group in enumerate(groups):
-        name: Inside = link(group["label"], number)
-        if "headline" not in group:
+        name: Inside = link(group.label, number)
+        headline = group.headline
+        if headline is None:
             rows.append({"SAE": name, "latents": "", "what counts": "one run: nothing to compare"})
             continue
-        headline = group["headline"]
-        tau = f"shared at tau {headline['tau']:g}"
-        ceiling: str | None = percent(headline["ceiling_same_run"])
+        tau = f"shared at tau {headline.tau:g}"
+        ceiling: str | None = percent(headline.ceiling_same_run)
         for stratum in ("all", "live"):
             for measure, what in ((SHARED.id, tau), (MATCH_AT_FDR, "match at FDR 5%")):
-                if (share := headline[measure].get(stratum)) is not None:
+                if (share := headline.of(measure).get(stratum)) is not None:
                     rows.append(_share_row(name, stratum, what, share, ceiling))
                     name = ceiling = None
-        for kind, control in group.get("controls", {}).items():
+        for kind, control in group.controls.items():
             latents = f"control: {kind.replace('_', ' ')}"
-            if control["shared"] is None:
+            if control.shared is None:
                 few = "fewer than two runs"
                 rows.append({"SAE": None, "latents": latents, "what counts": few})
             else:
-                rows.append(_share_row(None, latents, tau, control["shared"]["all"]))
+                rows.append(_share_row(None, latents, tau, control.shared["all"]))
     return table(
         rows,
         caption="What comes back",
@@ -200,70 +212,73 @@ def shares_table(groups: Groups) -> Html | None:
 
 
 def _share_row(
-    name: Inside, latents: str, what: str, share: Mapping[str, Any], ceiling: str | None = None
+    name: Inside, latents: str, what: str, share: Number, ceiling: str | None = None
 ) -> dict[str, Inside]:
-    null = share["null_covariance"]
-    chance = NONE if null is None else percent(null["mean"])
-    if null is not None and null["lo"] != null["hi"]:
-        chance += f" ({percent_range([null['lo'], null['hi']])})"
+    null = share.null_covariance
+    chance = NONE if null is None else percent(null.mean)
+    if null is not None and null.lo != null.hi:
+        chance += f" ({percent_range([null.lo, null.hi])})"
     return {
         "SAE": name,
         "latents": latents,
         "what counts": what,
-        "share": tag("strong", percent(share["value"])),
-        "95% interval": percent_range(share["interval_95"]),
+        "share": tag("strong", percent(share.value)),
+        "95% interval": percent_range(share.interval_95),
         "chance (range of draws)": chance,
-        "untrained pair": percent(share["null_untrained"]),
+        "untrained pair": percent(share.null_untrained),
         "run with itself": ceiling or NONE,
-        "chance-corrected": percent(share["chance_corrected"]),
+        "chance-corrected": percent(share.chance_corrected),
     }
 
 
-def training_table(groups: Groups, training: Mapping[str, Any]) -> Html | None:
+def training_table(groups: Groups, training: Training) -> Html | None:
     """What was trained: counts, reconstruction, tokens, certificates."""
     rows: list[dict[str, Inside]] = []
     for number, group in enumerate(groups):
-        rows.append(_training_row(link(group["label"], number), group, training))
-        for kind, control in group.get("controls", {}).items():
-            if control["counts"] is not None:
+        rows.append(_training_row(link(group.label, number), group, group.tokens, training))
+        for kind, control in group.controls.items():
+            if control.counts is not None:
                 name = f"control: {kind.replace('_', ' ')}"
-                about = {**control, "tokens": group["tokens"]}
-                rows.append(_training_row(name, about, training))
+                rows.append(_training_row(name, control, group.tokens, training))
     return table(rows, caption="What was trained; counts are of one run")
 
 
 def _training_row(
-    name: Inside, group: Mapping[str, Any], training: Mapping[str, Any]
+    name: Inside, group: StudyGroup | ControlSummary, tokens: int, training: Training
 ) -> dict[str, Inside]:
-    counts, fit = group["counts"], group["reconstruction"]
-    proof, moved = group.get("certificates"), group.get("distance_from_init")
+    counts, fit = group.counts, group.reconstruction
+    assert counts is not None
+    assert fit is not None
+    proof = group.certificates if isinstance(group, StudyGroup) else None
     return {
         "SAE": name,
-        "runs": count(counts["runs"]),
-        "tokens seen": count(group["tokens"]),
-        "epochs": f"{training['epochs']:.3g}",
-        "latents": count(counts["latents"]),
-        **{state: span(counts[state]) for state in ("live", "dead", "dense")},
-        "FVU, held out": mean_and_range(fit["fvu"]),
-        "L0": mean_and_range(fit["l0"]),
-        "cosine to its start": mean_and_range(moved) if moved else NONE,
-        "assignments proven optimal": f"{proof['optimal']:,} of {proof['assignments']:,}"
+        "runs": count(counts.runs),
+        "tokens seen": count(tokens),
+        "epochs": f"{training.epochs:.3g}",
+        "latents": count(counts.latents),
+        "live": span(counts.live),
+        "dead": span(counts.dead),
+        "dense": span(counts.dense),
+        "FVU, held out": mean_and_range(fit.fvu),
+        "L0": mean_and_range(fit.l0),
+        "cosine to its start": mean_and_range(group.distance_from_init),
+        "assignments proven optimal": f"{proof.optimal:,} of {proof.assignments:,}"
         if proof
         else NONE,
-        "largest gap": f"{proof['largest_gap']:.2g}" if proof else NONE,
+        "largest gap": f"{proof.largest_gap:.2g}" if proof else NONE,
     }
 
 
 def words(groups: Groups) -> Html:
     """What the words of the page mean."""
-    tokens = span([group["reconstruction"]["held_out_tokens"] for group in groups])
+    tokens = span([group.reconstruction.held_out_tokens for group in groups])
     meanings: dict[str, Inside] = dict(WORDS)
     meanings["Live, dead, dense"] = (
         f"on {tokens} held-out tokens a live latent fired at least once, a dead one never, a dense "
         "one on more of them than the study's dense_rate (a tenth unless changed). Where runs "
         "differ, a range is given."
     )
-    if any(group.get("controls") for group in groups):
+    if any(group.controls for group in groups):
         meanings["Control"] = (
             "runs of the same recipe and seeds in which there is less to find, or nothing; each is "
             "evaluated on its own activations."
@@ -275,20 +290,20 @@ def words(groups: Groups) -> Html:
 # -- the end of the page -------------------------------------------------------------------------
 
 
-def _provenance(summary: Mapping[str, Any], spec: str | None) -> Html:
+def _provenance(summary: Summary, spec: str | None) -> Html:
     """Version, subject, sites, tokens, and the study's TOML."""
-    activations = summary["activations"]
-    sites = activations["sites"].items()
+    activations, change = summary.activations, summary.activations.change_from_float32
     facts: dict[str, Inside] = {
-        "reseed": summary["reseed"],
-        "study": summary["study"],
-        "subject": tag("code", json.dumps(summary["subject"], ensure_ascii=False)),
-        "sites": ", ".join(f"{site} ({width:,} dimensions)" for site, width in sites),
-        "tokens to train on": f"{activations['training_tokens']:,}",
-        "tokens held out": f"{activations['held_out_tokens']:,}",
+        "reseed": summary.reseed,
+        "study": summary.study,
+        "subject": tag("code", json.dumps(summary.subject, ensure_ascii=False)),
+        "sites": ", ".join(
+            f"{site} ({width:,} dimensions)" for site, width in activations.sites.items()
+        ),
+        "tokens to train on": f"{activations.training_tokens:,}",
+        "tokens held out": f"{activations.held_out_tokens:,}",
     }
-    if "change_from_float32" in activations:
-        change = activations["change_from_float32"]
+    if change is not None:
         facts[f"change by {change['dtype']} (relative RMSE)"] = "; ".join(
             f"{site}: {error['relative_rmse']:.2%}, smallest cosine {error['smallest_cosine']:.4f}"
             for site, error in change["sites"].items()
