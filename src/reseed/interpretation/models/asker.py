@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reseed.events import Events
 from reseed.interpretation.models import BilledFailure
@@ -25,7 +25,9 @@ from reseed.interpretation.models.journal import Journal, question_key, question
 from reseed.interpretation.models.limits import Budget, Spent, spent
 from reseed.interpretation.records import LLM, Asker, Failure, Reply, Request
 from reseed.spec.llm import BudgetSpec, LocalSpec, ModelSpec, Prices
-from reseed.store import Store
+
+if TYPE_CHECKING:
+    from reseed.store import Store
 
 GRACE_SECONDS = 10.0
 """How long a stop waits for questions under way, which are paid for."""
