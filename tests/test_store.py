@@ -23,7 +23,7 @@ from reseed.store import (
     safetensors_bytes,
     write_bytes,
 )
-from reseed.store.pieces import OLD
+from reseed.store.files import OLD
 
 NAMES = ("numbers.parquet", "inner/arrays.safetensors", "words.json")
 
@@ -178,7 +178,7 @@ def test_a_study_that_cannot_be_opened_for_writing(store, monkeypatch, code, mes
     with pytest.raises(StoreError, match=message), store.lock("test"):
         pass
     with pytest.raises(StoreError, match=message):
-        store.write_json("x.json", {})
+        store.write("x.json", {})
 
 
 def test_the_lock_file_on_a_full_disk(store, monkeypatch):
@@ -267,7 +267,7 @@ def test_a_file_that_is_not_of_the_piece(store):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"deep": [float("-inf")]}])
 def test_json_refuses_what_is_no_number(store, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.write_json("x.json", value)
+        store.write("x.json", value)
     assert not store.path("x.json").exists()
 
 
@@ -362,7 +362,7 @@ def test_links_to_files_outside_are_not_written_through(store, tmp_path, name):
         with store.lock("test"):
             store.open_for_writing()
             JsonlSink(store.path("events.jsonl")).emit("x", {})
-            store.write_json("x.json", {})
+            store.write("x.json", {})
             store.make("p", [], lambda: {"a.json": 1})
 
     if name in (".lock", "events.jsonl"):
@@ -407,4 +407,4 @@ def test_what_the_system_refuses_is_told(store, monkeypatch, code):
 
     monkeypatch.setattr("reseed.store.files.open", refuse, raising=False)
     with pytest.raises(StoreError, match=r"x\.json"):
-        store.write_json("x.json", {})
+        store.write("x.json", {})

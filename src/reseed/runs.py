@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -24,29 +24,46 @@ Pair = tuple[str, str]
 """Ids of two runs."""
 
 
-def through_name(run: str) -> str:
-    """Name of the piece with what a run's reconstructions do to the subject's predictions."""
-    return f"through/{run}"
+def pairs_of(runs: Sequence[str]) -> list[Pair]:
+    """Every two runs of a group, in the order given."""
+    return list(combinations(runs, 2))
 
 
-def evidence_name(run: str) -> str:
-    """Name of the piece with the evidence of a run."""
-    return f"evidence/{run}"
+# -- names of pieces -------------------------------------------------------------------------------
 
 
-def cofiring_name(pair: Pair) -> str:
-    """Name of the piece with how the matched latents of two runs fire together."""
-    return f"cofiring/{pair[0]}--{pair[1]}"
+def _piece_of(kind: str) -> Callable[[str], str]:
+    return lambda name: f"{kind}/{name}"
 
 
-def explanations_name(group: str) -> str:
-    """Name of the piece with the explanations of a group of runs."""
-    return f"explanations/{group}"
+def _piece_of_pair(kind: str) -> Callable[[Pair], str]:
+    return lambda pair: f"{kind}/{pair[0]}--{pair[1]}"
 
 
-def scores_name(group: str) -> str:
-    """Name of the piece with the scores of a group of runs."""
-    return f"scores/{group}"
+weights_name = _piece_of("weights")
+"""Of a run: what its weights alone show."""
+evidence_name = _piece_of("evidence")
+"""Of a run: what its latents fire on, and held-out reconstruction."""
+through_name = _piece_of("through")
+"""Of a run: what its reconstructions do to the subject's predictions."""
+pair_name = _piece_of_pair("matches")
+"""Of two runs: which latent is which."""
+structure_name = _piece_of_pair("structure")
+"""Of two runs: what became of latents without a counterpart."""
+cofiring_name = _piece_of_pair("cofiring")
+"""Of two runs: how their matched latents fire together."""
+compared_name = _piece_of_pair("pairs")
+"""Of two SAEs, by name, that are compared outside a study."""
+stability_name = _piece_of("stability")
+"""Of a group: what its matches mean."""
+calibration_name = _piece_of("calibration")
+"""Of a group: what recurrence is worth, on known features."""
+explanations_name = _piece_of("explanations")
+"""Of a group: its latents in words."""
+scores_name = _piece_of("scores")
+"""Of a group: how the explanations did."""
+FACTORS = stability_name("factors")
+"""The piece in which the groups of a study are compared."""
 
 
 def sae_folder(run: str, step: int, store: Store) -> str:
@@ -59,33 +76,7 @@ def sae_folder(run: str, step: int, store: Store) -> str:
     return inner if store.holds(f"runs/{run}", f"{inner}/cfg.json") else "."
 
 
-def pairs_of(runs: Sequence[str]) -> list[Pair]:
-    """Every two runs of a group, in the order given."""
-    return list(combinations(runs, 2))
-
-
-def pair_name(pair: Pair) -> str:
-    """Name of the piece of a pair."""
-    return f"matches/{pair[0]}--{pair[1]}"
-
-
-def weights_name(run: str) -> str:
-    """Name of the piece with what the weights of one run alone show."""
-    return f"weights/{run}"
-
-
-def stability_name(group: str) -> str:
-    """Name of the piece of a group."""
-    return f"stability/{group}"
-
-
-FACTORS = stability_name("factors")
-"""Name of the piece in which the groups of a study are compared."""
-
-
-def compared_name(a: str, b: str) -> str:
-    """Name of the piece of two SAEs, by name, that are compared outside a study."""
-    return f"pairs/{a}--{b}"
+# -- groups and runs -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +89,6 @@ class Group:
     steps: Sequence[int]
     """snapshots; the first is the start of training, the last its end"""
     batch: int
-
-
-def structure_name(pair: Pair) -> str:
-    """Name of the piece of a pair."""
-    return f"structure/{pair[0]}--{pair[1]}"
-
-
-def calibration_name(group: str) -> str:
-    """Name of the piece of a group."""
-    return f"calibration/{group}"
 
 
 @dataclass(frozen=True, slots=True)

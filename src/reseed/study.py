@@ -30,7 +30,6 @@ from reseed.spec.training import Control, RunSpec
 from reseed.store import BUILDING, Store
 
 SPEC_FILE = "study.toml"
-
 SUMMARY_FILE = "summary.json"
 DATA_FILE = "data.json"
 SUBJECT = "subject"
@@ -214,10 +213,7 @@ class Study:
 
     @contextmanager
     def locked(self, command: str) -> Generator[None, None, None]:
-        """Hold the folder for this process, checked to be this study's.
-
-        Args:
-            command: what holds it, as other processes are told.
+        """Hold the folder, checked to be this study's; others are told what `command` holds it.
 
         Raises:
             StoreError: if it is busy, read-only or of another spec.
@@ -228,9 +224,9 @@ class Study:
             self.store.open_for_writing()
             known = self.store.path(DATA_FILE).exists()
             if not known or self.store.read_json(DATA_FILE) != self.spec.data:
-                self.store.write_json(DATA_FILE, self.spec.data)
+                self.store.write(DATA_FILE, self.spec.data)
             if self.source is not None:
-                self.store.write_bytes(SPEC_FILE, self.source.encode())
+                self.store.write(SPEC_FILE, self.source.encode())
             yield
 
     def check_folder(self) -> None:
@@ -242,18 +238,14 @@ class Study:
             StoreError: naming what differs.
         """
         if not self.store.path(DATA_FILE).exists():
-            if (
-                self.folder.is_dir()
-                and not self.store.has(SUBJECT)
-                and any(child.name not in _BEFORE_DATA for child in self.folder.iterdir())
-            ):
+            there = list(self.folder.iterdir()) if self.folder.is_dir() else []
+            others = any(child.name not in _BEFORE_DATA for child in there)
+            if others and not self.store.has(SUBJECT):
                 raise StoreError(
                     f"{self.folder} is not empty and is no study; choose another with `--out`"
                 )
             return
-        there = self.store.read_json(DATA_FILE)
-        wanted = self.spec.data
-        differences = list(_differences(there, wanted))
+        differences = list(_differences(self.store.read_json(DATA_FILE), self.spec.data))
         results = any(self.store.path(name).exists() for name in ("activations", "runs"))
         if differences and results:
             raise StoreError(

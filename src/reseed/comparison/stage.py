@@ -94,9 +94,9 @@ def compare(
     with store.lock("reseed compare"):
         store.open_for_writing()
         comparison = stage(compared, events_of(store.root, progress), store, **settings)
-        store.write_bytes("latents.parquet", parquet_bytes(comparison.latents))
-        store.write_bytes("curve.parquet", parquet_bytes(comparison.curve))
-        store.write_json(SUMMARY, comparison.summary)
+        store.write("latents.parquet", parquet_bytes(comparison.latents))
+        store.write("curve.parquet", parquet_bytes(comparison.curve))
+        store.write(SUMMARY, comparison.summary)
         write_comparison(store, REPORT)
     return comparison
 
@@ -203,7 +203,7 @@ def _pair(
         rest = {key: getattr(pair, key) for key in ("a", "b", "numbers", "certificates")}
         return {f"{name}.parquet": getattr(pair, name) for name in _TABLES} | {"pair.json": rest}
 
-    name = compared_name(a.name, b.name)
+    name = compared_name((a.name, b.name))
     live = [np.packbits(strata["live"][d.name]).tobytes().hex() for d in (a, b) if "live" in strata]
     ids = [measure["id"] for measure in formulas()]
     store.make(name, [a.sha256, b.sha256, tau, draws, live, ids], files)

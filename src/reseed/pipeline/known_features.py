@@ -126,7 +126,7 @@ def calibrate(
                 "failed": [run.id for run in outcome.failed],
                 "groups": stage(study, events),
             }
-            study.store.write_json(CALIBRATION, summary)
+            study.store.write(CALIBRATION, summary)
             write_calibration(study.store, CALIBRATION, PAGE)
     return Calibration(
         study=study,

@@ -157,7 +157,7 @@ def _summarise(study: Study, factors: Factors | None) -> None:
         groups=[_study_group(study, group, epochs) for group in study.groups()],
         factors=factors,
     )
-    store.write_json(SUMMARY, document_of(summary))
+    store.write(SUMMARY, document_of(summary))
 
 
 def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:

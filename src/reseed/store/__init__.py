@@ -2,17 +2,20 @@
 
 from reseed.store.files import (
     BUILDING,
+    PIECE,
     existing,
     file_bytes,
     file_sha256,
     fsync,
     json_bytes,
+    move_into_place,
     parquet_bytes,
     read_json,
     safetensors_bytes,
+    seal,
     write_bytes,
 )
-from reseed.store.pieces import PIECE, Store, move_into_place, seal, snapshot_folder
+from reseed.store.pieces import Store, snapshot_folder
 
 __all__ = [
     "BUILDING",

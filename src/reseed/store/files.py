@@ -9,7 +9,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from reseed.errors import StoreError, explained
 
 BUILDING = ".reseed-building"
 """Ending of what is not in its place yet; no name that a person would give."""
+OLD = ".reseed-old"
+"""Ending of what is being replaced."""
+PIECE = "piece.json"
+"""File that makes a folder a piece: its name, what it was made from, sizes and checksums."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -123,3 +128,45 @@ def safetensors_bytes(
     """Arrays as safetensors bytes; equal arrays give equal bytes."""
     tight = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
     return save_safetensors(tight, dict(metadata) if metadata else None)
+
+
+def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ()) -> None:
+    """Write `piece.json` into a folder that is about to become a piece, and sync its files.
+
+    Args:
+        folder: the folder.
+        name: of the piece.
+        made_from: digest of what it was made from.
+        leave_out: names of files that are deleted before the folder moves into place.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    skip = {PIECE, *leave_out}
+    with explained(folder):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skip):
+            fsync(path)
+            files[path.relative_to(folder).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
+        for inner in (p for p in folder.rglob("*") if p.is_dir()):
+            fsync(inner)
+    write_bytes(folder / PIECE, json_bytes({"name": name, "made_from": made_from, "files": files}))
+
+
+def move_into_place(building: Path, final: Path) -> None:
+    """Rename a sealed folder to its place; an older piece there is replaced.
+
+    Raises:
+        StoreError: if the disk is full or the folder read-only.
+    """
+    old = final.with_name(final.name + OLD)
+    shutil.rmtree(old, ignore_errors=True)
+    with explained(final):
+        if final.exists():
+            os.rename(final, old)
+        os.rename(building, final)
+        fsync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)

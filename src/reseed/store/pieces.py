@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,15 @@ from reseed.errors import BusyError, StoreError, explained, no_link
 from reseed.seeds import digest
 from reseed.store.files import (
     BUILDING,
+    OLD,
+    PIECE,
     checked_sha256,
     file_bytes,
-    file_sha256,
-    fsync,
-    json_bytes,
+    move_into_place,
     read_json,
+    seal,
     write_bytes,
 )
-
-PIECE = "piece.json"
-OLD = ".reseed-old"
 
 
 class Store:
@@ -104,13 +102,13 @@ class Store:
 
     # -- single files ----------------------------------------------------------------------------
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Write one file whole: temporary file, fsync, rename, fsync of the folder."""
-        write_bytes(self.path(name), data)
+    def write(self, name: str, content: Any) -> None:
+        """Write one file whole; what its ending asks for is that of `file_bytes`.
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Write one JSON file whole, indented, with keys in the order given."""
-        self.write_bytes(name, json_bytes(value))
+        Raises:
+            StoreError: if the disk is full or the folder read-only; the older file is untouched.
+        """
+        write_bytes(self.path(name), file_bytes(name, content))
 
     def read_json(self, name: str) -> Any:
         """Read one JSON file.
@@ -268,45 +266,3 @@ class Store:
 def snapshot_folder(step: int) -> str:
     """Folder, inside the piece of a run, of the SAE as it was after a step."""
     return f"snapshots/{step:08d}"
-
-
-def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ()) -> None:
-    """Write `piece.json` into a folder that is about to become a piece, and sync its files.
-
-    Args:
-        folder: the folder.
-        name: of the piece.
-        made_from: digest of what it was made from.
-        leave_out: names of files that are deleted before the folder moves into place.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only.
-    """
-    files: dict[str, dict[str, Any]] = {}
-    skip = {PIECE, *leave_out}
-    with explained(folder):
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skip):
-            fsync(path)
-            files[path.relative_to(folder).as_posix()] = {
-                "bytes": path.stat().st_size,
-                "sha256": file_sha256(path),
-            }
-        for inner in (p for p in folder.rglob("*") if p.is_dir()):
-            fsync(inner)
-    write_bytes(folder / PIECE, json_bytes({"name": name, "made_from": made_from, "files": files}))
-
-
-def move_into_place(building: Path, final: Path) -> None:
-    """Rename a sealed folder to its place; an older piece there is replaced.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only.
-    """
-    old = final.with_name(final.name + OLD)
-    shutil.rmtree(old, ignore_errors=True)
-    with explained(final):
-        if final.exists():
-            os.rename(final, old)
-        os.rename(building, final)
-        fsync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)

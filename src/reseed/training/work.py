@@ -109,7 +109,7 @@ class RunFolder:
     def fail(self, step: int, reason: str, events: Events) -> None:
         """Leave nothing of the run but why it failed."""
         failed = Failed(step=step, reason=reason)
-        self._store.write_json(failure_file(self.run), failed.model_dump())
+        self._store.write(failure_file(self.run), failed.model_dump())
         self.clear()
         events.emit("failed", run=self.run.id, step=step, reason=reason)
         events.say(f"run {self.run.id} failed at step {step}: {reason}. The other runs go on.")
