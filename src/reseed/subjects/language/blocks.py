@@ -124,8 +124,7 @@ class TokenBlocks:
     def attention(self, blocks: Sequence[int]) -> NDArray[np.bool_]:
         """[n, L] what is no padding."""
         real = self.document[list(blocks)] != NO_DOCUMENT
-        # The first position of a padded block is BOS or text.
-        real[:, 0] = True
+        real[:, 0] = True  # of a padded block: BOS or text
         return real
 
 
@@ -213,9 +212,8 @@ class _Rules(NamedTuple):
         stretch = np.array([*before, *ids, *after], np.uint32)
         text = slice(len(before), len(before) + len(ids))
         document = np.full(len(stretch), NO_DOCUMENT, np.int32)
-        document[text] = number
         starts = np.zeros(len(stretch), np.bool_)
-        starts[text][:1] = True
+        document[text], starts[text][:1] = number, True
         return _Chunk(stretch, document, starts)
 
     def blocks(self, stream: _Chunk, blocks: int) -> dict[str, NDArray[Any]]:
@@ -246,18 +244,16 @@ def _filled(
     encoded: Iterable[tuple[Document, list[int]]], rules: _Rules, blocks: int, task: Task
 ) -> tuple[list[Document], _Chunk]:
     """Documents until the blocks are full, and the stream that they make; shorter if they end."""
-    used: list[Document] = []
-    chunks: list[_Chunk] = [rules.chunk([], 0)]
-    length = 0
+    used, chunks = list[Document](), [rules.chunk([], 0)]
+    length, wanted = 0, blocks * rules.room
     for number, (document, ids) in enumerate(encoded):
         used.append(document)
         chunks.append(rules.chunk(ids, number))
         length += len(chunks[-1].ids)
         task.advance(len(chunks[-1].ids))
-        if length >= blocks * rules.room:
+        if length >= wanted:
             break
-    columns = zip(*chunks, strict=True)
-    return used, _Chunk(*(np.concatenate(column)[: blocks * rules.room] for column in columns))
+    return used, _Chunk(*(np.concatenate(c)[:wanted] for c in zip(*chunks, strict=True)))
 
 
 def _encoded(

@@ -1,0 +1,65 @@
+"""The pass over held-out rows: every block once, in order, and each SAE encodes a chunk once."""
+
+import numpy as np
+import pytest
+
+from reseed.events import Events
+from reseed.evidence.rows import Reader, active_entries, feed, firing_of
+from reseed.sae.model import SAE
+from reseed.subjects.arrays import MemorySource
+
+torch = pytest.importorskip("torch")
+
+BLOCKS = [5, 0, 3, 4, 1]
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).standard_normal((6 * 10, 4)).astype(np.float32)
+
+
+def sae(outputs=4):
+    draw = torch.Generator().manual_seed(1)
+    W = torch.randn(8, 4, generator=draw)
+    W_dec = torch.randn(8, outputs, generator=draw)
+    rule = {"kind": "topk", "k": 2}
+    return SAE(W, W_dec, torch.zeros(8), torch.zeros(outputs), rule, centred=False)
+
+
+def test_every_block_comes_once_in_order_and_is_encoded_once(x, monkeypatch):
+    calls, chunks = [], []
+    encode = SAE.encode_sparse
+    monkeypatch.setattr(SAE, "encode_sparse", lambda s, rows: calls.append(1) or encode(s, rows))
+
+    def add(chunk):
+        codes = chunk.codes("a")
+        assert chunk.codes("a") is codes
+        chunks.append((chunk.chunk.first, chunk.chunk.blocks.tolist(), chunk.rows("a")))
+
+    readers = {"a": Reader(sae(), "s"), "never asked": Reader(sae(), "s")}
+    feed(add, readers, MemorySource({"s": x}, block=10), BLOCKS, Events(), "test", size=2)
+    assert [chunk[:2] for chunk in chunks] == [(0, [5, 0]), (2, [3, 4]), (4, [1])]
+    assert len(calls) == 3
+    rows = torch.cat([chunk[2] for chunk in chunks]).numpy()
+    np.testing.assert_array_equal(rows, x.reshape(6, 10, 4)[BLOCKS].reshape(-1, 4))
+
+
+def test_firing_is_that_of_all_rows_at_once(x):
+    source, readers = MemorySource({"s": x}, block=10), {"a": Reader(sae(), "s")}
+    firing = firing_of(readers, source, BLOCKS, Events(), "test", size=2)["a"]
+    rows = torch.from_numpy(x.reshape(6, 10, 4)[BLOCKS].reshape(-1, 4))
+    row, latent, value = active_entries(sae().encode_sparse(rows))
+    assert firing.rows == 50
+    assert len(row) == firing.table()["fired"].sum()
+    for n in range(8):
+        assert firing.table()["fired"][n] == (latent == n).sum()
+        assert firing.table()["max_act"][n] == value[latent == n].max(initial=0)
+    error = (sae().reconstruct(rows) - rows).square().sum() / (rows - rows.mean(0)).square().sum()
+    assert firing.reconstruction()["fvu"] == pytest.approx(float(error), rel=1e-5)
+
+
+def test_what_a_transcoder_reconstructs_is_not_known(x):
+    source, readers = MemorySource({"s": x}, block=10), {"a": Reader(sae(outputs=3), "s")}
+    firing = firing_of(readers, source, BLOCKS, Events(), "test")["a"]
+    assert np.isnan(firing.reconstruction()["fvu"])
+    assert firing.reconstruction()["l0"] > 0
