@@ -90,7 +90,7 @@ def consensus(
     if len(groups) > 1:
         labels = ", ".join(repr(runs.label) for runs in groups)
         raise SpecError(f"{study.folder} has {len(groups)} groups; name one of {labels}")
-    settings = Settings(
+    settings = ConsensusSettings(
         rule=Rule(least=least, found_in=found_in), k=k, tokens=tokens, same_width=same_width
     )
     with session(study.folder, progress) as (events, stop):
@@ -98,7 +98,7 @@ def consensus(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ConsensusSettings:
     """What a consensus is to be made of."""
 
     rule: Rule
@@ -107,7 +107,9 @@ class Settings:
     same_width: bool = True
 
 
-def stage(study: Study, events: Events, stop: Stop, group: Group, settings: Settings) -> Consensus:
+def stage(
+    study: Study, events: Events, stop: Stop, group: Group, settings: ConsensusSettings
+) -> Consensus:
     """Make a consensus SAE that is not there yet; calling it again only reads it."""
     spec = next(run.spec for run in study.runs if run.id == group.runs[0])
     if spec.target != spec.site:
@@ -168,7 +170,7 @@ class _Making:
 
     study: Study
     group: Group
-    settings: Settings
+    settings: ConsensusSettings
     members: pl.DataFrame
     member: RunSpec
     """one of the runs"""
