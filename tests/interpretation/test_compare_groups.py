@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from reseed.errors import SpecError
-from reseed.interpretation.compare import compare_groups
-from reseed.interpretation.sample import latents_needed, partners, power_of, sample_latents
+from reseed.interpretation.orphans import compare_groups
+from reseed.interpretation.strata import latents_needed, partners, power_of, sample_latents
 
 RUNS = ("r0", "r1", "r2")
 

@@ -24,7 +24,7 @@ from reseed.interpretation.models.journal import Journal
 from reseed.interpretation.results import chosen_groups, read_explained
 from reseed.interpretation.select.stage import select
 from reseed.interpretation.similarity import comparison
-from reseed.interpretation.stage import explain, score
+from reseed.interpretation.stage import explain, score, stage
 from reseed.runs import evidence_name
 from reseed.spec.interpretation import InterpretationSpec
 
@@ -117,8 +117,7 @@ def fake(answer):
 def scored(study):
     (group,) = chosen_groups(study, None)
     asker_of, _ = fake(truth)
-    explained = explain(study, Events(), group, spec=spec(), asker_of=asker_of)
-    return explained, score(study, Events(), group, spec=spec(), asker_of=asker_of)
+    return stage(study, Events(), group, spec=spec(), asker_of=asker_of)
 
 
 def means(table, control=None):
@@ -163,10 +162,10 @@ def test_the_table_of_latents_has_what_was_said(study, scored):
 
 
 def test_examples_of_explaining_and_scoring_share_no_document(study, scored):
-    from reseed.interpretation.examples import Examples, check_disjoint, latents_in
+    from reseed.interpretation.examples import ExampleSets, check_disjoint, latents_in
 
     of = latents_in(scored[0].table.filter(kind="reproducible"))
-    examples = Examples(study.store, of)
+    examples = ExampleSets(study.store, of)
     for latent in of:
         shown = examples.to_explain(latent, spec()).examples
         asked = examples.to_score(latent, "score", spec()).examples

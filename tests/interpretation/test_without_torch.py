@@ -14,8 +14,8 @@ sys.meta_path.insert(0, Forbidden())
 
 def test_importing_needs_neither(python):
     modules = [
-        "interpretation.compare",
-        "interpretation.sample",
+        "interpretation.orphans",
+        "interpretation.strata",
         "interpretation.similarity",
         "interpretation.refine",
         "interpretation.select.by_words",

@@ -9,7 +9,7 @@ import numpy as np
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.formats import own
-from reseed.interpretation.sample import KINDS, live_kinds
+from reseed.interpretation.strata import KINDS, live_kinds
 from reseed.runs import Group, evidence_name
 from reseed.seeds import generator
 from reseed.spec.subject import LanguageModelSpec

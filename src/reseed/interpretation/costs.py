@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.interpretation.examples import Examples, latents_in
+from reseed.interpretation.examples import ExampleSets, latents_in
 from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Explanation, Failure, Item, Reply, Request
-from reseed.interpretation.sample import sample_latents
 from reseed.interpretation.scorers import Tools, score_items
+from reseed.interpretation.strata import sample_latents
 from reseed.runs import Group, stability_name
 from reseed.spec.interpretation import RANDOM, InterpretationSpec
 from reseed.spec.llm import ServerSpec
@@ -189,7 +189,7 @@ def estimate_costs(
     """
     plan = sample_latents(study.latent_table(group), spec.per_kind, spec.seed)
     of = latents_in(plan.latents)
-    examples = Examples(study.store, of)
+    examples = ExampleSets(study.store, of)
     # the dearest of them stands for all
     items = [examples.to_score(latent, "score", spec) for latent in of]
     judged = max(items, key=lambda item: len(item.examples))

@@ -1,7 +1,7 @@
 """Examples of a latent: read, chosen for a use, and kept apart. Needs no torch.
 
 What an example may be used for was decided by its document when it was sampled
-(`reseed.evidence.windows`); `Examples` looks again before a model is asked anything.
+(`reseed.evidence.windows`); `ExampleSets` looks again before a model is asked anything.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _listed(what: str, numbers: Sequence[int]) -> str:
     return f"{what} {shown} is" if len(numbers) == 1 else f"{what}s {shown}{more} are"
 
 
-class Examples:
+class ExampleSets:
     """The examples of some latents, read once and checked to keep their splits apart.
 
     Args:

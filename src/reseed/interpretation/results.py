@@ -98,7 +98,7 @@ def score_rows(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
+class GroupExplanations:
     """The explanations of a group."""
 
     group: str
@@ -113,7 +113,7 @@ class Explained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class GroupScores:
     """The scores of a group."""
 
     group: str
@@ -126,7 +126,7 @@ class Scored:
     accounts: Mapping[str, Any]
 
 
-def read_explained(study: Study, group: Group) -> Explained:
+def read_explained(study: Study, group: Group) -> GroupExplanations:
     """The explanations that are there.
 
     Raises:
@@ -137,10 +137,10 @@ def read_explained(study: Study, group: Group) -> Explained:
         raise StoreError(f"{group.label} has no explanations yet; `reseed explain` makes them")
     about = study.store.document(name, "about.json")
     table = study.store.table(name, "explanations.parquet")
-    return Explained(group=group.label, table=table, **about)
+    return GroupExplanations(group=group.label, table=table, **about)
 
 
-def read_scored(study: Study, group: Group) -> Scored:
+def read_scored(study: Study, group: Group) -> GroupScores:
     """The scores that are there.
 
     Raises:
@@ -150,7 +150,7 @@ def read_scored(study: Study, group: Group) -> Scored:
     if not study.store.has(name):
         raise StoreError(f"{group.label} has no scores yet; `reseed score` makes them")
     table = study.store.table(name, "scores.parquet")
-    return Scored(group=group.label, table=table, **study.store.document(name, "about.json"))
+    return GroupScores(group=group.label, table=table, **study.store.document(name, "about.json"))
 
 
 def chosen_groups(study: Study, wanted: str | None) -> list[Group]:

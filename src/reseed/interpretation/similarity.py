@@ -16,8 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.interpretation.compare import GroupComparison, compare_groups
 from reseed.interpretation.models import Embedder
+from reseed.interpretation.orphans import GroupComparison, compare_groups
 from reseed.interpretation.records import Explanation, Interval
 from reseed.interpretation.results import explanations_of
 from reseed.seeds import generator

@@ -1,4 +1,4 @@
-"""The two doors of interpretation: explain latents of a group of runs, score the explanations."""
+"""The doors of interpretation: explain latents of a group of runs, score the explanations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reseed.events import Events
 from reseed.formats import own
 from reseed.interpretation.ablation import functional_of
 from reseed.interpretation.controls import random_items, shuffled_explanations
-from reseed.interpretation.examples import Examples, latents_in
+from reseed.interpretation.examples import ExampleSets, latents_in
 from reseed.interpretation.explain import explain_items, top_logits
 from reseed.interpretation.models import Steerable
 from reseed.interpretation.models.asker import AskerOf, accounts, opener
@@ -22,8 +22,8 @@ from reseed.interpretation.models.embedding import open_embedder
 from reseed.interpretation.records import Asker, Item, Latent
 from reseed.interpretation.refine import refined_explanations
 from reseed.interpretation.results import (
-    Explained,
-    Scored,
+    GroupExplanations,
+    GroupScores,
     explanation_rows,
     explanations_of,
     read_explained,
@@ -31,9 +31,9 @@ from reseed.interpretation.results import (
     score_rows,
     spec_of,
 )
-from reseed.interpretation.sample import SamplePlan, partners, sample_latents
 from reseed.interpretation.scorers import Tools, score_items
 from reseed.interpretation.similarity import comparison
+from reseed.interpretation.strata import SamplePlan, partners, sample_latents
 from reseed.records import Floats
 from reseed.runs import Group, evidence_name, explanations_name, scores_name
 from reseed.seeds import digest
@@ -44,6 +44,19 @@ VERSION = 2
 """Of what is asked; raised when the same settings would ask otherwise."""
 
 
+def stage(
+    study: Study,
+    events: Events,
+    group: Group,
+    *,
+    spec: InterpretationSpec | None = None,
+    asker_of: AskerOf | None = None,
+) -> tuple[GroupExplanations, GroupScores]:
+    """Explain latents of a group and score what was said of them; see `explain` and `score`."""
+    explained = explain(study, events, group, spec=spec, asker_of=asker_of)
+    return explained, score(study, events, group, spec=spec, asker_of=asker_of)
+
+
 def explain(
     study: Study,
     events: Events,
@@ -52,7 +65,7 @@ def explain(
     spec: InterpretationSpec | None = None,
     asker_of: AskerOf | None = None,
     command: str = "reseed explain",
-) -> Explained:
+) -> GroupExplanations:
     """Explain a sample of the live latents of a group; calling it again only reads the result.
 
     Args:
@@ -110,7 +123,7 @@ def _explain_sample(
     mates = partners(plan, latents, spec.seed)
     of = [*latents_in(plan.latents), *latents_in(mates)]
     kinds = [*plan.latents["kind"], *[PARTNER] * len(mates)]
-    examples = Examples(study.store, of)
+    examples = ExampleSets(study.store, of)
     items = [examples.to_explain(latent, spec) for latent in of]
     if RANDOM in spec.controls:
         made = random_items(items[: len(plan.latents)], "explain", spec)
@@ -137,7 +150,7 @@ def score(
     spec: InterpretationSpec | None = None,
     asker_of: AskerOf | None = None,
     command: str = "reseed score",
-) -> Scored:
+) -> GroupScores:
     """Score the explanations of a group, and compare; calling it again only reads the result.
 
     Args and errors are those of `explain`.
@@ -208,7 +221,7 @@ def _directions(study: Study, of: Sequence[Latent]) -> dict[Latent, Floats]:
 def _score_sample(
     study: Study,
     spec: InterpretationSpec,
-    explained: Explained,
+    explained: GroupExplanations,
     of: Sequence[Latent],
     tools: Tools,
     events: Events,
@@ -219,7 +232,7 @@ def _score_sample(
     def with_explanations(bare: Sequence[Item]) -> list[Item]:
         return [replace(item, explanation=explanations.get(item.of)) for item in bare]
 
-    examples = Examples(study.store, of)
+    examples = ExampleSets(study.store, of)
     bare = [examples.to_score(latent, "score", spec) for latent in of]
     items = with_explanations(bare)
     sides: list[tuple[str | None, list[Item]]] = [(None, items)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reseed.errors import SpecError
-from reseed.interpretation.examples import Examples, check_disjoint
+from reseed.interpretation.examples import ExampleSets, check_disjoint
 from reseed.interpretation.prompts.windows import name_of
 from reseed.interpretation.records import (
     Asker,
@@ -27,7 +27,7 @@ from reseed.interpretation.records import (
     Score,
     ask_about,
 )
-from reseed.interpretation.refine.search import Mistake, Mistakes, Node, Refined, Search
+from reseed.interpretation.refine.search import Mistake, Mistakes, Node, Refined, TreeSearch
 from reseed.interpretation.scorers.detection import judged
 from reseed.seeds import generator
 from reseed.spec.interpretation import DetectionSpec, InterpretationSpec, RefineSpec
@@ -75,7 +75,7 @@ def refine_all(
         )
     for item, judge in starts:
         _check(item, judge)
-    searches = [Search(item, asker.name, spec, mistakes, calls_to_score) for item, _ in starts]
+    searches = [TreeSearch(item, asker.name, spec, mistakes, calls_to_score) for item, _ in starts]
     active = searches
     while active:
         scores = _score_each(scorer, [search.items() for search in active])
@@ -107,7 +107,7 @@ def _score_each(scorer: Scorer, items: Sequence[Sequence[Item]]) -> list[list[Sc
 
 
 def _refined(
-    search: Search, path: Sequence[Node], scores: Sequence[Score | Failure], calls_to_score: int
+    search: TreeSearch, path: Sequence[Node], scores: Sequence[Score | Failure], calls_to_score: int
 ) -> Refined | Failure:
     root = search.nodes[0]
     if isinstance(root.score, Failure):
@@ -238,7 +238,7 @@ def _gains(search: Refined) -> tuple[float, float]:
 
 
 def refined_explanations(
-    examples: Examples,
+    examples: ExampleSets,
     explained: Sequence[Explanation | Failure],
     asker: Asker,
     spec: InterpretationSpec,

@@ -134,7 +134,7 @@ class Refined:
     """what stopped it; `searched` if the tree has no more"""
 
 
-class Search:
+class TreeSearch:
     """A tree search under a budget; whoever runs it asks what `turns` and `items` want asked.
 
     Args:

@@ -66,7 +66,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Wording:
     """What is asked about the texts, and what it is called."""
 
     scorer: str
@@ -75,7 +75,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batches:
+class Questionnaire:
     """All cases of one item, in the batches in which they are asked."""
 
     item: Item
@@ -83,7 +83,7 @@ class Batches:
     about: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-DETECTION = Task(scorer="detection", system=prompts.DETECT, shots=prompts.DETECT_SHOTS)
+DETECTION = Wording(scorer="detection", system=prompts.DETECT, shots=prompts.DETECT_SHOTS)
 
 
 def score(
@@ -110,7 +110,7 @@ def judged(asker: Asker, items: Sequence[Item], settings: DetectionSpec) -> list
     return judge(asker, [_batches(item, settings) for item in items], DETECTION, settings)
 
 
-def _batches(item: Item, settings: DetectionSpec) -> Batches | Failure:
+def _batches(item: Item, settings: DetectionSpec) -> Questionnaire | Failure:
     problem = unexplained(item) or missing_class(item)
     if problem is not None:
         return problem
@@ -124,15 +124,19 @@ def _batches(item: Item, settings: DetectionSpec) -> Batches | Failure:
 # -- the flow --------------------------------------------------------------------------------------
 
 
-def in_batches(item: Item, cases: Sequence[Case], task: Task, settings: ClassifySpec) -> Batches:
+def in_batches(
+    item: Item, cases: Sequence[Case], task: Wording, settings: ClassifySpec
+) -> Questionnaire:
     """Cases in a seeded order, cut into batches; the last may be shorter."""
     ordered = in_seeded_order(f"{task.scorer}-order", item.of, cases)
     starts = range(0, len(ordered), settings.batch)
-    return Batches(item=item, batches=[ordered[start : start + settings.batch] for start in starts])
+    return Questionnaire(
+        item=item, batches=[ordered[start : start + settings.batch] for start in starts]
+    )
 
 
 def judge(
-    asker: Asker, prepared: Sequence[Batches | Failure], task: Task, settings: ClassifySpec
+    asker: Asker, prepared: Sequence[Questionnaire | Failure], task: Wording, settings: ClassifySpec
 ) -> list[Judged]:
     """Ask about all cases of all items at once, and score each item.
 
@@ -148,7 +152,7 @@ def judge(
     return [r if isinstance(r, Judged) else Judged(score=r) for r in results]
 
 
-def _request(item: Item, batch: Sequence[Case], task: Task, settings: ClassifySpec) -> Request:
+def _request(item: Item, batch: Sequence[Case], task: Wording, settings: ClassifySpec) -> Request:
     assert item.explanation is not None
     form = json.dumps({"answers": [0, 1, 0, 0, 1][: settings.batch]})
     system = f"{task.system} Reply with JSON, one answer for each text in order, e.g. {form}"
@@ -181,7 +185,7 @@ def _shots(shots: Sequence[prompts.Task], settings: ClassifySpec) -> list[tuple[
     return out
 
 
-def _judged(prepared: Batches, replies: Sequence[Reply | Failure], task: Task) -> Judged:
+def _judged(prepared: Questionnaire, replies: Sequence[Reply | Failure], task: Wording) -> Judged:
     answers: list[Answer] = []
     failures: list[Failure] = []
     for batch, reply in zip(prepared.batches, replies, strict=True):

@@ -19,7 +19,7 @@ from reseed.interpretation.prompts.windows import (
     unexplained,
 )
 from reseed.interpretation.records import Asker, Example, Failure, Item, Score
-from reseed.interpretation.scorers.detection import Batches, Case, Task, in_batches, judge
+from reseed.interpretation.scorers.detection import Case, Questionnaire, Wording, in_batches, judge
 from reseed.seeds import generator
 from reseed.spec.interpretation import FuzzingSpec
 
@@ -46,12 +46,12 @@ def score(
     """
     check_items(items)
     name = SILENT if settings.negatives == "silent" else WITHIN
-    task = Task(scorer=name, system=prompts.FUZZ, shots=prompts.FUZZ_SHOTS)
+    task = Wording(scorer=name, system=prompts.FUZZ, shots=prompts.FUZZ_SHOTS)
     prepared = [_batches(item, task, settings) for item in items]
     return [result.score for result in judge(asker, prepared, task, settings)]
 
 
-def _batches(item: Item, task: Task, settings: FuzzingSpec) -> Batches | Failure:
+def _batches(item: Item, task: Wording, settings: FuzzingSpec) -> Questionnaire | Failure:
     firing, silent = by_class(item.examples)
     if settings.negatives == "within":
         problem = None if firing else Failure(reason="no example in which the latent fires")

@@ -15,11 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
-from reseed.interpretation.sample import KINDS, live_kinds
+from reseed.interpretation.strata import KINDS, live_kinds
 from reseed.stability.intervals import Floats, t_quantile
 
 
-class Estimate(NamedTuple):
+class Coefficient(NamedTuple):
     """A number with its 95 % interval."""
 
     value: float
@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
 
 def estimate(
     design: Floats, y: Floats, weights: Floats, clusters: NDArray[np.int64], column: int
-) -> Estimate | None:
+) -> Coefficient | None:
     """One coefficient of a weighted regression, with a cluster-robust interval.
 
     The covariance is the sandwich summed over clusters, residuals divided by the square root of
@@ -64,7 +64,7 @@ def estimate(
     error = float(np.sqrt((inverse @ scores.T @ scores @ inverse)[column, column]))
     half = t_quantile(groups - design.shape[1]) * error
     value = float(beta[column])
-    return Estimate(value, value - half, value + half)
+    return Coefficient(value, value - half, value + half)
 
 
 def _independent(design: Floats, column: int) -> tuple[Floats, int]:
@@ -214,7 +214,7 @@ def _mean(rows: pl.DataFrame) -> dict[str, float | None]:
     return {"mean": mean.value, "lo": mean.low, "hi": mean.high}
 
 
-def _fit(rows: pl.DataFrame, design: Floats, weights: Floats, column: int) -> Estimate | None:
+def _fit(rows: pl.DataFrame, design: Floats, weights: Floats, column: int) -> Coefficient | None:
     _, clusters = np.unique(rows["unit"].to_numpy(), return_inverse=True)
     return estimate(design, rows["score"].to_numpy(), weights, clusters.astype(np.int64), column)
 
@@ -237,7 +237,7 @@ def _contrast(scored: pl.DataFrame, kind: str, others: Sequence[str]) -> dict[st
     }
 
 
-def _matched(rows: pl.DataFrame) -> tuple[Estimate | None, int, int]:
+def _matched(rows: pl.DataFrame) -> tuple[Coefficient | None, int, int]:
     """Difference within strata of firing rate; of the others, kinds as common as they are."""
     both = rows.filter(pl.col("side").n_unique().over("stratum") == 2)
     strata = sorted(both["stratum"].unique().to_list())
@@ -252,7 +252,7 @@ def _matched(rows: pl.DataFrame) -> tuple[Estimate | None, int, int]:
     return difference, len(strata), len(both)
 
 
-def _ends(name: str, estimated: Estimate | None) -> dict[str, float | None]:
+def _ends(name: str, estimated: Coefficient | None) -> dict[str, float | None]:
     values = (None, None, None) if estimated is None else estimated
     return dict(zip((name, f"{name}_lo", f"{name}_hi"), values, strict=True))
 

@@ -207,7 +207,12 @@ def sample_latents(
             "Too few orphans or reproducible latents to compare them; add runs or latents."
         )
     else:
-        detectable = _detectable(orphans, others, sd)
+        high = sd
+        while power_of(orphans, others, high, sd) < 0.8:
+            high *= 2
+        detectable = float(
+            optimize.brentq(lambda d: power_of(orphans, others, d, sd) - 0.8, 0.0, high)
+        )
         parts.append(
             f"If orphans score {difference:.2f} lower than reproducible latents and scores vary by "
             f"{sd:.2f}, that is seen with a power of {reached:.0%}; a power of 80 % reaches down "
@@ -291,11 +296,3 @@ def _cells(every: pl.DataFrame, features: pl.DataFrame, chosen: pl.DataFrame) ->
         .select(*keys, "rate_lo", "rate_hi", "live", "features", "sampled")
         .sort(pl.col("kind").replace_strict({k: n for n, k in enumerate(KINDS)}), "stratum")
     )
-
-
-def _detectable(first: int, second: int, sd: float, power: float = 0.8) -> float:
-    high = sd
-    while power_of(first, second, high, sd) < power:
-        high *= 2
-    gap: float = optimize.brentq(lambda d: power_of(first, second, d, sd) - power, 0.0, high)
-    return gap
