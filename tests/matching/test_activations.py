@@ -13,10 +13,7 @@ from reseed.matching.geometry import Limits
 
 pytest.importorskip("numba")
 from reseed.matching.firing import activations  # noqa: E402
-from reseed.matching.sparse import (
-    Edges,  # noqa: E402
-    match_edges,  # noqa: E402
-)
+from reseed.matching.sparse import Edges, match_edges
 
 
 def two_runs(tokens: int, n: int, m: int, seed: int, rate: float = 0.1):

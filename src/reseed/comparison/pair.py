@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reseed.comparison.dictionary import Dictionary
 from reseed.matching import measures
-from reseed.matching.match import Views, compare
+from reseed.matching.match import Views, compare, decoder_pairs
 from reseed.matching.measures import Measure
 from reseed.matching.stage import certificate_of
 from reseed.stability import fdr, shares
@@ -42,8 +42,7 @@ class PairFacts:
     @property
     def matched(self) -> NDArray[np.int64]:
         """`[E, 2]` latents of A and B that the decoder assignment pairs."""
-        rows = self.table.filter(pl.col("side") == "a").drop_nulls("decoder_match")
-        return rows.select("latent", "decoder_match").to_numpy().astype(np.int64)
+        return decoder_pairs(self.table)
 
 
 def measure_pair(

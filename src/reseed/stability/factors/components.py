@@ -129,8 +129,9 @@ def _estimates(
 
 def distance_from_init(latents: pl.DataFrame) -> Range:
     """Mean cosine of the decoder rows of live latents to where they started, over runs."""
-    by_run = latents.filter("alive").group_by("run").agg(pl.col("init_cos").mean())["init_cos"]
-    means = by_run.drop_nulls().to_numpy()
+    # in the order of the runs: sums in whatever order Polars has would differ in the last digit
+    by_run = latents.filter("alive").group_by("run", maintain_order=True)
+    means = by_run.agg(pl.col("init_cos").mean())["init_cos"].drop_nulls().to_numpy()
     if not len(means):
         return Range(mean=None, lo=None, hi=None)
     return Range(mean=float(means.mean()), lo=float(means.min()), hi=float(means.max()))

@@ -258,12 +258,7 @@ def within(graph: Graph, root: Integers) -> Within:
 
 
 def family_summary(latents: pl.DataFrame, edges: pl.DataFrame) -> Families:
-    """The numbers on families of a group.
-
-    Args:
-        latents: run, latent, n_matched, family, family_size of all latents of the group.
-        edges: as for `families`.
-    """
+    """The numbers on families of a group, from its table of latents and its shared pairs."""
     graph = graph_of(edges)
     kept, composed = within(graph, family_roots(graph)), consistency(graph)
     sizes = latents.drop_nulls("family").unique("family")["family_size"].value_counts()
@@ -286,9 +281,6 @@ def counts(latents: pl.DataFrame) -> FoundInN:
 
     A star counts from one run the others in which a latent is shared; it depends on the run it
     starts from and ignores whether the others agree among themselves.
-
-    Args:
-        latents: as for `family_summary`.
     """
     runs = latents["run"].n_unique()
     size = latents["family_size"].fill_null(1).to_numpy()
