@@ -1,6 +1,7 @@
 """Controls stand below the group that they explain, in both headline tables."""
 
-from reseed.report.study import shares_table, training_table, words
+from reseed.report.parts import glossary
+from reseed.report.study import shares_table, training_table
 from reseed.spec.summary import (
     ControlSummary,
     Counts,
@@ -70,10 +71,10 @@ def test_each_control_has_a_row():
     assert "fewer than two runs" in shown
     assert 'rowspan="4"' in shown
     assert str(training_table(groups, TRAINING)).count("control: ") == 2
-    assert "runs of the same recipe" in str(words(groups))
+    assert "runs of the same recipe" in str(glossary("100", controls=True))
 
 
 def test_without_controls_nothing_is_said_of_them():
     groups = [group({})]
     shown = str(shares_table(groups)) + str(training_table(groups, TRAINING))
-    assert "ontrol" not in shown + str(words(groups))
+    assert "ontrol" not in shown + str(glossary("100", controls=False))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from reseed.matching import measures
-from reseed.report.html import Html, Inside, tag
+from reseed.report.html import Html, Inside, listed, tag
 from reseed.report.numbers import columns, decimals, decimals_range, percent, percent_range, short
 
 _TABS = 6
@@ -37,13 +37,13 @@ def at_most(shares: Sequence[float]) -> tuple[str, Html]:
 
 def notes(items: Iterable[Inside]) -> Html | None:
     """What weakens the numbers, folded where it is much; None if nothing does."""
-    listed = [tag("li", item) for item in items]
-    if not listed:
+    entries = [tag("li", item) for item in items]
+    if not entries:
         return None
-    title, more = tag("h2", "Before you believe the numbers"), listed[_NOTES:]
+    title, more = tag("h2", "Before you believe the numbers"), entries[_NOTES:]
     summary = tag("summary", f"{len(more)} more")
     rest = tag("details", summary, tag("ul", *more)) if more else None
-    shown = tag("ul", *listed[:_NOTES])
+    shown = tag("ul", *entries[:_NOTES])
     return tag("section", title, shown, rest, class_="warning", id="notes")
 
 
@@ -212,7 +212,7 @@ def shown_measures() -> Iterator[ShownMeasure]:
         yield ShownMeasure(measure.id, measure.words, decimals, decimals_range)
 
 
-WORDS = {
+_WORDS = {
     "Latent": "one unit of a sparse autoencoder (SAE): an encoder row that decides when it fires "
     "and a decoder row that it writes.",
     "Shared at tau": "the best one-to-one assignment of decoder rows and that of encoder rows give "
@@ -236,4 +236,25 @@ WORDS = {
     "hardly moved agree because they started alike.",
     "Largest gap": "how far an assignment can be from the best one, in summed cosine.",
 }
-"""What the words of the pages mean."""
+
+
+def glossary(tokens: str, *, controls: bool) -> Html:
+    """What the words and columns of the page of a study mean.
+
+    Args:
+        tokens: how many were held out.
+        controls: whether there are control runs.
+    """
+    meanings: dict[str, Inside] = dict(_WORDS)
+    meanings["Live, dead, dense"] = (
+        f"on {tokens} held-out tokens a live latent fired at least once, a dead one never, a dense "
+        "one on more of them than the study's dense_rate (a tenth unless changed). Where runs "
+        "differ, a range is given."
+    )
+    if controls:
+        meanings["Control"] = (
+            "runs of the same recipe and seeds in which there is less to find, or nothing; each is "
+            "evaluated on its own activations."
+        )
+    title = tag("summary", "What the words and columns mean")
+    return tag("details", title, listed(meanings, "glossary"), open=True)

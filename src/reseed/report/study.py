@@ -10,7 +10,7 @@ from reseed.report.factors import factors_data, factors_section
 from reseed.report.group import group_data, group_parts
 from reseed.report.html import Html, Inside, document, join, listed, table, tag
 from reseed.report.numbers import NONE, count, mean_and_range, percent, percent_range, span
-from reseed.report.parts import WORDS, answer, at_most, details, figure, header, link, notes
+from reseed.report.parts import answer, at_most, details, figure, glossary, header, link, notes
 from reseed.report.reading import read_cells, read_failures, read_group, read_study
 from reseed.spec.summary import (
     ControlSummary,
@@ -153,9 +153,9 @@ def _weaknesses(summary: Summary, failures: Mapping[str, str]) -> list[Inside]:
     several = len(summary.groups) > 1
     out: list[Inside] = []
     for note, named in labels.items():
-        every = len(named) == len(summary.groups)
-        every_one = "Both SAEs" if len(named) == 2 else f"All {len(named)} SAEs"
-        of = every_one if every else ", ".join(named)
+        of = ", ".join(named)
+        if len(named) == len(summary.groups):
+            of = "Both SAEs" if len(named) == 2 else f"All {len(named)} SAEs"
         out.append(f"{of}: {note}" if several else note[:1].upper() + note[1:])
     for run, reason in failures.items():
         out.append(join("Left out because it failed: ", tag("code", run), f", {reason}."))
@@ -177,7 +177,9 @@ def _headline(summary: Summary) -> Html | None:
     )
     several = sum(group.headline is not None for group in groups) > 1
     forest = figure("forest", None, caption) if several else None
-    inside = (shares_table(groups), training_table(groups, summary.training), words(groups))
+    tokens = span([group.reconstruction.held_out_tokens for group in groups])
+    words = glossary(tokens, controls=any(group.controls for group in groups))
+    inside = (shares_table(groups), training_table(groups, summary.training), words)
     return tag("section", tag("h2", "Headline"), forest, *inside)
 
 
@@ -267,24 +269,6 @@ def _training_row(
         else NONE,
         "largest gap": f"{proof.largest_gap:.2g}" if proof else NONE,
     }
-
-
-def words(groups: Groups) -> Html:
-    """What the words of the page mean."""
-    tokens = span([group.reconstruction.held_out_tokens for group in groups])
-    meanings: dict[str, Inside] = dict(WORDS)
-    meanings["Live, dead, dense"] = (
-        f"on {tokens} held-out tokens a live latent fired at least once, a dead one never, a dense "
-        "one on more of them than the study's dense_rate (a tenth unless changed). Where runs "
-        "differ, a range is given."
-    )
-    if any(group.controls for group in groups):
-        meanings["Control"] = (
-            "runs of the same recipe and seeds in which there is less to find, or nothing; each is "
-            "evaluated on its own activations."
-        )
-    title = tag("summary", "What the words and columns mean")
-    return tag("details", title, listed(meanings, "glossary"), open=True)
 
 
 # -- the end of the page -------------------------------------------------------------------------
