@@ -228,9 +228,9 @@ class InterpretationSpec(Spec):
             return data
         out = dict(data)
         for name, kind in _KINDS.items():
-            one = out.get(name)
-            if isinstance(one, dict) and "kind" not in one:
-                out[name] = {"kind": kind, **one}
+            model = out.get(name)
+            if isinstance(model, dict) and "kind" not in model:
+                out[name] = {"kind": kind, **model}
         return out
 
     @model_validator(mode="after")
@@ -251,7 +251,7 @@ class InterpretationSpec(Spec):
                 f"latent fires; examples = {self.examples} are too few"
             )
         models = [self.explainer, *([self.judge] if self.judge else [])]
-        priced = all(isinstance(one, ServerSpec) and one.prices is not None for one in models)
+        priced = all(isinstance(m, ServerSpec) and m.prices is not None for m in models)
         if self.budget.max_cost is not None and not priced:
             raise ValueError("budget.max_cost needs prices of every model, or nothing has a cost")
         return self
