@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reseed.comparison.summary import Comparison
     from reseed.comparison.stage import compare
+    from reseed.comparison.summary import Comparison
     from reseed.consensus_sae.stage import consensus
     from reseed.errors import (
         BusyError,
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from reseed.pipeline.known_features import Calibration, calibrate
     from reseed.pipeline.plan import plan
     from reseed.pipeline.run import run
-    from reseed.prediction.predict import predict
     from reseed.prediction.export import export
+    from reseed.prediction.predict import predict
     from reseed.records import Match
     from reseed.sae.model import SAE
     from reseed.spec.study import StudySpec
     from reseed.stability.nulls import reject_threshold
     from reseed.study import Study
     from reseed.subjects.module import harvest
-    from reseed.training.train import train
+    from reseed.training.arrays import train
 
 _HOMES = {
     "reseed.consensus_sae.stage": ("consensus",),
@@ -64,7 +64,7 @@ _HOMES = {
     "reseed.stability.nulls": ("reject_threshold",),
     "reseed.study": ("Study",),
     "reseed.spec.study": ("StudySpec",),
-    "reseed.training.train": ("train",),
+    "reseed.training.arrays": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -2,16 +2,8 @@
 
 from reseed.report.parts import glossary
 from reseed.report.study import shares_table, training_table
-from reseed.spec.summary import (
-    ControlSummary,
-    Counts,
-    Headline,
-    Number,
-    Range,
-    Reconstruction,
-    StudyGroup,
-    Training,
-)
+from reseed.spec.statistics import Counts, Headline, Number, Range, Reconstruction
+from reseed.spec.summary import ControlSummary, StudyGroup, Training
 
 COUNTS = Counts(runs=3, pairs=3, latents=8, live=[8] * 3, dead=[0] * 3, dense=[0] * 3)
 FIT = Reconstruction(

@@ -10,10 +10,10 @@ from reseed.sae import codes
 from reseed.sae.architecture import At, Batch
 from reseed.sae.architectures import ARCHITECTURES, architecture
 from reseed.sae.architectures.topk import TopKSpec
+from reseed.training.arrays import train
 from reseed.training.device import chosen
 from reseed.training.step import step_of
 from reseed.training.step.plain import PlainStep
-from reseed.training.train import train
 
 F, D, B = 16, 8, 6
 

@@ -8,7 +8,7 @@ import torch
 from reseed.errors import SpecError
 from reseed.records import read_spec
 from reseed.sae.architectures import ARCHITECTURES
-from reseed.spec.summary import Counts, GroupSummary, Range, Reconstruction
+from reseed.spec.statistics import Counts, GroupSummary, Range, Reconstruction
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.stability.notes import notes
 from reseed.training.learner import Learner

@@ -19,7 +19,8 @@ from reseed.report.numbers import (
     short,
 )
 from reseed.report.parts import choices, figure, pair
-from reseed.spec.summary import Effect, Factors, Headline, PartOfSpread, StudyGroup, Summary
+from reseed.spec.statistics import Headline
+from reseed.spec.summary import Effect, Factors, PartOfSpread, StudyGroup, Summary
 
 _DOUBLED = {"latents": "width", "k": "k", "tokens": "tokens seen"}
 """Factors that are numbers: key to its words."""

@@ -20,7 +20,8 @@ from reseed.report.parts import (
     shown_measures,
 )
 from reseed.report.reading import GroupFacts, RunFacts
-from reseed.spec.summary import Headline, StudyGroup
+from reseed.spec.statistics import Headline
+from reseed.spec.summary import StudyGroup
 
 POINTS = 6000
 """Most points of a scatter plot."""

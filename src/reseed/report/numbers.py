@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from reseed.spec.summary import Range
+from reseed.spec.statistics import Range
 
 NONE = "–"
 """Stands where there is no number."""

@@ -11,7 +11,8 @@ from reseed.report.html import Html, Inside, join, table, tag
 from reseed.report.numbers import columns, count, decimals, percent, percent_range, rate, short
 from reseed.report.parts import choices, figure, pair
 from reseed.report.reading import GroupFacts
-from reseed.spec.summary import Components, FeatureCounts, OffsetPowerLaw, StudyGroup
+from reseed.spec.statistics import Components, FeatureCounts, OffsetPowerLaw
+from reseed.spec.summary import StudyGroup
 
 _RATES = (
     "latents", "shared", "shared_lo", "shared_hi", "found", "found_lo", "found_hi", "untrained",

@@ -12,14 +12,8 @@ from reseed.report.html import Html, Inside, document, join, listed, table, tag
 from reseed.report.numbers import NONE, count, mean_and_range, percent, percent_range, span
 from reseed.report.parts import answer, at_most, details, figure, glossary, header, link, notes
 from reseed.report.reading import read_cells, read_failures, read_group, read_study
-from reseed.spec.summary import (
-    ControlSummary,
-    Headline,
-    Number,
-    StudyGroup,
-    Summary,
-    Training,
-)
+from reseed.spec.statistics import Headline, Number
+from reseed.spec.summary import ControlSummary, StudyGroup, Summary, Training
 from reseed.store import Store
 from reseed.study import SPEC_FILE
 

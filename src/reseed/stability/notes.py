@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reseed.spec.summary import ControlSummary, FeatureCounts, GroupSummary, Range
+from reseed.spec.statistics import FeatureCounts, GroupSummary, Range
+from reseed.spec.summary import ControlSummary
 from reseed.stability.group import SAME_INIT
 
 _HARDLY_MOVED = 0.8

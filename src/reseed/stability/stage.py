@@ -23,15 +23,8 @@ from reseed.runs import (
     weights_name,
 )
 from reseed.spec.analysis import StabilitySpec
-from reseed.spec.summary import (
-    Certificates,
-    Counts,
-    Factors,
-    GroupSummary,
-    Headline,
-    Independent,
-    document_of,
-)
+from reseed.spec.statistics import AssignmentSummary, Counts, GroupSummary, Headline, Independent
+from reseed.spec.summary import Factors, document_of
 from reseed.stability import fdr, shares
 from reseed.stability.factors.compare import compare_groups
 from reseed.stability.factors.components import components, distance_from_init
@@ -262,7 +255,7 @@ def _counts(latents: pl.DataFrame, pairs: int) -> Counts:
     )
 
 
-def _certificates(group: Group, store: Store) -> Certificates:
+def _certificates(group: Group, store: Store) -> AssignmentSummary:
     """How far the worst assignment of the end of training can be from the best."""
     last = str(group.steps[-1])
     proofs = [
@@ -270,7 +263,7 @@ def _certificates(group: Group, store: Store) -> Certificates:
         for pair in pairs_of(group.runs)
         for view in Views._fields
     ]
-    return Certificates(
+    return AssignmentSummary(
         assignments=len(proofs),
         optimal=sum(proof["optimal"] for proof in proofs),
         largest_gap=max(proof["gap"] for proof in proofs),

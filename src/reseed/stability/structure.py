@@ -44,7 +44,7 @@ from reseed.matching.stage import load_snapshot, read_match, shown
 from reseed.records import Floats, SAEArrays
 from reseed.runs import Group, Pair, pair_name, pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
-from reseed.spec.summary import FitsByChance, Structure, Subspaces
+from reseed.spec.statistics import FitsByChance, Structure, Subspaces
 from reseed.stability.nulls import CovarianceNull, covariance_null
 from reseed.store import Store
 

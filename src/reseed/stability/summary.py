@@ -12,14 +12,8 @@ from numpy.typing import NDArray
 from reseed.matching import measures
 from reseed.matching.measures import Measure
 from reseed.runs import stability_name
-from reseed.spec.summary import (
-    GroupSummary,
-    Number,
-    PosteriorFit,
-    Range,
-    Reconstruction,
-    read_record,
-)
+from reseed.spec.statistics import GroupSummary, Number, PosteriorFit, Range, Reconstruction
+from reseed.spec.summary import read_record
 from reseed.stability import fdr, shares
 from reseed.stability.intervals import Design, mean_over_pairs
 from reseed.stability.nulls import chance_corrected

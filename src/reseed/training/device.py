@@ -75,20 +75,20 @@ def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> i
 
 def free_memory(root: Path = Path("/")) -> int | None:
     """Bytes that can be taken without swapping, a container's limit counted; None if unknown."""
-    found: list[int] = []
+    limits: list[int] = []
     try:
         for text in (root / "proc/meminfo").read_text("ascii").splitlines():
             if text.startswith("MemAvailable:"):
-                found.append(int(text.split()[1]) * 1024)
+                limits.append(int(text.split()[1]) * 1024)
         group = root / "sys/fs/cgroup"
         limit = (group / "memory.max").read_text("ascii").strip()
         if limit != "max":
-            found.append(int(limit) - int((group / "memory.current").read_text("ascii")))
+            limits.append(int(limit) - int((group / "memory.current").read_text("ascii")))
     except (OSError, ValueError):
         pass
-    if not found and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(found, default=None)
+    if not limits and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=None)
 
 
 def units(runs: Sequence[RunSpec]) -> list[list[RunSpec]]:

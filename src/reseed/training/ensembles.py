@@ -24,7 +24,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats import own
 from reseed.sae.model import SAE, Rows, from_arrays
 from reseed.store import json_bytes, read_json, write_bytes
-from reseed.training.train import train
+from reseed.training.arrays import train
 
 _FILE = "ensemble.json"
 
@@ -163,8 +163,8 @@ def boost(
 def _check(saes: Sequence[SAE]) -> None:
     shapes = sorted({(sae.dimensions, sae.W_dec.shape[1]) for sae in saes})
     if len(shapes) != 1:
-        told = ", ".join(f"{d} -> {e}" for d, e in shapes) or "none"
-        raise SpecError(f"an ensemble needs SAEs of the same dimensions; these have {told}")
+        listed = ", ".join(f"{d} -> {e}" for d, e in shapes) or "none"
+        raise SpecError(f"an ensemble needs SAEs of the same dimensions; these have {listed}")
 
 
 def _shifted(sae: SAE) -> Tensor:

@@ -42,24 +42,24 @@ if TYPE_CHECKING:
 class Downstream:
     """A batch of blocks, what the subject made of them, and how it goes on otherwise."""
 
-    def __init__(self, model: SplicedModel, blocks: Blocks, whole: Passed) -> None:
-        self._model, self._blocks, self._whole = model, blocks, whole
+    def __init__(self, model: SplicedModel, blocks: Blocks, passed: Passed) -> None:
+        self._model, self._blocks, self._passed = model, blocks, passed
 
     def rows(self) -> dict[str, Tensor]:
         """Site to `[B, D]` on the CPU, the kept positions."""
-        return {site: x[self._blocks.keep].cpu() for site, x in self._whole.at.items()}
+        return {site: x[self._blocks.keep].cpu() for site, x in self._passed.at.items()}
 
-    def loss(self, site: str, reconstruction: Tensor, asked: EndToEndSpec) -> Tensor:
+    def loss(self, site: str, reconstruction: Tensor, weights: EndToEndSpec) -> Tensor:
         """What a reconstruction `[B, D]` of rows of a site does to the subject; differentiable."""
         ids, keep, attention = self._blocks
         replace = put_rows(keep, reconstruction)
-        new = self._model.run_with(ids, site, replace, asked.sites, attention)
+        new = self._model.run_with(ids, site, replace, weights.sites, attention)
         loss = reconstruction.new_zeros(())
-        if asked.kl > 0:
-            loss = loss + asked.kl * divergence(self._whole.logits[keep], new.logits[keep])
-        if asked.sites:
-            parts = [_fvu(new.at[s][keep], self._whole.at[s][keep]) for s in asked.sites]
-            loss = loss + asked.downstream * torch.stack(parts).mean()
+        if weights.kl > 0:
+            loss = loss + weights.kl * divergence(self._passed.logits[keep], new.logits[keep])
+        if weights.sites:
+            parts = [_fvu(new.at[s][keep], self._passed.at[s][keep]) for s in weights.sites]
+            loss = loss + weights.downstream * torch.stack(parts).mean()
         return loss
 
 
@@ -110,8 +110,8 @@ class BlockStream:
         order = generator("block-order", self._data_seed, epoch).permutation(self._blocks)
         chosen = order[place * self.blocks : (place + 1) * self.blocks]
         blocks = blocks_of(self._tokens, chosen.tolist())
-        whole = self._model.run(blocks.ids, self._sites, blocks.attention)
-        return Downstream(self._model, blocks, whole)
+        passed = self._model.run(blocks.ids, self._sites, blocks.attention)
+        return Downstream(self._model, blocks, passed)
 
 
 def block_streams(

@@ -24,7 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.matching import measures
-from reseed.spec.summary import Agreement, Components, Estimate, Range
+from reseed.spec.statistics import Agreement, Components, Estimate, Range
 from reseed.stability import shares
 from reseed.stability.group import CLASSES, NEITHER, SAME_DATA, SAME_INIT, class_of
 from reseed.stability.intervals import Design, is_crossed, seed_ends
@@ -113,9 +113,9 @@ def _estimates(
     statistic: Callable[[set[str]], Floats | None], design: Design, least: float
 ) -> Callable[..., Estimate]:
     """A function that gives one entry of the statistic with its interval, cut at `least` and 1."""
-    whole = statistic(set())
-    assert whole is not None
-    value, low, high = seed_ends(whole, statistic, design)
+    of_all = statistic(set())
+    assert of_all is not None
+    value, low, high = seed_ends(of_all, statistic, design)
 
     def estimate(*at: int) -> Estimate:
         if np.isnan(low[at]):

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.spec.summary import Decomposition, Effect, Estimate, LevelEstimate, PartOfSpread, Spread
+from reseed.spec.statistics import Estimate
+from reseed.spec.summary import Decomposition, Effect, LevelEstimate, PartOfSpread, Spread
 from reseed.stability.intervals import Design, seed_ends, seed_error
 
 Floats = NDArray[np.float64]
@@ -89,9 +90,9 @@ def spread(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> Spr
     assert means is not None
     centre = np.eye(n) - 1 / n
     total = float(means @ centre @ means)
-    told = [f for f in factors if _told(cells, f, factors) is None]
+    known = [f for f in factors if _told(cells, f, factors) is None]
     model = _hat(_columns(cells, factors))
-    projectors = {f: model - _hat(_columns(cells, [g for g in factors if g != f])) for f in told}
+    projectors = {f: model - _hat(_columns(cells, [g for g in factors if g != f])) for f in known}
     projectors[TOGETHER] = np.eye(n) - model
 
     def part(projector: Floats) -> PartOfSpread:
@@ -172,8 +173,8 @@ def _apply(rows: Floats, cells: Sequence[Cell], left: set[str]) -> Floats | None
 
 
 def _levels(cells: Sequence[Cell], factor: str) -> list[Level]:
-    found = dict.fromkeys(cell.levels[factor] for cell in cells)
-    return sorted(found) if factor in DOUBLED else list(found)  # pyright: ignore[reportArgumentType]
+    levels = dict.fromkeys(cell.levels[factor] for cell in cells)
+    return sorted(levels) if factor in DOUBLED else list(levels)  # pyright: ignore[reportArgumentType]
 
 
 def _logs(cells: Sequence[Cell], factor: str) -> Floats:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reseed.spec.summary import (
-    AcrossGroups,
-    Decomposition,
-    Effect,
-    Estimate,
-    Factors,
-    LevelEstimate,
-    Spread,
-)
+from reseed.spec.statistics import Estimate
+from reseed.spec.summary import AcrossGroups, Decomposition, Effect, Factors, LevelEstimate, Spread
 from reseed.stability.factors.effects import TOGETHER
 
 NAMES = {

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from reseed.spec.summary import FeatureCounts, OffsetPowerLaw
+from reseed.spec.statistics import FeatureCounts, OffsetPowerLaw
 from reseed.stability.group import RunMatches
 from reseed.stability.intervals import Design, is_crossed, seed_ends
 from reseed.stability.over_seeds.posterior import fit, histograms
@@ -194,14 +194,14 @@ def _without(matches: Matches, left: set[str]) -> list[RunMatches]:
 
 
 def _curve(matches: Matches, members: Members, design: Design) -> tuple[Floats, Floats, Floats]:
-    whole = only_in_one(_without(matches, set()), members)
-    length = len(whole)
+    share = only_in_one(_without(matches, set()), members)
+    length = len(share)
 
     def statistic(left: set[str]) -> Floats | None:
         part = only_in_one(_without(matches, left), members)
         return np.pad(part, (0, length - len(part)), constant_values=np.nan) if len(part) else None
 
-    return seed_ends(whole, statistic, design)
+    return seed_ends(share, statistic, design)
 
 
 def _offset_interval(

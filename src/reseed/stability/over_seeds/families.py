@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from reseed.errors import SpecError
-from reseed.spec.summary import Families, FoundInN, Similarity, Stars
+from reseed.spec.statistics import Families, FoundInN, Similarity, Stars
 
 Floats = NDArray[np.float64]
 

@@ -90,7 +90,7 @@ def fit(counts: Histograms, copies: float = 1.0, *, prior: bool = True) -> BetaB
         prior: whether the weak prior on mean and concentration is used; without it this is the
             maximum of the likelihood.
     """
-    latents = int(sum(found.sum() for found in counts.values()))
+    latents = int(sum(counted.sum() for counted in counts.values()))
     if latents == 0 or min(counts) < 1:
         raise ValueError("no latents with trials, so there is nothing to fit")
 
@@ -99,8 +99,8 @@ def fit(counts: Histograms, copies: float = 1.0, *, prior: bool = True) -> BetaB
         return -(_log_likelihood(at, counts) / copies + prior_here)
 
     bounds = [(-9.0, 9.0), (-7.0, 9.0)]
-    found = optimize.minimize(loss, _start(counts), method="L-BFGS-B", bounds=bounds)
-    best = np.asarray(found.x, dtype=np.float64)
+    optimum = optimize.minimize(loss, _start(counts), method="L-BFGS-B", bounds=bounds)
+    best = np.asarray(optimum.x, dtype=np.float64)
     alpha, beta = _shape(best)
     return BetaBinomial(
         alpha=float(alpha),
@@ -112,8 +112,8 @@ def fit(counts: Histograms, copies: float = 1.0, *, prior: bool = True) -> BetaB
 
 
 def _start(counts: Histograms) -> Floats:
-    hits = sum(float(found @ np.arange(t + 1)) for t, found in counts.items())
-    tries = sum(float(found.sum()) * t for t, found in counts.items())
+    hits = sum(float(latents @ np.arange(t + 1)) for t, latents in counts.items())
+    tries = sum(float(latents.sum()) * t for t, latents in counts.items())
     mean = (hits + 0.5) / (tries + 1)
     return np.array([np.log(mean / (1 - mean)), 0.0])
 
@@ -127,11 +127,11 @@ def _shape(at: Floats) -> tuple[Floats, Floats]:
 def _log_likelihood(at: Floats, counts: Histograms) -> float:
     alpha, beta = _shape(at)
     total = 0.0
-    for trials, found in counts.items():
+    for trials, latents in counts.items():
         r = np.arange(trials + 1)
         # without the number of orders, which is the same whatever alpha and beta are
         log_likelihood = special.betaln(alpha + r, beta + trials - r) - special.betaln(alpha, beta)
-        total += float((found * log_likelihood).sum())
+        total += float((latents * log_likelihood).sum())
     return total
 
 
@@ -225,7 +225,7 @@ def reproducibility(
         for b, p in parts.items()
     }
     if _better(parts, own, pooled, matched, trials, copies):
-        fits |= {name_of(int(b)): found for b, found in own.items() if found is not None}
+        fits |= {name_of(int(b)): of_bin for b, of_bin in own.items() if of_bin is not None}
     for b, part in parts.items():
         chosen = fits.get(name_of(int(b)), pooled)
         for t in np.unique(trials[part]):
@@ -251,11 +251,11 @@ def _better(
     """Whether fits of their own gain more than one unit of log-likelihood for each parameter."""
     gain, parameters = 0.0, -2
     at = np.array([_logit(pooled.mean), np.log(pooled.alpha + pooled.beta)])
-    for b, found in own.items():
-        if found is None:
+    for b, of_bin in own.items():
+        if of_bin is None:
             continue
         here = histograms(matched[parts[b]], trials[parts[b]])
-        gain += (found.log_likelihood - _log_likelihood(at, here)) / copies
+        gain += (of_bin.log_likelihood - _log_likelihood(at, here)) / copies
         parameters += 2
     return parameters > 0 and gain > parameters
 

@@ -26,11 +26,11 @@ from reseed.training.step.sparse import (
     LATENTS,
     NO_FLOW,
     ROWS,
-    CPUFound,
+    BatchGradients,
+    CPUGradients,
     Floats,
-    Found,
-    Given,
     Matrices,
+    ReadBatch,
 )
 
 
@@ -73,7 +73,7 @@ class Rule(Protocol):
         ...
 
 
-def find(g: Given, rule: Rule) -> CPUFound:
+def find(g: ReadBatch, rule: Rule) -> CPUGradients:
     """Loss and gradients of a batch by a rule that was made for it."""
     latents, rows = len(g.p["W_enc"]), len(g.x)
     residuals = [np.empty_like(g.x) for _ in range(rule.reconstructions)]
@@ -83,17 +83,17 @@ def find(g: Given, rule: Rule) -> CPUFound:
     matrices = torch.empty(2, latents, g.x.shape[1])
     squared, through = _backward(g, rule, pre, residuals, matrices)
     vectors = dict(rule.vectors()) | {"b_dec": residuals[0].sum(0) - through}
-    whole = sum(float(np.square(v, dtype=np.float64).sum()) for v in vectors.values())
-    whole += sum(
+    squared_norm = sum(float(np.square(v, dtype=np.float64).sum()) for v in vectors.values())
+    squared_norm += sum(
         s for s, name in zip(squared, ("W_enc", "W_dec"), strict=True) if name in g.trained
     )
     none = Entries(np.zeros(latents + 1, np.int64), np.empty(0, np.int32), NO_FLOW, NO_FLOW)
-    return Found(
+    return BatchGradients(
         x=g.x,
         residual=residuals[0],
         entries=none,
         vectors=vectors,
-        norm=math.sqrt(whole) if whole >= 0 else math.nan,
+        norm=math.sqrt(squared_norm) if squared_norm >= 0 else math.nan,
         fvu=g.fvu(losses[0]),
         l0=int(rule.fires.sum()) / rows,
         fired=torch.from_numpy(rule.fires > 0),
@@ -102,7 +102,11 @@ def find(g: Given, rule: Rule) -> CPUFound:
 
 
 def _forward(
-    g: Given, rule: Rule, pre: list[Tensor], residuals: list[Floats], losses: NDArray[np.float64]
+    g: ReadBatch,
+    rule: Rule,
+    pre: list[Tensor],
+    residuals: list[Floats],
+    losses: NDArray[np.float64],
 ) -> None:
     """Fill pre-activations, residuals and squared errors."""
     W_enc, bias, W_dec = (g.p[name] for name in ("W_enc", rule.bias, "W_dec"))
@@ -110,10 +114,10 @@ def _forward(
     def work(first: int, stop: int) -> None:
         x = torch.from_numpy(g.x[first:stop])
         errors = [torch.neg(x, out=torch.from_numpy(r[first:stop])) for r in residuals]
-        for piece, whole in enumerate(pre):
-            some = slice(piece * LATENTS, piece * LATENTS + whole.shape[1])
-            mine = torch.addmm(bias[some], x, W_enc[some].T, out=whole[first:stop])
-            for error, codes in zip(errors, rule.fire(mine, some), strict=True):
+        for piece, piece_pre in enumerate(pre):
+            some = slice(piece * LATENTS, piece * LATENTS + piece_pre.shape[1])
+            part = torch.addmm(bias[some], x, W_enc[some].T, out=piece_pre[first:stop])
+            for error, codes in zip(errors, rule.fire(part, some), strict=True):
                 error.addmm_(codes, W_dec[some])
         for residual, loss in zip(residuals, losses, strict=True):
             loops.finish(residual[first:stop], g.step, loss[first:stop])
@@ -122,7 +126,7 @@ def _forward(
 
 
 def _backward(
-    g: Given, rule: Rule, pre: list[Tensor], residuals: list[Floats], matrices: Tensor
+    g: ReadBatch, rule: Rule, pre: list[Tensor], residuals: list[Floats], matrices: Tensor
 ) -> tuple[list[float], Floats]:
     """Fill gradients of both matrices; squared norms, and what flows through W_enc to b_dec."""
     W_enc, W_dec = g.p["W_enc"], g.p["W_dec"]

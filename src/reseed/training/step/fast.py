@@ -20,7 +20,7 @@ from reseed.sae.encode import Screen
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.step.finding import finding
 from reseed.training.step.plain import BETAS, EPSILON, Look
-from reseed.training.step.sparse import LATENTS, CPUFound, Found, Matrices, given
+from reseed.training.step.sparse import LATENTS, BatchGradients, CPUGradients, Matrices, read_batch
 
 
 class Moments:
@@ -73,7 +73,7 @@ class EntryStep(ABC):
     def __init__(self, parameters: Parameters, trained: frozenset[str], clip: float) -> None:
         self._all, self._trained, self._clip = parameters, trained, clip
         self._moments = Moments(parameters, trained)
-        self._found: Any = None
+        self._gradients: Any = None
         self._screen: Any = self._look_at_encoder()
 
     @abstractmethod
@@ -81,32 +81,32 @@ class EntryStep(ABC):
         """What the encoder's rounded product needs to know of W_enc as it is now."""
 
     @abstractmethod
-    def _find(self, batch: Batch, at: At) -> Found[Any, Any] | None:
+    def _find(self, batch: Batch, at: At) -> BatchGradients[Any, Any] | None:
         """Loss and gradients of a batch; None if the encoder has NaN or infinity."""
 
     @abstractmethod
-    def _update(self, found: Any, clip: float, rate: float, root: float) -> None:
+    def _update(self, gradients: Any, clip: float, rate: float, root: float) -> None:
         """An Adam step: `rate` and `root` have the bias corrections in them."""
 
     @torch.no_grad()
     def look(self, batch: Batch, at: At, pull: Tensor | None = None) -> Look:
         if pull is not None:
             raise RuntimeError("this path has no gradients to add to; take the plain one")
-        self._found = found = self._find(batch, at)
-        if found is None:  # what is not finite is never among the largest
+        self._gradients = gradients = self._find(batch, at)
+        if gradients is None:  # what is not finite is never among the largest
             return Look(math.nan, 0.0, torch.zeros_like(at.dead), math.nan)
-        return Look(found.fvu, found.l0, found.fired, found.norm)
+        return Look(gradients.fvu, gradients.l0, gradients.fired, gradients.norm)
 
     @torch.no_grad()
     def apply(self, rate: float) -> None:
-        found, self._found = self._found, None
-        if found is None:
+        gradients, self._gradients = self._gradients, None
+        if gradients is None:
             raise RuntimeError("apply needs a look before")
         self._moments.made += 1
         first, second = (1 - beta**self._moments.made for beta in BETAS)
-        clip = min(1.0, self._clip / (found.norm + 1e-6))
-        self._update(found, clip, rate / first, 1 / math.sqrt(second))
-        for name, value in found.buffers.items():
+        clip = min(1.0, self._clip / (gradients.norm + 1e-6))
+        self._update(gradients, clip, rate / first, 1 / math.sqrt(second))
+        for name, value in gradients.buffers.items():
             self._all[name].copy_(value)
 
     def state(self) -> dict[str, Tensor]:
@@ -129,41 +129,41 @@ class FastStep(EntryStep):
     def _look_at_encoder(self) -> Screen:
         return encode.new_screen(self._all["W_enc"], torch.get_num_threads())
 
-    def _find(self, batch: Batch, at: At) -> CPUFound | None:
+    def _find(self, batch: Batch, at: At) -> CPUGradients | None:
         if not self._screen.finite:
             return None
         threads = torch.get_num_threads()
-        read = given(
+        read = read_batch(
             self._all, batch.x, at.dead, self._screen, trained=self._trained, threads=threads
         )
         return self._rule(read, at)
 
-    def _update(self, found: CPUFound, clip: float, rate: float, root: float) -> None:
+    def _update(self, gradients: CPUGradients, clip: float, rate: float, root: float) -> None:
         first, second = BETAS
         numbers = (clip, first, second, 1 - first, 1 - second, rate, root, EPSILON)
         pace = loops.Pace(*np.array(numbers, np.float32))
-        self._update_matrices(found, pace)
-        for name, gradient in found.vectors.items():
+        self._update_matrices(gradients, pace)
+        for name, gradient in gradients.vectors.items():
             arrays = self._arrays(name)
             if arrays is not None:
                 p, m, v = arrays
                 loops.adam(p, gradient * pace.clip, m, v, pace)
 
-    def _update_matrices(self, found: CPUFound, pace: loops.Pace) -> None:
+    def _update_matrices(self, gradients: CPUGradients, pace: loops.Pace) -> None:
         encoder, decoder = self._arrays("W_enc"), self._arrays("W_dec")
-        entries, screen, bits = found.entries, self._screen, self._screen.bits()
-        whole = found.matrices or _NO_MATRICES
+        entries, screen, bits = gradients.entries, self._screen, self._screen.bits()
+        dense = gradients.matrices or _NO_MATRICES
 
         def work(first: int, stop: int) -> None:
             stretch = first, stop, entries.starts, entries.rows
             if encoder is not None:
                 loops.update_encoder(
-                    *stretch, entries.flow, found.x, whole.W_enc, pace, *encoder,
+                    *stretch, entries.flow, gradients.x, dense.W_enc, pace, *encoder,
                     bits, screen.length, screen.lost,
                 )  # fmt: skip
             if decoder is not None:
                 loops.update_decoder(
-                    *stretch, entries.values, found.residual, whole.W_dec, pace, *decoder
+                    *stretch, entries.values, gradients.residual, dense.W_dec, pace, *decoder
                 )
 
         count = len(entries.starts) - 1

@@ -33,9 +33,9 @@ from reseed.sae.settings import ArchitectureSpec
 from reseed.training.step.dense import find as find_whole
 from reseed.training.step.sparse import (
     ByRow,
-    CPUFound,
-    Given,
+    CPUGradients,
     Part,
+    ReadBatch,
     auxiliary,
     by_row,
     decoded,
@@ -48,7 +48,7 @@ _ZERO = np.float32(0.0)
 Doubles = NDArray[np.float64]
 
 
-def toll(g: Given, penalty: float) -> np.float32:
+def toll(g: ReadBatch, penalty: float) -> np.float32:
     """Gradient of penalty Σ z / (B ℓ) by a code."""
     return np.float32(penalty / math.sqrt(g.scale * len(g.x)) if g.scale > 0 else math.nan)
 
@@ -59,7 +59,7 @@ class OneGate:
     bias = "b_enc"
     reconstructions = 1
 
-    def __init__(self, spec: ReLUSpec | JumpReLUSpec, g: Given, penalty: float) -> None:
+    def __init__(self, spec: ReLUSpec | JumpReLUSpec, g: ReadBatch, penalty: float) -> None:
         latents = len(g.p["W_enc"])
         self.threshold: Floats = np.zeros(latents, np.float32)
         self.half = self.toll = self.price = _ZERO
@@ -109,7 +109,7 @@ class TwoGates:
     bias = "b_gate"
     reconstructions = 2
 
-    def __init__(self, spec: GatedSpec, g: Given, penalty: float) -> None:
+    def __init__(self, spec: GatedSpec, g: ReadBatch, penalty: float) -> None:
         self.b_gate, self.b_mag = g.p["b_gate"].numpy(), g.p["b_mag"].numpy()
         self.size: Floats = np.exp(g.p["r_mag"].numpy())
         self.toll = toll(g, penalty)
@@ -130,15 +130,15 @@ class TwoGates:
 
     def fire(self, pre: Tensor, some: slice) -> tuple[Tensor, ...]:
         codes, opened = torch.empty_like(pre), torch.empty_like(pre)
-        given = self.b_gate[some], self.size[some], self.b_mag[some]
-        loops.both_gated(pre.numpy(), *given, codes.numpy(), opened.numpy())
+        settings = self.b_gate[some], self.size[some], self.b_mag[some]
+        loops.both_gated(pre.numpy(), *settings, codes.numpy(), opened.numpy())
         return codes, opened
 
     def settle(self, pre: Tensor, flows: list[Tensor], some: slice) -> None:
         flow, by_gate = flows
-        given = self.b_gate[some], self.size[some], self.b_mag[some], self.toll
+        settings = self.b_gate[some], self.size[some], self.b_mag[some], self.toll
         sums = self._sums[:, some], self.fires[some]
-        loops.both_settled(pre.numpy(), flow.numpy(), by_gate.numpy(), *given, *sums)
+        loops.both_settled(pre.numpy(), flow.numpy(), by_gate.numpy(), *settings, *sums)
 
     def vectors(self) -> Mapping[str, Floats]:
         return self.named(*self._sums[1:])
@@ -151,7 +151,7 @@ class TwoGates:
 
 Floats = NDArray[np.float32]
 
-Find = Callable[[Given, At], CPUFound]
+Find = Callable[[ReadBatch, At], CPUGradients]
 """From a batch and where in training it is."""
 
 DENSE_FROM = 0.07
@@ -177,26 +177,26 @@ def finding(spec: ArchitectureSpec) -> Find:
             raise TypeError(f"{spec.name} has no sparse rule; take the plain way")
 
 
-def _topk(spec: TopKSpec, g: Given, at: At) -> CPUFound:
+def _topk(spec: TopKSpec, g: ReadBatch, at: At) -> CPUGradients:
     codes = by_row(encode.codes(g.reader(), spec.k))
     part = decoded(g, codes, g.x, _MINUS, g.step)
     parts = [part, *auxiliary(g, part.residual, spec.auxk_alpha)]
     return gathered(g, parts, g.fvu(part.loss), codes)
 
 
-def _batchtopk(spec: BatchSpec, top: BatchTop, g: Given, at: At) -> CPUFound:
+def _batchtopk(spec: BatchSpec, top: BatchTop, g: ReadBatch, at: At) -> CPUGradients:
     codes = top.codes(g.reader(), spec.k)
     part = decoded(g, codes, g.x, _MINUS, g.step)
     parts = [part, *auxiliary(g, part.residual, spec.auxk_alpha)]
     return gathered(g, parts, g.fvu(part.loss), codes, buffers=_threshold(spec, g, codes))
 
 
-def _threshold(spec: BatchSpec, g: Given, codes: ByRow) -> dict[str, torch.Tensor]:
+def _threshold(spec: BatchSpec, g: ReadBatch, codes: ByRow) -> dict[str, torch.Tensor]:
     values = torch.from_numpy(codes.values)
     return {"threshold": running_threshold(g.p["threshold"], values, spec.threshold_momentum)}
 
 
-def _matryoshka(spec: MatryoshkaSpec, top: BatchTop, g: Given, at: At) -> CPUFound:
+def _matryoshka(spec: MatryoshkaSpec, top: BatchTop, g: ReadBatch, at: At) -> CPUGradients:
     """Each prefix is a part: its codes learn from the errors of all prefixes that have them."""
     codes = top.codes(g.reader(), spec.k)
     nested = [_between(codes, *ends) for ends in pairwise((0, *spec.widths))]
@@ -221,7 +221,7 @@ def _between(codes: ByRow, first: int, stop: int) -> ByRow:
     return where(codes, (codes.latents >= first) & (codes.latents < stop))
 
 
-def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> CPUFound:
+def _penalised(spec: ReLUSpec | JumpReLUSpec, g: ReadBatch, at: At) -> CPUGradients:
     gate = OneGate(spec, g, at.penalty * spec.penalty)
     if share_above(g.reader(), gate.bars) > DENSE_FROM:
         return find_whole(g, gate)
@@ -232,7 +232,7 @@ def _penalised(spec: ReLUSpec | JumpReLUSpec, g: Given, at: At) -> CPUFound:
     return gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors)
 
 
-def _slopes(g: Given, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Floats]:
+def _slopes(g: ReadBatch, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Floats]:
     """Gradient of the thresholds, through the kernel at all codes that are near theirs."""
     near = np.abs(listed.values - gate.threshold[listed.latents]) < gate.half
     some = where(listed, near)
@@ -241,7 +241,7 @@ def _slopes(g: Given, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Flo
     return gate.slopes(_summed(some, each, len(gate.threshold)))
 
 
-def _gated(spec: GatedSpec, g: Given, at: At) -> CPUFound:
+def _gated(spec: GatedSpec, g: ReadBatch, at: At) -> CPUGradients:
     gates = TwoGates(spec, g, at.penalty * spec.penalty)
     if share_above(g.reader(gates.bias), gates.bars) > DENSE_FROM:
         return find_whole(g, gates)
@@ -251,8 +251,8 @@ def _gated(spec: GatedSpec, g: Given, at: At) -> CPUFound:
     by_gate = decoded(g, opened, g.x, _MINUS, g.step, toll=gates.toll).flow
     sums = by_gate, part.flow, part.flow * product
     vectors = gates.named(*(_summed(codes, each, len(gates.bars)) for each in sums))
-    whole = Part(codes, part.residual, size * part.flow + by_gate, part.loss)
-    return gathered(g, [whole], g.fvu(part.loss), codes, vectors=vectors)
+    both = Part(codes, part.residual, size * part.flow + by_gate, part.loss)
+    return gathered(g, [both], g.fvu(part.loss), codes, vectors=vectors)
 
 
 def _summed(codes: ByRow, each: Floats, latents: int) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from reseed.sae.gpu import EXACT, Screen, Strongest, new_screen, strongest, stro
 from reseed.sae.parts import auxk_size
 from reseed.training.step.fast import EntryStep
 from reseed.training.step.plain import BETAS, EPSILON
-from reseed.training.step.sparse import Found
+from reseed.training.step.sparse import BatchGradients
 
 _AT_A_TIME = 4096
 """Numbers of source rows that a program holds at a time."""
@@ -41,7 +41,7 @@ class Entries(NamedTuple):
     """[E] gradient of the code"""
 
 
-GPUFound = Found[Tensor, Entries]
+GPUGradients = BatchGradients[Tensor, Entries]
 
 
 class _Part(NamedTuple):
@@ -61,7 +61,7 @@ def find(
     screen: Screen,
     *,
     trained: frozenset[str],
-) -> GPUFound:
+) -> GPUGradients:
     """Loss and gradients of a batch x `[B, D]`; `dead` `[F]` latents are silent for too long.
 
     The norm is of the `trained` parameters; `screen` is of W_enc as it is now.
@@ -89,7 +89,7 @@ def find(
     # the one place that waits for the GPU
     fvu, l0, norm = torch.stack([fvu, active.sum() / len(x), squared.sqrt()]).tolist()
     buffers = {"threshold": _threshold(p["threshold"], codes.values, spec)} if batch else {}
-    return Found(
+    return BatchGradients(
         x=centred,
         residual=residual,
         entries=entries,
@@ -135,9 +135,9 @@ def _auxiliary(
 ) -> _Part:
     """The same for the auxiliary loss, by the same kernels on the rows of dead latents."""
     active, share = auxk_size(x.shape[1], len(rows))
-    found = strongest(x, p["W_enc"][rows], p["b_enc"][rows], screen.of(rows), active)
+    gradients = strongest(x, p["W_enc"][rows], p["b_enc"][rows], screen.of(rows), active)
     names = torch.cat([rows, rows.new_tensor([len(p["W_enc"])])])  # the last is for silent ones
-    codes = Strongest(found.values, names[found.latents])
+    codes = Strongest(gradients.values, names[gradients.latents])
     weight = spec.auxk_alpha * share * 2.0 / scale
     return _decoded(codes, p["W_dec"], residual, scale / 2.0, weight)
 
@@ -200,40 +200,40 @@ class TritonStep(EntryStep):
     def _look_at_encoder(self) -> Screen:
         return new_screen(self._all["W_enc"], halves=self._halves)
 
-    def _find(self, batch: Batch, at: At) -> GPUFound:
+    def _find(self, batch: Batch, at: At) -> GPUGradients:
         with torch.cuda.device_of(batch.x):  # where Triton launches
             return find(
                 self._all, batch.x, self._spec, at.dead, self._screen, trained=self._trained
             )
 
-    def _update(self, found: GPUFound, clip: float, rate: float, root: float) -> None:
-        with torch.cuda.device_of(found.x):
-            self._update_rows(found, (clip, rate, root))
-        for name, gradient in found.vectors.items():
+    def _update(self, gradients: GPUGradients, clip: float, rate: float, root: float) -> None:
+        with torch.cuda.device_of(gradients.x):
+            self._update_rows(gradients, (clip, rate, root))
+        for name, gradient in gradients.vectors.items():
             if name in self._moments:
                 _adam(*self._with_moments(name), gradient, clip, rate, root)
 
-    def _update_rows(self, found: GPUFound, pace: tuple[float, float, float]) -> None:
-        given: dict[str, Any] = {
+    def _update_rows(self, gradients: GPUGradients, pace: tuple[float, float, float]) -> None:
+        constants: dict[str, Any] = {
             "FIRST": BETAS[0],
             "SECOND": BETAS[1],
             "EPSILON": EPSILON,
-            **sizes(found.x.shape[1]),
+            **sizes(gradients.x.shape[1]),
         }
-        starts, rows, values, flow = found.entries
+        starts, rows, values, flow = gradients.entries
         latents, dimensions = self._all["W_enc"].shape
         if "W_enc" in self._moments:
             screen = self._screen
-            kept: dict[str, Any] = {**given, "HALVES": self._halves}
+            of_encoder: dict[str, Any] = {**constants, "HALVES": self._halves}
             loops.update_encoder[(latents,)](
-                starts, rows, flow, found.x, *self._with_moments("W_enc"),
-                screen.rows, screen.length, screen.lost, *pace, len(found.x), dimensions,
-                **kept,
+                starts, rows, flow, gradients.x, *self._with_moments("W_enc"),
+                screen.rows, screen.length, screen.lost, *pace, len(gradients.x), dimensions,
+                **of_encoder,
             )  # fmt: skip
         if "W_dec" in self._moments:
             loops.update_decoder[(latents,)](
-                starts, rows, values, found.residual, *self._with_moments("W_dec"),
-                *pace, len(found.residual), dimensions, **given,
+                starts, rows, values, gradients.residual, *self._with_moments("W_dec"),
+                *pace, len(gradients.residual), dimensions, **constants,
             )  # fmt: skip
 
     def _with_moments(self, name: str) -> tuple[Tensor, Tensor, Tensor]:

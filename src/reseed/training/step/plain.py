@@ -103,14 +103,14 @@ def by_autograd(spec: ArchitectureSpec) -> Differentiate:
             if spec.weight_l2 > 0:
                 squares = here["W_enc"].square().sum() + here["W_dec"].square().sum()
                 loss = loss + spec.weight_l2 * squares
-            found: tuple[Tensor, ...] = ()
+            gradients: tuple[Tensor, ...] = ()
             if trained:
-                found = torch.autograd.grad(
+                gradients = torch.autograd.grad(
                     loss, list(trained.values()), allow_unused=True, materialize_grads=True
                 )
         fires = out.codes > 0
         return Gradients(
-            dict(zip(trained, found, strict=True)),
+            dict(zip(trained, gradients, strict=True)),
             float(out.fvu),
             float(fires.sum() / len(fires)),
             fires.any(0),

@@ -42,7 +42,7 @@ _FREE = np.float32(0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class ReadBatch:
     """A batch as it is read, with what reads it."""
 
     p: Parameters
@@ -74,7 +74,7 @@ class Given:
         return float(loss.sum()) / self.scale if self.scale > 0 else math.nan
 
 
-def given(
+def read_batch(
     p: Parameters,
     x: Tensor,
     dead: Tensor,
@@ -82,12 +82,12 @@ def given(
     *,
     trained: frozenset[str],
     threads: int,
-) -> Given:
+) -> ReadBatch:
     """Read rows `[B, D]` of a batch; the rest as `Given` keeps it."""
     rows = np.ascontiguousarray(x.numpy())
     centred = np.empty_like(rows)
     scale = loops.centre(rows, p["b_dec"].numpy(), rows.mean(0), centred)
-    return Given(p, centred, scale, screen, dead, trained, threads)
+    return ReadBatch(p, centred, scale, screen, dead, trained, threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +103,7 @@ E = TypeVar("E")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found(Generic[A, E]):
+class BatchGradients(Generic[A, E]):
     """What one batch says, as arrays A and entries E of a device; see `topk.Step`."""
 
     x: A
@@ -125,7 +125,7 @@ class Found(Generic[A, E]):
     """new values of parameters that are not trained"""
 
 
-CPUFound = Found[Floats, Entries]
+CPUGradients = BatchGradients[Floats, Entries]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +149,7 @@ def by_row(codes: Codes) -> ByRow:
 
 
 def decoded(
-    g: Given,
+    g: ReadBatch,
     codes: ByRow,
     start: Floats,
     before: np.float32,
@@ -176,7 +176,9 @@ def decoded(
     return Part(codes, residual, flow, loss)
 
 
-def pulled(g: Given, starts: loops.Integers, latents: loops.Integers, residual: Floats) -> Floats:
+def pulled(
+    g: ReadBatch, starts: loops.Integers, latents: loops.Integers, residual: Floats
+) -> Floats:
     """`residual W_decᵀ` at some latents of each row, `[E]`."""
     flow = np.empty(len(latents), np.float32)
 
@@ -187,7 +189,7 @@ def pulled(g: Given, starts: loops.Integers, latents: loops.Integers, residual: 
     return flow
 
 
-def auxiliary(g: Given, residual: Floats, alpha: float) -> list[Part]:
+def auxiliary(g: ReadBatch, residual: Floats, alpha: float) -> list[Part]:
     """The auxiliary loss, by the same loops on the rows of dead latents; nothing if none is dead.
 
     `residual` `[B, D]` is 2 error / scale of the whole reconstruction, `alpha` weighs the loss.
@@ -197,21 +199,21 @@ def auxiliary(g: Given, residual: Floats, alpha: float) -> list[Part]:
     rows = g.dead.nonzero()[:, 0]
     active, share = auxk_size(g.x.shape[1], len(rows))
     W_enc, b_enc = g.p["W_enc"][rows].numpy(), g.p["b_enc"][rows].numpy()
-    found = encode.codes(Reader(g.x, W_enc, b_enc, g.screen.of(rows), g.threads), active)
-    codes = by_row(Codes(found.values, rows[found.latents]))
+    best = encode.codes(Reader(g.x, W_enc, b_enc, g.screen.of(rows), g.threads), active)
+    codes = by_row(Codes(best.values, rows[best.latents]))
     unit = np.float32(g.scale / 2.0)
     return [decoded(g, codes, residual, unit, np.float32(alpha * share / unit))]
 
 
 def gathered(
-    g: Given,
+    g: ReadBatch,
     parts: Sequence[Part],
     fvu: float,
     fired: ByRow,
     *,
     vectors: Mapping[str, Floats] | None = None,
     buffers: Mapping[str, Tensor] | None = None,
-) -> CPUFound:
+) -> CPUGradients:
     """Gradients of all that is trained, from parts that each have codes of their own.
 
     b_dec learns from the residual of the first part. `fvu` is of the whole reconstruction, `fired`
@@ -232,7 +234,7 @@ def gathered(
     fires = fired.values > 0
     mask = torch.zeros(latents, dtype=torch.bool)
     mask[torch.from_numpy(fired.latents[fires])] = True
-    return Found(
+    return BatchGradients(
         x=g.x,
         residual=residual,
         entries=entries,
@@ -258,7 +260,7 @@ def _by_latent(parts: Sequence[Part], latents: int) -> Entries:
     return Entries(starts, rows, both[0], both[1])
 
 
-def _norms(g: Given, entries: Entries, residual: Floats) -> tuple[Floats, Floats, float]:
+def _norms(g: ReadBatch, entries: Entries, residual: Floats) -> tuple[Floats, Floats, float]:
     """Sums of the flow, what they send through the encoder to b_dec, and the squared norm."""
     W_enc = g.p["W_enc"].numpy()
     latents, dimensions = W_enc.shape

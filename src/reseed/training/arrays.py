@@ -75,8 +75,8 @@ def train(
         raise SpecError(f"architecture {architecture!r}: {nearest(architecture, ARCHITECTURES)}")
     if not len(init_seeds) or len(set(init_seeds)) < len(init_seeds):
         raise SpecError(f"init_seeds = {list(init_seeds)} must name at least one seed, none twice")
-    given = {"latents": latents, **settings, **({} if target is None else {"target": _TARGET})}
-    sae = read_spec(ARCHITECTURES[architecture].settings, given, "train")
+    table = {"latents": latents, **settings, **({} if target is None else {"target": _TARGET})}
+    sae = read_spec(ARCHITECTURES[architecture].settings, table, "train")
     if sae.end_to_end is not None:
         raise SpecError(
             "end_to_end trains through a language model, and rows alone have none; write it into a "

@@ -1,0 +1,253 @@
+"""What the statistics of a group of runs say, typed from the statistic to the page.
+
+What could not be told is None. A key that a record was made without is left out of the file: a
+group of one run has nothing from `independent` on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reseed.records import Spec
+
+Ends = tuple[float, float]
+"""Lower and upper end of a 95 % interval."""
+
+
+class Range(Spec):
+    """Mean and range over runs, or over draws of a null."""
+
+    mean: float | None
+    lo: float | None
+    hi: float | None
+
+
+class Estimate(Spec):
+    """A number with its interval over runs."""
+
+    value: float | None
+    interval_95: Ends | None
+    """None with fewer than three runs, or three levels of a crossed seed."""
+
+
+class Number(Estimate):
+    """A headline number beside its nulls."""
+
+    null_covariance: Range | None
+    """Over draws of the covariance-matched null."""
+    null_untrained: float | None
+    """The same measurement before the first step."""
+    chance_corrected: float | None
+    """(value - null mean) / (1 - null mean)."""
+
+
+Strata = Mapping[str, Number]
+"""Stratum of latents to its number."""
+
+
+class Headline(Spec):
+    """Every measure on every stratum at `tau`."""
+
+    tau: float
+    shared: Strata
+    both: Strata
+    equal: Strata
+    decoder_only: Strata
+    max_cos_both: Strata
+    pw_mcc: Strata
+    mmcs_decoder: Strata
+    match_at_fdr: Strata
+    nearest_at_fdr: Strata
+    ceiling_same_run: float
+    """What the measurement gives for a run with itself."""
+
+    def of(self, measure: str) -> Strata:
+        """The numbers of a measure by its id."""
+        return getattr(self, measure)
+
+
+class Counts(Spec):
+    """Runs, pairs and latents."""
+
+    runs: int
+    pairs: int
+    latents: int
+    """Of a run."""
+    live: list[int]
+    """Of each run."""
+    dead: list[int]
+    dense: list[int]
+
+    @property
+    def dead_share(self) -> float:
+        """Of all latents of all runs."""
+        return sum(self.dead) / (self.latents * self.runs)
+
+
+class Reconstruction(Spec):
+    """Held-out reconstruction; what some run lacks is left out."""
+
+    held_out_tokens: int
+    fvu: Range | None = None
+    fvu_uncentred: Range | None = None
+    l0: Range | None = None
+    encoder_decoder_cosine: Range | None = None
+
+
+class Independent(Spec):
+    """The pairs that all shares are made of."""
+
+    pairs: int
+    they: str
+    """What their runs share."""
+    trials: int
+    """Independent other runs of a latent."""
+
+
+class Similarity(Spec):
+    """Summed over shared pairs."""
+
+    bound: float
+    reached: float
+    """Inside families."""
+    gap: float
+
+
+class Stars(Spec):
+    """Latents by how many runs share them, seen from each run."""
+
+    mean: list[float]
+    lo: list[int]
+    hi: list[int]
+
+
+class FoundInN(Spec):
+    """Latents of a run found in exactly 1 to M runs."""
+
+    by_family: list[float]
+    by_star: Stars
+
+
+class Families(Spec):
+    """Latents of several runs that are one feature."""
+
+    by_size: dict[str, int]
+    """Runs in the family to number of families."""
+    orphans: int
+    triangle_chains: int
+    triangle_closure: float | None
+    edges: int
+    """Shared pairs."""
+    edges_in_triangle: int
+    edges_in_consistent: int
+    edges_in_family: int
+    similarity: Similarity
+    n_of_m: FoundInN
+
+
+class PosteriorFit(Spec):
+    """The Beta distribution of reproducibility in a stratum."""
+
+    alpha: float
+    beta: float
+    mean: float
+    latents: int
+
+
+class OffsetPowerLaw(Spec):
+    """Share found in one of M runs only: a M^b + c."""
+
+    a: float | None
+    b: float | None
+    c: float | None
+    c_interval_95: Ends | None
+
+
+class FeatureCounts(Spec):
+    """Lower bounds on how many features there are."""
+
+    runs: int
+    """That count as occasions."""
+    observed: int
+    """Families and live orphans."""
+    once: int
+    twice: int
+    chao2: float
+    ice: float
+    jackknife: float
+    """First order."""
+    warnings: list[str]
+
+
+class Agreement(Spec):
+    """Pairs of runs that share the same seeds."""
+
+    pairs: int
+    shared: Estimate
+    pw_mcc: Estimate
+    untrained: Estimate
+    same_number: Estimate
+    """Of the shared latents, how many have the partner of their own number."""
+
+
+class Components(Spec):
+    """Where disagreement comes from."""
+
+    classes: dict[str, Agreement]
+    """By what two runs share."""
+    parts: dict[str, Estimate]
+    """`feature`, `init`, `data`, `both`."""
+
+
+class FitsByChance(Spec):
+    """Share of random fits that reach what counts."""
+
+    fit: float | None
+    nearest: float | None
+    gain: float | None
+
+
+class Subspaces(Spec):
+    """Neighbourhoods of latents that are left over."""
+
+    tested: int
+    stable: int
+    by_chance: float
+
+
+class Structure(Spec):
+    """Beyond one-to-one, summed over pairs and sides."""
+
+    verdicts: dict[str, int]
+    left_over: int
+    labels: dict[str, int]
+    by_chance: FitsByChance
+    subspaces: Subspaces
+
+
+class AssignmentSummary(Spec):
+    """How far the assignments at the end of training can be from the best."""
+
+    assignments: int
+    optimal: int
+    largest_gap: float
+
+
+class GroupSummary(Spec):
+    """The numbers of runs that differ in nothing but their seeds."""
+
+    label: str
+    runs: list[str]
+    tokens: int
+    counts: Counts
+    reconstruction: Reconstruction
+    distance_from_init: Range
+    independent: Independent | None = None
+    headline: Headline | None = None
+    families: Families | None = None
+    reproducibility: dict[str, PosteriorFit] | None = None
+    only_in_one: dict[str, OffsetPowerLaw] | None = None
+    unseen: FeatureCounts | None = None
+    components: Components | None = None
+    structure: Structure | None = None
+    certificates: AssignmentSummary | None = None
