@@ -138,14 +138,14 @@ def assign_above(S: Matrix, least: float) -> Match:
         S: `[rows, columns]`, finite.
         least: lambda.
     """
-    found = assign(np.maximum(S - least, 0.0))
-    made = found.similarity > 0
-    assert found.certificate is not None
+    match = assign(np.maximum(S - least, 0.0))
+    made = match.similarity > 0
+    assert match.certificate is not None
     return replace(
-        found,
-        pairs=found.pairs[made],
-        similarity=S[tuple(found.pairs[made].T)],
-        certificate=replace(found.certificate, reject=least),
+        match,
+        pairs=match.pairs[made],
+        similarity=S[tuple(match.pairs[made].T)],
+        certificate=replace(match.certificate, reject=least),
     )
 
 

@@ -76,8 +76,8 @@ def exact_and_nearest(
     """
     solve = _solved(geometry, Limits(), show)
     row, column, value = solve.pool.edges
-    found = from_pairs(row, column, value, solve.pool.geometry.shape)
-    return _record(solve), BothNearest(found.columns, found.rows) if solve.flip else found
+    nearest = from_pairs(row, column, value, solve.pool.geometry.shape)
+    return _record(solve), BothNearest(nearest.columns, nearest.rows) if solve.flip else nearest
 
 
 def _solved(geometry: Geometry, limits: Limits, show: Callable[[float], None] | None) -> _Solve:
@@ -180,9 +180,9 @@ class _Solve:
         """See `Certificate.ties`; unknown unless the end was proven."""
         if self.ended != "proven" or self.state is None:
             return None
-        found = ties(self.pool.edges, self.state, self.pool.geometry.shape)
+        count = ties(self.pool.edges, self.state, self.pool.geometry.shape)
         # pairs that were left out can only add ties
-        return None if self.pool.cut and not found else found
+        return None if self.pool.cut and not count else count
 
 
 TIGHT = 1e-10
@@ -250,7 +250,7 @@ def pairs_above(
     multiplier = geometry.multiplier(ROWS, COLUMNS)
     limit = np.float32(least - geometry.error)
     room = np.empty(4096, np.int64), np.empty(4096, np.int64)
-    found: list[tuple[Integers, Integers]] = []
+    pairs: list[tuple[Integers, Integers]] = []
     total = 0
     for part in stretches(n, ROWS):
         for columns in stretches(m, COLUMNS):
@@ -261,9 +261,11 @@ def pairs_above(
                 offers.above(block, limit, *room)
             total += count
             _check_number(total, least)
-            found.append((room[0][:count] + part.start, room[1][:count] + columns.start))
+            pairs.append((room[0][:count] + part.start, room[1][:count] + columns.start))
             (show or nothing)(block.size)
-    rows, columns_ = (np.concatenate([one[side] for one in found]) for side in (0, 1))
+    rows, columns_ = (
+        np.concatenate([block_pairs[side] for block_pairs in pairs]) for side in (0, 1)
+    )
     values = score(geometry, rows, columns_)
     keep = values > least
     return Edges(rows[keep], columns_[keep], values[keep])

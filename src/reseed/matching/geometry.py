@@ -188,9 +188,9 @@ def whitened(encoder: Any, covariance: Any) -> Floats:
     return rows_.astype(np.float64) @ root
 
 
-def rows(given: Any, name: str) -> Rows:
+def rows(matrix: Any, name: str) -> Rows:
     """Prepare one view of one dictionary."""
-    exact = finite_rows(given, name)
+    exact = finite_rows(matrix, name)
     scale = np.empty(len(exact))
     screen = np.empty(exact.shape, np.float32)
     for low in range(0, len(exact), _CHUNK):

@@ -136,16 +136,16 @@ def geometry_of(
         return make([(a.encoder, b.encoder), (a.decoder, b.decoder)], device=device)
     rows, names = [_rows(sae, view) for sae in (A, B)], [_name(A, "A", view), _name(B, "B", view)]
     if view == "whitened":
-        rows = [whitened(one, covariance) for one in rows]
+        rows = [whitened(matrix, covariance) for matrix in rows]
     return cosine(*rows, device=device, names=names)
 
 
-def views_of(given: Any) -> Views | None:
+def views_of(sae: Any) -> Views | None:
     """Encoder and decoder rows of what may be an SAE; None of anything else."""
-    if isinstance(given, Views):
-        views = given
-    elif hasattr(given, "W_enc") and hasattr(given, "W_dec"):
-        views = Views(given.W_enc, given.W_dec)
+    if isinstance(sae, Views):
+        views = sae
+    elif hasattr(sae, "W_enc") and hasattr(sae, "W_dec"):
+        views = Views(sae.W_enc, sae.W_dec)
     else:
         return None
     encoder, decoder = (np.shape(rows) for rows in views)
@@ -157,25 +157,25 @@ def views_of(given: Any) -> Views | None:
     return views
 
 
-def _both(given: Any, name: str, view: str) -> Views:
-    views = views_of(given)
+def _both(sae: Any, name: str, view: str) -> Views:
+    views = views_of(sae)
     if views is None:
         raise SpecError(
             f"view {view!r} compares encoder and decoder rows, and {name} is a "
-            f"{type(given).__name__}, not an SAE with W_enc and W_dec"
+            f"{type(sae).__name__}, not an SAE with W_enc and W_dec"
         )
     return views
 
 
-def _rows(given: Any, view: str) -> Any:
-    views = views_of(given)
+def _rows(sae: Any, view: str) -> Any:
+    views = views_of(sae)
     if views is None:
-        return given
+        return sae
     return views.decoder if view == "decoder" else views.encoder
 
 
-def _name(given: Any, name: str, view: str) -> str:
-    if views_of(given) is None:
+def _name(sae: Any, name: str, view: str) -> str:
+    if views_of(sae) is None:
         return name
     return f"{name}'s {'decoder' if view == 'decoder' else 'encoder'}"
 
@@ -208,13 +208,13 @@ def compare(a: Views, b: Views, show: Callable[[float], None] | None = None) -> 
     sizes = geometry["decoder"].shape
     if sizes != geometry["encoder"].shape:
         raise SpecError("encoder and decoder have different numbers of latents")
-    found = {view: solve_and_nearest(g, show) for view, g in geometry.items()}
-    seen = {view: _Seen(geometry, view, match) for view, (match, _) in found.items()}
+    solved = {view: solve_and_nearest(g, show) for view, g in geometry.items()}
+    matches = {view: _Assigned(geometry, view, match) for view, (match, _) in solved.items()}
     sides = [
-        _side(name, side, sizes[side], {v: (seen[v], near) for v, (_, near) in found.items()})
+        _side(name, side, sizes[side], {v: (matches[v], near) for v, (_, near) in solved.items()})
         for side, name in enumerate("ab")
     ]
-    return BothMatches(pl.concat(sides), found["decoder"][0], found["encoder"][0])
+    return BothMatches(pl.concat(sides), solved["decoder"][0], solved["encoder"][0])
 
 
 def decoder_pairs(table: pl.DataFrame) -> NDArray[np.int64]:
@@ -227,7 +227,7 @@ def decoder_pairs(table: pl.DataFrame) -> NDArray[np.int64]:
     return side.select("latent", "decoder_match").to_numpy().astype(np.int64)
 
 
-class _Seen:
+class _Assigned:
     """An assignment by one view, and how similar the other view finds its pairs."""
 
     def __init__(self, geometry: Mapping[str, Geometry], view: str, match: Match) -> None:
@@ -237,20 +237,20 @@ class _Seen:
 
 
 def _side(
-    name: str, side: int, size: int, found: Mapping[str, tuple[_Seen, BothNearest]]
+    name: str, side: int, size: int, by_view: Mapping[str, tuple[_Assigned, BothNearest]]
 ) -> pl.DataFrame:
     columns: dict[str, Any] = {"side": [name] * size, "latent": np.arange(size)}
     for view, other in (("decoder", "encoder"), ("encoder", "decoder")):
-        seen, nearest = found[view][0], found[view][1][side]
-        back = found[view][1][1 - side].latent
-        own = seen.pairs[:, side]
+        match, nearest = by_view[view][0], by_view[view][1][side]
+        back = by_view[view][1][1 - side].latent
+        own = match.pairs[:, side]
         partner = np.full(size, -1)
-        partner[own] = seen.pairs[:, 1 - side]
+        partner[own] = match.pairs[:, 1 - side]
         none = partner < 0
         columns[f"{view}_match"] = _masked(partner, none)
         for column, values in (
-            (f"{view}_cos", seen.similarity),
-            (f"{other}_cos_at_{view}", seen.other),
+            (f"{view}_cos", match.similarity),
+            (f"{other}_cos_at_{view}", match.other),
         ):
             full = np.zeros(size)
             full[own] = values

@@ -206,8 +206,8 @@ def crossed_error(
     if freedom < 2:
         return None, 0
     by_seed = [
-        _error([without({r for r, s in design.items() if s[axis] == level}) for level in found])
-        for axis, found in enumerate(levels)
+        _error([without({r for r, s in design.items() if s[axis] == level}) for level in of_axis])
+        for axis, of_axis in enumerate(levels)
     ]
     single = _error([without({run}) for run in design])
     init, data = by_seed
@@ -232,11 +232,11 @@ def _ends(value: Floats, error: Floats | None, freedom: int) -> Ends:
     return value, value - reach, value + reach
 
 
-def wilson(found: NDArray[np.int64], trials: int) -> tuple[Floats, Floats]:
+def wilson(counts: NDArray[np.int64], trials: int) -> tuple[Floats, Floats]:
     """95 % Wilson interval of a proportion for each count.
 
     Args:
-        found: counts, each from 0 to `trials`.
+        counts: counts, each from 0 to `trials`.
         trials: independent tries, at least 1.
     """
     by_count = [
@@ -244,4 +244,4 @@ def wilson(found: NDArray[np.int64], trials: int) -> tuple[Floats, Floats]:
     ]
     low = np.array([ci.low for ci in by_count])
     high = np.array([ci.high for ci in by_count])
-    return low[found], high[found]
+    return low[counts], high[counts]

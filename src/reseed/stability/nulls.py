@@ -99,13 +99,13 @@ class CovarianceNull:
         for _ in range(_ROUNDS):
             rows, off = self._mean + mix @ self._root, 0.0
             for (wanted, basis), part in zip(bases, parts, strict=True):
-                found = ((_unit(rows[:, part]) @ basis) ** 2).mean(axis=0)
+                moment = ((_unit(rows[:, part]) @ basis) ** 2).mean(axis=0)
                 real = wanted > wanted[-1] * 1e-9
-                scale = np.sqrt(np.where(real, wanted, 1.0) / np.where(real, found, 1.0))
+                scale = np.sqrt(np.where(real, wanted, 1.0) / np.where(real, moment, 1.0))
                 change = (basis * scale) @ basis.T
                 self._root[:, part] = self._root[:, part] @ change
                 self._mean[part] = self._mean[part] @ change
-                off = max(off, float(np.abs(found - wanted).sum()))
+                off = max(off, float(np.abs(moment - wanted).sum()))
             if off < _CLOSE:
                 return
 
@@ -189,18 +189,18 @@ def reject_threshold(
         raise SpecError(f"quantile={quantile} must be within 0..1 and draws={draws} at least 1")
     # refuses what match would refuse, before anything is drawn
     geometry_of(A, B, view=view, covariance=covariance)
-    views = [_views(given, view, covariance) for given in (A, B)]
-    if not all(_any_left(one) for one in views):
+    views = [_views(sae, view, covariance) for sae in (A, B)]
+    if not all(_any_left(rows) for rows in views):
         return 0.0
-    nulls = [CovarianceNull(one) for one in views]
+    nulls = [CovarianceNull(rows) for rows in views]
     both = view if view in ("mean", "minimum") else "encoder"
-    found = [
+    largest_of = [
         maximum_statistic(
             nulls[0].draw(seed, draw, "a"), nulls[1].draw(seed, draw, "b"), view=both, device=device
         )
         for draw in range(draws)
     ]
-    return float(np.quantile(np.concatenate(found), quantile))
+    return float(np.quantile(np.concatenate(largest_of), quantile))
 
 
 def maximum_statistic(
@@ -211,14 +211,14 @@ def maximum_statistic(
     return np.concatenate([side.similarity for side in sides])
 
 
-def _views(given: Any, view: View, covariance: Any) -> Views:
+def _views(sae: Any, view: View, covariance: Any) -> Views:
     """The rows that are compared, as float64; a single kind of rows as `encoder`."""
-    views = views_of(given)
+    views = views_of(sae)
     if views is not None and view in ("mean", "minimum"):
         return Views(*(finite_rows(rows, "rows").astype(np.float64) for rows in views))
     if views is not None:
-        given = views.decoder if view == "decoder" else views.encoder
-    rows = finite_rows(given, "rows") if covariance is None else whitened(given, covariance)
+        sae = views.decoder if view == "decoder" else views.encoder
+    rows = finite_rows(sae, "rows") if covariance is None else whitened(sae, covariance)
     # a decoder that is the same for all latents adds nothing to their joint covariance
     return Views(rows.astype(np.float64), np.ones((len(rows), 1)))
 

@@ -124,9 +124,9 @@ def going_back(own: Fitted, other: Fitted) -> Booleans:
     place = np.where(there, other.at[own.parts], 0)
     if not len(other.latents):
         return there
-    mine = own.latents[:, None]
-    nearest = other.fits.nearest[place] == mine
-    return there & (nearest | (other.parts[place] == mine[:, :, None]).any(axis=2))
+    latent = own.latents[:, None]
+    nearest = other.fits.nearest[place] == latent
+    return there & (nearest | (other.parts[place] == latent[:, :, None]).any(axis=2))
 
 
 class Labelled(NamedTuple):
@@ -154,9 +154,9 @@ def label(own: Fitted, other: Fitted) -> Labelled:
     _set(names, into, near & ~taken, DECODER_ONLY, nearest)
     _set(names, into, near & taken, MERGED, nearest)
     _set(names, into, own.several, COMPOSED, none)
-    for name, whole in ((ABSORBED, _absorbers(other)), (MERGED, _wholes(other, own))):
-        found = _into(own, other, whole)
-        _set(names, into, found >= 0, name, found)
+    for name, parts in ((ABSORBED, _absorbers(other)), (MERGED, _wholes(other, own))):
+        target = _into(own, other, parts)
+        _set(names, into, target >= 0, name, target)
     split = own.several & (back.sum(axis=1) > 1)
     _set(names, into, split, SPLIT, none)
     return Labelled(names, into, back.sum(axis=1))
@@ -171,8 +171,8 @@ def _set(names: NDArray[Any], into: Integers, holds: Booleans, name: str, target
 def _wholes(other: Fitted, own: Fitted) -> Booleans:
     """`[n, 3]` parts of latents of the other side that are left over and split into this side."""
     back = going_back(other, own)
-    whole = other.left & other.several & (back.sum(axis=1) > 1)
-    return back & whole[:, None]
+    splits = other.left & other.several & (back.sum(axis=1) > 1)
+    return back & splits[:, None]
 
 
 def _absorbers(other: Fitted) -> Booleans:
@@ -187,13 +187,13 @@ def _into(own: Fitted, other: Fitted, which: Booleans) -> Integers:
     out = np.full(len(own.latents), -1)
     if not which.any():
         return out
-    whole, slot = np.nonzero(which)
-    weight = other.fits.weights[whole, other.partners[whole] - 1, slot]
-    part = own.at[other.parts[whole, slot]]
+    of, slot = np.nonzero(which)
+    weight = other.fits.weights[of, other.partners[of] - 1, slot]
+    part = own.at[other.parts[of, slot]]
     # the whole in which it weighs most is written last
-    order = np.lexsort((-whole, weight))
+    order = np.lexsort((-of, weight))
     order = order[part[order] >= 0]
-    out[part[order]] = other.latents[whole[order]]
+    out[part[order]] = other.latents[of[order]]
     return out
 
 
@@ -262,12 +262,12 @@ def fit_both(
     return out
 
 
-def _chance(own: Rows, other: Rows, latents: Integers, found: Fits, null: Rows) -> Chance:
+def _chance(own: Rows, other: Rows, latents: Integers, fit: Fits, null: Rows) -> Chance:
     step = np.linspace(0, len(latents) - 1, min(_SAMPLE, len(latents))).astype(np.int64)
     sample = pick(own, latents[step])
     alone = fits(sample, null)
-    rest = unit_part(own, latents[step]) - found.weights[step, 0, :1] * unit_part(
-        other, np.maximum(found.partners[step, 0, 0], 0)
+    rest = unit_part(own, latents[step]) - fit.weights[step, 0, :1] * unit_part(
+        other, np.maximum(fit.partners[step, 0, 0], 0)
     )
     gain = fits(rows(rest, "residual"), null).cosine[:, 1] ** 2
     return Chance(alone.cosine[:, MOST - 1], alone.nearest_cosine, gain)

@@ -48,13 +48,13 @@ def top(block: NDArray[Any], count: int) -> Integers:
     """
     n, m = block.shape
     count = min(count, m)
-    whole = m // _STRETCH
+    full = m // _STRETCH
     if count * _STRETCH * 2 >= m:
         return _partitioned(block, count)
-    maxima = block[:, : whole * _STRETCH].reshape(n, whole, _STRETCH).max(axis=2)
+    maxima = block[:, : full * _STRETCH].reshape(n, full, _STRETCH).max(axis=2)
     stretches = _partitioned(maxima, count)
     inside = (stretches[:, :, None] * _STRETCH + np.arange(_STRETCH)).reshape(n, -1)
-    rest = np.broadcast_to(np.arange(whole * _STRETCH, m), (n, m - whole * _STRETCH))
+    rest = np.broadcast_to(np.arange(full * _STRETCH, m), (n, m - full * _STRETCH))
     columns = np.concatenate([inside, rest], axis=1)
     best = _partitioned(np.take_along_axis(block, columns, axis=1), count)
     return np.take_along_axis(columns, best, axis=1)
@@ -112,8 +112,8 @@ def fits(rows: Rows, on: Rows, show: Callable[[float], None] | None = None) -> F
         np.zeros(n),
     )
     for part in stretches(n, rows_at_once(m, 256)):
-        found = _fit(unit_part(rows, part), on)
-        for array, values in zip(out, found, strict=True):
+        block = _fit(unit_part(rows, part), on)
+        for array, values in zip(out, block, strict=True):
             array[part] = values
         if show:
             show(3.0 * (part.stop - part.start) * m)
@@ -131,25 +131,25 @@ def unit_part(rows: Rows, part: slice | Integers) -> Floats:
 
 
 def _fit(a: Floats, on: Rows) -> Fits:
-    seen = _Seen(a, on)
+    lists = _Lists(a, on)
     best = None
     for partners in range(1, MOST + 1):
-        residual = a if best is None else a - seen.fitted(best)
-        seen.extend(top(residual.astype(np.float32) @ on.screen.T, _LISTED))
-        best = best_supports(seen.cosines, seen.gram, partners)
+        residual = a if best is None else a - lists.fitted(best)
+        lists.extend(top(residual.astype(np.float32) @ on.screen.T, _LISTED))
+        best = best_supports(lists.cosines, lists.gram, partners)
     assert best is not None
-    which = np.arange(len(a)), seen.cosines.argmax(axis=1)
-    partners = np.take_along_axis(seen.listed[:, None, :], np.maximum(best.support, 0), axis=2)
+    which = np.arange(len(a)), lists.cosines.argmax(axis=1)
+    partners = np.take_along_axis(lists.listed[:, None, :], np.maximum(best.support, 0), axis=2)
     return Fits(
         np.where(best.support >= 0, partners, -1),
         best.weights,
         np.sqrt(best.energy.clip(0.0, 1.0)),
-        seen.listed[which],
-        seen.cosines[which],
+        lists.listed[which],
+        lists.cosines[which],
     )
 
 
-class _Seen:
+class _Lists:
     """A short list for each of k rows, with its cosines and Gram matrices."""
 
     def __init__(self, a: Floats, on: Rows) -> None:
@@ -205,14 +205,14 @@ def best_supports(cosines: Floats, gram: Floats, partners: int) -> Best:
         if size > s:
             continue
         every = np.array(list(combinations(range(s), size))).T
-        found = _SOLVED[size](cosines, gram, every)
-        positive = np.logical_and.reduce([w > 0 for w in found])
-        gained = sum(w * cosines[:, i] for w, i in zip(found, every, strict=True))
+        solved = _SOLVED[size](cosines, gram, every)
+        positive = np.logical_and.reduce([w > 0 for w in solved])
+        gained = sum(w * cosines[:, i] for w, i in zip(solved, every, strict=True))
         gained = np.where(positive, gained, -1.0)
         which = gained.argmax(axis=1)
         better = np.flatnonzero(gained[np.arange(k), which] > energy[:, at])
         which = which[better]
-        chosen = np.stack([w[better, which] for w in found], axis=1)
+        chosen = np.stack([w[better, which] for w in solved], axis=1)
         order = np.argsort(-chosen, axis=1, kind="stable")
         weights[better, at, :size] = np.take_along_axis(chosen, order, axis=1)
         support[better, at, :size] = np.take_along_axis(every.T[which], order, axis=1)

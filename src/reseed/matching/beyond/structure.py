@@ -95,15 +95,15 @@ def structure(
     shared = (np.asarray(a.shared), np.asarray(b.shared))
     _check(sides, shared)
     drawn = [(rows(x, "null of A"), rows(y, "null of B")) for x, y in nulls]
-    whole = fit_both(sides, shared, drawn[:1], settings, show)
+    both = fit_both(sides, shared, drawn[:1], settings, show)
     spans = _spans(sides, shared, drawn, settings)
     frames: list[pl.DataFrame] = []
     about: dict[str, Any] = {}
     for side, name in enumerate("ab"):
-        found, chance = whole[side]
-        frame = _table(name, found, whole[1 - side][0], spans[side])
+        fitted, chance = both[side]
+        frame = _table(name, fitted, both[1 - side][0], spans[side])
         frames.append(frame.with_columns(pl.col("side").cast(pl.Categorical)))
-        about[name] = _about(found, chance, frame, spans[side], settings)
+        about[name] = _about(fitted, chance, frame, spans[side], settings)
     return Structure(pl.concat(frames), about)
 
 
@@ -142,11 +142,11 @@ def _spans(
     out: list[_Spans] = []
     for s in (0, 1):
         pools = [pick(sides[t], left[t]) for t in (s, 1 - s)]
-        found = overlaps(*pools, **size)
+        overlap = overlaps(*pools, **size)
         chance = [overlaps(*pair, **size) for pair in _random_pools(pools, nulls, s)]
-        empty = Overlap(*(np.zeros(0) for _ in found))
+        empty = Overlap(*(np.zeros(0) for _ in overlap))
         null = Overlap(*(np.concatenate(parts) for parts in zip(empty, *chance, strict=True)))
-        out.append(_Spans(left[s], found, null, p_values(found, null)))
+        out.append(_Spans(left[s], overlap, null, p_values(overlap, null)))
     return out
 
 
@@ -163,24 +163,28 @@ def _random_pools(
     latents = 0
     for pair in nulls:
         both = [pair[t] for t in (side, 1 - side)]
-        cuts = min(len(one.scale) // size for one, size in zip(both, sizes, strict=True))
+        cuts = min(
+            len(dictionary.scale) // size for dictionary, size in zip(both, sizes, strict=True)
+        )
         for cut in range(cuts):
             if latents >= _NULL_LATENTS:
                 return
             parts = (np.arange(cut * size, (cut + 1) * size) for size in sizes)
-            first, second = (pick(one, part) for one, part in zip(both, parts, strict=True))
+            first, second = (
+                pick(dictionary, part) for dictionary, part in zip(both, parts, strict=True)
+            )
             yield first, second
             latents += sizes[0]
 
 
 def _table(name: str, own: Fitted, other: Fitted, spans: _Spans) -> pl.DataFrame:
-    found = label(own, other)
+    labelled = label(own, other)
     keep = np.flatnonzero(own.left)
     chosen = keep, own.partners[keep] - 1
     partners, weights = own.fits.partners[chosen], own.fits.weights[chosen]
     fit: dict[str, Any] = {
         "latent": own.latents[keep],
-        "label": found.label[keep],
+        "label": labelled.label[keep],
         "nearest": own.fits.nearest[keep],
         "nearest_cos": own.fits.nearest_cosine[keep],
         "explained_2": own.fits.cosine[keep, 1],
@@ -190,8 +194,8 @@ def _table(name: str, own: Fitted, other: Fitted, spans: _Spans) -> pl.DataFrame
         "residual": np.sqrt((1.0 - own.cosine[keep] ** 2).clip(0.0)),
         **{f"partner_{i + 1}": partners[:, i] for i in range(MOST)},
         **{f"weight_{i + 1}": weights[:, i] for i in range(MOST)},
-        "going_back": found.back[keep],
-        "into": found.into[keep],
+        "going_back": labelled.back[keep],
+        "into": labelled.into[keep],
     }
     span = {
         "latent": spans.latents,

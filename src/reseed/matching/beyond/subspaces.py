@@ -81,7 +81,7 @@ def _basis(
     return rows.transpose(0, 2, 1) @ (vectors * scale[:, None, :])
 
 
-def p_values(found: Overlap, null: Overlap) -> Floats:
+def p_values(overlap: Overlap, null: Overlap) -> Floats:
     """One p-value for each latent: the largest of those of its three numbers.
 
     Each is the share of null latents at least as high, (1 + count) / (1 + N). The largest is small
@@ -89,19 +89,19 @@ def p_values(found: Overlap, null: Overlap) -> Floats:
     lies in what they share. So the test is conservative (an intersection-union test).
 
     Args:
-        found: of real latents.
+        overlap: of real latents.
         null: the same numbers of random latents in random dictionaries, with the same selection of
             neighbours; NaN are left out.
 
     Returns:
         `[n]`; NaN where `found` is, or where there is no null.
     """
-    worst = np.full(len(found.mean), np.nan)
-    for values, chance in zip(found, null, strict=True):
+    worst = np.full(len(overlap.mean), np.nan)
+    for values, chance in zip(overlap, null, strict=True):
         ordered = np.sort(chance[~np.isnan(chance)])
         if not len(ordered):
             return np.full(len(values), np.nan)
         # equal neighbourhoods agree up to rounding
         at_least = len(ordered) - np.searchsorted(ordered, values - 1e-12, side="left")
         worst = np.fmax(worst, (1.0 + at_least) / (1.0 + len(ordered)))
-    return np.where(np.isnan(found.mean), np.nan, worst)
+    return np.where(np.isnan(overlap.mean), np.nan, worst)

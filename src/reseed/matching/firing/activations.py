@@ -79,8 +79,8 @@ def match_activations(
     _check(measure, reject)
     least = 0.0 if reject is None else reject
     edges, shape = _edges(codes_a, codes_b, measure, least)
-    found = _solved(edges, shape, least, Limits(tolerance=tolerance, seconds=seconds))
-    return _completed(found, shape, edges) if reject is None else found
+    match = _solved(edges, shape, least, Limits(tolerance=tolerance, seconds=seconds))
+    return _completed(match, shape, edges) if reject is None else match
 
 
 def _check(measure: str, reject: float | None) -> None:
@@ -117,8 +117,8 @@ def _edges(
     return sums.edges(measure, least), sums.latents
 
 
-def _is_matrix(given: Any) -> bool:
-    return issparse(given) or hasattr(given, "shape")
+def _is_matrix(codes: Any) -> bool:
+    return issparse(codes) or hasattr(codes, "shape")
 
 
 def _chunks(codes_a: Any, codes_b: Any) -> Iterator[tuple[Codes, Codes]]:
@@ -127,8 +127,8 @@ def _chunks(codes_a: Any, codes_b: Any) -> Iterator[tuple[Codes, Codes]]:
 
 
 def _pairs(codes_a: Any, codes_b: Any) -> Iterator[tuple[Any, Any]]:
-    given = [codes_a] if codes_b is None else [codes_a, codes_b]
-    for side in given:
+    sides = [codes_a] if codes_b is None else [codes_a, codes_b]
+    for side in sides:
         if _is_matrix(side) or hasattr(side, "latents") or not isinstance(side, Iterable):
             raise SpecError(
                 f"codes as a {type(side).__name__}: give codes [tokens, latents] of A and of B, or "
@@ -147,13 +147,13 @@ def _both(codes_a: Iterable[Any], codes_b: Iterable[Any]) -> Iterator[tuple[Any,
     ended = object()
     a, b = iter(codes_a), iter(codes_b)
     while True:
-        one, other = next(a, ended), next(b, ended)
-        if one is ended and other is ended:
+        chunk_a, chunk_b = next(a, ended), next(b, ended)
+        if chunk_a is ended and chunk_b is ended:
             return
-        if one is ended or other is ended:
-            side = "A" if one is ended else "B"
+        if chunk_a is ended or chunk_b is ended:
+            side = "A" if chunk_a is ended else "B"
             raise SpecError(f"there are fewer chunks of {side} than of the other")
-        yield one, other
+        yield chunk_a, chunk_b
 
 
 def _solved(edges: Edges, shape: tuple[int, int], least: float, limits: Limits) -> Match:
@@ -167,10 +167,10 @@ def _solved(edges: Edges, shape: tuple[int, int], least: float, limits: Limits) 
     return match_edges(edges, shape, least, limits)
 
 
-def _completed(found: Match, shape: tuple[int, int], edges: Edges) -> Match:
+def _completed(match: Match, shape: tuple[int, int], edges: Edges) -> Match:
     """Pair what is left in order. Where `found` is the best, none of that fires together."""
     left = [
-        np.setdiff1d(np.arange(size), found.pairs[:, side])[: min(shape) - len(found.pairs)]
+        np.setdiff1d(np.arange(size), match.pairs[:, side])[: min(shape) - len(match.pairs)]
         for side, size in enumerate(shape)
     ]
     partner = np.full(shape[0], -1)
@@ -178,18 +178,18 @@ def _completed(found: Match, shape: tuple[int, int], edges: Edges) -> Match:
     made = np.flatnonzero(partner[edges.row] == edges.column)
     value = np.zeros(shape[0])
     value[edges.row[made]] = edges.value[made]
-    similarity = np.concatenate([found.similarity, value[left[0]]])
-    pairs = np.concatenate([found.pairs, np.stack(left, axis=1)])
+    similarity = np.concatenate([match.similarity, value[left[0]]])
+    pairs = np.concatenate([match.pairs, np.stack(left, axis=1)])
     order = np.argsort(pairs[:, 0])
     primal = float(similarity.sum())
-    assert found.certificate is not None
+    assert match.certificate is not None
     return replace(
-        found,
+        match,
         pairs=pairs[order],
         similarity=similarity[order],
         primal=primal,
-        gap=found.dual - primal,
-        certificate=replace(found.certificate, reject=None),
+        gap=match.dual - primal,
+        certificate=replace(match.certificate, reject=None),
     )
 
 

@@ -33,15 +33,15 @@ _SMALLEST, _LARGEST = 1e-100, 1e100
 between them, summed over any number of tokens, neither vanish nor overflow."""
 
 
-def as_codes(given: Any, name: str) -> Codes:
+def as_codes(codes: Any, name: str) -> Codes:
     """Codes of N tokens, checked.
 
     Args:
-        given: `[N, F]`; NumPy array, torch tensor or SciPy sparse matrix.
+        codes: `[N, F]`; NumPy array, torch tensor or SciPy sparse matrix.
         name: how to call them in messages.
     """
-    sparse = cast("Any", given) if issparse(given) else None
-    array = _array(given) if sparse is None else sparse
+    sparse = cast("Any", codes) if issparse(codes) else None
+    array = _array(codes) if sparse is None else sparse
     if array.ndim != 2 or array.dtype.kind not in "fiub":
         raise SpecError(
             f"{name} must be codes [tokens, latents] of numbers, not an array of shape "
@@ -104,11 +104,11 @@ def _checked(
     return codes
 
 
-def _array(given: Any) -> NDArray[Any]:
-    if hasattr(given, "detach"):
-        given = given.detach().cpu()
-        given = given.float() if str(given.dtype) == "torch.bfloat16" else given
-    return np.asarray(given)
+def _array(codes: Any) -> NDArray[Any]:
+    if hasattr(codes, "detach"):
+        codes = codes.detach().cpu()
+        codes = codes.float() if str(codes.dtype) == "torch.bfloat16" else codes
+    return np.asarray(codes)
 
 
 Measure = Literal["correlation", "jaccard"]
@@ -143,9 +143,11 @@ def sums_of(codes: Codes) -> Sums:
     )
 
 
-def added(one: Sums, other: Sums) -> Sums:
+def added(first: Sums, second: Sums) -> Sums:
     """Of the tokens of both."""
-    return Sums(one.fired + other.fired, one.total + other.total, one.square + other.square)
+    return Sums(
+        first.fired + second.fired, first.total + second.total, first.square + second.square
+    )
 
 
 class Together(NamedTuple):

@@ -1,7 +1,7 @@
 """How all latents of two SAEs fire together: one pass over codes, mergeable, sparse.
 
 Of the F_a x F_b pairs only those that fire together on some token are kept, with their exact
-similarity (`chosen` has the formulas); the others have one in closed form, at or below 0.
+similarity (`codes` has the formulas); the others have one in closed form, at or below 0.
 
 Two ways to the pairs more similar than some value:
 
@@ -75,8 +75,8 @@ class Cofiring:
         self.tokens += A.shape[0]
         self._a, self._b = added(self._a, sums_of(A)), added(self._b, sums_of(B))
         parts = [
-            Kept(found.row * self.latents[1] + found.column, found.product, found.both)
-            for found in cofiring(A, B)
+            Kept(pairs.row * self.latents[1] + pairs.column, pairs.product, pairs.both)
+            for pairs in cofiring(A, B)
         ]
         if parts:
             self._take(Kept(*(np.concatenate(part) for part in zip(*parts, strict=True))))
@@ -109,10 +109,10 @@ class Cofiring:
         self._runs[-1] = merged(self._runs[-1], last)
         self._check(len(self._runs[-1].number))
 
-    def _check(self, found: int) -> None:
-        if found > MOST_PAIRS:
+    def _check(self, pairs: int) -> None:
+        if pairs > MOST_PAIRS:
             raise SpecError(
-                f"{found:,} pairs of latents fire together within {self.tokens:,} tokens; at most "
+                f"{pairs:,} pairs of latents fire together within {self.tokens:,} tokens; at most "
                 f"{MOST_PAIRS:,} are kept. Give the codes of all tokens at once, as sparse "
                 "matrices, with a reject threshold: then no more is kept than is above it. Or "
                 "leave out dense latents, which fire together with nearly everything"
@@ -131,9 +131,9 @@ def edges_above(A: Codes, B: Codes, measure: Measure, above: float) -> Edges:
     check_measure(measure)
     check_same_tokens(A, B, (A.shape[1], B.shape[1]))
     a, b, kept, total = sums_of(A), sums_of(B), list[Edges](), 0
-    for found in cofiring(A, B):
-        values = similarity(measure, found, a, b, A.shape[0])
-        kept.append(_above(found.row, found.column, values, above))
+    for pairs in cofiring(A, B):
+        values = similarity(measure, pairs, a, b, A.shape[0])
+        kept.append(_above(pairs.row, pairs.column, values, above))
         total += len(kept[-1].row)
         if total > MOST_PAIRS:
             raise SpecError(
@@ -247,11 +247,11 @@ def _count(
     return used
 
 
-def merged(one: Kept, other: Kept) -> Kept:
+def merged(first: Kept, second: Kept) -> Kept:
     """The sums of both."""
-    room = _union(one.number, other.number)
+    room = _union(first.number, second.number)
     out = Kept(np.empty(room, np.int64), np.zeros(room), np.zeros(room, np.int64))
-    _merge(*one, *other, *out)
+    _merge(*first, *second, *out)
     return out
 
 
