@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
+import traceback
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,22 +57,55 @@ def options(
 def main() -> None:
     """Entry point: turns errors into a message and an exit code."""
     try:
-        app()
-    except ReseedError as error:
-        _complain(str(error))
-        sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        message = extra_missing(error, "this")
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # where there is ASCII alone, ? for the rest
+                stream.reconfigure(errors="replace")
+        try:
+            app()
+        finally:
+            if sys.stdout:  # here, since at its exit Python does not say that the disk is full
+                sys.stdout.flush()
+    except (ReseedError, ImportError, MemoryError, RecursionError, UnicodeError, OSError) as error:
+        message = _message(error)
         if message is None:
             raise
+        if os.environ.get("RESEED_DEBUG") == "1":
+            traceback.print_exc()
         _complain(message)
-        sys.exit(SpecError.exit_code)
+        missing = SpecError.exit_code if isinstance(error, ImportError) else 1
+        sys.exit(getattr(error, "exit_code", missing))
+
+
+def _message(error: Exception) -> str | None:
+    """What a person is told of an error; None for a missing module that no extra brings."""
+    where = "RESEED_DEBUG=1 shows where it happened."
+    if isinstance(error, ReseedError):
+        return str(error)
+    if isinstance(error, ImportError):
+        absent = error.__cause__ or error  # `needs_train` has put the extra's name into a new one
+        known = isinstance(absent, ModuleNotFoundError)
+        return extra_missing(absent, "this command") if known else None
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory for this; what was done is kept. {where}"
+    if isinstance(error, RecursionError):
+        return f"something that was read is nested too deeply ({error}). {where}"
+    if isinstance(error, UnicodeError):
+        return f"a text or the name of a file cannot be encoded or decoded ({error}). {where}"
+    assert isinstance(error, OSError)
+    try:
+        Path.cwd()
+    except OSError:
+        return f"the current folder has been deleted; change to one that exists. {where}"
+    name = f" ({error.filename})" if error.filename else ""
+    return f"reading or writing failed: {error.strerror or error}{name}. {where}"
 
 
 def _complain(message: str) -> None:
     text = f"[bold red]reseed:[/bold red] {escape(message)}"
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
-
-
-if __name__ == "__main__":
-    main()
+    with contextlib.suppress(OSError):
+        Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:  # what could not be written is let go: Python would try again at its exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
