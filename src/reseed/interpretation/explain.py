@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reseed.errors import SpecError
-from reseed.interpretation import prompts
+from reseed.interpretation.prompts import TEXTS, Shot, turns
 from reseed.interpretation.prompts.replies import Explained, Reasoned, read_explanation, schema_of
 from reseed.interpretation.prompts.windows import (
     active_tokens,
@@ -135,20 +135,20 @@ def _question(windows: Sequence[_Window], likely: str | None, ask_last: bool) ->
         lines.append(f"Made likely: {likely}")
     if ask_last:
         stretches = [f'"{text}"' for window in windows for text in window.marked]
-        lines += ["", f"Marked: {', '.join(stretches[:_REPEATED])}", "", prompts.COMMON]
+        lines += ["", f"Marked: {', '.join(stretches[:_REPEATED])}", "", TEXTS.common]
     return "\n".join(lines)
 
 
 def _conversation(question: str, settings: ExplainSpec, logits: bool) -> tuple[Message, ...]:
-    system = prompts.EXPLAIN.format(listed=prompts.LISTED if settings.listed else "")
-    system += (prompts.LOGITS if logits else "") + (prompts.THINK if settings.reasoning else "")
+    system = TEXTS.explain.format(listed=TEXTS.listed if settings.listed else "")
+    system += (TEXTS.logits if logits else "") + (TEXTS.think if settings.reasoning else "")
     form = '{"reasoning": "...", "explanation": "..."}'
     system += " Reply with JSON: " + (form if settings.reasoning else '{"explanation": "..."}')
-    shots = [_shot(shot, settings, logits) for shot in prompts.EXPLAIN_SHOTS[: settings.shots]]
-    return prompts.turns(system, shots, question)
+    shots = [_shot(shot, settings, logits) for shot in TEXTS.explain_shots[: settings.shots]]
+    return turns(system, shots, question)
 
 
-def _shot(shot: prompts.Shot, settings: ExplainSpec, logits: bool) -> tuple[str, str]:
+def _shot(shot: Shot, settings: ExplainSpec, logits: bool) -> tuple[str, str]:
     phrase, windows, likely, reasoning = shot
     shown: list[_Window] = []
     for tokens, strengths in windows:

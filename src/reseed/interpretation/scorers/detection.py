@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from reseed.interpretation import prompts
+from reseed.interpretation.prompts import TEXTS, Task, turns
 from reseed.interpretation.prompts.replies import number_weights, numbers, read_numbers, schema_of
 from reseed.interpretation.prompts.windows import (
     check_items,
@@ -71,7 +71,7 @@ class Wording:
 
     scorer: str
     system: str
-    shots: Sequence[prompts.Task]
+    shots: Sequence[Task]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class Questionnaire:
     about: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-DETECTION = Wording(scorer="detection", system=prompts.DETECT, shots=prompts.DETECT_SHOTS)
+DETECTION = Wording(scorer="detection", system=TEXTS.detect, shots=TEXTS.detect_shots)
 
 
 def score(
@@ -158,7 +158,7 @@ def _request(item: Item, batch: Sequence[Case], task: Wording, settings: Classif
     system = f"{task.system} Reply with JSON, one answer for each text in order, e.g. {form}"
     question = _question(item.explanation.text, [case.text for case in batch])
     return Request(
-        messages=prompts.turns(system, _shots(task.shots, settings), question),
+        messages=turns(system, _shots(task.shots, settings), question),
         max_tokens=settings.max_tokens + 3 * len(batch) + 10,
         top_logprobs=5 if settings.logprobs else 0,
         schema=schema_of(numbers("answers", len(batch), 0, 1)),
@@ -171,7 +171,7 @@ def _question(description: str, texts: Sequence[str]) -> str:
     return f"Description: {one_line(description)}\n\nTexts:\n" + "\n".join(lines)
 
 
-def _shots(shots: Sequence[prompts.Task], settings: ClassifySpec) -> list[tuple[str, str]]:
+def _shots(shots: Sequence[Task], settings: ClassifySpec) -> list[tuple[str, str]]:
     """Worked examples with as many texts as a question has, at most five."""
     size = min(settings.batch, 5)
     # below five a second cut of the same texts, so that both answers are seen

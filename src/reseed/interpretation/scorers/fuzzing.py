@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from reseed.interpretation import prompts
+from reseed.interpretation.prompts import TEXTS
 from reseed.interpretation.prompts.windows import (
     active_tokens,
     by_class,
@@ -46,7 +46,7 @@ def score(
     """
     check_items(items)
     name = SILENT if settings.negatives == "silent" else WITHIN
-    task = Wording(scorer=name, system=prompts.FUZZ, shots=prompts.FUZZ_SHOTS)
+    task = Wording(scorer=name, system=TEXTS.fuzz, shots=TEXTS.fuzz_shots)
     prepared = [_batches(item, task, settings) for item in items]
     return [result.score for result in judge(asker, prepared, task, settings)]
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reseed.interpretation import prompts
+from reseed.interpretation.prompts import TEXTS, turns
 from reseed.interpretation.prompts.replies import numbers, read_numbers, schema_of
 from reseed.interpretation.prompts.windows import (
     active_tokens,
@@ -119,14 +119,14 @@ def _text(example: Example, places: Sequence[int], settings: IntruderSpec) -> st
 
 
 def _request(question: _Question, settings: IntruderSpec) -> Request:
-    marked = prompts.MARKED if settings.marked else ""
-    system = prompts.INTRUDER.format(marked=marked) + ' Reply with JSON, e.g. {"intruder": 3}'
+    marked = TEXTS.marked if settings.marked else ""
+    system = TEXTS.intruder.format(marked=marked) + ' Reply with JSON, e.g. {"intruder": 3}'
     shots = [
         (_listed([_shown(text, settings) for text in texts]), json.dumps({"intruder": place}))
-        for texts, place in prompts.INTRUDER_SHOTS[: settings.shots]
+        for texts, place in TEXTS.intruder_shots[: settings.shots]
     ]
     return Request(
-        messages=prompts.turns(system, shots, _listed(question.texts)),
+        messages=turns(system, shots, _listed(question.texts)),
         max_tokens=settings.max_tokens,
         schema=schema_of(numbers("intruder", None, 0, SHOWN - 1)),
         purpose="intruder",

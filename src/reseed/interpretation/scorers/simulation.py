@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.interpretation import prompts
+from reseed.interpretation.prompts import TEXTS, turns
 from reseed.interpretation.prompts.replies import numbers, read_numbers, schema_of
 from reseed.interpretation.prompts.windows import (
     by_class,
@@ -81,14 +81,14 @@ def _chosen(item: Item, settings: SimulationSpec) -> Item | Failure:
 
 def _request(item: Item, window: Example, settings: SimulationSpec) -> Request:
     assert item.explanation is not None
-    system = prompts.SIMULATE + ' Reply with JSON: {"activations": [one number for each token]}'
+    system = TEXTS.simulate + ' Reply with JSON: {"activations": [one number for each token]}'
     shots = [
         (_question(phrase, tokens), json.dumps({"activations": values}))
-        for phrase, tokens, values in prompts.SIMULATE_SHOTS[: settings.shots]
+        for phrase, tokens, values in TEXTS.simulate_shots[: settings.shots]
     ]
     count = len(window.tokens)
     return Request(
-        messages=prompts.turns(system, shots, _question(item.explanation.text, window.tokens)),
+        messages=turns(system, shots, _question(item.explanation.text, window.tokens)),
         max_tokens=6 * count + 32,
         schema=schema_of(numbers("activations", count, 0, HIGHEST)),
         purpose="simulation",
