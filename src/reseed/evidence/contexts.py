@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reseed.evidence.rows import Fired, Integers
 from reseed.spec.analysis import EvidenceSpec
-from reseed.subjects.language.blocks import Places
+from reseed.subjects.language.blocks import TextPositions
 
 _SCHEMA = {
     "latent": pl.Int64,
@@ -32,7 +32,7 @@ class Contexts:
         spec: how many, how long.
     """
 
-    def __init__(self, places: Places | None, spec: EvidenceSpec) -> None:
+    def __init__(self, places: TextPositions | None, spec: EvidenceSpec) -> None:
         self._places, self._spec = places, spec
         self._kept = pl.DataFrame(schema=_SCHEMA)
 
@@ -82,7 +82,7 @@ class Contexts:
         )
 
     def _windows(
-        self, places: Places, best: pl.DataFrame, fired: Fired, blocks: Integers
+        self, places: TextPositions, best: pl.DataFrame, fired: Fired, blocks: Integers
     ) -> pl.DataFrame:
         """The tokens around the best entries, with the latent's activation at each."""
         length, spec = places.length, self._spec

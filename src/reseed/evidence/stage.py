@@ -33,7 +33,7 @@ from reseed.spec.analysis import EvidenceSpec
 from reseed.spec.training import Control, RunSpec
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
-from reseed.subjects.language.blocks import Places
+from reseed.subjects.language.blocks import TextPositions
 
 
 def stage(study: Study, events: Events, inputs: Inputs) -> None:
@@ -70,7 +70,7 @@ def _gather_evidence(
 
         def add(
             chunk: Encoded,
-            places: Places | None = places,
+            places: TextPositions | None = places,
             gathered: Mapping[str, _Evidence] = gathered,
         ) -> None:
             windows = None
@@ -147,7 +147,7 @@ class _Evidence:
     """What is gathered of one run."""
 
     def __init__(
-        self, run: RunSpec, reader: Reader, places: Places | None, spec: EvidenceSpec
+        self, run: RunSpec, reader: Reader, places: TextPositions | None, spec: EvidenceSpec
     ) -> None:
         self._name, self._target, self._sae = run.id, run.target, reader.sae
         self._places = places if spec.contexts or spec.examples else None

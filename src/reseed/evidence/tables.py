@@ -13,7 +13,7 @@ from reseed.evidence.rows import Integers
 from reseed.evidence.sampler import KINDS, WindowSampler
 from reseed.evidence.windows import SPLITS, Entries, cut
 from reseed.spec.analysis import EvidenceSpec
-from reseed.subjects.language.blocks import Places
+from reseed.subjects.language.blocks import TextPositions
 
 QUANTILES = 10
 """Ranks of activation that firing examples are given: deciles."""
@@ -100,7 +100,7 @@ class ExampleTables(NamedTuple):
         return {EXAMPLES: self.examples, WINDOWS: self.windows, COUNTS: self.counts}
 
 
-def tables_of(sampler: WindowSampler | None, text: Places | None) -> ExampleTables:
+def tables_of(sampler: WindowSampler | None, text: TextPositions | None) -> ExampleTables:
     """The tables of a run; without rows where there is no text or nothing was asked for.
 
     Args:
@@ -196,7 +196,7 @@ def _quantiles(group: Integers, drawn: NDArray[np.bool_]) -> Integers:
     return np.minimum(rank * QUANTILES // np.maximum(count, 1), QUANTILES - 1)
 
 
-def _windows(wanted: pl.Series, text: Places, spec: EvidenceSpec) -> pl.DataFrame:
+def _windows(wanted: pl.Series, text: TextPositions, spec: EvidenceSpec) -> pl.DataFrame:
     """The text of each window that an example is in."""
     ids = wanted.unique().sort().to_numpy()
     blocks = np.unique(ids // text.length)
@@ -205,7 +205,9 @@ def _windows(wanted: pl.Series, text: Places, spec: EvidenceSpec) -> pl.DataFram
     return pl.concat([pl.DataFrame(schema=WINDOW_SCHEMA), *parts])
 
 
-def _shown(blocks: Integers, ids: Integers, text: Places, spec: EvidenceSpec) -> pl.DataFrame:
+def _shown(
+    blocks: Integers, ids: Integers, text: TextPositions, spec: EvidenceSpec
+) -> pl.DataFrame:
     """Those of the windows of these blocks that are among `ids`."""
     there = cut(text, blocks, spec.window, spec.seed)
     chosen = np.flatnonzero(np.isin(there.id, ids))

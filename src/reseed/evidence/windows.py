@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from reseed.evidence.rows import Integers
 from reseed.seeds import generator
-from reseed.subjects.language.blocks import Places
+from reseed.subjects.language.blocks import TextPositions
 
 SPLITS = ("explain", "score", "judge")
 """What an example may be used for, by number."""
@@ -65,7 +65,7 @@ class Windows:
         return self.block * self.of.shape[1] + self.first
 
 
-def cut(places: Places, blocks: Sequence[int] | Integers, window: int, seed: int) -> Windows:
+def cut(places: TextPositions, blocks: Sequence[int] | Integers, window: int, seed: int) -> Windows:
     """The windows of these blocks.
 
     Args:
@@ -130,7 +130,9 @@ def _starts(documents: Integers, window: int) -> NDArray[np.bool_]:
     return start
 
 
-def _with_rows(places: Places, blocks: Integers, of: Integers, windows: int) -> NDArray[np.bool_]:
+def _with_rows(
+    places: TextPositions, blocks: Integers, of: Integers, windows: int
+) -> NDArray[np.bool_]:
     """[windows] whether any position of a window is kept."""
     out = np.zeros(windows, np.bool_)
     for place, block in enumerate(blocks):

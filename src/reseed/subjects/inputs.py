@@ -30,7 +30,7 @@ from reseed.subjects.shards import (
 from reseed.subjects.source import BlockSource, JoinedSource, split_blocks
 
 if TYPE_CHECKING:
-    from reseed.subjects.language.blocks import Places, TokenBlocks
+    from reseed.subjects.language.blocks import TextPositions, TokenBlocks
     from reseed.subjects.language.spliced import SplicedModel
     from reseed.subjects.subject import Opened
 
@@ -42,7 +42,7 @@ class Data(NamedTuple):
     training: NDArray[np.int64]
     """blocks to train on"""
     held_out: NDArray[np.int64]
-    places: Callable[[], Places | None]
+    places: Callable[[], TextPositions | None]
     """where held-out rows stand in the text; None if they stand in none"""
     on_disk: bool
     """whether its rows are read, so that reading ahead spares the training a wait"""
@@ -139,7 +139,7 @@ class Inputs:
 
         return TokenBlocks.open(self._study.store, TOKENS)
 
-    def places(self) -> Places | None:
+    def places(self) -> TextPositions | None:
         """Where held-out rows stand in the text; None if the subject reads none."""
         subject = self._study.spec.subject
         if isinstance(subject, ToySpec) and self._study.spec.evidence.toy_text:

@@ -223,7 +223,7 @@ def _copies(subspace: Integers) -> tuple[Integers, Integers]:
 
 
 class ToyText:
-    """Where the rows of a toy stand in its text (`Places`); a block is rendered when it is needed.
+    """`TextPositions` of a toy; a block is rendered when it is needed.
 
     Args:
         spec: the toy.

@@ -26,9 +26,9 @@ from reseed.sae.settings import EndToEndSpec
 from reseed.seeds import generator
 from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.language.spliced import (
-    Blocks,
-    Passed,
+    Outputs,
     SplicedModel,
+    TextBatch,
     blocks_of,
     divergence,
     put_rows,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 class Downstream:
     """A batch of blocks, what the subject made of them, and how it goes on otherwise."""
 
-    def __init__(self, model: SplicedModel, blocks: Blocks, passed: Passed) -> None:
+    def __init__(self, model: SplicedModel, blocks: TextBatch, passed: Outputs) -> None:
         self._model, self._blocks, self._passed = model, blocks, passed
 
     def rows(self) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ NO_DOCUMENT = -1
 _BATCH = 256
 
 
-class Places(Protocol):
+class TextPositions(Protocol):
     """Where the rows of a block stand in the text."""
 
     @property
@@ -49,7 +49,7 @@ class Places(Protocol):
 
 
 class TextPlaces:
-    """`Places` of tokenised text.
+    """`TextPositions` of tokenised text.
 
     Args:
         text: the blocks.

@@ -24,7 +24,7 @@ Replace = Callable[[Tensor], Tensor]
 """From what passes a site, `[B, L, D]`, to what goes on instead, of the same shape."""
 
 
-class Passed(NamedTuple):
+class Outputs(NamedTuple):
     """What a forward pass gave."""
 
     logits: Tensor
@@ -33,7 +33,7 @@ class Passed(NamedTuple):
     """site to float32 `[B, L, D]`"""
 
 
-class Blocks(NamedTuple):
+class TextBatch(NamedTuple):
     """Some blocks of text as the subject reads them."""
 
     ids: Tensor
@@ -44,9 +44,9 @@ class Blocks(NamedTuple):
     """[n, L] bool, false at padding; None without"""
 
 
-def blocks_of(tokens: TokenBlocks, numbers: Sequence[int]) -> Blocks:
+def blocks_of(tokens: TokenBlocks, numbers: Sequence[int]) -> TextBatch:
     """These blocks of a text."""
-    return Blocks(
+    return TextBatch(
         torch.from_numpy(tokens.ids[list(numbers)].astype(np.int64)),
         torch.from_numpy(tokens.keep[list(numbers)]),
         torch.from_numpy(tokens.attention(numbers)) if tokens.padded else None,
@@ -126,7 +126,7 @@ class SplicedModel:
                     "that come after it"
                 )
 
-    def run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None = None) -> Passed:
+    def run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None = None) -> Outputs:
         """A pass of the model as it is.
 
         Args:
@@ -144,7 +144,7 @@ class SplicedModel:
         replace: Replace,
         sites: Sequence[str] = (),
         attention: Tensor | None = None,
-    ) -> Passed:
+    ) -> Outputs:
         """A pass in which a site is replaced; gradients flow back to what replaces it.
 
         Args:
@@ -165,7 +165,7 @@ class SplicedModel:
             hooks.callback(register(self._body, site, change).remove)
             return self._run(ids, sites, attention)
 
-    def _run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None) -> Passed:
+    def _run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None) -> Outputs:
         passed: dict[str, Tensor] = {}
 
         def keep(site: str, value: object) -> None:
@@ -181,4 +181,4 @@ class SplicedModel:
         missing = [site for site in sites if site not in passed]
         if missing:
             raise SubjectError(f"site {missing[0]!r} was not reached in a forward pass")
-        return Passed(logits.float(), passed)
+        return Outputs(logits.float(), passed)
