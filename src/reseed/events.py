@@ -47,11 +47,7 @@ class JsonlSink:
         self.path = path
 
     def emit(self, kind: str, fields: dict[str, Any]) -> None:
-        """Append one line.
-
-        Raises:
-            StoreError: if the disk is full or the folder read-only.
-        """
+        """Append one line."""
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields})
         with (
             explained(self.path),
@@ -81,12 +77,7 @@ class Task:
 
 
 class Events:
-    """Where the work reports to.
-
-    Args:
-        sinks: take every event.
-        console: shows progress to people; None for silence.
-    """
+    """Where the work reports to."""
 
     def __init__(self, *sinks: Sink, console: Console | None = None) -> None:
         self._sinks = sinks
@@ -105,13 +96,7 @@ class Events:
 
     @contextlib.contextmanager
     def task(self, name: str, total: float, unit: str) -> Generator[Task, None, None]:
-        """Long work with a known size, shown as a bar or as a line a minute.
-
-        Args:
-            name: what is done, e.g. `"harvest"`.
-            total: how much there is to do.
-            unit: of `total`, e.g. `"tokens"`.
-        """
+        """Long work with a known size, shown as a bar or as a line a minute."""
         self.emit("started", task=name, total=total, unit=unit)
         if self._console is None:
             shown: contextlib.AbstractContextManager[Callable[[Task], None]] = (
@@ -205,11 +190,7 @@ class Stop:
 
     @contextlib.contextmanager
     def deferred(self) -> Generator[None, None, None]:
-        """In this block a signal is only noted; it stops the work at the block's end at the latest.
-
-        Raises:
-            Interrupted: with the signal's number.
-        """
+        """In this block a signal is only noted; at the latest the block's end stops the work."""
         self._deferred = True
         try:
             yield
@@ -218,11 +199,7 @@ class Stop:
         self.check()
 
     def check(self) -> None:
-        """Stop here if it was asked for.
-
-        Raises:
-            Interrupted: with the signal's number.
-        """
+        """Stop here if it was asked for."""
         if self.requested is not None:
             raise Interrupted(self.requested)
 
@@ -233,13 +210,7 @@ class Stop:
 
 
 def events_of(folder: Path, progress: bool, sinks: Sequence[Sink] = ()) -> Events:
-    """Events of the work in a folder: to its `events.jsonl`, to other sinks, and to the terminal.
-
-    Args:
-        folder: of a study or a comparison.
-        progress: whether the terminal shows it.
-        sinks: take every event too.
-    """
+    """Events of the work in a folder: to `events.jsonl`, to other sinks, and to the terminal."""
     console = Console(stderr=True) if progress else None
     return Events(JsonlSink(folder / EVENTS_FILE), *sinks, console=console)
 

@@ -10,6 +10,7 @@ noise and all, stands beside it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv
 
-from reseed.calibration.detector import Stratum, strata
+from reseed.calibration.detector import strata
 from reseed.calibration.recurrence import Recurrence, subsets
 from reseed.stability.intervals import jackknife_ends, wilson
 from reseed.stability.over_seeds.posterior import fit
@@ -46,32 +47,38 @@ class Covered(NamedTuple):
 def coverage(recurrence: Recurrence, size: int, bins: int) -> Covered:
     """Judge the intervals that `size` runs give by the other runs.
 
-    Args:
-        recurrence: R runs.
-        size: M, at least 2.
-        bins: of firing rate.
-
     Returns:
         Empty tables if fewer than two runs would be held out.
     """
     runs = len(recurrence.rate)
-    tables: list[pl.DataFrame] = []
-    points: list[pl.DataFrame] = []
+    rows: list[dict[str, object]] = []
+    points: list[dict[str, object]] = []
     if runs - size >= 2:
         chosen = subsets(runs, size)
         for stratum in strata(recurrence.rate, bins):
-            table, point = _stratum(recurrence, stratum, chosen)
-            head = [
-                pl.lit(stratum.name).alias("stratum"),
-                pl.lit(stratum.lo, dtype=pl.Float64).alias("rate_lo"),
-                pl.lit(stratum.hi, dtype=pl.Float64).alias("rate_hi"),
-                pl.lit(size).alias("m"),
-                pl.lit(runs - size).alias("held_out"),
-            ]
-            tables.append(table.select("rule", *head, pl.exclude("rule")))
-            points.append(point.select("rule", head[0], head[3], pl.exclude("rule")))
-    empty = pl.DataFrame(schema={"rule": pl.String, "stratum": pl.String})
-    return Covered(*(pl.concat(parts) if parts else empty for parts in (tables, points)))
+            members, of_set = stratum.members, len(chosen) * size
+            counts = cross_counts(recurrence, members, chosen)
+            left = [cross_counts(recurrence, members, chosen, skip=run) for run in range(runs)]
+            for rule in RULES:
+                ends = _intervals(rule, counts)
+                head = {"rule": rule, "stratum": stratum.name}
+                rates = {"rate_lo": stratum.lo, "rate_hi": stratum.hi}
+                sizes = {
+                    "m": size,
+                    "held_out": runs - size,
+                    "latents": float(counts.sum() / of_set),
+                }
+                rows.append(head | rates | sizes | _row(counts, left, ends))
+                points += [head | {"m": size} | point for point in _reliability(counts, ends, size)]
+    types = {"rate_lo": pl.Float64, "rate_hi": pl.Float64, "held_out": pl.Int32, "m": pl.Int32}
+    return Covered(_table(rows, types), _table(points, {"m": pl.Int32}))
+
+
+def _table(rows: list[dict[str, object]], types: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+    if not rows:
+        return pl.DataFrame(schema={"rule": pl.String, "stratum": pl.String})
+    table = pl.DataFrame(rows, schema_overrides=types)
+    return table.with_columns(pl.selectors.float().fill_nan(None))
 
 
 def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
@@ -131,35 +138,18 @@ def cross_counts(
     return np.stack(out)
 
 
-def _stratum(
-    recurrence: Recurrence, stratum: Stratum, chosen: Integers
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    runs = len(recurrence.rate)
-    counts = cross_counts(recurrence, stratum.members, chosen)
-    left = [cross_counts(recurrence, stratum.members, chosen, skip=run) for run in range(runs)]
-    rows: list[dict[str, object]] = []
-    points: list[pl.DataFrame] = []
-    for rule in RULES:
-        ends = _intervals(rule, counts)
-        value = _covered(counts, ends)
-        without = np.array([_covered(fewer, ends) for fewer in left])
-        around = jackknife_ends(np.array(value), without)
-        low, high = (min(max(float(end), 0.0), 1.0) for end in around)
-        weight = counts.sum(axis=2)
-        rows.append(
-            {
-                "rule": rule,
-                "latents": float(counts.sum() / len(chosen) / chosen.shape[1]),
-                "coverage": value,
-                "coverage_lo": low,
-                "coverage_hi": high,
-                "raw": _raw(counts, ends),
-                "width": _mean(ends[:, 2] - ends[:, 1], weight),
-            }
-        )
-        points.append(_reliability(rule, counts, ends, chosen.shape[1]))
-    table = pl.DataFrame(rows).with_columns(pl.selectors.float().fill_nan(None))
-    return table, pl.concat(points).with_columns(pl.selectors.float().fill_nan(None))
+def _row(counts: Integers, left: list[Integers], ends: Floats) -> dict[str, object]:
+    """Coverage of the intervals, with its own interval from the counts `left` without each run."""
+    value = _covered(counts, ends)
+    around = jackknife_ends(np.array(value), np.array([_covered(fewer, ends) for fewer in left]))
+    low, high = (min(max(float(end), 0.0), 1.0) for end in around)
+    return {
+        "coverage": value,
+        "coverage_lo": low,
+        "coverage_hi": high,
+        "raw": _raw(counts, ends),
+        "width": _mean(ends[:, 2] - ends[:, 1], counts.sum(axis=2)),
+    }
 
 
 def _intervals(rule: str, counts: Integers) -> Floats:
@@ -196,7 +186,7 @@ def _mean(values: Floats, weight: NDArray[np.generic]) -> float:
     return float((values * weights).sum() / total) if total else float("nan")
 
 
-def _reliability(rule: str, counts: Integers, ends: Floats, size: int) -> pl.DataFrame:
+def _reliability(counts: Integers, ends: Floats, size: int) -> list[dict[str, object]]:
     share = np.arange(counts.shape[2]) / (counts.shape[2] - 1)
     rows: list[dict[str, object]] = []
     for n in range(counts.shape[1]):
@@ -207,7 +197,6 @@ def _reliability(rule: str, counts: Integers, ends: Floats, size: int) -> pl.Dat
             spread = betaincinv(a, b, 0.025), betaincinv(a, b, 0.975)
         rows.append(
             {
-                "rule": rule,
                 "n": n + 1,
                 "latents": float(of_n.sum() / len(counts) / size),
                 "said": _mean(ends[:, 0, n], weight),
@@ -218,4 +207,4 @@ def _reliability(rule: str, counts: Integers, ends: Floats, size: int) -> pl.Dat
                 "truth_hi": float(spread[1]),
             }
         )
-    return pl.DataFrame(rows)
+    return rows

@@ -76,12 +76,7 @@ def strata(rate: Floats, bins: int) -> list[Stratum]:
 
 
 def detect(recurrence: Recurrence, bins: int) -> Detected:
-    """ROC, area under it, precision and recall of recurrence, for every M from 2 to R.
-
-    Args:
-        recurrence: of at least two runs.
-        bins: of firing rate.
-    """
+    """ROC, area under it, precision and recall of recurrence, for every M from 2 to R."""
     curves: list[pl.DataFrame] = []
     areas: list[pl.DataFrame] = []
     groups = strata(recurrence.rate, bins)

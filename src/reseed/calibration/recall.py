@@ -135,11 +135,6 @@ def pair_errors(
     latents have different nearest features. A *false non-match*: of the features that both runs
     have, those of which no two latents are shared.
 
-    Args:
-        tables: of `reseed.matching.match` for every two runs.
-        explained: of `truth.explain`, of each run.
-        taus: thresholds.
-
     Returns:
         tau; shared, judged, both (counts, mean over pairs of runs); false_match and
         false_non_match, each with _lo and _hi (95 %, jackknife over runs); null where no pair was

@@ -51,20 +51,6 @@ class Recurrence:
         """[R, F, R] whether a latent of run r is found in run s; False in its own."""
         return self.partner >= 0
 
-    def of(self, runs: Sequence[int]) -> Recurrence:
-        """The same of some of the runs."""
-        at = np.array(runs)
-        return Recurrence(
-            partner=self.partner[at][:, :, at],
-            kind=self.kind[at],
-            feature=self.feature[at],
-            rate=self.rate[at],
-        )
-
-    def without(self, run: int) -> Recurrence:
-        """The same without one run."""
-        return self.of([r for r in range(len(self.rate)) if r != run])
-
 
 def gather(
     runs: Sequence[str],
@@ -73,15 +59,7 @@ def gather(
     rates: Mapping[str, NDArray[np.float64]],
     tau: float,
 ) -> Recurrence:
-    """Collect what was measured about the runs of a group.
-
-    Args:
-        runs: their ids.
-        tables: of `reseed.matching.match` of every two of them.
-        explained: of `truth.explain`, of each run.
-        rates: firing rates of each run, `[F]`.
-        tau: of the shared rule of arXiv 2501.16615.
-    """
+    """Collect what was measured about the runs of a group; their firing rates are `[F]`."""
     place = {run: number for number, run in enumerate(runs)}
     latents = len(explained[runs[0]])
     partner = np.full((len(runs), latents, len(runs)), -1)

@@ -34,12 +34,7 @@ TABLES = (
 
 
 def check(spec: CalibrationSpec, runs: int) -> None:
-    """Refuse a calibration that could not tell anything.
-
-    Args:
-        spec: how many runs judge.
-        runs: of each architecture, that are planned.
-    """
+    """Refuse a calibration that could not tell anything."""
     if runs < spec.subset + 2:
         raise SpecError(
             f"calibration.subset = {spec.subset} of {runs} runs leaves {runs - spec.subset} held "
@@ -49,18 +44,7 @@ def check(spec: CalibrationSpec, runs: int) -> None:
 
 
 def stage(study: Study, events: Events) -> list[dict[str, Any]]:
-    """Make the calibration of every group that is missing or older than what it is made from.
-
-    Args:
-        study: of the toy, with results; groups of fewer than two runs are left out.
-        events: progress.
-
-    Returns:
-        name and summary of each group, as in `calibration/GROUP/summary.json`.
-
-    Raises:
-        StoreError: if a match, a run or its evidence is missing or damaged.
-    """
+    """Make the calibration of every group that is missing or older than what it is made from."""
     toy, store = study.spec.subject, study.store
     assert isinstance(toy, ToySpec)
     tau, spec = study.spec.matching.tau, study.spec.calibration

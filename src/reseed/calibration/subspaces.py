@@ -53,13 +53,6 @@ def subspace_table(
 ) -> pl.DataFrame:
     """One row for each planted subspace.
 
-    Args:
-        recurrence: R runs.
-        decoders: `[F, D]` of each run.
-        explained: of `truth.explain`, of each run.
-        truth: of the toy.
-        spec: thresholds.
-
     Returns:
         subspace, rank, rate (true firing probability); latents, dimensions (that lie in it and that
         they span, a run); runs_whole (runs that span all of it); agreement (mean over pairs of

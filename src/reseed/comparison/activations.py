@@ -47,14 +47,7 @@ class Activations:
 def open_activations(
     rows: Any, names: Sequence[str], store: Store | None, events: Events
 ) -> Activations:
-    """Rows for all SAEs, or for each its own.
-
-    Args:
-        rows: `activations` of `reseed.compare`.
-        names: of the SAEs, in their order.
-        store: where a subject's tokens are kept.
-        events: progress.
-    """
+    """Rows for all SAEs, or for each its own."""
     if isinstance(rows, Mapping):
         spec = read_spec(FromSubject, rows, "activations")
         source, site, blocks = _from_subject(spec, store, events)
@@ -165,16 +158,9 @@ def fire_together(
     pairs: Mapping[tuple[str, str], NDArray[np.int64]],
     events: Events,
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """Correlation of the activations of matched latents, in one more pass.
+    """Correlation `[E]` of the activations of matched latents `[E, 2]`, in one more pass.
 
-    Args:
-        compared: SAEs; pairs with bare matrices are left out.
-        activations: that they are run on.
-        pairs: names of two SAEs to their matched latents, `[E, 2]`.
-        events: progress.
-
-    Returns:
-        `[E]` for each pair.
+    Pairs with bare matrices are left out.
     """
     readers = _readers(compared, activations)
     counters = {

@@ -56,12 +56,7 @@ class Alignment:
 
 
 class Sums:
-    """What the alignment needs of the rows; sums, so that parts can be added in any order.
-
-    Args:
-        d_a: D_a.
-        d_b: D_b.
-    """
+    """What the alignment needs of the rows; sums, so that parts can be added in any order."""
 
     def __init__(self, d_a: int, d_b: int) -> None:
         self.rows = 0
@@ -106,11 +101,7 @@ def aligned(
 ) -> tuple[Dictionary, dict[str, Any]]:
     """The other dictionary in the basis of the first, and how well crossing over reconstructs.
 
-    Args:
-        first: whose basis is kept.
-        other: whose rows are turned.
-        activations: of both on the same tokens; even blocks fit the map, odd ones judge it.
-        events: progress.
+    Even blocks of the activations fit the map, odd ones judge it.
 
     Returns:
         The turned dictionary, and `crossing`: fvu of the map alone (there and back) and of the

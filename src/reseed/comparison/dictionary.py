@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -78,70 +78,49 @@ def dictionaries(sources: Sequence[Any], names: Sequence[str] | None) -> list[Di
 
 
 def _dictionary(source: Any, name: str) -> Dictionary:
+    about: Mapping[str, Any] = {}
     if isinstance(source, str | os.PathLike):
-        return _of_path(os.fspath(source), name)
-    if hasattr(source, "arrays"):
-        return _of_arrays(source.arrays(), name, {})
-    if isinstance(source, SAEArrays):
-        return _of_arrays(source, name, {})
-    if isinstance(source, tuple | list):
-        if len(source) != 2:
-            raise SpecError(
-                f"{name}: a pair (encoder, decoder) has two matrices, not {len(source)}"
-            )
-        encoder = finite_rows(source[0], f"{name}'s encoder")
-        decoder = finite_rows(source[1], f"{name}'s decoder")
-        return _of_views(Views(encoder, decoder), name, has_encoder=True)
-    decoder = finite_rows(source, f"{name}'s decoder")
-    return _of_views(Views(decoder, decoder), name, has_encoder=False)
+        source, about = _read(os.fspath(source))
+    sae = source.arrays() if hasattr(source, "arrays") else source
+    if isinstance(sae, SAEArrays):
+        encoder, decoder, about = sae.W_enc, sae.W_dec, {**sae.about, **about}
+    else:
+        sae, encoder, decoder = None, None, source
+        if isinstance(source, tuple | list):
+            if len(source) != 2:
+                raise SpecError(
+                    f"{name}: a pair (encoder, decoder) has two matrices, not {len(source)}"
+                )
+            encoder, decoder = source
+    rows = finite_rows(decoder, f"{name}'s decoder")
+    views = Views(rows if encoder is None else finite_rows(encoder, f"{name}'s encoder"), rows)
+    if len(views.encoder) != len(views.decoder):
+        raise SpecError(
+            f"{name}: the encoder has {len(views.encoder)} rows and the decoder "
+            f"{len(views.decoder)}; both need one row for each latent (is one transposed?)"
+        )
+    has_encoder, sha256 = encoder is not None, _sha256(views)
+    return Dictionary(
+        name=name, views=views, has_encoder=has_encoder, sae=sae, sha256=sha256, about=about
+    )
 
 
-def _of_path(path: str, name: str) -> Dictionary:
+def _read(path: str) -> tuple[Any, dict[str, Any]]:
     """In any format; matrices without settings are taken where no format fits."""
     place = resolve(path)
     files = Files(place.path)
+    about = {"path": path, "files": _files(files)}
     if read.recognise(place.path) or not plain.recognise(files):
-        return _of_arrays(read.read(path), name, {"path": path, "files": _files(files)})
+        return read.read(path), about
     bare = plain.read(files)
-    encoder = bare.W_dec if bare.W_enc is None else bare.W_enc
-    made = _of_views(Views(encoder, bare.W_dec), name, has_encoder=bare.W_enc is not None)
-    return replace(made, about={**bare.about, "path": path, "files": _files(files)})
+    matrices = bare.W_dec if bare.W_enc is None else (bare.W_enc, bare.W_dec)
+    return matrices, {**bare.about, **about}
 
 
 def _files(files: Files) -> dict[str, str]:
     """SHA-256 of the files behind a reference; of a folder, of those that are not below others."""
     names = [name for name in files.names() if "/" not in name]
     return {name: file_sha256(files.folder / name) for name in names[:_MOST_FILES]}
-
-
-def _of_arrays(sae: SAEArrays, name: str, about: Mapping[str, Any]) -> Dictionary:
-    views = Views(
-        finite_rows(sae.W_enc, f"{name}'s encoder"), finite_rows(sae.W_dec, f"{name}'s decoder")
-    )
-    return Dictionary(
-        name=name,
-        views=views,
-        has_encoder=True,
-        sae=sae,
-        sha256=_sha256(views),
-        about={**sae.about, **about},
-    )
-
-
-def _of_views(views: Views, name: str, *, has_encoder: bool) -> Dictionary:
-    if len(views.encoder) != len(views.decoder):
-        raise SpecError(
-            f"{name}: the encoder has {len(views.encoder)} rows and the decoder "
-            f"{len(views.decoder)}; both need one row for each latent (is one transposed?)"
-        )
-    return Dictionary(
-        name=name,
-        views=views,
-        has_encoder=has_encoder,
-        sae=None,
-        sha256=_sha256(views),
-        about={},
-    )
 
 
 def short_names(sources: Sequence[Any]) -> list[str]:
@@ -174,14 +153,7 @@ def _sha256(views: Views) -> str:
 
 
 def check(compared: Sequence[Dictionary]) -> list[str]:
-    """Refuse what cannot be compared; warn of what should not.
-
-    Args:
-        compared: two or more.
-
-    Returns:
-        Warnings, each a sentence.
-    """
+    """Refuse what cannot be compared; warn of what should not."""
     for a, b in combinations(compared, 2):
         _check_dimensions(a, b)
     out = [warning for dictionary in compared for warning in _alone(dictionary)]

@@ -56,13 +56,7 @@ def measure_pair(
 ) -> PairFacts:
     """Match two dictionaries, and random ones of the same shape in the same way.
 
-    Args:
-        a: the first.
-        b: the other, of the same dimensions.
-        tau: cosine that counts as shared.
-        draws: of the covariance-matched null.
-        strata: name to which latents of each belong; `"all"` among them.
-        show: told how many similarities were computed, as they are.
+    `strata` has which latents of each belong; `"all"` is among them.
     """
     decoders_only = not (a.has_encoder and b.has_encoder)
     first, other = (_views(side.views, decoders_only) for side in (a, b))

@@ -119,22 +119,7 @@ def stage(
     activations: Any,
     align: str | None,
 ) -> Comparison:
-    """Compare every two of these dictionaries.
-
-    Args:
-        compared: two or more.
-        events: progress.
-        store: where each pair is kept; None to keep nothing.
-        tau: cosine that counts as shared.
-        null_draws: of the covariance-matched null for each pair; None for 3, and for 1 where
-            both have 4,096 latents or more.
-        activations: as in `compare`; None without.
-        align: as in `compare`.
-
-    Raises:
-        SpecError: if dimensions differ or activations do not fit.
-        StoreError: if the folder cannot be written or is damaged.
-    """
+    """Compare every two of these dictionaries."""
     if activations is None:
         warnings = check(compared)
         pairs = _pairs(compared, {}, tau, null_draws, store, events)

@@ -92,17 +92,7 @@ def assembled(
     correlations: Mapping[tuple[str, str], NDArray[np.float64]] | None = None,
     crossing: Sequence[Mapping[str, Any]] = (),
 ) -> Comparison:
-    """A comparison out of its pairs.
-
-    Args:
-        compared: two or more.
-        pairs: of every two of them.
-        tau: cosine that counts as shared.
-        warnings: each a sentence.
-        behaviour: of each SAE on activations; empty without any.
-        correlations: of the activations of the matched latents of a pair, `[E]`; None without any.
-        crossing: what crossing over between subjects reconstructs.
-    """
+    """A comparison out of its pairs."""
     saes = [described(dictionary) for dictionary in compared]
     for sae in saes:
         if sae["name"] in behaviour:
@@ -179,14 +169,7 @@ def _latents(
 
 
 def _over_pairs(pairs: Sequence[PairFacts]) -> dict[str, Any]:
-    """Mean over all pairs of each measure, with an interval whose unit is the SAE.
-
-    Args:
-        pairs: every two of N SAEs.
-
-    Returns:
-        measure to value and interval_95; the interval is null for fewer than three SAEs.
-    """
+    """Mean over all pairs of each measure, with an interval whose unit is the SAE."""
     ends = [(pair.a, pair.b) for pair in pairs]
     out: dict[str, Any] = {}
     for measure in measures.ALL:

@@ -54,10 +54,6 @@ def reproducibility(families: pl.DataFrame, latents: pl.DataFrame) -> pl.DataFra
     Latents that never fired on held-out tokens are left out first: rows that stay where they
     started are alike in runs that share a start.
 
-    Args:
-        families: family, run, latent.
-        latents: run, latent, alive, and `recurrence_mean` if the study has it.
-
     Returns:
         family (null for an orphan), run, member (its latent in that run), size (live members),
         reproducibility: the mean over members of `recurrence_mean`, else size / M; the most
@@ -94,12 +90,6 @@ def reproducibility(families: pl.DataFrame, latents: pl.DataFrame) -> pl.DataFra
 
 def choose(every: pl.DataFrame, rule: Rule, *, runs: int, k: int) -> pl.DataFrame:
     """The families that the rule takes, numbered as the latents of the consensus.
-
-    Args:
-        every: from `reproducibility`.
-        rule: which to take.
-        runs: M.
-        k: latents that are to fire at a time.
 
     Returns:
         latent (of the consensus), family, run, member, size, reproducibility.
@@ -184,10 +174,6 @@ def _lengths(sae: SAEArrays, rows: NDArray[np.int64], run: str) -> NDArray[np.fl
 
 def about_members(members: pl.DataFrame, runs: Sequence[str]) -> dict[str, Any]:
     """Families and members in few words, for the file of the SAE.
-
-    Args:
-        members: from `choose`.
-        runs: M names.
 
     Returns:
         `family`, of each latent of the consensus, null for an orphan; `reproducibility`, of each;

@@ -27,17 +27,10 @@ def refit(
     training: TrainingSpec,
     events: Events,
 ) -> SAEArrays:
-    """Train encoder and biases of a TopK SAE; its decoder rows stay as they are.
+    """Train encoder and biases of a TopK SAE; its unit decoder rows stay.
 
     A training with the decoder frozen, on the plain path, with the learning rate of `spec` and none
-    of its options. Nothing is drawn at random: equal batches give equal results.
-
-    Args:
-        start: F latents with decoder rows of length 1.
-        batch: number of a step to its float32 `[B, D]`.
-        spec: latents, k and learning rate; F must be its latents.
-        training: tokens, batch, warm-up and clipping.
-        events: progress.
+    of its options. `batch` gives the `[B, D]` of a step. Nothing is drawn at random.
 
     Returns:
         The SAE with its new encoder; `about` is that of `start`.

@@ -32,9 +32,9 @@ class Prospect:
 
     trials: int
     """independent runs beside its own"""
-    bound_if_all: float | None
-    """lower end for a latent found in all of them; None without trials"""
-    interval_if_half: tuple[float, float] | None
+    bound_if_all: float
+    """lower end for a latent found in all of them"""
+    interval_if_half: tuple[float, float]
     """for a latent found in about half of them"""
     power: float
     """of telling reproducibility .9 from .5 at alpha .05"""
@@ -66,10 +66,6 @@ def trials_needed(
 
 def prospect(trials: int) -> Prospect:
     """What so many independent runs beside its own say about a latent."""
-    if trials < 1:
-        return Prospect(
-            trials=0, bound_if_all=None, interval_if_half=None, power=0.0, strict_power=0.0
-        )
     low, high = wilson(np.array([trials, round(trials / 2)]), trials)
     return Prospect(
         trials=trials,
@@ -89,14 +85,15 @@ def trials_of(init_seeds: int, data_seeds: int) -> int:
 
 def sentences(init_seeds: int, data_seeds: int) -> list[str]:
     """What the design will be able to tell, for people."""
-    runs, outlook = init_seeds * data_seeds, prospect(trials_of(init_seeds, data_seeds))
+    runs = init_seeds * data_seeds
     if runs < 2:
         return ["one run an SAE: nothing can be said about what comes back. Add seeds."]
-    low, high = outlook.interval_if_half or (0.0, 1.0)
+    outlook = prospect(trials_of(init_seeds, data_seeds))
+    low, high = outlook.interval_if_half
     needed = [trials_needed(alpha=alpha) for alpha in (0.05, 0.001)]
     out = [
         f"of one latent: {outlook.trials} independent other run{'s' if outlook.trials > 1 else ''}."
-        f" If found in all, it comes back with probability {outlook.bound_if_all or 0.0:.2f} or "
+        f" If found in all, it comes back with probability {outlook.bound_if_all:.2f} or "
         f"more; if in about half, {low:.2f} to {high:.2f} (95 % Wilson).",
         f"telling a latent that comes back 9 times in 10 from one that comes back half the time: "
         f"power {outlook.power:.0%} at alpha .05, {outlook.strict_power:.0%} at .001. For 90 % it "
@@ -122,15 +119,7 @@ def sentences(init_seeds: int, data_seeds: int) -> list[str]:
 def of_factors(
     shapes: Sequence[tuple[int, object]], sites: int, snapshots: int, seeds: int, what: str = "k"
 ) -> list[str]:
-    """What the groups of a design will be able to tell of width, k and tokens, for people.
-
-    Args:
-        shapes: width and k (or what stands for it) of each SAE of a site.
-        sites: how many.
-        snapshots: of each run after its start, its end among them.
-        seeds: runs of each group.
-        what: name of the second of a shape.
-    """
+    """What the groups of a design will be able to tell of width, k and tokens, for people."""
     if len(set(shapes)) * sites < 2 or seeds < 2:
         return []
     widths, ks = ({shape[at] for shape in shapes} for at in (0, 1))

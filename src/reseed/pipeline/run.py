@@ -95,16 +95,7 @@ def run_study(
     retry_failed: bool = False,
     device: str = "cpu",
 ) -> Outcome:
-    """What `run` does, with events and signals of the caller.
-
-    Args:
-        study: what to make.
-        events: progress.
-        stop: listens for signals.
-        command: as shown to somebody who tries to start a second process.
-        retry_failed: whether runs that failed are tried again.
-        device: where the subject and the trainings compute.
-    """
+    """What `run` does, with events and signals of the caller."""
     started, place = time.monotonic(), chosen(device)
     with study.locked(command):
         if place != "cpu":

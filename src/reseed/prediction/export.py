@@ -63,11 +63,7 @@ def export(
 
 
 def public(latents: pl.DataFrame) -> pl.DataFrame:
-    """The table of latents as others read it: what could not be told (NaN) is null.
-
-    Args:
-        latents: as in `Study.latents`; columns not known here are kept.
-    """
+    """The table of latents as others read it: what could not be told (NaN) is null."""
     return latents.with_columns(pl.selectors.float().fill_nan(None))
 
 

@@ -148,13 +148,7 @@ def arrays(labels: Labelled, features: Sequence[str]) -> LiveLatents:
 
 
 def rows_of(live: pl.DataFrame, features: Sequence[str], name: str) -> Floats:
-    """The features of latents that fire, `[L, features]`.
-
-    Args:
-        live: of a table of latents.
-        features: names of `FEATURES`.
-        name: of the table, for messages.
-    """
+    """The features of latents that fire, `[L, features]`."""
     rows = live.select(FEATURES[name].cast(pl.Float64).alias(name) for name in features)
     for feature in features:
         wrong = int((~rows[feature].is_finite().fill_null(False)).sum())
@@ -180,12 +174,7 @@ def _rows_at(group: Labelled, side: str) -> NDArray[np.int64]:
 
 
 def features_of(groups: Sequence[Labelled], table: pl.DataFrame | None = None) -> list[str]:
-    """The features whose columns all tables have, with values in them.
-
-    Args:
-        groups: to learn from.
-        table: to apply the model to, if any.
-    """
+    """The features whose columns all tables have, with values in them."""
     tables = [group.latents for group in groups] + ([] if table is None else [table])
     # a column without a value is one that these latents cannot have
     every = [[c.name for c in frame if c.null_count() < len(frame)] for frame in tables]
@@ -269,9 +258,6 @@ def fit_both(
 
 def held_out(groups: Sequence[LiveLatents]) -> list[NDArray[np.float64]]:
     """Each latent predicted by models that saw neither its run nor its feature.
-
-    Args:
-        groups: whose first feature is the frequency.
 
     Returns:
         Of each group `[L, 2]`: by frequency alone, by everything; NaN where there was nothing to

@@ -100,11 +100,8 @@ def predict_groups(
 ) -> Prediction:
     """Learn reproducibility from what single runs show, and judge it on held-out runs.
 
-    Args:
-        train: groups of runs to learn from; at least one of them with three runs.
-        apply: a table of latents to predict; left out, those of `train`, each by models that saw
-            neither its run nor its feature.
-        judges: the groups of `apply` with their shared pairs, to judge the prediction there.
+    Predicted are the latents of the table `apply`, whose groups with shared pairs are `judges`; or
+    those of `train`, each by models that saw neither its run nor its feature.
     """
     _check(train)
     features = features_of(train, apply)

@@ -41,9 +41,7 @@ def brier(p: Floats, hits: NDArray[np.bool_]) -> float:
 def pair_scores(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> pl.DataFrame:
     """Every score of both models for each two runs, averaged over the two directions.
 
-    Args:
-        groups: with what was found.
-        predicted: of each group `[L, 2]`: by frequency alone, by everything.
+    Predicted are `[L, 2]` of each group: by frequency alone, by everything.
 
     Returns:
         run_a, run_b (with the group's name), and of each metric NAME_frequency and NAME_full; pairs
@@ -78,9 +76,6 @@ def _scores(group: LiveLatents, p: Floats, run: int, other: int) -> list[float]:
 def skill(pairs: pl.DataFrame) -> pl.DataFrame:
     """What everything says beyond frequency, with a 95 % interval by the jackknife over runs.
 
-    Args:
-        pairs: from `pair_scores`.
-
     Returns:
         metric, frequency, full, gain (positive is better: less loss, more area), lo, hi, runs,
         pairs. Null where it could not be told; the interval of fewer than three runs.
@@ -108,9 +103,7 @@ def skill(pairs: pl.DataFrame) -> pl.DataFrame:
 def reliability(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> pl.DataFrame:
     """What was said against what happened, in bins of equal numbers of trials.
 
-    Args:
-        groups: with what was found.
-        predicted: of each group `[L]`.
+    Predicted are `[L]` of each group.
 
     Returns:
         predicted (mean), observed (share of trials), lo, hi (95 %, leaving out one run at a time),
