@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from reseed.calibration.coverage import RULES, coverage, intervals
-from reseed.calibration.recurrence import Recurrence
+from reseed.calibration.detector import Recurrence
 
 RUNS, LATENTS, JUDGES = 8, 600, 4
 

@@ -3,8 +3,16 @@ import itertools
 import numpy as np
 import pytest
 
-from reseed.calibration.detector import detect, histogram, rates, scores, strata
-from reseed.calibration.recurrence import MOST, Recurrence, subsets
+from reseed.calibration.detector import (
+    MOST,
+    Recurrence,
+    detect,
+    histogram,
+    rates,
+    scores,
+    strata,
+    subsets,
+)
 from reseed.stability.intervals import area_under, jackknife_ends
 
 

@@ -18,8 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv
 
-from reseed.calibration.detector import strata
-from reseed.calibration.recurrence import Recurrence, subsets
+from reseed.calibration.detector import Recurrence, strata, subsets
 from reseed.stability.intervals import jackknife_ends, wilson
 from reseed.stability.over_seeds.posterior import fit
 

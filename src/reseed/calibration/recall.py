@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.calibration.recurrence import Recurrence, subsets
+from reseed.calibration.detector import Recurrence, subsets
 from reseed.matching.measures import shared_pairs
 from reseed.runs import Pair
 from reseed.stability.intervals import jackknife_ends, mean_over_pairs

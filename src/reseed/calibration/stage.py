@@ -10,9 +10,8 @@ import numpy as np
 import polars as pl
 
 from reseed.calibration.coverage import coverage
-from reseed.calibration.detector import detect
+from reseed.calibration.detector import Recurrence, detect, gather
 from reseed.calibration.recall import TAUS, discovered, feature_table, pair_errors, recall
-from reseed.calibration.recurrence import Recurrence, gather
 from reseed.calibration.subspaces import subspace_table
 from reseed.calibration.truth import KINDS, explain
 from reseed.errors import SpecError

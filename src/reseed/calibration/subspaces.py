@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.calibration.recurrence import Recurrence
+from reseed.calibration.detector import Recurrence
 from reseed.seeds import generator
 from reseed.spec.analysis import CalibrationSpec
 from reseed.subjects.toy_truth import Truth
