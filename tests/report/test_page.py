@@ -15,9 +15,8 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from reseed.errors import StoreError
-from reseed.report.group import POINTS, STEPS, stride
-from reseed.report.html import Html, tag
-from reseed.report.numbers import percent, short
+from reseed.report.figures import POINTS, STEPS, short, stride
+from reseed.report.html import Html, percent, tag
 from reseed.report.reading import select_least, select_most
 from reseed.report.study import write_report
 from reseed.store import Store

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
-from reseed.report.html import Html, Inside, document, join, listed, table, tag
-from reseed.report.numbers import NONE, count, decimals, percent, percent_range, short
+from reseed.report.figures import agreement_data
+from reseed.report.html import (
+    NONE,
+    Html,
+    Inside,
+    count,
+    decimals,
+    document,
+    interval,
+    join,
+    listed,
+    percent,
+    table,
+    tag,
+    text,
+)
 from reseed.report.parts import (
-    agreement_data,
+    agreement_figures,
     answer,
     at_most,
-    cosine_figures,
     details,
     figure,
     header,
     link,
+    measures_table,
+    note,
     notes,
-    share_figure,
-    shown_measures,
 )
 from reseed.runs import compared_name
+from reseed.spec.statistics import Range
 from reseed.store import Store
 
 
@@ -82,59 +96,44 @@ def _read_pair(store: Store, pair: Mapping[str, Any]) -> PairPage:
 
 def _pair_data(pair: PairPage, tau: float) -> dict[str, Any]:
     shared = pair.numbers[SHARED.id]
-    null = shared["null"]
-    number = {
-        "value": shared["value"],
-        "interval": None,
-        "null": short([null["mean"], null["lo"], null["hi"]]),
-        "untrained": None,
-    }
-    return {"label": pair.label, **agreement_data(number, tau, pair.cosines, pair.curve)}
+    null = Range(**{end: shared["null"][end] for end in ("mean", "lo", "hi")})
+    number = {"tau": tau, "value": shared["value"], "interval": None, "untrained": None}
+    return {"label": pair.label, **agreement_data(number, null, pair.cosines, pair.curve)}
 
 
 # -- the answers ---------------------------------------------------------------------------------
 
 
 def _verdict(pairs: Sequence[PairPage], tau: float) -> list[Html]:
-    chance = [pair.numbers[SHARED.id]["null"]["mean"] for pair in pairs]
+    chance = at_most([pair.numbers[SHARED.id]["null"]["mean"] for pair in pairs])
+    blanks = {"range": _shares(pairs, SHARED.id), "tau": f"{tau:g}"}
+    shared = text("pairs-shared", **blanks, chance=chance)
     return [
-        answer(
-            "How many latents are in both, nearly unchanged?",
-            *_shares(pairs, SHARED.id),
-            f" have the same partner by encoder and by decoder, with both cosines at least {tau:g}."
-            " Random dictionaries of the same covariance share ",
-            *at_most(chance),
-            ".",
-        ),
-        answer(
-            "How many resemble a latent of the other more than chance allows, at any cosine?",
-            *_shares(pairs, MATCH_AT_FDR),
-            " do, at a false discovery rate of 5%.",
-        ),
+        answer(text("pairs-question"), shared),
+        answer(text("pairs-fdr-question"), text("fdr", range=_shares(pairs, MATCH_AT_FDR))),
     ]
 
 
-def _shares(pairs: Sequence[PairPage], measure: str) -> list[Inside]:
+def _shares(pairs: Sequence[PairPage], measure: str) -> Html:
     """Of one pair both sides, of several the range of their means."""
     if len(pairs) == 1:
         pair, number = pairs[0], pairs[0].numbers[measure]
         if percent(number["a"]) == percent(number["b"]):
-            return [tag("strong", percent(number["a"])), " of the latents of each"]
-        return [
+            return join(tag("strong", percent(number["a"])), " of the latents of each")
+        return join(
             tag("strong", percent(number["a"])), f" of the latents of {pair.a} and ",
             tag("strong", percent(number["b"])), f" of those of {pair.b}",
-        ]  # fmt: skip
+        )  # fmt: skip
     ordered = sorted(pairs, key=lambda pair: pair.numbers[measure]["value"])
     ends = [
         join(tag("strong", percent(pair.numbers[measure]["value"])), f" ({pair.label})")
         for pair in (ordered[0], ordered[-1])
     ]
-    return ["Between ", ends[0], " and ", ends[1], " of the latents"]
+    return join("Between ", ends[0], " and ", ends[1], " of the latents")
 
 
 def _headline(summary: Mapping[str, Any], pairs: Sequence[PairPage]) -> Html:
-    caption = "Dots are shared latents, the mean of both sides; diamonds are chance."
-    forest = figure("forest", None, caption) if len(pairs) > 1 else None
+    forest = figure("forest", key="pairs-forest") if len(pairs) > 1 else None
     shown = (_pairs_table(pairs), _over(summary), _saes_table(summary["saes"]))
     crossing = _crossing(summary.get("crossing", []))
     return tag("section", tag("h2", "Headline"), forest, *shown, crossing)
@@ -165,17 +164,10 @@ def _pairs_table(pairs: Sequence[PairPage]) -> Html | None:
 
 def _over(summary: Mapping[str, Any]) -> Html:
     shared = summary["over_pairs"][SHARED.id]
-    words = (
-        "Two SAEs are one pair and give no interval: they do not show how much another training "
-        "would change these numbers. Three or more do."
-    )
-    if shared["interval_95"] is not None:
-        ends = percent_range([min(max(x, 0.0), 1.0) for x in shared["interval_95"]])
-        words = (
-            f"Over all pairs {percent(shared['value'])} are shared (95% interval {ends}, leaving "
-            "out one SAE at a time). This holds for SAEs made in the same way as these."
-        )
-    return tag("p", words, class_="caption")
+    if shared["interval_95"] is None:
+        return note(text("one-pair"))
+    ends = interval([min(max(end, 0.0), 1.0) for end in shared["interval_95"]])
+    return note(text("over-pairs", shared=percent(shared["value"]), interval=ends))
 
 
 def _saes_table(saes: Sequence[Mapping[str, Any]]) -> Html | None:
@@ -216,14 +208,7 @@ def _crossing(pairs: Sequence[Mapping[str, Any]]) -> Html | None:
         }
         for pair in pairs
     ]
-    words = (
-        "Rows were turned into the basis of the first SAE by orthogonal Procrustes on half of the "
-        "tokens. Crossing, on the other half: activations are turned, reconstructed by the first "
-        "SAE and turned back. Above 1 that is worse than the mean: shared directions are then not "
-        "shared function."
-    )
-    shown = table(rows, caption="Crossing over", words=("to",))
-    return join(shown, tag("p", words, class_="caption"))
+    return join(table(rows, caption="Crossing over", words=("to",)), note(text("crossing")))
 
 
 # -- one pair ------------------------------------------------------------------------------------
@@ -231,37 +216,25 @@ def _crossing(pairs: Sequence[Mapping[str, Any]]) -> Html | None:
 
 def _pair_parts(pair: PairPage) -> list[Html | None]:
     return [
-        cosine_figures(
-            "How similar each latent is to its partner. What chance shows too, shows nothing."
-        ),
-        share_figure(
-            pair.curve,
-            "Share of latents whose partner has this cosine or a higher one, the mean of both "
-            "sides; the dotted mark is tau. Trust the line where it lies clear of chance.",
-        ),
+        *agreement_figures(pair.curve, "pair-"),
         _measures(pair),
         _certificates(pair.certificates),
     ]
 
 
 def _measures(pair: PairPage) -> Html:
-    rows: list[dict[str, Inside]] = []
-    for measure in shown_measures():
-        number = pair.numbers[measure.id]
+    def cells(measure: str, shown: Callable[[float | None], str]) -> dict[str, Inside]:
+        number = pair.numbers[measure]
         null = number["null"]
-        rows.append(
-            {
-                **measure.row(),
-                "value": measure.number(number["value"]),
-                pair.a: measure.number(number.get("a")),
-                pair.b: measure.number(number.get("b")),
-                "chance": measure.number(null["mean"] if null else None),
-                "chance-corrected": measure.number(number["chance_corrected"]),
-            }
-        )
-    caption, words = "The same pair under every measure", ("what counts",)
-    shown = table(rows, caption=caption, words=words, class_="numbers measures")
-    return tag("section", tag("h3", "Other measures of agreement"), shown)
+        return {
+            "value": shown(number["value"]),
+            pair.a: shown(number.get("a")),
+            pair.b: shown(number.get("b")),
+            "chance": shown(null["mean"] if null else None),
+            "chance-corrected": shown(number["chance_corrected"]),
+        }
+
+    return measures_table("The same pair under every measure", cells)
 
 
 def _certificates(certificates: Mapping[str, Mapping[str, Any]]) -> Html | None:

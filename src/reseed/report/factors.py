@@ -3,68 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import polars as pl
-
-from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
-from reseed.report.html import Html, Inside, table, tag
-from reseed.report.numbers import (
+from reseed.matching.measures import PW_MCC
+from reseed.report.figures import FACTORS, MEASURES
+from reseed.report.html import (
     NONE,
+    Html,
+    Inside,
     decimals,
-    decimals_range,
+    interval,
     mean_and_range,
     percent,
-    percent_range,
-    short,
+    table,
+    tag,
+    text,
 )
-from reseed.report.parts import choices, figure, pair
+from reseed.report.parts import choices, figure, note, pair
 from reseed.spec.statistics import Headline
-from reseed.spec.summary import Effect, Factors, PartOfSpread, StudyGroup, Summary
+from reseed.spec.summary import Effect, Factors, StudyGroup, Summary
 
-_DOUBLED = {"latents": "width", "k": "k", "tokens": "tokens seen"}
-"""Factors that are numbers: key to its words."""
-
-_FACTORS = _DOUBLED | {"site": "site", "architecture": "architecture"}
-
-_PARTS = _FACTORS | {"not additive": "their combination"}
-
-_MEASURES = {
-    SHARED.id: "shared at tau",
-    "chance_corrected": "chance-corrected",
-    "shared_live": "shared, live latents",
-    MATCH_AT_FDR: "match at FDR 5%",
-    PW_MCC.id: "mean matched cosine",
-}
-
-
-def factors_data(summary: Summary, cells: pl.DataFrame | None) -> dict[str, Any]:
-    """What the figures are drawn from; empty where groups were not compared."""
-    factors = summary.factors
-    if factors is None or cells is None:
-        return {}
-    labels = {group["group"]: group["label"] for group in factors.groups}
-    shown = cells.with_columns(pl.col("group").replace_strict(labels).alias("label"))
-    names = ("label", "site", "architecture", "latents", "k", "tokens")
-    drawn = {
-        _MEASURES[measure]: {name: rows[name].to_list() for name in names}
-        | {name: short(rows[name].to_list()) for name in ("value", "lo", "hi")}
-        for measure in factors.measures
-        if len(rows := shown.filter(measure=measure))
-    }
-    spread = {
-        _MEASURES[measure]: _spread(numbers.spread.parts)
-        for measure, numbers in factors.measures.items()
-    }
-    return {"factors": {"cells": drawn, "spread": spread, "mean": _MEASURES[PW_MCC.id]}}
-
-
-def _spread(parts: Mapping[str, PartOfSpread]) -> dict[str, Any]:
-    return {
-        "name": [_PARTS[name] for name in parts],
-        "share": short(part.share for part in parts.values()),
-        "by_seeds": short(part.by_seeds for part in parts.values()),
-    }
+_DOUBLED = ("latents", "k", "tokens")
+"""Factors that are numbers."""
 
 
 def factors_section(summary: Summary) -> Html | None:
@@ -74,14 +33,14 @@ def factors_section(summary: Summary) -> Html | None:
         return None
     # Tokens vary within every run; only what differs between SAEs can be in the title.
     levels = _levels(factors)
-    doubled = [words for name, words in _DOUBLED.items() if levels.get(name, 1) > 1]
+    doubled = [FACTORS[name] for name in _DOUBLED if levels.get(name, 1) > 1]
     words = [tag("li", sentence[:1].upper() + sentence[1:]) for sentence in factors.words]
     parts: list[Html | None] = [tag("ul", *words)]
     if doubled:
         parts += [_figures(factors, doubled), _effects(factors, levels)]
     parts += [_beside(summary), _across(factors)]
     title = f"What {_and(doubled)} {'do' if len(doubled) > 1 else 'does'}"
-    if doubled in ([], [_DOUBLED["tokens"]]):
+    if doubled in ([], [FACTORS["tokens"]]):
         title = "How the SAEs differ"
     return tag("section", tag("h2", title), *parts, id="factors")
 
@@ -91,7 +50,7 @@ def _levels(factors: Factors) -> dict[str, int]:
     if not factors.measures:
         return {}
     effects = next(iter(factors.measures.values())).effects
-    return {name: len(effect.levels) for name, effect in effects.items() if name in _FACTORS}
+    return {name: len(effect.levels) for name, effect in effects.items() if name in FACTORS}
 
 
 def _and(names: list[str]) -> str:
@@ -100,37 +59,25 @@ def _and(names: list[str]) -> str:
 
 
 def _figures(factors: Factors, against: list[str]) -> Html:
-    measure = ("measure", [_MEASURES[name] for name in factors.measures])
-    cells = figure(
-        "factors",
-        f"Agreement against {_and(against)}",
-        "Each point is a group of runs with its 95% interval over seeds, at the end of training "
-        "unless against tokens; a line joins groups that are alike in all else. Where lines run "
-        "side by side the effects add; where they cross they do not.",
-        choices(measure=measure, against=("against", against)),
+    measure = ("measure", [MEASURES[name] for name in factors.measures])
+    lists = choices(measure=measure, against=("against", against))
+    return pair(
+        figure("factors", lists, against=_and(against)),
+        figure("factor-spread", choices(measure=measure)),
     )
-    spread = figure(
-        "factor-spread",
-        "Where the differences come from",
-        "Bars: the part of the sum of squares over all groups (and snapshots, where they are "
-        "known) that the additive model loses without the factor. Diamonds: what other seeds "
-        "alone would give. A bar no longer than its diamond says nothing.",
-        choices(measure=measure),
-    )
-    return pair(cells, spread)
 
 
 def _effects(factors: Factors, levels: Mapping[str, int]) -> Html | None:
     """The change with each doubling, by factor and measure; factors that vary."""
     rows: list[dict[str, Inside]] = [
         {
-            "change with": f"doubling {words}",
+            "change with": f"doubling {FACTORS[factor]}",
             **{
-                _MEASURES[name]: _change(numbers.effects.get(factor), mean=name == PW_MCC.id)
+                MEASURES[name]: _change(numbers.effects.get(factor), mean=name == PW_MCC.id)
                 for name, numbers in factors.measures.items()
             },
         }
-        for factor, words in _DOUBLED.items()
+        for factor in _DOUBLED
         if levels.get(factor, 1) > 1
     ]
     caption = "Change with each doubling, all else equal (95% interval); shares in points"
@@ -152,13 +99,8 @@ def _change(effect: Effect | None, *, mean: bool) -> str:
 def _beside(summary: Summary) -> Html:
     """Agreement of each group beside its untrained pair and how far it moved from its start."""
     rows = [_group_row(group, headline) for group in summary.groups if (headline := group.headline)]
-    note = (
-        "SAEs that hardly left their start (cosine near 1) agree as far as they started alike, "
-        "which the untrained pair shows. Read agreement beside FVU: an SAE that reconstructs worse "
-        "can agree more."
-    )
     shown = table(rows, caption="Agreement beside distance from the start")
-    return tag("div", shown, tag("p", note, class_="caption"))
+    return tag("div", shown, note(text("beside")))
 
 
 def _group_row(group: StudyGroup, headline: Headline) -> dict[str, Inside]:
@@ -166,7 +108,7 @@ def _group_row(group: StudyGroup, headline: Headline) -> dict[str, Inside]:
     return {
         "SAE": group.label,
         "shared": percent(shared.value),
-        "95% interval": percent_range(shared.interval_95),
+        "95% interval": interval(shared.interval_95),
         "chance-corrected": percent(shared.chance_corrected),
         "mean cosine": decimals(headline.pw_mcc["all"].value),
         "untrained pair": percent(shared.null_untrained),
@@ -187,12 +129,12 @@ def _across(factors: Factors) -> Html | None:
                     "found in": labels[two.large],
                     "pairs": f"{two.pairs}",
                     "shared at tau": percent(two.found.value),
-                    "95% interval": percent_range(two.found.interval_95),
+                    "95% interval": interval(two.found.interval_95),
                     "chance": percent(two.found.null),
                     "nearest, not one to one": percent(two.nearest.value),
                     "shared the other way": percent(two.found_back.value),
                     "mean cosine": decimals(two.pw_mcc.value),
-                    "its 95% interval": decimals_range(two.pw_mcc.interval_95),
+                    "its 95% interval": interval(two.pw_mcc.interval_95, decimals),
                 }
             )
     return table(rows, caption="SAEs matched with each other", words=("found in",))

@@ -1,63 +1,43 @@
-"""The part of a study's page about one group of runs: figures, their data, tables."""
+"""The part of a study's page about one group of runs: figures, tables, cards."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import polars as pl
+from collections.abc import Callable
 
 from reseed.matching.measures import EQUAL, SHARED
-from reseed.report import over_seeds
-from reseed.report.html import Html, Inside, join, table, tag
-from reseed.report.latents import cards, explanations
-from reseed.report.numbers import NONE, columns, count, short, span
-from reseed.report.parts import (
-    agreement_data,
-    cosine_figures,
-    figure,
-    pair,
-    share_figure,
-    shown_measures,
+from reseed.report.figures import POINTS, STEPS, stride
+from reseed.report.html import (
+    NONE,
+    Html,
+    Inside,
+    count,
+    decimals,
+    interval,
+    join,
+    percent,
+    span,
+    table,
+    tag,
+    text,
 )
-from reseed.report.reading import GroupFacts, RunFacts
-from reseed.spec.statistics import Headline
-from reseed.spec.summary import StudyGroup
-
-POINTS = 6000
-"""Most points of a scatter plot."""
-
-STEPS = 400
-"""Most points of a training curve."""
-
-
-def stride(rows: int, most: int) -> int:
-    """Every how-many-th row is kept so that no more than `most` remain."""
-    return max(1, -(-rows // most))
+from reseed.report.latents import cards, explanations
+from reseed.report.parts import agreement_figures, choices, figure, measures_table, note, pair
+from reseed.report.reading import GroupFacts
+from reseed.spec.statistics import FeatureCounts, Headline, OffsetPowerLaw
 
 
 def group_parts(group: GroupFacts) -> list[Html | None]:
     """All figures, tables and cards of a group."""
     headline = group.summary.headline
     if headline is None:
-        alone = "One run only: there is nothing to compare. What was trained is below."
-        return [tag("p", alone, class_="empty"), _training(group), _runs(group)]
+        return [tag("p", text("one-run"), class_="empty"), _training(group), _runs(group)]
     return [
-        cosine_figures(
-            "How similar each latent is to its partner in another run, in bins of 0.02, mean over "
-            "pairs of runs. What came back is the hill near 1 that neither chance nor the "
-            "untrained pair has. Cosines below -0.5 are counted at -0.5."
-        ),
-        share_figure(
-            group.tables["shares"],
-            "Share of latents that come back if the cosine must reach this value; the dotted mark "
-            "is the study's tau. Trust the blue line where it lies clear of chance. Bands: 95% "
-            "interval over runs (blue), range of the draws (chance). Dead and dense latents are "
-            "too few for a null.",
-        ),
-        over_seeds.by_rate(),
-        pair(over_seeds.n_of_m(group), over_seeds.families(group)),
-        over_seeds.unseen(group),
-        over_seeds.origins(group),
+        *agreement_figures(group.tables["shares"]),
+        figure("strata"),
+        pair(figure("recurrence"), figure("posterior")),
+        pair(_n_of_m(group), _families(group)),
+        _unseen(group),
+        _origins(group),
         _frequency(group),
         _trend(group),
         _training(group),
@@ -68,83 +48,112 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
     ]
 
 
-def group_data(group: GroupFacts) -> dict[str, Any]:
-    """Everything that is drawn of a group."""
-    out: dict[str, Any] = {
-        "label": group.label,
-        "runs": [run.seeds for run in group.runs],
-        "training": [_training_data(run) for run in group.runs],
-    }
-    tables, headline = group.tables, group.summary.headline
-    if headline is None:
-        return out
-    share = headline.shared["all"]
-    null = share.null_covariance
-    shared = {
-        "value": share.value,
-        "interval": share.interval_95,
-        "null": null and short([null.mean, null.lo, null.hi]),
-        "untrained": share.null_untrained,
-    }
-    names = ("rate_lo", "rate_hi", "latents", "recurrence", "max_decoder_cos")
-    trend = tables["trend"].filter(measure=SHARED.id)
-    return out | {
-        **agreement_data(shared, headline.tau, tables["cosines"], tables["shares"]),
-        **over_seeds.data(group.summary, tables),
-        "frequency": columns(tables["frequency"], *names),
-        "latents": _latents_data(tables["latents"], group.summary),
-        "trend": columns(trend, "tokens", "value", "lo", "hi"),
-    }
+# -- what all runs have in common ----------------------------------------------------------------
 
 
-def _latents_data(latents: pl.DataFrame, summary: StudyGroup) -> dict[str, Any]:
-    """Live latents by how many other runs they are found in; every stride-th of them."""
-    live = latents.filter("alive")
-    place = {run: number for number, run in enumerate(summary.runs)}
-    kept = live.gather_every(stride(len(live), POINTS)).with_columns(
-        pl.col("run").replace_strict(place, return_dtype=pl.Int64)
+def _which_pairs(group: GroupFacts) -> str:
+    """How runs are counted where some share a seed; empty if all pairs count."""
+    independent = group.summary.independent
+    if independent is None or independent.pairs == group.summary.counts.pairs:
+        return ""
+    return f"; only runs that {independent.they} count"
+
+
+def _n_of_m(group: GroupFacts) -> Html:
+    strata = group.tables["n_of_m"]["stratum"].unique(maintain_order=True).to_list()
+    lists = choices(stratum=("latents", strata))
+    return figure("n-of-m", lists, pairs=_which_pairs(group))
+
+
+def _families(group: GroupFacts) -> Html | None:
+    """Latents of several runs that are one feature."""
+    summary = group.summary.families
+    if summary is None:
+        return None
+    sizes = [
+        tag("li", tag("b", count(number)), f" famil{'y' if number == 1 else 'ies'} of {size} runs")
+        for size, number in sorted(summary.by_size.items(), key=lambda item: -int(item[0]))
+    ]
+    total = f" of {count(len(group.tables['latents']))} latents of all runs are orphans"
+    orphans = tag("li", tag("b", count(summary.orphans)), total)
+    words = text("no-chains")
+    if summary.triangle_closure is not None:
+        closure = tag("b", percent(summary.triangle_closure))
+        words = text("chains", closure=closure, chains=count(summary.triangle_chains))
+    if _which_pairs(group):
+        words = join(words, " ", text("families-of-all"))
+    members = tag("ul", *sizes, orphans, class_="plain")
+    return tag("div", tag("h3", "Families"), members, tag("p", words), class_="words")
+
+
+def _unseen(group: GroupFacts) -> Html:
+    """Only in one run, and how many features there are to find."""
+    features, law = group.summary.unseen, (group.summary.only_in_one or {}).get("all")
+    return pair(
+        figure("only-in-one", pairs=_which_pairs(group), law=_law(law)),
+        figure("accumulation", estimates=features and _estimates(features)),
     )
-    names = ("firing_rate", "max_decoder_cos", "run", "latent")
-    parts = kept.sort("n_matched", maintain_order=True).partition_by(
-        "n_matched", maintain_order=True
+
+
+def _law(law: OffsetPowerLaw | None) -> Html:
+    if law is None or law.c is None:
+        return text("no-law")
+    ends = "so few independent runs give no interval of the offset"
+    if law.c_interval_95 is not None:
+        ends = "95% interval of the offset {:.3g} to {:.3g}".format(*law.c_interval_95)
+    power = tag("sup", f"{law.b:.3g}")
+    return text("law", a=f"{law.a:.3g}", b=power, c=f"{law.c:.3g}", interval=ends)
+
+
+def _estimates(unseen: FeatureCounts) -> Html:
+    names = ("observed", "runs", "once", "twice", "chao2", "ice")
+    words = text("unseen", **{name: count(getattr(unseen, name)) for name in names})
+    if not unseen.warnings:
+        return words
+    items = " ".join(warning[:1].upper() + warning[1:] for warning in unseen.warnings)
+    return join(words, " ", tag("b", "Do not rely on it. "), items)
+
+
+def _origins(group: GroupFacts) -> Html | None:
+    """Variance components; None unless both seeds vary."""
+    components = group.summary.components
+    if components is None:
+        return None
+    rows: list[dict[str, Inside]] = [
+        {
+            "two runs that": kind,
+            "pairs": count(agreement.pairs),
+            "shared": percent(agreement.shared.value),
+            "95% interval": interval(agreement.shared.interval_95),
+            "mean cosine": decimals(agreement.pw_mcc.value),
+            "untrained pair": percent(agreement.untrained.value),
+            "partner of the same number": percent(agreement.same_number.value),
+        }
+        for kind, agreement in components.classes.items()
+    ]
+    moved = group.summary.distance_from_init
+    mean, low, high = (decimals(end) for end in (moved.mean, moved.lo, moved.hi))
+    return join(
+        figure("components"),
+        table(rows, caption="Agreement by what two runs share, live latents"),
+        None if moved.mean is None else note(text("distance", mean=mean, lo=low, hi=high)),
     )
-    return {
-        "others": summary.independent.trials if summary.independent else 0,
-        "parts": [{"n": int(p["n_matched"][0]), **columns(p, *names)} for p in parts],
-    }
 
 
-def _training_data(run: RunFacts) -> dict[str, list[Any]]:
-    last = run.metrics.tail(1)
-    kept = run.metrics.gather_every(stride(len(run.metrics), STEPS))
-    if len(kept) and kept["step"][-1] != last["step"][0]:
-        kept = pl.concat([kept, last])
-    return columns(kept, "tokens", "fvu", "dead")
+# -- latents, training, measures, runs -----------------------------------------------------------
 
 
 def _frequency(group: GroupFacts) -> Html:
     live = len(group.tables["latents"].filter("alive"))
     every = stride(live, POINTS)
     which = f"one in {every} of the {live:,} live ones" if every > 1 else f"{live:,} live ones"
-    caption = (
-        f"Each point is a latent ({which}, all runs): how often it fires against its best decoder "
-        "cosine in the other runs, averaged over them. Lines are means over tenths of the latents "
-        "by firing rate; where they rise, what fires more comes back more."
-    )
-    return figure("frequency", "Firing rate and reproducibility", caption, height="tall")
+    return figure("frequency", height="tall", which=which)
 
 
 def _trend(group: GroupFacts) -> Html:
-    points = len(group.tables["trend"].filter(measure=SHARED.id))
-    caption = (
-        "The share at tau at every snapshot. While this line still rises, longer training would "
-        "give a higher share."
-    )
-    if points < 3:
-        caption += (
-            " Only the start and the end were kept; `training.snapshots` adds points in between."
-        )
-    return figure("trend", "Shared at tau over training", caption)
+    snapshots = len(group.tables["trend"].filter(measure=SHARED.id))
+    few = text("few-snapshots", snapshots="`training.snapshots`")
+    return figure("trend", few=join(" ", few) if snapshots < 3 else None)
 
 
 def _training(group: GroupFacts) -> Html:
@@ -152,66 +161,37 @@ def _training(group: GroupFacts) -> Html:
     thinned = f" One step in {every} is drawn." if every > 1 else ""
     silent = sorted({run.spec["sae"].get("dead_after") for run in group.runs} - {None})
     after = f"{span(silent)} tokens" if silent else "a number of tokens"
-    fvu = (
-        "FVU of each training batch; lower is better. Runs whose lines lie on each other learnt "
-        f"equally well.{thinned}"
-    )
-    dead = (
-        f"Share of latents that have not fired for {after} of training; it is 0 until that many "
-        "were seen. The dead counts of the table come from held-out tokens and can differ."
-        f"{thinned}"
-    )
     return pair(
-        figure("training", "Training: unexplained variance", fvu, data_metric="fvu"),
-        figure("training", "Training: dead share", dead, data_metric="dead"),
+        figure("training", key="fvu", data={"data_metric": "fvu"}, thinned=thinned),
+        figure("training", key="dead", data={"data_metric": "dead"}, thinned=thinned, after=after),
     )
 
 
 def _measures(headline: Headline) -> Html:
-    """One row for each measure: value, interval and chance, on all and on live latents."""
-    rows: list[dict[str, Inside]] = []
-    for measure in shown_measures():
-        strata = headline.of(measure.id)
+    """Every measure with its interval and chance, on all and on live latents."""
+
+    def cells(measure: str, shown: Callable[[float | None], str]) -> dict[str, Inside] | None:
+        strata = headline.of(measure)
         if "all" not in strata:
-            continue
+            return None
         number, live = strata["all"], strata.get("live")
         nulls = [part and part.null_covariance for part in (number, live)]
-        chance, chance_live = (measure.number(n.mean) if n else NONE for n in nulls)
-        rows.append(
-            {
-                **measure.row(),
-                "value": measure.number(number.value),
-                "95% interval": measure.interval(number.interval_95),
-                "chance": chance,
-                "untrained pair": measure.number(number.null_untrained),
-                "chance-corrected": measure.number(number.chance_corrected),
-                "live latents": measure.number(live.value) if live else NONE,
-                "chance, live": chance_live,
-            }
-        )
-    shown = table(
-        rows,
-        caption="The same runs under every measure",
-        words=("what counts",),
-        class_="numbers measures",
-    )
-    title = tag("h3", "Other measures of agreement")
-    return tag("section", title, shown, _about_equal(headline))
+        chance, chance_live = (shown(null.mean) if null else NONE for null in nulls)
+        return {
+            "value": shown(number.value),
+            "95% interval": interval(number.interval_95, shown),
+            "chance": chance,
+            "untrained pair": shown(number.null_untrained),
+            "chance-corrected": shown(number.chance_corrected),
+            "live latents": shown(live.value) if live else NONE,
+            "chance, live": chance_live,
+        }
 
-
-def _about_equal(headline: Headline) -> Html | None:
-    """Why a measure without a threshold can be perfect before anything was learnt."""
+    # A measure without a threshold can be perfect before anything was learnt.
     untrained = headline.equal["all"].null_untrained
-    if untrained is None or untrained < 0.9995:
-        return None
-    name = tag("code", EQUAL.id)
-    words = join(
-        "Why ", name, " is 100% for an untrained pair: in this recipe encoder and decoder of a "
-        "latent start parallel, so both assignments see the same cosines and choose the same "
-        "partners. That is no agreement about features, and a high ", name, " alone shows "
-        "nothing.",
-    )  # fmt: skip
-    return tag("p", words, class_="caption")
+    perfect = untrained is not None and untrained >= 0.9995
+    equal = note(text("equal", equal=tag("code", EQUAL.id))) if perfect else None
+    return measures_table("The same runs under every measure", cells, equal)
 
 
 def _runs(group: GroupFacts) -> Html:

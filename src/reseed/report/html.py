@@ -1,19 +1,25 @@
-"""HTML that is safe by construction: text is escaped unless it was made here."""
+"""HTML that is safe by construction, numbers as people read them, and the prose of the pages."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from html import escape
 from importlib import resources
 from itertools import takewhile
+from string import Formatter
 from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from reseed.report.numbers import NONE
+from reseed.spec.statistics import Range
+
+NONE = "–"
+"""Stands where there is no number."""
 
 _EMPTY = frozenset({"br", "col", "meta"})
 
@@ -108,6 +114,98 @@ def _attribute(name: str, value: str | int | bool) -> str:
     return f" {name}" if value is True else f' {name}="{escape(str(value))}"'
 
 
+# -- prose ---------------------------------------------------------------------------------------
+
+
+@cache
+def prose() -> Mapping[str, Any]:
+    """`assets/prose.toml`: figures, sentences and words by their keys."""
+    return tomllib.loads(asset("prose.toml"))
+
+
+def text(key: str, **blanks: Inside) -> Html:
+    """A sentence of the prose with its blanks filled in."""
+    return fill(prose()["sentences"][key], **blanks)
+
+
+def fill(template: str, **blanks: Inside) -> Html:
+    """A template in braces with its blanks filled in; lines may break anywhere."""
+    parts: list[Inside] = []
+    for words, name, *_ in Formatter().parse(" ".join(template.split())):
+        parts += [words, blanks[name] if name else None]
+    return join(*parts)
+
+
+def asset(name: str) -> str:
+    """The text of a file beside the pages."""
+    return resources.files("reseed.report").joinpath("assets", name).read_text("utf-8")
+
+
+# -- numbers -------------------------------------------------------------------------------------
+
+
+def percent(value: float | None) -> str:
+    """A share, e.g. `45.3%`; one that is not quite 0 or 1 never reads as 0 or 1."""
+    if value is None:
+        return NONE
+    if 0 < value < 0.0005:
+        return "<0.1%"
+    if 0.9995 <= value < 1:
+        return ">99.9%"
+    return f"{value:.1%}"
+
+
+def rate(value: float) -> str:
+    """A firing rate, which may be very small."""
+    return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{100 * value:.2g}%"
+
+
+def decimals(value: float | None) -> str:
+    """A cosine or a score, three decimals."""
+    return NONE if value is None else f"{value:.3f}"
+
+
+def interval(
+    ends: Sequence[float | None] | None, number: Callable[[float | None], str] = percent
+) -> str:
+    """Both ends of a range, e.g. `33.7–57.0%`."""
+    if ends is None or None in ends:
+        return NONE
+    return f"{number(ends[0]).removesuffix('%')}–{number(ends[1])}"
+
+
+def beside(
+    value: float | None,
+    ends: Sequence[float | None] | None,
+    number: Callable[[float | None], str] = percent,
+) -> str:
+    """A number with its interval, if it has one, e.g. `45.3% (33.7–57.0%)`."""
+    shown = interval(ends, number)
+    return number(value) + ("" if shown == NONE else f" ({shown})")
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators."""
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def span(values: Sequence[int]) -> str:
+    """Counts of several runs, the least and the most, e.g. `120–128`."""
+    low, high = min(values), max(values)
+    return count(low) if low == high else f"{count(low)}–{count(high)}"
+
+
+def mean_and_range(over_runs: Range | None) -> str:
+    """A mean with its range, e.g. `0.274 (0.267–0.278)`."""
+    if over_runs is None or over_runs.mean is None:
+        return NONE
+    mean, low, high = (f"{value:.3g}" for value in (over_runs.mean, over_runs.lo, over_runs.hi))
+    return mean if low == high else f"{mean} ({low}–{high})"
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
 SCRIPTS = ("draw.js", "plots.js", "factors.js", "page.js")
 """What draws the report of a study."""
 
@@ -120,13 +218,9 @@ def document(
 ) -> str:
     """The whole file. Its policy lets no byte in from outside and runs no script but its own.
 
-    Args:
-        title: of the window.
-        body: what is read.
-        groups: what the figures of each section are drawn from.
-        scripts: assets that draw them.
+    `scripts` draw the figures of each section from its entry in `groups`.
     """
-    programs = [get_plotlyjs(), "\n".join(_asset(name) for name in scripts)]
+    programs = [get_plotlyjs(), "\n".join(asset(name) for name in scripts)]
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in programs)
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -139,15 +233,11 @@ def document(
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name_="color-scheme", content="light dark"),
         tag("title", title),
-        tag("style", Html(_asset("page.css"))),
+        tag("style", Html(asset("page.css"))),
     )
     data = tag("script", _script_data(groups), type="application/json", id="data")
     ending = join(data, *(tag("script", Html(script)) for script in programs))
     return f"<!doctype html>\n{tag('html', head, tag('body', body, ending), lang='en')}\n"
-
-
-def _asset(name: str) -> str:
-    return resources.files("reseed.report").joinpath("assets", name).read_text("utf-8")
 
 
 def _sha256(script: str) -> str:

@@ -6,8 +6,23 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from reseed.report.html import Html, Inside, join, listed, table, tag
-from reseed.report.numbers import NONE, count, decimals, percent, percent_range, rate
+from reseed.report.html import (
+    NONE,
+    Html,
+    Inside,
+    beside,
+    count,
+    decimals,
+    interval,
+    join,
+    listed,
+    percent,
+    rate,
+    table,
+    tag,
+    text,
+)
+from reseed.report.parts import note
 from reseed.report.reading import Card, Explained, GroupFacts, InterpretationFacts
 from reseed.spec.interpretation import KINDS
 
@@ -20,34 +35,18 @@ _SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 def cards(group: GroupFacts) -> Html:
     """The most and the least reproducible latents of a group."""
     seeds = {run.id: run.seeds for run in group.runs}
-    most = _block(
-        "The most reproducible latents",
-        "Chosen by sorting, not by hand: found in most other runs first, then by the highest "
-        "decoder cosine; of a family only the first. ",
-        [_card(card, seeds) for card in group.most],
-        "No latent of these runs was found in another one.",
-        texts=any(card.contexts for card in group.most),
-    )
-    least = _block(
-        "The least reproducible latents",
-        "Live latents found in no other run, the lowest decoder cosine first. ",
-        [_card(card, seeds) for card in group.least],
-        "Every live latent was found in at least one other run.",
-        texts=any(card.contexts for card in group.least),
-    )
+    most = _block("most", "The most reproducible latents", group.most, seeds)
+    least = _block("least", "The least reproducible latents", group.least, seeds)
     return join(most, least)
 
 
-def _block(title: str, rule: str, shown: Sequence[Html], none: str, *, texts: bool) -> Html:
-    if not shown:
+def _block(which: str, title: str, latents: Sequence[Card], seeds: Mapping[str, str]) -> Html:
+    if not latents:
+        none = text(f"no-{which}")
         return tag("section", tag("h3", title), tag("p", none, class_="empty"))
-    how = (
-        "The stronger a token's colour, the stronger the latent fires there, relative to the "
-        "strongest place on the card. Faint tokens were left out of the activations."
-        if texts
-        else "There is no text to show: the subject reads none, or no contexts were kept."
-    )
-    caption = tag("p", rule, how, class_="caption")
+    how = "colours" if any(card.contexts for card in latents) else "no-contexts"
+    caption = note(join(text(which), " ", text(how)))
+    shown = (_card(card, seeds) for card in latents)
     return tag("section", tag("h3", title), caption, tag("div", *shown, class_="cards"))
 
 
@@ -58,7 +57,7 @@ def _card(card: Card, seeds: Mapping[str, str]) -> Html:
     facts: dict[str, Inside] = {
         "found in": f"{latent['n_matched']} of {others} other run{'s' if others != 1 else ''}",
         "reproducibility": percent(latent["recurrence_mean"]),
-        "95% interval": percent_range([latent["recurrence_lo"], latent["recurrence_hi"]]),
+        "95% interval": interval([latent["recurrence_lo"], latent["recurrence_hi"]]),
         "decoder cosine": decimals(latent["max_decoder_cos"]),
         "encoder cosine": decimals(latent["max_encoder_cos"]),
         "fires on": f"{rate(latent['firing_rate'])} of tokens{dense}",
@@ -157,11 +156,7 @@ def _scores(comparison: Mapping[str, Any]) -> Html | None:
 
 
 def _mean(row: Mapping[str, Any] | None) -> str:
-    if row is None or row["mean"] is None:
-        return NONE
-    if row["lo"] is None:
-        return decimals(row["mean"])
-    return f"{row['mean']:.3f} ({row['lo']:.3f} to {row['hi']:.3f})"
+    return NONE if row is None else beside(row["mean"], (row["lo"], row["hi"]), decimals)
 
 
 def _sentences(comparison: Mapping[str, Any], ablation: str | None) -> Html:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import polars as pl
 
 from reseed.matching import measures
-from reseed.report.html import Html, Inside, listed, tag
-from reseed.report.numbers import columns, decimals, decimals_range, percent, percent_range, short
+from reseed.report.html import (
+    Html,
+    Inside,
+    decimals,
+    fill,
+    join,
+    listed,
+    percent,
+    prose,
+    table,
+    tag,
+)
 
 _TABS = 6
 """Up to so many sections are chosen by buttons; more by a list."""
@@ -29,10 +38,10 @@ def answer(question: str | None, *words: Inside) -> Html:
     return tag("p", asked, *words, class_="verdict")
 
 
-def at_most(shares: Sequence[float]) -> tuple[str, Html]:
+def at_most(shares: Sequence[float]) -> Html:
     """The largest of several shares, called so where they differ."""
     most = percent(max(shares))
-    return "" if percent(min(shares)) == most else "at most ", tag("strong", most)
+    return join(None if percent(min(shares)) == most else "at most ", tag("strong", most))
 
 
 def notes(items: Iterable[Inside]) -> Html | None:
@@ -88,18 +97,34 @@ def link(label: str, number: int) -> Html:
 
 
 def figure(
-    name: str, title: str | None, caption: Inside, *before: Inside, height: str = "", **data: str
+    name: str,
+    *before: Inside,
+    key: str | None = None,
+    height: str = "",
+    data: Mapping[str, str] | None = None,
+    **blanks: Inside,
 ) -> Html:
-    """A figure: title, plot, legend (both filled by the script) and how to read it."""
+    """A figure: title, plot, legend (both filled by the script) and how to read it.
+
+    Args:
+        name: of the plot in the script.
+        before: what stands between title and plot.
+        key: of title and caption in the prose, if it is not the name.
+        height: class of the plot.
+        data: attributes that the script reads.
+        blanks: of title and caption.
+    """
+    words = prose()["figures"][key or name]
+    title = words["title"].format(**blanks) if "title" in words else None
     plot = tag(
         "div",
         class_=f"plot {height}".strip(),
         data_plot=name,
         role="img",
         aria_label=title or "Shares of all",
-        **data,
+        **data or {},
     )
-    legend = tag("div", class_="legend")
+    legend, caption = tag("div", class_="legend"), fill(words["caption"], **blanks)
     heading = tag("h3", title) if title else None
     return tag("figure", heading, *before, plot, legend, tag("figcaption", caption))
 
@@ -123,119 +148,57 @@ def choices(**options: tuple[str, Sequence[str]]) -> Html:
     return tag("div", *lists, class_="controls")
 
 
+def note(words: Inside) -> Html:
+    """What is said below a table."""
+    return tag("p", words, class_="caption")
+
+
 # -- agreement of two or more SAEs ---------------------------------------------------------------
 
 
-def cosine_figures(caption: str) -> Html:
-    """Histograms of the cosines of matched latents, decoder and encoder."""
-    encoder = "The same for encoder rows, which have an assignment of their own."
-    return pair(
-        figure("cosines", "Matched cosines, decoder", caption, data_view="decoder"),
-        figure("cosines", "Matched cosines, encoder", encoder, data_view="encoder"),
-    )
-
-
-def share_figure(curve: pl.DataFrame, caption: str) -> Html:
-    """Share over tau, for any measure and stratum of the curve."""
-    values = {name: curve[name].unique(maintain_order=True).to_list() for name in _CURVE}
-    strata = [s for s in values["stratum"] if not s.startswith("rate")]  # they have a figure
-    lists = choices(measure=("measure", values["measure"]), stratum=("latents", strata))
-    return figure("shares", "Share over tau", caption, lists)
-
-
-_CURVE = ("measure", "stratum")
-
-_KINDS = {"observed": "observed", "N2": "null", "N4": "untrained"}
-"""First word of what a histogram is of, to its name in the script."""
-
-
-def agreement_data(
-    shared: dict[str, Any], tau: float, cosines: pl.DataFrame, curve: pl.DataFrame
-) -> dict[str, Any]:
-    """What the figures of this part, and the one over all groups, are drawn from.
+def agreement_figures(curve: pl.DataFrame, of: str = "") -> list[Html | None]:
+    """Histograms of matched cosines, and the share over tau for any measure and stratum.
 
     Args:
-        shared: the headline number: value, interval, null, untrained.
-        tau: its threshold.
-        cosines: histograms of matched cosines.
-        curve: shares over tau.
+        curve: the share by measure, stratum and tau.
+        of: begins the keys of the captions.
     """
-    return {
-        "headline": shared,
-        "tau": tau,
-        "cosines": _cosines_data(cosines),
-        "shares": _shares_data(curve),
-    }
+    decoder, encoder = {"data_view": "decoder"}, {"data_view": "encoder"}
+    names = curve["measure"].unique(maintain_order=True).to_list()
+    strata = curve["stratum"].unique(maintain_order=True).to_list()
+    strata = [name for name in strata if not name.startswith("rate")]  # they have a figure
+    lists = choices(measure=("measure", names), stratum=("latents", strata))
+    return [
+        pair(
+            figure("cosines", key=f"{of}cosines", data=decoder),
+            figure("cosines", key="encoder-cosines", data=encoder),
+        ),
+        figure("shares", lists, key=f"{of}shares"),
+    ]
 
 
-def _cosines_data(table: pl.DataFrame) -> dict[str, Any]:
-    bins = table.filter(kind="observed", view="decoder")["bin"]
-    out: dict[str, Any] = {"bin": short(bins.to_list())}
-    for (kind, view), rows in table.group_by(["kind", "view"], maintain_order=True):
-        name = _KINDS[str(kind).split()[0]]
-        out.setdefault(str(view), {})[name] = short(rows["latents"].to_list())
-    return out
+def measures_table(
+    caption: str,
+    cells: Callable[[str, Callable[[float | None], str]], Mapping[str, Inside] | None],
+    *after: Html | None,
+) -> Html:
+    """Every measure of agreement: those with a threshold, those at the FDR, means.
 
-
-def _shares_data(table: pl.DataFrame) -> dict[str, Any]:
-    parts = table.filter(~pl.col("stratum").str.starts_with("rate")).partition_by(
-        _CURVE, as_dict=True, maintain_order=True
-    )
-    drawn = ("share", "lo", "hi", "null", "null_lo", "null_hi", "untrained")
-    names = [name for name in drawn if name in table.columns]
-    return {
-        "tau": short(table["tau"].unique(maintain_order=True).to_list()),
-        "curves": {"/".join(map(str, key)): columns(t, *names) for key, t in parts.items()},
-    }
-
-
-class ShownMeasure(NamedTuple):
-    """A measure of agreement and how its numbers are written."""
-
-    id: str
-    words: str
-    number: Callable[[float | None], str]
-    interval: Callable[[Any], str]
-
-    def row(self) -> dict[str, Inside]:
-        """The first columns of its row in a table."""
-        return {"measure": tag("code", self.id), "what counts": self.words}
-
-
-def shown_measures() -> Iterator[ShownMeasure]:
-    """All measures in the order of the tables: those with a threshold, at the FDR, means."""
-    for measure in measures.THRESHOLDED:
-        yield ShownMeasure(measure.id, measure.words, percent, percent_range)
-    for name, words in measures.AT_FDR.items():
-        yield ShownMeasure(name, words, percent, percent_range)
-    for measure in measures.MEANS:
-        yield ShownMeasure(measure.id, measure.words, decimals, decimals_range)
-
-
-_WORDS = {
-    "Latent": "one unit of a sparse autoencoder (SAE): an encoder row that decides when it fires "
-    "and a decoder row that it writes.",
-    "Shared at tau": "the best one-to-one assignment of decoder rows and that of encoder rows give "
-    "the latent the same partner in the other run, and both cosines reach tau.",
-    "Match at FDR 5%": "the latent has the same partner in both assignments and resembles it more "
-    "than random latents resemble their best match, at a false discovery rate of 5% "
-    "(Benjamini-Hochberg). It needs no tau.",
-    "95% interval": "over runs, leaving out one at a time (one seed where both seeds vary): what "
-    "other seeds would change, not what other latents would.",
-    "Chance": "the same measurement on random dictionaries with the mean and covariance of the "
-    "trained ones: what their shape alone gives.",
-    "Untrained pair": "the same measurement on the same SAEs before training.",
-    "Run with itself": "what the measurement gives when everything comes back.",
-    "Chance-corrected": "0 is chance, 100% is full agreement.",
-    "N of M": "in how many of all M runs a latent is found, counting its own.",
-    "Family, orphan": "a family is latents of several runs, at most one of each, that are one "
-    "feature; an orphan is a latent without a family.",
-    "FVU, L0": "FVU is the fraction of variance unexplained by the reconstruction: 0 is perfect, 1 "
-    "is no better than the mean. L0 is how many latents fire on a token, on average.",
-    "Cosine to its start": "of a live latent's decoder row to where training began. Latents that "
-    "hardly moved agree because they started alike.",
-    "Largest gap": "how far an assignment can be from the best one, in summed cosine.",
-}
+    Args:
+        caption: of the table.
+        cells: from the id of a measure, and how its numbers are written, to what stands in its
+            row; None leaves the row out.
+        after: what stands below.
+    """
+    shares = {measure.id: measure.words for measure in measures.THRESHOLDED} | measures.AT_FDR
+    means = {measure.id: measure.words for measure in measures.MEANS}
+    rows = [
+        {"measure": tag("code", name), "what counts": words, **row}
+        for name, words in (shares | means).items()
+        if (row := cells(name, percent if name in shares else decimals)) is not None
+    ]
+    shown = table(rows, caption=caption, words=("what counts",), class_="numbers measures")
+    return tag("section", tag("h3", "Other measures of agreement"), shown, *after)
 
 
 def glossary(tokens: str, *, controls: bool) -> Html:
@@ -245,16 +208,8 @@ def glossary(tokens: str, *, controls: bool) -> Html:
         tokens: how many were held out.
         controls: whether there are control runs.
     """
-    meanings: dict[str, Inside] = dict(_WORDS)
-    meanings["Live, dead, dense"] = (
-        f"on {tokens} held-out tokens a live latent fired at least once, a dead one never, a dense "
-        "one on more of them than the study's dense_rate (a tenth unless changed). Where runs "
-        "differ, a range is given."
-    )
-    if controls:
-        meanings["Control"] = (
-            "runs of the same recipe and seeds in which there is less to find, or nothing; each is "
-            "evaluated on its own activations."
-        )
+    meanings = {word: fill(meaning, tokens=tokens) for word, meaning in prose()["words"].items()}
+    if not controls:
+        del meanings["Control"]
     title = tag("summary", "What the words and columns mean")
     return tag("details", title, listed(meanings, "glossary"), open=True)

@@ -6,11 +6,37 @@ import json
 from collections.abc import Mapping, Sequence
 
 from reseed.matching.measures import MATCH_AT_FDR, SHARED
-from reseed.report.factors import factors_data, factors_section
-from reseed.report.group import group_data, group_parts
-from reseed.report.html import Html, Inside, document, join, listed, table, tag
-from reseed.report.numbers import NONE, count, mean_and_range, percent, percent_range, span
-from reseed.report.parts import answer, at_most, details, figure, glossary, header, link, notes
+from reseed.report.factors import factors_section
+from reseed.report.figures import factors_data, group_data
+from reseed.report.group import group_parts
+from reseed.report.html import (
+    NONE,
+    Html,
+    Inside,
+    beside,
+    count,
+    document,
+    interval,
+    join,
+    listed,
+    mean_and_range,
+    percent,
+    span,
+    table,
+    tag,
+    text,
+)
+from reseed.report.parts import (
+    answer,
+    at_most,
+    details,
+    figure,
+    glossary,
+    header,
+    link,
+    note,
+    notes,
+)
 from reseed.report.reading import read_cells, read_failures, read_group, read_study
 from reseed.spec.statistics import Headline, Number
 from reseed.spec.summary import ControlSummary, StudyGroup, Summary, Training
@@ -63,23 +89,12 @@ def verdict(summary: Summary) -> list[Html]:
         return [answer(None, f"No verdict yet: {why}.")]
     differs = _what_differs(summary.training, groups)
     tau = _headline_of(groups[0]).tau
-    out = [
-        answer(
-            "How many latents come back nearly unchanged?",
-            *_range(groups, SHARED.id),
-            f" have the same partner in another run that differs only in {differs}, by encoder "
-            f"and by decoder, with both cosines at least {tau:g}. ",
-            _chance(groups),
-        )
-    ]
+    blanks = {"range": _range(groups, SHARED.id), "differs": differs, "tau": f"{tau:g}"}
+    shared = text("study-shared", **blanks, chance=_chance(groups))
+    out = [answer(text("study-question"), shared)]
     if any(_number(group, MATCH_AT_FDR) for group in groups):
-        out.append(
-            answer(
-                "How many resemble a latent of another run more than chance allows, at any cosine?",
-                *_range(groups, MATCH_AT_FDR),
-                " do, at a false discovery rate of 5%.",
-            )
-        )
+        matched = text("fdr", range=_range(groups, MATCH_AT_FDR))
+        out.append(answer(text("study-fdr-question"), matched))
     if any(group.notes for group in groups):
         out.append(tag("p", tag("a", "Read the notes first.", href="#notes"), class_="verdict"))
     return out
@@ -104,25 +119,25 @@ def _number(group: StudyGroup, measure: str) -> Number | None:
     return number if number and number.value is not None else None
 
 
-def _range(groups: Groups, measure: str) -> list[Inside]:
+def _range(groups: Groups, measure: str) -> Html:
     """The share of one SAE with its interval, or the range over several."""
     numbers = [(n, g.label) for g in groups if (n := _number(g, measure)) is not None]
     ordered = sorted(numbers, key=lambda pair: pair[0].value or 0.0)
     ends = [tag("strong", percent(number.value)) for number, _ in ordered]
     intervals = [
-        f"95% interval {percent_range(number.interval_95)}" if number.interval_95 else None
+        f"95% interval {interval(number.interval_95)}" if number.interval_95 else None
         for number, _ in ordered
     ]
     if len(numbers) == 1:
         shown = intervals[0] or "too few runs for an interval"
-        return [ends[0], f" ({shown}) of the latents"]
+        return join(ends[0], f" ({shown}) of the latents")
     if ends[0] == ends[-1]:
         each = "both" if len(numbers) == 2 else f"each of {len(numbers)}"
-        return [ends[0], f" of the latents in {each} SAEs"]
+        return join(ends[0], f" of the latents in {each} SAEs")
     about = ["; ".join(filter(None, (ordered[n][1], intervals[n]))) for n in (0, -1)]
-    return [
+    return join(
         "Between ", ends[0], f" ({about[0]}) and ", ends[-1], f" ({about[1]}) of the latents"
-    ]  # fmt: skip
+    )
 
 
 def _chance(groups: Groups) -> Html:
@@ -132,25 +147,25 @@ def _chance(groups: Groups) -> Html:
     untrained = [n.null_untrained for n in numbers if n.null_untrained is not None]
     parts: list[Inside] = ["Chance was not measured"]
     if nulls:
-        parts = ["Chance alone gives ", *at_most(nulls)]
+        parts = ["Chance alone gives ", at_most(nulls)]
     if untrained:
-        parts += [", two untrained SAEs give ", *at_most(untrained)]
-    return join(*parts, ".")
+        parts += [", two untrained SAEs give ", at_most(untrained)]
+    return join(*parts)
 
 
 def _weaknesses(summary: Summary, failures: Mapping[str, str]) -> list[Inside]:
     """Notes of the groups, each said once, and the runs that are not there."""
     labels: dict[str, list[str]] = {}
     for group in summary.groups:
-        for note in group.notes:
-            labels.setdefault(note, []).append(group.label)
+        for weakness in group.notes:
+            labels.setdefault(weakness, []).append(group.label)
     several = len(summary.groups) > 1
     out: list[Inside] = []
-    for note, named in labels.items():
+    for weakness, named in labels.items():
         of = ", ".join(named)
         if len(named) == len(summary.groups):
             of = "Both SAEs" if len(named) == 2 else f"All {len(named)} SAEs"
-        out.append(f"{of}: {note}" if several else note[:1].upper() + note[1:])
+        out.append(f"{of}: {weakness}" if several else weakness[:1].upper() + weakness[1:])
     for run, reason in failures.items():
         out.append(join("Left out because it failed: ", tag("code", run), f", {reason}."))
     for run in summary.runs.missing:
@@ -165,12 +180,8 @@ def _headline(summary: Summary) -> Html | None:
     groups = summary.groups
     if not groups:
         return None
-    caption = (
-        "Dots are shares at tau with their 95% interval; the diamond is chance, the cross the "
-        "untrained pair. What lies to the right of both came back."
-    )
     several = sum(group.headline is not None for group in groups) > 1
-    forest = figure("forest", None, caption) if several else None
+    forest = figure("forest") if several else None
     tokens = span([group.reconstruction.held_out_tokens for group in groups])
     words = glossary(tokens, controls=any(group.controls for group in groups))
     inside = (shares_table(groups), training_table(groups, summary.training), words)
@@ -200,26 +211,22 @@ def shares_table(groups: Groups) -> Html | None:
                 rows.append({"SAE": None, "latents": latents, "what counts": few})
             else:
                 rows.append(_share_row(None, latents, tau, control.shared["all"]))
-    return table(
-        rows,
-        caption="What comes back",
-        words=("latents", "what counts"),
-    )
+    return table(rows, caption="What comes back", words=("latents", "what counts"))
 
 
 def _share_row(
     name: Inside, latents: str, what: str, share: Number, ceiling: str | None = None
 ) -> dict[str, Inside]:
     null = share.null_covariance
-    chance = NONE if null is None else percent(null.mean)
-    if null is not None and null.lo != null.hi:
-        chance += f" ({percent_range([null.lo, null.hi])})"
+    chance = NONE
+    if null is not None:
+        chance = beside(null.mean, None if null.lo == null.hi else (null.lo, null.hi))
     return {
         "SAE": name,
         "latents": latents,
         "what counts": what,
         "share": tag("strong", percent(share.value)),
-        "95% interval": percent_range(share.interval_95),
+        "95% interval": interval(share.interval_95),
         "chance (range of draws)": chance,
         "untrained pair": percent(share.null_untrained),
         "run with itself": ceiling or NONE,
@@ -289,6 +296,6 @@ def _provenance(summary: Summary, spec: str | None) -> Html:
     toml = (
         tag("details", tag("summary", "The study's TOML"), tag("pre", spec, tabindex=0))
         if spec
-        else tag("p", "The study was not made from a file.", class_="caption")
+        else note("The study was not made from a file.")
     )
     return tag("section", tag("h2", "Where this comes from"), listed(facts, "facts"), toml)
