@@ -25,24 +25,14 @@ _SCHEMA = {
 
 
 class Contexts:
-    """Keeps the strongest contexts of each latent, each from another block.
-
-    Args:
-        places: None if there is no text; then nothing is kept.
-        spec: how many, how long.
-    """
+    """Keeps the strongest contexts of each latent, each from another block."""
 
     def __init__(self, places: TextPositions | None, spec: EvidenceSpec) -> None:
         self._places, self._spec = places, spec
         self._kept = pl.DataFrame(schema=_SCHEMA)
 
     def add(self, fired: Fired, blocks: Integers) -> None:
-        """Take in what fires in some blocks.
-
-        Args:
-            fired: at all kept positions of these blocks.
-            blocks: their numbers.
-        """
+        """Take in what fires at all kept positions of some blocks."""
         if self._places is None or self._spec.contexts == 0:
             return
         new = self._windows(self._places, self._strongest(fired), fired, blocks)

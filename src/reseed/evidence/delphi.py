@@ -60,9 +60,6 @@ def read_delphi_cache(
         pieces: the text of each token, e.g. `Tokenizer.pieces` of the model in `config.json`.
         spec: how many, how long; None for the default.
         latents: only these; None for all.
-
-    Raises:
-        StoreError: if there is no cache, or it is damaged, or holds what is no activation.
     """
     spec = spec or EvidenceSpec()
     text: _Sequences | None = None
@@ -88,11 +85,7 @@ def read_delphi_cache(
 
 
 def delphi_model(folder: Path) -> str:
-    """Name of the model whose latents are in a cache, to load its tokenizer.
-
-    Raises:
-        StoreError: if `config.json` is missing, damaged or does not say.
-    """
+    """Name of the model whose latents are in a cache, to load its tokenizer."""
     config = read_json(folder / "config.json")
     name = config.get("model_name") if isinstance(config, dict) else None
     if not isinstance(name, str) or not name:
@@ -122,10 +115,6 @@ def write_delphi_cache(
         model: name of the model, for the tokenizer.
         files: in how many the latents are cut.
         about: more for `config.json`, e.g. `dataset_repo`.
-
-    Raises:
-        SpecError: if there are fewer latents than files, or no tokens.
-        StoreError: if the folder holds another cache or cannot be written.
     """
     if tokens.ndim != 2 or not tokens.size or not 1 <= files <= latents:
         raise SpecError(
@@ -167,15 +156,6 @@ def write_run_for_delphi(
     Memory: 28 bytes for each latent that fires at a token, all of them together. Positions that
     are left out of the activations (BOS, separators) have no codes; Delphi takes the latents to be
     silent there.
-
-    Args:
-        folder: of the hookpoint.
-        reader: the SAE of the run and its site.
-        source: of the activations.
-        blocks: e.g. the held-out ones.
-        text: what the source was made from.
-        events: progress.
-        options: `model`, `files` and `about` of `write_delphi_cache`.
     """
     parts: list[Fired] = []
 

@@ -47,25 +47,10 @@ def equal_mass_draws(
     tolerance: float = TOLERANCE,
     seed: int = 0,
 ) -> list[Draw]:
-    """Latents from each set with the same total mass.
+    """Latents from each set with the same total mass, a `share` of that of the lightest set.
 
     Latents are taken in an order by chance as long as they fit; an order that misses the mass by
-    more than the tolerance is drawn again.
-
-    Args:
-        mass: `[F]`, at least 0; latents without mass are never drawn.
-        sets: name to its latents.
-        draws: from each set.
-        share: of the mass of the lightest set that is ablated; near 1 all draws are alike.
-        tolerance: share of that mass by which a draw may miss it.
-        seed: of the draws.
-
-    Returns:
-        Draws of all sets; number n of one set goes with number n of the others.
-
-    Raises:
-        SpecError: if a set is empty or has no mass, or its latents are too heavy to reach the mass
-            so closely.
+    more than the tolerance is drawn again. Number n of one set goes with number n of the others.
     """
     if not sets or draws < 1 or not 0 < share <= 1 or tolerance <= 0:
         raise SpecError(
@@ -160,14 +145,8 @@ def functional_result(
 ) -> FunctionalValue:
     """Put together what was measured.
 
-    Args:
-        drawn: the sets that were ablated.
-        energy: `[F]` of each latent, see `FunctionalValue.draws`.
-        errors: `[1 + draws, blocks]` squared errors, those with all latents first.
-        scale: `[blocks]` sum of squared distances to the mean row.
-        entropies: `[1 + draws]` in nats, or None.
-        names: of the sets.
-        seed: of the bootstrap.
+    `errors` `[1 + draws, blocks]` are squared, those with all latents first; `scale` `[blocks]` is
+    the sum of squared distances to the mean row; `entropies` `[1 + draws]` are in nats.
     """
     fvu, ce = float(errors[0].sum() / scale.sum()), None
     fvus, ces, ce_rises = errors[1:].sum(axis=1) / scale.sum(), None, None

@@ -46,11 +46,7 @@ class DocumentFeatures:
     """[documents, F] mean activation over the kept tokens"""
 
     def matrix(self, statistic: Statistic, latents: Sequence[int]) -> NDArray[np.float32]:
-        """[documents, len(latents)] dense columns of some latents.
-
-        Raises:
-            SpecError: if there is no such latent.
-        """
+        """[documents, len(latents)] dense columns of some latents."""
         sparse = self.max if statistic == "max" else self.mean
         bad = [n for n in latents if not 0 <= n < sparse.shape[1]]
         if bad:
@@ -111,11 +107,7 @@ def _files(features: DocumentFeatures) -> dict[str, Any]:
 
 
 def read_features(store: Store, run: str) -> DocumentFeatures:
-    """What `gather_features` wrote.
-
-    Raises:
-        StoreError: if the piece is missing or damaged.
-    """
+    """What `gather_features` wrote."""
     arrays = store.tensors(features_name(run), "features.safetensors")
     documents = store.table(features_name(run), "documents.parquet")
     shape = (len(documents), int(arrays["latents"][0]))
@@ -138,20 +130,6 @@ def gather_features(
 
     Memory holds the SAEs, one chunk of rows and, for each run, its distinct pairs of document and
     latent.
-
-    Args:
-        runs: id of each finished run to its site.
-        source: of the activations.
-        tokens: which document each row belongs to.
-        training: blocks that the runs learned from.
-        held_out: blocks that they did not.
-        store: of the study.
-        made_from: digest for each run.
-        events: progress.
-
-    Raises:
-        SpecError: if rows of the source are not those of the text.
-        StoreError: if a run or the activations are damaged.
     """
     blocks = np.concatenate([training, held_out])
     if not np.array_equal(source.rows[blocks], tokens.rows[blocks]):

@@ -59,16 +59,7 @@ def measure(
     blocks: Sequence[int],
     events: Events,
 ) -> dict[str, dict[str, float]]:
-    """The numbers above and `tokens`, for each SAE.
-
-    Args:
-        saes: by name.
-        sites: name of each to the site it reads and the site it reconstructs.
-        model: the subject with its head.
-        text: what it reads.
-        blocks: held-out ones.
-        events: progress.
-    """
+    """The numbers above and `tokens`, for each SAE, at the sites that it reads and reconstructs."""
     sums = {name: np.zeros(4) for name in saes}
     read = sorted({site for pair in sites.values() for site in pair})
     tokens = 0
@@ -103,17 +94,7 @@ def measure(
 def spliced_cross_entropy(
     model: SplicedModel, text: TokenBlocks, blocks: Sequence[int], site: str
 ) -> CrossEntropy:
-    """What gives the cross-entropy with something else in place of a site's rows, in nats a token.
-
-    Args:
-        model: the subject with its head.
-        text: what it reads.
-        blocks: of it.
-        site: of which rows at kept positions are replaced.
-
-    Returns:
-        from a function of rows `[N, D]` to the mean over the positions described above.
-    """
+    """What gives the cross-entropy with something else in place of a site's kept rows, in nats."""
 
     def measured(reconstruct: Reconstruct) -> float:
         total, tokens = 0.0, 0

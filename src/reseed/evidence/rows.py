@@ -41,15 +41,7 @@ class Reader(NamedTuple):
 
 
 def readers_of(sites: Mapping[str, str], store: Store) -> dict[str, Reader]:
-    """The SAEs of finished runs.
-
-    Args:
-        sites: id of each run to the site it reads.
-        store: of the study.
-
-    Raises:
-        StoreError: if a run is damaged.
-    """
+    """The SAEs of finished runs, given the site that each reads."""
     return {
         run: Reader(from_arrays(own.read_piece(store, f"runs/{run}")), site)
         for run, site in sites.items()
@@ -57,12 +49,7 @@ def readers_of(sites: Mapping[str, str], store: Store) -> dict[str, Reader]:
 
 
 class Encoded:
-    """A chunk of rows as some SAEs encode it; each encodes it once, when it is first asked.
-
-    Args:
-        chunk: of the activations.
-        readers: by name.
-    """
+    """A chunk of rows as some SAEs encode it; each encodes it once, when it is first asked."""
 
     def __init__(self, chunk: Chunk, readers: Mapping[str, Reader]) -> None:
         self.chunk, self._readers = chunk, readers
@@ -96,21 +83,7 @@ def feed(
     unit: str = "tokens",
     size: int = CHUNK,
 ) -> None:
-    """Read and encode these blocks once, chunk by chunk; memory does not grow with the rows.
-
-    Args:
-        add: accumulates what it is fed.
-        readers: SAEs whose codes it asks for, by name.
-        source: of the activations.
-        blocks: which of its blocks.
-        events: progress.
-        name: of the task, as it is shown.
-        unit: of the rows, as it is shown.
-        size: blocks of a chunk; sums over rows depend on it in their last bits.
-
-    Raises:
-        SubjectError, StoreError: from the source.
-    """
+    """Read and encode these blocks once, chunk by chunk; see `read_over`."""
 
     def take(chunk: Chunk) -> None:
         add(Encoded(chunk, readers))
@@ -142,13 +115,7 @@ def active_entries(codes: Codes) -> tuple[Integers, Integers, NDArray[np.float32
 
 
 def entries_of(codes: Codes, blocks: Integers, kept: Callable[[int], Integers]) -> Fired:
-    """What fires at which positions of a text.
-
-    Args:
-        codes: of all kept rows of these blocks, in order.
-        blocks: their numbers.
-        kept: gives the kept positions of a block.
-    """
+    """What fires where, from the codes of all kept rows of these blocks, in order."""
     positions = [kept(int(block)) for block in blocks]
     place = np.repeat(np.arange(len(blocks)), [len(part) for part in positions])
     row, latents, values = active_entries(codes)
@@ -159,10 +126,6 @@ class Firing:
     """How often and how strongly each latent fires, and how well the SAE reconstructs.
 
     Sums over rows; two of them over different rows add up to the whole.
-
-    Args:
-        latents: F.
-        dimensions: of what is reconstructed.
     """
 
     def __init__(self, latents: int, dimensions: int) -> None:
@@ -175,13 +138,7 @@ class Firing:
         self._xx = 0.0
 
     def add(self, x: Tensor, codes: Codes, reconstruction: Tensor) -> None:
-        """Take in more rows.
-
-        Args:
-            x: `[N, D]` what was to be reconstructed.
-            codes: of these rows.
-            reconstruction: `[N, D]`.
-        """
+        """Take in more rows, `[N, D]`, their codes and what these reconstruct."""
         fires = codes.values > 0
         latents, values = codes.latents[fires], codes.values[fires]
         self.rows += len(x)
@@ -210,9 +167,6 @@ class Firing:
 
         fvu is Σ(x̂ - x)² / Σ(x - mean)² over all rows; fvu_uncentred is Σ(x̂ - x)² / Σx², 1 - the
         explained variance of arXiv 2410.20526.
-
-        Raises:
-            SubjectError: if the rows are all alike, so that there is nothing to explain.
         """
         scale = self._xx - float(self._x.square().sum()) / max(self.rows, 1)
         if scale <= _ROUNDING * self._xx:

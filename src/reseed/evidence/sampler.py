@@ -98,12 +98,7 @@ class WindowSampler:
         self.windows: Integers = np.zeros(len(SPLITS), np.int64)
 
     def add(self, windows: Windows, fired: Fired) -> None:
-        """Take in the codes of some blocks, all of them new.
-
-        Args:
-            windows: of these blocks, cut with the window and the seed of the spec.
-            fired: every latent that fires at a kept position of them.
-        """
+        """Take in what fires at the kept positions of new blocks, and their windows."""
         if not len(windows.block):
             return
         entries, pairs, inside = _paired(windows, fired)
@@ -254,12 +249,7 @@ def _entries(
 
 
 def nearest_decoders(W_dec: Tensor, count: int) -> Neighbours:
-    """The `count` latents with the largest positive cosine to each.
-
-    Args:
-        W_dec: `[F, D]`; rows of length 0 have no neighbours and are none.
-        count: at most this many of each.
-    """
+    """The `count` latents whose rows of `[F, D]` have the largest positive cosine to each."""
     rows = torch.nn.functional.normalize(W_dec.detach().float(), dim=1)
     latents, most = len(rows), max(0, min(count, len(rows) - 1))
     cosines, indices = torch.empty(latents, most), torch.empty(latents, most, dtype=torch.int64)

@@ -37,16 +37,7 @@ from reseed.subjects.language.blocks import TextPositions
 
 
 def stage(study: Study, events: Events, inputs: Inputs) -> None:
-    """Make the pieces `evidence/RUN`, `cofiring/A--B` and `through/RUN` that are missing.
-
-    Args:
-        study: whose decoder rows are matched already.
-        events: progress.
-        inputs: its activations.
-
-    Raises:
-        StoreError: if a run or the activations are damaged.
-    """
+    """Make the pieces `evidence/RUN`, `cofiring/A--B` and `through/RUN` that are missing."""
     finished = [run.spec for run in study.runs if isinstance(run.state, Done)]
     _gather_evidence(study, finished, inputs, events)
     _gather_cofiring(study, inputs, events)

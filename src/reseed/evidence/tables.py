@@ -77,11 +77,7 @@ class ExampleTables(NamedTuple):
     """latent, split, windows (there are), firing (in which it fires), silent"""
 
     def joined(self, latents: Iterable[int] | None = None) -> pl.DataFrame:
-        """Examples with the text of their windows, in `JOINED_SCHEMA`.
-
-        Args:
-            latents: only of these; None for all, which can be large.
-        """
+        """Examples (of these latents) with the text of their windows, in `JOINED_SCHEMA`."""
         examples = self.examples
         if latents is not None:
             examples = examples.filter(pl.col("latent").is_in(list(latents)))
@@ -101,12 +97,7 @@ class ExampleTables(NamedTuple):
 
 
 def tables_of(sampler: WindowSampler | None, text: TextPositions | None) -> ExampleTables:
-    """The tables of a run; without rows where there is no text or nothing was asked for.
-
-    Args:
-        sampler: after all blocks were taken in.
-        text: the same that they were cut from.
-    """
+    """The tables of a run; without rows where there is no text or nothing was asked for."""
     if sampler is None or text is None:
         schemas = EXAMPLE_SCHEMA, WINDOW_SCHEMA, COUNT_SCHEMA
         return ExampleTables(*(pl.DataFrame(schema=schema) for schema in schemas))

@@ -66,14 +66,7 @@ class Windows:
 
 
 def cut(places: TextPositions, blocks: Sequence[int] | Integers, window: int, seed: int) -> Windows:
-    """The windows of these blocks.
-
-    Args:
-        places: of the text.
-        blocks: their numbers.
-        window: tokens in a window at the most.
-        seed: of the splits and of the order in which windows are drawn.
-    """
+    """The windows of these blocks, of at most `window` tokens; `seed` decides splits and order."""
     numbers = np.asarray(blocks, np.int64)
     documents = np.stack([places.documents(int(block)) for block in numbers]).astype(np.int64)
     start = _starts(documents, window)
@@ -158,11 +151,6 @@ class Reservoir:
 
     What is kept depends on the entries alone: parts may come in any order and be merged. Equal
     keys are told apart by the window; no window may come twice to one group.
-
-    Args:
-        groups: numbered from 0.
-        size: entries kept of each.
-        width: activations of an entry.
     """
 
     def __init__(self, groups: int, size: int, width: int) -> None:

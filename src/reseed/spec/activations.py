@@ -28,11 +28,7 @@ def parts_of(site: str) -> list[str]:
 
 
 def check_joined(sites: Iterable[str]) -> None:
-    """Refuse joined sites that cannot be.
-
-    Raises:
-        ValueError: naming the site.
-    """
+    """Refuse joined sites that cannot be."""
     for site in sites:
         parts = parts_of(site)
         if len(parts) == 1:
@@ -44,12 +40,7 @@ def check_joined(sites: Iterable[str]) -> None:
 
 
 def to_read(sites: Sequence[str], targets: Iterable[str]) -> list[str]:
-    """Patterns of all sites that have to be read, each once.
-
-    Args:
-        sites: what `activations.sites` says.
-        targets: sites that transcoders reconstruct.
-    """
+    """Patterns of all sites that have to be read, each once."""
     parts = [part for site in sites for part in (parts_of(site) if JOIN in site else [site])]
     read = dict.fromkeys(parts)
     known = {plain(part) for part in parts}
@@ -57,12 +48,7 @@ def to_read(sites: Sequence[str], targets: Iterable[str]) -> list[str]:
 
 
 def trained_at(sites: Sequence[str], read: Mapping[str, int]) -> dict[str, int]:
-    """The sites at which runs are trained, with their dimensions: those asked for.
-
-    Args:
-        sites: what `activations.sites` says.
-        read: the sites that are read, with their dimensions.
-    """
+    """The sites at which runs are trained, with their dimensions: those asked for."""
     alone = [site for site in sites if JOIN not in site]
     out = {name: d for name, d in read.items() if any(_means(one, name) for one in alone)}
     for site in sites:

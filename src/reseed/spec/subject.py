@@ -218,11 +218,7 @@ class TextSpec(Spec):
 
 
 def package_file(reference: str) -> Path:
-    """The path behind `package:NAME/path`, without importing the package.
-
-    Raises:
-        SpecError: if the package is not installed or lacks the file.
-    """
+    """The path behind `package:NAME/path`, without importing the package."""
     import importlib.util
 
     from reseed.errors import SpecError

@@ -68,13 +68,6 @@ class ArraySource(_RowsSource):
     """Stored arrays: `.npy`, or `file.safetensors#key`; memory-mapped, read row by row.
 
     float16, float32, float64 and (safetensors) bfloat16 are read; float32 comes out.
-
-    Args:
-        spec: the files and the block size.
-
-    Raises:
-        SubjectError: if a file is missing, damaged, holds Python objects, or the shapes do not fit.
-        SpecError: if a file is named in a way that is not understood.
     """
 
     def __init__(self, spec: ArraysSpec) -> None:
@@ -84,15 +77,7 @@ class ArraySource(_RowsSource):
 
 
 class MemorySource(_RowsSource):
-    """Arrays in memory, each `[N, D]`; they are not copied until they are read.
-
-    Args:
-        arrays: site name to tensor or array.
-        block: neighbouring rows that are kept together when the order is shuffled.
-
-    Raises:
-        SubjectError: if an array is not of floats, or the shapes do not fit.
-    """
+    """Arrays in memory, each `[N, D]`, copied when read; `block` neighbours stay together."""
 
     def __init__(self, arrays: Mapping[str, Tensor | NDArray[Any]], block: int = 256) -> None:
         if not arrays or block < 1:

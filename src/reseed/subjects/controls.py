@@ -44,19 +44,9 @@ def estimate_moments(
     made_from: Mapping[str, str],
     events: Events,
 ) -> None:
-    """Write the mean and covariance of every site, in one pass, if they are not there yet.
+    """Write the mean and covariance of every site over training blocks, if they are not there yet.
 
-    Sums are taken in float64.
-
-    Args:
-        source: the real activations.
-        blocks: those that runs train on; held-out ones decide nothing.
-        store: of the study.
-        made_from: site to the digest that its piece remembers.
-        events: progress.
-
-    Raises:
-        SubjectError, StoreError: from the source.
+    One pass, with sums in float64.
     """
     if all(store.has(moments_name(site), made) for site, made in made_from.items()):
         return
@@ -84,11 +74,7 @@ def estimate_moments(
 
 
 def read_moments(store: Store, site: str) -> Moments:
-    """What `estimate_moments` wrote.
-
-    Raises:
-        StoreError: if the piece is missing or damaged.
-    """
+    """What `estimate_moments` wrote."""
     arrays = store.tensors(moments_name(site), _FILE)
     mean, root = (torch.from_numpy(arrays[name]) for name in ("mean", "root"))
     return Moments(mean, root, arrays["rows"])
@@ -106,9 +92,6 @@ class GaussianSource:
     The rows of a block depend on nothing but its number and the site, so there are as many
     different rows as real ones, held-out blocks hold rows that no run has seen, and an epoch brings
     the same rows again.
-
-    Args:
-        moments: of each site, all of the same blocks.
     """
 
     def __init__(self, moments: Mapping[str, Moments]) -> None:
@@ -135,9 +118,6 @@ class ShuffledSource:
     Each dimension keeps all its values; which of them meet in a row is random. The permutation is
     over all rows that are read together (the `mix_blocks` of a stream, so that no document stays
     together) and depends on nothing but the site and those blocks.
-
-    Args:
-        source: the real activations.
     """
 
     def __init__(self, source: BlockSource) -> None:
@@ -146,11 +126,7 @@ class ShuffledSource:
         self.rows: NDArray[np.int64] = source.rows
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
-        """Rows of these blocks, float32; a block's rows depend on what else is read with it.
-
-        Raises:
-            SubjectError, StoreError: from the source.
-        """
+        """Rows of these blocks, float32; a block's rows depend on what else is read with it."""
         key = [int(block) for block in blocks]
         rows = self._source.read(key)
         return {site: _shuffled(x, site, key) for site, x in rows.items()}

@@ -53,14 +53,6 @@ class Inputs:
 
     Which sites the patterns mean is looked up at once and kept in the study; beyond that the
     subject is opened only if something needs it.
-
-    Args:
-        study: whose.
-        events: progress.
-        device: where a language model computes; its activations come to the CPU.
-
-    Raises:
-        SpecError, SubjectError: if the subject cannot be read as the study says.
     """
 
     def __init__(self, study: Study, events: Events, device: str = "cpu") -> None:
@@ -98,11 +90,7 @@ class Inputs:
         return Inputs(self._study.with_random_weights(), self._events, self._device)
 
     def check_random_subject(self) -> None:
-        """Refuse a subject that cannot be given random weights; it is not kept in memory.
-
-        Raises:
-            SpecError, SubjectError: if it cannot, or cannot be read then.
-        """
+        """Refuse a subject that cannot be given random weights; it is not kept in memory."""
         Inputs(self._study.with_random_weights(), self._events, self._device)
 
     @cached_property
@@ -171,11 +159,7 @@ class Inputs:
         return SplicedModel.load(subject, self._device)
 
     def check_end_to_end(self, runs: Sequence[RunSpec]) -> None:
-        """Refuse sites that cannot be trained through.
-
-        Raises:
-            SpecError: if a later site is not there or does not come after the one replaced.
-        """
+        """Refuse sites that cannot be trained through."""
         from reseed.subjects.language.spliced import blocks_of
 
         ids = blocks_of(self.text, [0]).ids[:, :8]

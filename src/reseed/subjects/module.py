@@ -109,14 +109,7 @@ class ModuleSource:
 
 
 def open_factory(spec: ModuleSpec) -> tuple[nn.Module, Sequence[Batch]]:
-    """Call the function that a `ModuleSpec` names.
-
-    Returns:
-        The module and its batches.
-
-    Raises:
-        SpecError: if the function cannot be imported, or gives something else.
-    """
+    """Call the function that a `ModuleSpec` names."""
     name, colon, function = spec.factory.partition(":")
     if not (name and colon and function):
         raise SpecError(

@@ -47,10 +47,7 @@ class Choice(NamedTuple):
 def passes_over(training_rows: int, tokens: int, streams: int) -> int:
     """How often the activations are gone through: each stream's epochs, and once for evidence.
 
-    Args:
-        training_rows: rows that are not held out.
-        tokens: that each run sees.
-        streams: data seeds whose runs are missing; those of shuffled controls count by themselves.
+    A stream is a data seed whose runs are missing; shuffled controls count by themselves.
     """
     return streams * -(-tokens // max(training_rows, 1)) + 1
 
@@ -58,15 +55,7 @@ def passes_over(training_rows: int, tokens: int, streams: int) -> int:
 def choose(
     spec: ActivationSpec, *, rows: int, dimensions: int, passes: int, free_disk: int
 ) -> Choice:
-    """Decide by size and number of passes, unless the study says it.
-
-    Args:
-        spec: what the study says.
-        rows: to harvest, each of `dimensions` summed over sites.
-        dimensions: see `rows`.
-        passes: from `passes_over`.
-        free_disk: bytes.
-    """
+    """Decide by size (`dimensions` summed over sites) and passes, unless the study says it."""
     disk = rows * dimensions * _BYTES[spec.dtype]
     size = f"{disk / 1e9:.2g} GB"
     if spec.keep != "auto":
@@ -107,21 +96,6 @@ def harvest(
 
     A shard is rounded and written while the next one is read, so the rows of two are in memory.
     When the reading stops, for whatever reason, the shard before is still written whole.
-
-    Args:
-        source: read once, in order.
-        blocks: how many of its blocks.
-        spec: shard size and number format.
-        store: of the study.
-        made_from: digest of subject, text and sites.
-        events: progress.
-        change: what computing in another format than float32 changed, for the index; None if the
-            subject computes in float32.
-
-    Raises:
-        SubjectError: if an activation is NaN or infinite.
-        SpecError: if an activation does not fit the number format.
-        StoreError: if the disk is full or the folder read-only.
     """
     index = f"{FOLDER}/index"
     if harvested(store, made_from):
@@ -201,10 +175,6 @@ class RoundedSource:
     """Another source's rows as shards would give them back; implements `BlockSource`.
 
     So it makes no difference to a training whether its activations were kept.
-
-    Args:
-        source: the subject.
-        dtype: in which shards would be kept.
     """
 
     def __init__(self, source: BlockSource, dtype: str) -> None:
@@ -213,12 +183,7 @@ class RoundedSource:
         self.rows: NDArray[np.int64] = source.rows
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
-        """Rows of these blocks, float32, in the order given.
-
-        Raises:
-            SpecError: if an activation does not fit the number format.
-            SubjectError: from the source.
-        """
+        """Rows of these blocks, float32, in the order given."""
         kept = _rounded(self._source.read(blocks), self._dtype)
         return {site: x.float() for site, x in kept.items()}
 
@@ -229,9 +194,6 @@ class ShardSource:
     Each shard's checksum is verified when it is first touched. Shards are memory-mapped and no rows
     are held: their pages belong to the system, which takes them back when it needs them. At most
     `_MAPPED` shards are mapped at a time, whatever the size of the harvest.
-
-    Raises:
-        StoreError: if the harvest is missing or damaged.
     """
 
     def __init__(self, store: Store) -> None:
@@ -251,11 +213,7 @@ class ShardSource:
         return ends - self.rows - shard_start
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
-        """Rows of these blocks, float32, in the order given.
-
-        Raises:
-            StoreError: if a shard is damaged.
-        """
+        """Rows of these blocks, float32, in the order given."""
         size, at = self._index["shard_blocks"], 0
         total = int(self.rows[list(blocks)].sum()) if len(blocks) else 0
         out = {site: torch.empty(total, d) for site, d in self.sites.items()}

@@ -63,19 +63,9 @@ def resolve_sites(module: nn.Module, patterns: Sequence[str]) -> list[str]:
 def read_sites(
     module: nn.Module, sites: Iterable[str], call: Callable[[], object]
 ) -> dict[str, Tensor]:
-    """Run a forward pass and return what passes the sites; the pass ends at the last of them.
+    """Run a forward pass without gradients; it ends at the last site, and gives what passes each.
 
-    Args:
-        module: that has the sites.
-        sites: resolved names, see `resolve_sites`.
-        call: runs the module, e.g. `lambda: module(x)`; runs without gradients.
-
-    Returns:
-        site to the tensor there, detached, as the module made it (any shape, type and device).
-
-    Raises:
-        SpecError: if no site is given, or an unknown one.
-        SubjectError: if a site was never reached, or no tensor passes there.
+    Tensors are detached and as the module made them (any shape, type and device).
     """
     reader = _Reader(list(dict.fromkeys(sites)))
     if not reader.wanted:
@@ -118,19 +108,9 @@ class _Reader:
 
 
 def register(module: nn.Module, site: str, visit: Callable[[object], object]) -> Any:
-    """Let a function see, and change, what passes a site.
+    """Let `visit` see what passes a site (of the input: all arguments); gives the hook's handle.
 
-    Args:
-        module: that has the site.
-        site: resolved name.
-        visit: is given what passes (of the input: all arguments); what it returns goes on instead,
-            unless that is None.
-
-    Returns:
-        A handle with `remove()`.
-
-    Raises:
-        SpecError: if the module has no such site.
+    What it returns goes on instead, unless that is None.
     """
     path, suffix = _split(site)
     try:

@@ -85,20 +85,7 @@ def read_over(
     unit: str = "tokens",
     size: int = CHUNK,
 ) -> None:
-    """Read blocks once, in their order, a chunk at a time; memory does not grow with the rows.
-
-    Args:
-        source: of the activations.
-        blocks: which of its blocks.
-        take: is handed each chunk.
-        events: progress.
-        name: of the task, as it is shown.
-        unit: of the rows, as it is shown.
-        size: blocks of a chunk; sums over rows depend on it in their last bits.
-
-    Raises:
-        SubjectError, StoreError: from the source.
-    """
+    """Read blocks once, in their order, a chunk at a time; memory does not grow with the rows."""
     numbers = np.asarray(blocks, dtype=np.int64)
     with events.task(name, int(source.rows[numbers].sum()), unit) as task:
         for first in range(0, len(numbers), size):
@@ -190,11 +177,7 @@ class Stream:
         self._coming: tuple[tuple[int, int], Future[_Mixed]] | None = None
 
     def batch(self, index: int) -> dict[str, Tensor]:
-        """Batch number `index`: site to float32 `[B, D]`; row r is the same token at every site.
-
-        Raises:
-            SubjectError, StoreError: from the source.
-        """
+        """Batch number `index`: site to float32 `[B, D]`; row r is the same token at every site."""
         parts: list[Mapping[str, Tensor]] = []
         at, left = index * self._batch, self._batch
         while left:
@@ -248,13 +231,6 @@ def split_blocks(blocks: int, held_out: float) -> tuple[NDArray[np.int64], NDArr
     """Blocks to train on and blocks held out: the last ones, with one block left out in between.
 
     Neighbouring blocks of text can share a document; the block between keeps the two sides apart.
-
-    Args:
-        blocks: how many there are.
-        held_out: share of them to hold out.
-
-    Raises:
-        SpecError: if one side would be empty.
     """
     last = max(1, round(blocks * held_out))
     if blocks - last - 1 < 1:

@@ -61,21 +61,7 @@ def open_subject(
     events: Events,
     device: str = "cpu",
 ) -> Opened:
-    """Open a subject; text is tokenised into the store if it is not there yet.
-
-    Args:
-        subject: what it is.
-        text: what it reads, if it reads text.
-        sites: patterns of sites.
-        tokens: how many are wanted.
-        store: of the study.
-        events: progress.
-        device: where a language model computes; other subjects stay where they are.
-
-    Raises:
-        SpecError: if a site is unknown or there is less data than asked for.
-        SubjectError: if the subject or its text cannot be read.
-    """
+    """Open a subject; text is tokenised into the store if it is not there yet."""
     if isinstance(subject, LanguageModelSpec):
         assert text is not None
         events.say(f"opening {subject.model}")
@@ -120,12 +106,7 @@ def _blocks_for(source: BlockSource, tokens: int) -> int:
 
 
 def known_sites(subject: SubjectSpec, pattern: str) -> list[str]:
-    """Sites that a subject has and that fit a pattern; `**` for all.
-
-    Raises:
-        SpecError: if none fits.
-        SubjectError: if the subject cannot be opened.
-    """
+    """Sites that a subject has and that fit a pattern; `**` for all."""
     if isinstance(subject, LanguageModelSpec):
         module = load_language_model(subject, ()).body
     elif isinstance(subject, ModuleSpec):
@@ -153,14 +134,6 @@ def check_same(
 
     The spec names the subject; what lies behind the name can change. Another number of threads
     only changes roundings, hence the tolerance.
-
-    Args:
-        before: `sample` when the study was made.
-        now: the same of the subject as it is.
-        folder: of the study, for the message.
-
-    Raises:
-        StoreError: if they are not the same.
     """
     for site, numbers in before.items():
         there = now.get(site, [])

@@ -48,17 +48,7 @@ _LEVELS = 2**22
 
 
 class Toy:
-    """The known features, and samples made of them.
-
-    Args:
-        spec: all there is to say; equal specs give equal toys.
-
-    Attributes:
-        spec: as given.
-        truth: everything that is true of the features.
-        features: float32 `[G, D]`, unit rows.
-        firing: float64 `[G]`, the probability that each feature fires; sums to `spec.active`.
-    """
+    """The known features, and samples made of them."""
 
     def __init__(self, spec: ToySpec) -> None:
         self.spec = spec
@@ -179,13 +169,7 @@ class Toy:
 
 
 class ToySource:
-    """Samples of a toy as a `BlockSource`, with the one site `toy`; every row is kept.
-
-    Args:
-        spec: the toy.
-        blocks: how many blocks of `spec.block` samples there are; more blocks leave the earlier
-            ones as they were.
-    """
+    """Samples of a toy as a `BlockSource`, with the one site `toy`; every row is kept."""
 
     def __init__(self, spec: ToySpec, blocks: int) -> None:
         self.toy = Toy(spec)
@@ -223,11 +207,7 @@ def _copies(subspace: Integers) -> tuple[Integers, Integers]:
 
 
 class ToyText:
-    """`TextPositions` of a toy; a block is rendered when it is needed.
-
-    Args:
-        spec: the toy.
-    """
+    """`TextPositions` of a toy; a block is rendered when it is needed."""
 
     def __init__(self, spec: ToySpec) -> None:
         self._spec, self._toy = spec, Toy(spec)

@@ -119,17 +119,10 @@ def _drawn(spec: ToySpec) -> Truth:
 
 
 def inclusion(weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Probability of each to be among `count` drawn one by one without replacement.
+    """`[n]` probability of each to be among `count` drawn one by one without replacement.
 
     The draw is a race: i arrives after an exponential time of rate weights[i], and the first
     `count` are drawn. Given its time t, i is drawn if fewer than `count` others arrived before.
-
-    Args:
-        weights: `[n]`, positive.
-        count: of 1 to n.
-
-    Returns:
-        `[n]`, sums to `count`.
     """
     if count == len(weights):
         return np.ones(len(weights))

@@ -49,18 +49,8 @@ class TextSource:
     that length only. Every pass over blocks of one length has the same shape, which length and text
     decide, so the rows of a block do not depend on which blocks are read with it (on one machine
     with one number of threads). Blocks without padding have one length, L, and `batch_blocks` of
-    them go through in a pass.
-
-    Args:
-        model: with its sites.
-        tokens: what it reads.
-        batch_blocks: blocks in one forward pass at the most.
-        padded: read padded blocks at full length under a mask, the plain way; the rows are equal up
-            to rounding.
-
-    Raises:
-        SpecError: if blocks are longer than the model's context.
-        SubjectError: if a site gives no vector for each token.
+    them go through in a pass. With `padded` padded blocks are read at full length under a mask, the
+    plain way; the rows are equal up to rounding.
     """
 
     def __init__(
@@ -156,18 +146,10 @@ def change_from_float32(
 ) -> dict[str, Any] | None:
     """Read a few blocks in float32 too; the second model is in memory only meanwhile.
 
-    Args:
-        spec: of the subject.
-        source: its activations, in its own format.
-        text: what it reads.
-
     Returns:
         `dtype`, `rows` that were compared, and for each of `sites`: `relative_rmse`, the root of
         the summed squared difference over that of the float32 activations, and `smallest_cosine`
         of a row with its float32 twin. None if the subject computes in float32.
-
-    Raises:
-        SubjectError: if activations are NaN or infinite, or the model cannot be loaded again.
     """
     if spec.dtype == "float32":
         return None
@@ -192,16 +174,7 @@ def kept_change(
     made_from: str,
     events: Events,
 ) -> dict[str, Any] | None:
-    """`change_from_float32`, measured and said once, and kept in the piece `PRECISION`.
-
-    Args:
-        spec: of the subject.
-        source: its activations, in its own format.
-        text: what it reads.
-        store: of the study.
-        made_from: digest of subject, text and sites.
-        events: takes the line for people.
-    """
+    """`change_from_float32`, measured and said once, and kept in the piece `PRECISION`."""
     if store.has(PRECISION, made_from):
         return store.document(PRECISION, "change.json")
     change = change_from_float32(spec, source, text)

@@ -49,12 +49,7 @@ class TextPositions(Protocol):
 
 
 class TextPlaces:
-    """`TextPositions` of tokenised text.
-
-    Args:
-        text: the blocks.
-        tokenizer: gives the text of single tokens.
-    """
+    """`TextPositions` of tokenised text."""
 
     def __init__(self, text: TokenBlocks, tokenizer: Tokenizer) -> None:
         self._text, self._tokenizer = text, tokenizer
@@ -96,11 +91,7 @@ class TokenBlocks:
 
     @classmethod
     def open(cls, store: Store, name: str) -> TokenBlocks:
-        """Read what `make_tokens` wrote.
-
-        Raises:
-            StoreError: if the piece is missing or damaged.
-        """
+        """Read what `make_tokens` wrote."""
         arrays = store.tensors(name, "tokens.safetensors")
         keep = arrays["keep"].astype(np.bool_)
         return cls(
@@ -139,18 +130,7 @@ def make_tokens(
 ) -> None:
     """Write `ceil(tokens / L)` blocks as a piece of the store, for `TokenBlocks.open`.
 
-    Args:
-        spec: documents and rules.
-        tokenizer: of the subject.
-        tokens: positions wanted, BOS, separators and padding included.
-        store: of the study.
-        name: of the piece.
-        made_from: digest that the piece remembers.
-        events: progress.
-
-    Raises:
-        SpecError: if the text is too short or the tokenizer lacks a token that the rules need.
-        SubjectError: if the text cannot be read.
+    BOS, separators and padding count as tokens.
     """
     blocks = -(-tokens // spec.block)
     rules = _Rules.of(spec, tokenizer)

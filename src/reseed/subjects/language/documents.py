@@ -43,14 +43,6 @@ def read_documents(spec: TextSpec) -> Iterator[Document]:
     """All documents of a source, in the order of file names and of records.
 
     A field that is null counts as empty; documents without anything but white space are left out.
-
-    Args:
-        spec: source, template and label.
-
-    Raises:
-        SpecError: if the template or label names a field that a record lacks, or the source is
-            named in a way that is not understood.
-        SubjectError: if a file is missing, damaged or not UTF-8, or there is no document at all.
     """
     empty = True
     for document in _all(spec):

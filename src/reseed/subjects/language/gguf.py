@@ -41,13 +41,6 @@ def cached_model(path: Path) -> Path:
 
     The first call converts; later ones only compute the checksum of the file. Two processes may
     call at the same time: both convert, one folder remains, and it is whole.
-
-    Args:
-        path: the `.gguf` file.
-
-    Raises:
-        SubjectError: if the file is missing, damaged, or of an architecture that transformers does
-            not read either.
     """
     if not path.is_file():
         raise SubjectError(f"there is no file {path}; check the name of the model")

@@ -34,17 +34,7 @@ _HEADS_THAT_MAY_BE_MISSING = ("pooler",)
 
 
 def pretrained(spec: LanguageModelSpec, kind: str, what: str = "model", **options: Any) -> Any:
-    """What a class of transformers loads for a spec; no code of the model is run.
-
-    Args:
-        spec: which model.
-        kind: the class, e.g. `"AutoModel"`.
-        what: it is, for messages.
-        options: more for its `from_pretrained`.
-
-    Raises:
-        SubjectError: if it cannot be found or loaded.
-    """
+    """What a class of transformers loads for a spec; no code of the model is run."""
     import transformers
 
     try:
@@ -57,18 +47,7 @@ def pretrained(spec: LanguageModelSpec, kind: str, what: str = "model", **option
 
 
 class LanguageModel:
-    """The body of a language model, its tokenizer and the sites where it is read.
-
-    Args:
-        body: a transformers model without head, e.g. `LlamaModel`.
-        tokenizer: that belongs to it.
-        patterns: sites, see `resolve_sites`; relative to the body.
-        name: for messages.
-
-    Attributes:
-        sites: resolved, in the order of the module.
-        context: tokens that it takes at most; None if it does not say.
-    """
+    """The body of a language model, its tokenizer and the sites where it is read."""
 
     def __init__(
         self, body: nn.Module, tokenizer: Tokenizer, patterns: Sequence[str], name: str
@@ -82,11 +61,7 @@ class LanguageModel:
         self.context: int | None = getattr(config, "max_position_embeddings", None)
 
     def check_block(self, length: int) -> None:
-        """Say whether the model takes sequences of this length.
-
-        Raises:
-            SpecError: if it does not.
-        """
+        """Say whether the model takes sequences of this length."""
         if self.context is not None and length > self.context:
             raise SpecError(
                 f"text.block = {length} tokens, but {self.name} takes at most {self.context} "
@@ -94,19 +69,7 @@ class LanguageModel:
             )
 
     def forward(self, ids: Tensor, attention: Tensor | None = None) -> dict[str, Tensor]:
-        """Activations at the sites; the pass ends at the last of them.
-
-        Args:
-            ids: int64 `[B, L]`.
-            attention: bool or int `[B, L]`, zero at padding; None where there is none.
-
-        Returns:
-            site to float32 `[B, L, D]`, on the device of the model.
-
-        Raises:
-            SpecError: if L is above the context of the model.
-            SubjectError: if a site gives no `[B, L, D]`.
-        """
+        """Site to activations float32 `[B, L, D]`; `attention` `[B, L]` is zero at padding."""
         self.check_block(ids.shape[1])
         inputs = model_inputs(self.body, ids, attention)
         read = read_sites(self.body, self.sites, lambda: self.body(**inputs))
@@ -126,13 +89,7 @@ class LanguageModel:
 
 
 def model_inputs(model: nn.Module, ids: Tensor, attention: Tensor | None) -> dict[str, Tensor]:
-    """Arguments of a forward pass, on the device of the model.
-
-    Args:
-        model: of the transformers library.
-        ids: int64 `[B, L]`.
-        attention: bool or int `[B, L]`, zero at padding; None where there is none.
-    """
+    """Arguments of a forward pass on `[B, L]` tokens, on the device of the model."""
     device = next(model.parameters()).device
     inputs = {"input_ids": ids.to(device)}
     if attention is not None:
@@ -190,16 +147,7 @@ class CausalModel:
 
 
 def load_causal(spec: LanguageModelSpec, device: str = "cpu") -> CausalModel:
-    """Load a causal language model, with its head and its trained weights.
-
-    Args:
-        spec: which model; `batch_blocks` and `random_weights` are not used.
-        device: where it computes.
-
-    Raises:
-        SpecError: if a package is missing.
-        SubjectError: if the model cannot be found or loaded, or lacks weights.
-    """
+    """Load a causal language model, with its head and its trained weights."""
     wrapped = pretrained(spec, "AutoTokenizer", "tokenizer")
     model, missing = _trained(spec, "AutoModelForCausalLM")
     _check_weights(spec, missing, "It is no causal language model, or the files are incomplete.")
@@ -249,11 +197,7 @@ def _check_weights(spec: LanguageModelSpec, missing: Sequence[str], step: str) -
 
 
 def load_tokenizer(spec: LanguageModelSpec) -> Tokenizer:
-    """Load the tokenizer of a language model without its weights.
-
-    Raises:
-        SubjectError: if it cannot be found or loaded.
-    """
+    """Load the tokenizer of a language model without its weights."""
     return Tokenizer.of(pretrained(spec, "AutoTokenizer", "tokenizer"), spec.model)
 
 

@@ -54,33 +54,18 @@ def blocks_of(tokens: TokenBlocks, numbers: Sequence[int]) -> TextBatch:
 
 
 def divergence(original: Tensor, new: Tensor) -> Tensor:
-    """Mean of KL(original || new) in nats.
-
-    Args:
-        original: logits `[B, V]`.
-        new: the same.
-    """
+    """Mean of KL(original || new) in nats, of logits `[B, V]`."""
     p, q = original.log_softmax(-1), new.log_softmax(-1)
     return torch.nn.functional.kl_div(q, p, reduction="batchmean", log_target=True)
 
 
 def put_rows(keep: Tensor, rows: Tensor) -> Replace:
-    """What puts rows at the kept positions of a site and leaves all others as they are.
-
-    Args:
-        keep: bool `[B, L]`.
-        rows: `[kept, D]`.
-    """
+    """What puts rows `[kept, D]` at the kept positions `[B, L]` and leaves the others."""
     return lambda there: there.masked_scatter(keep[..., None].to(there.device), rows.to(there))
 
 
 class SplicedModel:
-    """Runs a frozen language model, as it is or with a site replaced.
-
-    Args:
-        model: a transformers model with its head, e.g. `LlamaForCausalLM`.
-        name: for messages.
-    """
+    """Runs a frozen language model, as it is or with a site replaced."""
 
     def __init__(self, model: nn.Module, name: str) -> None:
         self._model = model.eval().requires_grad_(False)
@@ -91,30 +76,13 @@ class SplicedModel:
 
     @classmethod
     def load(cls, spec: LanguageModelSpec, device: str = "cpu") -> SplicedModel:
-        """Load a model with its head.
-
-        Args:
-            spec: which model.
-            device: where it computes; what a pass gives is there too.
-
-        Raises:
-            SubjectError: if it cannot be loaded, has no head, or has random weights.
-        """
+        """Load a model with its head."""
         if spec.random_weights is not None:
             raise SubjectError(f"{spec.model} with random weights predicts nothing; take them out")
         return cls(load_causal(spec, device).model, spec.model)
 
     def check_sites(self, site: str, later: Sequence[str], ids: Tensor) -> None:
-        """Refuse sites that are not there, or that do not come after the one that is replaced.
-
-        Args:
-            site: that is replaced.
-            later: that are to depend on it.
-            ids: `[B, L]` a few tokens to try it with.
-
-        Raises:
-            SpecError: naming the site.
-        """
+        """Refuse sites that are not there, or that do not come after the one that is replaced."""
         if resolve_sites(self._body, [site]) != [site]:
             raise SpecError(f"{site!r} is a pattern; name one site")
         original = self.run(ids, later)
@@ -127,13 +95,7 @@ class SplicedModel:
                 )
 
     def run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None = None) -> Outputs:
-        """A pass of the model as it is.
-
-        Args:
-            ids: int64 `[B, L]`.
-            sites: to read.
-            attention: bool `[B, L]`, false at padding; None where there is none.
-        """
+        """A pass of the model as it is on ids `[B, L]`; `attention` is false at padding."""
         with torch.no_grad():
             return self._run(ids, sites, attention)
 
@@ -145,15 +107,7 @@ class SplicedModel:
         sites: Sequence[str] = (),
         attention: Tensor | None = None,
     ) -> Outputs:
-        """A pass in which a site is replaced; gradients flow back to what replaces it.
-
-        Args:
-            ids: int64 `[B, L]`.
-            site: that is replaced.
-            replace: gives what goes on.
-            sites: to read, with the replacement in effect.
-            attention: see `run`.
-        """
+        """A pass in which a site is replaced; gradients flow back to what replaces it."""
 
         def change(value: object) -> object:
             there = first_tensor(value)

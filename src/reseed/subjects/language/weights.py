@@ -27,11 +27,7 @@ _LEAST = 1e-30
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with its weights rounded to int8; runs without gradients.
-
-    Args:
-        layer: whose weights are taken.
-    """
+    """A linear layer with its weights rounded to int8; runs without gradients."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -59,15 +55,7 @@ class Int8Linear(nn.Module):
 
 
 def to_int8(body: nn.Module, name: str) -> None:
-    """Put an `Int8Linear` in place of every linear layer; paths of modules stay.
-
-    Args:
-        body: changed in place.
-        name: for the message.
-
-    Raises:
-        SpecError: if there is none.
-    """
+    """Put an `Int8Linear` in place of every linear layer; paths of modules stay."""
     layers = [
         (part, child, layer)
         for part in body.modules()
@@ -85,12 +73,7 @@ def to_int8(body: nn.Module, name: str) -> None:
 
 @contextmanager
 def seeded(seed: int, devices: Sequence[torch.device] = ()) -> Generator[None, None, None]:
-    """Torch draws from this seed inside the block, and goes on as before after it.
-
-    Args:
-        seed: of the random weights.
-        devices: that draw besides the CPU, e.g. graphics cards.
-    """
+    """Torch (and these cards) draws from this seed inside the block, and then as before."""
     number = int(generator("random-weights", seed).integers(2**62))
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(number)
@@ -105,13 +88,6 @@ def randomise(module: nn.Module, seed: int) -> None:
 
     Each submodule is reset by its `reset_parameters` (some of torch's own call it
     `_reset_parameters`), children before their parents, which so have the last word.
-
-    Args:
-        module: any.
-        seed: decides the values, and nothing else does.
-
-    Raises:
-        SpecError: if some weights belong to a submodule that cannot reset them.
     """
     for path, part in module.named_modules():
         own = [name for name, _ in part.named_parameters(recurse=False)]
