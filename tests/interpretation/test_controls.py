@@ -10,7 +10,7 @@ from reseed.errors import SpecError
 from reseed.interpretation.controls import random_latents, shuffled_explanations
 from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Explanation, Item, Latent, Score
-from reseed.interpretation.scorers import detection, embedding, fuzzing, intruder
+from reseed.interpretation.scorers import classify, embedding, intruder
 
 
 def bare(count, texts=None):
@@ -46,7 +46,7 @@ def test_too_few_are_said(known):
     assert len(shuffled_explanations([*bare(3), known.item(0, explained=False)])) == 3
 
 
-@pytest.mark.parametrize("score", [detection.score, fuzzing.score])
+@pytest.mark.parametrize("score", [classify.detect, classify.fuzz])
 def test_shuffled_explanations_score_at_chance_with_a_model_that_knows_everything(known, score):
     items = [
         replace(known.item(f % 12, firing=30, silent=30, seed=f), of=known.latent(f))
@@ -90,8 +90,8 @@ def test_random_latents_are_at_chance_from_explaining_to_scoring(known):
     said = {one.of: one for one in explain_items(model, to_explain) if isinstance(one, Explanation)}
     items = [replace(one, explanation=said.get(one.of)) for one in to_score]
     for score in (
-        detection.score,
-        fuzzing.score,
+        classify.detect,
+        classify.fuzz,
         intruder.score,
         lambda _, i: embedding.score_examples(known.Embedder(), i),
     ):

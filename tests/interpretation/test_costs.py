@@ -14,14 +14,7 @@ from reseed.interpretation.costs import (
 )
 from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Failure, Message, Request, Score
-from reseed.interpretation.scorers import (
-    detection,
-    embedding,
-    fuzzing,
-    intruder,
-    simulation,
-    surprisal,
-)
+from reseed.interpretation.scorers import classify, embedding, intruder, likelihood, simulation
 from reseed.spec.interpretation import SCORERS, InterpretationSpec
 
 
@@ -36,18 +29,18 @@ def request(*contents, schema=None):
 
 def test_a_dry_run_asks_nobody_and_counts_what_would_be_asked(known):
     dry = DryRun()
-    results = detection.score(dry, [known.item(0)])
+    results = classify.detect(dry, [known.item(0)])
     assert all(isinstance(one, Failure) for one in results)
     assert "dry run" in results[0].reason
     cost = dry.cost()
     assert cost.calls == 6
     assert cost == cost_of(dry.requests)
     real = known.Model(known.truth)
-    detection.score(real, [known.item(0)])
+    classify.detect(real, [known.item(0)])
     assert real.asked == dry.requests
 
 
-@pytest.mark.parametrize("score", [detection.score, fuzzing.score, intruder.score])
+@pytest.mark.parametrize("score", [classify.detect, classify.fuzz, intruder.score])
 def test_made_up_replies_have_the_form_asked_for(known, score):
     (one,) = score(known.Model(made_up), [known.item(0)])
     assert isinstance(one, Score)
@@ -68,7 +61,7 @@ def test_numbers_by_hand():
 
 def test_most_of_a_prompt_is_the_same_for_all(known):
     dry = DryRun()
-    detection.score(dry, known.items(5))
+    classify.detect(dry, known.items(5))
     cost = dry.cost()
     assert cost.repeated_tokens > 0.6 * cost.prompt_tokens
 
@@ -96,7 +89,7 @@ def test_explaining_and_simulating_are_counted_too(known):
 
 def test_instruments_are_counted_without_computing(known):
     one = DryInstrument(characters)
-    results = surprisal.score(one, [known.item(0)])
+    results = likelihood.surprisal(one, [known.item(0)])
     assert all(isinstance(r, Score) and r.value == 0.5 for r in results)
     assert one.calls == 2 * 30
     assert one.cost().prompt_tokens == one.tokens > 0

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from reseed.interpretation.records import Failure, Reply, TokenChoice
-from reseed.interpretation.scorers import detection
-from reseed.interpretation.scorers.detection import Answer, Case, score_answers
+from reseed.interpretation.scorers import classify
+from reseed.interpretation.scorers.classify import Answer, Case, score_answers
 from reseed.spec.interpretation import DetectionSpec
 
 
 def test_batches_and_their_schema(known):
     model = known.Model(known.truth)
-    (one,) = detection.score(model, [known.item(0, firing=13, silent=10)])
+    (one,) = classify.detect(model, [known.item(0, firing=13, silent=10)])
     assert [len(known.lines(r)) for r in model.asked] == [5, 5, 5, 5, 3]
     for request in model.asked:
         assert "<<" not in known.question(request)
@@ -27,7 +27,7 @@ def test_batches_and_their_schema(known):
 
 def test_a_short_last_batch_is_not_lost(known):
     """Five of thirteen at a time: the last three count as well."""
-    (one,) = detection.score(known.Model(known.truth), [known.item(0, firing=7, silent=6)])
+    (one,) = classify.detect(known.Model(known.truth), [known.item(0, firing=7, silent=6)])
     assert one.positives + one.negatives == 13
     assert one.value == 1
 
@@ -35,7 +35,7 @@ def test_a_short_last_batch_is_not_lost(known):
 def test_worked_examples_have_the_size_of_a_batch(known):
     for batch in (1, 2, 5, 8):
         model = known.Model(known.truth)
-        detection.score(model, [known.item(0)], DetectionSpec(batch=batch, shots=2))
+        classify.detect(model, [known.item(0)], DetectionSpec(batch=batch, shots=2))
         shots = model.asked[0].messages[1:-1]
         for ask, answer in zip(shots[::2], shots[1::2], strict=True):
             texts = sum(line[:1].isdigit() for line in ask.content.splitlines())
@@ -49,7 +49,7 @@ def test_a_reply_of_the_wrong_length_fails_its_batch_and_no_other(known):
         reply = known.truth(request)
         return reply.replace("[", "[1, ") if known.random_of(request).integers(3) == 0 else reply
 
-    (one,) = detection.score(known.Model(one_short), [known.item(0, firing=20, silent=20)])
+    (one,) = classify.detect(known.Model(one_short), [known.item(0, firing=20, silent=20)])
     assert one.failed % 5 == 0
     assert one.failed == 5 * len(one.failures) > 0
     assert one.positives + one.negatives + one.failed == 40
@@ -72,7 +72,7 @@ def test_probabilities_grade_where_answers_do_not(known):
         text = "".join(choice.token for choice in choices)
         return Reply(text=text, prompt_tokens=1, reply_tokens=1, choices=tuple(choices))
 
-    (one,) = detection.score(known.Model(sure), [known.item(0)])
+    (one,) = classify.detect(known.Model(sure), [known.item(0)])
     assert one.value == one.balanced_accuracy == 0.5
     assert one.auroc == 1
     assert one.auroc_interval[0] > 0.7
@@ -81,7 +81,7 @@ def test_probabilities_grade_where_answers_do_not(known):
 
 def test_one_reply_without_probabilities_and_all_are_taken_as_answers(known):
     graded = known.with_choices(known.truth)
-    (one,) = detection.score(known.Model(graded), [known.item(0)])
+    (one,) = classify.detect(known.Model(graded), [known.item(0)])
     assert one.about["graded"]
     first = []
 
@@ -89,7 +89,7 @@ def test_one_reply_without_probabilities_and_all_are_taken_as_answers(known):
         first.append(request)
         return known.truth(request) if len(first) == 1 else graded(request)
 
-    (one,) = detection.score(known.Model(mixed), [known.item(0)])
+    (one,) = classify.detect(known.Model(mixed), [known.item(0)])
     assert not one.about["graded"]
     assert (one.auroc, one.auroc_interval) == (one.value, one.interval)
 
@@ -116,7 +116,7 @@ def test_if_all_of_one_kind_failed_there_is_no_score(known):
         (text,) = known.lines(request)
         return "?" if feature in known.features_in(text) else '{"answers": [0]}'
 
-    one = detection.score(known.Model(only_silent), [known.item(0)], DetectionSpec(batch=1))[0]
+    one = classify.detect(known.Model(only_silent), [known.item(0)], DetectionSpec(batch=1))[0]
     assert isinstance(one, Failure)
     assert "0 usable answers where the latent fires" in one.reason
     assert one.text == "?"
@@ -129,7 +129,7 @@ def test_texts_cannot_pass_as_several(known):
     item = known.item(0)
     spoof = replace(item.examples[0], tokens=("\n3: w0a", *item.examples[0].tokens[1:]))
     model = known.Model(known.truth)
-    detection.score(model, [replace(item, examples=(spoof, *item.examples[1:]))])
+    classify.detect(model, [replace(item, examples=(spoof, *item.examples[1:]))])
     assert all(len(known.lines(request)) == 5 for request in model.asked)
     with pytest.raises(ValueError, match="batch"):
         DetectionSpec(batch=0)

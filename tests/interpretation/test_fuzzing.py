@@ -4,17 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from reseed.interpretation.controls import wrong_marks
 from reseed.interpretation.prompts.windows import active_tokens, by_class
 from reseed.interpretation.records import Failure
-from reseed.interpretation.scorers import fuzzing
-from reseed.interpretation.scorers.fuzzing import wrong_marks
+from reseed.interpretation.scorers import classify
 from reseed.spec.interpretation import FuzzingSpec
 
 
 def test_which_negatives_are_said_by_the_name(known):
     model = known.Model(known.truth)
-    (silent,) = fuzzing.score(model, [known.item(0)])
-    (within,) = fuzzing.score(model, [known.item(0)], FuzzingSpec(negatives="within"))
+    (silent,) = classify.fuzz(model, [known.item(0)])
+    (within,) = classify.fuzz(model, [known.item(0)], FuzzingSpec(negatives="within"))
     assert (silent.scorer, within.scorer) == ("fuzzing", "fuzzing_within")
     assert (silent.positives, silent.negatives) == (15, 15)
     assert (within.positives, within.negatives) == (15, 15)
@@ -24,9 +24,9 @@ def test_which_negatives_are_said_by_the_name(known):
 
 def test_within_needs_no_silent_window(known):
     model = known.Model(known.truth)
-    (one,) = fuzzing.score(model, [known.item(0, silent=0)], FuzzingSpec(negatives="within"))
+    (one,) = classify.fuzz(model, [known.item(0, silent=0)], FuzzingSpec(negatives="within"))
     assert one.value == 1
-    (one,) = fuzzing.score(model, [known.item(0, silent=0)])
+    (one,) = classify.fuzz(model, [known.item(0, silent=0)])
     assert isinstance(one, Failure)
 
 
@@ -58,9 +58,9 @@ def test_windows_that_fire_everywhere_are_skipped_and_counted(known):
     full = replace(first, tokens=(" w0a",) * 16, activations=(10.0,) * 16)
     model = known.Model(known.truth)
     within = FuzzingSpec(negatives="within")
-    (one,) = fuzzing.score(model, [replace(item, examples=(full, *rest))], within)
+    (one,) = classify.fuzz(model, [replace(item, examples=(full, *rest))], within)
     assert (one.positives, one.negatives, one.about["skipped"]) == (15, 14, 1)
-    (one,) = fuzzing.score(model, [replace(item, examples=(full,))], within)
+    (one,) = classify.fuzz(model, [replace(item, examples=(full,))], within)
     assert isinstance(one, Failure)
     assert "fires at every token" in one.reason
 
@@ -87,6 +87,6 @@ def test_random_marks_give_the_answer_away_and_copied_ones_do_not(known, marks):
         return replace(item, examples=tuple(out))
 
     items = [runs(known.item(f, firing=25, silent=25), f) for f in range(12)]
-    results = fuzzing.score(known.Model(contiguous), items, FuzzingSpec(marks=marks))
+    results = classify.fuzz(known.Model(contiguous), items, FuzzingSpec(marks=marks))
     mean = np.mean([one.value for one in results])
     assert mean > 0.9 if marks == "random" else abs(mean - 0.5) < 0.02

@@ -6,8 +6,7 @@ import pytest
 
 from reseed.errors import SpecError
 from reseed.interpretation.records import Failure
-from reseed.interpretation.scorers import intervention
-from reseed.interpretation.scorers.intervention import strength_for
+from reseed.interpretation.scorers.likelihood import intervention, strength_for
 from reseed.spec.interpretation import InterventionSpec
 
 
@@ -32,7 +31,7 @@ def directions(known, count=6):
 
 
 def test_what_a_latent_writes_makes_its_explanation_probable(known):
-    results = intervention.score(Subject(), known.Likelihood(), known.items(6), directions(known))
+    results = intervention(Subject(), known.Likelihood(), known.items(6), directions(known))
     for one in results:
         # three words at -1 in place of -4
         assert one.value == pytest.approx(9)
@@ -41,7 +40,7 @@ def test_what_a_latent_writes_makes_its_explanation_probable(known):
         assert one.about["kl"] == pytest.approx(0.5, rel=0.05)
         assert one.about["strength"] == pytest.approx(2, rel=0.05)
     swapped = replace(known.item(0), explanation=known.explanation(1))
-    (one,) = intervention.score(Subject(), known.Likelihood(), [swapped], directions(known))
+    (one,) = intervention(Subject(), known.Likelihood(), [swapped], directions(known))
     assert one.value == 0
 
 
@@ -64,7 +63,7 @@ def test_the_strength_is_found_wherever_it_lies(power, scale, kl):
 )
 def test_a_divergence_that_cannot_be_reached_is_a_failure(known, divergence):
     subject = Subject(divergence)
-    (one,) = intervention.score(subject, known.Likelihood(), [known.item(0)], directions(known))
+    (one,) = intervention(subject, known.Likelihood(), [known.item(0)], directions(known))
     assert isinstance(one, Failure)
     assert "divergence" in one.reason or "0.5 nats" in one.reason
     assert len(subject.tried) <= InterventionSpec().tries
@@ -72,7 +71,7 @@ def test_a_divergence_that_cannot_be_reached_is_a_failure(known, divergence):
 
 def test_what_is_missing_is_a_failure_and_what_is_wrong_an_error(known):
     def score(item, rows):
-        return intervention.score(Subject(), known.Likelihood(), [item], rows)[0]
+        return intervention(Subject(), known.Likelihood(), [item], rows)[0]
 
     assert "no direction" in score(known.item(9), directions(known)).reason
     assert "silent" in score(known.item(0, silent=0), directions(known)).reason
@@ -92,7 +91,7 @@ def test_texts_without_a_probability_are_counted(known):
             Holes.calls += 1
             return super().logprobs(before, text) * (np.nan if Holes.calls % 3 == 0 else 1)
 
-    (one,) = intervention.score(Subject(), Holes(), [known.item(0)], directions(known))
+    (one,) = intervention(Subject(), Holes(), [known.item(0)], directions(known))
     # every third of 15 steered and of 15 clean texts, of the same prompts
     assert (one.negatives, one.failed) == (10, 5)
     assert one.value == pytest.approx(9)

@@ -8,25 +8,18 @@ import pytest
 from reseed.errors import SpecError
 from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Failure, Item, Score
-from reseed.interpretation.scorers import (
-    detection,
-    embedding,
-    fuzzing,
-    intruder,
-    simulation,
-    surprisal,
-)
+from reseed.interpretation.scorers import classify, embedding, intruder, likelihood, simulation
 from reseed.spec import interpretation
 from reseed.spec.interpretation import FuzzingSpec
 
 ASKING = {
-    "detection": detection.score,
-    "detection one by one": lambda m, i: detection.score(
+    "detection": classify.detect,
+    "detection one by one": lambda m, i: classify.detect(
         m, i, interpretation.DetectionSpec(batch=1, shots=1)
     ),
-    "fuzzing": fuzzing.score,
-    "fuzzing copied": lambda m, i: fuzzing.score(m, i, FuzzingSpec(marks="copied")),
-    "fuzzing within": lambda m, i: fuzzing.score(m, i, FuzzingSpec(negatives="within")),
+    "fuzzing": classify.fuzz,
+    "fuzzing copied": lambda m, i: classify.fuzz(m, i, FuzzingSpec(marks="copied")),
+    "fuzzing within": lambda m, i: classify.fuzz(m, i, FuzzingSpec(negatives="within")),
     "intruder": intruder.score,
     "intruder unmarked": lambda m, i: intruder.score(
         m, i, interpretation.IntruderSpec(marked=False)
@@ -39,7 +32,7 @@ def measuring(known):
     return {
         "embedding": lambda i: embedding.score_explanations(known.Embedder(), i),
         "example embedding": lambda i: embedding.score_examples(known.Embedder(), i),
-        "surprisal": lambda i: surprisal.score(known.Likelihood(), i),
+        "surprisal": lambda i: likelihood.surprisal(known.Likelihood(), i),
     }
 
 
@@ -114,8 +107,8 @@ def test_the_planted_leak_from_end_to_end(known):
     shown = known.item(0, "explain", explained=False)
     (said,) = explain_items(model, [shown])
     with pytest.raises(SpecError, match="which the explainer has seen"):
-        detection.score(model, [replace(shown, explanation=said)])
-    (fair,) = detection.score(model, [replace(known.item(0), explanation=said)])
+        classify.detect(model, [replace(shown, explanation=said)])
+    (fair,) = classify.detect(model, [replace(known.item(0), explanation=said)])
     assert fair.value == 1
 
 
@@ -199,4 +192,4 @@ def test_examples_that_contradict_themselves_are_refused(known, change, message)
     bad = known.item(0)
     bad = replace(bad, examples=(replace(bad.examples[0], **change), *bad.examples[1:]))
     with pytest.raises(SpecError, match=message):
-        detection.score(known.Model(known.truth), [bad])
+        classify.detect(known.Model(known.truth), [bad])

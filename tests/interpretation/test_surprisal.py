@@ -1,13 +1,13 @@
 import numpy as np
 
 from reseed.interpretation.records import Failure
-from reseed.interpretation.scorers import surprisal
-from reseed.interpretation.scorers.surprisal import prefix
+from reseed.interpretation.scorers import likelihood
+from reseed.interpretation.scorers.likelihood import surprisal_prefix
 from reseed.spec.interpretation import SurprisalSpec
 
 
 def test_the_gain_is_that_of_the_explanation_over_the_neutral_one(known):
-    (one,) = surprisal.score(known.Likelihood(), [known.item(0)])
+    (one,) = likelihood.surprisal(known.Likelihood(), [known.item(0)])
     high, low = one.about["gain"]
     assert high >= 3
     assert low == 0
@@ -23,16 +23,16 @@ def test_the_neutral_value_of_a_text_is_asked_for_once(known):
             return super().logprobs(before, text)
 
     item = known.item(0)
-    surprisal.score(Counting(), [item, item])
+    likelihood.surprisal(Counting(), [item, item])
     assert len(calls) == 3 * len(item.examples)
 
 
 def test_examples_stand_first_and_alike(known):
     settings = SurprisalSpec()
-    a, b = prefix("dates", settings), prefix("a\nb", settings)
+    a, b = surprisal_prefix("dates", settings), surprisal_prefix("a\nb", settings)
     assert a.rsplit("Description", 1)[0] == b.rsplit("Description", 1)[0]
     assert b.endswith("Description: a\\nb\nText: ")
-    assert prefix("dates", SurprisalSpec(shots=False)) == "Description: dates\nText: "
+    assert surprisal_prefix("dates", SurprisalSpec(shots=False)) == "Description: dates\nText: "
 
 
 def test_texts_without_a_probability_are_counted(known):
@@ -43,7 +43,7 @@ def test_texts_without_a_probability_are_counted(known):
                 return values * np.nan
             return values[:0] if "w4" in text else values
 
-    (one,) = surprisal.score(Holes(), [known.item(0)])
+    (one,) = likelihood.surprisal(Holes(), [known.item(0)])
     assert one.failed > 0
     assert one.positives + one.negatives + one.failed == 30
     assert one.value == 1
@@ -56,6 +56,6 @@ def test_texts_without_a_probability_are_counted(known):
 
         many = known.Likelihood.many
 
-    (one,) = surprisal.score(Nothing(), [known.item(0)])
+    (one,) = likelihood.surprisal(Nothing(), [known.item(0)])
     assert isinstance(one, Failure)
     assert "30 of 30" in one.reason

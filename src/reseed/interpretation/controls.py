@@ -6,8 +6,12 @@ real ones and stand beside them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
+
+import numpy as np
 
 from reseed.errors import SpecError
 from reseed.interpretation.prompts.windows import by_class, check_examples, name_of
@@ -128,3 +132,33 @@ def _laid_elsewhere(item: Item, items: Sequence[Item], seed: int) -> Item:
     }
     few = item.examples[: len(texts)]
     return random_latents([replace(item, examples=few)], list(texts.values()), seed)[0]
+
+
+def wrong_marks(
+    item: Item,
+    hosts: Sequence[Example],
+    patterns: Sequence[Sequence[int]],
+    how: Literal["random", "copied"],
+) -> list[list[int]]:
+    """Places to mark wrongly in each host, none of which fires; empty if there is no such place.
+
+    Args:
+        item: whose latent it is.
+        hosts: windows in which tokens are marked.
+        patterns: of each window that fires, the places marked there.
+        how: see `FuzzingSpec.marks`.
+    """
+    count = math.ceil(np.mean([len(pattern) for pattern in patterns]))
+    draw = generator("wrong-marks", item.of.run, item.of.latent)
+    out: list[list[int]] = []
+    for example in hosts:
+        free = [i for i, value in enumerate(example.activations) if value == 0]
+        kept, wanted = list[int](), count
+        if how == "copied":
+            pattern = patterns[int(draw.integers(len(patterns)))]
+            kept = [i for i in pattern if i in free]
+            wanted = len(pattern) - len(kept)
+        rest = [i for i in free if i not in kept]
+        more = draw.choice(len(rest), min(wanted, len(rest)), replace=False) if rest else []
+        out.append(sorted(kept + [rest[int(i)] for i in more]))
+    return out

@@ -391,7 +391,6 @@ def test_the_key_is_sent_and_shown_nowhere(serve, connect, question, hostile, mo
         str(error.value),
         repr(model),
         repr(vars(model)),
-        repr(vars(model._server)),
         str(failure),
     ]
     assert not any(KEY in text for text in [*shown, caplog.text])

@@ -28,7 +28,7 @@ from reseed.interpretation.records import (
     ask_about,
 )
 from reseed.interpretation.refine.search import Mistake, Mistakes, Node, Refined, TreeSearch
-from reseed.interpretation.scorers.detection import judged
+from reseed.interpretation.scorers.classify import judged
 from reseed.seeds import generator
 from reseed.spec.interpretation import DetectionSpec, InterpretationSpec, RefineSpec
 from reseed.stability.intervals import bootstrap_mean
@@ -154,7 +154,7 @@ class Detector:
         self._wrong: dict[tuple[Latent, str, Sequence[Example]], list[Mistake]] = {}
 
     def score(self, items: list[Item]) -> list[Score | Failure]:
-        """A score for each item; see `reseed.interpretation.scorers.detection.score`."""
+        """A score for each item; see `reseed.interpretation.scorers.classify.detect`."""
         results = judged(self._asker, items, self._settings)
         for item, result in zip(items, results, strict=True):
             wrong = [a for a in result.answers if a.yes is not a.case.fires]

@@ -11,15 +11,7 @@ from dataclasses import dataclass
 
 from reseed.interpretation.models import Embedder, Likelihood, Numbers, Steerable
 from reseed.interpretation.records import Asker, Failure, Item, Latent, Score
-from reseed.interpretation.scorers import (
-    detection,
-    embedding,
-    fuzzing,
-    intervention,
-    intruder,
-    simulation,
-    surprisal,
-)
+from reseed.interpretation.scorers import classify, embedding, intruder, likelihood, simulation
 from reseed.spec.interpretation import InterpretationSpec, Scorer
 
 
@@ -52,9 +44,9 @@ def score_items(
         return []
     match name:
         case "detection":
-            return detection.score(tools.asker, items, spec.detection)
+            return classify.detect(tools.asker, items, spec.detection)
         case "fuzzing":
-            return fuzzing.score(tools.asker, items, spec.fuzzing)
+            return classify.fuzz(tools.asker, items, spec.fuzzing)
         case "intruder":
             return intruder.score(tools.asker, items, spec.intruder)
         case "simulation":
@@ -67,7 +59,7 @@ def score_items(
             return embedding.score_examples(tools.embedder, items)
         case "surprisal":
             assert tools.likelihood is not None
-            return surprisal.score(tools.likelihood, items)
+            return likelihood.surprisal(tools.likelihood, items)
         case "intervention":
             return _intervene(tools, items, spec)
 
@@ -86,7 +78,7 @@ def _intervene(
         if site is None or item.of not in directions:
             out.append(Failure(reason="it has no decoder row, so there is nothing to steer by"))
             continue
-        out += intervention.score(
+        out += likelihood.intervention(
             steered[site], tools.likelihood, [item], directions, spec.intervention
         )
     return out

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reseed.interpretation.controls import wrong_marks
 from reseed.interpretation.prompts import TEXTS, turns
 from reseed.interpretation.prompts.replies import numbers, read_numbers, schema_of
 from reseed.interpretation.prompts.windows import (
@@ -32,7 +33,6 @@ from reseed.interpretation.records import (
     ask_about,
 )
 from reseed.interpretation.scorers.accuracy import rate
-from reseed.interpretation.scorers.fuzzing import wrong_marks
 from reseed.seeds import generator
 from reseed.spec.interpretation import SHOWN, IntruderSpec
 

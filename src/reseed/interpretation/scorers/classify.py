@@ -1,23 +1,27 @@
-"""Detection: does the latent fire in this text? (arXiv 2410.13928).
+"""Detection and fuzzing: does a text, or what is marked in it, fit? (arXiv 2410.13928).
 
-And the flow that it shares with fuzzing: texts in small batches, an answer for each text.
+Both show the explanation and texts in small batches, and want an answer for each text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from reseed.interpretation.controls import wrong_marks
 from reseed.interpretation.prompts import TEXTS, Task, turns
 from reseed.interpretation.prompts.replies import number_weights, numbers, read_numbers, schema_of
 from reseed.interpretation.prompts.windows import (
+    active_tokens,
+    by_class,
     check_items,
     fires,
     in_seeded_order,
+    mark,
     missing_class,
     one_line,
     unexplained,
@@ -34,7 +38,7 @@ from reseed.interpretation.records import (
     ask_about,
 )
 from reseed.interpretation.scorers.accuracy import auroc_with_interval, balanced, rate
-from reseed.spec.interpretation import ClassifySpec, DetectionSpec
+from reseed.spec.interpretation import ClassifySpec, DetectionSpec, FuzzingSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +69,7 @@ class Judged:
     """the usable ones"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
+class _Wording(NamedTuple):
     """What is asked about the texts, and what it is called."""
 
     scorer: str
@@ -74,19 +77,23 @@ class Wording:
     shots: Sequence[Task]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Questionnaire:
+class _Questionnaire(NamedTuple):
     """All cases of one item, in the batches in which they are asked."""
 
     item: Item
     batches: Sequence[Sequence[Case]]
-    about: dict[str, Any] = field(default_factory=dict[str, Any])
+    about: Mapping[str, Any]
 
 
-DETECTION = Wording(scorer="detection", system=TEXTS.detect, shots=TEXTS.detect_shots)
+_DETECTION = _Wording("detection", TEXTS.detect, TEXTS.detect_shots)
+_FUZZING = {
+    "silent": _Wording("fuzzing", TEXTS.fuzz, TEXTS.fuzz_shots),
+    "within": _Wording("fuzzing_within", TEXTS.fuzz, TEXTS.fuzz_shots),
+}
+"""By `FuzzingSpec.negatives`."""
 
 
-def score(
+def detect(
     asker: Asker,
     items: Sequence[Item],
     settings: DetectionSpec = DetectionSpec(),  # noqa: B008  (frozen)
@@ -105,44 +112,86 @@ def score(
 
 
 def judged(asker: Asker, items: Sequence[Item], settings: DetectionSpec) -> list[Judged]:
-    """`score`, with what was answered about each text."""
+    """`detect`, with what was answered about each text."""
     check_items(items)
-    return judge(asker, [_batches(item, settings) for item in items], DETECTION, settings)
+    prepared: list[_Questionnaire | Failure] = []
+    for item in items:
+        cases = [
+            Case(text=one_line(example.text), fires=fires(example), example=example)
+            for example in item.examples
+        ]
+        problem = unexplained(item) or missing_class(item)
+        prepared.append(problem or _in_batches(item, cases, _DETECTION, settings, {}))
+    return _judge(asker, prepared, _DETECTION, settings)
 
 
-def _batches(item: Item, settings: DetectionSpec) -> Questionnaire | Failure:
-    problem = unexplained(item) or missing_class(item)
-    if problem is not None:
-        return problem
+def fuzz(
+    asker: Asker,
+    items: Sequence[Item],
+    settings: FuzzingSpec = FuzzingSpec(),  # noqa: B008  (frozen)
+) -> list[Score | Failure]:
+    """Show the explanation and texts with marked tokens, and ask in which the marks are right.
+
+    Args:
+        asker: the model that judges.
+        items: latents with explanation and with examples, not of the split `explain`.
+        settings: what is marked.
+
+    Returns:
+        one result for each item, in order; `value` is the balanced accuracy. `scorer` says where
+        the wrong marks are; `about["skipped"]` counts windows without a token that could be marked
+        wrongly.
+    """
+    check_items(items)
+    task = _FUZZING[settings.negatives]
+    prepared = [_marked(item, task, settings) for item in items]
+    return [result.score for result in _judge(asker, prepared, task, settings)]
+
+
+def _marked(item: Item, task: _Wording, settings: FuzzingSpec) -> _Questionnaire | Failure:
+    firing, silent = by_class(item.examples)
+    if settings.negatives == "within":
+        problem = None if firing else Failure(reason="no example in which the latent fires")
+    else:
+        problem = missing_class(item)
+    if failure := unexplained(item) or problem:
+        return failure
+    places = [active_tokens(example, settings.threshold) for example in firing]
+    hosts = silent if settings.negatives == "silent" else firing
+    wrong = wrong_marks(item, hosts, places, settings.marks)
+    skipped = sum(not marks for marks in wrong)
+    if skipped == len(wrong):
+        return Failure(reason="the latent fires at every token; none can be marked wrongly")
+    marked = [(example, own, True) for example, own in zip(firing, places, strict=True)]
+    marked += [(host, marks, False) for host, marks in zip(hosts, wrong, strict=True) if marks]
     cases = [
-        Case(text=one_line(example.text), fires=fires(example), example=example)
-        for example in item.examples
+        Case(text=mark(example.tokens, marks), fires=right, example=example)
+        for example, marks, right in marked
     ]
-    return in_batches(item, cases, DETECTION, settings)
+    about = {"marks": settings.marks, "skipped": skipped}
+    return _in_batches(item, cases, task, settings, about)
 
 
-# -- the flow --------------------------------------------------------------------------------------
-
-
-def in_batches(
-    item: Item, cases: Sequence[Case], task: Wording, settings: ClassifySpec
-) -> Questionnaire:
+def _in_batches(
+    item: Item,
+    cases: Sequence[Case],
+    task: _Wording,
+    settings: ClassifySpec,
+    about: Mapping[str, Any],
+) -> _Questionnaire:
     """Cases in a seeded order, cut into batches; the last may be shorter."""
     ordered = in_seeded_order(f"{task.scorer}-order", item.of, cases)
     starts = range(0, len(ordered), settings.batch)
-    return Questionnaire(
-        item=item, batches=[ordered[start : start + settings.batch] for start in starts]
-    )
+    return _Questionnaire(item, [ordered[n : n + settings.batch] for n in starts], about)
 
 
-def judge(
-    asker: Asker, prepared: Sequence[Questionnaire | Failure], task: Wording, settings: ClassifySpec
+def _judge(
+    asker: Asker,
+    prepared: Sequence[_Questionnaire | Failure],
+    task: _Wording,
+    settings: ClassifySpec,
 ) -> list[Judged]:
-    """Ask about all cases of all items at once, and score each item.
-
-    Returns:
-        one result for each item. Its score is a failure if a class got no usable answer.
-    """
+    """Ask about all cases of all items at once; a class without a usable answer is a failure."""
     results = ask_about(
         asker,
         prepared,
@@ -152,7 +201,7 @@ def judge(
     return [r if isinstance(r, Judged) else Judged(score=r) for r in results]
 
 
-def _request(item: Item, batch: Sequence[Case], task: Wording, settings: ClassifySpec) -> Request:
+def _request(item: Item, batch: Sequence[Case], task: _Wording, settings: ClassifySpec) -> Request:
     assert item.explanation is not None
     form = json.dumps({"answers": [0, 1, 0, 0, 1][: settings.batch]})
     system = f"{task.system} Reply with JSON, one answer for each text in order, e.g. {form}"
@@ -185,15 +234,10 @@ def _shots(shots: Sequence[Task], settings: ClassifySpec) -> list[tuple[str, str
     return out
 
 
-def _judged(prepared: Questionnaire, replies: Sequence[Reply | Failure], task: Wording) -> Judged:
-    answers: list[Answer] = []
-    failures: list[Failure] = []
-    for batch, reply in zip(prepared.batches, replies, strict=True):
-        read = _read(reply, batch)
-        if isinstance(read, Failure):
-            failures.append(read)
-        else:
-            answers += read
+def _judged(prepared: _Questionnaire, replies: Sequence[Reply | Failure], task: _Wording) -> Judged:
+    read = [_read(reply, batch) for batch, reply in zip(prepared.batches, replies, strict=True)]
+    failures = tuple(part for part in read if isinstance(part, Failure))
+    answers = [answer for part in read if not isinstance(part, Failure) for answer in part]
     failed = sum(map(len, prepared.batches)) - len(answers)
     score = score_answers(prepared.item.of, task.scorer, answers)
     if isinstance(score, Failure):
@@ -202,7 +246,7 @@ def _judged(prepared: Questionnaire, replies: Sequence[Reply | Failure], task: W
         score = Failure(reason=reason, text=failures[0].text if failures else None)
     else:
         about = {**prepared.about, **score.about}
-        score = replace(score, failed=failed, failures=tuple(failures), about=about)
+        score = replace(score, failed=failed, failures=failures, about=about)
     return Judged(score=score, answers=answers)
 
 
@@ -224,8 +268,7 @@ def score_answers(of: Latent, scorer: str, answers: Sequence[Answer]) -> Score |
     """Balanced accuracy of the answers and AUROC of the grades, with intervals.
 
     Where a single answer came without probabilities, the AUROC is that of all answers as 0 and 1,
-    which is the balanced accuracy: grades and answers are never mixed. `about["graded"]` says
-    which.
+    the balanced accuracy: grades and answers are never mixed. `about["graded"]` says which.
     """
     sides = [[answer for answer in answers if answer.case.fires is side] for side in (True, False)]
     yes, no = sides
@@ -239,7 +282,7 @@ def score_answers(of: Latent, scorer: str, answers: Sequence[Answer]) -> Score |
     value, interval = balanced(right, quiet)
     grades = [np.array([answer.grade for answer in side], np.float64) for side in sides]
     graded = not any(np.isnan(side).any() for side in grades)
-    area, ends = value, interval
+    area, ends = (value, interval)
     if graded:
         area, ends = auroc_with_interval(grades[0], grades[1], documents[0], documents[1])
     return Score(
