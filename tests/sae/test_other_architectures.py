@@ -70,7 +70,7 @@ def sae_spec(case, **changes):
 
 
 class Given:
-    """Batches from one array, as a run gives them."""
+    """BatchSource from one array, as a run gives them."""
 
     def __init__(self, x, y, steps):
         self.x, self.y, self.steps = x, y, steps

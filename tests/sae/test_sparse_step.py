@@ -49,7 +49,7 @@ def trained_of(spec, p, without=()):
 
 def find(spec, p, x, dead, *, trained, threads=1, halves=None, penalty=1.0):
     screen = new_screen(p["W_enc"], 1, halves=halves)
-    read = sparse.given(p, x, dead, screen, trained=trained, threads=threads)
+    read = sparse.read_batch(p, x, dead, screen, trained=trained, threads=threads)
     return finding.finding(spec)(read, At(0, 10, dead, penalty))
 
 

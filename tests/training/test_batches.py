@@ -1,4 +1,4 @@
-"""Batches of a run by number, from its first on and from its last back."""
+"""BatchSource of a run by number, from its first on and from its last back."""
 
 import torch
 

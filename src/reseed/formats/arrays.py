@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class ArrayOnDisk:
     """One array in a file: its shape and how to read it. Its bytes were found to be there."""
 
     shape: tuple[int, ...]
@@ -43,13 +43,13 @@ class Arrays(Mapping[str, Any]):
 
     path: Path
     held: Mapping[str, Any]
-    """name to `Stored` or to a plain value"""
+    """name to `ArrayOnDisk` or to a plain value"""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     """of a safetensors file"""
 
     def __getitem__(self, name: str) -> Any:
         value = self.held[name]
-        return value.fetch() if isinstance(value, Stored) else value
+        return value.fetch() if isinstance(value, ArrayOnDisk) else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.held)
@@ -63,7 +63,7 @@ class Arrays(Mapping[str, Any]):
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of an array without reading it; None if there is no array of that name."""
         value = self.held.get(name)
-        return value.shape if isinstance(value, Stored) else None
+        return value.shape if isinstance(value, ArrayOnDisk) else None
 
 
 def decoded(raw: Array, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -80,7 +80,7 @@ def disk_dtype(dtype: str) -> np.dtype[Any]:
     return np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
 
 
-def at(path: Path, start: int, shape: tuple[int, ...], dtype: str) -> Stored:
+def at(path: Path, start: int, shape: tuple[int, ...], dtype: str) -> ArrayOnDisk:
     """An array at a place of a file, stored row by row."""
 
     def fetch() -> Array:
@@ -93,7 +93,7 @@ def at(path: Path, start: int, shape: tuple[int, ...], dtype: str) -> Stored:
             raise StoreError(f"{path} became shorter while it was read; is it being written?")
         return decoded(raw, dtype, shape)
 
-    return Stored(shape=shape, dtype=dtype, fetch=fetch)
+    return ArrayOnDisk(shape=shape, dtype=dtype, fetch=fetch)
 
 
 _MOST_COMPRESSED = 50
@@ -142,7 +142,7 @@ def read_npz(path: Path) -> Arrays:
     return Arrays(path=path, held=held)
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayOnDisk:
     with archive.open(info) as handle:
         shape, dtype = _checked_header(handle, info.file_size)
 
@@ -153,7 +153,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stor
         except _DAMAGE as error:
             raise _damaged(path, error) from error
 
-    return Stored(shape=shape, dtype=dtype.name, fetch=fetch)
+    return ArrayOnDisk(shape=shape, dtype=dtype.name, fetch=fetch)
 
 
 def _checked_header(handle: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -222,7 +222,7 @@ def read_safetensors(path: Path) -> Arrays:
     return Arrays(path=path, held=held, metadata=metadata if isinstance(metadata, dict) else {})
 
 
-def _entry(path: Path, name: str, entry: Any, start: int, length: int) -> Stored:
+def _entry(path: Path, name: str, entry: Any, start: int, length: int) -> ArrayOnDisk:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError(f"the entry of {name} is not as it should be")
     dtype = _DTYPES.get(str(entry["dtype"]))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.arrays import Array, Arrays, Stored, decoded, disk_dtype
+from reseed.formats.arrays import Array, ArrayOnDisk, Arrays, decoded, disk_dtype
 
 _STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
@@ -105,7 +105,7 @@ def _check_opcodes(content: bytes) -> None:
 
 
 class _Tensors(pickle.Unpickler):
-    """Builds dicts, plain values and `Stored` arrays; everything else is refused."""
+    """Builds dicts, plain values and `ArrayOnDisk` arrays; everything else is refused."""
 
     def __init__(
         self, path: Path, directory: Mapping[str, zipfile.ZipInfo], root: str, content: bytes
@@ -120,7 +120,7 @@ class _Tensors(pickle.Unpickler):
         def size(sizes: Any = ()) -> tuple[Any, ...]:
             return tuple(sizes)
 
-        def tensor(*arguments: Any) -> Stored:
+        def tensor(*arguments: Any) -> ArrayOnDisk:
             return self._tensor(*arguments[:4])
 
         def parameter(tensor: Any, *_: Any) -> Any:
@@ -156,7 +156,7 @@ class _Tensors(pickle.Unpickler):
             )
         return info, dtype, count
 
-    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> ArrayOnDisk:
         info, dtype, count = storage
         if not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
             raise ValueError("a tensor has sizes that are not whole numbers")
@@ -177,7 +177,7 @@ class _Tensors(pickle.Unpickler):
             )
             return decoded(np.ascontiguousarray(view), dtype, tuple(shape))
 
-        return Stored(shape=tuple(shape), dtype=dtype, fetch=fetch)
+        return ArrayOnDisk(shape=tuple(shape), dtype=dtype, fetch=fetch)
 
 
 def _plain(path: Path, value: dict[Any, Any]) -> Arrays:

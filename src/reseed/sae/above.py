@@ -45,7 +45,7 @@ def above(reader: Reader, bars: Floats) -> ByRow:
     bounds = bounds._replace(lift=_lift(b_enc, bars))
     rooms = [_taken(8 * min(LATENTS, len(W_enc))) for _ in range(threads)]
     counts = np.zeros(len(x), np.int64)
-    found: dict[int, tuple[Integers, Floats]] = {}
+    entries: dict[int, tuple[Integers, Floats]] = {}
 
     def look(first: int, stop: int, blocks: Blocks) -> None:
         taken, count = rooms.pop(), 0
@@ -60,12 +60,12 @@ def above(reader: Reader, bars: Floats) -> ByRow:
         kept = loops.score(
             first, x, W_enc, b_enc, bars, row, latent, counts[first:stop], values, chosen
         )
-        found[first] = chosen[:kept].copy(), values[:kept].copy()
+        entries[first] = chosen[:kept].copy(), values[:kept].copy()
         rooms.append(taken)
 
     encode.over_rows(reader, left, look)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    pieces = [found[first] for first in sorted(found)]
+    pieces = [entries[first] for first in sorted(entries)]
     chosen, values = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
     return ByRow(starts, chosen, values)
 
@@ -144,11 +144,11 @@ class BatchTop:
         if bar <= 0:
             bar, share = _guess(reader, share * k), 4
         while True:
-            found = above(reader, np.full(latents, bar, np.float32))
-            if len(found.values) >= wanted or bar <= 0:
+            entries = above(reader, np.full(latents, bar, np.float32))
+            if len(entries.values) >= wanted or bar <= 0:
                 break
             bar, share = _guess(reader, share * k), 4 * share
-        kept = _largest(found, wanted)
+        kept = _largest(entries, wanted)
         least = kept.values.min(initial=np.float32(np.inf))
         self._bar = np.float32(_LOWER * least) if np.isfinite(least) else np.float32(0.0)
         return kept
@@ -169,16 +169,16 @@ def _guess(reader: Reader, k: int) -> np.float32:
     return np.float32(max(0.0, np.partition(flat, place)[place]))
 
 
-def _largest(found: ByRow, wanted: int) -> ByRow:
+def _largest(entries: ByRow, wanted: int) -> ByRow:
     """The largest entries; among equals the first."""
-    count = len(found.values)
+    count = len(entries.values)
     if count <= wanted:
-        return found
-    least = np.partition(found.values, count - wanted)[count - wanted]
-    chosen = found.values > least
-    equal = np.flatnonzero(found.values == least)
+        return entries
+    least = np.partition(entries.values, count - wanted)[count - wanted]
+    chosen = entries.values > least
+    equal = np.flatnonzero(entries.values == least)
     chosen[equal[: wanted - int(chosen.sum())]] = True
-    return where(found, chosen)
+    return where(entries, chosen)
 
 
 def where(entries: ByRow, chosen: NDArray[np.bool_]) -> ByRow:

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     that is trained on, not the distance to y"""
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """The batches that a run learns from, for what one batch does not tell."""
 
     def first(self, rows: int) -> Iterator[Batch]:
@@ -48,7 +48,7 @@ class Batches(Protocol):
 
 
 class OneBatch:
-    """`Batches` where only one is known."""
+    """`BatchSource` where only one is known."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -74,7 +74,7 @@ class Start(NamedTuple):
     """for whatever else is random at the start"""
     x_length: float = 1.0
     """root mean square distance of the rows of the first batch to their mean"""
-    batches: Batches | None = None
+    batches: BatchSource | None = None
     """what the run will learn from, for starts that read the data"""
 
 
@@ -121,10 +121,10 @@ class Architecture:
     """from parameters, settings and `about`: the SAE that they are at inference"""
     buffers: frozenset[str] = frozenset()
     """parameters that `Objective.buffers` moves, not the gradient"""
-    fit: Callable[[Parameters, Any, int, Batches], Parameters] | None = None
+    fit: Callable[[Parameters, Any, int, BatchSource], Parameters] | None = None
     """from parameters, settings, init seed and batches: new values of some parameters, found once
     before the first step; of dictionaries that are found without steps, PCA and the like"""
-    settle: Callable[[Parameters, Any, Batches], Parameters] | None = None
+    settle: Callable[[Parameters, Any, BatchSource], Parameters] | None = None
     """new values of some parameters, found once after the last step: a threshold that depends on
     all others as they are in the end"""
     project: Callable[[Parameters, Any], None] | None = None

@@ -129,7 +129,7 @@ class Strongest(NamedTuple):
     """[B, K] int64; F where silent"""
 
 
-class _Looked(NamedTuple):
+class _Bounded(NamedTuple):
     """What the product says of rows."""
 
     product: Tensor
@@ -167,12 +167,12 @@ def strongest_of_batch(
     if _narrow(latents, k):
         keys = _keys_of_all(x, W_enc, b_enc)
     else:
-        seen = _look(x, b_enc, screen, k)
-        bar = seen.lower.flatten().topk(k * rows, sorted=False).values.amin().expand(rows)
-        chosen, count = _candidates(seen, bar.contiguous(), _room(latents, k))
+        looked = _look(x, b_enc, screen, k)
+        bar = looked.lower.flatten().topk(k * rows, sorted=False).values.amin().expand(rows)
+        chosen, count = _candidates(looked, bar.contiguous(), _room(latents, k))
         most = int(count.max())
         if most > chosen.shape[1]:  # some row has more than its share
-            chosen, count = _candidates(seen, bar.contiguous(), most)
+            chosen, count = _candidates(looked, bar.contiguous(), most)
         keys = _scored(x, W_enc, b_enc, chosen, count)
     best = keys.flatten().topk(min(k * rows, keys.numel()), sorted=False).indices
     kept = torch.zeros_like(keys, dtype=torch.bool).flatten()
@@ -194,19 +194,19 @@ def _room(latents: int, k: int) -> int:
 def _screened(x: Tensor, W_enc: Tensor, b_enc: Tensor, screen: Screen, k: int) -> Strongest:
     if not len(x):
         return _of_keys(x.new_empty((0, k), dtype=torch.int64), len(W_enc))
-    seen = _look(x, b_enc, screen, k)
-    bar = seen.lower.topk(k, dim=1, sorted=False).values.amin(1)
-    chosen, count = _candidates(seen, bar, _room(len(W_enc), k))
+    looked = _look(x, b_enc, screen, k)
+    bar = looked.lower.topk(k, dim=1, sorted=False).values.amin(1)
+    chosen, count = _candidates(looked, bar, _room(len(W_enc), k))
     keys = _scored(x, W_enc, b_enc, chosen, count).topk(k, dim=1).values
     best = _of_keys(keys, len(W_enc))
-    over = ((count > chosen.shape[1]) | ~torch.isfinite(seen.bounds.reach)).nonzero()[:, 0]
+    over = ((count > chosen.shape[1]) | ~torch.isfinite(looked.bounds.reach)).nonzero()[:, 0]
     if len(over):
-        whole = _whole(x[over], W_enc, b_enc, k)
-        best.values[over], best.latents[over] = whole.values, whole.latents
+        scored_whole = _whole(x[over], W_enc, b_enc, k)
+        best.values[over], best.latents[over] = scored_whole.values, scored_whole.latents
     return best
 
 
-def _look(x: Tensor, b_enc: Tensor, screen: Screen, k: int) -> _Looked:
+def _look(x: Tensor, b_enc: Tensor, screen: Screen, k: int) -> _Bounded:
     (rows, dimensions), latents = x.shape, len(b_enc)
     group = _LARGEST_GROUP
     while group > 1 and latents < 4 * k * group:  # many more groups than codes: a bar near the best
@@ -220,18 +220,18 @@ def _look(x: Tensor, b_enc: Tensor, screen: Screen, k: int) -> _Looked:
         left, screen.rows, bounds.reach, bounds.slope, bounds.lift, bounds.drop, product,
         upper, lower, bounds.slack, rows, latents, dimensions, groups, **how, **_TILE, **EXACT,
     )  # fmt: skip
-    return _Looked(product, upper, lower, bounds, group)
+    return _Bounded(product, upper, lower, bounds, group)
 
 
-def _candidates(seen: _Looked, bar: Tensor, room: int) -> tuple[Tensor, Tensor]:
+def _candidates(looked: _Bounded, bar: Tensor, room: int) -> tuple[Tensor, Tensor]:
     """Latents that can be at or above the bars of rows, and how many they are."""
-    (rows, latents), bounds = seen.product.shape, seen.bounds
+    (rows, latents), bounds = looked.product.shape, looked.bounds
     chosen = torch.empty((rows, room), dtype=torch.int32, device=bar.device)
     count = torch.empty(rows, dtype=torch.int32, device=bar.device)
-    how: dict[str, Any] = {"GROUP": seen.group, "GROUPS": _LATENTS // seen.group}
+    how: dict[str, Any] = {"GROUP": looked.group, "GROUPS": _LATENTS // looked.group}
     loops.candidates[(rows,)](
-        seen.product, seen.upper, bar, bounds.reach, bounds.slope, bounds.lift, chosen, count,
-        bounds.slack, latents, seen.upper.shape[1], room, **how, **EXACT,
+        looked.product, looked.upper, bar, bounds.reach, bounds.slope, bounds.lift, chosen, count,
+        bounds.slack, latents, looked.upper.shape[1], room, **how, **EXACT,
     )  # fmt: skip
     return chosen, count
 

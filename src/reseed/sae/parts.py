@@ -20,7 +20,7 @@ import numpy as np
 from reseed.errors import SpecError
 from reseed.records import Floats
 from reseed.sae import codes as kernels
-from reseed.sae.architecture import Batches, Parameters, Start
+from reseed.sae.architecture import BatchSource, Parameters, Start
 from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
 from reseed.sae.settings import Init
@@ -224,7 +224,7 @@ def running_threshold(before: Tensor, codes: Tensor, momentum: float) -> Tensor:
     return torch.where(before < 0, smallest, momentum * before + (1 - momentum) * smallest)
 
 
-def last_threshold(batches: Batches, W_enc: Tensor, b_enc: Tensor, k: int, rows: int) -> Tensor:
+def last_threshold(batches: BatchSource, W_enc: Tensor, b_enc: Tensor, k: int, rows: int) -> Tensor:
     """The one threshold that k pre-activations of a row pass on average in the last rows."""
     last = batches.last(rows)
     first = next(last)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
-from reseed.sae.architecture import At, Batch, Batches, OneBatch, Parameters
+from reseed.sae.architecture import At, Batch, BatchSource, OneBatch, Parameters
 from reseed.sae.architectures import architecture
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
@@ -22,7 +22,7 @@ from reseed.training.step.plain import Look
 
 
 class RunBatches:
-    """What a run learns from; implements `reseed.sae.architecture.Batches`.
+    """What a run learns from; implements `reseed.sae.architecture.BatchSource`.
 
     Args:
         run: the run.
@@ -76,7 +76,7 @@ class Learner:
         first_target: Tensor | None = None,
         *,
         plain: bool = False,
-        batches: Batches | None = None,
+        batches: BatchSource | None = None,
         device: str = "cpu",
         parameters: Parameters | None = None,
     ) -> None:

@@ -24,7 +24,7 @@ from reseed.training.through import Downstream, block_streams
 from reseed.training.work import RunFolder, Work, train_all
 
 
-class Batches(Protocol):
+class BatchStream(Protocol):
     """What runs learn from, a pure function of the number of the step."""
 
     def batch(self, index: int) -> Mapping[str, Tensor]:
@@ -96,7 +96,7 @@ def _missing(runs: Iterable[RunSpec], store: Store) -> list[RunSpec]:
 
 def train_missing(
     runs: Sequence[RunSpec],
-    stream_of: Callable[[int], Batches],
+    stream_of: Callable[[int], BatchStream],
     store: Store,
     events: Events,
     stop: Stop | None = None,

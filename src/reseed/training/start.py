@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from reseed.sae.architecture import Batch, Batches, Parameters, Start
+from reseed.sae.architecture import Batch, BatchSource, Parameters, Start
 from reseed.sae.architectures import architecture
 from reseed.sae.parts import (
     geometric_median,
@@ -27,7 +27,7 @@ _LEAST = 1e-12
 
 
 def first_parameters(
-    spec: RunSpec, first: Batch, batches: Batches, restarts: int = 0
+    spec: RunSpec, first: Batch, batches: BatchSource, restarts: int = 0
 ) -> Parameters:
     """Parameters before training, float32 on the CPU.
 

@@ -24,8 +24,7 @@ from torch import Tensor
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import EndToEndSpec
 from reseed.seeds import generator
-from reseed.subjects.language.blocks import TokenBlocks
-from reseed.subjects.language.spliced import (
+from reseed.subjects.language.activations import (
     Outputs,
     SplicedModel,
     TextBatch,
@@ -33,6 +32,7 @@ from reseed.subjects.language.spliced import (
     divergence,
     put_rows,
 )
+from reseed.subjects.language.blocks import TokenBlocks
 
 if TYPE_CHECKING:
     from reseed.spec.training import RunSpec

@@ -34,7 +34,15 @@ from pydantic import Field, model_validator
 from reseed.errors import SpecError
 from reseed.records import Floats
 from reseed.sae import parts
-from reseed.sae.architecture import Architecture, At, Batch, Batches, Objective, Parameters, Start
+from reseed.sae.architecture import (
+    Architecture,
+    At,
+    Batch,
+    BatchSource,
+    Objective,
+    Parameters,
+    Start,
+)
 from reseed.sae.lazy import torch
 from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import digest, generator
@@ -126,7 +134,7 @@ def _check_width(count: int, start: Start) -> None:
         )
 
 
-def rows_of(batches: Batches, rows: int) -> Floats:
+def rows_of(batches: BatchSource, rows: int) -> Floats:
     """The first rows of a training, `[at most rows, D]`."""
     return np.concatenate([batch.x.numpy() for batch in batches.first(rows)])[:rows]
 
@@ -139,12 +147,8 @@ def _check_rows(rows: Floats, least: int, name: str, setting: str) -> None:
         )
 
 
-def fit(p: Parameters, spec: Fitted, init_seed: int, batches: Batches) -> Parameters:
-    """The dictionary of the first rows of a training.
-
-    Raises:
-        SpecError: if there are too few rows.
-    """
+def fit(p: Parameters, spec: Fitted, init_seed: int, batches: BatchSource) -> Parameters:
+    """The dictionary of the first rows of a training; a SpecError if they are too few."""
     rows = rows_of(batches, spec.fit_rows)
     match spec:
         case PCASpec():

@@ -26,7 +26,15 @@ from pydantic import Field, model_validator
 from reseed.errors import SpecError
 from reseed.records import Floats
 from reseed.sae import parts
-from reseed.sae.architecture import Architecture, At, Batch, Batches, Objective, Parameters, Start
+from reseed.sae.architecture import (
+    Architecture,
+    At,
+    Batch,
+    BatchSource,
+    Objective,
+    Parameters,
+    Start,
+)
 from reseed.sae.lazy import torch
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
@@ -193,7 +201,7 @@ def _columns(p: Parameters, spec: CrosscoderSpec) -> Tensor:
     return p["scales"].repeat_interleave(torch.tensor(spec.parts, device=p["scales"].device))
 
 
-def settle(p: Parameters, spec: CrosscoderSpec, batches: Batches) -> Parameters:
+def settle(p: Parameters, spec: CrosscoderSpec, batches: BatchSource) -> Parameters:
     """With k, the threshold from the last rows of training, by the weights as they ended."""
     if spec.k is None:
         return {}

@@ -19,7 +19,15 @@ import numpy as np
 from pydantic import Field
 
 from reseed.sae import parts
-from reseed.sae.architecture import Architecture, At, Batch, Batches, Objective, Parameters, Start
+from reseed.sae.architecture import (
+    Architecture,
+    At,
+    Batch,
+    BatchSource,
+    Objective,
+    Parameters,
+    Start,
+)
 from reseed.sae.lazy import torch
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
@@ -85,7 +93,7 @@ def objective(p: Parameters, batch: Batch, spec: LlamaScopeSpec, at: At) -> Obje
     return Objective(loss, loss.detach(), z.detach())
 
 
-def settle(p: Parameters, spec: LlamaScopeSpec, batches: Batches) -> Parameters:
+def settle(p: Parameters, spec: LlamaScopeSpec, batches: BatchSource) -> Parameters:
     """θ from the last rows of training, by the weights as they ended."""
     raw = folded(p)
     rows = spec.threshold_rows
