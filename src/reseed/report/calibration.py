@@ -10,14 +10,12 @@ import polars as pl
 
 from reseed.report.figures import columns, split
 from reseed.report.html import (
-    NONE,
     Html,
     Inside,
     beside,
     count,
     decimals,
     document,
-    join,
     percent,
     table,
     tag,
@@ -65,9 +63,7 @@ def write_calibration(store: Store, summary: str, name: str) -> None:
         active=f"{toy['active']:g}",
         tokens=count(about["training_tokens"]),
     )
-    failed = [
-        join("Left out because it failed: ", tag("code", run), ".") for run in about["failed"]
-    ]
+    failed = [text("failed", run=tag("code", run), reason=None) for run in about["failed"]]
     body = tag(
         "main",
         header(
@@ -87,10 +83,8 @@ def write_calibration(store: Store, summary: str, name: str) -> None:
 
 def _read(store: Store, summary: dict[str, Any]) -> _Group:
     piece = calibration_name(summary["name"])
-    return _Group(
-        summary=summary,
-        tables={name: store.table(piece, f"{name}.parquet") for name in _TABLES},
-    )
+    tables = {name: store.table(piece, f"{name}.parquet") for name in _TABLES}
+    return _Group(summary=summary, tables=tables)
 
 
 # -- the answers ---------------------------------------------------------------------------------
@@ -102,17 +96,14 @@ def _verdict(groups: Sequence[_Group]) -> list[Html]:
     precision, recall = [], []
     for group in groups:
         judged = group.summary["detector"]["feature"]
-        of = f" ({group.label})" if len(groups) > 1 else ""
-        base = f", where {percent(judged['base'])} of all live latents are. "
-        precision += [tag("strong", percent(judged["precision"])), of, base]
-        recall += [tag("strong", percent(judged["recall"])), f"{of}. "]
+        of = f" ({group.label})" if len(groups) > 1 else None
+        share, base = tag("strong", percent(judged["precision"])), percent(judged["base"])
+        precision += [text("precision", share=share, of=of, base=base), " "]
+        recall += [tag("strong", percent(judged["recall"])), of, ". "]
     every = " and ".join(sorted({str(group.summary["judges"]) for group in groups}))
     return [
-        answer(
-            f"How many of the live latents that all {every} runs find are true features?",
-            *precision,
-        ),
-        answer("How many of the live latents that are true features does this rule find?", *recall),
+        answer(text("precision-question", judges=every), *precision),
+        answer(text("recall-question"), *recall),
     ]
 
 
@@ -152,11 +143,9 @@ def _truth_table(groups: Sequence[_Group]) -> Html | None:
                 "most the width allows": percent(summary["most_recall"]),
                 "false matches": percent(pairs["false_match"]),
                 "false non-matches": percent(pairs["false_non_match"]),
-                "coverage, posterior": coverage.get("posterior", NONE),
-                "coverage, Wilson": coverage.get("Wilson", NONE),
-                "planted subspaces stable": f"{planted['stable']} of {planted['planted']}"
-                if planted
-                else NONE,
+                "coverage, posterior": coverage.get("posterior"),
+                "coverage, Wilson": coverage.get("Wilson"),
+                "planted subspaces stable": planted and "{stable} of {planted}".format(**planted),
             }
         )
     return table(rows, caption="Against the truth")
@@ -196,8 +185,6 @@ def _alarms(summary: Mapping[str, Any]) -> Html:
 def _drawn(group: _Group) -> dict[str, Any]:
     tables, summary = group.tables, group.summary
     measured = [f"{name}{end}" for name in ("recall", "false_alarm", "precision") for end in _ENDS]
-    curves = split(tables["detector"], [*_CHOSEN, "m"], "n", "called", *measured)
-    areas = split(tables["area"], _CHOSEN, "m", "auc", "auc_lo", "auc_hi", "base")
     by_rate = tables["recall"].filter(pl.col("stratum").str.starts_with("rate"))
     names = ("rate_lo", "rate_hi", "any", "mean", "mean_lo", "mean_hi", "all")
     subspaces, live = tables["subspaces"], tables["reliability"].filter(stratum="live")
@@ -208,8 +195,8 @@ def _drawn(group: _Group) -> dict[str, Any]:
         "runs": summary["runs"],
         "judges": summary["judges"],
         "sizes": tables["area"]["m"].unique(maintain_order=True).to_list(),
-        "curves": curves,
-        "areas": areas,
+        "curves": split(tables["detector"], [*_CHOSEN, "m"], "n", "called", *measured),
+        "areas": split(tables["area"], _CHOSEN, "m", "auc", "auc_lo", "auc_hi", "base"),
         "recall": columns(by_rate, *names),
         "reliability": split(live, ["rule"], *rules),
         "subspaces": columns(subspaces, *planted) | {"verdict": subspaces["verdict"].to_list()},

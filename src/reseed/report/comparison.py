@@ -12,7 +12,6 @@ import polars as pl
 from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
 from reseed.report.figures import agreement_data
 from reseed.report.html import (
-    NONE,
     Html,
     Inside,
     count,
@@ -179,16 +178,15 @@ def _saes_table(saes: Sequence[Mapping[str, Any]]) -> Html | None:
             "format": str(sae["about"].get("format", "arrays")),
             "latents": count(sae["latents"]),
             "dimensions": count(sae["dimensions"]),
-            "rule": ", ".join(str(v) for v in (sae["activation"] or {}).values()) or NONE,
+            "rule": ", ".join(str(v) for v in (sae["activation"] or {}).values()) or None,
         }
         if ran:
-            rows_of = sae.get("on_activations", {})
-            l0 = rows_of.get("l0")
+            fit = sae.get("on_activations", {})
             row |= {
-                "live": count(rows_of.get("live")),
-                "dead": count(rows_of.get("dead")),
-                "FVU": decimals(rows_of.get("fvu")),
-                "L0": NONE if l0 is None else f"{l0:.4g}",
+                "live": count(fit.get("live")),
+                "dead": count(fit.get("dead")),
+                "FVU": decimals(fit.get("fvu")),
+                "L0": f"{fit['l0']:.4g}" if "l0" in fit else None,
             }
         rows.append(row)
     return table(rows, caption="The SAEs", words=("format", "rule"))
@@ -245,7 +243,7 @@ def _certificates(certificates: Mapping[str, Mapping[str, Any]]) -> Html | None:
             "summed cosine": f"{proof['primal']:.6g}",
             "gap": f"{proof['gap']:.2g}",
             "proven": "yes" if proof["optimal"] else f"no, {proof['ended']}",
-            "ties": NONE if proof["ties"] is None else count(proof["ties"]),
+            "ties": count(proof["ties"]),
             "solver": proof["solver"],
         }
         for view, proof in certificates.items()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from reseed.matching.measures import EQUAL, SHARED
 from reseed.report.figures import POINTS, STEPS, stride
 from reseed.report.html import (
-    NONE,
     Html,
     Inside,
     count,
@@ -176,14 +175,14 @@ def _measures(headline: Headline) -> Html:
             return None
         number, live = strata["all"], strata.get("live")
         nulls = [part and part.null_covariance for part in (number, live)]
-        chance, chance_live = (shown(null.mean) if null else NONE for null in nulls)
+        chance, chance_live = (null and shown(null.mean) for null in nulls)
         return {
             "value": shown(number.value),
             "95% interval": interval(number.interval_95, shown),
             "chance": chance,
             "untrained pair": shown(number.null_untrained),
             "chance-corrected": shown(number.chance_corrected),
-            "live latents": shown(live.value) if live else NONE,
+            "live latents": live and shown(live.value),
             "chance, live": chance_live,
         }
 
@@ -201,7 +200,7 @@ def _runs(group: GroupFacts) -> Html:
             "run": tag("code", run.id),
             "init seed": count(run.spec["init_seed"]),
             "data seed": count(run.spec["data_seed"]),
-            "tokens": count(run.metrics["tokens"][-1]) if len(run.metrics) else NONE,
+            "tokens": count(run.metrics["tokens"][-1]) if len(run.metrics) else None,
             "FVU, held out": f"{run.reconstruction['fvu']:.4g}",
             "L0": f"{run.reconstruction['l0']:.4g}",
             "live latents": count(live[place]),

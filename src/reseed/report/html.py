@@ -70,7 +70,7 @@ def table(
 
     Args:
         rows: title of each column to what stands there; the first column names the row, and None
-            in it joins the row to the one above. What a row lacks becomes a dash.
+            in it joins the row to the one above. What a row lacks, or None, becomes a dash.
         caption: read out by screen readers.
         words: titles of the columns of words; all others hold numbers.
         class_: of the table.
@@ -85,11 +85,16 @@ def table(
     heads = (tag("th", title, scope="col", class_=kind[title]) for title in titles)
     body: list[Html] = []
     for at, row in enumerate(rows):
-        cells = (tag("td", row.get(title, NONE), class_=kind[title]) for title in titles[1:])
+        cells = (tag("td", _or_dash(row, title), class_=kind[title]) for title in titles[1:])
         body.append(tag("tr", _name(rows, at, titles[0]), *cells))
     parts = (tag("caption", caption), tag("thead", tag("tr", *heads)), tag("tbody", *body))
     inside = tag("table", *parts, class_=class_)
     return tag("div", inside, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def _or_dash(row: Mapping[str, Inside], title: str) -> str:
+    cell = row.get(title)
+    return NONE if cell is None else cell
 
 
 def _name(rows: Sequence[Mapping[str, Inside]], at: int, title: str) -> Html | None:

@@ -51,7 +51,7 @@ def _block(which: str, title: str, latents: Sequence[Card], seeds: Mapping[str, 
 
 
 def _card(card: Card, seeds: Mapping[str, str]) -> Html:
-    latent = card.latent
+    latent = card.row
     others, size = latent["n_seeds"] - 1, latent["family_size"]
     dense = " (dense)" if latent["dense"] else ""
     facts: dict[str, Inside] = {

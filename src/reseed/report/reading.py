@@ -57,22 +57,18 @@ class RunFacts:
 class Card:
     """A latent that is shown with its text."""
 
-    latent: dict[str, Any]
-    """a row of latents.parquet"""
+    row: dict[str, Any]
+    """of latents.parquet or explanations.parquet"""
     contexts: list[dict[str, Any]]
     """rows of contexts.parquet, strongest first"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
+class Explained(Card):
     """A latent that is shown with what it was explained as."""
 
-    row: dict[str, Any]
-    """of explanations.parquet"""
     scores: dict[str, float | None]
     """by scorer"""
-    contexts: list[dict[str, Any]]
-    """rows of contexts.parquet, strongest first"""
     partner: str | None
     """what the member of its family in another run was explained as"""
 
@@ -114,22 +110,16 @@ class GroupFacts:
 
 
 def read_study(store: Store) -> Summary:
-    """The headline numbers of all groups.
-
-    Raises:
-        StoreError: if they are missing, damaged, or of a version with other keys.
-    """
+    """The headline numbers of all groups."""
     return read_record(Summary, store.read_json(SUMMARY_FILE), str(store.path(SUMMARY_FILE)))
 
 
 def read_failures(store: Store, summary: Summary) -> dict[str, str]:
     """Id to reason, with the step, of the runs that failed."""
-    out: dict[str, str] = {}
-    for run, reason in summary.runs.failed.items():
-        there = store.path(failure_file(run)).exists()
-        out[run] = (
-            f"step {store.read_json(failure_file(run))['step']:,}: {reason}" if there else reason
-        )
+    out = dict(summary.runs.failed)
+    for run, reason in out.items():
+        if store.path(failure_file(run)).exists():
+            out[run] = f"step {store.read_json(failure_file(run))['step']:,}: {reason}"
     return out
 
 
@@ -139,15 +129,7 @@ def read_cells(store: Store, summary: Summary) -> pl.DataFrame | None:
 
 
 def read_group(store: Store, summary: StudyGroup) -> GroupFacts:
-    """Everything about a group.
-
-    Args:
-        store: of the study.
-        summary: one of the summary's groups.
-
-    Raises:
-        StoreError: if a piece is missing or damaged.
-    """
+    """Everything about one of the summary's groups."""
     paired = summary.headline is not None
     piece = stability_name(summary.group)
     names = _TABLES + (_PAIR_TABLES if paired else ())
@@ -214,7 +196,7 @@ def _contexts(store: Store, chosen: Sequence[tuple[str, int]]) -> Texts:
 
 def _cards(chosen: pl.DataFrame, texts: Texts) -> list[Card]:
     return [
-        Card(latent=row, contexts=texts.get((row["run"], row["latent"]), []))
+        Card(row=row, contexts=texts.get((row["run"], row["latent"]), []))
         for row in chosen.iter_rows(named=True)
     ]
 
@@ -243,11 +225,9 @@ def _interpretation(store: Store, group: str, latents: pl.DataFrame) -> Interpre
 def _explained(
     store: Store, explained: pl.DataFrame, scores: pl.DataFrame, latents: pl.DataFrame
 ) -> list[Explained]:
-    families = {(r, n): f for r, n, f in latents.select("run", "latent", "family").iter_rows()}
-    partners = {
-        families.get((row["run"], row["latent"])): row["explanation"]
-        for row in explained.filter(kind=PARTNER).iter_rows(named=True)
-    }
+    families = latents.select("run", "latent", "family")
+    explained = explained.join(families, on=["run", "latent"], how="left", maintain_order="left")
+    partners = dict(explained.filter(kind=PARTNER).select("family", "explanation").iter_rows())
     kinds = explained.filter(pl.col("kind").is_in(KINDS)).group_by("kind", maintain_order=True)
     shown = kinds.head(CARDS)
     texts = _contexts(store, shown.select("run", "latent").rows())
@@ -255,13 +235,12 @@ def _explained(
     for row in shown.iter_rows(named=True):
         latent = (row["run"], row["latent"])
         own = scores.filter(run=latent[0], latent=latent[1])
-        family = families.get(latent)
         out.append(
             Explained(
                 row=row,
                 scores={score["scorer"]: score["value"] for score in own.iter_rows(named=True)},
                 contexts=texts.get(latent, [])[:_TEXTS],
-                partner=None if family is None else partners.get(family),
+                partner=None if row["family"] is None else partners.get(row["family"]),
             )
         )
     return out

@@ -10,7 +10,6 @@ from reseed.report.factors import factors_section
 from reseed.report.figures import factors_data, group_data
 from reseed.report.group import group_parts
 from reseed.report.html import (
-    NONE,
     Html,
     Inside,
     beside,
@@ -81,12 +80,7 @@ def verdict(summary: Summary) -> list[Html]:
     """What the study found: each question with the number that answers it."""
     groups = [g for g in summary.groups if g.headline is not None]
     if not groups:
-        why = (
-            "no run has finished"
-            if not summary.groups
-            else "a latent can come back only where an SAE was trained at least twice"
-        )
-        return [answer(None, f"No verdict yet: {why}.")]
+        return [answer(None, text("one-run-each" if summary.groups else "no-run"))]
     differs = _what_differs(summary.training, groups)
     tau = _headline_of(groups[0]).tau
     blanks = {"range": _range(groups, SHARED.id), "differs": differs, "tau": f"{tau:g}"}
@@ -142,15 +136,12 @@ def _range(groups: Groups, measure: str) -> Html:
 
 def _chance(groups: Groups) -> Html:
     numbers = [_headline_of(group).shared["all"] for group in groups]
-    means = [n.null_covariance.mean for n in numbers if n.null_covariance]
-    nulls = [mean for mean in means if mean is not None]
+    ranges = [number.null_covariance for number in numbers]
+    nulls = [null.mean for null in ranges if null and null.mean is not None]
     untrained = [n.null_untrained for n in numbers if n.null_untrained is not None]
-    parts: list[Inside] = ["Chance was not measured"]
-    if nulls:
-        parts = ["Chance alone gives ", at_most(nulls)]
-    if untrained:
-        parts += [", two untrained SAEs give ", at_most(untrained)]
-    return join(*parts)
+    chance = join("Chance alone gives ", at_most(nulls)) if nulls else "Chance was not measured"
+    started = join(", two untrained SAEs give ", at_most(untrained)) if untrained else None
+    return join(chance, started)
 
 
 def _weaknesses(summary: Summary, failures: Mapping[str, str]) -> list[Inside]:
@@ -167,9 +158,9 @@ def _weaknesses(summary: Summary, failures: Mapping[str, str]) -> list[Inside]:
             of = "Both SAEs" if len(named) == 2 else f"All {len(named)} SAEs"
         out.append(f"{of}: {weakness}" if several else weakness[:1].upper() + weakness[1:])
     for run, reason in failures.items():
-        out.append(join("Left out because it failed: ", tag("code", run), f", {reason}."))
+        out.append(text("failed", run=tag("code", run), reason=f", {reason}"))
     for run in summary.runs.missing:
-        out.append(join("Left out because it is not done yet: ", tag("code", run), "."))
+        out.append(text("missing", run=tag("code", run)))
     return out
 
 
@@ -205,12 +196,11 @@ def shares_table(groups: Groups) -> Html | None:
                     rows.append(_share_row(name, stratum, what, share, ceiling))
                     name = ceiling = None
         for kind, control in group.controls.items():
-            latents = f"control: {kind.replace('_', ' ')}"
             if control.shared is None:
                 few = "fewer than two runs"
-                rows.append({"SAE": None, "latents": latents, "what counts": few})
+                rows.append({"SAE": None, "latents": _control(kind), "what counts": few})
             else:
-                rows.append(_share_row(None, latents, tau, control.shared["all"]))
+                rows.append(_share_row(None, _control(kind), tau, control.shared["all"]))
     return table(rows, caption="What comes back", words=("latents", "what counts"))
 
 
@@ -218,18 +208,16 @@ def _share_row(
     name: Inside, latents: str, what: str, share: Number, ceiling: str | None = None
 ) -> dict[str, Inside]:
     null = share.null_covariance
-    chance = NONE
-    if null is not None:
-        chance = beside(null.mean, None if null.lo == null.hi else (null.lo, null.hi))
+    draws = (null.lo, null.hi) if null and null.lo != null.hi else None
     return {
         "SAE": name,
         "latents": latents,
         "what counts": what,
         "share": tag("strong", percent(share.value)),
         "95% interval": interval(share.interval_95),
-        "chance (range of draws)": chance,
+        "chance (range of draws)": beside(null and null.mean, draws),
         "untrained pair": percent(share.null_untrained),
-        "run with itself": ceiling or NONE,
+        "run with itself": ceiling,
         "chance-corrected": percent(share.chance_corrected),
     }
 
@@ -241,9 +229,12 @@ def training_table(groups: Groups, training: Training) -> Html | None:
         rows.append(_training_row(link(group.label, number), group, group.tokens, training))
         for kind, control in group.controls.items():
             if control.counts is not None:
-                name = f"control: {kind.replace('_', ' ')}"
-                rows.append(_training_row(name, control, group.tokens, training))
+                rows.append(_training_row(_control(kind), control, group.tokens, training))
     return table(rows, caption="What was trained; counts are of one run")
+
+
+def _control(kind: str) -> str:
+    return f"control: {kind.replace('_', ' ')}"
 
 
 def _training_row(
@@ -265,10 +256,8 @@ def _training_row(
         "FVU, held out": mean_and_range(fit.fvu),
         "L0": mean_and_range(fit.l0),
         "cosine to its start": mean_and_range(group.distance_from_init),
-        "assignments proven optimal": f"{proof.optimal:,} of {proof.assignments:,}"
-        if proof
-        else NONE,
-        "largest gap": f"{proof.largest_gap:.2g}" if proof else NONE,
+        "assignments proven optimal": proof and f"{proof.optimal:,} of {proof.assignments:,}",
+        "largest gap": proof and f"{proof.largest_gap:.2g}",
     }
 
 
@@ -282,9 +271,7 @@ def _provenance(summary: Summary, spec: str | None) -> Html:
         "reseed": summary.reseed,
         "study": summary.study,
         "subject": tag("code", json.dumps(summary.subject, ensure_ascii=False)),
-        "sites": ", ".join(
-            f"{site} ({width:,} dimensions)" for site, width in activations.sites.items()
-        ),
+        "sites": ", ".join(f"{name} ({d:,} dimensions)" for name, d in activations.sites.items()),
         "tokens to train on": f"{activations.training_tokens:,}",
         "tokens held out": f"{activations.held_out_tokens:,}",
     }
