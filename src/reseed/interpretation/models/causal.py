@@ -30,12 +30,7 @@ def load_local(spec: LocalSpec) -> CausalModel:
 
 
 def subject_with_head(subject: SubjectSpec) -> CausalModel:
-    """The subject of a study as it writes text.
-
-    Raises:
-        SpecError: if it is no language model.
-        SubjectError: if it cannot be loaded.
-    """
+    """The subject of a study as it writes text; a `SpecError` if it is no language model."""
     if not isinstance(subject, LanguageModelSpec):
         raise SpecError(
             f"a subject of kind {subject.kind!r} writes no text; take `intervention` out of the "
@@ -113,29 +108,21 @@ class LocalLikelihood:
         self._some_logits = _keeps_some(causal.model)
 
     @classmethod
-    def load(cls, spec: LocalSpec, batch_tokens: int = 4096) -> LocalLikelihood:
+    def load(cls, spec: LocalSpec) -> LocalLikelihood:
         """Load a model; errors are those of `load_causal`."""
-        return cls(load_local(spec), batch_tokens)
+        return cls(load_local(spec))
 
     @property
     def name(self) -> str:
         """The model, as written into results."""
         return self._causal.name
 
-    def tokens(self, text: str) -> list[str]:
-        """The tokens that `logprobs` speaks of, as text."""
-        return self._causal.tokenizer.pieces(self._causal.tokenizer.encode([text])[0])
-
     def logprobs(self, prefix: str, text: str) -> Logprobs:
         """See `Likelihood`."""
         return self.many([(prefix, text)])[0]
 
     def many(self, pairs: Sequence[tuple[str, str]]) -> list[Logprobs]:
-        """See `Likelihood`; sequences of similar length share a forward pass.
-
-        Raises:
-            SubjectError: if a pair is longer than the model takes, or it gives NaN.
-        """
+        """See `Likelihood`; sequences of similar length share a forward pass."""
         encode = self._causal.tokenizer.encode
         prefixes = encode([prefix for prefix, _ in pairs])
         texts = encode([text for _, text in pairs])
@@ -144,11 +131,9 @@ class LocalLikelihood:
         self._check(rows)
         order = sorted((i for i in range(len(pairs)) if texts[i]), key=lambda i: len(rows[i]))
         for batch in self._batches(order, [len(row) for row in rows]):
-            counts = [len(texts[i]) for i in batch]
-            for index, logprobs in zip(
-                batch, self._pass([rows[i] for i in batch], counts), strict=True
-            ):
-                out[index] = logprobs
+            logprobs = self._pass([rows[i] for i in batch], [len(texts[i]) for i in batch])
+            for index, values in zip(batch, logprobs, strict=True):
+                out[index] = values
         return out
 
     def _check(self, rows: Sequence[Sequence[int]]) -> None:
@@ -162,8 +147,7 @@ class LocalLikelihood:
     def _batches(self, order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
         batches: list[list[int]] = []
         for index in order:  # shortest first, so the last one decides the padding
-            room = bool(batches) and (len(batches[-1]) + 1) * lengths[index] <= self._batch
-            if room:
+            if batches and (len(batches[-1]) + 1) * lengths[index] <= self._batch:
                 batches[-1].append(index)
             else:
                 batches.append([index])

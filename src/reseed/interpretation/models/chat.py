@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -54,25 +54,16 @@ def open_model(spec: ModelSpec) -> LLM:
     return ServerModel(spec)
 
 
-def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _formats(schema: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How JSON is asked for: OpenAI and vLLM; llama-cpp-python. A third way is not to ask."""
     about = {"name": "reply", "schema": dict(schema), "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": about}}
+    return (
+        {"type": "json_schema", "json_schema": about},
+        {"type": "json_object", "schema": dict(schema)},
+    )
 
 
-def _json_object(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"response_format": {"type": "json_object", "schema": dict(schema)}}
-
-
-def _no_format(_schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {}
-
-
-_FORMATS: tuple[Callable[[Mapping[str, Any]], dict[str, Any]], ...] = (
-    _json_schema,
-    _json_object,
-    _no_format,
-)
-"""How JSON is asked for: OpenAI and vLLM; llama-cpp-python; not at all."""
+_UNFORMATTED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +71,7 @@ class _Manner:
     """How a server wants to be asked."""
 
     format: int
-    """place in `_FORMATS`"""
+    """place in `_formats`"""
     limit: str = "max_tokens"
     temperature: bool = True
     """whether one may be named"""
@@ -96,26 +87,17 @@ class _Manner:
         system = any(message.role == "system" for message in request.messages)
         if self.system and system and _SYSTEM.search(refusal):
             return replace(self, system=False)
-        if request.schema is not None and self.format < len(_FORMATS) - 1:
+        if request.schema is not None and self.format < _UNFORMATTED:
             return replace(self, format=self.format + 1)
         return None
 
 
-class ServerModel:
+class ServerModel(Server[ServerSpec]):
     """An `LLM` that asks `POST base_url/chat/completions`.
 
     A server that refuses a JSON schema, `max_tokens`, the temperature or system messages is asked
     in another manner, which is kept for the next question. Tokens are guessed (4 characters each)
-    if the server does not count them.
-
-    Args:
-        spec: where the server is, which model, how patient to be.
-        transport: of httpx, in place of the network.
-        gate: holds requests back; for tests.
-
-    Raises:
-        ImportError: naming the extra, if a package is missing.
-        SpecError: if the variable with the key is not set.
+    if the server does not count them. Arguments are those of `Server`.
     """
 
     def __init__(
@@ -125,19 +107,9 @@ class ServerModel:
         transport: httpx.AsyncBaseTransport | None = None,
         gate: Gate | None = None,
     ) -> None:
-        self._spec = spec
-        self._server = Server(spec, transport=transport, gate=gate)
-        self._manner = _Manner(format=0 if spec.structured else len(_FORMATS) - 1)
+        super().__init__(spec, transport=transport, gate=gate)
+        self._manner = _Manner(format=0 if spec.structured else _UNFORMATTED)
         self._taken, self._refusals = False, 0
-
-    @property
-    def name(self) -> str:
-        """The model, as the server calls it."""
-        return self._spec.model
-
-    def close(self) -> None:
-        """Call off what is under way and close the connections."""
-        self._server.close()
 
     def reply(self, request: Request) -> Reply | Failure:
         """One answer.
@@ -147,7 +119,7 @@ class ServerModel:
         """
         first = manner = self._manner
         while True:
-            came = self._server.post("/chat/completions", self._payload(request, manner))
+            came = self.post("/chat/completions", self._payload(request, manner))
             if not isinstance(came, Refused):
                 break
             other = manner.adapted(came.text, request)
@@ -155,7 +127,8 @@ class ServerModel:
                 return self._refused(came)
             manner = other
         if isinstance(came, Failure):
-            return _paid(came, request) if isinstance(came, BilledFailure) else came
+            billed = isinstance(came, BilledFailure)
+            return replace(came, **_bill(request, request.max_tokens, {})) if billed else came
         self._taken = True
         if manner is not first:
             self._manner = manner
@@ -164,7 +137,7 @@ class ServerModel:
     def _payload(self, request: Request, manner: _Manner) -> dict[str, Any]:
         messages = request.messages if manner.system else without_system(request.messages)
         payload: dict[str, Any] = {
-            "model": self._spec.model,
+            "model": self.name,
             "messages": [{"role": m.role, "content": m.content} for m in messages],
             manner.limit: request.max_tokens,
             "stream": False,
@@ -175,8 +148,8 @@ class ServerModel:
             payload["seed"] = request.seed
         if request.top_logprobs > 0:
             payload |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-        if request.schema is not None:
-            payload |= _FORMATS[manner.format](request.schema)
+        if request.schema is not None and manner.format < _UNFORMATTED:
+            payload["response_format"] = _formats(request.schema)[manner.format]
         return payload
 
     def _refused(self, refusal: Refused) -> Failure:
@@ -184,7 +157,7 @@ class ServerModel:
             self._refusals += 1
             if self._refusals >= GIVE_UP:
                 raise ModelError(
-                    f"{self._server.name} has refused {self._refusals} questions and taken none "
+                    f"{self.place} has refused {self._refusals} questions and taken none "
                     f"(HTTP {refusal.status}), so no more are asked.{quoted(refusal.text)}"
                 )
         return Failure(reason=f"HTTP {refusal.status}: not taken", text=refusal.text)
@@ -192,20 +165,16 @@ class ServerModel:
 
 def read_reply(body: Mapping[str, Any], request: Request) -> Reply | Failure:
     """The reply in the JSON of a server; a failure with the JSON's text if it is not there."""
+    usage = body.get("usage")
+    usage = cast(dict[str, Any], usage) if isinstance(usage, dict) else {}
     try:
         text, finish, tokens = _answer(body, request)
     except _Unusable as why:
         text = whole_characters(repr(dict(body)))[:_KEPT]
-        return _paid(BilledFailure(reason=str(why), text=text), request, _usage(body))
-    usage = _usage(body)
-    return Reply(
-        text=text,
-        prompt_tokens=_count(usage.get("prompt_tokens"), _guess(request)),
-        reply_tokens=_count(usage.get("completion_tokens"), guessed_tokens(text)),
-        finish=finish,
-        choices=tokens,
-        cost=_cost(usage.get("cost")),
-    )
+        bill = _bill(request, request.max_tokens, usage)
+        return BilledFailure(reason=str(why), text=text, **bill)
+    bill = _bill(request, guessed_tokens(text), usage)
+    return Reply(text=text, finish=finish, choices=tokens, **bill)
 
 
 class _Unusable(Exception):  # noqa: N818  (never leaves this file)
@@ -264,26 +233,14 @@ def _logprob(value: Any) -> float:
 # -- what an answer costs --------------------------------------------------------------------------
 
 
-def _usage(body: Mapping[str, Any]) -> dict[str, Any]:
-    usage = body.get("usage")
-    return cast(dict[str, Any], usage) if isinstance(usage, dict) else {}
-
-
-def _paid(
-    failure: BilledFailure, request: Request, usage: Mapping[str, Any] | None = None
-) -> BilledFailure:
-    """With what the server counted; what it did not is guessed, the reply at its longest."""
-    usage = usage or {}
-    return replace(
-        failure,
-        prompt_tokens=_count(usage.get("prompt_tokens"), _guess(request)),
-        reply_tokens=_count(usage.get("completion_tokens"), request.max_tokens),
-        cost=_cost(usage.get("cost")),
-    )
-
-
-def _guess(request: Request) -> int:
-    return sum(guessed_tokens(message.content) for message in request.messages)
+def _bill(request: Request, reply_tokens: int, usage: Mapping[str, Any]) -> dict[str, Any]:
+    """What the server counted; what it did not is guessed."""
+    prompt = sum(guessed_tokens(message.content) for message in request.messages)
+    return {
+        "prompt_tokens": _count(usage.get("prompt_tokens"), prompt),
+        "reply_tokens": _count(usage.get("completion_tokens"), reply_tokens),
+        "cost": _cost(usage.get("cost")),
+    }
 
 
 def _count(value: Any, otherwise: int) -> int:

@@ -9,24 +9,20 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import ModelError, SpecError, SubjectError
 from reseed.interpretation.models import Embedder
-from reseed.interpretation.models.limits import Gate, quoted
+from reseed.interpretation.models.limits import quoted
 from reseed.interpretation.models.server import Refused, Server
 from reseed.interpretation.records import Failure
 from reseed.records import Floats
 from reseed.seeds import digest
 from reseed.spec.llm import EmbedderSpec, SentenceModelSpec, ServerEmbedderSpec
 from reseed.spec.subject import LanguageModelSpec
-
-if TYPE_CHECKING:
-    import httpx
-
 
 _LONGEST = 256
 """Tokens of a text that a sentence model reads, if its folder does not say."""
@@ -80,37 +76,8 @@ class HashedWords:
         return unit_rows(out, self.name)
 
 
-class ServerEmbedder:
-    """Embeddings from `POST base_url/embeddings` of an OpenAI-compatible server.
-
-    Args:
-        spec: where the server is, and which model.
-        transport: of httpx, in place of the network.
-        gate: holds requests back; for tests.
-
-    Raises:
-        ImportError: naming the extra, if httpx is missing.
-        SpecError: if the variable with the key is not set.
-    """
-
-    def __init__(
-        self,
-        spec: ServerEmbedderSpec,
-        *,
-        transport: httpx.AsyncBaseTransport | None = None,
-        gate: Gate | None = None,
-    ) -> None:
-        self._spec = spec
-        self._server = Server(spec, transport=transport, gate=gate)
-
-    @property
-    def name(self) -> str:
-        """The model, as the server calls it."""
-        return self._spec.model
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._server.close()
+class ServerEmbedder(Server[ServerEmbedderSpec]):
+    """Embeddings from `POST base_url/embeddings` of an OpenAI-compatible server."""
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """See `Embedder.embed`.
@@ -119,7 +86,7 @@ class ServerEmbedder:
             ModelError: if the server does not give as many vectors of one length as there are
                 texts.
         """
-        size = self._spec.batch
+        size = self.spec.batch
         parts = [self._batch(texts[i : i + size]) for i in range(0, len(texts), size)]
         if len({part.shape[1] for part in parts}) > 1:
             raise ModelError(f"{self.name} gives vectors of different lengths; take another model")
@@ -128,7 +95,7 @@ class ServerEmbedder:
     def _batch(self, texts: Sequence[str]) -> Floats:
         # Servers refuse an empty text.
         payload = {"model": self.name, "input": [text or " " for text in texts]}
-        came = self._server.post("/embeddings", payload)
+        came = self.post("/embeddings", payload)
         if isinstance(came, Refused | Failure):
             why = f"HTTP {came.status}" if isinstance(came, Refused) else came.reason
             raise ModelError(f"no embeddings from {self.name}: {why}.{quoted(came.text)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 import threading
 import time
@@ -11,10 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-from reseed.errors import BudgetError
+from reseed.errors import BudgetError, SpecError
 from reseed.interpretation.models import BilledFailure, guessed_tokens
 from reseed.interpretation.records import Failure, Reply, Request
-from reseed.spec.llm import BudgetSpec, Prices
+from reseed.spec.llm import BudgetSpec, Connection, Prices
 
 _SHOWN = 300
 """Characters of what a server said that a message repeats."""
@@ -106,7 +107,23 @@ class Gate:
             await self._sleep(left)
 
 
-# -- of what is shown ------------------------------------------------------------------------------
+# -- of keys and what is shown ---------------------------------------------------------------------
+
+
+def key_of(spec: Connection) -> str | None:
+    """The key in the variable that a spec names, if it names one."""
+    variable = spec.key_env
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise SpecError(
+            f"the environment variable {variable} (key_env of model {spec.model!r}) is "
+            f"not set. Set it in the shell: export {variable}=..."
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise SpecError(f"what ${variable} holds cannot be a key: it has blanks or the like")
+    return key
 
 
 def hidden(text: str, key: str | None) -> str:
@@ -136,7 +153,7 @@ def quoted(text: str | None) -> str:
 
 
 class Spent(NamedTuple):
-    """What was spent on some questions."""
+    """What was spent on some questions, in the order of the limits of `BudgetSpec`."""
 
     calls: int = 0
     tokens: int = 0
@@ -144,10 +161,9 @@ class Spent(NamedTuple):
 
     def plus(self, other: Spent, sign: int = 1) -> Spent:
         """The sum, or with -1 the difference."""
+        calls, tokens, cost = other
         return Spent(
-            calls=self.calls + sign * other.calls,
-            tokens=self.tokens + sign * other.tokens,
-            cost=self.cost + sign * other.cost,
+            self.calls + sign * calls, self.tokens + sign * tokens, self.cost + sign * cost
         )
 
 
@@ -203,11 +219,9 @@ class Budget:
 
     def stop(self, answered: int, left: int) -> BudgetError:
         """What to tell the person when it does not suffice."""
-        limits = self._limits.model_dump()
-        used = {f"max_{name}": value for name, value in self._spent._asdict().items()}
         words = [
-            f"{name} = {limit:g} ({used[name]:g} used)"
-            for name, limit in limits.items()
+            f"{name} = {limit:g} ({used:g} used)"
+            for (name, limit), used in zip(self._limits, self._spent, strict=True)
             if limit is not None
         ]
         return BudgetError(
@@ -217,8 +231,5 @@ class Budget:
         )
 
     def _fits(self, total: Spent) -> bool:
-        limits, used = self._limits.model_dump(), total._asdict()
-        return all(
-            limit is None or used[name.removeprefix("max_")] <= limit
-            for name, limit in limits.items()
-        )
+        limits = zip(self._limits, total, strict=True)
+        return all(limit is None or used <= limit for (_, limit), used in limits)

@@ -46,10 +46,7 @@ def chat_ids(causal: CausalModel, messages: Sequence[Message]) -> list[int]:
 
     Without a chat template it is written out plainly: the system message alone, then paragraphs
     `User: ...` and `Assistant: ...`, and `Assistant:` at the end, after the BOS token if there is
-    one.
-
-    Raises:
-        SubjectError: if the template refuses the conversation, or loses a message of it.
+    one. A template that refuses the conversation, or loses a message, is a `SubjectError`.
     """
     if not has_template(causal):
         shown = [f"{_NAMES[m.role]}{m.content}" for m in messages]
@@ -129,14 +126,10 @@ class LocalModel:
     One question at a time. What a conversation shares with the one before (few-shot examples that
     stand first) is not computed again. It cannot be held to a JSON schema; the schema is left
     aside. Log-probabilities are those at temperature 1.
-
-    Args:
-        causal: the model.
-        name: as written into results; the model's own if left out.
     """
 
-    def __init__(self, causal: CausalModel, name: str | None = None) -> None:
-        self._causal, self._name = causal, name or causal.name
+    def __init__(self, causal: CausalModel) -> None:
+        self._causal = causal
         self._lock = threading.Lock()
         self._cache = _Cache()
 
@@ -148,14 +141,10 @@ class LocalModel:
     @property
     def name(self) -> str:
         """The model, as written into results."""
-        return self._name
+        return self._causal.name
 
     def reply(self, request: Request) -> Reply | Failure:
-        """One answer; a failure if the conversation is too long for the model.
-
-        Raises:
-            SubjectError: if the chat template of the model refuses the conversation.
-        """
+        """One answer; a failure if the conversation is too long for the model."""
         ids = chat_ids(self._causal, request.messages)
         context = self._causal.context
         if context is not None and len(ids) + request.max_tokens > context:

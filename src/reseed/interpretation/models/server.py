@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -22,12 +21,20 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from reseed.errors import ModelError, SpecError, extra_missing
 from reseed.interpretation.models import BilledFailure
-from reseed.interpretation.models.limits import Gate, asked_to_wait, hidden, quoted, shown, used_up
+from reseed.interpretation.models.limits import (
+    Gate,
+    asked_to_wait,
+    hidden,
+    key_of,
+    quoted,
+    shown,
+    used_up,
+)
 from reseed.interpretation.records import Failure
 from reseed.spec.llm import Connection
 
@@ -76,16 +83,26 @@ class _Again(_Lost):
     """One that may pass."""
 
 
-class Server:
-    """One server. May be used from several threads; see `ServerModel`.
+S = TypeVar("S", bound=Connection)
+
+
+class Server(Generic[S]):
+    """One server, for chat or embeddings. May be used from several threads.
+
+    Args:
+        spec: where the server is, which model, how patient to be.
+        transport: of httpx, in place of the network; for tests, as is the gate.
+        gate: holds requests back.
 
     Raises:
-        SpecError: also if proxies or certificates that the environment names cannot be used.
+        ImportError: naming the extra, if a package is missing.
+        SpecError: if the variable with the key is not set, or if proxies or certificates that the
+            environment names cannot be used.
     """
 
     def __init__(
         self,
-        spec: Connection,
+        spec: S,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         gate: Gate | None = None,
@@ -96,7 +113,7 @@ class Server:
         except ModuleNotFoundError as error:
             raise ImportError(extra_missing(error, "a model behind a server")) from error
         self.spec = spec
-        self._key()
+        key_of(spec)
         # A proxy of the environment is for other machines.
         local = urlsplit(spec.base_url).hostname in ("localhost", "127.0.0.1", "::1")
         try:
@@ -146,19 +163,14 @@ class Server:
         await self._client.aclose()
 
     def post(self, path: str, payload: Mapping[str, Any]) -> dict[str, Any] | Failure | Refused:
-        """Send JSON, with retries, to a path after the base URL; give the JSON that comes back.
-
-        Raises:
-            ModelError: if the server refuses the key or the model, is gone, or asks to wait longer
-                than `max_wait`.
-        """
+        """Send JSON, with retries, to a path after the base URL; give the JSON that comes back."""
         body = json.dumps(payload, ensure_ascii=True, allow_nan=False).encode()
         if not self._loop.is_closed():
             try:
                 return asyncio.run_coroutine_threadsafe(self._post(path, body), self._loop).result()
             except CancelledError:
                 pass
-        raise ModelError(f"{self.name} was closed; nothing more is asked")
+        raise ModelError(f"{self.place} was closed; nothing more is asked")
 
     async def _post(self, path: str, body: bytes) -> dict[str, Any] | Failure | Refused:
         try:
@@ -179,7 +191,7 @@ class Server:
         if self._lost >= GIVE_UP or not self._ever:
             first = f"{self._lost} questions in a row" if self._ever else "The first question"
             raise ModelError(
-                f"{self.name}: {reason}. {first} got nowhere, so no more are asked. See whether "
+                f"{self.place}: {reason}. {first} got nowhere, so no more are asked. See whether "
                 "the server runs; all answers are kept, the same command continues."
                 f"{quoted(last.text)}"
             )
@@ -190,38 +202,32 @@ class Server:
     async def _attempt(self, path: str, body: bytes) -> dict[str, Any] | Failure | Refused:
         import httpx
 
-        key, url, limit = self._key(), self.spec.base_url + path, _DEADLINE * self.spec.timeout
+        key, limit = key_of(self.spec), _DEADLINE * self.spec.timeout
+        url = self.spec.base_url + path
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
             async with (
                 asyncio.timeout(limit),
                 self._client.stream("POST", url, content=body, headers=headers) as response,
             ):
-                raw = await self._body(response)
+                raw = bytearray()
+                async for part in response.aiter_bytes():
+                    raw += part
+                    if len(raw) > self.spec.max_reply_bytes:  # the rest is not read
+                        size = self.spec.max_reply_bytes
+                        reason = f"the answer is longer than max_reply_bytes = {size}"
+                        return BilledFailure(reason=reason)
         except TimeoutError:
             raise _Lost(f"no whole answer in {limit:g} s, though something came") from None
         except httpx.TimeoutException:
             raise _Again(f"nothing came for {self.spec.timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise _Again(shown(hidden(f"{type(error).__name__}: {error}", key))) from None
-        if raw is None:
-            size = self.spec.max_reply_bytes
-            return BilledFailure(reason=f"the answer is longer than max_reply_bytes = {size}")
-        return self._read(response, raw, key)
-
-    async def _body(self, response: httpx.Response) -> bytes | None:
-        """The body, or None if it is too long; what is too long is not read."""
-        raw = bytearray()
-        async for part in response.aiter_bytes():
-            raw += part
-            if len(raw) > self.spec.max_reply_bytes:
-                return None
-        return bytes(raw)
+        return self._read(response.status_code, response.headers, bytes(raw), key)
 
     def _read(
-        self, response: httpx.Response, raw: bytes, key: str | None
+        self, status: int, headers: Mapping[str, str], raw: bytes, key: str | None
     ) -> dict[str, Any] | Refused:
-        status, headers = response.status_code, {k.lower(): v for k, v in response.headers.items()}
         text = raw.decode("utf-8", "replace")
         if status != 200 or len(key or "") >= _LONG_KEY:
             text = hidden(text, key)
@@ -253,7 +259,7 @@ class Server:
             wait = asked_to_wait(headers, time.time())
             if wait is not None and wait > self.spec.max_wait:
                 raise ModelError(
-                    f"{self.name} asks to wait {wait:.0f} s (HTTP {status}), longer than max_wait "
+                    f"{self.place} asks to wait {wait:.0f} s (HTTP {status}), longer than max_wait "
                     f"= {self.spec.max_wait:g} s. All answers are kept: run the same command again "
                     "later, or raise max_wait."
                 )
@@ -278,23 +284,14 @@ class Server:
             405: "base_url is not an OpenAI-compatible address",
             407: "a proxy between wants a password",
         }.get(status, "it points elsewhere; put the address that it points to into base_url")
-        return f"{self.name} answers HTTP {status}: {cause}. Nothing more is asked.{quoted(text)}"
+        return f"{self.place} answers HTTP {status}: {cause}. Nothing more is asked.{quoted(text)}"
 
     @property
     def name(self) -> str:
+        """The model, as the server calls it."""
+        return self.spec.model
+
+    @property
+    def place(self) -> str:
         """The server and the model, for messages."""
         return f"{self.spec.base_url} (model {self.spec.model!r})"
-
-    def _key(self) -> str | None:
-        variable = self.spec.key_env
-        if variable is None:
-            return None
-        key = os.environ.get(variable, "").strip()
-        if not key:
-            raise SpecError(
-                f"the environment variable {variable} (key_env of model {self.spec.model!r}) is "
-                f"not set. Set it in the shell: export {variable}=..."
-            )
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise SpecError(f"what ${variable} holds cannot be a key: it has blanks or the like")
-        return key
