@@ -138,7 +138,11 @@ class Events:
         assert self._console is not None
         console, last = self._console, time.monotonic()
 
-        def line(task: Task) -> None:
+        def report(task: Task) -> None:
+            nonlocal last
+            if time.monotonic() - last < _LINE_EVERY_SECONDS:
+                return
+            last = time.monotonic()
             left = (task.total - task.done) / task.rate if task.rate else 0.0
             console.print(
                 f"{name}: {_short(task.done)} of {_short(task.total)} {unit}, "
@@ -146,12 +150,6 @@ class Events:
                 highlight=False,
                 soft_wrap=True,
             )
-
-        def report(task: Task) -> None:
-            nonlocal last
-            if time.monotonic() - last >= _LINE_EVERY_SECONDS:
-                last = time.monotonic()
-                line(task)
 
         console.print(f"{name}: started", highlight=False)
         yield report

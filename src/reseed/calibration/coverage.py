@@ -81,11 +81,7 @@ def _table(rows: list[dict[str, object]], types: Mapping[str, type[pl.DataType]]
 
 
 def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
-    """What a rule says of latents found in n of T other runs.
-
-    Args:
-        rule: of `RULES`.
-        counts: `[T + 1]` latents by n; the posterior is fitted to them.
+    """What a rule says of latents found in n of T other runs, from counts `[T + 1]` by n.
 
     Returns:
         Mean, lower and upper end for every n, `[T + 1]` each.
@@ -110,13 +106,9 @@ def _spread(counts: Integers) -> tuple[float, float]:
 def cross_counts(
     recurrence: Recurrence, members: NDArray[np.bool_], chosen: Integers, skip: int | None = None
 ) -> Integers:
-    """Latents by how often judges and held-out runs find them.
+    """Latents of `members` `[R, F]` by how often judges `[n, M]` and held-out runs find them.
 
-    Args:
-        recurrence: R runs.
-        members: `[R, F]` which ones count.
-        chosen: `[n, M]` sets of judges.
-        skip: a run that is neither judge nor held out; sets with it are left as zeros.
+    The run `skip` is neither judge nor held out; sets with it are left as zeros.
 
     Returns:
         `[n, T + 1, K + 1]`.

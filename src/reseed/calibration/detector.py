@@ -115,12 +115,7 @@ class Detected(NamedTuple):
 
 
 def strata(rate: Floats, bins: int) -> list[Stratum]:
-    """All latents, live ones, and live ones in bins of firing rate of equal size.
-
-    Args:
-        rate: `[R, F]`.
-        bins: how many; fewer where rates coincide.
-    """
+    """All latents, live ones, and live ones in bins of firing rate `[R, F]` of equal size."""
     live = rate > 0
     out = [
         Stratum("all", None, None, np.ones_like(live)),
@@ -164,11 +159,7 @@ def detect(recurrence: Recurrence, bins: int) -> Detected:
 
 
 def scores(found: Bools, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """In how many others of a set of runs each latent is found.
-
-    Args:
-        found: `[R, F, R]`.
-        chosen: `[n, M]` sets of runs.
+    """In how many others of each set `[n, M]` of runs each latent is found.
 
     Returns:
         `[n, M, F]`, from 0 to M - 1.
@@ -199,10 +190,7 @@ def histogram(
 
 
 def rates(counts: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Recall (true positive rate), false positive rate and precision of each threshold.
-
-    Args:
-        counts: `[..., 2, M]`.
+    """Recall (true positive rate), false positive rate and precision from counts `[..., 2, M]`.
 
     Returns:
         `[..., M]` each, for "found by at least 1 ... M"; NaN where undefined.

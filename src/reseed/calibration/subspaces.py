@@ -108,12 +108,7 @@ def _one(
 
 
 def span(rows: NDArray[np.float32], rank: int) -> Floats:
-    """`[d, D]` orthonormal basis of what unit rows span, the d <= rank strongest directions.
-
-    Args:
-        rows: `[n, D]`, n may be 0; lengths do not matter.
-        rank: most directions.
-    """
+    """`[d, D]` orthonormal basis of what rows span, the d <= rank strongest directions."""
     wide = rows.astype(np.float64)
     if not len(wide):
         return wide

@@ -27,12 +27,7 @@ _BLOCK = 1024
 
 
 def explain(W_dec: Any, truth: Truth, spec: CalibrationSpec) -> pl.DataFrame:
-    """Compare every latent of one SAE with the truth.
-
-    Args:
-        W_dec: `[F, D]`; lengths do not matter, a zero row is nothing.
-        truth: of the toy that it was trained on.
-        spec: thresholds.
+    """Compare every latent of one SAE, `[F, D]`, with the truth; a zero row is nothing.
 
     Returns:
         latent; feature (the most similar true feature of one dimension), feature_cos; second (the

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 import reseed.cli.tables as tables
-from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath
+from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath, words
 from reseed.errors import SpecError
 from reseed.events import events_of
 from reseed.study import Study
@@ -30,10 +30,12 @@ def consensus(
         int | None, typer.Option(help="Smallest number of runs that have a family.")
     ] = None,
     k: Annotated[
-        int | None, typer.Option(help="Active latents.", show_default="that of the group")
+        int | None,
+        typer.Option(help="Latents that fire at a time.", show_default="that of the group"),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Of the refit.", show_default="a quarter of a training")
+        int | None,
+        typer.Option(help="Tokens of the refit.", show_default="a quarter of a training"),
     ] = None,
     same_width: Annotated[
         bool, typer.Option(help="Whether to train one SAE of the same width for comparison.")
@@ -77,9 +79,10 @@ def predict(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Predict the reproducibility of latents from what a single run shows.
+    """Predict the reproducibility of latents from what a single run shows. Needs no torch.
 
-    Everything that one run shows is compared with the firing frequency alone. Needs no torch.
+    A prediction from everything that a run shows is compared with one from the frequency of
+    firing alone.
     """
     from reseed.prediction.export import check_target, write
     from reseed.prediction.predict import predict
@@ -128,10 +131,10 @@ def export(
     from reseed.prediction.export import export
 
     opened = Study.load(study)
-    names = None if columns is None else [name.strip() for name in columns.split(",")]
     written = export(
-        opened, out, where=where, group=group, columns=names, format=format, overwrite=overwrite
-    )
+        opened, out, where=where, group=group, columns=words(columns), format=format,
+        overwrite=overwrite,
+    )  # fmt: skip
     every = sum(len(opened.latent_table(runs)) for runs in opened.groups_named(group))
     Console().print(
         f"{len(written):,} of {every:,} latents, {written.width} columns: [bold]{out}[/bold]",
@@ -179,7 +182,7 @@ def explain(
 def score(
     study: StudyPath, out: OutPath = None, group: GroupName = None, quiet: Quiet = False
 ) -> None:
-    """Score the explanations on other text than they were made from, beside controls.
+    """Score the explanations, and controls, on text that they were not made from.
 
     The question is whether latents that come back are easier to explain than orphans that fire as
     often.
@@ -209,9 +212,9 @@ def select(
     study: StudyPath,
     run: Annotated[str, typer.Option(help="Id of a finished run, or how it begins.")],
     task: Annotated[
-        str, typer.Option(help="A label of the text, told from all others; * for all labels.")
+        str, typer.Option(help="Label to tell from all others; * tells all labels apart.")
     ] = "*",
-    k: Annotated[int, typer.Option(help="Most latents to choose.")] = 10,
+    k: Annotated[int, typer.Option(help="How many latents to choose at most.")] = 10,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -227,9 +230,8 @@ def select(
     from reseed.interpretation.select import stage
 
     opened, console = Study.load(study, out), Console()
-    names = None if methods is None else [name.strip() for name in methods.split(",")]
     events = events_of(opened.folder, not quiet)
-    result = stage.select(opened, events, _run_of(opened, run), task, k, names)
+    result = stage.select(opened, events, _run_of(opened, run), task, k, words(methods))
     console.print(tables.selection(result))
     console.print(result.says, highlight=False)
 

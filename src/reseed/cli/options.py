@@ -39,3 +39,8 @@ Read = Annotated[
     list[str] | None,
     typer.Option(help="A setting for reading the format, NAME=VALUE, e.g. k=50."),
 ]
+
+
+def words(text: str | None) -> list[str] | None:
+    """Names that are separated by commas."""
+    return None if text is None else [word.strip() for word in text.split(",")]

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 import reseed.cli.tables as tables
-from reseed.cli.options import Format, Inner, Quiet, Read, Source
+from reseed.cli.options import Format, Inner, Quiet, Read, Source, words
 from reseed.errors import SpecError
 
 
@@ -58,7 +58,7 @@ def compare(
     from reseed.comparison.dictionary import short_names
     from reseed.comparison.stage import REPORT, compare
 
-    chosen = names.split(",") if names else short_names(saes)
+    chosen = words(names) or short_names(saes)
     folder = out or Path("-".join(["compare", *chosen]))
     rows: Any = activations[0] if activations and len(activations) == 1 else activations
     if model or text or site:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import reseed.cli.tables as tables
 from reseed.cli.options import OutPath, Quiet, StudyPath
+from reseed.runs import Failed, Run
 from reseed.study import Study
 
 
@@ -18,7 +19,7 @@ def run(
     out: OutPath = None,
     quiet: Quiet = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Train runs that failed once more.")
+        bool, typer.Option("--retry-failed", help="Train the runs that failed once more.")
     ] = False,
     device: Annotated[
         str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto for a GPU if any.")
@@ -33,15 +34,11 @@ def run(
     opened, console = Study.load(study, out), Console()
     outcome = run(opened, progress=not quiet, retry_failed=retry_failed, device=device)
     tables.show_summary(console, opened.summary)
-    console.print(
-        f"\nReport: [bold]{outcome.report}[/bold]  ({outcome.seconds:.0f} s)", soft_wrap=True
-    )
-    tables.show_failed(console, outcome.failed)
-    raise typer.Exit(1 if outcome.failed else 0)
+    _end(console, f"Report: [bold]{outcome.report}[/bold]", outcome.seconds, outcome.failed)
 
 
 def plan(study: StudyPath, out: OutPath = None) -> None:
-    """Show what `run` would take (time, disk, memory), and what its numbers could tell.
+    """Show what `run` would take (time, disk, memory), and what its results could show.
 
     The time is measured by a short probe; nothing is trained.
     """
@@ -64,7 +61,7 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
 
 
 def status(study: StudyPath, out: OutPath = None) -> None:
-    """Show which runs are done, under way, missing, or failed and why."""
+    """Show which runs are done, under way or missing, and why others failed."""
     from reseed.pipeline.run import REPORT
 
     opened, console = Study.load(study, out), Console()
@@ -134,11 +131,17 @@ def calibrate(
     console = Console()
     calibration = calibrate(what, out=out, progress=not quiet)
     tables.show_calibration(console, calibration.summary)
-    console.print(
-        f"\nPage: [bold]{calibration.report}[/bold]  ({calibration.seconds:.0f} s)", soft_wrap=True
-    )
-    tables.show_failed(console, calibration.failed)
-    raise typer.Exit(1 if calibration.failed else 0)
+    page = f"Page: [bold]{calibration.report}[/bold]"
+    _end(console, page, calibration.seconds, calibration.failed)
+
+
+def _end(console: Console, page: str, seconds: float, failed: list[Run]) -> None:
+    """Name the page, and the runs that failed with their reasons."""
+    console.print(f"\n{page}  ({seconds:.0f} s)", soft_wrap=True)
+    for run in failed:
+        reason = run.state.reason if isinstance(run.state, Failed) else run.state.state
+        console.print(f"failed: {run.id}: {reason}", soft_wrap=True)
+    raise typer.Exit(1 if failed else 0)
 
 
 COMMANDS = (run, plan, status, report, sites, calibrate)

@@ -132,13 +132,6 @@ def _percents(ends: Sequence[float]) -> str:
     return "–".join(f"{100 * min(max(end, 0.0), 1.0):.1f}" for end in ends)
 
 
-def show_failed(console: Console, runs: Iterable[Run]) -> None:
-    """Runs that failed, with their reasons."""
-    for run in runs:
-        reason = run.state.reason if isinstance(run.state, Failed) else run.state.state
-        console.print(f"failed: {run.id}: {reason}", soft_wrap=True)
-
-
 def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
     """The short table of a calibration."""
     heads = ("", "AUC", "precision", "recall", "base", "features found", "coverage", "subspaces")

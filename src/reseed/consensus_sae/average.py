@@ -127,12 +127,6 @@ def average(
     A decoder row is the mean of its members' unit rows, scaled to length 1. Encoder row and bias
     are such that the pre-activation of a latent is, for every input, the mean of its members', each
     counted in units of a decoder row of length 1. The decoder bias is the mean over runs.
-
-    Args:
-        saes: of all M runs, by name.
-        members: from `choose`.
-        k: latents that fire at a time.
-        about: where it comes from.
     """
     for run, sae in saes.items():
         if sae.W_skip is not None or sae.normalised or sae.W_enc.shape != sae.W_dec.shape:

@@ -70,14 +70,10 @@ def public(latents: pl.DataFrame) -> pl.DataFrame:
 def select(
     table: pl.DataFrame, where: str | None = None, columns: Sequence[str] | None = None
 ) -> pl.DataFrame:
-    """Some rows and some columns of a table.
+    """Some rows and some columns of a table, both as in `export`.
 
-    Args:
-        table: from `public`.
-        where: a condition on columns in SQL, e.g. `"alive AND n_matched >= 2"`; rows for which it
-            is null are left out. It can name columns and use SQL's functions of them, and nothing
-            else: it reads no file and no other table.
-        columns: which columns, in this order; all if left out.
+    Rows for which the condition is null are left out. It can name columns and use SQL's functions
+    of them, and nothing else: it reads no file and no other table.
     """
     for name in columns or ():
         if name not in table.columns:

@@ -115,9 +115,7 @@ class LiveLatents:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """In how many of some runs the kept latents are found, and how many of those are others.
 
-        Args:
-            keep: `[L]`.
-            among: `[M]`, the runs that may be looked at.
+        `keep` is `[L]`; `among` is `[M]`, the runs that may be looked at.
         """
         hits = self.found[keep][:, among].sum(axis=1)
         trials = among.sum() - among[self.run[keep]]
@@ -192,14 +190,10 @@ def features_of(groups: Sequence[Labelled], table: pl.DataFrame | None = None) -
 
 
 def own_p95(decoder: NDArray[np.float32], run: str) -> pl.DataFrame:
-    """How near a latent's decoder row is to the others of the same SAE: 95th percentile of cosines.
+    """How near a row of a decoder `[F, D]` is to its others: 95th percentile of cosines.
 
     It is estimated from a thousand rows, drawn by the run's name, so that it costs little at any
     width.
-
-    Args:
-        decoder: `[F, D]`.
-        run: name of the run.
 
     Returns:
         run, latent, own_p95_cos; null for a zero row, or with fewer than two rows.
@@ -228,11 +222,8 @@ def fit_both(
 ) -> tuple[Model, Model] | None:
     """The model on frequency alone and the one on everything.
 
-    Args:
-        groups: to learn from.
-        without: number of a group, and of a run of it of which nothing may be looked at: neither
-            its latents nor what it finds.
-        fold: part of the features of that group that is left out too.
+    Of the run `without` (number of its group, of the run in it) neither the latents nor what it
+    finds are looked at; `fold` is a part of the features of that group that is left out too.
 
     Returns:
         None if there is nothing to learn from.

@@ -43,11 +43,7 @@ class Smooth:
 
     @classmethod
     def of(cls, values: Floats) -> Smooth:
-        """Knots at the quantiles of the values; a column of one value gets no basis.
-
-        Args:
-            values: `[N]`, finite, at least one.
-        """
+        """Knots at the quantiles of finite values; a column of one value gets no basis."""
         ends = float(values.min()), float(values.max())
         inner = np.unique(np.quantile(values, _INNER))
         inner = inner[(inner > ends[0]) & (inner < ends[1])]
@@ -92,13 +88,8 @@ def fit(
     """The model with the largest penalised likelihood of `found` successes in `trials`.
 
     The first column is taken as it is; how much the others are shrunk towards saying nothing is
-    chosen by cross-validation, so that columns without information do little harm.
-
-    Args:
-        rows: `[N, C]`, finite.
-        hits: `[N]` successes.
-        trials: `[N]`, each at least 1.
-        fold: `[N]` number of the part that a row belongs to when the shrinkage is chosen.
+    chosen by cross-validation, so that columns without information do little harm. Rows
+    `[N, C]` are finite, trials at least 1, and `fold` is the part of a row in that validation.
     """
     smooths = [Smooth.of(column) for column in rows.T]
     parts = [np.ones((len(rows), 1)), *(s(x) for s, x in zip(smooths, rows.T, strict=True))]
