@@ -12,8 +12,7 @@ from reseed.interpretation.records import Failure, Reply
 from reseed.interpretation.select import by_data as baselines
 from reseed.interpretation.select import make_task, random_sides
 from reseed.interpretation.select.by_data import probe_table, sizes
-from reseed.interpretation.select.by_words import llm_rank, llm_score, llm_sequential
-from reseed.interpretation.select.methods import choose
+from reseed.interpretation.select.methods import choose, llm_rank, llm_score, llm_sequential
 from reseed.stability.intervals import auroc
 
 C = 30

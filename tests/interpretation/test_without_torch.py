@@ -18,7 +18,6 @@ def test_importing_needs_neither(python):
         "interpretation.strata",
         "interpretation.similarity",
         "interpretation.refine",
-        "interpretation.select.by_words",
         "interpretation.select.by_data",
         "interpretation.controls",
         "interpretation.costs",
