@@ -84,7 +84,7 @@ def random_latents(items: Sequence[Item], pool: Sequence[Example], seed: int = 0
 
 
 def _random_latent(item: Item, pool: Sequence[Example], seed: int) -> Item:
-    check_examples(item, {example.split for example in [*item.examples, *pool]})
+    check_examples(item, pool)
     firing, silent = by_class(item.examples)
     taken = {(example.block, example.position) for example in silent}
     free = [example for example in pool if (example.block, example.position) not in taken]

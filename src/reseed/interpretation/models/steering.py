@@ -73,7 +73,7 @@ class SteeredModel:
     def generate(
         self, prompts: Sequence[str], direction: Numbers | None, strength: float
     ) -> list[str]:
-        """What is written after each prompt; see `Steerable.generate`."""
+        """See `Steerable`."""
         with self._steered(direction, strength):
             return [self._continue(number, text) for number, text in enumerate(prompts)]
 

@@ -48,9 +48,7 @@ F = TypeVar("F", bound=BaseModel)
 def schema_of(form: type[BaseModel], *, closed: bool = True) -> dict[str, Any]:
     """JSON schema of a kind of reply, without the titles and defaults that pydantic adds.
 
-    Args:
-        form: of which all fields are plain numbers, texts, or lists of them.
-        closed: whether the schema forbids further keys.
+    All fields are plain numbers, texts, or lists of them; a closed schema forbids further keys.
     """
     schema = form.model_json_schema()
     properties = {
@@ -65,11 +63,9 @@ def schema_of(form: type[BaseModel], *, closed: bool = True) -> dict[str, Any]:
 def parse(reply: Reply | Failure | str, form: type[F]) -> F | Failure:
     """What a reply says; a failure is passed on.
 
-    Args:
-        reply: JSON, in a code fence or not, or prose around one JSON object. If the form has one
-            field and that is no text, its bare value will do: `[0, 1]` for `{"answers": [0, 1]}`; a
-            list also inside prose without other square brackets.
-        form: of the reply.
+    The reply is JSON, in a code fence or not, or prose around one JSON object. If the form has one
+    field and that is no text, its bare value will do: `[0, 1]` for `{"answers": [0, 1]}`; a list
+    also inside prose without other square brackets.
     """
     if isinstance(reply, Failure):
         return reply
@@ -123,8 +119,7 @@ class Reasoned(Form):
 def read_explanation(text: str) -> tuple[str, str | None] | Failure:
     """The explanation and the reasoning before it, if any.
 
-    Args:
-        text: the reply: JSON as `parse` takes it, or a text that ends in one `[EXPLANATION]: ...`.
+    The reply is JSON as `parse` takes it, or a text that ends in one `[EXPLANATION]: ...`.
     """
     reasoned = parse(text, Reasoned)
     if not isinstance(reasoned, Failure):

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from reseed.errors import SpecError
-from reseed.interpretation.records import Example, Failure, Item, Latent, Split
+from reseed.interpretation.records import Example, Failure, Item, Latent
 from reseed.seeds import generator
 
 LEFT, RIGHT = "<<", ">>"
@@ -30,9 +30,7 @@ def one_line(text: str) -> str:
 def active_tokens(example: Example, threshold: float = 0.3) -> list[int]:
     """Places of the tokens with more than a share of the largest activation in the window.
 
-    Args:
-        example: the window; one that does not fire has none.
-        threshold: the share; 0.3 as in the released pipeline.
+    The share is 0.3 in the released pipeline; a window that does not fire has no such token.
     """
     floor = threshold * example.strength
     return [i for i, value in enumerate(example.activations) if value > floor and value > 0]
@@ -60,11 +58,7 @@ def _runs(tokens: Sequence[str], places: Collection[int]) -> Iterator[tuple[bool
 
 
 def tenths(value: float, largest: float) -> int:
-    """ceil(10 value / largest), from 0 to 10.
-
-    Raises:
-        ValueError: if `largest` is not positive or `value` is negative or above it.
-    """
+    """ceil(10 value / largest), from 0 to 10; a `ValueError` outside of that."""
     if not (largest > 0 and 0 <= value <= largest):
         raise ValueError(f"activation {value} is not between 0 and the largest, {largest}")
     # 10 * (0.3 / 1) is 3.0000000000000004 in some orders of operations; that is 3, not 4
@@ -74,11 +68,7 @@ def tenths(value: float, largest: float) -> int:
 def listing(example: Example, places: Sequence[int], largest: float, limit: int = 10) -> str:
     """Marked tokens with their strengths from 1 to 10, e.g. `("over", 5), (" moon", 9)`.
 
-    Args:
-        example: the window.
-        places: of the tokens to list.
-        largest: activation that is 10.
-        limit: how many are listed; the strongest, in the order of the text.
+    The strongest at `places` are listed, in the order of the text; `largest` is 10.
     """
     strongest = sorted(places, key=lambda i: (-example.activations[i], i))[:limit]
     return ", ".join(
@@ -103,38 +93,33 @@ def check_items(items: Sequence[Item]) -> None:
             activations are not finite or do not fit the kind of the example.
     """
     for item in items:
-        splits: set[Split] = {example.split for example in item.examples}
-        if "explain" in splits:
-            count = sum(example.split == "explain" for example in item.examples)
+        count = sum(example.split == "explain" for example in item.examples)
+        if count:
             raise SpecError(
                 f"{name_of(item.of)}: {count} of {len(item.examples)} examples to score with are "
                 "of the split 'explain', which the explainer has seen. Score on 'score' or 'judge'."
             )
-        check_examples(item, splits)
+        check_examples(item)
 
 
 def check_for_explaining(items: Sequence[Item]) -> None:
-    """Refuse to show an explainer what scores are made from.
-
-    Raises:
-        SpecError: if an example is of another split than `explain`, or contradicts itself.
-    """
+    """Refuse to show an explainer what scores are made from, or what contradicts itself."""
     for item in items:
-        splits: set[Split] = {example.split for example in item.examples}
-        if splits - {"explain"}:
+        others = sorted({example.split for example in item.examples} - {"explain"})
+        if others:
             raise SpecError(
-                f"{name_of(item.of)}: examples of the split {sorted(splits - {'explain'})[0]!r} "
-                "were given to the explainer; scores on them would be too good. "
-                "Give it only 'explain'."
+                f"{name_of(item.of)}: examples of the split {others[0]!r} were given to the "
+                "explainer; scores on them would be too good. Give it only 'explain'."
             )
-        check_examples(item, splits)
+        check_examples(item)
 
 
-def check_examples(item: Item, splits: set[Split]) -> None:
-    """Refuse mixed splits and activations that cannot be right; see `check_items`."""
+def check_examples(item: Item, others: Sequence[Example] = ()) -> None:
+    """Refuse mixed splits, with other examples too, and activations that cannot be right."""
+    splits = sorted({example.split for example in (*item.examples, *others)})
     if len(splits) > 1:
         raise SpecError(
-            f"{name_of(item.of)}: examples of the splits {' and '.join(sorted(splits))} in one "
+            f"{name_of(item.of)}: examples of the splits {' and '.join(splits)} in one "
             "item; a refinement would then be judged on what it searched with. Use one split."
         )
     for example in item.examples:
