@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 
 from reseed.errors import SpecError
 from reseed.matching.beyond.regress import best_supports, fits, top
-from reseed.matching.beyond.subspaces import Overlap, overlaps, p_values
+from reseed.matching.beyond.structure import Overlap, overlaps, p_values
 from reseed.matching.geometry import rows
 
 

@@ -46,11 +46,7 @@ def solve(
 ) -> Match:
     """Match two dictionaries one to one by any similarity.
 
-    Args:
-        geometry: the similarity.
-        limits: when to stop.
-        show: told how many similarities were computed, as they are.
-        reject: see `match`.
+    `show` is told how many similarities were computed, as they are; `reject` as in `reseed.match`.
     """
     if dense_is_chosen(geometry.shape):
         S = dense(geometry)
@@ -67,12 +63,7 @@ def solve(
 def solve_and_nearest(
     geometry: Geometry, show: Callable[[float], None] | None = None
 ) -> tuple[Match, BothNearest]:
-    """Match two dictionaries, and find the nearest neighbours of both sides in the same pass.
-
-    Args:
-        geometry: the similarity.
-        show: told how many similarities were computed, as they are.
-    """
+    """Match two dictionaries, and find the nearest neighbours of both sides in the same pass."""
     if dense_is_chosen(geometry.shape):
         S = dense(geometry)
         return assign(S), from_dense(S)
@@ -96,11 +87,7 @@ def dense_is_chosen(shape: tuple[int, int]) -> bool:
 
 
 def assign(S: Matrix) -> Match:
-    """The assignment with the largest summed similarity, and its certificate.
-
-    Args:
-        S: `[rows, columns]`, finite.
-    """
+    """The assignment of `[rows, columns]` with the largest summed similarity, certified."""
     started = time.perf_counter()
     rows, columns = linear_sum_assignment(S, maximize=True)
     similarity = S[rows, columns]
@@ -133,10 +120,6 @@ def assign_above(S: Matrix, least: float) -> Match:
 
     A pair that is not worth making counts 0, so the best assignment of max(S - least, 0) has the
     best pairs in it, and its certificate is theirs.
-
-    Args:
-        S: `[rows, columns]`, finite.
-        least: lambda.
     """
     match = assign(np.maximum(S - least, 0.0))
     made = match.similarity > 0
@@ -175,10 +158,5 @@ def column_prices(S: Matrix, partner: NDArray[np.intp]) -> NDArray[np.float64]:
 
 
 def dual_value(S: Matrix, price: NDArray[np.float64]) -> float:
-    """D(v): an upper bound on the value of every assignment of all rows.
-
-    Args:
-        S: `[n, m]`, n <= m.
-        price: `[m]`, >= 0.
-    """
+    """D(v): bounds every assignment of all rows of `[n, m]`, n <= m, at prices `[m]` >= 0."""
     return float((S - price).max(axis=1).sum() + price.sum())

@@ -39,16 +39,7 @@ def float64_block(geometry: Geometry, rows: Any, columns: Any) -> Floats:
 
 
 def cosines_of(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
-    """Similarities of chosen pairs in float64.
-
-    Args:
-        geometry: n x m.
-        rows: `[E]` of A.
-        columns: `[E]` of B.
-
-    Returns:
-        `[E]`.
-    """
+    """`[E]` similarities of chosen pairs in float64."""
     out = np.full(len(rows), np.inf)
     for part in stretches(len(rows), _PAIRS):
         i, j = rows[part], columns[part]
@@ -117,13 +108,9 @@ def from_dense(S: Floats) -> BothNearest:
 def from_pairs(
     rows: Integers, columns: Integers, values: Floats, shape: tuple[int, int]
 ) -> BothNearest:
-    """Nearest neighbours among pairs that contain them.
+    """Nearest neighbours among `[E]` pairs that contain them.
 
-    Args:
-        rows: `[E]`, sorted.
-        columns: `[E]`, sorted for each row; every row and every column has a pair.
-        values: `[E]` similarities.
-        shape: (n, m).
+    Pairs are sorted by row, then by column; every row and every column has one.
     """
     order = np.argsort(columns, kind="stable")
     of_rows = _first_best(rows, columns, values)
@@ -144,9 +131,7 @@ def _first_best(own: Integers, other: Integers, values: Floats) -> Nearest:
 def largest(geometry: Geometry, *, absolute: bool) -> BothNearest:
     """Nearest neighbours of both sides by one pass over the blocks, without an assignment.
 
-    Args:
-        geometry: n x m.
-        absolute: whether opposite counts as similar; the similarities given keep their sign.
+    With `absolute` opposite counts as similar; the similarities given keep their sign.
     """
     n, m = geometry.shape
     multiplier = geometry.multiplier(_BLOCK, _BLOCK)
@@ -181,11 +166,7 @@ class _Best:
 
 
 def nearest_in_itself(rows: Rows) -> Nearest:
-    """The most similar other latent of the same dictionary.
-
-    Returns:
-        Similarity 0 and latent 0 for a dictionary of one latent.
-    """
+    """The most similar other latent of the same dictionary; 0, at 0, where there is no other."""
     size = len(rows.scale)
     if size == 1:
         return Nearest(np.zeros(1, np.int64), np.zeros(1))

@@ -57,10 +57,8 @@ def exact(
 ) -> Match:
     """The assignment with the largest summed similarity, and its certificate.
 
-    Args:
-        geometry: of n x m latents.
-        limits: when to stop; out of rounds or time the best found is returned, not as optimal.
-        show: told how many entries were multiplied, as they are.
+    Out of rounds or time the best found is returned, not as optimal. `show` is told how many
+    entries were multiplied, as they are.
     """
     return _record(_solved(geometry, limits, show))
 
@@ -68,12 +66,7 @@ def exact(
 def exact_and_nearest(
     geometry: Geometry, show: Callable[[float], None] | None = None
 ) -> tuple[Match, BothNearest]:
-    """The best assignment and, from the same pass over the blocks, the nearest neighbours.
-
-    Args:
-        geometry: of n x m latents.
-        show: told how many entries were multiplied, as they are.
-    """
+    """The best assignment and, from the same pass over the blocks, the nearest neighbours."""
     solve = _solved(geometry, Limits(), show)
     row, column, value = solve.pool.edges
     nearest = from_pairs(row, column, value, solve.pool.geometry.shape)
@@ -193,12 +186,8 @@ def ties(edges: Edges, state: State, shape: tuple[int, int]) -> int:
     """Rows that another assignment, no worse, pairs differently.
 
     A row may exchange along pairs of reduced cost 0. Those exchanges that close (through the
-    columns left free, where there are some) make other optimal assignments.
-
-    Args:
-        edges: all that may have reduced cost 0.
-        state: proven optimal; n <= m.
-        shape: (n, m).
+    columns left free, where there are some) make other optimal assignments. Of `edges`, all that
+    may have reduced cost 0, and a proven state with n <= m.
     """
     n, _ = shape
     cost = state.u[edges.row] + state.v[edges.column] - edges.value
@@ -228,14 +217,8 @@ def match_above(
 ) -> Match:
     """The one-to-one pairs with the largest Σ (similarity - least), all above `least`.
 
-    Args:
-        geometry: of n x m latents.
-        least: lambda.
-        limits: of these the tolerance and the time count; the search for pairs is not cut short.
-        show: told how many similarities were computed, as they are.
-
-    Returns:
-        At most min(n, m) pairs; `primal` and `dual` are sums of similarity - least.
+    At most min(n, m) pairs; `primal` and `dual` are sums of similarity - least. Of the limits the
+    tolerance and the time count; the search for pairs is not cut short.
     """
     started = time.perf_counter()
     edges = pairs_above(geometry, least, show)

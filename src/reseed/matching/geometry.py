@@ -124,14 +124,7 @@ class Multiplier:
 
 
 def cosine(A: Any, B: Any, *, device: str = "cpu", names: Sequence[str] = "AB") -> Geometry:
-    """Signed cosine of rows.
-
-    Args:
-        A: `[n, D]` array or tensor, rows are latents; row lengths do not matter.
-        B: `[m, D]`.
-        device: where products are made.
-        names: how to call the two in messages.
-    """
+    """Signed cosine of the rows of `[n, D]` and `[m, D]`, whatever their length."""
     return least_cosine([(A, B)], device=device, names=names)
 
 
@@ -168,12 +161,7 @@ def mean_cosine(
 
 
 def whitened(encoder: Any, covariance: Any) -> Floats:
-    """Encoder rows as they act on whitened input: w . x = (C^1/2 w) . (C^-1/2 x).
-
-    Args:
-        encoder: `[F, D]`.
-        covariance: `[D, D]` of the SAE's input, symmetric, no negative eigenvalue.
-    """
+    """Encoder rows `[F, D]` as they act on whitened input: w . x = (C^1/2 w) . (C^-1/2 x)."""
     rows_ = finite_rows(encoder, "encoder")
     C = finite_rows(covariance, "covariance")
     if C.shape != (rows_.shape[1],) * 2 or not np.allclose(C, C.T, atol=1e-6 * np.abs(C).max()):
@@ -209,14 +197,9 @@ def rows(matrix: Any, name: str) -> Rows:
 
 
 def finite_rows(rows: Any, name: str) -> NDArray[Any]:
-    """A dictionary as a C-contiguous array of float32 or float64, checked.
+    """An array or tensor `[F, D]` as a C-contiguous array, float32 or float64, of finite numbers.
 
-    Args:
-        rows: `[F, D]`, an array or a tensor; other types than float32 become float64.
-        name: how to call it in messages.
-
-    Raises:
-        SpecError: if it is not a matrix of finite numbers.
+    Other types than float32 become float64.
     """
     if hasattr(rows, "detach"):
         rows = rows.detach().cpu()
@@ -239,12 +222,7 @@ def finite_rows(rows: Any, name: str) -> NDArray[Any]:
 
 
 def unit(rows: Any, name: str) -> NDArray[np.float64]:
-    """Rows scaled to length 1 in float64; a zero row stays zero, so it is similar to nothing.
-
-    Args:
-        rows: `[F, D]`, an array or a tensor.
-        name: how to call it in messages.
-    """
+    """Rows scaled to length 1 in float64; a zero row stays zero, so it is similar to nothing."""
     array = finite_rows(rows, name).astype(np.float64)
     # scaling by the largest entry first keeps rows of any magnitude from over- or underflowing
     array /= np.where((top := np.abs(array).max(axis=1)) > 0, top, 1.0)[:, None]

@@ -109,20 +109,7 @@ class Views(NamedTuple):
 def geometry_of(
     A: Any, B: Any, *, view: View = "decoder", covariance: Any = None, device: str = "cpu"
 ) -> Geometry:
-    """The similarity of two SAEs by one of the views above.
-
-    Args:
-        A: `Views`, anything with `W_enc` and `W_dec`, or the rows themselves, `[F_a, D]`, where one
-            matrix is enough.
-        B: the same, of F_b latents.
-        view: which rows.
-        covariance: `[D, D]` of the SAEs' input, for `"whitened"` and nothing else.
-        device: where products are made.
-
-    Raises:
-        SpecError: if the view is unknown or needs what is not given, a matrix is not one of finite
-            numbers, dimensions differ, or encoder and decoder have different numbers of latents.
-    """
+    """The similarity of two SAEs by one of the views above; arguments as of `match`."""
     if view not in get_args(View):
         raise SpecError(f"no view {view!r} of an SAE; {nearest(view, get_args(View))}")
     if (covariance is None) == (view == "whitened"):
@@ -191,15 +178,8 @@ class BothMatches(NamedTuple):
 def compare(a: Views, b: Views, show: Callable[[float], None] | None = None) -> BothMatches:
     """Match two SAEs by decoder rows and, independently, by encoder rows (arXiv 2501.16615).
 
-    Args:
-        a: one SAE.
-        b: the other.
-        show: told how many similarities were computed, as they are; from dictionaries of some size
-            on, where it takes long enough to show.
-
-    Raises:
-        SpecError: if a matrix has NaN, dimensions or numbers of latents differ, or, without numba,
-            the sizes are above the dense limit.
+    `show` is told how many similarities were computed, as they are; from dictionaries of some size
+    on, where it takes long enough to show.
     """
     geometry = {
         view: cosine(*pair, names=(f"A's {view}", f"B's {view}"))
@@ -218,11 +198,7 @@ def compare(a: Views, b: Views, show: Callable[[float], None] | None = None) -> 
 
 
 def decoder_pairs(table: pl.DataFrame) -> NDArray[np.int64]:
-    """`[E, 2]` latents of A and of B that are matched by decoder rows.
-
-    Args:
-        table: from `compare`.
-    """
+    """`[E, 2]` latents of A and of B that are matched by decoder rows, from `compare`'s table."""
     side = table.filter(pl.col("side") == "a").drop_nulls("decoder_match")
     return side.select("latent", "decoder_match").to_numpy().astype(np.int64)
 

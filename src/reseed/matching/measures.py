@@ -9,7 +9,9 @@ widths a latent without a counterpart scores lowest and still counts in the deno
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Literal
 
 import numpy as np
@@ -25,7 +27,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One way to say how much two SAEs agree."""
+    """One way to say how much two SAEs agree; texts in measures.toml."""
 
     id: str
     words: str
@@ -40,85 +42,26 @@ class Measure:
     """whether the score must be above tau, not just at it"""
 
 
+_ABOUT = tomllib.loads(files(__package__ or "").joinpath("measures.toml").read_text("utf-8"))
+
+
+def _measure(name: str, score: pl.Expr, *, strict: bool = False) -> Measure:
+    return Measure(id=name, score=score, strict=strict, **_ABOUT[name])
+
+
 _SAME = pl.col("decoder_match") == pl.col("encoder_match")
 _BOTH = pl.min_horizontal("decoder_cos", "encoder_cos")
-_ALONE = "a latent without a counterpart scores -1 and counts in the denominator"
+_NEAREST = pl.min_horizontal("decoder_max_cos", "encoder_max_cos")
 
-SHARED = Measure(
-    id="shared",
-    words="same partner in the decoder and the encoder assignment, both cosines at least tau",
-    version=1,
-    formula="same counterpart in decoder and encoder assignment; min(cos_dec, cos_enc) >= tau",
-    direction="symmetric",
-    unequal_widths=_ALONE,
-    source="arXiv 2501.16615, text",
-    score=pl.when(_SAME).then(_BOTH).otherwise(LOWEST),
-)
-BOTH = Measure(
-    id="both",
-    words="both cosines above tau, each under its own assignment",
-    version=1,
-    formula="min(cos_dec, cos_enc) > tau, each under its own assignment",
-    direction="from each side",
-    unequal_widths=_ALONE,
-    source="notebook of arXiv 2501.16615",
-    score=_BOTH,
-    strict=True,
-)
-EQUAL = Measure(
-    id="equal",
-    words="same partner in both assignments, at any cosine",
-    version=1,
-    formula="same counterpart in the decoder and the encoder assignment; no threshold",
-    direction="symmetric",
-    unequal_widths=_ALONE,
-    source="notebook of arXiv 2501.16615",
-    score=pl.when(_SAME).then(1.0).otherwise(LOWEST),
-)
-DECODER_ONLY = Measure(
-    id="decoder_only",
-    words="decoder cosine above tau under the decoder assignment",
-    version=1,
-    formula="cos_dec > tau under the decoder assignment",
-    direction="symmetric",
-    unequal_widths=_ALONE,
-    source="notebook of arXiv 2501.16615, model and architecture figures",
-    score=pl.col("decoder_cos"),
-    strict=True,
-)
-MAX_COS_BOTH = Measure(
-    id="max_cos_both",
-    words="cosines to the nearest neighbours above tau; not one to one",
-    version=1,
-    formula="min(max_j cos_dec, max_j cos_enc) > tau; nearest neighbours, not one to one",
-    direction="from each side",
-    unequal_widths="every latent has a nearest neighbour",
-    source="notebook of arXiv 2501.16615",
-    score=pl.min_horizontal("decoder_max_cos", "encoder_max_cos"),
-    strict=True,
-)
+SHARED = _measure("shared", pl.when(_SAME).then(_BOTH).otherwise(LOWEST))
+BOTH = _measure("both", _BOTH, strict=True)
+EQUAL = _measure("equal", pl.when(_SAME).then(1.0).otherwise(LOWEST))
+DECODER_ONLY = _measure("decoder_only", pl.col("decoder_cos"), strict=True)
+MAX_COS_BOTH = _measure("max_cos_both", _NEAREST, strict=True)
 THRESHOLDED = (SHARED, BOTH, EQUAL, DECODER_ONLY, MAX_COS_BOTH)
 
-PW_MCC = Measure(
-    id="pw_mcc",
-    words="mean decoder cosine under the assignment; no tau",
-    version=1,
-    formula="mean of cos_dec under the decoder assignment",
-    direction="symmetric",
-    unequal_widths="mean over the min(F_a, F_b) pairs; latents without a counterpart do not count",
-    source="arXiv 2505.20254",
-    score=pl.col("decoder_cos"),
-)
-MMCS = Measure(
-    id="mmcs_decoder",
-    words="mean decoder cosine to the nearest neighbour; no tau",
-    version=1,
-    formula="mean of max_j cos_dec, signed, nearest neighbours",
-    direction="from each side",
-    unequal_widths="every latent has a nearest neighbour",
-    source="notebook of arXiv 2501.16615 (mean max cos)",
-    score=pl.col("decoder_max_cos"),
-)
+PW_MCC = _measure("pw_mcc", pl.col("decoder_cos"))
+MMCS = _measure("mmcs_decoder", pl.col("decoder_max_cos"))
 MEANS = (PW_MCC, MMCS)
 ALL = THRESHOLDED + MEANS
 """What a study shows."""
@@ -146,10 +89,6 @@ def is_shared(side: pl.DataFrame, tau: float) -> pl.Series:
 def shared_pairs(table: pl.DataFrame, tau: float) -> pl.DataFrame:
     """The shared pairs of latents of two runs, by the paper's rule at tau.
 
-    Args:
-        table: of `reseed.matching.match`.
-        tau: the threshold.
-
     Returns:
         latent_a, latent_b, similarity (the lesser of both cosines).
     """
@@ -162,16 +101,7 @@ def shared_pairs(table: pl.DataFrame, tau: float) -> pl.DataFrame:
 
 
 def share_at(score: pl.Series, taus: NDArray[np.float64], *, strict: bool) -> NDArray[np.float64]:
-    """Share of the scores that reach each tau.
-
-    Args:
-        score: without nulls.
-        taus: `[T]`.
-        strict: whether reaching means being above.
-
-    Returns:
-        `[T]`; NaN where there are no scores.
-    """
+    """`[T]` share of the scores that reach (strict: are above) each tau; NaN without scores."""
     ordered = np.sort(score.to_numpy())
     if not len(ordered):
         return np.full(len(taus), np.nan)

@@ -114,15 +114,8 @@ def match_edges(
 ) -> Match:
     """The one-to-one pairs with the largest Σ (similarity - least), of given pairs.
 
-    Args:
-        edges: all pairs more similar than `least`; others may be among them and do no harm.
-        shape: (n, m).
-        least: lambda.
-        limits: of these the tolerance and the time count.
-        started: `time.perf_counter()` from which the time counts; now if left out.
-
-    Returns:
-        As `match_above`.
+    `edges` are all pairs more similar than `least`; others may be among them and do no harm. Of
+    the limits the tolerance and the time count, from `started` on.
     """
     started = time.perf_counter() if started is None else started
     above = edges.value > least

@@ -82,13 +82,7 @@ def _match(pair: Pair, steps: Sequence[int], store: Store, task: Task) -> None:
 
 
 def shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
-    """Shows the way through one long comparison beside the bar, which counts pairs.
-
-    Args:
-        task: whose note it is.
-        name: of the pair.
-        entries: similarities of one pass.
-    """
+    """Shows the way through one comparison, of `entries` a pass, beside the bar of pairs."""
     done = 0.0
 
     def show(more: float) -> None:

@@ -12,7 +12,7 @@ split, merged, absorbed
     So it is labelled in more than half of the other runs in which it is left over.
 subspace_stable
     Its neighbourhood comes back: the upper median of the p-values of
-    `reseed.matching.beyond.subspaces`, over the other runs in which it is left over, is at most
+    `reseed.matching.beyond.structure`, over the other runs in which it is left over, is at most
     `ALPHA`.
 unstable
     None of these.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.errors import SpecError
 from reseed.matching.beyond.regress import MOST, Fits, fits, joined, unit_part
 from reseed.matching.geometry import Floats, Integers, Rows, rows
 
@@ -70,15 +71,7 @@ class Fitted:
 
 
 def fitted(shared: Integers, latents: Integers, fits: Fits, bars: Bars, part: float) -> Fitted:
-    """Decide how many partners of each fit count.
-
-    Args:
-        shared: `[F]` counterpart of each latent of this side, -1 for none.
-        latents: `[n]` latents that were fitted.
-        fits: of these.
-        bars: of this side.
-        part: weight from which a partner is a part.
-    """
+    """Decide how many partners of each fit count; a partner of weight `part` or more is a part."""
     at = np.full(len(shared), -1)
     at[latents] = np.arange(len(latents))
     partners = earning(fits.cosine, bars.gain)
@@ -100,11 +93,7 @@ def earning(cosine: Floats, gain: float) -> Integers:
     """How many partners earn their place: `[n]`, 1 to 3.
 
     More partners do if they remove at least `gain` of the squared residual that fewer leave, and
-    that residual is not next to nothing.
-
-    Args:
-        cosine: `[n, 3]` of the fits with at most 1, 2, 3 partners.
-        gain: in (0, 1].
+    that residual is not next to nothing. `cosine` is `[n, 3]`, of at most 1, 2, 3 partners.
     """
     residual = 1.0 - cosine**2
     count = np.ones(len(cosine), np.int64)
@@ -245,6 +234,7 @@ def fit_both(
     show: Show | None,
 ) -> list[tuple[Fitted, Chance | None]]:
     """Fit what is left of each side, and on the other side what these fits mention."""
+    _check(sides, shared)
     left = [np.flatnonzero((own < 0) & (r.scale > 0)) for own, r in zip(shared, sides, strict=True)]
     first = [fits(pick(sides[s], left[s]), sides[1 - s], show) for s in (0, 1)]
     out: list[tuple[Fitted, Chance | None]] = []
@@ -260,6 +250,21 @@ def fit_both(
         bars = _bars(chance, settings)
         out.append((fitted(shared[s], latents, both, bars, settings.part), chance))
     return out
+
+
+def _check(sides: tuple[Rows, Rows], shared: tuple[Integers, Integers]) -> None:
+    for side, name in enumerate("AB"):
+        own, other = shared[side], shared[1 - side]
+        if len(own) != len(sides[side].scale):
+            raise SpecError(
+                f"{name} has {len(sides[side].scale)} latents, but {len(own)} counterparts "
+                "are given"
+            )
+        has = np.flatnonzero(own >= 0)
+        if (own >= len(other)).any() or (other[own[has]] != has).any():
+            raise SpecError(
+                f"the counterparts of {name} do not go both ways; give those of one assignment"
+            )
 
 
 def _chance(own: Rows, other: Rows, latents: Integers, fit: Fits, null: Rows) -> Chance:

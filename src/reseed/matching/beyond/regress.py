@@ -34,17 +34,10 @@ def rows_at_once(columns: int, most: int = 512) -> int:
 
 
 def top(block: NDArray[Any], count: int) -> Integers:
-    """Columns of the `count` largest entries of each row, in no order; of equal ones any.
+    """`[n, min(count, m)]` columns of the largest entries of each row of `[n, m]`, in no order.
 
     The largest entries lie in the stretches with the largest maxima, so most of a row is only
-    looked at once.
-
-    Args:
-        block: `[n, m]`.
-        count: at most m are given.
-
-    Returns:
-        `[n, min(count, m)]`.
+    looked at once. Of equal ones any.
     """
     n, m = block.shape
     count = min(count, m)
@@ -92,15 +85,10 @@ class Fits(NamedTuple):
 
 
 def fits(rows: Rows, on: Rows, show: Callable[[float], None] | None = None) -> Fits:
-    """Fit each row of one dictionary by at most three rows of another.
+    """Fit each of n rows of one dictionary by at most three of the m >= 1 rows of another, `on`.
 
     Three float32 products of the whole size find the short lists; all else is float64. A zero row
     has no partners, and a zero row is no partner.
-
-    Args:
-        rows: n rows to be explained.
-        on: m rows, at least one, to explain them by.
-        show: told how many similarities were computed, as they are.
     """
     check_dimensions(rows.screen.shape[1], on.screen.shape[1])
     n, m = len(rows.scale), len(on.scale)

@@ -19,9 +19,14 @@ going_back
 into
     The latent that it merged or was absorbed into.
 subspace_overlap, subspace_rest, subspace_inside, subspace_p
-    See `reseed.matching.beyond.subspaces`; null where they cannot be told.
+    See `Overlap` and `p_values`; null where they cannot be told.
 
 The formulas are in docs/structure.md.
+
+Single latents may not come back although the space they lie in does (arXiv 2606.12138). The
+*neighbourhood* of a row in a dictionary is the span of the `rank` leading right singular vectors of
+its `size` rows of largest |cosine| to it (in its own dictionary it is one of them). A span has no
+sign, hence |cosine|, unlike everywhere else in matching.
 """
 
 from __future__ import annotations
@@ -32,7 +37,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from reseed.errors import SpecError
 from reseed.matching.beyond.labels import (
     LABELS,
     Chance,
@@ -43,9 +47,9 @@ from reseed.matching.beyond.labels import (
     label,
     pick,
 )
-from reseed.matching.beyond.regress import MOST
-from reseed.matching.beyond.subspaces import Overlap, overlaps, p_values
-from reseed.matching.geometry import Floats, Integers, Rows, rows
+from reseed.matching.beyond.regress import MOST, rows_at_once, top, unit_part
+from reseed.matching.entries import stretches
+from reseed.matching.geometry import Floats, Integers, Rows, check_dimensions, rows
 
 _NULL_LATENTS = 4_000
 """Random latents that are enough for the null of the subspaces."""
@@ -78,22 +82,13 @@ def structure(
 ) -> Structure:
     """Explain what is left of each side by the other.
 
-    Args:
-        a: one dictionary.
-        b: the other.
-        nulls: random dictionaries in place of the decoders of A and of B, of the same covariance
-            each, `[F, D]`; the first pair is the null of the fits, all are that of the subspaces.
-            Without any the bars are the settings alone and subspaces have no p-value.
-        settings: from where on something counts.
-        show: told how many similarities were computed, as they are.
-
-    Raises:
-        SpecError: if a matrix has NaN, dimensions differ, or counterparts do not go both ways.
+    The nulls are random dictionaries in place of the decoders of A and of B, of the same covariance
+    each, `[F, D]`; the first pair is the null of the fits, all are that of the subspaces. Without
+    any the bars are the settings alone and subspaces have no p-value.
     """
     settings = settings or Settings()
     sides = (rows(a.decoder, "A's decoder"), rows(b.decoder, "B's decoder"))
     shared = (np.asarray(a.shared), np.asarray(b.shared))
-    _check(sides, shared)
     drawn = [(rows(x, "null of A"), rows(y, "null of B")) for x, y in nulls]
     both = fit_both(sides, shared, drawn[:1], settings, show)
     spans = _spans(sides, shared, drawn, settings)
@@ -107,26 +102,11 @@ def structure(
     return Structure(pl.concat(frames), about)
 
 
-def _check(sides: tuple[Rows, Rows], shared: tuple[Integers, Integers]) -> None:
-    for side, name in enumerate("AB"):
-        own, other = shared[side], shared[1 - side]
-        if len(own) != len(sides[side].scale):
-            raise SpecError(
-                f"{name} has {len(sides[side].scale)} latents, but {len(own)} counterparts "
-                "are given"
-            )
-        has = np.flatnonzero(own >= 0)
-        if (own >= len(other)).any() or (other[own[has]] != has).any():
-            raise SpecError(
-                f"the counterparts of {name} do not go both ways; give those of one assignment"
-            )
-
-
 class _Spans(NamedTuple):
     """Neighbourhoods of the latents of one side that are left over, `[left]` each."""
 
     latents: Integers
-    found: Overlap
+    overlap: Overlap
     null: Overlap
     p: Floats
 
@@ -169,9 +149,9 @@ def _random_pools(
         for cut in range(cuts):
             if latents >= _NULL_LATENTS:
                 return
-            parts = (np.arange(cut * size, (cut + 1) * size) for size in sizes)
             first, second = (
-                pick(dictionary, part) for dictionary, part in zip(both, parts, strict=True)
+                pick(dictionary, np.arange(cut * size, (cut + 1) * size))
+                for dictionary, size in zip(both, sizes, strict=True)
             )
             yield first, second
             latents += sizes[0]
@@ -199,9 +179,9 @@ def _table(name: str, own: Fitted, other: Fitted, spans: _Spans) -> pl.DataFrame
     }
     span = {
         "latent": spans.latents,
-        "subspace_overlap": spans.found.mean,
-        "subspace_rest": spans.found.rest,
-        "subspace_inside": spans.found.inside,
+        "subspace_overlap": spans.overlap.mean,
+        "subspace_rest": spans.overlap.rest,
+        "subspace_inside": spans.overlap.inside,
         "subspace_p": spans.p,
     }
     none = [pl.col(f"partner_{i + 1}") for i in range(MOST)] + [pl.col("into")]
@@ -219,18 +199,16 @@ def _about(
 ) -> dict[str, Any]:
     p = frame["subspace_p"].drop_nulls()
     null = spans.null.mean[~np.isnan(spans.null.mean)]
+    by_chance = chance and {
+        name: float((values >= (settings.gain if name == "gain" else settings.tau)).mean())
+        for name, values in chance._asdict().items()
+    }
     return {
         "latents": len(own.shared),
         "left_over": len(spans.latents),
         "labels": {name: int((frame["label"] == name).sum()) for name in LABELS},
         "bars": own.bars._asdict(),
-        "by_chance": None
-        if chance is None
-        else {
-            "fit": float((chance.fit >= settings.tau).mean()),
-            "nearest": float((chance.nearest >= settings.tau).mean()),
-            "gain": float((chance.gain >= settings.gain).mean()),
-        },
+        "by_chance": by_chance,
         "subspaces": {
             "tested": len(p),
             "stable": int((p <= 1.0 - settings.chance + 1e-12).sum()),
@@ -239,3 +217,82 @@ def _about(
             "null_high": float(np.quantile(null, settings.chance)) if len(null) else None,
         },
     }
+
+
+_FLAT = 1e-9
+"""Squared singular value, of unit rows, below which a direction is not there."""
+
+
+class Overlap(NamedTuple):
+    """How far the neighbourhoods of each of n latents of A agree between A and B."""
+
+    mean: Floats
+    """[n] mean squared cosine of the principal angles; a direction that one of the two lacks
+    counts 0"""
+    rest: Floats
+    """[n] the same without the smallest angle: what agrees beside the latent's best direction; the
+    mean itself at rank 1"""
+    inside: Floats
+    """[n] share of the latent's squared length that lies in the neighbourhood in B"""
+
+
+def overlaps(a: Rows, b: Rows, *, size: int, rank: int) -> Overlap:
+    """Compare the neighbourhood of each row of A among the rows of A with that among the rows of B.
+
+    NaN for zero rows, and for all rows where A or B has fewer than `rank` rows: then no
+    neighbourhood of that rank can be told.
+    """
+    check_dimensions(a.screen.shape[1], b.screen.shape[1])
+    n = len(a.scale)
+    out = Overlap(*(np.full(n, np.nan) for _ in Overlap._fields))
+    a_there, b_there = (np.flatnonzero(side.scale > 0) for side in (a, b))
+    if min(len(a_there), len(b_there)) < rank:
+        return out
+    for part in stretches(len(a_there), rows_at_once(max(n, len(b.scale)), 256)):
+        which = a_there[part]
+        own = _basis(a, which, a, a_there, size, rank)
+        other = _basis(a, which, b, b_there, size, rank)
+        cosines = np.linalg.svd(own.transpose(0, 2, 1) @ other, compute_uv=False).clip(0.0, 1.0)
+        energy = cosines**2
+        inside = (np.einsum("kd,kdr->kr", unit_part(a, which), other) ** 2).sum(axis=1)
+        out.mean[which] = energy.mean(axis=1)
+        out.rest[which] = energy[:, 1:].mean(axis=1) if rank > 1 else energy[:, 0]
+        out.inside[which] = inside.clip(0.0, 1.0)
+    return out
+
+
+def _basis(
+    centres: Rows, which: Integers, pool: Rows, there: Integers, size: int, rank: int
+) -> Floats:
+    """Orthonormal bases `[k, D, rank]` of neighbourhoods; missing directions are zero."""
+    similar = np.abs(centres.screen[which] @ pool.screen[there].T)
+    if pool is centres:
+        # products of equal rows are 1 only up to rounding, and duplicates are as near
+        similar[np.arange(len(which)), np.searchsorted(there, which)] = 2.0
+    near = there[top(similar, size)]
+    rows = unit_part(pool, near.ravel()).reshape(*near.shape, -1)
+    values, vectors = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
+    values, vectors = values[:, -rank:], vectors[:, :, -rank:]
+    scale = np.where(values > _FLAT, 1.0 / np.sqrt(np.where(values > _FLAT, values, 1.0)), 0.0)
+    return rows.transpose(0, 2, 1) @ (vectors * scale[:, None, :])
+
+
+def p_values(overlap: Overlap, null: Overlap) -> Floats:
+    """One p-value for each latent: the largest of those of its three numbers.
+
+    Each is the share of null latents at least as high, (1 + count) / (1 + N). The largest is small
+    only if all three are beyond chance: the spans agree, not only in one direction, and the latent
+    lies in what they share. So the test is conservative (an intersection-union test).
+
+    The null are random latents in random dictionaries, with the same selection of neighbours; NaN
+    are left out of it. NaN where `overlap` is, or where there is no null.
+    """
+    worst = np.full(len(overlap.mean), np.nan)
+    for values, chance in zip(overlap, null, strict=True):
+        ordered = np.sort(chance[~np.isnan(chance)])
+        if not len(ordered):
+            return np.full(len(values), np.nan)
+        # equal neighbourhoods agree up to rounding
+        at_least = len(ordered) - np.searchsorted(ordered, values - 1e-12, side="left")
+        worst = np.fmax(worst, (1.0 + at_least) / (1.0 + len(ordered)))
+    return np.where(np.isnan(overlap.mean), np.nan, worst)

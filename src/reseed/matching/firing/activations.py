@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,25 +136,17 @@ def _pairs(codes_a: Any, codes_b: Any) -> Iterator[tuple[Any, Any]]:
                 "an iterable of such chunks of each, or one iterable of pairs of chunks"
             )
     if codes_b is not None:
-        yield from _both(codes_a, codes_b)
+        ended = object()
+        for a, b in zip_longest(codes_a, codes_b, fillvalue=ended):
+            if a is ended or b is ended:
+                side = "A" if a is ended else "B"
+                raise SpecError(f"there are fewer chunks of {side} than of the other")
+            yield a, b
         return
     for number, pair in enumerate(codes_a):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise SpecError(f"item {number} is no pair of chunks: (codes of A, codes of B)")
         yield pair[0], pair[1]
-
-
-def _both(codes_a: Iterable[Any], codes_b: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    ended = object()
-    a, b = iter(codes_a), iter(codes_b)
-    while True:
-        chunk_a, chunk_b = next(a, ended), next(b, ended)
-        if chunk_a is ended and chunk_b is ended:
-            return
-        if chunk_a is ended or chunk_b is ended:
-            side = "A" if chunk_a is ended else "B"
-            raise SpecError(f"there are fewer chunks of {side} than of the other")
-        yield chunk_a, chunk_b
 
 
 def _solved(edges: Edges, shape: tuple[int, int], least: float, limits: Limits) -> Match:
@@ -200,14 +193,9 @@ SIZE = 20
 
 
 def frequency_bins(rate: NDArray[Any], size: int = SIZE) -> Integers:
-    """Bins of latents that fire about as often, equally full.
+    """`[F]` bin of each latent, from the rarest up; -1 for those that never fire.
 
-    Args:
-        rate: `[F]` share (or number) of tokens on which each latent fires.
-        size: latents in a bin, at least.
-
-    Returns:
-        `[F]` number of each latent's bin, from the rarest up; -1 for those that never fire.
+    Bins hold latents that fire about as often, equally many, at least `size`.
     """
     live = np.flatnonzero(rate > 0)
     order = live[np.argsort(rate[live], kind="stable")]
@@ -222,14 +210,7 @@ def exchanged(bins: Integers, *key: int | str) -> Integers:
     """Another latent of the same bin for each, at random, each used once.
 
     No latent stays where it is unless it is alone in its bin: one that did would put what was
-    observed into the null.
-
-    Args:
-        bins: `[F]` from `frequency_bins`.
-        key: of the generator, e.g. the pair of runs and the draw.
-
-    Returns:
-        `[F]` a permutation.
+    observed into the null. The key of the generator is e.g. the pair of runs and the draw.
     """
     numbers = generator("null-frequency", *key)
     out = np.arange(len(bins))

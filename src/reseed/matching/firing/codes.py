@@ -34,12 +34,7 @@ between them, summed over any number of tokens, neither vanish nor overflow."""
 
 
 def as_codes(codes: Any, name: str) -> Codes:
-    """Codes of N tokens, checked.
-
-    Args:
-        codes: `[N, F]`; NumPy array, torch tensor or SciPy sparse matrix.
-        name: how to call them in messages.
-    """
+    """Codes `[N, F]` of N tokens, a NumPy array, torch tensor or SciPy sparse matrix, checked."""
     sparse = cast("Any", codes) if issparse(codes) else None
     array = _array(codes) if sparse is None else sparse
     if array.ndim != 2 or array.dtype.kind not in "fiub":
@@ -55,13 +50,9 @@ def as_codes(codes: Any, name: str) -> Codes:
 
 
 def from_entries(values: Any, latents: Any, width: int, name: str) -> Codes:
-    """Codes given as K entries for each token; entries of value 0 are silent.
+    """Codes of F = `width` latents given as `[N, K]` values >= 0 and latents; 0 is silent.
 
-    Args:
-        values: `[N, K]`, >= 0.
-        latents: `[N, K]` integers below F; no latent fires twice in a row.
-        width: F.
-        name: how to call them in messages.
+    No latent fires twice in a row.
     """
     value, latent = _array(values), _array(latents)
     if value.ndim != 2 or value.shape != latent.shape or latent.dtype.kind not in "iu":
@@ -164,15 +155,7 @@ class Together(NamedTuple):
 
 
 def similarity(measure: Measure, pairs: Together, a: Sums, b: Sums, tokens: int) -> Floats:
-    """`[E]` similarity of pairs, see above; 0 where it is 0 / 0.
-
-    Args:
-        measure: which.
-        pairs: E of them.
-        a: of A's latents.
-        b: of B's latents.
-        tokens: N, over which all of these are sums.
-    """
+    """`[E]` similarity of pairs from sums over N tokens, see above; 0 where it is 0 / 0."""
     i, j = pairs.row, pairs.column
     if measure == "jaccard":
         either = a.fired[i] + b.fired[j] - pairs.both
@@ -213,13 +196,7 @@ def check_same_tokens(A: Codes, B: Codes, latents: tuple[int, int]) -> None:
 class ChosenPairs:
     """How given pairs of latents fire together: sums over tokens, memory O(F + E).
 
-    Args:
-        rows: `[E]` latents of A.
-        columns: `[E]` latents of B, one for each.
-        latents: F_a, F_b.
-
-    Raises:
-        SpecError: if a pair names a latent that is not there.
+    Latents of A (`rows`) and of B (`columns`) are `[E]`; `latents` are F_a, F_b.
     """
 
     def __init__(self, rows: Integers, columns: Integers, latents: tuple[int, int]) -> None:
@@ -232,12 +209,7 @@ class ChosenPairs:
         self._product, self._both = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
 
     def add(self, A: Codes, B: Codes) -> None:
-        """Take in more tokens.
-
-        Args:
-            A: `[N, F_a]`.
-            B: `[N, F_b]` of the same tokens.
-        """
+        """Take in more tokens, `[N, F_a]` and `[N, F_b]`."""
         check_same_tokens(A, B, self.latents)
         self.tokens += A.shape[0]
         self._a, self._b = added(self._a, sums_of(A)), added(self._b, sums_of(B))

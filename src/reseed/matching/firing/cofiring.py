@@ -50,12 +50,7 @@ _NONE = Kept(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
 
 
 class Cofiring:
-    """Sums over tokens of everything that two SAEs do together.
-
-    Args:
-        latents_a: F_a.
-        latents_b: F_b.
-    """
+    """Sums over tokens of everything that two SAEs of F_a and F_b latents do together."""
 
     def __init__(self, latents_a: int, latents_b: int) -> None:
         self.latents = (latents_a, latents_b)
@@ -65,12 +60,7 @@ class Cofiring:
         """each less than half as long as the one before, so that each pair is merged few times"""
 
     def add(self, A: Codes, B: Codes) -> None:
-        """Take in more tokens.
-
-        Args:
-            A: `[N, F_a]` codes from `codes.as_codes` or `codes.from_entries`.
-            B: `[N, F_b]` of the same tokens.
-        """
+        """Take in more tokens, `[N, F_a]` and `[N, F_b]`, from `as_codes` or `from_entries`."""
         check_same_tokens(A, B, self.latents)
         self.tokens += A.shape[0]
         self._a, self._b = added(self._a, sums_of(A)), added(self._b, sums_of(B))
@@ -120,14 +110,7 @@ class Cofiring:
 
 
 def edges_above(A: Codes, B: Codes, measure: Measure, above: float) -> Edges:
-    """The co-firing pairs more similar than a value, by row, then by column.
-
-    Args:
-        A: `[N, F_a]` codes of all tokens.
-        B: `[N, F_b]` of the same tokens.
-        measure: which.
-        above: the value.
-    """
+    """The pairs that co-fire on all N tokens more similar than a value, by row, then by column."""
     check_measure(measure)
     check_same_tokens(A, B, (A.shape[1], B.shape[1]))
     a, b, kept, total = sums_of(A), sums_of(B), list[Edges](), 0
@@ -157,12 +140,7 @@ _SPARSE = 64
 
 
 def cofiring(A: Codes, B: Codes) -> Iterator[Together]:
-    """All pairs of latents that fire together, some latents of A at a time.
-
-    Args:
-        A: `[N, n]`.
-        B: `[N, m]` of the same tokens.
-    """
+    """All pairs of latents that fire together, some latents of A at a time."""
     by_latent = A.T.tocsr()
     at_most = most_pairs(A, B)
     a = _wide(by_latent.indptr), _wide(by_latent.indices), by_latent.data
