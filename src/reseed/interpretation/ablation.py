@@ -40,9 +40,6 @@ def functional_of(
     Returns:
         `run`; `sets` and `differences` (tables of docs/orphans.md as rows), `fvu`, `ce`, `says`;
         only `says` where it could not be measured.
-
-    Raises:
-        StoreError: if the activations or a run are damaged.
     """
     from reseed.evidence.function import functional_value
     from reseed.sae.model import from_arrays
@@ -81,11 +78,7 @@ def functional_of(
 
 
 def _cross_entropy(inputs: Inputs, study: Study, site: str, tokens: int) -> CrossEntropy | None:
-    """How the subject predicts with reconstructions at a site.
-
-    Raises:
-        SpecError: if the subject predicts no tokens.
-    """
+    """How the subject predicts with reconstructions at a site."""
     if not tokens:
         return None
     from reseed.evidence.function import spliced_cross_entropy

@@ -109,12 +109,7 @@ class DryInstrument:
 
 
 def cost_of(requests: Sequence[Request], count: Counter = quarter) -> Cost:
-    """Calls and tokens of requests; replies are taken to have the form asked for.
-
-    Args:
-        requests: in the order in which they are sent.
-        count: tokens of a text.
-    """
+    """Calls and tokens of requests; replies are taken to have the form asked for."""
     prompts = ["\n".join(message.content for message in request.messages) for request in requests]
     around = sum(EACH_MESSAGE * len(request.messages) for request in requests)
     same = [commonprefix([a, b]) for a, b in zip(prompts, prompts[1:], strict=False)]
@@ -151,18 +146,9 @@ def costs_of_a_latent(
 ) -> dict[str, Cost]:
     """Cost of explaining a latent and of each of its scores.
 
-    Args:
-        shown: with the examples of the split `explain`.
-        judged: the same latent with its explanation and the examples to score on.
-        spec: the scorers and how they ask.
-        count: tokens of a text.
-
     Returns:
         Name to cost, without `intervention`, whose texts are not known before they are written. A
         latent's share of what many share is not taken off.
-
-    Raises:
-        SpecError: as the scorers.
     """
     dry = DryRun()
     explain_items(dry, [shown], spec.explain)
@@ -183,9 +169,6 @@ def estimate_costs(
 
     Returns:
         Name to cost; which latents, and what their scores will be able to show.
-
-    Raises:
-        SpecError, StoreError: as `reseed.interpretation.stage.explain`.
     """
     plan = sample_latents(study.latent_table(group), spec.per_kind, spec.seed)
     of = latents_in(plan.latents)

@@ -127,11 +127,7 @@ class GroupScores:
 
 
 def read_explained(study: Study, group: Group) -> GroupExplanations:
-    """The explanations that are there.
-
-    Raises:
-        StoreError: if there are none.
-    """
+    """The explanations that are there."""
     name = explanations_name(group.name)
     if not study.store.has(name):
         raise StoreError(f"{group.label} has no explanations yet; `reseed explain` makes them")
@@ -141,11 +137,7 @@ def read_explained(study: Study, group: Group) -> GroupExplanations:
 
 
 def read_scored(study: Study, group: Group) -> GroupScores:
-    """The scores that are there.
-
-    Raises:
-        StoreError: if there are none.
-    """
+    """The scores that are there."""
     name = scores_name(group.name)
     if not study.store.has(name):
         raise StoreError(f"{group.label} has no scores yet; `reseed score` makes them")

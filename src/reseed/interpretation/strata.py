@@ -117,14 +117,7 @@ class SamplePlan:
 
 
 def power_of(first: int, second: int, difference: float, sd: float, alpha: float = 0.05) -> float:
-    """Power of the two-sided t test of a difference between two groups of latents.
-
-    Args:
-        first: latents in one group.
-        second: in the other.
-        difference: of the means.
-        sd: of the score within a group.
-        alpha: level.
+    """Power of the two-sided t test of a difference between two groups of so many latents.
 
     Returns:
         0 with fewer than two in a group.
@@ -234,11 +227,6 @@ def sample_latents(
 
 def partners(plan: SamplePlan, latents: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     """One more member of each family in the sample, of another run, to compare explanations with.
-
-    Args:
-        plan: from `sample_latents`.
-        latents: the table that it was made from.
-        seed: of the choice.
 
     Returns:
         The columns of `plan.latents`; no row for orphans.

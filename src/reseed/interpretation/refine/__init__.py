@@ -142,12 +142,7 @@ def _check(item: Item, judge: Sequence[Example]) -> None:
 
 
 class Detector:
-    """Scores explanations by detection and remembers which answers were wrong.
-
-    Args:
-        asker: judges.
-        settings: how it is asked.
-    """
+    """Scores explanations by detection and remembers which answers were wrong."""
 
     def __init__(self, asker: Asker, settings: DetectionSpec) -> None:
         self._asker, self._settings = asker, settings
@@ -189,13 +184,7 @@ class Gain:
 
 
 def gain(results: Sequence[Refined | Failure], *, seed: int = 0, draws: int = 2000) -> Gain:
-    """What refining many latents brought, of the search's examples and of the judge's.
-
-    Args:
-        results: of `refine_all`.
-        seed: of the bootstrap.
-        draws: of the bootstrap.
-    """
+    """What refining many latents brought, of the search's examples and of the judge's."""
     refined = [r for r in results if isinstance(r, Refined) and not _unjudged(r)]
     left_out = len(results) - len(refined)
     if not refined:
@@ -246,18 +235,8 @@ def refined_explanations(
 ) -> tuple[list[Explanation | Failure], str]:
     """The best explanations that a search found, judged on examples that it did not see.
 
-    Args:
-        examples: of the latents; what they lack is left as it is.
-        explained: where the searches start.
-        asker: refines, and answers for detection, the scorer of the search.
-        spec: which examples, and how detection asks.
-        settings: of the search.
-
     Returns:
         The explanations in their order, and what refining gained in a sentence.
-
-    Raises:
-        SpecError: as `refine_all`.
     """
     known = {
         n: result

@@ -58,14 +58,7 @@ Mistakes = Callable[[Item], Sequence[Mistake]]
 def refine_request(
     text: str, mistakes: Sequence[Mistake], branch: int, spec: RefineSpec
 ) -> Request:
-    """Ask for a better explanation, given a critique of this one.
-
-    Args:
-        text: the explanation.
-        mistakes: what the critique is made of.
-        branch: number of the child; equal questions of two branches are told apart by it.
-        spec: temperature and length of the reply.
-    """
+    """Ask for a better explanation, given a critique of this one."""
     critique: list[str] = []
     for title, firing, predicted in _SECTIONS:
         lines = [
@@ -135,15 +128,7 @@ class Refined:
 
 
 class TreeSearch:
-    """A tree search under a budget; whoever runs it asks what `turns` and `items` want asked.
-
-    Args:
-        start: has an explanation, and examples of the split "score".
-        model: name of the refiner.
-        spec: the search.
-        mistakes: what an explanation got wrong.
-        calls_to_score: one item.
-    """
+    """A tree search under a budget; whoever runs it asks what `turns` and `items` want asked."""
 
     def __init__(
         self,

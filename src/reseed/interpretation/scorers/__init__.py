@@ -36,9 +36,6 @@ def score_items(
 
     Returns:
         One result for each item, in order.
-
-    Raises:
-        SpecError: as the scorer.
     """
     if not items:
         return []

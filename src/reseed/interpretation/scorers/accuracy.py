@@ -38,15 +38,7 @@ class Rate:
 
 
 def rate(right: Sequence[bool], clusters: Sequence[int]) -> Rate:
-    """Share of right answers with its Wilson interval on the effective number of answers.
-
-    Args:
-        right: one for each answer; at least one.
-        clusters: what answers share, e.g. their document.
-
-    Raises:
-        ValueError: without answers.
-    """
+    """Share of right answers with its Wilson interval on the effective number of answers."""
     if not right:
         raise ValueError("a share of no answers")
     values = np.asarray(right, np.float64)
@@ -124,15 +116,7 @@ def score_of_grades(
     silent: Sequence[tuple[Example, float]],
     **more: Any,
 ) -> Score:
-    """The AUROC of grades that should be higher where the latent fires, as a score.
-
-    Args:
-        of: the latent.
-        scorer: that graded.
-        firing: windows in which it fires, each with its grade; at least one.
-        silent: windows in which it does not.
-        more: further fields of the score.
-    """
+    """The AUROC of grades that should be higher where the latent fires, as a score."""
     grades = [np.array([grade for _, grade in side]) for side in (firing, silent)]
     documents = [[example.document for example, _ in side] for side in (firing, silent)]
     value, interval = auroc_with_interval(grades[0], grades[1], documents[0], documents[1])
@@ -194,9 +178,6 @@ def correlation(
 
     Returns:
         the correlation; its interval, None with fewer than three documents.
-
-    Raises:
-        ValueError: if all predicted or all true values are the same.
     """
     sums = np.array([_moments(x, y) for x, y in zip(predicted, true, strict=True)])
     _, place = np.unique(np.asarray(clusters), return_inverse=True)

@@ -223,12 +223,6 @@ def strength_for(
 
     Doubles until the divergence is passed, then bisects.
 
-    Args:
-        subject: that is steered.
-        prompts: on which the divergence is measured.
-        direction: `[D]` of length 1.
-        settings: with the divergence and the tolerance.
-
     Returns:
         strength and divergence reached; a failure if it is never reached or not finite.
     """

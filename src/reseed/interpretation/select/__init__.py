@@ -141,13 +141,7 @@ def _check_counts(
 
 
 def random_sides(labels: Sequence[str | None], share: float, seed: int) -> list[str]:
-    """Sides by chance, the same share of each label held out, for texts with little held out.
-
-    Args:
-        labels: of each document.
-        share: held out.
-        seed: of the choice.
-    """
+    """Sides by chance, the same share of each label held out, for texts with little held out."""
     out = ["training"] * len(labels)
     for label in sorted({str(name) for name in labels}):
         documents = [n for n, name in enumerate(labels) if str(name) == label]
