@@ -40,13 +40,7 @@ _SYSTEM = re.compile(
 
 
 def open_model(spec: ModelSpec) -> LLM:
-    """The model that a spec names; a local one is loaded here.
-
-    Raises:
-        ImportError: naming the extra that is missing.
-        SpecError: if a key or a package is missing.
-        SubjectError: if a local model cannot be loaded.
-    """
+    """The model that a spec names; a local one is loaded here. Errors are those of the class."""
     if isinstance(spec, LocalSpec):
         from reseed.interpretation.models.local import LocalModel
 
@@ -112,11 +106,7 @@ class ServerModel(Server[ServerSpec]):
         self._taken, self._refusals = False, 0
 
     def reply(self, request: Request) -> Reply | Failure:
-        """One answer.
-
-        Raises:
-            ModelError: if the server refuses the key, the model or every question, or is gone.
-        """
+        """One answer; a `ModelError` if there will be none to any question."""
         first = manner = self._manner
         while True:
             came = self.post("/chat/completions", self._payload(request, manner))

@@ -29,13 +29,7 @@ _LONGEST = 256
 
 
 def open_embedder(spec: EmbedderSpec) -> Embedder:
-    """What a spec names to embed texts with; a local model is loaded here.
-
-    Raises:
-        ImportError: naming the extra that is missing.
-        SpecError: if a key or a package is missing.
-        SubjectError: if a local model cannot be loaded.
-    """
+    """What a spec names to embed texts with; a local model is loaded here."""
     if isinstance(spec, ServerEmbedderSpec):
         return ServerEmbedder(spec)
     if isinstance(spec, SentenceModelSpec):
@@ -80,12 +74,7 @@ class ServerEmbedder(Server[ServerEmbedderSpec]):
     """Embeddings from `POST base_url/embeddings` of an OpenAI-compatible server."""
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """See `Embedder.embed`.
-
-        Raises:
-            ModelError: if the server does not give as many vectors of one length as there are
-                texts.
-        """
+        """See `Embedder`; as many vectors of one length as texts, else a `ModelError`."""
         size = self.spec.batch
         parts = [self._batch(texts[i : i + size]) for i in range(0, len(texts), size)]
         if len({part.shape[1] for part in parts}) > 1:
@@ -169,11 +158,7 @@ class SentenceModel:
 
 
 def unit_rows(rows: NDArray[np.float64], name: str) -> Floats:
-    """Rows divided by their length, in float32.
-
-    Raises:
-        SubjectError: if a row is not finite or has no length.
-    """
+    """Rows divided by their length, in float32; a `SubjectError` if that cannot be done."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if bad.size:
