@@ -78,9 +78,10 @@ def against_full_forward(folder: Path, options: argparse.Namespace) -> dict[str,
     from transformers import AutoModelForCausalLM
 
     from reseed.spec.subject import LanguageModelSpec
-    from reseed.subjects.language.activations import TextSource, change_from_float32
+    from reseed.subjects.language.activations import TextSource
     from reseed.subjects.language.model import located
     from reseed.subjects.language.tokenizer import quiet_transformers
+    from reseed.subjects.subject import change_from_float32
 
     spec = LanguageModelSpec(model=options.model)
     with quiet_transformers():

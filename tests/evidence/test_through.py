@@ -9,8 +9,8 @@ from reseed.events import Events
 from reseed.evidence.function import measure, spliced_cross_entropy
 from reseed.sae.model import SAE
 from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.language.activations import SplicedModel
 from reseed.subjects.language.blocks import TokenBlocks
-from reseed.subjects.language.spliced import SplicedModel
 
 SITE = "layers.1.mlp"
 

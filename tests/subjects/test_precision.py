@@ -7,14 +7,10 @@ import torch
 from reseed.events import Events
 from reseed.spec.subject import PRECISION, LanguageModelSpec
 from reseed.store import Store
-from reseed.subjects.language.activations import (
-    TextSource,
-    change_from_float32,
-    change_in_words,
-    kept_change,
-)
+from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.language.model import load_language_model
+from reseed.subjects.subject import change_from_float32, change_in_words, kept_change
 
 SITES = ["layers.1.mlp", "layers.3"]
 
@@ -64,7 +60,7 @@ def test_the_numbers_are_those_of_the_two_models(opened):
 
 
 def test_float32_is_not_compared_with_itself(opened, monkeypatch):
-    from reseed.subjects.language import activations as precision
+    from reseed.subjects import subject as precision
 
     monkeypatch.delattr(precision, "load_language_model")
     assert change_from_float32(*opened()) is None

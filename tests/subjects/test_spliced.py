@@ -6,7 +6,7 @@ import torch
 
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.language.spliced import SplicedModel, divergence, put_rows
+from reseed.subjects.language.activations import SplicedModel, divergence, put_rows
 
 
 @pytest.fixture

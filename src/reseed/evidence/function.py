@@ -37,8 +37,14 @@ from reseed.evidence.rows import Encoded, Reader, feed
 from reseed.sae import codes as kernels
 from reseed.sae.codes import Codes
 from reseed.sae.model import SAE
+from reseed.subjects.language.activations import (
+    Replace,
+    SplicedModel,
+    blocks_of,
+    divergence,
+    put_rows,
+)
 from reseed.subjects.language.blocks import TokenBlocks
-from reseed.subjects.language.spliced import Replace, SplicedModel, blocks_of, divergence, put_rows
 from reseed.subjects.source import BlockSource
 
 Reconstruct = Callable[[Tensor], Tensor]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reseed.events import Events
-from reseed.evidence.contexts import Contexts
+from reseed.evidence.features import Contexts
 from reseed.evidence.rows import Encoded, Firing, Reader, entries_of, feed, readers_of
 from reseed.evidence.sampler import WindowSampler, nearest_decoders
 from reseed.evidence.tables import tables_of

@@ -1,18 +1,20 @@
-"""Activations with the structure taken out, as sources in place of the real ones (null N5).
+"""Activations with the structure taken out in place of the real ones (null N5); random weights.
 
 D dimensions of a site.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.seeds import digest, generator
 from reseed.store import Store, safetensors_bytes
@@ -137,3 +139,46 @@ def _shuffled(x: Tensor, site: str, blocks: Sequence[int]) -> Tensor:
     columns = np.ascontiguousarray(x.numpy().T)
     mixed = generator("shuffled-rows", site, *blocks).permuted(columns, axis=1)
     return torch.from_numpy(np.ascontiguousarray(mixed.T))
+
+
+@contextmanager
+def seeded(seed: int, devices: Sequence[torch.device] = ()) -> Generator[None, None, None]:
+    """Torch (and these cards) draws from this seed inside the block, and then as before."""
+    number = int(generator("random-weights", seed).integers(2**62))
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(number)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(number)
+        yield
+
+
+def randomise(module: nn.Module, seed: int) -> None:
+    """Give every weight of a module a new random value, in place.
+
+    Each submodule is reset by its `reset_parameters` (some of torch's own call it
+    `_reset_parameters`), children before their parents, which so have the last word.
+    """
+    for path, part in module.named_modules():
+        own = [name for name, _ in part.named_parameters(recurse=False)]
+        if own and _reset(part) is None:
+            where = f"{path or 'the module itself'} ({type(part).__name__})"
+            raise SpecError(
+                f"random weights: {where} has the weights {', '.join(own)} and no method "
+                "reset_parameters(), so it is not known how they start. Give its class one, or do "
+                "without random weights."
+            )
+    cards = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    with seeded(seed, sorted(cards, key=str)), torch.no_grad():
+        for part in reversed(list(module.modules())):
+            reset = _reset(part)
+            if reset is not None:
+                reset()
+
+
+def _reset(part: nn.Module) -> Callable[[], None] | None:
+    for name in ("reset_parameters", "_reset_parameters"):
+        method: Any = getattr(part, name, None)
+        if callable(method):
+            return cast(Callable[[], None], method)
+    return None

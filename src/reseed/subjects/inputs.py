@@ -30,8 +30,8 @@ from reseed.subjects.shards import (
 from reseed.subjects.source import BlockSource, JoinedSource, split_blocks
 
 if TYPE_CHECKING:
+    from reseed.subjects.language.activations import SplicedModel
     from reseed.subjects.language.blocks import TextPositions, TokenBlocks
-    from reseed.subjects.language.spliced import SplicedModel
     from reseed.subjects.subject import Opened
 
 
@@ -150,7 +150,7 @@ class Inputs:
     @cached_property
     def spliced(self) -> SplicedModel:
         """The whole subject, with its head; a language model."""
-        from reseed.subjects.language.spliced import SplicedModel
+        from reseed.subjects.language.activations import SplicedModel
 
         subject = self._study.spec.subject
         assert isinstance(subject, LanguageModelSpec)
@@ -160,7 +160,7 @@ class Inputs:
 
     def check_end_to_end(self, runs: Sequence[RunSpec]) -> None:
         """Refuse sites that cannot be trained through."""
-        from reseed.subjects.language.spliced import blocks_of
+        from reseed.subjects.language.activations import blocks_of
 
         ids = blocks_of(self.text, [0]).ids[:, :8]
         replaced = [(run.target, run.sae.end_to_end) for run in runs]
@@ -215,7 +215,7 @@ class Inputs:
         subject, (source, _, text, _) = self._study.spec.subject, self.opened
         if not isinstance(subject, LanguageModelSpec) or text is None:
             return None
-        from reseed.subjects.language.activations import kept_change
+        from reseed.subjects.subject import kept_change
 
         store, made_from = self._study.store, self.shards_made_from
         return kept_change(subject, source, text, store, made_from, self._events)

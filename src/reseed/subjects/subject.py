@@ -1,18 +1,24 @@
-"""From what a study says about its subject to a source of activations."""
+"""From what a study says about its subject to a source of activations, and what became of it.
+
+Whether it is the same as when the study was made, and what another format than float32 changes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from reseed.errors import SpecError, StoreError, nearest
 from reseed.events import Events
 from reseed.seeds import digest
 from reseed.spec.subject import (
+    PRECISION,
     ArraysSpec,
     LanguageModelSpec,
     ModuleSpec,
@@ -20,13 +26,13 @@ from reseed.spec.subject import (
     TextSpec,
     ToySpec,
 )
-from reseed.store import Store
+from reseed.store import Store, json_bytes
 from reseed.subjects.arrays import ArraySource
+from reseed.subjects.controls import randomise
 from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks, make_tokens
 from reseed.subjects.language.model import load_language_model
 from reseed.subjects.language.tokenizer import Tokenizer
-from reseed.subjects.language.weights import randomise
 from reseed.subjects.module import ModuleSource, open_factory
 from reseed.subjects.sites import list_sites, resolve_sites
 from reseed.subjects.source import BlockSource
@@ -147,3 +153,74 @@ def check_same(
                 "compared: put the old data back, or give this study a folder of its own with "
                 "`--out`."
             )
+
+
+_COMPARED = 4
+"""Blocks that are read in float32 too."""
+
+
+def change_from_float32(
+    spec: LanguageModelSpec, source: BlockSource, text: TokenBlocks
+) -> dict[str, Any] | None:
+    """Read a few blocks in float32 too; the second model is in memory only meanwhile.
+
+    Returns:
+        `dtype`, `rows` that were compared, and for each of `sites`: `relative_rmse`, the root of
+        the summed squared difference over that of the float32 activations, and `smallest_cosine`
+        of a row with its float32 twin. None if the subject computes in float32.
+    """
+    if spec.dtype == "float32":
+        return None
+    there = np.flatnonzero(text.rows)
+    few = np.unique(there[np.linspace(0, len(there) - 1, _COMPARED).round().astype(np.int64)])
+    sites = list(source.sites)
+    twin = load_language_model(spec.model_copy(update={"dtype": "float32"}), sites)
+    exact = TextSource(twin, text, 1).read(few.tolist())
+    own = source.read(few.tolist())
+    return {
+        "dtype": spec.dtype,
+        "rows": int(text.rows[few].sum()),
+        "sites": {site: _compared(exact[site], own[site]) for site in sites},
+    }
+
+
+def kept_change(
+    spec: LanguageModelSpec,
+    source: BlockSource,
+    text: TokenBlocks,
+    store: Store,
+    made_from: str,
+    events: Events,
+) -> dict[str, Any] | None:
+    """`change_from_float32`, measured and said once, and kept in the piece `PRECISION`."""
+    if store.has(PRECISION, made_from):
+        return store.document(PRECISION, "change.json")
+    change = change_from_float32(spec, source, text)
+    if change is not None:
+        events.say(change_in_words(change))
+        with store.piece(PRECISION, made_from) as folder:
+            (folder / "change.json").write_bytes(json_bytes(change))
+    return change
+
+
+def _compared(exact: Tensor, own: Tensor) -> dict[str, float]:
+    scale = float(exact.square().sum())
+    error = float((own - exact).square().sum())
+    cosines = torch.nn.functional.cosine_similarity(exact, own, dim=1)
+    cosines = cosines.masked_fill((exact == own).all(dim=1), 1.0)  # rows of zeros too
+    return {
+        "relative_rmse": (error / scale) ** 0.5 if scale else float(error > 0),
+        "smallest_cosine": float(cosines.min()),
+    }
+
+
+def change_in_words(change: dict[str, Any]) -> str:
+    """One line for people."""
+    sites = "; ".join(
+        f"{site} {by['relative_rmse']:.2%} (smallest cosine of a row {by['smallest_cosine']:.4f})"
+        for site, by in change["sites"].items()
+    )
+    return (
+        f"{change['dtype']} changes the activations, against float32 on {change['rows']:,} tokens, "
+        f"by (relative root-mean-square error) {sites}"
+    )

@@ -1,34 +1,36 @@
-"""Activations of a language model on blocks of tokens, and what another format than float32 does.
+"""Passes of a language model over blocks of tokens: sites are read, or what passes one is replaced.
 
-L tokens in a block, D dimensions of a site.
+B sequences, L tokens each, V tokens of the vocabulary, D dimensions of a site.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from reseed.errors import SubjectError
-from reseed.events import Events
-from reseed.spec.subject import PRECISION, LanguageModelSpec
-from reseed.store import Store, json_bytes
+from reseed.errors import SpecError, SubjectError
+from reseed.spec.subject import LanguageModelSpec
 from reseed.subjects.language.blocks import NO_DOCUMENT, TokenBlocks
-from reseed.subjects.language.model import LanguageModel, load_language_model
-from reseed.subjects.source import BlockSource, first_bad_row
+from reseed.subjects.language.model import (
+    LanguageModel,
+    load_causal,
+    model_inputs,
+)
+from reseed.subjects.sites import first_tensor, register, resolve_sites, with_first_tensor
+from reseed.subjects.source import first_bad_row
 
 _POSITIONS = 256
 """In one forward pass over short blocks; more are not faster on a processor."""
 
 _READ_TOGETHER = 64
 """Blocks that are usually read together at the least."""
-
-_COMPARED = 4
-"""Blocks that are read in float32 too."""
 
 
 class Pass(NamedTuple):
@@ -141,68 +143,119 @@ def _passes(places: Sequence[int], size: int, length: int) -> list[Pass]:
     ]
 
 
-def change_from_float32(
-    spec: LanguageModelSpec, source: BlockSource, text: TokenBlocks
-) -> dict[str, Any] | None:
-    """Read a few blocks in float32 too; the second model is in memory only meanwhile.
-
-    Returns:
-        `dtype`, `rows` that were compared, and for each of `sites`: `relative_rmse`, the root of
-        the summed squared difference over that of the float32 activations, and `smallest_cosine`
-        of a row with its float32 twin. None if the subject computes in float32.
-    """
-    if spec.dtype == "float32":
-        return None
-    there = np.flatnonzero(text.rows)
-    few = np.unique(there[np.linspace(0, len(there) - 1, _COMPARED).round().astype(np.int64)])
-    sites = list(source.sites)
-    twin = load_language_model(spec.model_copy(update={"dtype": "float32"}), sites)
-    exact = TextSource(twin, text, 1).read(few.tolist())
-    own = source.read(few.tolist())
-    return {
-        "dtype": spec.dtype,
-        "rows": int(text.rows[few].sum()),
-        "sites": {site: _compared(exact[site], own[site]) for site in sites},
-    }
+Replace = Callable[[Tensor], Tensor]
+"""From what passes a site, `[B, L, D]`, to what goes on instead, of the same shape."""
 
 
-def kept_change(
-    spec: LanguageModelSpec,
-    source: BlockSource,
-    text: TokenBlocks,
-    store: Store,
-    made_from: str,
-    events: Events,
-) -> dict[str, Any] | None:
-    """`change_from_float32`, measured and said once, and kept in the piece `PRECISION`."""
-    if store.has(PRECISION, made_from):
-        return store.document(PRECISION, "change.json")
-    change = change_from_float32(spec, source, text)
-    if change is not None:
-        events.say(change_in_words(change))
-        with store.piece(PRECISION, made_from) as folder:
-            (folder / "change.json").write_bytes(json_bytes(change))
-    return change
+class Outputs(NamedTuple):
+    """What a forward pass gave."""
+
+    logits: Tensor
+    """[B, L, V] float32"""
+    at: Mapping[str, Tensor]
+    """site to float32 `[B, L, D]`"""
 
 
-def _compared(exact: Tensor, own: Tensor) -> dict[str, float]:
-    scale = float(exact.square().sum())
-    error = float((own - exact).square().sum())
-    cosines = torch.nn.functional.cosine_similarity(exact, own, dim=1)
-    cosines = cosines.masked_fill((exact == own).all(dim=1), 1.0)  # rows of zeros too
-    return {
-        "relative_rmse": (error / scale) ** 0.5 if scale else float(error > 0),
-        "smallest_cosine": float(cosines.min()),
-    }
+class TextBatch(NamedTuple):
+    """Some blocks of text as the subject reads them."""
+
+    ids: Tensor
+    """[n, L] int64"""
+    keep: Tensor
+    """[n, L] bool, positions that are rows"""
+    attention: Tensor | None
+    """[n, L] bool, false at padding; None without"""
 
 
-def change_in_words(change: dict[str, Any]) -> str:
-    """One line for people."""
-    sites = "; ".join(
-        f"{site} {by['relative_rmse']:.2%} (smallest cosine of a row {by['smallest_cosine']:.4f})"
-        for site, by in change["sites"].items()
+def blocks_of(tokens: TokenBlocks, numbers: Sequence[int]) -> TextBatch:
+    """These blocks of a text."""
+    return TextBatch(
+        torch.from_numpy(tokens.ids[list(numbers)].astype(np.int64)),
+        torch.from_numpy(tokens.keep[list(numbers)]),
+        torch.from_numpy(tokens.attention(numbers)) if tokens.padded else None,
     )
-    return (
-        f"{change['dtype']} changes the activations, against float32 on {change['rows']:,} tokens, "
-        f"by (relative root-mean-square error) {sites}"
-    )
+
+
+def divergence(original: Tensor, new: Tensor) -> Tensor:
+    """Mean of KL(original || new) in nats, of logits `[B, V]`."""
+    p, q = original.log_softmax(-1), new.log_softmax(-1)
+    return torch.nn.functional.kl_div(q, p, reduction="batchmean", log_target=True)
+
+
+def put_rows(keep: Tensor, rows: Tensor) -> Replace:
+    """What puts rows `[kept, D]` at the kept positions `[B, L]` and leaves the others."""
+    return lambda there: there.masked_scatter(keep[..., None].to(there.device), rows.to(there))
+
+
+class SplicedModel:
+    """Runs a frozen language model, as it is or with a site replaced."""
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self._model = model.eval().requires_grad_(False)
+        base: Any = model
+        self._body: nn.Module = base.base_model
+        self.name = name
+        base.config.use_cache = False
+
+    @classmethod
+    def load(cls, spec: LanguageModelSpec, device: str = "cpu") -> SplicedModel:
+        """Load a model with its head."""
+        if spec.random_weights is not None:
+            raise SubjectError(f"{spec.model} with random weights predicts nothing; take them out")
+        return cls(load_causal(spec, device).model, spec.model)
+
+    def check_sites(self, site: str, later: Sequence[str], ids: Tensor) -> None:
+        """Refuse sites that are not there, or that do not come after the one that is replaced."""
+        if resolve_sites(self._body, [site]) != [site]:
+            raise SpecError(f"{site!r} is a pattern; name one site")
+        original = self.run(ids, later)
+        changed = self.run_with(ids, site, torch.zeros_like, later)
+        for name in later:
+            if torch.equal(original.at[name], changed.at[name]):
+                raise SpecError(
+                    f"end_to_end.sites has {name!r}, which does not depend on {site!r}; name sites "
+                    "that come after it"
+                )
+
+    def run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None = None) -> Outputs:
+        """A pass of the model as it is on ids `[B, L]`; `attention` is false at padding."""
+        with torch.no_grad():
+            return self._run(ids, sites, attention)
+
+    def run_with(
+        self,
+        ids: Tensor,
+        site: str,
+        replace: Replace,
+        sites: Sequence[str] = (),
+        attention: Tensor | None = None,
+    ) -> Outputs:
+        """A pass in which a site is replaced; gradients flow back to what replaces it."""
+
+        def change(value: object) -> object:
+            there = first_tensor(value)
+            if there is None:
+                raise SubjectError(f"site {site!r}: no tensor passes there, so none is replaced")
+            return with_first_tensor(value, replace(there))
+
+        with ExitStack() as hooks:
+            hooks.callback(register(self._body, site, change).remove)
+            return self._run(ids, sites, attention)
+
+    def _run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None) -> Outputs:
+        passed: dict[str, Tensor] = {}
+
+        def keep(site: str, value: object) -> None:
+            tensor = first_tensor(value)
+            if tensor is None:
+                raise SubjectError(f"site {site!r}: no tensor passes there; choose another")
+            passed.setdefault(site, tensor.float())
+
+        with ExitStack() as hooks:
+            for site in sites:
+                hooks.callback(register(self._body, site, partial(keep, site)).remove)
+            logits = self._model(**model_inputs(self._model, ids, attention)).logits
+        missing = [site for site in sites if site not in passed]
+        if missing:
+            raise SubjectError(f"site {missing[0]!r} was not reached in a forward pass")
+        return Outputs(logits.float(), passed)
