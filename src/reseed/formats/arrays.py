@@ -106,11 +106,7 @@ _DAMAGE = (
 
 
 def read_npy(path: Path) -> Array:
-    """The array of an `.npy` file; float16 as float32.
-
-    Raises:
-        StoreError: if it is damaged, or holds anything but numbers.
-    """
+    """The array of an `.npy` file; float16 as float32. Anything but numbers is damage."""
     try:
         with open(path, "rb") as handle:
             _checked_header(handle, path.stat().st_size)
@@ -120,11 +116,7 @@ def read_npy(path: Path) -> Array:
 
 
 def read_npz(path: Path) -> Arrays:
-    """The arrays of an `.npz` file.
-
-    Raises:
-        StoreError: if it is damaged, or holds anything but numbers.
-    """
+    """The arrays of an `.npz` file. Anything but numbers is damage."""
     try:
         length = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
@@ -197,11 +189,7 @@ _LARGEST_HEADER = 100_000_000
 
 
 def read_safetensors(path: Path) -> Arrays:
-    """What a safetensors file holds.
-
-    Raises:
-        StoreError: if it is damaged: cut, or its header does not fit its length.
-    """
+    """What a safetensors file holds; one that is cut, or has a header too long, is damaged."""
     try:
         with open(path, "rb") as handle:
             length = path.stat().st_size

@@ -97,16 +97,7 @@ class Weights:
     """letter to size, as far as known"""
 
     def take(self, key: str, dims: str, *, to: str | None = None) -> Floats:
-        """An array in float32.
-
-        Args:
-            key: its name in the file.
-            dims: its dimensions there, e.g. `"DF"`.
-            to: the order they are wanted in, e.g. `"FD"`.
-
-        Raises:
-            StoreError: if it is missing, no array of numbers, has NaN, or does not fit.
-        """
+        """An array in float32 of dimensions `dims`, e.g. `"DF"`, turned into `to`, e.g. `"FD"`."""
         if key not in self.arrays:
             raise StoreError(f"{self.where} lacks {key}; it has {shown(self.arrays)}")
         array = self.arrays[key]

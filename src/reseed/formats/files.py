@@ -143,11 +143,7 @@ class Files:
         return path
 
     def layer_file(self, pattern: str) -> str | None:
-        """The file itself, or the one of a folder that fits; None if a folder has none or several.
-
-        Args:
-            pattern: of the names in a folder, with a number in it, e.g. `"layer{}.sae.pt"`.
-        """
+        """The file itself, or the only one of a folder that fits e.g. `"layer{}.sae.pt"`."""
         if self.is_file:
             return self.path.name if self.path.suffix == Path(pattern).suffix else None
         names = self._layer_files(pattern)

@@ -39,21 +39,13 @@ def contents(sae: SAEArrays) -> dict[str, Any]:
 
 
 def write(folder: Path, sae: SAEArrays) -> None:
-    """Write an SAE into a folder.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only.
-    """
+    """Write an SAE into a folder."""
     for name, content in contents(sae).items():
         write_bytes(folder / name, file_bytes(name, content))
 
 
 def read_piece(store: Store, piece: str, inner: str = ".") -> SAEArrays:
-    """Read an SAE from a piece of a store, or from a folder in it, checked against its checksums.
-
-    Raises:
-        StoreError: if the piece is missing or damaged.
-    """
+    """Read an SAE from a piece of a store, or a folder in it, checked against its checksums."""
     for file in (_CFG, _WEIGHTS):
         store.checked(piece, (Path(inner) / file).as_posix())
     return read(store.path(piece) / inner)

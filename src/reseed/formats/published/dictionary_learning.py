@@ -97,9 +97,7 @@ def _recognise(files: Files) -> bool:
 def _read(files: Files, *, dict_class: str | None = None) -> SAEArrays:
     """Read any of the seven classes, or a backup.
 
-    Args:
-        files: the folder of a trainer, or one of its `.pt` files.
-        dict_class: the class, where no `config.json` tells AutoEncoderTopK from BatchTopKSAE.
+    `dict_class` is needed where no `config.json` tells AutoEncoderTopK from BatchTopKSAE.
     """
     name = _file(files)
     state, where = files.torch_dict(name), str(files.folder / name)

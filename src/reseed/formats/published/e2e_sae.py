@@ -53,12 +53,7 @@ def _recognise(files: Files) -> bool:
 
 
 def _read(files: Files, *, inner: str | None = None) -> SAEArrays:
-    """Read the SAE of one position.
-
-    Args:
-        files: the file, or a folder with one.
-        inner: the position; may be left out where there is one only.
-    """
+    """Read the SAE of one position; `inner` may be left out where there is one only."""
     name = _file(files)
     if name is None:
         raise SpecError(f"{files.path} has not one samples_N.pt; give one of its files")

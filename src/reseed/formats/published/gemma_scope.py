@@ -78,12 +78,7 @@ def _recognise(files: Files) -> bool:
 
 
 def _read(files: Files, *, embedding: bool | None = None) -> SAEArrays:
-    """Read one.
-
-    Args:
-        files: `params.npz` or its folder.
-        embedding: whether it is an SAE of the embedding; else a folder of that name says so.
-    """
+    """Read one; without `embedding`, a folder of that name says whether it is of the embedding."""
     held = files.npz(_npz(files) or _NPZ)
     names = {name.lower(): name for name in held}
     if len(names) < len(held):
