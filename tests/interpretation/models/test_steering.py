@@ -8,8 +8,7 @@ torch = pytest.importorskip("torch")
 
 from reseed.errors import SpecError  # noqa: E402
 from reseed.interpretation.models.steering import SteeredModel  # noqa: E402
-from reseed.interpretation.scorers import intervention  # noqa: E402
-from reseed.interpretation.scorers.intervention import strength_for  # noqa: E402
+from reseed.interpretation.scorers.likelihood import intervention, strength_for  # noqa: E402
 from reseed.spec.interpretation import InterventionSpec  # noqa: E402
 
 WORDS = [
@@ -161,8 +160,8 @@ def test_a_latent_that_raises_a_word_is_explained_by_it(known, model, tokenizer)
     item = replace(known.item(0), explanation=known.explanation(0, "dog"))
     subject = SteeredModel(model, tokenizer, "norm", new_tokens=12)
     settings = InterventionSpec(kl=1.0)
-    (one,) = intervention.score(subject, Reads(), [item], {known.latent(0): head}, settings)
-    (other,) = intervention.score(subject, Reads(), [item], {known.latent(0): -head}, settings)
+    (one,) = intervention(subject, Reads(), [item], {known.latent(0): head}, settings)
+    (other,) = intervention(subject, Reads(), [item], {known.latent(0): -head}, settings)
     assert one.interval[0] > 0
     assert one.value > other.value + 1
 
