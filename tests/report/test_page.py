@@ -9,18 +9,21 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
 from plotly.offline import get_plotlyjs
 
+import reseed.report
 from reseed.errors import StoreError
 from reseed.report.figures import POINTS, STEPS, short, stride
-from reseed.report.html import Html, percent, tag
+from reseed.report.html import Html, fill, percent, prose, tag
 from reseed.report.reading import select_least, select_most
 from reseed.report.study import write_report
 from reseed.store import Store
 
+HOME = Path(reseed.report.__file__).parent
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 VARIANTS = {
     "three runs": {},
@@ -240,3 +243,15 @@ def test_many_notes_are_folded(make_page):
     text = read(make_page(notes=[f"note {n}." for n in range(11)])).text
     assert text.index("Note 7.") < text.index("3 more") < text.index("Note 8.")
     assert "Both SAEs: note 1." in read(make_page(groups=2, notes=["note 1."])).text
+
+
+def test_every_sentence_of_the_prose_has_a_place():
+    source = "".join(path.read_text("utf-8") for path in HOME.glob("*.py"))
+    source += '"no-most" "no-least" "pair-cosines" "pair-shares"'  # put together from two words
+    keys = [key for kind in ("figures", "sentences") for key in prose()[kind]]
+    assert [key for key in keys if f'"{key}"' not in source] == []
+
+
+def test_blanks_are_filled_and_escaped():
+    shown = fill("<a> {one}\n {two}{none}.", one="<b>", two=tag("b", "c"), none=None)
+    assert shown == "&lt;a&gt; &lt;b&gt; <b>c</b>."

@@ -103,11 +103,6 @@ class GroupFacts:
         """As shown to people."""
         return self.summary.label
 
-    @property
-    def paired(self) -> bool:
-        """Whether there are at least two runs; one alone says nothing about what comes back."""
-        return self.summary.headline is not None
-
 
 def read_study(store: Store) -> Summary:
     """The headline numbers of all groups."""
