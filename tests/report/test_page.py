@@ -17,9 +17,9 @@ from plotly.offline import get_plotlyjs
 
 import reseed.report
 from reseed.errors import StoreError
+from reseed.report.facts import select_least, select_most
 from reseed.report.figures import POINTS, STEPS, short, stride
 from reseed.report.html import Html, fill, percent, prose, tag
-from reseed.report.reading import select_least, select_most
 from reseed.report.study import write_report
 from reseed.store import Store
 

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
+from reseed.report.facts import GroupFacts
 from reseed.report.html import rate
-from reseed.report.reading import GroupFacts
 from reseed.spec.statistics import Components, Range
 from reseed.spec.summary import StudyGroup, Summary
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reseed.matching.measures import EQUAL, SHARED
+from reseed.report.facts import GroupFacts
 from reseed.report.figures import POINTS, STEPS, stride
 from reseed.report.html import (
     Html,
@@ -21,7 +22,6 @@ from reseed.report.html import (
 )
 from reseed.report.latents import cards, explanations
 from reseed.report.parts import agreement_figures, choices, figure, measures_table, note, pair
-from reseed.report.reading import GroupFacts
 from reseed.spec.statistics import FeatureCounts, Headline, OffsetPowerLaw
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from reseed.report.facts import Card, Explained, GroupFacts, InterpretationFacts
 from reseed.report.html import (
     NONE,
     Html,
@@ -23,7 +24,6 @@ from reseed.report.html import (
     text,
 )
 from reseed.report.parts import note
-from reseed.report.reading import Card, Explained, GroupFacts, InterpretationFacts
 from reseed.spec.interpretation import KINDS
 
 _SHOWN = 3

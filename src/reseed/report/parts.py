@@ -34,8 +34,8 @@ def header(kicker: str, title: str, *answers: Html | None) -> Html:
 
 def answer(question: str | None, *words: Inside) -> Html:
     """A question of the page and its answer."""
-    asked = tag("span", question, class_="question") if question else None
-    return tag("p", asked, *words, class_="verdict")
+    heading = tag("span", question, class_="question") if question else None
+    return tag("p", heading, *words, class_="verdict")
 
 
 def at_most(shares: Sequence[float]) -> Html:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from reseed.matching.measures import MATCH_AT_FDR, SHARED
 from reseed.report.factors import factors_section
+from reseed.report.facts import read_cells, read_failures, read_group, read_study
 from reseed.report.figures import factors_data, group_data
 from reseed.report.group import group_parts
 from reseed.report.html import (
@@ -36,7 +37,6 @@ from reseed.report.parts import (
     note,
     notes,
 )
-from reseed.report.reading import read_cells, read_failures, read_group, read_study
 from reseed.spec.statistics import Headline, Number
 from reseed.spec.summary import ControlSummary, StudyGroup, Summary, Training
 from reseed.store import Store
