@@ -55,11 +55,8 @@ def read_delphi_cache(
 
     Files are read one by one: memory grows with the largest of them.
 
-    Args:
-        folder: of one hookpoint.
-        pieces: the text of each token, e.g. `Tokenizer.pieces` of the model in `config.json`.
-        spec: how many, how long; None for the default.
-        latents: only these; None for all.
+    `pieces` gives the text of each token, e.g. `Tokenizer.pieces` of the model in `config.json`;
+    `latents` limits what is read.
     """
     spec = spec or EvidenceSpec()
     text: _Sequences | None = None
@@ -107,14 +104,9 @@ def write_delphi_cache(
     float16, as Delphi has it, ends at 65,504; a file with larger activations is written in float32,
     which its loader reads as well.
 
-    Args:
-        folder: of the hookpoint; made if it is not there.
-        tokens: `[S, L]` ids.
-        fired: what fires; `place` is the sequence.
-        latents: F, of the SAE.
-        model: name of the model, for the tokenizer.
-        files: in how many the latents are cut.
-        about: more for `config.json`, e.g. `dataset_repo`.
+    `tokens` `[S, L]` are ids, and the `place` of what fires is the sequence; the latents are cut
+    into `files`. `model` names the tokenizer; `about` is more for `config.json`, e.g.
+    `dataset_repo`.
     """
     if tokens.ndim != 2 or not tokens.size or not 1 <= files <= latents:
         raise SpecError(

@@ -16,7 +16,7 @@ rows and cross-entropy are measured again. D input dimensions, N rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -40,6 +40,7 @@ from reseed.sae.model import SAE
 from reseed.subjects.language.activations import (
     Replace,
     SplicedModel,
+    TextBatch,
     blocks_of,
     divergence,
     put_rows,
@@ -69,31 +70,30 @@ def measure(
     sums = {name: np.zeros(4) for name in saes}
     read = sorted({site for pair in sites.values() for site in pair})
     tokens = 0
-    with events.task("through the subject", len(blocks) * (1 + len(saes)), "passes") as task:
-        for first in range(0, len(blocks), _TOGETHER):
-            numbers = blocks[first : first + _TOGETHER]
-            ids, keep, attention = blocks_of(text, numbers)
-            followed, following = _followed(text, numbers)
-            with torch.no_grad():
-                original = model.run(ids, read, attention)
-                logits = original.logits[followed]
-                zero: dict[str, float] = {}
-                for name, sae in saes.items():
-                    source, target = sites[name]
-                    if target not in zero:
-                        silent = model.run_with(ids, target, _zeros(keep), (), attention)
-                        zero[target] = _sum_ce(silent.logits[followed], following)
-                    rows = put_rows(keep, sae.reconstruct(original.at[source][keep]))
-                    new = model.run_with(ids, target, rows, (), attention).logits[followed]
-                    sums[name] += [
-                        _sum_ce(logits, following),
-                        _sum_ce(new, following),
-                        zero[target],
-                        len(following) * float(divergence(logits, new)),
-                    ]
-                    task.advance(len(numbers))
+    with (
+        events.task("through the subject", len(blocks) * (1 + len(saes)), "passes") as task,
+        torch.no_grad(),
+    ):
+        for (ids, keep, attention), followed, following in _passes(text, blocks):
+            original = model.run(ids, read, attention)
+            logits = original.logits[followed]
+            zero: dict[str, float] = {}
+            for name, sae in saes.items():
+                source, target = sites[name]
+                if target not in zero:
+                    silent = model.run_with(ids, target, _zeros(keep), (), attention)
+                    zero[target] = _sum_ce(silent.logits[followed], following)
+                rows = put_rows(keep, sae.reconstruct(original.at[source][keep]))
+                new = model.run_with(ids, target, rows, (), attention).logits[followed]
+                sums[name] += [
+                    _sum_ce(logits, following),
+                    _sum_ce(new, following),
+                    zero[target],
+                    len(following) * float(divergence(logits, new)),
+                ]
+                task.advance(len(ids))
             tokens += len(following)
-            task.advance(len(numbers))
+            task.advance(len(ids))
     return {name: _numbers(total / max(tokens, 1), tokens) for name, total in sums.items()}
 
 
@@ -104,10 +104,7 @@ def spliced_cross_entropy(
 
     def measured(reconstruct: Reconstruct) -> float:
         total, tokens = 0.0, 0
-        for first in range(0, len(blocks), _TOGETHER):
-            numbers = blocks[first : first + _TOGETHER]
-            ids, keep, attention = blocks_of(text, numbers)
-            followed, following = _followed(text, numbers)
+        for (ids, keep, attention), followed, following in _passes(text, blocks):
 
             def replace(there: Tensor, keep: Tensor = keep) -> Tensor:
                 return put_rows(keep, reconstruct(there[keep].float()))(there)
@@ -137,14 +134,15 @@ def _sum_ce(logits: Tensor, following: Tensor) -> float:
     return float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
 
 
-def _followed(text: TokenBlocks, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """`[n, L]` which kept positions a token of their document follows, and these tokens."""
-    numbers = list(blocks)
-    document, keep = text.document[numbers], text.keep[numbers]
-    followed = np.zeros_like(keep)
-    followed[:, :-1] = keep[:, :-1] & (document[:, :-1] == document[:, 1:])
-    following = text.ids[numbers][:, 1:][followed[:, :-1]].astype(np.int64)
-    return torch.from_numpy(followed), torch.from_numpy(following)
+def _passes(text: TokenBlocks, blocks: Sequence[int]) -> Iterator[tuple[TextBatch, Tensor, Tensor]]:
+    """A few blocks at a time, `[n, L]` where a token of the document follows, and these tokens."""
+    for first in range(0, len(blocks), _TOGETHER):
+        numbers = list(blocks[first : first + _TOGETHER])
+        document, keep = text.document[numbers], text.keep[numbers]
+        followed = np.zeros_like(keep)
+        followed[:, :-1] = keep[:, :-1] & (document[:, :-1] == document[:, 1:])
+        following = text.ids[numbers][:, 1:][followed[:, :-1]].astype(np.int64)
+        yield blocks_of(text, numbers), torch.from_numpy(followed), torch.from_numpy(following)
 
 
 def without(sae: SAE, latents: Sequence[int]) -> Reconstruct:
@@ -181,25 +179,10 @@ def functional_value(
     Intervals of FVU are by bootstrap over draws and held-out blocks, those of cross-entropy over
     draws alone: they speak of other latents of these sets and (FVU) other text, not of other runs.
 
-    Args:
-        sae: the dictionary.
-        site: where it reads.
-        source: of the activations.
-        blocks: held-out ones.
-        firing: latent, rate, mean_act, as in `evidence/RUN/firing.parquet`.
-        sets: name to latents, e.g. shared and orphans; add a random one as a control.
-        events: progress.
-        draws: from each set.
-        share: of the mass of the lightest set that is ablated at a time.
-        tolerance: see `equal_mass_draws`.
-        seed: of the draws and the bootstrap.
-        cross_entropy: takes a reconstruction; called once for each draw and once for the SAE.
-
-    Raises:
-        SpecError: if the sets have no equal mass to ablate, or the SAE is no map of a site to
-            itself.
-        SubjectError: if the held-out rows are all alike.
-        StoreError: if the activations are damaged.
+    `firing` has latent, rate and mean_act, as `evidence/RUN/firing.parquet`. `sets` are e.g. shared
+    and orphans, with a random one as a control; `share` of the mass of the lightest is ablated at a
+    time, see `equal_mass_draws`. `cross_entropy` takes a reconstruction; it is called once for each
+    draw and once for the SAE.
     """
     if sae.W_dec.shape[1] != sae.dimensions:
         raise SpecError("a transcoder reconstructs another site; its FVU is not measured here")

@@ -84,11 +84,9 @@ def feed(
     size: int = CHUNK,
 ) -> None:
     """Read and encode these blocks once, chunk by chunk; see `read_over`."""
-
-    def take(chunk: Chunk) -> None:
-        add(Encoded(chunk, readers))
-
-    read_over(source, blocks, take, events, name, unit=unit, size=size)
+    read_over(
+        source, blocks, lambda c: add(Encoded(c, readers)), events, name, unit=unit, size=size
+    )
 
 
 class Fired(NamedTuple):

@@ -5,8 +5,8 @@ All runs that miss a piece share a pass; memory does not grow with the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from reseed.events import Events
 from reseed.evidence.features import Contexts
@@ -31,9 +31,12 @@ from reseed.sae.lazy import torch
 from reseed.seeds import digest
 from reseed.spec.analysis import EvidenceSpec
 from reseed.spec.training import Control, RunSpec
+from reseed.store import Store
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.language.blocks import TextPositions
+
+Key = TypeVar("Key")
 
 
 def stage(study: Study, events: Events, inputs: Inputs) -> None:
@@ -44,15 +47,20 @@ def stage(study: Study, events: Events, inputs: Inputs) -> None:
     _gather_predictions(study, finished, inputs, events)
 
 
+def _missing(
+    store: Store, made_from: Mapping[Key, Any], name_of: Callable[[Key], str]
+) -> list[Key]:
+    """Whose piece is not there, or was made from something else."""
+    return [key for key, made in made_from.items() if not store.has(name_of(key), digest(made))]
+
+
 def _gather_evidence(
     study: Study, finished: Iterable[RunSpec], inputs: Inputs, events: Events
 ) -> None:
     store, spec = study.store, study.spec.evidence
     settings = digest(spec.model_dump(mode="json", exclude={"through_tokens"}))
     made_from = {run: [store.checksum(run_name(run)), settings] for run in finished}
-    missing = [
-        run for run, made in made_from.items() if not store.has(evidence_name(run.id), digest(made))
-    ]
+    missing = _missing(store, made_from, lambda run: evidence_name(run.id))
     kinds: dict[Control | None, None] = dict.fromkeys(run.reads for run in missing)
     for reads in kinds:
         runs, data = [run for run in missing if run.reads == reads], inputs.data(reads)
@@ -83,9 +91,7 @@ def _gather_cofiring(study: Study, inputs: Inputs, events: Events) -> None:
         pair: [store.checksum(pair_name(pair)), *(store.checksum(f"runs/{run}") for run in pair)]
         for pair in last
     }
-    missing = [
-        pair for pair, made in made_from.items() if not store.has(cofiring_name(pair), digest(made))
-    ]
+    missing = _missing(store, made_from, cofiring_name)
     if not missing:
         return
     fired = {
@@ -116,11 +122,8 @@ def _gather_predictions(
     store, tokens = study.store, study.spec.evidence.through_tokens
     runs = {run.id: run for run in finished if run.reads is None}
     made_from = {name: [store.checksum(run_name(run)), tokens] for name, run in runs.items()}
-    missing = {
-        name: (runs[name].site, runs[name].target)
-        for name, made in made_from.items()
-        if not store.has(through_name(name), digest(made))
-    }
+    names = _missing(store, made_from, through_name)
+    missing = {name: (runs[name].site, runs[name].target) for name in names}
     if not missing or not tokens:
         return
     from reseed.evidence.function import measure

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from reseed.evidence.rows import Integers
 from reseed.evidence.sampler import KINDS, WindowSampler
@@ -108,14 +107,12 @@ def tables_of(sampler: WindowSampler | None, text: TextPositions | None) -> Exam
     ]
     rows = pl.concat(kinds)
     windows = _windows(rows["window"], text, sampler.spec)
-    joined = rows.join(windows.select("window", "first"), on="window", how="left")
     # where it is silent a window was chosen for no token: its first stands for it
     position = pl.coalesce(pl.col("position"), pl.col("first"))
-    length = windows.select("window", pl.col("tokens").list.len().alias("length"))
+    length = pl.col("tokens").list.len().alias("length")
     examples = (
-        joined.with_columns(position.alias("position"))
-        .join(length, on="window", how="left")
-        .with_columns(pl.col("activations").list.head(pl.col("length")))
+        rows.join(windows.select("window", "first", length), on="window", how="left")
+        .with_columns(position.alias("position"), pl.col("activations").list.head(pl.col("length")))
         .sort(_ORDER, maintain_order=True)
         .with_columns(_named("split", SPLITS), _named("kind", KINDS))
         .select(list(EXAMPLE_SCHEMA))
@@ -136,7 +133,8 @@ def _frame(entries: Entries, kind: str, base: int) -> pl.DataFrame:
     nothing = pl.Series([None], dtype=pl.Int64).new_from_index(0, len(entries))
     strength = entries["activations"].max(axis=1) if fires else np.zeros(len(entries), np.float32)
     flat = pl.Series(entries["activations"].reshape(len(entries), width))
-    lists = flat.arr.to_list() if fires else _empty_lists(len(entries))
+    silent = pl.Series([[]], dtype=pl.List(pl.Float32))
+    lists = flat.arr.to_list() if fires else silent.new_from_index(0, len(entries))
     return pl.DataFrame(
         {
             "latent": entries["group"] // len(SPLITS) + base,
@@ -153,38 +151,26 @@ def _frame(entries: Entries, kind: str, base: int) -> pl.DataFrame:
     )
 
 
-def _empty_lists(count: int) -> pl.Series:
-    return pl.Series([[]], dtype=pl.List(pl.Float32)).new_from_index(0, count)
-
-
 def _firing(sampler: WindowSampler) -> pl.DataFrame:
     """The sample and the strongest, each window once, strongest first, with its quantile."""
-    sample, strongest = sampler.sample.entries(), sampler.strongest.entries()
-    both = np.concatenate([sample, strongest])
-    drawn = np.arange(len(both)) < len(sample)
-    order = np.lexsort((~drawn, both["window"], both["group"]))
-    both, drawn = both[order], drawn[order]
-    again = (both["group"][1:] == both["group"][:-1]) & (both["window"][1:] == both["window"][:-1])
-    once = np.append(True, ~again)[: len(both)]
-    both, drawn = both[once], drawn[once]
-    strength = both["activations"].max(axis=1, initial=0)
-    order = np.lexsort((both["window"], strength, both["group"]))
-    both, drawn = both[order], drawn[order]
-    quantile = _quantiles(both["group"], drawn)
-    frame = _frame(both, "firing", sampler.base)
-    return frame.with_columns(
-        pl.Series("quantile", quantile), pl.Series("order", -np.arange(len(both)))
+    sample, strongest = (
+        _frame(part.entries(), "firing", sampler.base).with_columns(pl.lit(drawn).alias("drawn"))
+        for part, drawn in ((sampler.sample, 1), (sampler.strongest, 0))
     )
-
-
-def _quantiles(group: Integers, drawn: NDArray[np.bool_]) -> Integers:
-    """By rank among the sample of a group, of rows sorted by group, then strength."""
-    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
-    size = np.diff(np.append(starts, len(group)))
-    before = np.cumsum(drawn) - drawn
-    rank = before - np.repeat(before[starts], size)
-    count = np.repeat(np.add.reduceat(drawn, starts, dtype=np.int64), size) if len(group) else rank
-    return np.minimum(rank * QUANTILES // np.maximum(count, 1), QUANTILES - 1)
+    group = ["latent", "split"]
+    drawn = pl.col("drawn").cast(pl.Int64)
+    # by rank among the sample of a group
+    decile = (drawn.cum_sum() - drawn) * QUANTILES // drawn.sum().clip(1)
+    return (
+        pl.concat([sample, strongest])
+        .unique([*group, "window"], keep="first", maintain_order=True)
+        .sort(*group, "strength", "window")
+        .with_columns(
+            decile.clip(upper_bound=QUANTILES - 1).over(group).alias("quantile"),
+            (-pl.int_range(pl.len())).alias("order"),
+        )
+        .drop("drawn")
+    )
 
 
 def _windows(wanted: pl.Series, text: TextPositions, spec: EvidenceSpec) -> pl.DataFrame:

@@ -62,18 +62,12 @@ class Toy:
 
     def coefficients(self, block: int) -> Floats:
         """How strongly each feature fires: float32 `[spec.block, G]`, zero where it is silent."""
-        if self.spec.structured:
-            return self.sparse(block).toarray()
-        fires = self._fires(block)
-        out = np.zeros(fires.shape, np.float32)
-        out[fires] = self._magnitudes(block, int(fires.sum()))
-        return out
+        return self.sparse(block).toarray()
 
     def sparse(self, block: int) -> csr_array:
-        """The same as a sparse array, made without the dense one where the toy is structured."""
-        if not self.spec.structured:
-            return csr_array(self.coefficients(block))
-        rows, columns = self._events(block)
+        """The same as a sparse array, made without the dense one."""
+        parts = [np.argwhere(fires) + (first, 0) for first, fires in self._parts(block)]
+        rows, columns = np.concatenate(parts).T
         values = self._magnitudes(block, len(rows))
         self._turn(block, columns, values)
         shape = (self.spec.block, self.spec.features)
@@ -108,17 +102,14 @@ class Toy:
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         values[events] = direction * values[events[:, :1]]
 
-    def _events(self, block: int) -> tuple[Integers, Integers]:
-        """Row and feature of everything that fires, by row."""
-        parts = [np.argwhere(fires) + (first, 0) for first, fires in self._parts(block)]
-        both = np.concatenate(parts).T
-        return both[0], both[1]
-
     def _parts(self, block: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        """First row of each part of a structured block, and what fires in it."""
+        """First row of each part of a block, and what fires in it."""
         spec, truth = self.spec, self.truth
+        if spec.draw == "exactly":
+            yield 0, self._drawn(block)
+            return
         own = generator("toy-firing", spec.seed, block)
-        shared = generator("toy-factors", spec.seed, block)
+        shared = generator("toy-factors" if spec.structured else "toy-shared", spec.seed, block)
         step = max(1, _LEVELS // spec.features)
         for first in range(0, spec.block, step):
             size = min(step, spec.block - first)
@@ -128,6 +119,11 @@ class Toy:
                 child = (truth.parent >= 0).astype(np.float32)
                 level *= np.maximum(child, np.float32(np.sqrt(1 - spec.factor_share)))
                 level += factors @ self._loadings
+            elif spec.correlation > 0:
+                groups = -(-spec.features // spec.group)
+                factor = shared.standard_normal((size, groups), dtype=np.float32)
+                level *= np.float32(np.sqrt(1 - spec.correlation))
+                level += np.float32(np.sqrt(spec.correlation)) * factor[:, group_of(spec)]
             fires = level > self._thresholds
             fires[:, self._copies] = fires[:, self._lead]
             for depth in range(1, int(truth.depth.max(initial=0)) + 1):
@@ -149,23 +145,6 @@ class Toy:
             first = np.argsort(arrival, axis=1)[:, : round(spec.active)]
             out[rows[:, None], pool[first]] = True
         return out
-
-    def _fires(self, block: int) -> NDArray[np.bool_]:
-        spec = self.spec
-        if spec.draw == "exactly":
-            return self._drawn(block)
-        own = generator("toy-firing", spec.seed, block)
-        level = own.standard_normal((spec.block, spec.features), dtype=np.float32)
-        if spec.correlation > 0:
-            groups = -(-spec.features // spec.group)
-            shared = generator("toy-shared", spec.seed, block)
-            factor = shared.standard_normal((spec.block, groups), dtype=np.float32)
-            level *= np.float32(np.sqrt(1 - spec.correlation))
-            level += np.float32(np.sqrt(spec.correlation)) * factor[:, group_of(spec)]
-        fires = level > self._thresholds
-        if spec.hierarchy:
-            fires &= fires[:, group_of(spec) * spec.group]
-        return fires
 
 
 class ToySource:
