@@ -14,7 +14,7 @@ from reseed.matching.measures import SHARED, scores, share_at
 from reseed.spec.subject import ToySpec
 from reseed.store import Store
 from reseed.study import Study
-from reseed.subjects.controls import GaussianSource, ShuffledSource, estimate_moments, read_moments
+from reseed.subjects.controls import GaussianSource, estimate_moments, read_moments, shuffled
 from reseed.subjects.toy import ToySource
 from reseed.training.learner import Learner
 
@@ -145,7 +145,7 @@ def test_what_comes_back_on_the_toy_does_not_come_back_on_controls(tmp_path):
     estimate_moments(toy, np.arange(40), Store(tmp_path), {"toy": ""}, Events())
     gaussian = GaussianSource({"toy": read_moments(Store(tmp_path), "toy")})
     found = {}
-    for name, source in (("real", toy), ("gaussian", gaussian), ("shuffled", ShuffledSource(toy))):
+    for name, source in (("real", toy), ("gaussian", gaussian), ("shuffled", shuffled(toy))):
         x = source.read(range(40))["toy"]
         saes = reseed.train(x, latents=40, k=2, lr=5e-3, batch=256, tokens=150_000)
         table = compare(*(Views(sae.W_enc.numpy(), sae.W_dec.numpy()) for sae in saes)).table

@@ -10,10 +10,10 @@ from reseed.store import Store
 from reseed.subjects.arrays import MemorySource
 from reseed.subjects.controls import (
     GaussianSource,
-    ShuffledSource,
     estimate_moments,
     moments_name,
     read_moments,
+    shuffled,
 )
 from reseed.subjects.source import Stream
 
@@ -78,24 +78,24 @@ def test_a_gaussian_block_depends_on_its_number_and_site_alone(gaussian):
 
 
 def test_shuffled_rows_keep_each_dimension_and_nothing_between(source):
-    real, made = every(source)["x"], every(ShuffledSource(source))["x"]
+    real, made = every(source)["x"], every(shuffled(source))["x"]
     np.testing.assert_array_equal(np.sort(made, axis=0), np.sort(real, axis=0))
     assert np.abs(np.corrcoef(real.T) - np.eye(5)).max() > 0.5
     assert np.abs(np.corrcoef(made.T) - np.eye(5)).max() < 0.06
 
 
 def test_shuffled_rows_depend_on_the_blocks_that_are_read(source):
-    shuffled = ShuffledSource(source)
-    assert torch.equal(shuffled.read([1, 2])["x"], shuffled.read([1, 2])["x"])
-    assert not torch.equal(shuffled.read([1, 2])["x"][:100], shuffled.read([1])["x"])
+    mixed = shuffled(source)
+    assert torch.equal(mixed.read([1, 2])["x"], mixed.read([1, 2])["x"])
+    assert not torch.equal(mixed.read([1, 2])["x"][:100], mixed.read([1])["x"])
     alone = MemorySource({"x": skewed()}, 100)
-    assert torch.equal(ShuffledSource(alone).read([1, 2])["x"], shuffled.read([1, 2])["x"])
-    assert shuffled.read([])["x"].shape == (0, 5)
+    assert torch.equal(shuffled(alone).read([1, 2])["x"], mixed.read([1, 2])["x"])
+    assert mixed.read([])["x"].shape == (0, 5)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "shuffled"])
 def test_a_stream_of_them_needs_no_history(source, gaussian, kind):
-    made = gaussian if kind == "gaussian" else ShuffledSource(source)
+    made = gaussian if kind == "gaussian" else shuffled(source)
 
     def stream():
         return Stream(made, np.arange(30), data_seed=4, batch=70, mix=8)

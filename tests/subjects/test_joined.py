@@ -6,14 +6,14 @@ import torch
 
 from reseed.spec.activations import check_joined, plain, to_read, trained_at
 from reseed.subjects.arrays import MemorySource
-from reseed.subjects.source import JoinedSource
+from reseed.subjects.source import with_joined
 
 
 def test_rows_of_a_joined_site_are_those_of_its_parts():
     arrays = {
         name: np.random.default_rng(i).normal(size=(50, 3 + i)) for i, name in enumerate("abc")
     }
-    source = JoinedSource(MemorySource(arrays, block=8), ["c+a"])
+    source = with_joined(MemorySource(arrays, block=8), ["c+a"])
     assert source.sites == {"a": 3, "b": 4, "c": 5, "c+a": 8}
     rows = source.read([4, 0])
     assert torch.equal(rows["c+a"], torch.cat([rows["c"], rows["a"]], dim=1))

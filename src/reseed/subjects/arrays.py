@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reseed.errors import SpecError, SubjectError, nearest
 from reseed.spec.subject import ArraysSpec
-from reseed.subjects.source import first_bad_row
+from reseed.subjects.source import first_bad_row, one_after_other
 
 _NUMPY_KINDS = ("float16", "float32", "float64")
 _SAFETENSORS_KINDS = ("F16", "F32", "F64", "BF16")
@@ -47,10 +47,8 @@ class _RowsSource:
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks; see `BlockSource.read`."""
-        return {
-            site: torch.cat([torch.empty(0, d), *(self._block_of(site, int(b)) for b in blocks)])
-            for site, d in self.sites.items()
-        }
+        parts = ({site: self._block_of(site, int(b)) for site in self.sites} for b in blocks)
+        return one_after_other(self.sites, parts)
 
     def _block_of(self, site: str, block: int) -> Tensor:
         start = block * self._block

@@ -18,7 +18,13 @@ from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.seeds import digest, generator
 from reseed.store import Store, safetensors_bytes
-from reseed.subjects.source import BlockSource, Chunk, read_over
+from reseed.subjects.source import (
+    BlockSource,
+    Chunk,
+    DerivedSource,
+    one_after_other,
+    read_over,
+)
 
 _FILE = "moments.safetensors"
 
@@ -102,11 +108,9 @@ class GaussianSource:
         self.rows: NDArray[np.int64] = next(iter(moments.values())).rows
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
-        """Rows of these blocks, float32, in the order given."""
-        parts = {site: [torch.empty(0, d)] for site, d in self.sites.items()}
-        for site, drawn in parts.items():
-            drawn += [self._draw(site, int(block)) for block in blocks]
-        return {site: torch.cat(drawn) for site, drawn in parts.items()}
+        """Rows of these blocks; see `BlockSource.read`."""
+        parts = ({site: self._draw(site, int(block)) for site in self.sites} for block in blocks)
+        return one_after_other(self.sites, parts)
 
     def _draw(self, site: str, block: int) -> Tensor:
         moments, size = self._moments[site], (int(self.rows[block]), self.sites[site])
@@ -114,31 +118,23 @@ class GaussianSource:
         return torch.addmm(moments.mean, torch.from_numpy(numbers), moments.root)
 
 
-class ShuffledSource:
-    """Another source's rows with every dimension permuted by itself; implements `BlockSource`.
+def shuffled(source: BlockSource) -> BlockSource:
+    """A source's rows with every dimension permuted by itself.
 
     Each dimension keeps all its values; which of them meet in a row is random. The permutation is
     over all rows that are read together (the `mix_blocks` of a stream, so that no document stays
     together) and depends on nothing but the site and those blocks.
     """
 
-    def __init__(self, source: BlockSource) -> None:
-        self._source = source
-        self.sites: Mapping[str, int] = source.sites
-        self.rows: NDArray[np.int64] = source.rows
+    def mixed(x: Tensor, site: str, blocks: list[int]) -> Tensor:
+        # a dimension at a time lies together in memory, which is several times as fast
+        columns = np.ascontiguousarray(x.numpy().T)
+        permuted = generator("shuffled-rows", site, *blocks).permuted(columns, axis=1)
+        return torch.from_numpy(np.ascontiguousarray(permuted.T))
 
-    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
-        """Rows of these blocks, float32; a block's rows depend on what else is read with it."""
-        key = [int(block) for block in blocks]
-        rows = self._source.read(key)
-        return {site: _shuffled(x, site, key) for site, x in rows.items()}
-
-
-def _shuffled(x: Tensor, site: str, blocks: Sequence[int]) -> Tensor:
-    # a dimension at a time lies together in memory, which is several times as fast
-    columns = np.ascontiguousarray(x.numpy().T)
-    mixed = generator("shuffled-rows", site, *blocks).permuted(columns, axis=1)
-    return torch.from_numpy(np.ascontiguousarray(mixed.T))
+    return DerivedSource(
+        source, lambda rows, blocks: {site: mixed(x, site, blocks) for site, x in rows.items()}
+    )
 
 
 @contextmanager

@@ -20,14 +20,14 @@ from reseed.store import existing
 from reseed.study import SUBJECT, Study
 from reseed.subjects.shards import (
     Choice,
-    RoundedSource,
     ShardSource,
     choose,
     harvest,
     harvested,
     passes_over,
+    rounded_source,
 )
-from reseed.subjects.source import BlockSource, JoinedSource, split_blocks
+from reseed.subjects.source import BlockSource, split_blocks, with_joined
 
 if TYPE_CHECKING:
     from reseed.subjects.language.activations import SplicedModel
@@ -70,13 +70,13 @@ class Inputs:
             return Data(self.source, *self.split, self.places, on_disk)
         from reseed.subjects.controls import (
             GaussianSource,
-            ShuffledSource,
             estimate_moments,
             read_moments,
+            shuffled,
         )
 
         if control == "shuffled":
-            return Data(ShuffledSource(self.source), *self.split, _nowhere, on_disk)
+            return Data(shuffled(self.source), *self.split, _nowhere, on_disk)
         store, sites = self._study.store, self.source.sites
         made_from = {site: digest([self._study.spec.data, site]) for site in sites}
         estimate_moments(self.source, self.split[0], store, made_from, self._events)
@@ -97,7 +97,7 @@ class Inputs:
     def source(self) -> BlockSource:
         """The activations, those of joined sites among them."""
         joined = [plain(site) for site in self._study.spec.activations.sites if JOIN in site]
-        return JoinedSource(self._read_source, joined) if joined else self._read_source
+        return with_joined(self._read_source, joined) if joined else self._read_source
 
     @cached_property
     def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -201,7 +201,7 @@ class Inputs:
         if choice.keep == "live" and not there:
             self._events.say(f"activations live from the subject: {choice.reason}")
             self._change_from_float32()
-            return RoundedSource(self.opened.source, spec.dtype)
+            return rounded_source(self.opened.source, spec.dtype)
         self._set_threads()
         if not there:
             self._events.say(f"activations to shards: {choice.reason}")

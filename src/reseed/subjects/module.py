@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from reseed.errors import SpecError, SubjectError, nearest
 from reseed.spec.subject import ModuleSpec
 from reseed.subjects.sites import read_sites, resolve_sites
-from reseed.subjects.source import first_bad_row
+from reseed.subjects.source import first_bad_row, one_after_other
 
 Batch: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 """Inputs of one call: a tensor, positional arguments, or keyword arguments."""
@@ -60,11 +60,7 @@ class ModuleSource:
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks; see `BlockSource.read`."""
-        parts = [self._checked(int(block)) for block in blocks]
-        return {
-            site: torch.cat([part[site] for part in parts]) if parts else torch.empty(0, d)
-            for site, d in self.sites.items()
-        }
+        return one_after_other(self.sites, (self._checked(int(block)) for block in blocks))
 
     def _checked(self, block: int) -> dict[str, Tensor]:
         read = self._run(block)

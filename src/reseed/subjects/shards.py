@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,10 @@ from safetensors import safe_open
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
 from reseed.spec.activations import ActivationSpec
 from reseed.store import Store, json_bytes
-from reseed.subjects.source import BlockSource
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from reseed.subjects.source import BlockSource, DerivedSource
 
 FOLDER = "activations"
 
@@ -171,21 +168,13 @@ def _rounding_error(exact: Tensor, kept: Tensor) -> float:
     return float((kept.float() - exact).square().sum() / scale) ** 0.5 if scale else 0.0
 
 
-class RoundedSource:
-    """Another source's rows as shards would give them back; implements `BlockSource`.
+def rounded_source(source: BlockSource, dtype: str) -> BlockSource:
+    """A source's rows as shards would give them back, so that keeping them makes no difference."""
 
-    So it makes no difference to a training whether its activations were kept.
-    """
+    def change(rows: dict[str, Tensor], _: list[int]) -> dict[str, Tensor]:
+        return {site: x.float() for site, x in _rounded(rows, dtype).items()}
 
-    def __init__(self, source: BlockSource, dtype: str) -> None:
-        self._source, self._dtype = source, dtype
-        self.sites: Mapping[str, int] = source.sites
-        self.rows: NDArray[np.int64] = source.rows
-
-    def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
-        """Rows of these blocks, float32, in the order given."""
-        kept = _rounded(self._source.read(blocks), self._dtype)
-        return {site: x.float() for site, x in kept.items()}
+    return DerivedSource(source, change)
 
 
 class ShardSource:

@@ -12,22 +12,19 @@ N rows, D dimensions of a site.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
 from reseed.seeds import generator
 from reseed.spec.activations import parts_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CHUNK = 32
 """Blocks that are read together in a pass."""
@@ -105,30 +102,45 @@ def first_bad_row(rows: Tensor) -> int | None:
     return int(bad.to(torch.uint8).argmax()) if bool(bad.any()) else None
 
 
-class JoinedSource:
-    """Another source with joined sites besides its own; implements `BlockSource`.
+class DerivedSource:
+    """Rows made from those of another source; implements `BlockSource`.
 
-    Args:
-        source: has the parts.
-        joined: names of the joined sites, `"a+b"`.
+    `change` is given what was read, site to `[N, D]`, and the numbers of its blocks.
     """
 
-    def __init__(self, source: BlockSource, joined: Sequence[str]) -> None:
-        self._source = source
-        self._joined = {site: parts_of(site) for site in joined}
-        sums = {site: sum(source.sites[p] for p in ps) for site, ps in self._joined.items()}
-        self.sites: Mapping[str, int] = {**source.sites, **sums}
+    def __init__(
+        self,
+        source: BlockSource,
+        change: Callable[[dict[str, Tensor], list[int]], dict[str, Tensor]],
+        sites: Mapping[str, int] | None = None,
+    ) -> None:
+        self._source, self._change = source, change
+        self.sites: Mapping[str, int] = source.sites if sites is None else sites
         self.rows: NDArray[np.int64] = source.rows
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
-        """Rows of these blocks, float32, in the order given.
+        """Rows of these blocks; see `BlockSource.read`."""
+        numbers = [int(block) for block in blocks]
+        return self._change(self._source.read(numbers), numbers)
 
-        Raises:
-            SubjectError, StoreError: from the source.
-        """
-        rows = self._source.read(blocks)
-        sides = {s: torch.cat([rows[p] for p in ps], 1) for s, ps in self._joined.items()}
-        return {**rows, **sides}
+
+def with_joined(source: BlockSource, joined: Sequence[str]) -> BlockSource:
+    """A source with joined sites, named `"a+b"`, besides its own."""
+    parts = {site: parts_of(site) for site in joined}
+
+    def change(rows: dict[str, Tensor], _: list[int]) -> dict[str, Tensor]:
+        return rows | {s: torch.cat([rows[p] for p in ps], 1) for s, ps in parts.items()}
+
+    sums = {site: sum(source.sites[p] for p in ps) for site, ps in parts.items()}
+    return DerivedSource(source, change, {**source.sites, **sums})
+
+
+def one_after_other(
+    sites: Mapping[str, int], parts: Iterable[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Rows that were read one after the other, `[N, D]` of each site; `[0, D]` of no parts."""
+    read = list(parts)
+    return {s: torch.cat([torch.empty(0, d), *(p[s] for p in read)]) for s, d in sites.items()}
 
 
 class _Mixed(NamedTuple):

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +25,10 @@ from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 from reseed.records import Floats
+from reseed.sae.lazy import Tensor
 from reseed.seeds import generator
 from reseed.spec.subject import ToySpec
 from reseed.subjects.toy_truth import Integers, group_of, pool_of, truth_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 SITE = "toy"
 """The name of the only site of the toy."""
