@@ -65,7 +65,7 @@ class FeatureSums:
 
     def __init__(self, documents: int, latents: int) -> None:
         self._shape = (documents, latents)
-        self._parts: list[pl.DataFrame] = []
+        self._parts = [_grouped(pl.DataFrame(schema=_ENTRY))]
         self._merged = self._pending = 0
 
     def add(self, document: Integers, latent: Integers, value: NDArray[np.float32]) -> None:
@@ -80,8 +80,7 @@ class FeatureSums:
     def arrays(self) -> tuple[csr_array, csr_array]:
         """Largest and sum, `[documents, F]`, float32."""
         self._merge()
-        none = _grouped(pl.DataFrame(schema=_ENTRY))
-        entries = (self._parts[0] if self._parts else none).sort("key")
+        entries = self._parts[0].sort("key")
         pair = np.divmod(entries["key"].to_numpy(), self._shape[1])
         values = entries["max"].to_numpy(), entries["sum"].to_numpy().astype(np.float32)
         largest, total = (csr_array((v, pair), shape=self._shape) for v in values)
@@ -97,15 +96,17 @@ def _grouped(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.group_by("key", maintain_order=True).agg(pl.col("max").max(), pl.col("sum").sum())
 
 
-def _files(features: DocumentFeatures) -> dict[str, Any]:
+def _files(sums: FeatureSums, table: pl.DataFrame) -> dict[str, Any]:
+    largest, total = sums.arrays()
+    rows = np.repeat(np.maximum(table["rows"].to_numpy(), 1), np.diff(total.indptr))
     arrays = {
-        "indptr": features.max.indptr.astype(np.int64),
-        "indices": features.max.indices.astype(np.int32),
-        "max": features.max.data.astype(np.float32),
-        "mean": features.mean.data.astype(np.float32),
-        "latents": np.array([features.max.shape[1]], dtype=np.int64),
+        "indptr": largest.indptr.astype(np.int64),
+        "indices": largest.indices.astype(np.int32),
+        "max": largest.data,
+        "mean": total.data / rows.astype(np.float32),
+        "latents": np.array([largest.shape[1]], dtype=np.int64),
     }
-    return {"features.safetensors": arrays, "documents.parquet": features.documents}
+    return {"features.safetensors": arrays, "documents.parquet": table}
 
 
 def read_features(store: Store, run: str) -> DocumentFeatures:
@@ -151,7 +152,7 @@ def gather_features(
     feed(add, readers, source, blocks, events, "document features")
     for run in runs:
         with store.piece(features_name(run), made_from[run]) as folder:
-            for file, content in _files(_features(sums[run], table)).items():
+            for file, content in _files(sums[run], table).items():
                 (folder / file).write_bytes(file_bytes(file, content))
 
 
@@ -173,15 +174,6 @@ def _documents(
         pl.Series("rows", learned + unseen), pl.Series("side", side)
     )
     return place, table
-
-
-def _features(sums: FeatureSums, table: pl.DataFrame) -> DocumentFeatures:
-    largest, total = sums.arrays()
-    rows = np.repeat(np.maximum(table["rows"].to_numpy(), 1), np.diff(total.indptr))
-    mean = csr_array(
-        (total.data / rows.astype(np.float32), total.indices, total.indptr), total.shape
-    )
-    return DocumentFeatures(documents=table, max=largest, mean=mean)
 
 
 _SCHEMA = {

@@ -191,10 +191,10 @@ def functional_value(
     errors, scale = _errors(Reader(sae, site), drawn, source, blocks, events)
     entropies = None
     if cross_entropy is not None:
-        ways = [sae.reconstruct, *(without(sae, draw.latents) for draw in drawn)]
-        entropies = np.zeros(len(ways))
-        with events.task("cross-entropy", len(ways), "sets") as task:
-            for n, reconstruct in enumerate(ways):
+        variants = [sae.reconstruct, *(without(sae, draw.latents) for draw in drawn)]
+        entropies = np.zeros(len(variants))
+        with events.task("cross-entropy", len(variants), "sets") as task:
+            for n, reconstruct in enumerate(variants):
                 entropies[n] = cross_entropy(reconstruct)
                 task.advance(1)
     rate = firing.sort("latent")["rate"].to_numpy()

@@ -9,7 +9,7 @@ the first has to choose: its null pairs latents that fired equally often on all 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,13 +19,10 @@ from reseed.errors import SubjectError
 from reseed.events import Events
 from reseed.formats import own
 from reseed.sae.codes import Codes
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
 from reseed.sae.model import SAE, from_arrays
 from reseed.store import Store
 from reseed.subjects.source import CHUNK, BlockSource, Chunk, read_over
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Integers = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ which is known before the pass and costs one product; co-firing would need a pas
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,8 @@ from reseed.evidence.windows import (
     hashed,
     kind_of,
 )
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
 from reseed.spec.analysis import EvidenceSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 KINDS = ("firing", "random", "neighbour")
 """Whether the latent fires; if not, any window or one where a latent near to it fires strongly."""

@@ -50,7 +50,7 @@ def to_read(sites: Sequence[str], targets: Iterable[str]) -> list[str]:
 def trained_at(sites: Sequence[str], read: Mapping[str, int]) -> dict[str, int]:
     """The sites at which runs are trained, with their dimensions: those asked for."""
     alone = [site for site in sites if JOIN not in site]
-    out = {name: d for name, d in read.items() if any(_means(one, name) for one in alone)}
+    out = {name: d for name, d in read.items() if any(_means(pattern, name) for pattern in alone)}
     for site in sites:
         if JOIN in site:
             out[plain(site)] = sum(read[part] for part in parts_of(site))

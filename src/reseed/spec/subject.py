@@ -224,8 +224,8 @@ def package_file(reference: str) -> Path:
     from reseed.errors import SpecError
 
     name, _, inner = reference.removeprefix("package:").partition("/")
-    found = importlib.util.find_spec(name) if name.isidentifier() else None
-    folders = list(found.submodule_search_locations or []) if found else []
+    package = importlib.util.find_spec(name) if name.isidentifier() else None
+    folders = list(package.submodule_search_locations or []) if package else []
     if not folders:
         raise SpecError(
             f"{reference}: no package {name!r} is installed here. Install it, for example "
