@@ -10,7 +10,6 @@ B rows, F latents, D dimensions.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,7 @@ from reseed.loops.step import ByRow
 from reseed.sae import encode
 from reseed.sae.codes import Codes
 from reseed.sae.encode import AT_A_TIME, LATENTS, Blocks, Reader
-from reseed.sae.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from reseed.sae.lazy import Tensor, torch
 
 Floats = NDArray[np.float32]
 

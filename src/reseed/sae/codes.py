@@ -14,13 +14,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from subprocess import CalledProcessError
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from reseed.sae.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from reseed.sae.lazy import Tensor, torch
 
 _GROUP = 32
 

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,7 @@ from reseed.loops import encode as loops
 from reseed.loops import screen as screening
 from reseed.loops.screen import Block, Bounds, Candidates
 from reseed.sae.codes import Codes
-from reseed.sae.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from reseed.sae.lazy import Tensor, torch
 
 Floats = NDArray[np.float32]
 

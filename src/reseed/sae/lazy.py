@@ -5,14 +5,14 @@ An architecture's settings and formulas share a file, and settings are read wher
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch as torch
+    from torch import Tensor as Tensor
 else:
     import importlib
     from types import ModuleType
-    from typing import Any
 
     from reseed.errors import needs_train
 
@@ -26,3 +26,4 @@ else:
             return value
 
     torch = _Lazy("torch")
+    Tensor = Any  # annotations are never evaluated

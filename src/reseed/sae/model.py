@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,7 @@ from reseed.errors import SpecError
 from reseed.records import SAEArrays, check_rule
 from reseed.sae import codes as kernels
 from reseed.sae.codes import Codes
-from reseed.sae.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from reseed.sae.lazy import Tensor, torch
 
 Rows: TypeAlias = "Tensor | NDArray[Any]"
 _LEAST_DEVIATION = 1e-5

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +21,10 @@ from reseed.errors import SpecError
 from reseed.records import Floats
 from reseed.sae import codes as kernels
 from reseed.sae.architecture import BatchSource, Parameters, Start
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
 from reseed.sae.model import SAE
-from reseed.sae.settings import Init
+from reseed.sae.settings import ArchitectureSpec, Init
 from reseed.seeds import digest, generator
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 _LENGTH = 3.0**-0.5
 """Of a row uniform in ±1/sqrt(D): the root of its mean square, whatever D."""
@@ -141,6 +137,11 @@ def autoencoder(start: Start) -> Parameters:
     }
 
 
+def initial(spec: ArchitectureSpec, start: Start) -> Parameters:
+    """`Architecture.initial` of what is an `autoencoder` and nothing else."""
+    return autoencoder(start)
+
+
 def input_scale(x: Tensor) -> Tensor:
     """What gives rows `[B, D]` the mean length √D: a scalar."""
     length = torch.linalg.vector_norm(x, dim=1).mean().clamp_min(1e-12)
@@ -179,6 +180,12 @@ def pre_activations(p: Parameters, x: Tensor) -> Tensor:
     return (x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
 
 
+def reconstructed(p: Parameters, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The reconstruction `z W_dec + b_dec` `[B, D]`, the squared variation of x, and the FVU."""
+    x_hat, scale = z @ p["W_dec"] + p["b_dec"], squared_variation(x)
+    return x_hat, scale, (x_hat - x).square().sum() / scale
+
+
 def top(pre: Tensor, k: int) -> Tensor:
     """The k largest of relu(pre) in each row, dense `[B, F]`; differentiable."""
     return kernels.dense(kernels.top_codes_plain(pre, k), pre.shape[1])
@@ -209,6 +216,16 @@ def auxk(pre: Tensor, W_dec: Tensor, error: Tensor, dead: Tensor) -> tuple[float
     return share, (codes @ W_dec - error.detach()).square().sum()
 
 
+def weighted_auxk(
+    p: Parameters, pre: Tensor, error: Tensor, scale: Tensor, alpha: float, dead: Tensor
+) -> Tensor | float:
+    """`auxk` in parts of the squared variation, weighted by `alpha`; 0 where no latent is dead."""
+    if alpha == 0 or not bool(dead.any()):
+        return 0.0
+    share, squares = auxk(pre, p["W_dec"], error, dead)
+    return alpha * (share * squares) / scale
+
+
 def running_threshold(before: Tensor, codes: Tensor, momentum: float) -> Tensor:
     """Running mean of the smallest positive code of a batch; the first one as it is.
 
@@ -224,12 +241,12 @@ def running_threshold(before: Tensor, codes: Tensor, momentum: float) -> Tensor:
     return torch.where(before < 0, smallest, momentum * before + (1 - momentum) * smallest)
 
 
-def last_threshold(batches: BatchSource, W_enc: Tensor, b_enc: Tensor, k: int, rows: int) -> Tensor:
-    """The one threshold that k pre-activations of a row pass on average in the last rows."""
+def last_threshold(raw: Parameters, batches: BatchSource, k: int, rows: int) -> Parameters:
+    """The one `threshold` that k pre-activations of a row pass on average in the last rows."""
     last = batches.last(rows)
     first = next(last)
-    pres = (batch.x @ W_enc.T + b_enc for batch in chain([first], last))
-    return kernels.common_threshold(pres, k, rows + len(first.x))
+    pres = (batch.x @ raw["W_enc"].T + raw["b_enc"] for batch in chain([first], last))
+    return {"threshold": kernels.common_threshold(pres, k, rows + len(first.x))}
 
 
 # -- saved form ------------------------------------------------------------------------------------

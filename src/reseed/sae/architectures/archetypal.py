@@ -14,7 +14,7 @@ D dimensions, F latents, P centroids.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -24,15 +24,11 @@ from reseed.records import Floats
 from reseed.sae import parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.architectures.baselines import centroids, rows_of
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
+from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import generator
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from reseed.sae.model import SAE
 
 
 class ArchetypalSpec(ArchitectureSpec):

@@ -25,7 +25,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,14 +43,10 @@ from reseed.sae.architecture import (
     Parameters,
     Start,
 )
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
+from reseed.sae.model import SAE
 from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import digest, generator
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from reseed.sae.model import SAE
 
 
 class Fitted(ArchitectureSpec):

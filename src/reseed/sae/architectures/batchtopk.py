@@ -20,20 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from reseed.sae import codes, parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
+from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec, Share
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from reseed.sae.model import SAE
 
 
 class BatchSpec(ArchitectureSpec):
@@ -92,10 +88,8 @@ def objective(p: Parameters, batch: Batch, spec: BatchTopKSpec, at: At) -> Objec
     x = batch.x
     pre = parts.pre_activations(p, x)
     z = codes.batch_top(pre, spec.k)
-    x_hat = z @ p["W_dec"] + p["b_dec"]
-    error, scale = x - x_hat, squared_variation(x)
-    fvu = error.square().sum() / scale
-    loss = _with_auxk(fvu, p, pre, error, scale, spec, at)
+    x_hat, scale, fvu = parts.reconstructed(p, z, x)
+    loss = fvu + parts.weighted_auxk(p, pre, x - x_hat, scale, spec.auxk_alpha, at.dead)
     return Objective(loss, fvu.detach(), z.detach(), _threshold(p, z, spec), x_hat, loss - fvu)
 
 
@@ -111,17 +105,8 @@ def nested_objective(p: Parameters, batch: Batch, spec: MatryoshkaSpec, at: At) 
         error = error - z[:, first:end] @ p["W_dec"][first:end]
         fvu = error.square().sum() / scale
         loss = loss + fvu
-    loss = _with_auxk(loss, p, pre, error, scale, spec, at)
+    loss = loss + parts.weighted_auxk(p, pre, error, scale, spec.auxk_alpha, at.dead)
     return Objective(loss, fvu.detach(), z.detach(), _threshold(p, z, spec))
-
-
-def _with_auxk(
-    loss: Tensor, p: Parameters, pre: Tensor, error: Tensor, scale: Tensor, spec: BatchSpec, at: At
-) -> Tensor:
-    if spec.auxk_alpha == 0 or not bool(at.dead.any()):
-        return loss
-    share, squares = parts.auxk(pre, p["W_dec"], error, at.dead)
-    return loss + spec.auxk_alpha * (share * squares) / scale
 
 
 def _threshold(p: Parameters, z: Tensor, spec: BatchSpec) -> dict[str, Tensor]:

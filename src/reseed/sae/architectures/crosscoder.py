@@ -17,7 +17,7 @@ Saved codes are f n, decoder rows have summed norms 1 in scaled units. B batch, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -35,14 +35,10 @@ from reseed.sae.architecture import (
     Parameters,
     Start,
 )
-from reseed.sae.lazy import torch
+from reseed.sae.lazy import Tensor, torch
+from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from reseed.sae.model import SAE
 
 
 class CrosscoderSpec(ArchitectureSpec):
@@ -205,9 +201,7 @@ def settle(p: Parameters, spec: CrosscoderSpec, batches: BatchSource) -> Paramet
     """With k, the threshold from the last rows of training, by the weights as they ended."""
     if spec.k is None:
         return {}
-    raw = folded(p, spec)
-    rows = spec.threshold_rows
-    return {"threshold": parts.last_threshold(batches, raw["W_enc"], raw["b_enc"], spec.k, rows)}
+    return parts.last_threshold(folded(p, spec), batches, spec.k, spec.threshold_rows)
 
 
 def folded(p: Parameters, spec: CrosscoderSpec) -> Parameters:

@@ -13,16 +13,13 @@ g and z [B, F]; r, b_gate, b_mag [F].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from reseed.sae import parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.lazy import torch
-from reseed.sae.parts import squared_variation
+from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
-
-if TYPE_CHECKING:
-    from reseed.sae.model import SAE
 
 
 class GatedSpec(PenalisedSpec):
@@ -44,9 +41,7 @@ def objective(p: Parameters, batch: Batch, spec: GatedSpec, at: At) -> Objective
     h = (x - p["b_dec"]) @ p["W_enc"].T
     gate = h + p["b_gate"]
     z = (gate > 0) * torch.relu(p["r_mag"].exp() * h + p["b_mag"])
-    scale = squared_variation(x)
-    x_hat = z @ p["W_dec"] + p["b_dec"]
-    fvu = (x_hat - x).square().sum() / scale
+    x_hat, scale, fvu = parts.reconstructed(p, z, x)
     opened = torch.relu(gate)
     by_gate = opened @ p["W_dec"].detach() + p["b_dec"].detach()
     aux = (by_gate - x).square().sum() / scale

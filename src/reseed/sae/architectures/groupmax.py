@@ -9,17 +9,15 @@ Latents of one run compete for its one place. x [B, D], z [B, F].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from reseed.sae import codes, parts
-from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.parts import squared_variation
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters
+from reseed.sae.model import SAE
+from reseed.sae.parts import initial
 from reseed.sae.settings import ArchitectureSpec
-
-if TYPE_CHECKING:
-    from reseed.sae.model import SAE
 
 
 class GroupMaxSpec(ArchitectureSpec):
@@ -43,22 +41,13 @@ class GroupMaxSpec(ArchitectureSpec):
         return self
 
 
-def initial(spec: GroupMaxSpec, start: Start) -> Parameters:
-    """Parameters before training: decoder rows are the scaled encoder rows."""
-    return parts.autoencoder(start)
-
-
 def objective(p: Parameters, batch: Batch, spec: GroupMaxSpec, at: At) -> Objective:
     """Reconstruction of a batch."""
     x = batch.x
     pre = parts.pre_activations(p, x)
     z = codes.groupmax(pre, spec.k)
-    x_hat = z @ p["W_dec"] + p["b_dec"]
-    error, scale = x - x_hat, squared_variation(x)
-    fvu = loss = error.square().sum() / scale
-    if spec.auxk_alpha > 0 and bool(at.dead.any()):
-        share, squares = parts.auxk(pre, p["W_dec"], error, at.dead)
-        loss = loss + spec.auxk_alpha * (share * squares) / scale
+    x_hat, scale, fvu = parts.reconstructed(p, z, x)
+    loss = fvu + parts.weighted_auxk(p, pre, x - x_hat, scale, spec.auxk_alpha, at.dead)
     return Objective(loss, fvu.detach(), z.detach(), {}, x_hat, loss - fvu)
 
 

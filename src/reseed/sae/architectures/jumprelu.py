@@ -19,20 +19,15 @@ bandwidth of 2 is 2 / √D. Such an SAE is saved with rows of length 1. x [B, D]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from reseed.sae import parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.lazy import torch
-from reseed.sae.parts import squared_variation
+from reseed.sae.lazy import Tensor, torch
+from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from reseed.sae.model import SAE
 
 
 class JumpReLUSpec(PenalisedSpec):
@@ -96,8 +91,7 @@ def objective(p: Parameters, batch: Batch, spec: JumpReLUSpec, at: At) -> Object
     threshold = length * p["threshold"].abs()
     gate = gates(pre, threshold, spec.bandwidth * length, not spec.unit_rows)
     z = jump(pre, gate, threshold)
-    x_hat = z @ p["W_dec"] + p["b_dec"]
-    fvu = (x_hat - x).square().sum() / squared_variation(x)
+    x_hat, _, fvu = parts.reconstructed(p, z, x)
     penalty = gate.sum() / len(x) if spec.unit_rows else _tanh(p, z, x, spec)
     loss = fvu + at.penalty * spec.penalty * penalty
     if spec.pre_act > 0 and not spec.unit_rows and bool(at.dead.any()):

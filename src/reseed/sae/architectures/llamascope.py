@@ -13,7 +13,7 @@ B batch, D dimensions, F latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,11 +29,9 @@ from reseed.sae.architecture import (
     Start,
 )
 from reseed.sae.lazy import torch
+from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
-
-if TYPE_CHECKING:
-    from reseed.sae.model import SAE
 
 
 class LlamaScopeSpec(ArchitectureSpec):
@@ -95,9 +93,7 @@ def objective(p: Parameters, batch: Batch, spec: LlamaScopeSpec, at: At) -> Obje
 
 def settle(p: Parameters, spec: LlamaScopeSpec, batches: BatchSource) -> Parameters:
     """θ from the last rows of training, by the weights as they ended."""
-    raw = folded(p)
-    rows = spec.threshold_rows
-    return {"threshold": parts.last_threshold(batches, raw["W_enc"], raw["b_enc"], spec.k, rows)}
+    return parts.last_threshold(folded(p), batches, spec.k, spec.threshold_rows)
 
 
 def folded(p: Parameters) -> Parameters:

@@ -12,7 +12,7 @@ B batch, D dimensions, F latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,10 +20,8 @@ from reseed.sae import parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.codes import pursue
 from reseed.sae.lazy import torch
+from reseed.sae.model import SAE
 from reseed.sae.settings import ArchitectureSpec
-
-if TYPE_CHECKING:
-    from reseed.sae.model import SAE
 
 
 class MatchingPursuitSpec(ArchitectureSpec):

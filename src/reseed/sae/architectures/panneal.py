@@ -11,20 +11,15 @@ units of ℓ one λ means the same at every site; λ ℓ² is the paper's λ for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from reseed.sae import parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.lazy import torch
-from reseed.sae.parts import squared_variation
+from reseed.sae.lazy import Tensor, torch
+from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from reseed.sae.model import SAE
 
 
 class PAnnealSpec(PenalisedSpec):
@@ -78,9 +73,7 @@ def objective(p: Parameters, batch: Batch, spec: PAnnealSpec, at: At) -> Objecti
     """Reconstruction and penalty of a batch, and what the next change of p needs."""
     x = batch.x
     z = torch.relu(parts.pre_activations(p, x))
-    scale = squared_variation(x)
-    x_hat = z @ p["W_dec"] + p["b_dec"]
-    fvu = (x_hat - x).square().sum() / scale
+    x_hat, scale, fvu = parts.reconstructed(p, z, x)
     u = z / (scale / len(x)).sqrt()
     now = stretch(at.step, at.steps, spec)
     adapted, recent = p["adapted"], p["recent"].clone()

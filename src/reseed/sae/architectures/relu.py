@@ -14,16 +14,14 @@ one λ means the same at every site. x [B, D], z [B, F].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from reseed.sae import parts
-from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters
 from reseed.sae.lazy import torch
-from reseed.sae.parts import squared_variation
+from reseed.sae.model import SAE
+from reseed.sae.parts import initial
 from reseed.sae.settings import PenalisedSpec
-
-if TYPE_CHECKING:
-    from reseed.sae.model import SAE
 
 
 class ReLUSpec(PenalisedSpec):
@@ -43,18 +41,11 @@ class ReLUSpec(PenalisedSpec):
         return {} if self.unit_rows else {"decoder_": self.decoder}
 
 
-def initial(spec: ReLUSpec, start: Start) -> Parameters:
-    """Parameters before training: decoder rows are the scaled encoder rows."""
-    return parts.autoencoder(start)
-
-
 def objective(p: Parameters, batch: Batch, spec: ReLUSpec, at: At) -> Objective:
     """Reconstruction and penalty of a batch."""
     x = batch.x
     z = torch.relu(parts.pre_activations(p, x))
-    scale = squared_variation(x)
-    x_hat = z @ p["W_dec"] + p["b_dec"]
-    fvu = (x_hat - x).square().sum() / scale
+    x_hat, scale, fvu = parts.reconstructed(p, z, x)
     length = (scale / len(x)).sqrt()
     sizes = z if spec.unit_rows else z * torch.linalg.vector_norm(p["W_dec"], dim=1)
     sparsity = at.penalty * spec.penalty * sizes.sum() / (len(x) * length)

@@ -14,21 +14,17 @@ B batch, D dimensions, F latents, K active.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from reseed.sae import codes as kernels
 from reseed.sae import parts
-from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.lazy import torch
-from reseed.sae.parts import auxk_size, squared_variation
+from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters
+from reseed.sae.lazy import Tensor, torch
+from reseed.sae.model import SAE
+from reseed.sae.parts import auxk_size, initial
 from reseed.sae.settings import ArchitectureSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from reseed.sae.model import SAE
 
 
 class TopKSpec(ArchitectureSpec):
@@ -58,11 +54,6 @@ class Step(NamedTuple):
     """mean number of latents with a positive code"""
     fired: Tensor
     """[F] bool"""
-
-
-def initial(spec: TopKSpec, start: Start) -> Parameters:
-    """Parameters before training: decoder rows are the normalised encoder rows."""
-    return parts.autoencoder(start)
 
 
 def step(p: Parameters, x: Tensor, spec: TopKSpec, dead: Tensor) -> Step:
@@ -122,9 +113,8 @@ def objective(p: Parameters, batch: Batch, spec: TopKSpec, at: At) -> Objective:
     x, width = batch.x, p["W_enc"].shape[0]
     pre = parts.pre_activations(p, x)
     z = parts.top(pre, spec.k)
-    x_hat = z @ p["W_dec"] + p["b_dec"]
-    scale = squared_variation(x)
-    fvu = loss = (x_hat - x).square().sum() / scale
+    x_hat, scale, fvu = parts.reconstructed(p, z, x)
+    loss = fvu
     if spec.auxk_alpha > 0 and bool(at.dead.any()):
         share, squares = parts.auxk(pre, p["W_dec"], x - x_hat, at.dead)
         loss = loss + spec.auxk_alpha * share * squares / scale

@@ -11,19 +11,17 @@ output dimensions, F latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from reseed.sae import parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.lazy import torch
+from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import generator
-
-if TYPE_CHECKING:
-    from reseed.sae.model import SAE
 
 
 class _Transcoding(ArchitectureSpec):
