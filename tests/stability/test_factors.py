@@ -8,7 +8,7 @@ import pytest
 from reseed.spec.summary import Factors, document_of
 from reseed.stability.factors import effects
 from reseed.stability.factors.effects import TOGETHER, Cell
-from reseed.stability.factors.words import words
+from reseed.stability.notes import words
 
 WIDTHS, KS, TOKENS = (256, 512, 1024), (8, 32), (1000, 2000, 4000)
 FACTORS = ("site", "architecture", "latents", "k", "tokens")

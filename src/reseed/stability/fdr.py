@@ -36,15 +36,7 @@ Floats = NDArray[np.float64]
 
 
 def p_values(observed: Floats, null: Floats) -> Floats:
-    """(1 + random latents that reach it) / (1 + all random latents), for each latent.
-
-    Args:
-        observed: `[F]` statistics.
-        null: `[n]` statistics of random latents, of all draws.
-
-    Returns:
-        `[F]`, in (0, 1]; 1 where there are no random latents.
-    """
+    """`[F]` (1 + random latents, of all draws, that reach it) / (1 + all); 1 without any."""
     ordered = np.sort(null)
     # cosines of equal rows differ in their last digits, so a hair below still reaches
     reached = len(ordered) - np.searchsorted(ordered, observed - 1e-9, side="left")
@@ -57,13 +49,9 @@ def q_values(p: Floats) -> Floats:
 
 
 def simes(p: Floats) -> Floats:
-    """One p-value over several other runs: some run has a match (Simes 1986).
+    """`[F]` p-values of a match in some of T other runs (Simes 1986), from `[F, T]`.
 
-    Args:
-        p: `[F, T]`, NaN where a run cannot say.
-
-    Returns:
-        `[F]`; NaN without any run that can.
+    NaN where a run cannot say, and where none can.
     """
     known = (~np.isnan(p)).sum(axis=1)
     ordered = np.sort(p, axis=1)  # NaN last
@@ -90,14 +78,7 @@ def examine(
 ) -> list[PairTest]:
     """Test the latents of both sides of a pair that belong to a stratum.
 
-    Args:
-        pair: observed.
-        draws: of the null of this stratum, for this pair; without any nothing is tested.
-        members: of the stratum.
-        measure: the statistic.
-
-    Returns:
-        Two tests, or none without draws.
+    Two tests, against draws of the null of this stratum for this pair; none without draws.
     """
     if not draws:
         return []
@@ -112,14 +93,9 @@ def examine(
 
 
 def share_found(tests: Sequence[PairTest], members: Members | None = None) -> float:
-    """Share of a pair with a match at `LEVEL`, the mean of its sides.
+    """Share of a pair (of its `members`) with a match at `LEVEL`, the mean of its sides.
 
-    Args:
-        tests: of both sides.
-        members: which of the tested latents count; left out, all of them.
-
-    Returns:
-        NaN without tests or where a side has no such latents.
+    NaN without tests or where a side has no such latents.
     """
     sides: list[float] = []
     for test in tests:
@@ -129,10 +105,9 @@ def share_found(tests: Sequence[PairTest], members: Members | None = None) -> fl
 
 
 def null_shares(draws: Sequence[PairTable], measure: Measure = MATCHED) -> Floats:
-    """What the same test finds in each draw of a pair's null, held against its other draws.
+    """`[draws]` what the same test finds in each draw of a pair's null, against its other draws.
 
-    Returns:
-        `[draws]`; empty with fewer than two draws.
+    Empty with fewer than two draws.
     """
     if len(draws) < 2:
         return np.zeros(0)
@@ -149,12 +124,7 @@ def null_shares(draws: Sequence[PairTable], measure: Measure = MATCHED) -> Float
 def by_latent(
     tests: Sequence[PairTest], sizes: Mapping[str, int], runs: Sequence[str]
 ) -> pl.DataFrame:
-    """What the tests of all pairs say of each latent.
-
-    Args:
-        tests: of a stratum; of independent pairs only.
-        sizes: latents of each run.
-        runs: of the group, in order.
+    """What the tests of all independent pairs in a stratum say of each latent.
 
     Returns:
         run, latent, p_null (some other run has a match, by Simes over the other runs), q_fdr
@@ -194,14 +164,9 @@ _COLUMNS = {"run_a": pl.String, "run_b": pl.String, "tokens": pl.Int64, "measure
 
 
 def pair_values(tables: Mapping[int, Sequence[PairTable]], tau: float) -> pl.DataFrame:
-    """Every measure of every pair on all latents.
+    """run_a, run_b, tokens, measure, value: every measure of every pair on all latents.
 
-    Args:
-        tables: tokens seen to the tables of pairs.
-        tau: the threshold of the measures that have one.
-
-    Returns:
-        run_a, run_b, tokens, measure, value.
+    `tables` are those of the pairs by tokens seen.
     """
     rows: list[tuple[str, str, int, str, float]] = []
     for tokens, of_step in tables.items():
@@ -219,16 +184,9 @@ def pair_values(tables: Mapping[int, Sequence[PairTable]], tau: float) -> pl.Dat
 def at_the_end(
     end: Sequence[PairTable], nulls: Sequence[PairTable], live: Members, tau: float
 ) -> pl.DataFrame:
-    """Measures that are known at the end of training only.
+    """run_a, run_b, measure (`LIVE`, `FOUND`), value: what is known at the end of training only.
 
-    Args:
-        end: tables of pairs.
-        nulls: covariance-matched draws for all latents.
-        live: which latents fire.
-        tau: the threshold.
-
-    Returns:
-        run_a, run_b, measure (`LIVE`, `FOUND`), value; NaN where it cannot be told.
+    NaN where it cannot be told. The nulls are covariance-matched draws for all latents.
     """
     rows: list[tuple[str, str, str, float]] = []
     for pair in end:
@@ -241,14 +199,9 @@ def at_the_end(
 
 
 def trend(values: pl.DataFrame, design: Design) -> pl.DataFrame:
-    """Means over pairs at every snapshot.
+    """tokens, measure, value, lo, hi: means over pairs, from `pair_values`, at every snapshot.
 
-    Args:
-        values: from `pair_values`.
-        design: seeds of the runs.
-
-    Returns:
-        tokens, measure, value, lo, hi; null where it cannot be told.
+    Null where it cannot be told.
     """
     rows: list[tuple[int, str, float, float, float]] = []
     cells = values.partition_by("tokens", "measure", maintain_order=True, as_dict=True)

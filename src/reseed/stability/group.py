@@ -110,15 +110,9 @@ class RunMatches:
 def run_matches(
     edges: pl.DataFrame, pairs: Sequence[Pair], sizes: Mapping[str, int]
 ) -> dict[str, RunMatches]:
-    """Read the shared pairs of latents from the side of each run.
+    """Shared pairs of latents from the side of each run, in the order of `sizes`.
 
-    Args:
-        edges: run_a, latent_a, run_b, latent_b.
-        pairs: of independent runs; edges of others are left out.
-        sizes: latents of each run.
-
-    Returns:
-        run to its matches, in the order of `sizes`.
+    Edges of other than the given independent pairs are left out.
     """
     others: dict[str, list[str]] = {run: [] for run in sizes}
     for a, b in pairs:

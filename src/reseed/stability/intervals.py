@@ -27,24 +27,15 @@ def t_quantile(freedom: int) -> float:
 
 
 def jackknife_error(without: Floats) -> Floats:
-    """Standard error of a statistic from its values with one unit left out.
-
-    Args:
-        without: `[units, ...]`.
-    """
+    """Standard error of a statistic from its values `[units, ...]` with one unit left out."""
     spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
     return np.asarray(np.sqrt((len(without) - 1) / len(without) * spread))
 
 
 def jackknife_ends(value: Floats, without: Floats) -> tuple[Floats, Floats]:
-    """95 % interval of a statistic from its values with one unit left out.
+    """95 % interval `[...]` of a statistic from its values `[units, ...]` with one unit left out.
 
-    Args:
-        value: `[...]` of all units.
-        without: `[units, ...]`.
-
-    Returns:
-        Lower and upper end, `[...]`; NaN with fewer than three units, or where a value is NaN.
+    NaN with fewer than three units, or where a value is NaN.
     """
     error = jackknife_error(without) if len(without) > 2 else None
     return _ends(np.asarray(value, dtype=np.float64), error, len(without) - 1)[1:]
@@ -61,16 +52,7 @@ def bootstrap_counts(size: int, draws: int, numbers: np.random.Generator) -> NDA
 def bootstrap_mean(
     values: Floats, draws: int, numbers: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """95 % percentile interval of the mean over units.
-
-    Args:
-        values: `[units, ...]`.
-        draws: of the bootstrap.
-        numbers: what it draws from.
-
-    Returns:
-        Lower and upper end, `[...]`.
-    """
+    """95 % percentile interval `[...]` of the mean over units of `[units, ...]`."""
     counts = bootstrap_counts(len(values), draws, numbers)
     return percentile_ends(np.tensordot(counts, values, axes=1) / len(values))
 
@@ -84,15 +66,10 @@ def percentile_ends(samples: Floats) -> tuple[Floats, Floats]:
 def auroc(
     scores: NDArray[Any], positive: NDArray[np.bool_], weights: NDArray[Any] | None = None
 ) -> Floats:
-    """Probability that a positive scores above a negative; ties count half.
+    """`[...]` probability that a positive scores above a negative; ties count half.
 
-    Args:
-        scores: `[n]`.
-        positive: `[n]` the class of each.
-        weights: `[..., n]` how often each counts; once if left out.
-
-    Returns:
-        `[...]`; NaN where a class is missing.
+    Scores and classes are `[n]`; weights, `[..., n]`, say how often each counts. NaN where a class
+    is missing.
     """
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")
@@ -106,14 +83,9 @@ def auroc(
 
 
 def area_under(negatives: NDArray[Any], positives: NDArray[Any]) -> Floats:
-    """Area under the ROC curve from counts.
+    """`[...]` area under the ROC curve from how many have each score, `[..., levels]`, ascending.
 
-    Args:
-        negatives: `[..., levels]` how many have each score, from the lowest up.
-        positives: the same.
-
-    Returns:
-        `[...]`; NaN where a class is missing.
+    NaN where a class is missing.
     """
     false, true = negatives.astype(np.float64), positives.astype(np.float64)
     below = np.cumsum(false, axis=-1) - false
@@ -130,16 +102,11 @@ def mean_over_pairs(
     Pairs that share a run are dependent, so whole runs are left out one at a time; the quantile is
     Student's with runs - 1 degrees of freedom. Where runs are crossed over several init and several
     data seeds, runs that share a seed are dependent too: then whole seeds are left out, see
-    `crossed_error`.
-
-    Args:
-        pairs: names of the two runs of each pair.
-        values: `[pairs, ...]`.
-        design: seeds of the runs; left out, runs share none.
+    `crossed_error`. Without a design runs share no seed.
 
     Returns:
-        Mean, lower and upper end, each `[...]`; NaN ends with fewer than three runs, since one pair
-        says nothing about how much pairs differ.
+        Of `[pairs, ...]` mean, lower and upper end, each `[...]`; NaN ends with fewer than three
+        runs, since one pair says nothing about how much pairs differ.
     """
     runs = sorted({run for pair in pairs for run in pair})
 
@@ -156,9 +123,7 @@ def seed_error(
 ) -> tuple[Floats | None, int]:
     """Standard error by the jackknife over seeds: whole seeds where both vary, else single runs.
 
-    Args:
-        without: the statistic of all runs but those named; None if it cannot be told.
-        design: seeds of the runs.
+    `without` is the statistic of all runs but those named; None if it cannot be told.
 
     Returns:
         Error and degrees of freedom; None with fewer than three runs, or levels of a seed.
@@ -171,15 +136,9 @@ def seed_error(
 
 
 def seed_ends(value: Floats, without: Callable[[set[str]], Floats | None], design: Design) -> Ends:
-    """A statistic of runs with its 95 % interval, see `seed_error`.
+    """Value of all runs with its 95 % interval; NaN where leaving one out leaves nothing to tell.
 
-    Args:
-        value: of all runs.
-        without: the statistic of all runs but those named; None if it cannot be told.
-        design: seeds of the runs.
-
-    Returns:
-        Value, lower and upper end; NaN ends where leaving one out leaves nothing to tell.
+    Arguments as of `seed_error`.
     """
     return _ends(value, *seed_error(without, design))
 
@@ -233,12 +192,7 @@ def _ends(value: Floats, error: Floats | None, freedom: int) -> Ends:
 
 
 def wilson(counts: NDArray[np.int64], trials: int) -> tuple[Floats, Floats]:
-    """95 % Wilson interval of a proportion for each count.
-
-    Args:
-        counts: counts, each from 0 to `trials`.
-        trials: independent tries, at least 1.
-    """
+    """95 % Wilson interval of a proportion for each count from 0 to `trials`, at least 1."""
     by_count = [
         stats.binomtest(n, trials).proportion_ci(0.95, method="wilson") for n in range(trials + 1)
     ]

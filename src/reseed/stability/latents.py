@@ -56,15 +56,8 @@ def latent_table(
 ) -> tuple[pl.DataFrame, dict[str, BetaBinomial]]:
     """The table of all latents of a group.
 
-    Args:
-        facts: of each run.
-        tables: of all pairs at the end of training, those that share a seed too.
-        firing: of these pairs how decoder-matched latents fire together, where that is known.
-        matches: in which independent other runs each latent was found.
-        families: family, run, latent, size.
-        tests: run, latent, p_null, q_fdr, n_matched_fdr, null_id.
-        bins: of firing rate.
-        dense_rate: above it a latent is dense.
+    `tables` are of all pairs at the end of training, those that share a seed too; `firing` says
+    how their decoder-matched latents fire together, where that is known.
 
     Returns:
         The columns `COLUMNS`, described in docs/stability.md; and the fits of the posterior.

@@ -1,12 +1,30 @@
-"""What a reader must know before believing a number, in sentences."""
+"""What a reader must know before believing a number, in the sentences of sentences.toml."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
 
-from reseed.spec.statistics import FeatureCounts, GroupSummary, Range
-from reseed.spec.summary import ControlSummary
+from reseed.spec.statistics import Estimate, FeatureCounts, GroupSummary, Range
+from reseed.spec.summary import (
+    AcrossGroups,
+    ControlSummary,
+    Decomposition,
+    Effect,
+    Factors,
+    LevelEstimate,
+    Spread,
+)
+from reseed.stability.factors.effects import TOGETHER
 from reseed.stability.group import SAME_INIT
+
+_TEXTS: dict[str, Any] = tomllib.loads(
+    files(__package__ or "").joinpath("sentences.toml").read_text("utf-8")
+)
+
+NAMES: Mapping[str, str] = _TEXTS["factors"]
 
 _HARDLY_MOVED = 0.8
 """Cosine of the rows that a soft-frozen decoder is held at, arXiv 2602.14111."""
@@ -14,6 +32,12 @@ _MISSED = 0.1
 """Share of the promised L0 by which a run may be off."""
 _CLOSED = 0.9
 """Triangle closure below which single matches are called unreliable."""
+
+_SHARED, _MEAN = "shared", "pw_mcc"
+
+
+def _say(about: str, **numbers: Any) -> str:
+    return _TEXTS[about].format(**numbers)
 
 
 def notes(
@@ -35,48 +59,28 @@ def notes(
         promised_l0: latents that should fire in a row; None if nothing says so.
         pulled: whether runs were trained towards each other (`mutual`).
     """
-    counts = group.counts
+    counts, proofs, moved = group.counts, group.certificates, group.distance_from_init.mean
     out = _missed(group.reconstruction.l0, promised_l0)
     if counts.runs < 2:
-        return [*out, "one run only: nothing can be said about what comes back. Add seeds."]
+        return [*out, _say("one_run")]
     if counts.runs == 2:
-        out.append("two runs give one pair: there is no interval. Add seeds.")
+        out.append(_say("two_runs"))
     out += _shared_seeds(group)
     if pulled:
-        out.append(
-            "these runs were pulled towards each other while they were trained (mutual), so what "
-            "they share was made by that. Judge it by a seed that took no part (mutual.held_out)."
-        )
+        out.append(_say("pulled"))
     points = sorted(trend.items())
     if len(points) >= 3 and points[-1][1] - points[-2][1] > 0.1 * max(points[-1][1], 1e-9):
         (before, low), (last, high) = points[-2:]
-        out.append(
-            f"too few tokens for a verdict. The shared share still rose from {low:.1%} at "
-            f"{before:,} tokens to {high:.1%} at {last:,}; longer training raises it further. "
-            "Read it as a point on that curve, not as a property of the SAE."
-        )
+        out.append(_say("still_rising", low=low, before=before, high=high, last=last))
     if epochs > 1.5:
-        out.append(
-            f"every training token was seen {epochs:.1f} times; different text would serve better."
-        )
+        out.append(_say("epochs", epochs=epochs))
     out += _controls(group, controls)
-    moved = group.distance_from_init.mean
     if moved is not None and moved > _HARDLY_MOVED:
-        out.append(
-            f"live decoder rows have hardly left where they started (mean cosine {moved:.2f}): "
-            "what is shared, or not, is mostly that. Train longer, or at a higher learning rate."
-        )
+        out.append(_say("hardly_moved", moved=moved))
     if counts.dead_share > 0.1:
-        out.append(
-            f"{counts.dead_share:.0%} of the latents did not fire on held-out tokens; read the "
-            "shares on live latents, since dead ones keep where they started."
-        )
-    proofs = group.certificates
+        out.append(_say("dead", share=counts.dead_share))
     if proofs is not None and proofs.optimal < proofs.assignments:
-        out.append(
-            f"{proofs.assignments - proofs.optimal} of {proofs.assignments} assignments are not "
-            f"proven optimal; the largest gap is {proofs.largest_gap:.3g}."
-        )
+        out.append(_say("not_proven", open=proofs.assignments - proofs.optimal, proofs=proofs))
     return out
 
 
@@ -86,10 +90,7 @@ def _missed(l0: Range | None, promised: float | None) -> list[str]:
         return []
     if max(abs(end - promised) for end in (l0.lo, l0.hi)) <= _MISSED * promised:
         return []
-    return [
-        f"held-out L0 is {l0.lo:.3g} to {l0.hi:.3g} where {promised:g} was asked for; "
-        "comparisons at equal L0 do not hold. Train longer, or start nearer to the penalty needed."
-    ]
+    return [_say("missed_l0", l0=l0, promised=promised)]
 
 
 def _controls(group: GroupSummary, controls: Mapping[str, ControlSummary]) -> list[str]:
@@ -101,10 +102,9 @@ def _controls(group: GroupSummary, controls: Mapping[str, ControlSummary]) -> li
     for kind, control in controls.items():
         share = None if control.shared is None else control.shared["all"].value
         if share is not None and share > 0 and low is not None and share >= low:
+            name, rules_out = kind.replace("_", " "), control.rules_out
             out.append(
-                f"the control {kind.replace('_', ' ')} shares {share:.1%}, not clearly less than "
-                f"the runs themselves ({real.value:.1%}): their share does not rule out "
-                f"{control.rules_out}."
+                _say("control", kind=name, share=share, real=real.value, rules_out=rules_out)
             )
     return out
 
@@ -115,54 +115,155 @@ def _shared_seeds(group: GroupSummary) -> list[str]:
     assert independent is not None
     assert group.headline is not None
     if independent.they == SAME_INIT:
-        return [
-            "all runs start from the same weights, so what they share can be what they started "
-            "with: read every share beside the untrained pair, and add init seeds."
-        ]
+        return [_say("same_init")]
     left_out = counts.pairs - independent.pairs
     if not left_out:
         return []
-    out = [
-        f"{left_out} of {counts.pairs} pairs are left out of all shares, since their runs share "
-        "a seed; they are shown under where disagreement comes from."
-    ]
-    if group.headline.shared["all"].interval_95 is None:
-        out.append(
-            "crossed seeds with fewer than three of one kind (or runs missing) give no interval; "
-            "take three init and three data seeds."
-        )
-    return out
+    out = [_say("left_out", left_out=left_out, pairs=counts.pairs)]
+    return out if group.headline.shared["all"].interval_95 else [*out, _say("crossed")]
 
 
 def feature_warnings(features: FeatureCounts, closure: float | None, runs: int) -> list[str]:
     """Why estimates of the number of features should not be believed; empty if nothing says so.
 
-    Args:
-        features: the estimates.
-        closure: triangle closure of the group's matches.
-        runs: of the group; more than counted where some share a seed.
+    `closure` is the triangle closure of the group's matches, `runs` are those of the group: more
+    than counted where some share a seed.
     """
     out: list[str] = []
     if closure is not None and closure < _CLOSED:
-        out.append(
-            f"single matches are unreliable: only {closure:.0%} of the chains over three runs "
-            f"close. Each missed match makes one feature look like two that were found once, so "
-            "the estimates can be far too high."
-        )
+        out.append(_say("not_closed", closure=closure))
     if features.runs < 5:
-        out.append(
-            f"{features.runs} runs: where features differ much in how easily they are found, Chao2 "
-            "sees a half to three quarters of them with three runs."
-        )
+        out.append(_say("few_runs", runs=features.runs))
     once = features.once / features.observed if features.observed else 0.0
     if once > 0.5:
-        out.append(
-            f"{once:.0%} of the features were found in one run only; the "
-            "estimate then rests on those found twice, and on tau."
-        )
+        out.append(_say("found_once", once=once))
     if runs > features.runs:
-        out.append(
-            f"{features.runs} of the {runs} runs count: of those no two share a seed, and only "
-            "such are independent occasions."
-        )
+        out.append(_say("occasions", occasions=features.runs, runs=runs))
+    return out
+
+
+def words(factors: Factors) -> list[str]:
+    """What the comparison of groups says."""
+    shared = factors.measures.get(_SHARED)
+    if shared is None:
+        return [_say("no_pair")]
+    effects = (_effect(factor, effect) for factor, effect in shared.effects.items())
+    out = [sentence for sentence in effects if sentence is not None]
+    out += _interaction(shared.interaction)
+    out += _spread(shared.spread)
+    out += _signs(factors.measures)
+    labels = {group["group"]: group["label"] for group in factors.groups}
+    out += [_across(two, labels) for two in factors.across if two.found is not None]
+    return out + _limits(factors)
+
+
+def change(number: Estimate, unit: str = "points") -> str:
+    """A change of a share with its interval, e.g. `-3.1 points (-4.0 to -2.2)`."""
+    scale, digits = (100.0, 1) if unit == "points" else (1.0, 3)
+    value = f"{scale * _value(number):+.{digits}f} {unit}".strip()
+    if number.interval_95 is None:
+        return f"{value} (no interval: fewer than three seeds)"
+    low, high = (f"{scale * end:+.{digits}f}" for end in number.interval_95)
+    return f"{value} ({low} to {high})"
+
+
+def certain(number: Estimate) -> bool | None:
+    """Whether the interval leaves out 0; None without one."""
+    ends = number.interval_95
+    return None if ends is None else bool(ends[0] > 0 or ends[1] < 0)
+
+
+def _value(number: Estimate) -> float:
+    assert number.value is not None
+    return number.value
+
+
+def _effect(factor: str, effect: Effect) -> str | None:
+    name, levels = NAMES[factor], effect.levels
+    if effect.changes_with == []:
+        if factor in ("site", "architecture"):
+            return None
+        return _say("one_level", name=name, level=_level(levels[0]))
+    if effect.changes_with is not None:
+        others = " and ".join(NAMES[other] for other in effect.changes_with)
+        return _say("together", name=name, others=others)
+    if effect.doubling is None:
+        shown = ", ".join(f"{100 * _value(level):.1f} % at {level.level}" for level in levels)
+        return _say("levels", name=name.removeprefix("the "), levels=shown)
+    return _say(
+        "doubling",
+        name=name,
+        first=_level(levels[0]),
+        last=_level(levels[-1]),
+        change=change(effect.doubling),
+        tail=_say("uncertain") if certain(effect.doubling) is False else ".",
+    )
+
+
+def _level(at: LevelEstimate) -> str:
+    return f"{at.level:,}" if isinstance(at.level, int) else str(at.level)
+
+
+def _interaction(number: Estimate | None) -> list[str]:
+    if number is None:
+        return []
+    return [_say("interaction" if certain(number) else "additive", change=change(number))]
+
+
+def _spread(spread: Spread) -> list[str]:
+    parts = {k: 100 * part.share for k, part in spread.parts.items() if part.share is not None}
+    if not parts:
+        return []
+    rest = parts.pop(TOGETHER)
+    ordered = sorted(parts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{share:.0f} % with {NAMES[name]}" for name, share in ordered)
+    alone = "" if spread.seeds is None else _say("seeds_alone", seeds=100 * spread.seeds)
+    sd = 100 * spread.sd
+    return [_say("spread", cells=spread.cells, sd=sd, parts=shown, rest=rest, alone=alone)]
+
+
+def _signs(measures: Mapping[str, Decomposition]) -> list[str]:
+    """Factors whose effect on other measures points the other way, each with certainty."""
+    out: list[str] = []
+    for factor, effect in measures[_SHARED].effects.items():
+        shared = effect.doubling
+        if shared is None or not certain(shared):
+            continue
+        against: list[str] = []
+        for name, measure in measures.items():
+            other = measure.effects[factor].doubling if factor in measure.effects else None
+            if other is not None and certain(other) and _value(other) * _value(shared) < 0:
+                unit = "" if name == _MEAN else "points"
+                against.append(f"{_TEXTS['measures'][name]} ({change(other, unit)})")
+        if against:
+            out.append(_say("other_way", name=NAMES[factor], measures=" and ".join(against)))
+    return out
+
+
+def _across(two: AcrossGroups, labels: Mapping[str, str]) -> str:
+    back, number = two.found_back, two.found
+    assert back is not None
+    assert number is not None
+    ends = number.interval_95
+    return _say(
+        "across",
+        small=labels[two.small],
+        large=labels[two.large],
+        found=100 * _value(number),
+        interval="" if ends is None else f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})",
+        chance="" if number.null is None else f", chance {100 * number.null:.1f} %",
+        back=100 * _value(back),
+    )
+
+
+def _limits(factors: Factors) -> list[str]:
+    out: list[str] = []
+    if factors.also_differ:
+        out.append(_say("also_differ", keys=", ".join(factors.also_differ)))
+    if factors.data_seeds < 2:
+        out.append(_say("one_data_seed"))
+    if factors.init_seeds < 2:
+        out.append(_say("one_init_seed"))
+    if "tokens" in factors.measures[_SHARED].effects:
+        out.append(_say("within_training"))
     return out

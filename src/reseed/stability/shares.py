@@ -45,12 +45,8 @@ def quantile_edges(values: NDArray[np.float64], bins: int) -> NDArray[np.float64
 def rate_bins(rates: Mapping[str, NDArray[np.float64]]) -> list[RateBin]:
     """Bins of equal size by firing rate over the live latents of all runs, edges shared by runs.
 
-    Args:
-        rates: firing rate of each latent of each run; 0 is dead.
-
-    Returns:
-        Up to `RATE_BINS` bins; fewer where so many latents fire equally often that edges fall
-        together, none where all are dead.
+    Up to `RATE_BINS`; fewer where so many latents fire equally often that edges fall together, none
+    where all are dead.
     """
     live = [rate[rate > 0] for rate in rates.values()]
     pooled = np.concatenate(live) if live else np.zeros(0)
@@ -74,11 +70,7 @@ def bin_of(rates: NDArray[np.float64], bins: list[RateBin]) -> NDArray[np.int64]
 def strata(
     rates: Mapping[str, NDArray[np.float64]], dense_rate: float
 ) -> tuple[dict[str, dict[str, NDArray[np.bool_]]], list[RateBin]]:
-    """All strata of the runs of a group.
-
-    Args:
-        rates: firing rate of each latent of each run; 0 is dead.
-        dense_rate: above it a latent is dense.
+    """All strata of the runs of a group, from the firing rate of each latent; 0 is dead.
 
     Returns:
         stratum to run to members, and the bins that the strata `rate1`, `rate2` ... stand for.
@@ -144,13 +136,7 @@ def mean_score(pair: PairTable, measure: Measure, members: Members) -> float:
 
 
 def draw_nulls(pair: Pair, nulls: Mapping[str, CovarianceNull], draws: int) -> list[PairTable]:
-    """Random dictionaries in place of the two of a pair, matched in the same way.
-
-    Args:
-        pair: two runs.
-        nulls: of each run.
-        draws: how many.
-    """
+    """Random dictionaries in place of the two of a pair, matched in the same way."""
     out: list[PairTable] = []
     for draw in range(draws):
         a, b = (nulls[run].draw(*pair, side, draw) for side, run in zip("ab", pair, strict=True))
@@ -190,14 +176,8 @@ def share_table(
 ) -> pl.DataFrame:
     """Every thresholded measure over `TAUS`, on every stratum, with interval and nulls.
 
-    Strata by firing rate are given for the measure `shared` only.
-
-    Args:
-        tables: of the pairs of a group at the end of training.
-        untrained: of the same pairs at the start.
-        nulls: draws for each stratum; a stratum without draws has no null.
-        strata: which latents belong.
-        design: seeds of the runs.
+    Strata by firing rate are given for the measure `shared` only; a stratum without draws has no
+    null. `untrained` are the tables of the same pairs at the start of training.
 
     Returns:
         measure, stratum, tau, share, lo, hi, null, null_lo, null_hi (range of draws), untrained.

@@ -26,8 +26,8 @@ from reseed.spec.analysis import StabilitySpec
 from reseed.spec.statistics import AssignmentSummary, Counts, GroupSummary, Headline, Independent
 from reseed.spec.summary import Factors, document_of
 from reseed.stability import fdr, shares
-from reseed.stability.factors.compare import compare_groups
 from reseed.stability.factors.components import components, distance_from_init
+from reseed.stability.factors.design import compare_groups
 from reseed.stability.fdr import PAIRS_VERSION, at_the_end, pair_values, trend
 from reseed.stability.group import GroupData, RunMatches, occasions, read_group, run_matches
 from reseed.stability.latents import VERSION, by_count, by_frequency, latent_table, shared_edges

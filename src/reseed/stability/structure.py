@@ -78,11 +78,6 @@ class StructureTable(NamedTuple):
 def verdicts(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> pl.DataFrame:
     """Add a verdict to each latent of a group.
 
-    Args:
-        latents: one row for each latent of each run, with run, latent, alive, dense, n_seeds,
-            n_matched.
-        structure: of every pair of the runs.
-
     Returns:
         The same rows with `verdict` (one of `VERDICTS`; null with one run, unless dead or dense);
         and, over the other runs in which it is left over, null without any: `explained_by_3`, mean
@@ -135,12 +130,7 @@ def _by_latent(structure: Sequence[StructureTable]) -> pl.DataFrame:
 
 
 def structure_summary(latents: pl.DataFrame, structure: Sequence[StructureTable]) -> Structure:
-    """The numbers beyond one-to-one of a group.
-
-    Args:
-        latents: from `verdicts`.
-        structure: of every pair of the runs.
-    """
+    """The numbers beyond one-to-one of a group, from its `verdicts`."""
     sides = [table.about[side] for table in structure for side in "ab"]
     chances = [side["by_chance"] for side in sides if side["by_chance"] is not None]
     by_chance = {
@@ -171,14 +161,7 @@ _NULL_LATENTS = 1_000
 def make_structures(
     groups: Sequence[Group], matching: MatchingSpec, store: Store, events: Events
 ) -> None:
-    """Make the pieces `structure/A--B` that are missing, for the end of training.
-
-    Args:
-        groups: of finished and matched runs.
-        matching: the threshold.
-        store: of the study.
-        events: progress.
-    """
+    """Make what is missing of `structure/A--B` of matched runs, for the end of training."""
     pairs = [(pair, group.steps[-1]) for group in groups for pair in pairs_of(group.runs)]
     settings = Settings(tau=matching.tau)
     with events.task("structure", len(pairs), "pairs") as task:
@@ -221,13 +204,7 @@ def _structure(
 
 
 def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64]:
-    """`[F]` the latent that each latent of a side is shared with, -1 for those left over.
-
-    Args:
-        table: of `reseed.matching.match`.
-        side: `"a"` or `"b"`.
-        tau: the threshold of the measure `shared`.
-    """
+    """`[F]` the latent that each latent of a side is shared with at tau, -1 for those left over."""
     rows = table.filter(pl.col("side") == side).sort("latent")
     shared = measures.is_shared(rows, tau).to_numpy()
     return np.where(shared, rows["decoder_match"].fill_null(-1).to_numpy(), -1)

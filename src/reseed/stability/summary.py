@@ -29,22 +29,13 @@ Draws = Mapping[str, Sequence[PairTable]]
 
 
 def read_summary(store: Store, group: str) -> GroupSummary:
-    """The numbers of a group.
-
-    Raises:
-        StoreError: if the piece is missing or damaged.
-    """
+    """The numbers of a group."""
     name = stability_name(group)
     return read_record(GroupSummary, store.document(name, "summary.json"), f"{name}/summary.json")
 
 
 def numbers_at(curves: pl.DataFrame, tau: float) -> dict[str, Numbers]:
-    """Every thresholded measure at tau, on every stratum.
-
-    Args:
-        curves: from `share_table`.
-        tau: the threshold.
-    """
+    """Every thresholded measure at tau, on every stratum, from `share_table`."""
     out: dict[str, Numbers] = {}
     for row in curves.filter((pl.col("tau") - tau).abs() < 0.005).iter_rows(named=True):
         null = None
@@ -62,15 +53,7 @@ def mean_numbers(
     members: Members,
     design: Design | None = None,
 ) -> dict[str, Numbers]:
-    """The measures that are means, on all latents.
-
-    Args:
-        end: tables of all pairs at the end of training.
-        start: the same at its start.
-        nulls: covariance-matched draws.
-        members: all latents of each run.
-        design: seeds of the runs.
-    """
+    """The measures that are means, on all latents."""
     out: dict[str, Numbers] = {}
     for measure in measures.MEANS:
         values = np.array([shares.mean_score(t, measure, members) for t in end])
@@ -119,11 +102,6 @@ def latent_tests(
     end: Sequence[PairTable], nulls: Draws, strata: Mapping[str, Members]
 ) -> pl.DataFrame:
     """What the tests say of each latent: live ones against the null of live ones, dead of all.
-
-    Args:
-        end: tables of independent pairs.
-        nulls: draws of the strata `all` and `live`.
-        strata: which latents belong.
 
     Returns:
         run, latent, p_null, q_fdr, n_matched_fdr, null_id.
@@ -179,12 +157,6 @@ def strata_table(
 ) -> pl.DataFrame:
     """One row for each stratum, for a picture by firing rate.
 
-    Args:
-        shared: the headline's shares at tau.
-        matched: those at the false discovery rate.
-        latents: of the group.
-        runs: how many.
-
     Returns:
         stratum, rate_lo, rate_hi, latents (mean over runs), recurrence_mean, shared, shared_lo,
         shared_hi, found, found_lo, found_hi (at the false discovery rate), untrained.
@@ -229,10 +201,7 @@ def fits(posterior: Mapping[str, BetaBinomial]) -> dict[str, PosteriorFit]:
 
 
 def reconstruction(runs: Sequence[Mapping[str, Any]]) -> Reconstruction:
-    """Held-out reconstruction of the runs of a group: mean and range over runs.
-
-    What a run lacks, or what could not be told, is left out.
-    """
+    """Held-out reconstruction of the runs of a group; what a run lacks is left out."""
     out: dict[str, Range] = {}
     for name in ("fvu", "fvu_uncentred", "l0", "encoder_decoder_cosine"):
         values = [run[name] for run in runs if run.get(name) is not None]

@@ -53,11 +53,7 @@ def across_name(two: Neighbours) -> str:
 
 
 def neighbours(levels: Mapping[str, Mapping[str, Any]]) -> list[Neighbours]:
-    """All groups that differ in exactly one of width and k.
-
-    Args:
-        levels: group to `site`, `architecture`, `latents`, `k`.
-    """
+    """All groups that differ in exactly one of width and k."""
     out: list[Neighbours] = []
     for a, b in combinations(levels, 2):
         apart = [name for name in levels[a] if levels[a][name] != levels[b].get(name)]
@@ -71,10 +67,6 @@ def partners(small: Design, large: Design) -> list[tuple[str, str]]:
     """Runs to compare: each of the first group with the next `PARTNERS` that share no seed with it.
 
     Data seeds count only where they vary. Empty where all runs have one init seed.
-
-    Args:
-        small: runs of the one group to their seeds.
-        large: of the other.
     """
     both = [*small.values(), *large.values()]
     several = len({data for _, data in both}) > 1
@@ -97,16 +89,7 @@ def match_across(
     store: Store,
     events: Events,
 ) -> None:
-    """Match the runs of two groups, unless it was done.
-
-    Args:
-        two: the groups.
-        groups: by name.
-        designs: group to the seeds of its runs.
-        matching: the threshold.
-        store: of the study.
-        events: progress.
-    """
+    """Match the runs of two groups, unless it was done."""
     pairs = partners(designs[two.small], designs[two.large])
     runs = sorted({run for pair in pairs for run in pair})
     checksums = [store.checksum(f"runs/{run}") for run in runs]

@@ -46,15 +46,8 @@ def components(
 ) -> Components | None:
     """Agreement by what two runs share, and the variance components, for the measure `shared`.
 
-    Args:
-        end: tables of all pairs, those that share a seed too, at the end of training.
-        start: the same at its start.
-        design: seeds of the runs.
-        members: which latents count.
-        tau: the threshold.
-
-    Returns:
-        None where not both seeds vary, or where one of `CLASSES` has no pairs.
+    From tables of all pairs, those that share a seed too. None where not both seeds vary, or where
+    one of `CLASSES` has no pairs.
     """
     kinds = [class_of(table.pair, design) for table in end]
     if not is_crossed(design) or set(kinds) != set(CLASSES):

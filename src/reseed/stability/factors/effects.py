@@ -52,17 +52,10 @@ class Cell:
 def decompose(
     cells: Sequence[Cell], factors: Sequence[str], last: int | None, design: Design
 ) -> Decomposition | None:
-    """Effects and parts of the spread of one measure.
+    """Effects and parts of the spread of one measure; None where a cell has no value.
 
-    Args:
-        cells: of all groups, at one or more snapshots.
-        factors: keys of `Cell.levels`, e.g. `("site", "latents", "k", "tokens")`.
-        last: tokens of the end of training, where all effects but that of tokens are taken; None
-            where cells have no `tokens`.
-        design: name of a seed to its init seed and data seed.
-
-    Returns:
-        None where a cell has no value.
+    Factors are keys of `Cell.levels`. `last` are the tokens of the end of training, where all
+    effects but that of tokens are taken; None where cells have no `tokens`.
     """
     cells = [cell for cell in cells if len(cell.values)]
     if not cells or any(np.isnan(cell.values).any() for cell in cells):
@@ -138,13 +131,7 @@ def _interaction(cells: Sequence[Cell], factors: Sequence[str], design: Design) 
 
 
 def estimates(rows: Floats, cells: Sequence[Cell], design: Design) -> list[Estimate]:
-    """Linear functions of the means of cells, each with its interval by leaving out seeds.
-
-    Args:
-        rows: `[n, cells]`.
-        cells: each with values.
-        design: name of a seed to its init seed and data seed.
-    """
+    """Linear functions `[n, cells]` of the means of cells, with intervals by leaving out seeds."""
     value = _apply(rows, cells, set())
     assert value is not None
     ends = seed_ends(value, lambda left: _apply(rows, cells, left), design)

@@ -40,11 +40,8 @@ def n_of_m(matches: Matches, strata: Mapping[str, Members]) -> pl.DataFrame:
     """How many latents are found in exactly n of m runs, seen from each run and averaged.
 
     Counting is a star around each run: a latent found in n runs is shared with n - 1 others, which
-    need not be shared with each other.
-
-    Args:
-        matches: of each run; where runs differ in how many others they have, those with most count.
-        strata: which latents belong; here `all` and `live` are given.
+    need not be shared with each other. Where runs differ in how many others they have, those with
+    most count.
 
     Returns:
         stratum, n, m, latents (mean over runs), share, binomial (expected share if every latent
@@ -94,10 +91,6 @@ def only_in_one(matches: Sequence[RunMatches], members: Members) -> Floats:
     The average over all choices of M - 1 others is exact: of a latent that r of T others have,
     C(T - r, M - 1) / C(T, M - 1) of the choices miss it.
 
-    Args:
-        matches: of each run.
-        members: which latents count.
-
     Returns:
         `[M - 1]`, mean over runs; as long as the fewest others of a run; NaN without latents.
     """
@@ -115,14 +108,9 @@ def only_in_one(matches: Sequence[RunMatches], members: Members) -> Floats:
 
 
 def power_law(share: Floats, first: int = 2) -> PowerLaw | None:
-    """Fit a M^b + c by least squares (arXiv 2501.16615).
+    """Fit a M^b + c by least squares for M = first, first + 1, ... (arXiv 2501.16615).
 
-    Args:
-        share: `[n]` for M = first, first + 1, ...
-        first: M of the first one.
-
-    Returns:
-        None with fewer points than parameters, NaN among them, or where the fit does not settle.
+    None with fewer points than parameters, NaN among them, or where the fit does not settle.
     """
     if len(share) < 3 or not np.isfinite(share).all():
         return None
@@ -157,11 +145,6 @@ def only_in_one_table(
 
     Whole runs are left out (crossed seeds: whole seeds). A bootstrap, which draws runs with
     replacement, would put a run beside its own copy, in which everything is found again.
-
-    Args:
-        matches: of each run.
-        strata: which latents belong; here `all` and `live` are given.
-        design: seeds of the runs.
 
     Returns:
         stratum, m, share, lo, hi, fitted; and the law of each stratum, whose offset has no interval
@@ -219,17 +202,10 @@ def _offset_interval(
 
 
 def incidences(latents: pl.DataFrame, runs: Sequence[str]) -> NDArray[np.int64]:
-    """How many features were found in exactly 1, 2, ... of some runs.
+    """`[runs]` how many features were found in exactly 1, 2, ... of some runs.
 
     A feature is a family with a live latent, or a live orphan; it counts once for each run in
     which it has a live latent. Dead latents are not features.
-
-    Args:
-        latents: run, alive, family (null for an orphan).
-        runs: which runs are occasions.
-
-    Returns:
-        `[runs]`.
     """
     live = latents.filter("alive", pl.col("run").is_in(list(runs)))
     orphans = int(live["family"].null_count())
@@ -240,11 +216,7 @@ def incidences(latents: pl.DataFrame, runs: Sequence[str]) -> NDArray[np.int64]:
 
 
 def estimate(counts: NDArray[np.int64]) -> FeatureCounts:
-    """How many features there are, by all estimators.
-
-    Args:
-        counts: `[m]` features found in exactly 1, 2, ... m runs.
-    """
+    """How many features there are, by all estimators, from those found in exactly 1 ... m runs."""
     m, observed = len(counts), int(counts.sum())
     once = int(counts[0])
     twice = int(counts[1]) if m > 1 else 0
@@ -289,9 +261,6 @@ def accumulation(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
     The exact average (Mao tau; Colwell, Mao & Chang 2004): a feature found in j of m runs is missed
     by C(m - j, h) / C(m, h) of the choices of h runs.
-
-    Args:
-        counts: `[m]` features found in exactly 1, 2, ... m runs.
     """
     m = len(counts)
     times, drawn = np.arange(1, m + 1), np.arange(1, m + 1)[:, None]

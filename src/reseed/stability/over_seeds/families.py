@@ -197,11 +197,8 @@ def join(low: Integers, high: Integers, parent: Integers, seats: Integers) -> No
     Written to be compiled; it runs without, more slowly. Roots are found with path halving, and the
     lower root stays, so that no order of the edges changes which node names a family.
 
-    Args:
-        low: `[E]` nodes.
-        high: `[E]` nodes.
-        parent: `[nodes]` itself at first; changed in place. A root is its family's lowest node.
-        seats: `[nodes, words]` bits of the runs in the family of each root; changed in place.
+    Changed in place: `parent`, `[nodes]`, itself at first; a root is its family's lowest node. And
+    `seats`, `[nodes, words]`, bits of the runs in the family of each root.
     """
     for edge in range(len(low)):
         a, b = low[edge], high[edge]
@@ -246,12 +243,7 @@ class Within(NamedTuple):
 
 
 def within(graph: Graph, root: Integers) -> Within:
-    """What families keep of the similarity of all shared pairs.
-
-    Args:
-        graph: of the shared pairs.
-        root: from `family_roots`.
-    """
+    """What families, by the root of each node, keep of the similarity of all shared pairs."""
     inside = root[graph.low] == root[graph.high]
     kept = float(graph.similarity[inside].sum())
     return Within(float(graph.similarity.sum()), kept, int(inside.sum()))

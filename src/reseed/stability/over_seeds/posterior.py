@@ -82,13 +82,10 @@ def histograms(matched: NDArray[np.int64], trials: NDArray[np.int64]) -> dict[in
 def fit(counts: Histograms, copies: float = 1.0, *, prior: bool = True) -> BetaBinomial:
     """Fit alpha and beta to how often latents were found.
 
-    Args:
-        counts: at least one latent with at least one trial.
-        copies: how often a feature is among the latents: in a study of N runs each feature can be
-            counted from N sides, and N equal copies say no more than one. Widens the uncertainty of
-            alpha and beta, not the fit.
-        prior: whether the weak prior on mean and concentration is used; without it this is the
-            maximum of the likelihood.
+    `copies` is how often a feature is among the latents: in a study of N runs each feature can be
+    counted from N sides, and N equal copies say no more than one. It widens the uncertainty of
+    alpha and beta, not the fit. Without the weak prior on mean and concentration this is the
+    maximum of the likelihood.
     """
     latents = int(sum(counted.sum() for counted in counts.values()))
     if latents == 0 or min(counts) < 1:
@@ -204,14 +201,8 @@ def reproducibility(
     counts better by Akaike's criterion than one fit for all, log-likelihoods divided by `copies`.
     Then each bin of at least `ENOUGH` latents has its own; smaller ones keep the pooled fit.
 
-    Args:
-        matched: `[n]` other runs in which a latent was found.
-        trials: `[n]` independent other runs; without any there is no posterior.
-        bins: `[n]` number of the bin; -1 for the dead.
-        copies: see `fit`.
-
-    Returns:
-        `[n]` each; NaN without trials.
+    Of each latent, `[n]`: in how many of the independent other runs it was found, and its bin, -1
+    for the dead. NaN without trials. `copies` as of `fit`.
     """
     tested = trials > 0
     mean, low, high = (np.full(len(matched), np.nan) for _ in range(3))
