@@ -21,7 +21,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from reseed.errors import StoreError, TrainingError
+from reseed.errors import StoreError, TrainingError, explained
 from reseed.events import Events, Stop
 from reseed.formats import own
 from reseed.runs import Failed, failure_file, part_folder, run_name
@@ -49,12 +49,7 @@ Rows = Mapping[str, Tensor]
 
 
 class RunFolder:
-    """Where a run in work lies, until it is moved to its place as a piece of the store.
-
-    Args:
-        run: the run.
-        store: of the study.
-    """
+    """Where a run in work lies, until it is moved to its place as a piece of the store."""
 
     def __init__(self, run: RunSpec, store: Store) -> None:
         self.run, self._store, self.path = run, store, part_folder(run, store)
@@ -84,12 +79,7 @@ class RunFolder:
         write_bytes(self.path / "progress.json", json_bytes(progress))
 
     def finish(self, learner: Learner, history: Tensor) -> None:
-        """Turn the folder into a piece.
-
-        Args:
-            learner: after its last step.
-            history: `[steps, METRICS]`.
-        """
+        """Turn the folder into a piece after the last step; history is `[steps, METRICS]`."""
         own.write(self.path, learner.sae().arrays())
         write_bytes(self.path / "spec.json", json_bytes(self.run.identity))
         columns = {name: history[:, i].numpy() for i, name in enumerate(METRICS)}
@@ -98,8 +88,9 @@ class RunFolder:
         write_bytes(self.path / "metrics.parquet", parquet_bytes(metrics))
         passing = ("progress.json", CHECKPOINT)
         seal(self.path, run_name(self.run), self.run.id, leave_out=passing)
-        for name in passing:
-            (self.path / name).unlink(missing_ok=True)
+        with explained(self.path):
+            for name in passing:
+                (self.path / name).unlink(missing_ok=True)
         self.move()
 
     def move(self) -> None:
@@ -116,12 +107,10 @@ class RunFolder:
 
 
 class Work:
-    """A run in training, or several that are trained together.
+    """A run in training, or all of an ensemble, in its order, that are trained together.
 
-    Args:
-        learners: one, or all of an ensemble in its order.
-        folders: of those that are to become pieces of a store, by place; whatever was begun there
-            goes on. Without any, nothing is written and what fails raises.
+    `folders` are of those that are to become pieces of a store, by place; whatever was begun there
+    goes on. Without any, nothing is written and what fails raises.
     """
 
     def __init__(
@@ -166,11 +155,7 @@ class Work:
     def advance(
         self, batch: Rows, downstream: Downstream | None, events: Events, steps_per_second: float
     ) -> None:
-        """Make a step; what fails says so and takes no further part.
-
-        Raises:
-            TrainingError: if it fails and has no folder to say so.
-        """
+        """Make a step; what fails says so in its folder and takes no further part."""
         step, training, learners = self.step, self.run.training, self.together.learners
         try:
             rows = batch[self.run.site], batch[self.run.target]
@@ -266,18 +251,8 @@ def train_all(
 ) -> None:
     """Train to the end: one loop, in which every batch is read once for all runs.
 
-    Args:
-        work: the runs, all alive; they may be at different steps.
-        batch: of a step: site to float32 `[B, D]` on the CPU.
-        events: progress and metrics.
-        name: of the task, as shown.
-        through: of a step: the subject on from these rows, for runs that learn through it.
-        stop: asked between steps; everything is saved before it raises.
-        device: where the learners compute.
-
-    Raises:
-        Interrupted: after a signal.
-        TrainingError: if work without a folder fails.
+    All runs are alive; they may be at different steps. `batch` gives rows on the CPU, `through` the
+    subject on from them; `stop` is asked between steps, and everything is saved before it raises.
     """
     steps = max((w.run.training.steps for w in work), default=0)
     start = min((w.step for w in work), default=steps)
