@@ -16,7 +16,7 @@ from scipy import stats
 from reseed.sae.architectures import SAESpec
 from reseed.spec.study import StudySpec
 from reseed.stability.factors.across import neighbours
-from reseed.stability.factors.compare import levels_of
+from reseed.stability.factors.design import levels_of
 from reseed.stability.intervals import wilson
 
 HIGH, HALF = 0.9, 0.5

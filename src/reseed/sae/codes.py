@@ -139,13 +139,9 @@ def batch_top(pre: Tensor, k: int) -> Tensor:
 def common_threshold(values: Iterable[Tensor], k: int, most_rows: int) -> Tensor:
     """The one threshold at which K latents fire on average (Llama Scope, arXiv 2410.20526).
 
-    It is the (N K)-th largest of all values, or 0 if fewer than that are positive. A JumpReLU lets
-    pass what is above its threshold, so N K - 1 values pass this one.
-
-    Args:
-        values: `[N_i, F]`, piece by piece; N is the sum.
-        k: K.
-        most_rows: what N is at the most; decides what has to be kept between pieces.
+    It is the (N K)-th largest of all values `[N_i, F]`, or 0 if fewer than that are positive. A
+    JumpReLU lets pass what is above its threshold, so N K - 1 values pass this one. N is at most
+    `most_rows`, which decides what has to be kept between pieces.
     """
     kept, rows = torch.empty(0), 0
     for part in values:
@@ -164,15 +160,8 @@ def pursue(centred: Tensor, W_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:
         z[i] += a,  r -= a W_dec[i]
 
     A latent may be chosen more than once; its values add up. Which latent is chosen passes no
-    gradient; how strongly it fires does, through all steps.
-
-    Args:
-        centred: `[N, D]`, less `b_dec`.
-        W_dec: `[F, D]`, rows of length 1.
-        k: steps.
-
-    Returns:
-        Dense codes `[N, F]` and what they leave over `[N, D]`.
+    gradient; how strongly it fires does, through all steps. Rows `[N, D]` are less `b_dec`, those
+    of `W_dec` of length 1. Returns dense codes `[N, F]` and what they leave over, `[N, D]`.
     """
     residual = centred
     codes = centred.new_zeros(len(centred), len(W_dec))
@@ -233,15 +222,9 @@ def by_latent(latents: Tensor, width: int) -> ByLatent:
 
 
 def transposed_product(values: Tensor, index: ByLatent, right: Tensor) -> Tensor:
-    """`dense(values).T @ right`: the gradient of a weight matrix of which few rows are touched.
+    """`dense(values).T @ right`, `[F, D]`: the gradient of a matrix of which few rows are touched.
 
-    Args:
-        values: `[B, K]` in the order of the codes that `index` was made from.
-        index: of those codes.
-        right: `[B, D]`.
-
-    Returns:
-        `[F, D]`; rows of silent latents are zero.
+    `values` `[B, K]` are in the order of the codes that `index` was made from; `right` is `[B, D]`.
     """
     shape = (index.starts.numel() - 1, values.shape[0])
     sparse = _csr(index.starts, index.rows, values.reshape(-1)[index.order], shape)

@@ -189,13 +189,10 @@ Blocks = Iterator[tuple[int, Block]]
 
 
 def over_rows(reader: Reader, left: Tensor, look: Callable[[int, int, Blocks], None]) -> None:
-    """Make the rounded product, piece by piece, and look at it.
+    """Make the rounded product of `left`, see `bounds_of`, piece by piece, and look at it.
 
-    Args:
-        reader: the rows and the encoder.
-        left: the rows as they enter the product, see `bounds_of`.
-        look: called for each piece of rows with the first of them, one past the last, and its
-            blocks in order of latent; on several threads at once.
+    `look` is called, on several threads at once, for each piece of rows with the first of them,
+    one past the last, and its blocks in order of latent.
     """
     rows, latents, halves = len(reader.x), len(reader.W_enc), reader.screen.halves
     right = torch.from_numpy(reader.W_enc) if halves is None else halves

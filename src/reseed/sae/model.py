@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from reseed.sae.lazy import Tensor, torch
 
 Rows: TypeAlias = "Tensor | NDArray[Any]"
 _LEAST_DEVIATION = 1e-5
+_NUMBERS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "W_skip")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -70,10 +71,7 @@ class SAE:
         return self._pre(self._scaled(self._rows(x))[0])
 
     def encode_sparse(self, x: Rows) -> Codes:
-        """Codes of rows `[N, D]` with K entries each, for what cannot afford `[N, F]`.
-
-        K is the k of the rule, or the most that fire in one of these rows.
-        """
+        """Codes of rows `[N, D]` with K entries each: the k of the rule, or the most that fire."""
         return self._codes(self._scaled(self._rows(x))[0])
 
     def encode(self, x: Rows) -> Tensor:
@@ -179,22 +177,7 @@ class SAE:
 
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""
-
-        def numpy(tensor: Tensor) -> NDArray[np.float32]:
-            return tensor.detach().to("cpu", torch.float32).numpy()
-
-        return SAEArrays(
-            W_enc=numpy(self.W_enc),
-            W_dec=numpy(self.W_dec),
-            b_enc=numpy(self.b_enc),
-            b_dec=numpy(self.b_dec),
-            activation=self.activation,
-            threshold=None if self.threshold is None else numpy(self.threshold),
-            W_skip=None if self.W_skip is None else numpy(self.W_skip),
-            centred=self.centred,
-            normalised=self.normalised,
-            about=self.about,
-        )
+        return SAEArrays(**_turned(self, lambda t: t.detach().to("cpu", torch.float32).numpy()))
 
 
 def from_arrays(arrays: SAEArrays) -> SAE:
@@ -205,18 +188,10 @@ def from_arrays(arrays: SAEArrays) -> SAE:
     """
     check_rule(arrays.activation, len(arrays.W_enc), arrays.threshold, "this SAE")
 
-    def tensor(array: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(np.array(array, dtype=np.float32))
+    return SAE(**_turned(arrays, lambda a: torch.from_numpy(np.array(a, dtype=np.float32))))
 
-    return SAE(
-        W_enc=tensor(arrays.W_enc),
-        W_dec=tensor(arrays.W_dec),
-        b_enc=tensor(arrays.b_enc),
-        b_dec=tensor(arrays.b_dec),
-        activation=arrays.activation,
-        threshold=None if arrays.threshold is None else tensor(arrays.threshold),
-        W_skip=None if arrays.W_skip is None else tensor(arrays.W_skip),
-        centred=arrays.centred,
-        normalised=arrays.normalised,
-        about=arrays.about,
-    )
+
+def _turned(sae: SAE | SAEArrays, turn: Callable[[Any], Any]) -> dict[str, Any]:
+    """The fields of an SAE by name, its matrices and vectors turned."""
+    values = {field.name: getattr(sae, field.name) for field in fields(sae)}
+    return values | {n: turn(values[n]) for n in _NUMBERS if values[n] is not None}

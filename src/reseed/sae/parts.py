@@ -44,20 +44,9 @@ def encoder_rows(latents: int, dimensions: int, init_seed: int) -> Floats:
 
 
 def starting_rows(kind: Init, latents: int, init_seed: int, x: Floats, centre: Floats) -> Floats:
-    """Encoder rows of each kind of initialisation, of about the same length in all of them.
+    """Encoder rows `[F, D]` of each kind of initialisation, of about the same length in all.
 
-    Args:
-        kind: as `ArchitectureSpec.init`.
-        latents: F.
-        init_seed: decides the rows, or which rows of x they are.
-        x: `[B, D]` the first batch.
-        centre: `[D]` taken out of rows of x.
-
-    Returns:
-        float32 `[F, D]`.
-
-    Raises:
-        SpecError: if x has fewer than F different rows.
+    `x` `[B, D]` is the first batch; `centre` `[D]` is taken out of its rows.
     """
     if kind == "linear":
         return encoder_rows(latents, x.shape[1], init_seed)
@@ -149,12 +138,9 @@ def input_scale(x: Tensor) -> Tensor:
 
 
 def geometric_median(x: Tensor, rounds: int = 100, tolerance: float = 1e-6) -> Tensor:
-    """The point `[D]` with the least summed distance to the rows, by Weiszfeld's iteration.
+    """The point `[D]` with the least summed distance to rows `[B, D]` (Weiszfeld's iteration).
 
-    Args:
-        x: `[B, D]`.
-        rounds: iterations at the most.
-        tolerance: relative change of the sum at which to stop.
+    It ends where the sum changes by less than `tolerance`, relatively.
     """
     median, last = x.mean(0), torch.inf
     for _ in range(rounds):
@@ -202,14 +188,7 @@ def auxk(pre: Tensor, W_dec: Tensor, error: Tensor, dead: Tensor) -> tuple[float
 
         min(dead / k_aux, 1) Σ (ê - e)²,  ê = (top k_aux dead codes) W_dec,  k_aux = D / 2
 
-    Args:
-        pre: `[B, F]` pre-activations.
-        W_dec: `[F, D]`.
-        error: `[B, D]` x - x̂, taken as a constant.
-        dead: `[F]` bool, some of them true.
-
-    Returns:
-        The share and the sum; their product is the loss.
+    `error` is e = x - x̂ `[B, D]`, a constant. Returned are both factors of the loss.
     """
     active, share = auxk_size(error.shape[1], int(dead.sum()))
     codes = top(torch.where(dead, pre, -torch.inf), active)
@@ -227,12 +206,9 @@ def weighted_auxk(
 
 
 def running_threshold(before: Tensor, codes: Tensor, momentum: float) -> Tensor:
-    """Running mean of the smallest positive code of a batch; the first one as it is.
+    """Running mean of the smallest positive code of a batch, the first one as it is.
 
-    Args:
-        before: scalar, negative where there was none yet.
-        codes: `[B, F]`.
-        momentum: share of the mean that stays.
+    `before` is negative where there was none yet; `momentum` is the share that stays.
     """
     positive = codes[codes > 0]
     if not len(positive):
@@ -247,6 +223,18 @@ def last_threshold(raw: Parameters, batches: BatchSource, k: int, rows: int) -> 
     first = next(last)
     pres = (batch.x @ raw["W_enc"].T + raw["b_enc"] for batch in chain([first], last))
     return {"threshold": kernels.common_threshold(pres, k, rows + len(first.x))}
+
+
+def falling_k(step: int, *, first: int, k: int, over: float) -> int:
+    """K that falls linearly from `first` at step 0 to `k` at step `over` (K annealing, 2410.20526).
+
+    Example:
+        >>> falling_k(50, first=100, k=20, over=100)
+        60
+    """
+    if step >= over:
+        return k
+    return round(first + (k - first) * step / over)
 
 
 # -- saved form ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.arrays import MemorySource
 from reseed.subjects.source import Stream
 from reseed.training.device import chosen
-from reseed.training.learner import Learner, RunBatches
+from reseed.training.learner import learners_of
 from reseed.training.work import Work, train_all
 
 _SITE, _TARGET = "x", "target"
@@ -97,7 +97,6 @@ def train(
     )
     blocks = np.arange(len(source.rows))
     stream = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
-    first = stream.batch(0)
     spec = read_spec(
         RunSpec,
         {
@@ -111,16 +110,7 @@ def train(
         },
         "train",
     )
-    learners = [
-        Learner(
-            run,
-            first[run.site],
-            first[run.target],
-            batches=RunBatches(run, stream.batch),
-            device=place,
-        )
-        for run in (spec.model_copy(update={"init_seed": seed}) for seed in init_seeds)
-    ]
+    learners = learners_of(spec, init_seeds, stream.batch, place)
     units = [[learner] for learner in learners] if sae.mutual is None else [learners]
     train_all([Work(unit) for unit in units], stream.batch, Events(), device=place)
     return [learner.sae() for learner in learners]

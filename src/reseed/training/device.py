@@ -106,12 +106,8 @@ def passes(
     """Runs in groups that fit into memory together, in their order; each run once.
 
     Runs that are trained together stay together. What does not fit alone is a group by itself: it
-    may still go, on swap.
-
-    Args:
-        runs: of one data seed.
-        dimensions: D of each site.
-        free: bytes that are free; None if unknown, then all go together.
+    may still go, on swap. `dimensions` has D of each site; where the bytes that are `free` are not
+    known, all go together.
     """
     out: list[list[RunSpec]] = []
     left = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,12 +22,7 @@ from reseed.training.step.plain import Look
 
 
 class RunBatches:
-    """What a run learns from; implements `reseed.sae.architecture.BatchSource`.
-
-    Args:
-        run: the run.
-        batch: its batches by number: site to `[B, D]`.
-    """
+    """What a run learns from, a `BatchSource`; `batch` has its batches by number."""
 
     def __init__(self, run: RunSpec, batch: Callable[[int], Mapping[str, Tensor]]) -> None:
         self._run, self._batch = run, batch
@@ -121,18 +116,10 @@ class Learner:
     def update(
         self, x: Tensor, target: Tensor | None = None, through: Through | None = None
     ) -> Metrics:
-        """Make one step.
+        """Make one step: fvu, l0 and dead share. Nothing is updated where they are not finite.
 
-        Args:
-            x: float32 `[B, D]`, finite.
-            target: float32 `[B, E]`, what is to be reconstructed; x if left out.
-            through: what a reconstruction of these rows does to the subject, if that is learned.
-
-        Returns:
-            fvu, l0, dead share.
-
-        Raises:
-            TrainingError: if loss, gradient or weights are NaN or infinite; nothing was updated.
+        x `[B, D]` and target `[B, E]` (x if left out) are finite float32; `through` is what a
+        reconstruction does to the subject, if that is learned.
         """
         return self.apply(self.look(x, target, through), len(x))
 
@@ -228,11 +215,7 @@ class Learner:
         )
 
     def check_weights(self) -> None:
-        """Refuse to save what is not finite.
-
-        Raises:
-            TrainingError: naming the parameter.
-        """
+        """Refuse to save what is not finite."""
         for name, value in self.parameters.items():
             if not bool(torch.isfinite(value).all()):
                 raise TrainingError(f"{name} has NaN or infinity after step {self.step}")
@@ -284,3 +267,23 @@ class Learner:
         for name, value in self.parameters.items():
             value.copy_(state[f"parameter.{name}"])
         self._path.restore(state)
+
+
+def learners_of(
+    run: RunSpec,
+    init_seeds: Sequence[int],
+    batch: Callable[[int], Mapping[str, Tensor]],
+    device: str,
+) -> list[Learner]:
+    """A learner of a run for each init seed, with the batches of its stream, by number."""
+    first = batch(0)
+    return [
+        Learner(
+            spec,
+            first[spec.site],
+            first[spec.target],
+            batches=RunBatches(spec, batch),
+            device=device,
+        )
+        for spec in (run.model_copy(update={"init_seed": seed}) for seed in init_seeds)
+    ]

@@ -40,11 +40,7 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def best_assignment(a: Tensor, b: Tensor) -> Tensor:
-    """The one-to-one assignment with the largest sum of cosines, exact (SciPy).
-
-    Returns:
-        `[F]` int64, the row of b `[F, E]` for each row of a `[F, E]`.
-    """
+    """`[F]` the row of b `[F, E]` for each of a `[F, E]`: the largest sum of cosines, exact."""
     unit = [m / torch.linalg.vector_norm(m, dim=1, keepdim=True).clamp_min(_LEAST) for m in (a, b)]
     _, columns = linear_sum_assignment((unit[0] @ unit[1].T).double().cpu().numpy(), maximize=True)
     return torch.from_numpy(columns).to(a.device)
@@ -71,12 +67,7 @@ def firing_penalty(rates: Tensor, target: float) -> float:
 class Together:
     """Learners that take their steps together: one alone, or several that pull each other.
 
-    Args:
-        learners: of specs that differ only in their init seed, all at the same step; several have
-            settings of `mutual`.
-
-    Raises:
-        SpecError: if several cannot be trained together, or `mutual` has only one.
+    Several have settings of `mutual`, are at the same step and differ only in their init seed.
     """
 
     def __init__(self, learners: Sequence[Learner]) -> None:
@@ -107,11 +98,7 @@ class Together:
     def update(
         self, x: Tensor, target: Tensor | None = None, through: Through | None = None
     ) -> list[Metrics]:
-        """Make one step of all members; as `Learner.update`, for each member.
-
-        Raises:
-            TrainingError: if one of them runs into NaN or infinity; none was updated.
-        """
+        """Make one step of all members, or of none if one runs into NaN or infinity."""
         if len(self.learners) == 1:
             return [self.learners[0].update(x, target, through)]
         pulls = self._pulls()

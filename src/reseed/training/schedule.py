@@ -1,4 +1,4 @@
-"""Learning rates, k and sparsity as plain functions of the step.
+"""Learning rates and sparsity as plain functions of the step.
 
 The penalty that brings L0 to a target: so that architectures are compared at the same L0.
 
@@ -24,13 +24,7 @@ def learning_rate(schedule: LRSchedule, step: int, peak: float, warmup: int, ste
     """Linear warm-up from 0 to `peak`, then what the schedule says.
 
     That is linear down to 0 (recipe of arXiv 2501.16615), half a cosine (1608.03983), or constant.
-
-    Args:
-        schedule: its name.
-        step: number of the step about to be made, from 0.
-        peak: the rate after warm-up.
-        warmup: steps of warm-up.
-        steps: all steps.
+    `step` is the number of the one about to be made, from 0.
 
     Example:
         >>> learning_rate("linear", 100, 1.0, 100, 1100)
@@ -46,18 +40,6 @@ def learning_rate(schedule: LRSchedule, step: int, peak: float, warmup: int, ste
         return peak * max(0, steps - step) / max(1, steps - warmup)
     done = min(1.0, (step - warmup) / max(1, steps - warmup))
     return peak * (1.0 - math.sin(math.pi * (done - 0.5))) / 2.0
-
-
-def falling_k(step: int, *, first: int, k: int, over: int) -> int:
-    """K that falls linearly from `first` at step 0 to `k` at step `over` (K annealing, 2410.20526).
-
-    Example:
-        >>> falling_k(50, first=100, k=20, over=100)
-        60
-    """
-    if step >= over:
-        return k
-    return round(first + (k - first) * step / over)
 
 
 def rising(step: int, *, over: int) -> float:

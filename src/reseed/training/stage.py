@@ -19,7 +19,7 @@ from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.source import Stream
 from reseed.training.device import free_memory, passes, units
-from reseed.training.learner import Learner, RunBatches
+from reseed.training.learner import learners_of
 from reseed.training.through import Downstream, block_streams
 from reseed.training.work import RunFolder, Work, train_all
 
@@ -39,14 +39,9 @@ class BatchStream(Protocol):
 def stage(
     study: Study, events: Events, inputs: Inputs, stop: Stop | None = None, device: str = "cpu"
 ) -> None:
-    """Train the runs of a study that are missing.
+    """Train the runs of a study that are missing, on the device that `device.chosen` gave.
 
-    Args:
-        study: whose.
-        events: progress and metrics.
-        inputs: activations of the study.
-        stop: asked between steps; everything is saved before it raises.
-        device: where the trainings compute, as `device.chosen` gave it.
+    `stop` is asked between steps; everything is saved before it raises.
 
     Raises:
         Interrupted: after a signal.
@@ -104,13 +99,7 @@ def train_missing(
 ) -> None:
     """Train those of these runs that are missing; all learn from the same activations.
 
-    Args:
-        runs: of one study.
-        stream_of: the batches for a data seed.
-        store: of the study.
-        events: as `stage`.
-        stop: as `stage`.
-        device: as `stage`.
+    `stream_of` gives the batches of a data seed; the rest is as `stage` has it.
     """
     missing = _missing(runs, store)
     for data_seed in sorted({run.data_seed for run in missing}):
@@ -138,22 +127,11 @@ def work_of(
 
     Those already sealed are put in place. `batch` gives the batches of their stream, on the CPU.
     """
-    first = batch(0)
     out: list[Work] = []
     for unit in units(runs):
         seeds = unit[0].ensemble or (unit[0].init_seed,)
-        learners = [
-            Learner(
-                run,
-                first[run.site],
-                first[run.target],
-                batches=RunBatches(run, batch),
-                device=device,
-            )
-            for run in (unit[0].model_copy(update={"init_seed": seed}) for seed in seeds)
-        ]
         folders = {seeds.index(run.init_seed): RunFolder(run, store) for run in unit}
-        out.append(Work(learners, folders))
+        out.append(Work(learners_of(unit[0], seeds, batch, device), folders))
     return [work for work in out if work.alive]
 
 

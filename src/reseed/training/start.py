@@ -31,14 +31,7 @@ def first_parameters(
 ) -> Parameters:
     """Parameters before training, float32 on the CPU.
 
-    Args:
-        spec: the run; its init seed decides what is drawn at random.
-        first: the first batch of its stream.
-        batches: all that it will learn from.
-        restarts: how often it has started again; each time from other numbers.
-
-    Raises:
-        SpecError: if the start takes rows of the batch and it has too few.
+    The init seed decides what is drawn at random, from other numbers after each of the `restarts`.
     """
     sae, seed = spec.sae, restarted(spec.init_seed, restarts)
     x_centre = geometric_median(first.x).numpy()

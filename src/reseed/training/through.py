@@ -70,15 +70,9 @@ def _fvu(new: Tensor, old: Tensor) -> Tensor:
 class BlockStream:
     """Endless seeded batches of whole blocks; see `subjects.source.Stream` for those of rows.
 
-    An epoch is a random order of the blocks, cut into batches; what is left of it over is left out.
-
-    Args:
-        model: the subject.
-        tokens: its text.
-        blocks: which blocks to use.
-        sites: that runs read or reconstruct, and later ones that losses look at.
-        data_seed: decides the order, and nothing else does.
-        batch: rows in a batch at least; rounded to whole blocks.
+    An epoch is a random order of the blocks, which the data seed alone decides, cut into batches of
+    about `batch` rows, whole blocks; what is left of it over is left out. `sites` are those that
+    runs read or reconstruct, and later ones that losses look at.
     """
 
     def __init__(

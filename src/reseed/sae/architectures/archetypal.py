@@ -80,11 +80,7 @@ _MIXED = 4
 
 
 def initial(spec: ArchetypalSpec, start: Start) -> Parameters:
-    """Parameters before training; encoder rows are those of the init seed under both starts.
-
-    Raises:
-        SpecError: if no rows are at hand, or fewer than there are centroids.
-    """
+    """Parameters before training; encoder rows are those of the init seed under both starts."""
     if start.batches is None:
         raise SpecError("archetypal: its centroids need the rows that it will learn from")
     points = rows_of(start.batches, spec.fit_rows) - start.x_centre

@@ -110,24 +110,16 @@ class KMeansSpec(Fitted):
 
 
 def initial(spec: Fitted, start: Start) -> Parameters:
-    """The start of a training with this seed, which fitting replaces before the first step.
-
-    Raises:
-        SpecError: if there are fewer dimensions than components.
-    """
-    if not isinstance(spec, KMeansSpec):
-        _check_width(spec.latents // 2 if isinstance(spec, Signed) else spec.latents, start)
-    return {**parts.autoencoder(start), "converged": torch.ones(())}
-
-
-def _check_width(count: int, start: Start) -> None:
-    dimensions = start.rows.shape[1]
-    if count > dimensions:
+    """The start of a training with this seed, which fitting replaces before the first step."""
+    dimensions, signs = start.rows.shape[1], 2 if isinstance(spec, Signed) else 1
+    count = spec.latents // signs
+    if count > dimensions and not isinstance(spec, KMeansSpec):
         raise SpecError(
-            f"latents = {len(start.rows)} asks for {count} components, but the rows have "
+            f"latents = {spec.latents} asks for {count} components, but the rows have "
             f"{dimensions} dimensions, and there are no more components than those; take at most "
-            f"{len(start.rows) // count * dimensions} latents"
+            f"{signs * dimensions} latents"
         )
+    return {**parts.autoencoder(start), "converged": torch.ones(())}
 
 
 def rows_of(batches: BatchSource, rows: int) -> Floats:
@@ -143,35 +135,20 @@ def _check_rows(rows: Floats, least: int, name: str, setting: str) -> None:
         )
 
 
-def fit(p: Parameters, spec: Fitted, init_seed: int, batches: BatchSource) -> Parameters:
-    """The dictionary of the first rows of a training; a SpecError if they are too few."""
-    rows = rows_of(batches, spec.fit_rows)
-    match spec:
-        case PCASpec():
-            return _pca(rows, spec)
-        case ICASpec():
-            return _ica(rows, spec, init_seed)
-        case NMFSpec():
-            return _nmf(rows, spec, init_seed)
-        case KMeansSpec():
-            return _kmeans(rows, spec, init_seed)
-        case _:
-            raise TypeError(f"{spec.name} is no dictionary of this file")
-
-
-def _pca(rows: Floats, spec: PCASpec) -> Parameters:
+def _pca(p: Parameters, spec: PCASpec, init_seed: int, batches: BatchSource) -> Parameters:
     from sklearn.decomposition import PCA
 
+    rows = rows_of(batches, spec.fit_rows)
     _check_rows(rows, spec.latents // 2, "pca", "components")
     pca: Any = PCA(spec.latents // 2, svd_solver="full").fit(rows)
     W_enc, W_dec = signed(pca.components_, pca.components_)
     return _parameters(W_enc, W_dec, pca.mean_)
 
 
-def _ica(rows: Floats, spec: ICASpec, init_seed: int) -> Parameters:
+def _ica(p: Parameters, spec: ICASpec, init_seed: int, batches: BatchSource) -> Parameters:
     from sklearn.decomposition import FastICA
 
-    count = spec.latents // 2
+    rows, count = rows_of(batches, spec.fit_rows), spec.latents // 2
     _check_rows(rows, count, "ica", "components")
     begin = generator("ica", init_seed).standard_normal((count, count))
     ica = FastICA(count, whiten="unit-variance", max_iter=spec.rounds, w_init=begin)
@@ -181,9 +158,10 @@ def _ica(rows: Floats, spec: ICASpec, init_seed: int) -> Parameters:
     return _parameters(W_enc, W_dec, ica.mean_, converged=ica.n_iter_ < spec.rounds)
 
 
-def _nmf(rows: Floats, spec: NMFSpec, init_seed: int) -> Parameters:
+def _nmf(p: Parameters, spec: NMFSpec, init_seed: int, batches: BatchSource) -> Parameters:
     from sklearn.decomposition import NMF
 
+    rows = rows_of(batches, spec.fit_rows)
     _check_rows(rows, spec.latents, "nmf", "components")
     least = rows.min(axis=0)
     maker: Any = NMF  # its annotations take strings only
@@ -197,7 +175,8 @@ def _nmf(rows: Floats, spec: NMFSpec, init_seed: int) -> Parameters:
     return _parameters(W_enc, W_dec, least, converged=nmf.n_iter_ < spec.rounds)
 
 
-def _kmeans(rows: Floats, spec: KMeansSpec, init_seed: int) -> Parameters:
+def _kmeans(p: Parameters, spec: KMeansSpec, init_seed: int, batches: BatchSource) -> Parameters:
+    rows = rows_of(batches, spec.fit_rows)
     kmeans = centroids(rows, spec.latents, spec.rounds, key=init_seed)
     mean = rows.mean(axis=0, dtype="float64")
     away = kmeans.centroids - mean
@@ -214,13 +193,7 @@ class Centroids(NamedTuple):
 
 
 def centroids(rows: Floats, count: int, rounds: int, key: int | None = None) -> Centroids:
-    """k-means++ and Lloyd's iteration on rows `[N, D]`, from a start that `key` decides.
-
-    Left out, the rows themselves decide.
-
-    Raises:
-        SpecError: if there are fewer rows than centroids.
-    """
+    """k-means++ and Lloyd's iteration on rows `[N, D]`; `key`, or the rows, decide the start."""
     from sklearn.cluster import KMeans  # a second to import, and few need it
 
     _check_rows(rows, count, "k-means", "centroids")
@@ -298,7 +271,7 @@ def freeze(p: Parameters, spec: Fitted, about: Mapping[str, Any]) -> SAE:
 
 
 _ALL = frozenset({"W_enc", "b_enc", "W_dec", "b_dec", "converged"})
-PCA = Architecture(PCASpec, initial, objective, freeze, buffers=_ALL, fit=fit)
-ICA = Architecture(ICASpec, initial, objective, freeze, buffers=_ALL, fit=fit)
-NMF = Architecture(NMFSpec, initial, objective, freeze, buffers=_ALL, fit=fit)
-KMEANS = Architecture(KMeansSpec, initial, objective, freeze, buffers=_ALL, fit=fit)
+PCA = Architecture(PCASpec, initial, objective, freeze, buffers=_ALL, fit=_pca)
+ICA = Architecture(ICASpec, initial, objective, freeze, buffers=_ALL, fit=_ica)
+NMF = Architecture(NMFSpec, initial, objective, freeze, buffers=_ALL, fit=_nmf)
+KMEANS = Architecture(KMeansSpec, initial, objective, freeze, buffers=_ALL, fit=_kmeans)

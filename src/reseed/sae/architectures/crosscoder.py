@@ -132,11 +132,7 @@ _START_NORM = 0.1
 
 
 def initial(spec: CrosscoderSpec, start: Start) -> Parameters:
-    """Parameters before training: W_enc = W_dec, each part of a decoder row of length 0.1.
-
-    Raises:
-        SpecError: if the rows are not as wide as the parts together.
-    """
+    """Parameters before training: W_enc = W_dec, each part of a decoder row of length 0.1."""
     width = start.rows.shape[1]
     if sum(spec.parts) != width:
         raise SpecError(

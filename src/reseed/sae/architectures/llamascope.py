@@ -73,10 +73,8 @@ def initial(spec: LlamaScopeSpec, start: Start) -> Parameters:
 
 def active(spec: LlamaScopeSpec, at: At, dimensions: int) -> int:
     """K at a step: from D (or F) linearly down to k, and k from then on."""
-    first, over = min(dimensions, spec.latents), spec.anneal * at.steps
-    if first <= spec.k or at.step >= over:
-        return spec.k
-    return round(first + (spec.k - first) * at.step / over)
+    first = max(spec.k, min(dimensions, spec.latents))
+    return parts.falling_k(at.step, first=first, k=spec.k, over=spec.anneal * at.steps)
 
 
 def objective(p: Parameters, batch: Batch, spec: LlamaScopeSpec, at: At) -> Objective:

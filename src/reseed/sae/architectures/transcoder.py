@@ -4,8 +4,7 @@
 
 Nothing is subtracted from the input, since b_dec belongs to the output. A skip transcoder has a
 linear map beside the latents (arXiv 2501.18823): ŷ = z W_dec + b_dec + x W_skipᵀ, with W_skip
-`[E, D]`, which starts at 0. B batch, D input and E
-output dimensions, F latents.
+`[E, D]`, which starts at 0. B batch, D input and E output dimensions, F latents.
 """
 
 from __future__ import annotations
@@ -63,11 +62,7 @@ class SkipTranscoderSpec(_Transcoding):
 
 
 def initial(spec: _Transcoding, start: Start) -> Parameters:
-    """Parameters before training.
-
-    Encoder rows as everywhere, with biases that centre the input; decoder rows in directions of
-    their own, since the two sites have nothing in common yet.
-    """
+    """Biases centre the input; decoder rows are drawn, since the sites share nothing yet."""
     numbers = generator("decoder-init", start.init_seed)
     rows = numbers.standard_normal((spec.latents, len(start.y_centre)), dtype="float32")
     p = {

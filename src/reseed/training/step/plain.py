@@ -16,8 +16,8 @@ from reseed.errors import SpecError
 from reseed.sae.architecture import At, Batch, Objective, Parameters
 from reseed.sae.architectures import architecture, topk
 from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.parts import falling_k
 from reseed.sae.settings import ArchitectureSpec
-from reseed.training.schedule import falling_k
 from reseed.training.start import aligned
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -171,13 +171,7 @@ class Signum(torch.optim.Optimizer):
 def make_optimizers(
     trained: Mapping[str, torch.nn.Parameter], spec: ArchitectureSpec
 ) -> dict[str, torch.optim.Optimizer]:
-    """Optimisers that together update every parameter once, by the name of their kind.
-
-    Their learning rate is set before each step.
-
-    Raises:
-        SpecError: if this torch has no Muon.
-    """
+    """Optimisers that together update every parameter once, by the name of their kind."""
     if spec.optimizer == "signum":
         return {"signum": Signum(trained.values())}
     if spec.optimizer == "muon":
