@@ -1,11 +1,14 @@
 """Estimates of what there is to find: textbook values, plain twins, and a known population."""
 
+import tomllib
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from reseed.stability import notes
 from reseed.stability.notes import feature_warnings
 from reseed.stability.over_seeds import curves
 
@@ -84,3 +87,10 @@ def test_warnings_name_what_is_wrong():
     assert [w for w in bad if "unreliable" in w and "60%" in w]
     assert [w for w in bad if "3 of the 9 runs" in w]
     assert [w for w in bad if "one run only" in w]
+
+
+def test_every_sentence_is_said() -> None:
+    room = Path(notes.__file__).parent
+    sentences = tomllib.loads((room / "sentences.toml").read_text("utf-8"))
+    source = (room / "notes.py").read_text("utf-8").replace("'", '"')
+    assert [name for name in sentences if f'"{name}"' not in source] == []
