@@ -90,11 +90,11 @@ def dense(a: Rows, b: Rows) -> tuple[float, NDArray[np.int64]]:
 def measure(n: int, d: int, power: float, tolerance: float, with_dense: bool) -> dict[str, Any]:
     """One line of the table."""
     import reseed
-    from reseed.matching import edges, exact
+    from reseed.matching import exact, sparse
 
     exact.exact(exact_geometry(*pair(600, 32)), exact.Limits())
     spent = 0.0
-    plain = edges.solve
+    plain = sparse.solve
 
     def timed(*arguments: Any, **options: Any) -> Any:
         nonlocal spent
@@ -103,7 +103,7 @@ def measure(n: int, d: int, power: float, tolerance: float, with_dense: bool) ->
         spent += time.perf_counter() - started
         return state
 
-    edges.solve = timed
+    sparse.solve = timed
     a, b = pair(n, d, power)
     bare = bare_product(a, b)
     started = time.perf_counter()

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from reseed.errors import SubjectError
 from reseed.events import Events
 from reseed.formats import own
+from reseed.sae import Tensor, torch
 from reseed.sae.codes import Codes
-from reseed.sae.lazy import Tensor, torch
 from reseed.sae.model import SAE, from_arrays
 from reseed.store import Store
 from reseed.subjects.source import CHUNK, BlockSource, Chunk, read_over

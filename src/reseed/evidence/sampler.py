@@ -33,7 +33,7 @@ from reseed.evidence.windows import (
     hashed,
     kind_of,
 )
-from reseed.sae.lazy import Tensor, torch
+from reseed.sae import Tensor, torch
 from reseed.spec.analysis import EvidenceSpec
 
 KINDS = ("firing", "random", "neighbour")

@@ -27,7 +27,7 @@ from reseed.runs import (
     run_name,
     through_name,
 )
-from reseed.sae.lazy import torch
+from reseed.sae import torch
 from reseed.seeds import digest
 from reseed.spec.analysis import EvidenceSpec
 from reseed.spec.training import Control, RunSpec

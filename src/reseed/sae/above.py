@@ -20,10 +20,9 @@ from reseed.loops import screen as screening
 from reseed.loops.encode import Integers
 from reseed.loops.screen import Taken
 from reseed.loops.step import ByRow
-from reseed.sae import encode
+from reseed.sae import Tensor, encode, torch
 from reseed.sae.codes import Codes
 from reseed.sae.encode import AT_A_TIME, LATENTS, Blocks, Reader
-from reseed.sae.lazy import Tensor, torch
 
 Floats = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from reseed.records import Floats
-from reseed.sae.lazy import Tensor
+from reseed.sae import Tensor
 from reseed.sae.settings import ArchitectureSpec
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from subprocess import CalledProcessError
 from typing import Any, NamedTuple
 
-from reseed.sae.lazy import Tensor, torch
+from reseed.sae import Tensor, torch
 
 _GROUP = 32
 

@@ -34,8 +34,8 @@ from reseed.loops import compiled as workers
 from reseed.loops import encode as loops
 from reseed.loops import screen as screening
 from reseed.loops.screen import Block, Bounds, Candidates
+from reseed.sae import Tensor, torch
 from reseed.sae.codes import Codes
-from reseed.sae.lazy import Tensor, torch
 
 Floats = NDArray[np.float32]
 

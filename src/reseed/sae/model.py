@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.records import SAEArrays, check_rule
+from reseed.sae import Tensor, torch
 from reseed.sae import codes as kernels
 from reseed.sae.codes import Codes
-from reseed.sae.lazy import Tensor, torch
 
 Rows: TypeAlias = "Tensor | NDArray[Any]"
 _LEAST_DEVIATION = 1e-5

@@ -19,9 +19,9 @@ import numpy as np
 
 from reseed.errors import SpecError
 from reseed.records import Floats
+from reseed.sae import Tensor, torch
 from reseed.sae import codes as kernels
 from reseed.sae.architecture import BatchSource, Parameters, Start
-from reseed.sae.lazy import Tensor, torch
 from reseed.sae.model import SAE
 from reseed.sae.settings import ArchitectureSpec, Init
 from reseed.seeds import digest, generator

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.sae.lazy import Tensor, torch
+from reseed.sae import Tensor, torch
 from reseed.seeds import generator
 from reseed.spec.activations import parts_of
 

@@ -25,7 +25,7 @@ from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 from reseed.records import Floats
-from reseed.sae.lazy import Tensor
+from reseed.sae import Tensor
 from reseed.seeds import generator
 from reseed.spec.subject import ToySpec
 from reseed.subjects.toy_truth import Integers, group_of, pool_of, truth_of

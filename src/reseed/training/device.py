@@ -49,7 +49,7 @@ _A_WEIGHT = 26
 """Bytes: float32 and two moments of encoder and decoder, the encoder once more in bfloat16."""
 
 _A_GRADIENT = 16
-"""More where the plain way makes the step: gradients of both matrices, and of what is added."""
+"""More where the plain path makes the step: gradients of both matrices, and of what is added."""
 
 _A_WHOLE_GRADIENT = 8
 """More where codes may be dense: gradients of both matrices."""

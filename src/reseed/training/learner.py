@@ -55,7 +55,7 @@ class Learner:
         spec: the run.
         first: `[B, D]` first batch of its stream; its geometric median is where `b_dec` starts.
         first_target: `[B, E]` what it is to reconstruct, if that is not `first`.
-        plain: make steps the plain way, also where there is a faster one.
+        plain: take the plain path, also where there is a faster one.
         batches: all that it will learn from; for architectures that read more than `first` at once.
         device: where it computes, as torch names it; `first` and `batches` are on the CPU.
         parameters: float32, that it starts from; left out, those of its architecture and init seed.
@@ -196,14 +196,12 @@ class Learner:
 
     def restart(self) -> None:
         """Begin again with other random numbers and a new optimiser; the step goes on."""
-        if self._first is None:
-            raise RuntimeError("only runs with mutual.restart_above begin again")
         self.restarts += 1
         self._take(self._parameters_again())
         self._begin()
 
     def _parameters_again(self) -> Parameters:
-        assert self._first is not None
+        assert self._first is not None, "only runs with mutual.restart_above begin again"
         return first_parameters(self.spec, self._first, self._batches, self.restarts)
 
     @property

@@ -33,7 +33,7 @@ from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import parts
+from reseed.sae import Tensor, parts, torch
 from reseed.sae.architecture import (
     Architecture,
     At,
@@ -43,7 +43,6 @@ from reseed.sae.architecture import (
     Parameters,
     Start,
 )
-from reseed.sae.lazy import Tensor, torch
 from reseed.sae.model import SAE
 from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import digest, generator

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import parts
+from reseed.sae import Tensor, parts, torch
 from reseed.sae.architecture import (
     Architecture,
     At,
@@ -35,7 +35,6 @@ from reseed.sae.architecture import (
     Parameters,
     Start,
 )
-from reseed.sae.lazy import Tensor, torch
 from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec

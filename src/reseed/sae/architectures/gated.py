@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from reseed.sae import parts
+from reseed.sae import parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
 

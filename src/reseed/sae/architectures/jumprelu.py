@@ -23,9 +23,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from reseed.sae import parts
+from reseed.sae import Tensor, parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.lazy import Tensor, torch
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
 

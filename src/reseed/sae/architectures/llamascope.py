@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from reseed.sae import parts
+from reseed.sae import parts, torch
 from reseed.sae.architecture import (
     Architecture,
     At,
@@ -28,7 +28,6 @@ from reseed.sae.architecture import (
     Parameters,
     Start,
 )
-from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec

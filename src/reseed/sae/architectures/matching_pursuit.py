@@ -16,10 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from reseed.sae import parts
+from reseed.sae import parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.codes import pursue
-from reseed.sae.lazy import torch
 from reseed.sae.model import SAE
 from reseed.sae.settings import ArchitectureSpec
 

@@ -18,10 +18,9 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from reseed.sae import Tensor, parts, torch
 from reseed.sae import codes as kernels
-from reseed.sae import parts
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters
-from reseed.sae.lazy import Tensor, torch
 from reseed.sae.model import SAE
 from reseed.sae.parts import auxk_size, initial
 from reseed.sae.settings import ArchitectureSpec

@@ -43,9 +43,15 @@ from reseed.training.step.sparse import (
     pulled,
 )
 
-_ZERO = np.float32(0.0)
+Floats, Doubles = NDArray[np.float32], NDArray[np.float64]
 
-Doubles = NDArray[np.float64]
+Find = Callable[[ReadBatch, At], CPUGradients]
+"""From a batch and where in training it is."""
+
+DENSE_FROM = 0.07
+"""Share of pre-activations above their bars from which products of whole matrices are faster."""
+
+_ZERO, _MINUS, _ONE = np.float32(0.0), np.float32(-1.0), np.float32(1.0)
 
 
 def toll(g: ReadBatch, penalty: float) -> np.float32:
@@ -149,46 +155,28 @@ class TwoGates:
         return {name: value.astype(np.float32) for name, value in sums.items()}
 
 
-Floats = NDArray[np.float32]
-
-Find = Callable[[ReadBatch, At], CPUGradients]
-"""From a batch and where in training it is."""
-
-DENSE_FROM = 0.07
-"""Share of pre-activations above their bars from which products of whole matrices are faster."""
-
-_MINUS, _ONE = np.float32(-1.0), np.float32(1.0)
-
-
 def finding(spec: ArchitectureSpec) -> Find:
     """The rule of an architecture, to be kept for a run."""
     match spec:
-        case TopKSpec():
-            return partial(_topk, spec)
         case MatryoshkaSpec():
             return partial(_matryoshka, spec, BatchTop())
-        case BatchSpec():
-            return partial(_batchtopk, spec, BatchTop())
+        case TopKSpec() | BatchSpec():
+            return partial(_topk, spec, BatchTop())
         case ReLUSpec() | JumpReLUSpec():
             return partial(_penalised, spec)
         case GatedSpec():
             return partial(_gated, spec)
         case _:
-            raise TypeError(f"{spec.name} has no sparse rule; take the plain way")
+            raise TypeError(f"{spec.name} has no sparse rule; take the plain path")
 
 
-def _topk(spec: TopKSpec, g: ReadBatch, at: At) -> CPUGradients:
-    codes = by_row(encode.codes(g.reader(), spec.k))
+def _topk(spec: TopKSpec | BatchSpec, top: BatchTop, g: ReadBatch, at: At) -> CPUGradients:
+    batch = isinstance(spec, BatchSpec)
+    codes = top.codes(g.reader(), spec.k) if batch else by_row(encode.codes(g.reader(), spec.k))
     part = decoded(g, codes, g.x, _MINUS, g.step)
     parts = [part, *auxiliary(g, part.residual, spec.auxk_alpha)]
-    return gathered(g, parts, g.fvu(part.loss), codes)
-
-
-def _batchtopk(spec: BatchSpec, top: BatchTop, g: ReadBatch, at: At) -> CPUGradients:
-    codes = top.codes(g.reader(), spec.k)
-    part = decoded(g, codes, g.x, _MINUS, g.step)
-    parts = [part, *auxiliary(g, part.residual, spec.auxk_alpha)]
-    return gathered(g, parts, g.fvu(part.loss), codes, buffers=_threshold(spec, g, codes))
+    buffers = _threshold(spec, g, codes) if batch else {}
+    return gathered(g, parts, g.fvu(part.loss), codes, buffers=buffers)
 
 
 def _threshold(spec: BatchSpec, g: ReadBatch, codes: ByRow) -> dict[str, torch.Tensor]:

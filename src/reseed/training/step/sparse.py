@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -83,15 +83,14 @@ def read_batch(
     trained: frozenset[str],
     threads: int,
 ) -> ReadBatch:
-    """Read rows `[B, D]` of a batch; the rest as `Given` keeps it."""
+    """Read rows `[B, D]` of a batch; the rest as `ReadBatch` keeps it."""
     rows = np.ascontiguousarray(x.numpy())
     centred = np.empty_like(rows)
     scale = loops.centre(rows, p["b_dec"].numpy(), rows.mean(0), centred)
     return ReadBatch(p, centred, scale, screen, dead, trained, threads)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Matrices:
+class Matrices(NamedTuple):
     """Gradients of W_enc and W_dec, `[F, D]`, where they are made whole."""
 
     W_enc: Floats
