@@ -16,11 +16,7 @@ from reseed.training.step import has_loops
 def chosen(device: str) -> str:
     """The device that was asked for, as torch names it, if it is there.
 
-    Args:
-        device: `"cpu"`, `"cuda"`, `"cuda:1"` and so on, or `"auto"`: a GPU if there is one.
-
-    Raises:
-        SpecError: if the name is unknown, or there is no such device.
+    That is `"cpu"`, `"cuda"`, `"cuda:1"` and so on, or `"auto"`: a GPU if there is one.
     """
     if device == "cpu":
         return device

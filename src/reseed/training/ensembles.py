@@ -103,7 +103,7 @@ def bag(saes: Sequence[SAE]) -> SAE:
         SpecError: if their rules have no exact union; `Ensemble(kind="bagged")` averages any.
 
     Example:
-        one = bag(reseed.train(x, "relu", latents=512, init_seeds=range(8)))
+        sae = bag(reseed.train(x, "relu", latents=512, init_seeds=range(8)))
     """
     _check(saes)
     parts, first = len(saes), saes[0]
@@ -137,14 +137,9 @@ def boost(
     init_seeds: Sequence[int] = (0, 1),
     **settings: Any,
 ) -> Ensemble:
-    """Train SAEs one after the other, each on what those before it leave.
+    """Train SAEs one after the other, one an init seed, each on what those before it leave.
 
-    Args:
-        x: `[N, D]` activations.
-        architecture: of all parts.
-        latents: F of each part.
-        init_seeds: one for each part, in order.
-        settings: as `reseed.train`, which says what is refused too.
+    All parts read `[N, D]` and have the settings of `reseed.train`, which says what is refused too.
 
     Example:
         both = boost(x, latents=256, k=16, init_seeds=[0, 1])
