@@ -75,16 +75,16 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu(gpus, cli, write_study):
 
 
 def test_a_study_hands_its_device_to_all_learners(gpus, cli, write_study, monkeypatch):
-    from reseed.training import stage, work
+    from reseed.training import learner, stage, work
 
     gpus(1)
-    devices, learner = [], stage.Learner
+    devices, made = [], learner.Learner
 
     def spy(*args, device, **named):
         devices.append(device)
-        return learner(*args, **named)
+        return made(*args, **named)
 
-    monkeypatch.setattr(stage, "Learner", spy)
+    monkeypatch.setattr(learner, "Learner", spy)
     monkeypatch.setattr(work, "_on", lambda device, batch: devices.append(device) or batch)
     monkeypatch.setattr(stage, "_free", lambda device: devices.append(device))
     done = cli("run", write_study(), "--device", "auto")

@@ -31,7 +31,17 @@ from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.parts import running_threshold
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.step.dense import find as find_whole
-from reseed.training.step.sparse import ByRow, CPUGradients, Part, ReadBatch, auxiliary, by_row, decoded, gathered, pulled
+from reseed.training.step.sparse import (
+    ByRow,
+    CPUGradients,
+    Part,
+    ReadBatch,
+    auxiliary,
+    by_row,
+    decoded,
+    gathered,
+    pulled,
+)
 
 Floats, Doubles = NDArray[np.float32], NDArray[np.float64]
 
