@@ -146,7 +146,7 @@ def padding(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def writing(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Shards one after the other, and each written while the next is read; a quick subject."""
     from reseed.events import Events
-    from reseed.spec.activations import ActivationSpec
+    from reseed.spec.analysis import ActivationSpec
     from reseed.store import Store
     from reseed.subjects import shards
     from reseed.subjects.language.activations import TextSource
@@ -176,7 +176,7 @@ def reading(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from reseed.events import Events
-    from reseed.spec.activations import ActivationSpec
+    from reseed.spec.analysis import ActivationSpec
     from reseed.store import Store
     from reseed.subjects.arrays import MemorySource
     from reseed.subjects.shards import ShardSource, harvest

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from reseed.formats.read import load
-    from reseed.matching.firing.activations import match_activations
+    from reseed.matching.activations import match_activations
     from reseed.matching.match import match
     from reseed.pipeline.known_features import Calibration, calibrate
     from reseed.pipeline.plan import plan
@@ -57,7 +57,7 @@ _HOMES = {
         "SubjectError",
         "TrainingError",
     ),
-    "reseed.matching.firing.activations": ("match_activations",),
+    "reseed.matching.activations": ("match_activations",),
     "reseed.matching.match": ("match",),
     "reseed.records": ("Match",),
     "reseed.sae.model": ("SAE",),

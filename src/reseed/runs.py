@@ -67,11 +67,7 @@ FACTORS = stability_name("factors")
 
 
 def sae_folder(run: str, step: int, store: Store) -> str:
-    """Folder, in the piece of a run, of its SAE after a step; that of the last is the run itself.
-
-    Raises:
-        StoreError: if the piece is missing or damaged.
-    """
+    """Folder, in the piece of a run, of its SAE after a step; that of the last is the run itself."""
     inner = snapshot_folder(step)
     return inner if store.holds(f"runs/{run}", f"{inner}/cfg.json") else "."
 
@@ -105,11 +101,7 @@ class Run:
         return self.spec.id
 
     def sae(self) -> SAE:
-        """The trained SAE. Needs torch.
-
-        Raises:
-            StoreError: if the run is not done or damaged.
-        """
+        """The trained SAE. Needs torch."""
         from reseed.formats import own
 
         with needs_train("Run.sae"):
@@ -118,11 +110,7 @@ class Run:
         return from_arrays(own.read_piece(self._store, run_name(self.spec)))
 
     def metrics(self) -> pl.DataFrame:
-        """step, tokens, fvu, l0, dead of every step.
-
-        Raises:
-            StoreError: if the run is not done or damaged.
-        """
+        """step, tokens, fvu, l0, dead of every step."""
         return self._store.table(run_name(self.spec), "metrics.parquet")
 
 
@@ -152,9 +140,6 @@ class PairMatch:
         """How the latents matched by decoder rows fire together on held-out tokens.
 
         latent_a, latent_b, act_corr, act_jaccard, null_corr, null_jaccard; docs/matching.md.
-
-        Raises:
-            StoreError: if the study has not come this far, or the piece is damaged.
         """
         return self._store.table(cofiring_name((self.a, self.b)), "matched.parquet")
 

@@ -14,11 +14,7 @@ import numpy as np
 
 
 def digest(value: Any, length: int = 64) -> str:
-    """First `length` hex digits of the SHA-256 of a JSON value, with sorted keys.
-
-    Raises:
-        TypeError: if the value is not JSON.
-    """
+    """First `length` hex digits of the SHA-256 of a JSON value, with sorted keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

@@ -24,7 +24,7 @@ from reseed.runs import (
     scores_name,
     stability_name,
 )
-from reseed.spec.activations import plain
+from reseed.spec.analysis import plain
 from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec
 from reseed.store import BUILDING, Store

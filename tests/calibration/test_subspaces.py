@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reseed.calibration.subspaces import agree, span
+from reseed.calibration.truth import agree, span
 
 
 def test_spans_of_one_subspace_agree_whatever_their_rows():

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.matching.firing.activations import MatchedFiring, exchanged, frequency_bins
-from reseed.matching.firing.codes import ChosenPairs, as_codes
+from reseed.matching.activations import MatchedFiring, exchanged, frequency_bins
+from reseed.matching.codes import ChosenPairs, as_codes
 
 
 def at(a: np.ndarray, b: np.ndarray, measure: str, rows: np.ndarray, columns: np.ndarray):

@@ -12,7 +12,7 @@ from reseed.errors import SpecError
 from reseed.matching.geometry import Limits
 
 pytest.importorskip("numba")
-from reseed.matching.firing import activations  # noqa: E402
+from reseed.matching import activations  # noqa: E402
 from reseed.matching.sparse import Edges, match_edges
 
 

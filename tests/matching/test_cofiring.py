@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from reseed.errors import SpecError
-from reseed.matching.firing.codes import ChosenPairs, as_codes, from_entries
+from reseed.matching.codes import ChosenPairs, as_codes, from_entries
 
 pytest.importorskip("numba")
-from reseed.matching.firing import cofiring  # noqa: E402
-from reseed.matching.firing import cofiring as cofiring_kernel
-from reseed.matching.firing.cofiring import Cofiring, edges_above  # noqa: E402
+from reseed.matching import cofiring  # noqa: E402
+from reseed.matching import cofiring as cofiring_kernel
+from reseed.matching.cofiring import Cofiring, edges_above  # noqa: E402
 
 
 def codes(tokens: int, latents: int, seed: int, rate: float = 0.15) -> np.ndarray:

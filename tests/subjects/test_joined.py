@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reseed.spec.activations import check_joined, plain, to_read, trained_at
+from reseed.spec.analysis import check_joined, plain, to_read, trained_at
 from reseed.subjects.arrays import MemorySource
 from reseed.subjects.source import with_joined
 

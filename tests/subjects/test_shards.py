@@ -9,7 +9,7 @@ import torch
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
-from reseed.spec.activations import ActivationSpec
+from reseed.spec.analysis import ActivationSpec
 from reseed.store import Store
 from reseed.subjects import shards
 from reseed.subjects.arrays import MemorySource

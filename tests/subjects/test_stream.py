@@ -6,7 +6,7 @@ import torch
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
-from reseed.spec.activations import ActivationSpec
+from reseed.spec.analysis import ActivationSpec
 from reseed.store import Store
 from reseed.subjects.arrays import MemorySource
 from reseed.subjects.shards import ShardSource, choose, harvest, passes_over, shard_name

@@ -12,8 +12,7 @@ import polars as pl
 from reseed.calibration.coverage import coverage
 from reseed.calibration.detector import Recurrence, detect, gather
 from reseed.calibration.recall import TAUS, discovered, feature_table, pair_errors, recall
-from reseed.calibration.subspaces import subspace_table
-from reseed.calibration.truth import KINDS, explain
+from reseed.calibration.truth import KINDS, explain, subspace_table
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.matching.stage import load_snapshot

@@ -16,7 +16,7 @@ from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.evidence.rows import Encoded, Reader, feed, firing_of
-from reseed.matching.firing.codes import ChosenPairs
+from reseed.matching.codes import ChosenPairs
 from reseed.records import read_spec
 from reseed.sae.model import from_arrays
 from reseed.spec.analysis import FromSubject

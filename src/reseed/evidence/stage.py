@@ -14,7 +14,7 @@ from reseed.evidence.rows import Encoded, Firing, Reader, entries_of, feed, read
 from reseed.evidence.sampler import WindowSampler, nearest_decoders
 from reseed.evidence.tables import tables_of
 from reseed.evidence.windows import Windows, cut
-from reseed.matching.firing.activations import MatchedFiring
+from reseed.matching.activations import MatchedFiring
 from reseed.matching.match import decoder_pairs
 from reseed.matching.stage import read_match
 from reseed.runs import (

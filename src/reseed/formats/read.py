@@ -60,11 +60,7 @@ def recognise(path: Path) -> list[str]:
 
 
 def list_saes(path: Path) -> list[str]:
-    """Names of the files and folders below a folder that hold an SAE, relative to it; sorted.
-
-    Raises:
-        SpecError: if there is no such folder.
-    """
+    """Names of the files and folders below a folder that hold an SAE, relative to it; sorted."""
     files = Files(path)
     if files.is_file:
         return []

@@ -75,9 +75,6 @@ def random_latents(items: Sequence[Item], pool: Sequence[Example], seed: int = 0
         each with the activations of a real one over the tokens of a text from the pool; then the
         silent ones as they were. No text of the pool is used twice in one item, and none that is
         among its silent ones.
-
-    Raises:
-        SpecError: if the pool is too small or of another split.
     """
     texts = [example for example in pool if example.kind == "random"]
     return [_random_latent(item, texts, seed) for item in items]

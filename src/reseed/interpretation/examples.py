@@ -45,9 +45,6 @@ def read_examples(store: Store, run: str, latents: Iterable[int] | None = None) 
 
     Returns:
         latent, split, kind, quantile, strength, document, block, position, tokens, activations.
-
-    Raises:
-        StoreError: if the evidence is missing or damaged.
     """
     files = EXAMPLES, WINDOWS, COUNTS
     tables = ExampleTables(*(store.table(evidence_name(run), file) for file in files))
@@ -98,9 +95,6 @@ def choose(
     Returns:
         firing ones strongest first, the others in random order. A latent that has none of a kind
         gives none of it: count them.
-
-    Raises:
-        SpecError: if n or quantiles is too small, or the split or a kind is not known.
     """
     _check_choice(split, n, quantiles, kinds)
     out: list[Example] = []

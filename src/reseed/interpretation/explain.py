@@ -64,9 +64,6 @@ def explain_items(
     Returns:
         one result for each item, in order. A reply that does not say what was asked for is a
         failure that keeps its text; nothing is put in its place.
-
-    Raises:
-        SpecError: if an item has examples of another split, or activations that cannot be right.
     """
     check_for_explaining(items)
     likely = top_logits or {}

@@ -75,12 +75,6 @@ def explain(
         spec: which latents, by whom; left out, what the study says.
         asker_of: opens models; left out, those of the spec behind journals of the study.
         command: as shown to somebody who starts a second process.
-
-    Raises:
-        SpecError: if there is nothing to explain, or examples to explain from and examples to score
-            on share a document.
-        BudgetError: if the budget does not suffice; what was answered is remembered.
-        StoreError: if the study has not come this far, or is damaged, busy or full.
     """
     spec = spec_of(study) if spec is None else spec
     latents = study.latent_table(group)
@@ -154,9 +148,6 @@ def score(
     """Score the explanations of a group, and compare; calling it again only reads the result.
 
     Args and errors are those of `explain`.
-
-    Raises:
-        StoreError: if nothing was explained yet.
     """
     spec = spec_of(study) if spec is None else spec
     explained = read_explained(study, group)

@@ -46,11 +46,7 @@ def stage(study: Study, events: Events) -> None:
 
 
 def load_snapshot(store: Store, run: str, step: int) -> SAEArrays:
-    """The SAE of a run after a step.
-
-    Raises:
-        StoreError: if it is missing or damaged.
-    """
+    """The SAE of a run after a step."""
     return own.read_piece(store, run_name(run), sae_folder(run, step, store))
 
 

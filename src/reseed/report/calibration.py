@@ -49,9 +49,6 @@ def write_calibration(store: Store, summary: str, name: str) -> None:
         store: of the study.
         summary: the JSON file with the headline numbers.
         name: of the file to write.
-
-    Raises:
-        StoreError: if a piece is missing or damaged, or the disk is full.
     """
     about = store.read_json(summary)
     groups = [_read(store, group) for group in about["groups"]]

@@ -65,9 +65,6 @@ def write_comparison(store: Store, name: str) -> None:
     Args:
         store: the folder of the comparison.
         name: of the file to write.
-
-    Raises:
-        StoreError: if a piece is missing or damaged, or the disk is full.
     """
     summary = store.read_json("comparison.json")
     pairs = [_read_pair(store, pair) for pair in summary["pairs"]]

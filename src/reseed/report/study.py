@@ -51,9 +51,6 @@ def write_report(store: Store, name: str) -> None:
     Args:
         store: of the study, which has come as far as `summary.json`.
         name: of the file to write.
-
-    Raises:
-        StoreError: if a piece is missing or damaged, or the disk is full.
     """
     summary = read_study(store)
     groups = [read_group(store, group) for group in summary.groups]

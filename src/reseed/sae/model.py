@@ -181,11 +181,7 @@ class SAE:
 
 
 def from_arrays(arrays: SAEArrays) -> SAE:
-    """The SAE that these arrays describe, on the CPU in float32.
-
-    Raises:
-        SpecError: if the activation rule is not known, or lacks what it needs.
-    """
+    """The SAE that these arrays describe, on the CPU in float32."""
     check_rule(arrays.activation, len(arrays.W_enc), arrays.threshold, "this SAE")
 
     return SAE(**_turned(arrays, lambda a: torch.from_numpy(np.array(a, dtype=np.float32))))

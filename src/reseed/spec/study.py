@@ -13,8 +13,15 @@ from reseed.errors import SpecError
 from reseed.records import Spec, read_spec
 from reseed.sae.architectures import SAESpec
 from reseed.seeds import digest
-from reseed.spec.activations import ActivationSpec, plain, to_read
-from reseed.spec.analysis import CalibrationSpec, EvidenceSpec, MatchingSpec, StabilitySpec
+from reseed.spec.analysis import (
+    ActivationSpec,
+    CalibrationSpec,
+    EvidenceSpec,
+    MatchingSpec,
+    StabilitySpec,
+    plain,
+    to_read,
+)
 from reseed.spec.interpretation import InterpretationSpec
 from reseed.spec.subject import LanguageModelSpec, ModuleSpec, SubjectSpec, TextSpec
 from reseed.spec.training import Control, ControlsSpec, RunSpec, TrainingSpec

@@ -2,7 +2,7 @@
 
 Each answers another doubt, so a share is read beside several; docs/nulls.md has them all. Those
 that need training are the control runs (`reseed.spec.training`); the frequency-matched permutation
-(N8) is in `reseed.matching.firing.activations`. F latents, D dimensions.
+(N8) is in `reseed.matching.activations`. F latents, D dimensions.
 
 Lambda of matching with a reject option is a quantile of the *maximum statistic*: what a latent's
 most similar counterpart scores when there is nothing to find. A pair above it is more alike than

@@ -138,9 +138,6 @@ def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ())
         name: of the piece.
         made_from: digest of what it was made from.
         leave_out: names of files that are deleted before the folder moves into place.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only.
     """
     files: dict[str, dict[str, Any]] = {}
     skip = {PIECE, *leave_out}
@@ -157,11 +154,7 @@ def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ())
 
 
 def move_into_place(building: Path, final: Path) -> None:
-    """Rename a sealed folder to its place; an older piece there is replaced.
-
-    Raises:
-        StoreError: if the disk is full or the folder read-only.
-    """
+    """Rename a sealed folder to its place; an older piece there is replaced."""
     old = final.with_name(final.name + OLD)
     shutil.rmtree(old, ignore_errors=True)
     with explained(final):

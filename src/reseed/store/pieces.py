@@ -58,9 +58,6 @@ class Store:
         """Make the folder, check that it can be written, and sweep leftovers of a crash.
 
         Call it under `lock`.
-
-        Raises:
-            StoreError: if the folder cannot be made or written.
         """
         with explained(self.root):
             for leftover in [*self.root.rglob("*" + BUILDING), *self.root.rglob("*" + OLD)]:
@@ -103,19 +100,11 @@ class Store:
     # -- single files ----------------------------------------------------------------------------
 
     def write(self, name: str, content: Any) -> None:
-        """Write one file whole; what its ending asks for is that of `file_bytes`.
-
-        Raises:
-            StoreError: if the disk is full or the folder read-only; the older file is untouched.
-        """
+        """Write one file whole; what its ending asks for is that of `file_bytes`."""
         write_bytes(self.path(name), file_bytes(name, content))
 
     def read_json(self, name: str) -> Any:
-        """Read one JSON file.
-
-        Raises:
-            StoreError: if it is missing or damaged.
-        """
+        """Read one JSON file."""
         return read_json(self.path(name))
 
     # -- pieces ----------------------------------------------------------------------------------
@@ -159,9 +148,6 @@ class Store:
 
         Returns:
             Whether it was made now.
-
-        Raises:
-            StoreError: if the disk is full or the folder read-only.
         """
         made_from = digest(inputs)
         if self.has(name, made_from):
@@ -174,29 +160,17 @@ class Store:
         return True
 
     def table(self, name: str, file: str) -> pl.DataFrame:
-        """A Parquet table of a piece, checked against its checksum.
-
-        Raises:
-            StoreError: if the piece is missing or damaged.
-        """
+        """A Parquet table of a piece, checked against its checksum."""
         with self._readable(name, file) as path:
             return pl.read_parquet(path, glob=False)
 
     def tensors(self, name: str, file: str) -> dict[str, np.ndarray[Any, Any]]:
-        """The arrays of a safetensors file of a piece, checked against its checksum.
-
-        Raises:
-            StoreError: if the piece is missing or damaged.
-        """
+        """The arrays of a safetensors file of a piece, checked against its checksum."""
         with self._readable(name, file) as path:
             return load_safetensors(path.read_bytes())
 
     def document(self, name: str, file: str) -> Any:
-        """A JSON file of a piece, checked against its checksum.
-
-        Raises:
-            StoreError: if the piece is missing or damaged.
-        """
+        """A JSON file of a piece, checked against its checksum."""
         with self._readable(name, file) as path:
             return json.loads(path.read_text("utf-8"))
 
@@ -218,11 +192,7 @@ class Store:
         return path
 
     def holds(self, name: str, file: str) -> bool:
-        """Whether a piece has a file, by its card.
-
-        Raises:
-            StoreError: if the piece is missing or damaged.
-        """
+        """Whether a piece has a file, by its card."""
         return file in self._card(name)["files"]
 
     def checksum(self, name: str) -> str:

@@ -18,13 +18,7 @@ from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.seeds import digest, generator
 from reseed.store import Store, safetensors_bytes
-from reseed.subjects.source import (
-    BlockSource,
-    Chunk,
-    DerivedSource,
-    one_after_other,
-    read_over,
-)
+from reseed.subjects.source import BlockSource, Chunk, DerivedSource, one_after_other, read_over
 
 _FILE = "moments.safetensors"
 

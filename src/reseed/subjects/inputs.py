@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from reseed.events import Events
 from reseed.runs import Missing
 from reseed.seeds import digest
-from reseed.spec.activations import JOIN, plain, trained_at
+from reseed.spec.analysis import JOIN, plain, trained_at
 from reseed.spec.subject import LanguageModelSpec, ToySpec
 from reseed.spec.training import Control, RunSpec
 from reseed.store import existing

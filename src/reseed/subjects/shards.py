@@ -17,7 +17,7 @@ from safetensors import safe_open
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
 from reseed.sae import Tensor, torch
-from reseed.spec.activations import ActivationSpec
+from reseed.spec.analysis import ActivationSpec
 from reseed.store import Store, json_bytes
 from reseed.subjects.source import BlockSource, DerivedSource
 

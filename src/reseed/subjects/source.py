@@ -24,7 +24,7 @@ from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.sae import Tensor, torch
 from reseed.seeds import generator
-from reseed.spec.activations import parts_of
+from reseed.spec.analysis import parts_of
 
 CHUNK = 32
 """Blocks that are read together in a pass."""
@@ -51,10 +51,6 @@ class BlockSource(Protocol):
 
         Returns:
             site to float32 `[sum of rows[blocks], D]`, on the CPU.
-
-        Raises:
-            SubjectError: if a row is NaN or infinite; the message names site and block.
-            StoreError: if stored activations are damaged.
         """
         ...
 

@@ -132,13 +132,7 @@ class JournaledAsker:
         self._journal.close()
 
     def ask(self, requests: list[Request]) -> list[Reply | Failure]:
-        """Answers in the order of the requests; equal ones are asked once.
-
-        Raises:
-            BudgetError: if the budget does not suffice; what was answered is in the journal.
-            ModelError: if the model refuses for good.
-            StoreError: if the journal cannot be written.
-        """
+        """Answers in the order of the requests; equal ones are asked once."""
         keys = [question_key(self.name, request) for request in requests]
         questions: dict[str, Request] = {}
         for key, request in zip(keys, requests, strict=True):
@@ -256,10 +250,6 @@ def open_asker(
         journal: file, e.g. `STUDY/journals/explain.jsonl`; made if it is missing.
         budget: see `JournaledAsker`, as for the events.
         events: show progress.
-
-    Raises:
-        BusyError, StoreError: as `Journal`.
-        ImportError, SpecError, SubjectError: as `open_model`.
     """
     model = open_model(spec)
     server = not isinstance(spec, LocalSpec)

@@ -92,9 +92,6 @@ class Journal:
             question: JSON.
             about: `answer`, or `failure` for one that could not be used and is to be asked again;
                 further fields, e.g. `seconds`. JSON.
-
-        Raises:
-            StoreError: if the disk is full; the journal is as before.
         """
         row = {"key": key, "asked": question, **about, "time": round(time.time(), 3)}
         # ASCII, so that no character can break the line

@@ -98,9 +98,6 @@ def auroc_with_interval(
         negatives: [n] of those in which it does not.
         positive_clusters: [m] document of each.
         negative_clusters: [n] document of each.
-
-    Raises:
-        ValueError: if a class is empty or a grade is NaN.
     """
     above = _above(positives, negatives)
     value = float(above.mean())

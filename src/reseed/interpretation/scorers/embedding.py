@@ -41,9 +41,6 @@ def score_explanations(
 
     Returns:
         one result for each item, in order; scorer `embedding`, `value` is the AUROC.
-
-    Raises:
-        SpecError: if the embedder gives NaN, zeros or another number of rows.
     """
     check_items(items)
     queries = {

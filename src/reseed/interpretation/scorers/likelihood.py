@@ -133,9 +133,6 @@ def intervention(
         one result for each item, in order: `value` is S in nats, chance 0; `negatives` the prompts
         used; `about` has the strength found and its divergence. A failure if no strength gives the
         divergence asked for.
-
-    Raises:
-        SpecError: if a direction is zero or not finite.
     """
     check_items(items)
     return [

@@ -237,9 +237,6 @@ def choose(
         asker: answers.
         seed: of ties, of the batches of a tournament, and of `random`.
         batch: latents in one prompt of `llm-rank`.
-
-    Raises:
-        SpecError: if a method is not known or lacks what it needs, or k is out of range.
     """
     _check(task, k, methods, texts, asker, batch)
     size, x, y = len(task.candidates), task.train_x, task.train_y

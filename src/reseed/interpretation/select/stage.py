@@ -103,11 +103,6 @@ def select(
         held_out: share of the documents to evaluate on, drawn by chance within labels. Left out,
             those that lie in held-out text altogether; a study that holds little out has few.
         seed: of everything that is drawn.
-
-    Raises:
-        SpecError: if the run, label or method is not known, there are no labels, or too few
-            documents or explanations.
-        StoreError: if the run is not done, or the study is damaged or busy.
     """
     methods = list(BASELINES if methods is None else methods)
     _check_run(study, run, held_out)

@@ -18,11 +18,7 @@ from torch import Tensor, nn
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
 from reseed.subjects.language.blocks import NO_DOCUMENT, TokenBlocks
-from reseed.subjects.language.model import (
-    LanguageModel,
-    load_causal,
-    model_inputs,
-)
+from reseed.subjects.language.model import LanguageModel, load_causal, model_inputs
 from reseed.subjects.sites import first_tensor, register, resolve_sites, with_first_tensor
 from reseed.subjects.source import first_bad_row
 

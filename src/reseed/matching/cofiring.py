@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.loops.compiled import compiled
-from reseed.matching.firing.codes import (
+from reseed.matching.codes import (
     Codes,
     Measure,
     Together,

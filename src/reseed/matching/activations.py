@@ -25,7 +25,7 @@ from scipy.sparse import issparse
 
 from reseed.errors import SpecError
 from reseed.matching.assignment import assign_above, dense_is_chosen
-from reseed.matching.firing.codes import ChosenPairs, Codes, Measure, as_codes, check_measure
+from reseed.matching.codes import ChosenPairs, Codes, Measure, as_codes, check_measure
 from reseed.matching.geometry import Integers, Limits
 from reseed.records import Match
 from reseed.seeds import generator
@@ -104,7 +104,7 @@ def _edges(
     codes_a: Any, codes_b: Any, measure: Measure, least: float
 ) -> tuple[Edges, tuple[int, int]]:
     """All pairs above a similarity, and F_a x F_b."""
-    from reseed.matching.firing.cofiring import Cofiring, edges_above
+    from reseed.matching.cofiring import Cofiring, edges_above
 
     if codes_b is not None and _is_matrix(codes_a) and _is_matrix(codes_b):
         A, B = as_codes(codes_a, "A"), as_codes(codes_b, "B")
