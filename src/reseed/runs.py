@@ -67,7 +67,7 @@ FACTORS = stability_name("factors")
 
 
 def sae_folder(run: str, step: int, store: Store) -> str:
-    """Folder, in the piece of a run, of its SAE after a step; that of the last is the run itself."""
+    """Folder, in the piece of a run, of its SAE after a step; the last one is the run itself."""
     inner = snapshot_folder(step)
     return inner if store.holds(f"runs/{run}", f"{inner}/cfg.json") else "."
 
