@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from reseed.comparison.activations import CHUNK, Activations
@@ -28,6 +27,7 @@ from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.matching.match import Views
+from reseed.sae import torch
 from reseed.sae.model import SAE, from_arrays
 from reseed.subjects.source import Chunk, read_over
 
