@@ -17,12 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.comparison.activations import CHUNK, Activations
 from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
@@ -30,6 +29,9 @@ from reseed.matching.match import Views
 from reseed.sae import torch
 from reseed.sae.model import SAE, from_arrays
 from reseed.subjects.source import Chunk, read_over
+
+if TYPE_CHECKING:
+    from reseed.comparison.activations import Activations
 
 Floats = NDArray[np.float64]
 
@@ -108,6 +110,8 @@ def aligned(
         other's activations through the first's SAE, beside the other SAE's own; null where there is
         no SAE to run.
     """
+    from reseed.comparison.activations import CHUNK
+
     for side in (first, other):
         if side.dimensions[0] != side.dimensions[1]:
             raise SpecError(f"{side.name} is a transcoder; only SAEs of one site can be turned")
