@@ -137,7 +137,7 @@ def test_a_study_read_back_is_what_was_written(done):
     assert again.latents.filter(pl.col("run") == study.runs[0].id).height == 16
     sae = again.runs[0].sae()
     assert sae.latents == 16
-    last = reseed.load(study.folder / "runs" / study.runs[0].id / "snapshots" / "00000040")
+    last = reseed.load(study.folder / "runs" / study.runs[0].id)
     assert np.array_equal(sae.W_enc, last.W_enc)
 
 
