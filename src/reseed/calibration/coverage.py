@@ -55,7 +55,7 @@ def coverage(recurrence: Recurrence, size: int, bins: int) -> Covered:
     if runs - size >= 2:
         chosen = subsets(runs, size)
         for stratum in strata(recurrence.rate, bins):
-            members, of_set = stratum.members, len(chosen) * size
+            members = stratum.members
             counts = cross_counts(recurrence, members, chosen)
             left = [cross_counts(recurrence, members, chosen, skip=run) for run in range(runs)]
             for rule in RULES:
@@ -65,7 +65,7 @@ def coverage(recurrence: Recurrence, size: int, bins: int) -> Covered:
                 sizes = {
                     "m": size,
                     "held_out": runs - size,
-                    "latents": float(counts.sum() / of_set),
+                    "latents": float(counts.sum() / len(chosen) / size),
                 }
                 rows.append(head | rates | sizes | _row(counts, left, ends))
                 points += [head | {"m": size} | point for point in _reliability(counts, ends, size)]
