@@ -39,13 +39,11 @@ from reseed.stability.notes import notes
 from reseed.stability.nulls import CONTROLS
 from reseed.stability.stage import stage as assess
 from reseed.stability.summary import read_summary
-from reseed.study import SUBJECT, Study
+from reseed.study import SUBJECT, SUMMARY_FILE, Study
 from reseed.subjects.inputs import Inputs
 from reseed.training.device import chosen
 
 REPORT = "report.html"
-
-SUMMARY = "summary.json"
 
 
 class Outcome(NamedTuple):
@@ -148,7 +146,7 @@ def _summarise(study: Study, factors: Factors | None) -> None:
         groups=[_study_group(study, group, epochs) for group in study.groups()],
         factors=factors,
     )
-    store.write(SUMMARY, document_of(summary))
+    store.write(SUMMARY_FILE, document_of(summary))
 
 
 def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
@@ -201,7 +199,7 @@ def _controls(study: Study, group: str) -> dict[str, ControlSummary]:
 def rewrite_report(study: Study) -> Path:
     """Write the page of a study anew from what is in its folder. Needs no torch."""
     study.check_folder()
-    if not study.store.path(SUMMARY).exists():
+    if not study.store.path(SUMMARY_FILE).exists():
         raise StoreError(f"{study.folder} has no results yet; `reseed run` makes them")
     with study.store.lock("reseed report"):
         write_report(study.store, REPORT)
