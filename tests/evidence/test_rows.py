@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from reseed.events import Events
+from reseed.evidence.distance import ErrorByDistance
 from reseed.evidence.rows import Reader, active_entries, feed, firing_of
 from reseed.sae.model import SAE
 from reseed.subjects.arrays import MemorySource
@@ -56,6 +57,44 @@ def test_firing_is_that_of_all_rows_at_once(x):
         assert firing.table()["max_act"][n] == value[latent == n].max(initial=0)
     error = (sae().reconstruct(rows) - rows).square().sum() / (rows - rows.mean(0)).square().sum()
     assert firing.reconstruction()["fvu"] == pytest.approx(float(error), rel=1e-5)
+
+
+def test_a_robust_fvu_is_that_of_the_rows_that_are_not_far():
+    draw = np.random.default_rng(3)
+    rows = torch.from_numpy(5 + draw.standard_normal((4_000, 8)))
+    made = rows + 0.5 * torch.from_numpy(draw.standard_normal(rows.shape))
+    far = torch.from_numpy(draw.permutation(4_000)[:12])
+    rows[far] += 300 * torch.eye(8)[0]
+    made[far] = rows[far]
+    errors = ErrorByDistance()
+    for part in range(0, 4_000, 700):
+        errors.add(rows[part : part + 700], made[part : part + 700])
+    numbers, near = errors.numbers(), torch.ones(4_000, dtype=torch.bool)
+    near[far] = False
+    variance = _variance(rows)
+    assert numbers["fvu"] == pytest.approx(float((rows - made).square().sum()) / variance)
+    plain = float((rows - made)[near].square().sum()) / _variance(rows[near])
+    assert numbers["fvu_robust"] == pytest.approx(plain)
+    assert numbers["fvu"] < 0.05 < 0.2 < plain
+    assert numbers["far_rows"] == pytest.approx(12 / 4_000)
+    assert numbers["far_variance"] == pytest.approx(1 - _variance(rows[near]) / variance)
+
+
+def _variance(rows):
+    return float((rows - rows.mean(0)).square().sum())
+
+
+@pytest.mark.parametrize("far", [0, 300], ids=["none far", "too many to be left out"])
+def test_the_robust_fvu_is_the_fvu_where_nothing_is_left_out(far):
+    draw = np.random.default_rng(4)
+    rows = torch.from_numpy(draw.standard_normal((1_000, 8)))
+    rows[:far] = 100 * rows[:1]
+    errors = ErrorByDistance()
+    errors.add(rows, torch.zeros_like(rows))
+    numbers = errors.numbers()
+    assert (numbers["far_rows"], numbers["far_variance"]) == (0, 0)
+    assert numbers["fvu_robust"] == numbers["fvu"]
+    assert numbers["fvu_uncentred"] == pytest.approx(1)
 
 
 def test_what_a_transcoder_reconstructs_is_not_known(x):

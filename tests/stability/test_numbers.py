@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reseed.matching.match import Views
 from reseed.stability import shares
 from reseed.stability.intervals import mean_over_pairs, wilson
+from reseed.stability.notes import hidden_fvu
 from reseed.stability.nulls import CovarianceNull
 from reseed.stability.over_seeds.families import consistency, families, graph_of
 
@@ -194,3 +195,16 @@ def test_families_never_hold_two_latents_of_a_run_and_forget_order(seed: int) ->
         assert len({run for run, _ in family}) == len(family) >= 2
     shuffled = edges(*[rows[i] for i in rng.permutation(len(rows))])
     assert families(shuffled).equals(found)
+
+
+@pytest.mark.parametrize(
+    ("fvu", "robust", "said"), [(0.008, 0.46, True), (0.43, 0.42, False), (0.010, 0.013, False)]
+)
+def test_where_far_rows_decide_the_fvu_it_is_said(fvu, robust, said):
+    fit = {"fvu": fvu, "fvu_robust": robust, "far_rows": 0.003, "far_variance": 0.99}
+    sentences = hidden_fvu(fit)
+    assert bool(sentences) == said
+    if said:
+        assert "0.30% of the rows" in sentences[0]
+        assert "99% of the variance" in sentences[0]
+    assert not hidden_fvu({**fit, "far_rows": 0.0})

@@ -21,6 +21,7 @@ from reseed.records import read_spec
 from reseed.sae.model import from_arrays
 from reseed.spec.analysis import FromSubject
 from reseed.spec.subject import ArraysSpec, LanguageModelSpec, TextSpec
+from reseed.stability.notes import hidden_fvu
 from reseed.store import Store
 from reseed.subjects.arrays import ArraySource, MemorySource
 from reseed.subjects.shards import ShardSource
@@ -124,7 +125,7 @@ class OnActivations:
     firing: pl.DataFrame
     """latent, fired, rate, mean_act, max_act"""
     reconstruction: Mapping[str, Any]
-    """rows, fvu, l0"""
+    """rows, l0 and those of `reseed.evidence.distance`; None where it is not known"""
 
     @property
     def live(self) -> NDArray[np.bool_]:
@@ -205,10 +206,11 @@ def warnings_of(behaviour: Mapping[str, OnActivations]) -> list[str]:
                 f"{name}: reconstructs these activations worse than their mean does (FVU "
                 f"{fvu:.3g}); is it the right site, layer and scaling?"
             )
+        out += [f"{name}: {sentence}" for sentence in hidden_fvu(on.reconstruction)]
     return out
 
 
-def _finite(numbers: Mapping[str, float | int]) -> dict[str, Any]:
+def _finite(numbers: Mapping[str, float | int | None]) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in numbers.items()

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
+from reseed.evidence.distance import ErrorByDistance
 from reseed.matching.match import Views
 from reseed.sae import torch
 from reseed.sae.model import SAE, from_arrays
@@ -137,22 +138,6 @@ def aligned(
     return replace(other, views=views), crossing.result()
 
 
-class _Fvu:
-    """Fraction of variance unexplained, summed over parts."""
-
-    def __init__(self) -> None:
-        self.error, self.xx, self.x, self.rows = 0.0, 0.0, 0.0, 0
-
-    def add(self, x: NDArray[Any], made: NDArray[Any]) -> None:
-        self.error += float(((made - x) ** 2).sum())
-        self.xx += float((x**2).sum())
-        self.x = self.x + x.sum(0)
-        self.rows += len(x)
-
-    def value(self) -> float:
-        return self.error / (self.xx - float(np.square(self.x).sum()) / self.rows)
-
-
 class _Crossing:
     """What is lost by crossing over: of the map alone, and of the first's SAE behind it."""
 
@@ -161,17 +146,20 @@ class _Crossing:
         self._first, self._other = (
             None if side.sae is None else from_arrays(side.sae) for side in (first, other)
         )
-        self._fvu = {name: _Fvu() for name in ("map_alone", "through_first", "own")}
+        self._fvu = {name: ErrorByDistance() for name in ("map_alone", "through_first", "own")}
 
     def add(self, y: Floats) -> None:
         """Take in rows of the other subject."""
         there = self._map.to_b(y)
-        self._fvu["map_alone"].add(y, self._map.to_a(there))
+        self._add("map_alone", y, self._map.to_a(there))
         if self._first is not None:
             rebuilt = _rebuilt(self._first, there)
-            self._fvu["through_first"].add(y, self._map.to_a(rebuilt))
+            self._add("through_first", y, self._map.to_a(rebuilt))
         if self._other is not None:
-            self._fvu["own"].add(y, _rebuilt(self._other, y))
+            self._add("own", y, _rebuilt(self._other, y))
+
+    def _add(self, name: str, y: Floats, made: Floats) -> None:
+        self._fvu[name].add(torch.from_numpy(y), torch.from_numpy(made))
 
     def result(self) -> dict[str, Any]:
         """As in `comparison.json`; null where there is no SAE to run."""
@@ -180,7 +168,13 @@ class _Crossing:
             "to": self._names[1],
             "rows": self._fvu["map_alone"].rows,
             "scale": self._map.scale,
-            "fvu": {name: fvu.value() if fvu.rows else None for name, fvu in self._fvu.items()},
+            **{
+                number: {
+                    name: fvu.numbers()[number] if fvu.rows else None
+                    for name, fvu in self._fvu.items()
+                }
+                for number in ("fvu", "fvu_robust")
+            },
         }
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SubjectError
 from reseed.events import Events
+from reseed.evidence.distance import ErrorByDistance
 from reseed.formats import own
 from reseed.sae import Tensor, torch
 from reseed.sae.codes import Codes
@@ -25,9 +26,6 @@ from reseed.store import Store
 from reseed.subjects.source import CHUNK, BlockSource, Chunk, read_over
 
 Integers = NDArray[np.int64]
-
-_ROUNDING = 1e-12
-"""Share of the squared rows below which their variance is rounding."""
 
 
 class Reader(NamedTuple):
@@ -123,14 +121,12 @@ class Firing:
     Sums over rows; two of them over different rows add up to the whole.
     """
 
-    def __init__(self, latents: int, dimensions: int) -> None:
+    def __init__(self, latents: int) -> None:
         self.rows = 0
         self._fired = torch.zeros(latents, dtype=torch.int64)
         self._sum = torch.zeros(latents, dtype=torch.float64)
         self._max = torch.zeros(latents, dtype=torch.float32)
-        self._error = 0.0
-        self._x = torch.zeros(dimensions, dtype=torch.float64)
-        self._xx = 0.0
+        self._error = ErrorByDistance()
 
     def add(self, x: Tensor, codes: Codes, reconstruction: Tensor) -> None:
         """Take in more rows, `[N, D]`, their codes and what these reconstruct."""
@@ -140,9 +136,7 @@ class Firing:
         self._fired += torch.bincount(latents, minlength=len(self._fired))
         self._sum.scatter_add_(0, latents, values.double())
         self._max.scatter_reduce_(0, latents, values.float(), "amax")
-        self._error += float((x - reconstruction).double().square().sum())
-        self._x += x.double().sum(0)
-        self._xx += float(x.double().square().sum())
+        self._error.add(x, reconstruction)
 
     def table(self) -> pl.DataFrame:
         """Columns latent, fired (rows), rate, mean_act (when it fires), max_act."""
@@ -157,24 +151,16 @@ class Firing:
             }
         )
 
-    def reconstruction(self) -> dict[str, float | int]:
-        """rows, fvu, fvu_uncentred, l0 (latents that fire in a row).
-
-        fvu is Σ(x̂ - x)² / Σ(x - mean)² over all rows; fvu_uncentred is Σ(x̂ - x)² / Σx², 1 - the
-        explained variance of arXiv 2410.20526.
-        """
-        scale = self._xx - float(self._x.square().sum()) / max(self.rows, 1)
-        if scale <= _ROUNDING * self._xx:
+    def reconstruction(self) -> dict[str, float | int | None]:
+        """rows, l0 (latents that fire in a row) and what `ErrorByDistance` has."""
+        numbers = self._error.numbers() if self.rows else {"fvu": None}
+        if numbers["fvu"] is None:
             raise SubjectError(
                 f"the {self.rows:,} held-out rows are all alike, so there is no variance to "
                 "explain; look at the end of the data, or raise activations.held_out"
             )
-        return {
-            "rows": self.rows,
-            "fvu": self._error / scale,
-            "fvu_uncentred": self._error / self._xx,
-            "l0": float(self._fired.sum()) / max(self.rows, 1),
-        }
+        l0 = float(self._fired.sum()) / max(self.rows, 1)
+        return {"rows": self.rows, **numbers, "l0": l0}
 
 
 def firing_of(
@@ -191,9 +177,7 @@ def firing_of(
 
     The error of a transcoder is NaN: it writes another site, whose rows are not read.
     """
-    sums = {
-        key: Firing(reader.sae.latents, reader.sae.dimensions) for key, reader in readers.items()
-    }
+    sums = {key: Firing(reader.sae.latents) for key, reader in readers.items()}
 
     def add(chunk: Encoded) -> None:
         for key, reader in readers.items():

@@ -145,7 +145,7 @@ class _Evidence:
     ) -> None:
         self._name, self._target, self._sae = run.id, run.target, reader.sae
         self._places = places if spec.contexts or spec.examples else None
-        self._firing = Firing(self._sae.latents, self._sae.W_dec.shape[1])
+        self._firing = Firing(self._sae.latents)
         self._contexts = Contexts(places, spec)
         self._examples: WindowSampler | None = None
         if places is not None and spec.examples:

@@ -183,6 +183,7 @@ def _saes_table(saes: Sequence[Mapping[str, Any]]) -> Html | None:
                 "live": count(fit.get("live")),
                 "dead": count(fit.get("dead")),
                 "FVU": decimals(fit.get("fvu")),
+                "robust FVU": decimals(fit.get("fvu_robust")),
                 "L0": f"{fit['l0']:.4g}" if "l0" in fit else None,
             }
         rows.append(row)

@@ -251,6 +251,7 @@ def _training_row(
         "dead": span(counts.dead),
         "dense": span(counts.dense),
         "FVU, held out": mean_and_range(fit.fvu),
+        "robust FVU": mean_and_range(fit.fvu_robust),
         "L0": mean_and_range(fit.l0),
         "cosine to its start": mean_and_range(group.distance_from_init),
         "assignments proven optimal": proof and f"{proof.optimal:,} of {proof.assignments:,}",

@@ -90,6 +90,12 @@ class Reconstruction(Spec):
     held_out_tokens: int
     fvu: Range | None = None
     fvu_uncentred: Range | None = None
+    fvu_robust: Range | None = None
+    """Without the rows that are far from the centre."""
+    far_rows: Range | None = None
+    """Share of the rows that `fvu_robust` leaves out."""
+    far_variance: Range | None = None
+    """Part of the variance that they hold."""
     l0: Range | None = None
     encoder_decoder_cosine: Range | None = None
 

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from reseed.spec.statistics import Estimate, FeatureCounts, GroupSummary, Range
+from reseed.spec.statistics import (
+    Estimate,
+    FeatureCounts,
+    GroupSummary,
+    Range,
+    Reconstruction,
+)
 from reseed.spec.summary import (
     AcrossGroups,
     ControlSummary,
@@ -30,6 +36,8 @@ _HARDLY_MOVED = 0.8
 """Cosine of the rows that a soft-frozen decoder is held at, arXiv 2602.14111."""
 _MISSED = 0.1
 """Share of the promised L0 by which a run may be off."""
+_HIDDEN = 0.02
+"""FVU by which a few far rows may move it, or a fifth of it if that is more."""
 _CLOSED = 0.9
 """Triangle closure below which single matches are called unreliable."""
 
@@ -60,7 +68,7 @@ def notes(
         pulled: whether runs were trained towards each other (`mutual`).
     """
     counts, proofs, moved = group.counts, group.certificates, group.distance_from_init.mean
-    out = _missed(group.reconstruction.l0, promised_l0)
+    out = _missed(group.reconstruction.l0, promised_l0) + _far_rows(group.reconstruction)
     if counts.runs < 2:
         return [*out, _say("one_run")]
     if counts.runs == 2:
@@ -91,6 +99,22 @@ def _missed(l0: Range | None, promised: float | None) -> list[str]:
     if max(abs(end - promised) for end in (l0.lo, l0.hi)) <= _MISSED * promised:
         return []
     return [_say("missed_l0", l0=l0, promised=promised)]
+
+
+def _far_rows(fit: Reconstruction) -> list[str]:
+    parts = {name: getattr(fit, name) for name in ("fvu", "fvu_robust", "far_rows", "far_variance")}
+    return hidden_fvu({name: part and part.mean for name, part in parts.items()})
+
+
+def hidden_fvu(fit: Mapping[str, float | None]) -> list[str]:
+    """What to say where a few very long rows decide the FVU; see `reseed.evidence.distance`."""
+    fvu, robust = fit.get("fvu"), fit.get("fvu_robust")
+    if fvu is None or robust is None or not fit.get("far_rows"):
+        return []
+    if abs(robust - fvu) <= max(_HIDDEN, 0.2 * max(fvu, robust)):
+        return []
+    numbers = {name: fit[name] for name in ("fvu", "fvu_robust", "far_rows", "far_variance")}
+    return [_say("far_rows", **numbers)]
 
 
 def _controls(group: GroupSummary, controls: Mapping[str, ControlSummary]) -> list[str]:

@@ -203,7 +203,7 @@ def fits(posterior: Mapping[str, BetaBinomial]) -> dict[str, PosteriorFit]:
 def reconstruction(runs: Sequence[Mapping[str, Any]]) -> Reconstruction:
     """Held-out reconstruction of the runs of a group; what a run lacks is left out."""
     out: dict[str, Range] = {}
-    for name in ("fvu", "fvu_uncentred", "l0", "encoder_decoder_cosine"):
+    for name in Reconstruction.model_fields:
         values = [run[name] for run in runs if run.get(name) is not None]
         if len(values) == len(runs):
             out[name] = Range(mean=float(np.mean(values)), lo=min(values), hi=max(values))
