@@ -36,3 +36,18 @@ def test_what_fails_is_raised(threads):
 
     with pytest.raises(ValueError, match="three"):
         workers.run(work, range(6), threads)
+
+
+def test_without_a_folder_for_machine_code_loops_are_compiled_all_the_same(python, tmp_path):
+    """As in a container, whose source and home cannot be written."""
+    (tmp_path / "file").write_text("no folder")
+    code = (
+        f"import os; os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path / 'file' / 'below')!r}\n"
+        "from reseed.loops.compiled import compiled, reordered\n"
+        "from reseed.loops import screen\n"
+        "def twice(x):\n    return 2 * x\n"
+        "print(reordered(compiled(twice).py_func)(21))"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["42"]

@@ -245,3 +245,19 @@ def test_effects_that_do_not_add_are_said():
 
     cells, names = study(4, np.random.default_rng(4), runs=0.001, extra=more)
     assert "width and k do not simply add" in said(cells, names)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1 / 3, 0.7, 1e-9, 123.4])
+@pytest.mark.parametrize("groups", [2, 4, 7, 8, 9])
+def test_groups_that_share_alike_have_no_spread(groups, value):
+    """Sites of one array give equal means, whose sum of squares rounding can make negative."""
+    names = design(3)
+    pairs = list(combinations(names, 2))
+    cells = [
+        Cell(group=str(at), levels={"site": str(at)}, pairs=pairs, values=np.full(3, value))
+        for at in range(groups)
+    ]
+    spread = decompose(cells, ["site"], None, names)["spread"]
+    assert spread["sd"] == 0
+    assert spread["parts"]["site"] == {"share": None, "by_seeds": None}
+    assert spread["seeds"] is None

@@ -61,7 +61,7 @@ def estimate(
     _, place = np.unique(clusters, return_inverse=True)
     scores = np.zeros((groups, x.shape[1]))
     np.add.at(scores, place, x * residual[:, None])
-    error = float(np.sqrt((inverse @ scores.T @ scores @ inverse)[column, column]))
+    error = float(np.linalg.norm(scores @ inverse[:, column]))  # no rounding makes it negative
     half = t_quantile(groups - design.shape[1]) * error
     value = float(beta[column])
     return Coefficient(value, value - half, value + half)

@@ -1,7 +1,7 @@
 """Compiling by numba, and threads that run what was compiled side by side.
 
 Machine code is kept beside the source, or in the user's cache where that cannot be written, so only
-the first use on a machine takes the seconds to compile.
+the first use on a machine takes the seconds to compile; where neither can be, every process does.
 
 A product over all threads waits for whichever of them lost its core, and its threads stay awake
 between products. Here every thread works alone: it takes the next piece of work, products of one
@@ -24,18 +24,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """Compile a loop; it runs without the interpreter's lock."""
-    return njit(cache=True, nogil=True)(function)  # pyright: ignore[reportReturnType, reportCallIssue]
+    return _compiled(function)
 
 
 def reordered(function: F) -> F:
     """The same, with sums in any order, so that several run at once."""
-    return njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})(function)  # pyright: ignore[reportReturnType, reportCallIssue]
+    return _compiled(function, fastmath=_ANY_ORDER)
 
 
 def arithmetic(function: F) -> F:
     """The same, with division as in NumPy: checks for zero would keep several from running."""
-    flags = {"reassoc", "contract", "nsz"}
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function)  # pyright: ignore[reportReturnType, reportCallIssue]
+    return _compiled(function, fastmath=_ANY_ORDER, error_model="numpy")
+
+
+_ANY_ORDER = {"reassoc", "contract", "nsz"}
+
+
+def _compiled(function: F, **settings: Any) -> F:
+    try:
+        return njit(cache=True, nogil=True, **settings)(function)  # pyright: ignore[reportReturnType, reportCallIssue]
+    except (RuntimeError, OSError):  # no folder to keep it in: a container, another user's home
+        return njit(nogil=True, **settings)(function)  # pyright: ignore[reportReturnType, reportCallIssue]
 
 
 Stretch = Callable[[int, int], None]

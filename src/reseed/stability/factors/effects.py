@@ -35,6 +35,9 @@ DOUBLED = ("latents", "k", "tokens")
 
 TOGETHER = "not additive"
 
+_ROUNDING = 1e-12
+"""Parts of a mean; smaller differences between means are none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -82,14 +85,16 @@ def spread(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> Spr
     means = _means(cells, set())
     assert means is not None
     centre = np.eye(n) - 1 / n
-    total = float(means @ centre @ means)
+    # between equal means rounding leaves a little, of either sign, that no share can be taken of
+    total = float(((centre @ means) ** 2).sum())
+    total = 0.0 if total <= n * (_ROUNDING * float(np.abs(means).max())) ** 2 else total
     known = [f for f in factors if _told(cells, f, factors) is None]
     model = _hat(_columns(cells, factors))
     projectors = {f: model - _hat(_columns(cells, [g for g in factors if g != f])) for f in known}
     projectors[TOGETHER] = np.eye(n) - model
 
     def part(projector: Floats) -> PartOfSpread:
-        share = float(means @ projector @ means) / total if total else None
+        share = max(float(means @ projector @ means), 0.0) / total if total else None
         error, _ = seed_error(lambda left: _apply(projector, cells, left), design)
         chance = None if error is None or not total else float((error**2).sum()) / total
         return PartOfSpread(share=share, by_seeds=chance)
