@@ -186,14 +186,24 @@ SubjectSpec = Annotated[
 ]
 
 
-class TextSpec(Spec):
+class TextSpec(_Optional):
     """The documents, and how they become blocks of tokens."""
 
+    optional: ClassVar[frozenset[str]] = frozenset({"special_tokens", "ids"})
+
     source: str
-    """File, folder, glob, `package:NAME/path`, or `datasets:NAME[:SPLIT]`. Files: `.txt`, `.md`
-    (one document each), `.jsonl`, `.json` (a list or a mapping of records), `.parquet`."""
+    """File, folder, glob, `package:NAME/path`, or `datasets:NAME[[:CONFIGURATION]:SPLIT]`. Files:
+    `.txt`, `.md` (one document each), `.jsonl`, `.json` (a list or a mapping of records),
+    `.parquet`; with token ids also `.npy` and `.safetensors`."""
     template: str = "{text}"
     """How a record becomes a document, e.g. `"{title}\\n{extract}"`."""
+    special_tokens: Literal["text", "parse"] = "text"
+    """What the spelling of a special token inside a document is: ordinary `text`, or that token
+    (`parse`). A field that holds chat messages goes through the tokenizer's chat template, which
+    needs `parse`."""
+    ids: str | None = None
+    """Field of a record (or array of a `.safetensors` file) that holds token ids; then nothing is
+    tokenised and `template` is not used. A `.npy` file of ids needs no name."""
     label: str | None = None
     """Field of a record kept beside its document, for probing."""
     block: Annotated[int, Field(ge=2)] = 256

@@ -6,8 +6,8 @@ place in a sequence, not the text. Which ones, `TextSpec` says; here it is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,13 +18,12 @@ from reseed.errors import SpecError
 from reseed.events import Events, Task
 from reseed.spec.subject import TextSpec
 from reseed.store import Store, file_bytes
-from reseed.subjects.language.documents import Document, shuffled_documents
+from reseed.subjects.language.documents import Document, mended_in_words, shuffled_documents
+from reseed.subjects.language.ids import ids_of
 from reseed.subjects.language.tokenizer import Tokenizer
 
 NO_DOCUMENT = -1
 """Document number of BOS, separators and padding."""
-
-_BATCH = 256
 
 
 class TextPositions(Protocol):
@@ -131,12 +130,20 @@ def make_tokens(
     """Write `ceil(tokens / L)` blocks as a piece of the store, for `TokenBlocks.open`.
 
     BOS, separators and padding count as tokens.
+
+    Raises:
+        SpecError: if the text is too short or the tokenizer lacks what the spec asks for.
+        SubjectError: if a document cannot be read, or has ids that the model does not have.
     """
     blocks = -(-tokens // spec.block)
     rules = _Rules.of(spec, tokenizer)
+    chat = tokenizer.chat if spec.special_tokens == "parse" else None
     with events.task("tokenise", blocks * spec.block, "tokens") as task:
-        encoded = _encoded(shuffled_documents(spec, tokens), tokenizer)
+        documents = shuffled_documents(spec, blocks * spec.block, chat)
+        encoded = ids_of(documents, spec, tokenizer, blocks * rules.room)
         used, stream = _filled(encoded, rules, blocks, task)
+    if mended := mended_in_words(used):
+        events.say(mended)
     if len(stream.ids) < blocks * rules.room:
         raise SpecError(
             f"the text {spec.source!r} has {len(stream.ids) // rules.room * spec.block:,} tokens "
@@ -167,6 +174,8 @@ class _Rules(NamedTuple):
     bos: int | None
     separator: int | None
     padding: int
+    marks: list[int]
+    """BOS and EOS; in a document they occur where its special tokens were read as such"""
 
     @classmethod
     def of(cls, spec: TextSpec, tokenizer: Tokenizer) -> _Rules:
@@ -178,14 +187,16 @@ class _Rules(NamedTuple):
             raise SpecError(f"text.separator: {tokenizer.name} has no EOS; set it to false")
         # What stands at padding never matters: it is masked and left out.
         padding = next((i for i in (tokenizer.pad, tokenizer.eos) if i is not None), 0)
-        return cls(spec, bos if spec.bos else None, tokenizer.eos if separated else None, padding)
+        marks = [id_ for id_ in (tokenizer.bos, tokenizer.eos) if id_ is not None]
+        separator = tokenizer.eos if separated else None
+        return cls(spec, bos if spec.bos else None, separator, padding, marks)
 
     @property
     def room(self) -> int:
         """Positions of a block that BOS leaves."""
         return self.spec.block - (self.bos is not None)
 
-    def chunk(self, ids: list[int], number: int) -> _Chunk:
+    def chunk(self, ids: NDArray[np.int64], number: int) -> _Chunk:
         """A document with what stands before it (separator) or after it (padding)."""
         before = [self.separator] if self.separator is not None and number > 0 else []
         after = [self.padding] * (-len(ids) % self.room) if self.spec.layout == "padded" else []
@@ -203,7 +214,7 @@ class _Rules(NamedTuple):
         starts = self._with_bos(stream.starts.reshape(blocks, -1), 0)
         keep = np.ones(ids.shape, np.bool_)
         if "special" in self.spec.exclude:
-            keep &= document != NO_DOCUMENT
+            keep &= (document != NO_DOCUMENT) & ~np.isin(ids, self.marks)
         if "first" in self.spec.exclude:
             keep[:, 0] = False
         if "border" in self.spec.exclude:
@@ -221,29 +232,19 @@ class _Rules(NamedTuple):
 
 
 def _filled(
-    encoded: Iterable[tuple[Document, list[int]]], rules: _Rules, blocks: int, task: Task
+    encoded: Iterable[tuple[Document, NDArray[np.int64]]], rules: _Rules, blocks: int, task: Task
 ) -> tuple[list[Document], _Chunk]:
     """Documents until the blocks are full, and the stream that they make; shorter if they end."""
-    used, chunks = list[Document](), [rules.chunk([], 0)]
+    used, chunks = list[Document](), [rules.chunk(np.zeros(0, np.int64), 0)]
     length, wanted = 0, blocks * rules.room
     for number, (document, ids) in enumerate(encoded):
-        used.append(document)
+        used.append(replace(document, text="", ids=None))  # what it was made of is not kept
         chunks.append(rules.chunk(ids, number))
         length += len(chunks[-1].ids)
         task.advance(len(chunks[-1].ids))
         if length >= wanted:
             break
     return used, _Chunk(*(np.concatenate(c)[:wanted] for c in zip(*chunks, strict=True)))
-
-
-def _encoded(
-    documents: Sequence[Document], tokenizer: Tokenizer
-) -> Iterator[tuple[Document, list[int]]]:
-    """Documents with their ids; those without any token are left out."""
-    for start in range(0, len(documents), _BATCH):
-        batch = documents[start : start + _BATCH]
-        encoded = tokenizer.encode([document.text for document in batch])
-        yield from ((d, ids) for d, ids in zip(batch, encoded, strict=True) if ids)
 
 
 def _documents(used: Sequence[Document], numbers: NDArray[np.int32]) -> pl.DataFrame:

@@ -9,8 +9,10 @@ import logging as standard_logging
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
+
+from reseed.errors import SubjectError
 
 
 @contextlib.contextmanager
@@ -52,7 +54,7 @@ class Tokenizer:
     """Text to ids and back.
 
     The spelling of a special token inside a text is encoded as ordinary text, so special ids occur
-    only where reseed puts them.
+    only where reseed puts them, unless `encode` is told to parse it.
     """
 
     name: str
@@ -67,10 +69,33 @@ class Tokenizer:
     """id of padding"""
     _encode: Callable[[list[str]], list[list[int]]] = field(repr=False)
     _piece: Callable[[tuple[int, ...]], str] = field(repr=False)
+    vocabulary: int | None = None
+    """ids that there are, from 0; of a model, those that its embedding has"""
+    _parse: Callable[[list[str]], list[list[int]]] | None = field(default=None, repr=False)
+    _chat: Callable[[list[dict[str, Any]]], str] | None = field(default=None, repr=False)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text; no special tokens are added, nothing is cut."""
-        return self._encode(list(texts))
+    def encode(self, texts: Sequence[str], *, parse: bool = False) -> list[list[int]]:
+        """Ids of each text; no special tokens are added, nothing is cut.
+
+        With `parse` the spelling of a special token is that token.
+        """
+        return (self._parse if parse and self._parse else self._encode)(list(texts))
+
+    def chat(self, messages: list[dict[str, Any]]) -> str:
+        """What the chat template makes of messages; to be parsed for special tokens.
+
+        Raises:
+            SubjectError: if there is no template, or it refuses these messages.
+        """
+        try:
+            if self._chat is None:
+                raise ValueError("it has none")
+            return self._chat(messages)
+        except Exception as error:  # noqa: BLE001  (a template is a program of its own)
+            raise SubjectError(
+                f"the chat template of {self.name} gives no text of {len(messages)} messages "
+                f"({error}). Join the messages to a text before, or take a model for chats."
+            ) from None
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The text of each token, as shown to people.
@@ -97,7 +122,7 @@ class Tokenizer:
             return next((int(id_) for id_ in ids if id_ is not None), None)
 
         bos, eos, pad = role("bos", "cls"), role("eos", "sep"), role("pad")
-        encode, content = _encoder(wrapped)
+        encode, parse, content = _encoders(wrapped)
         decisive = json.dumps([content, bos, eos, pad])
         digest = hashlib.sha256(decisive.encode()).hexdigest()
 
@@ -105,17 +130,26 @@ class Tokenizer:
         def piece(ids: tuple[int, ...]) -> str:
             return _shown(wrapped, ids)
 
-        return cls(name, digest, bos, eos, pad, encode, piece)
+        def chat(messages: list[dict[str, Any]]) -> str:
+            return wrapped.apply_chat_template(messages, tokenize=False)
+
+        vocabulary = 1 + max(wrapped.get_vocab().values(), default=-1)
+        return cls(name, digest, bos, eos, pad, encode, piece, vocabulary, parse, chat)
 
 
-def _encoder(wrapped: Any) -> tuple[Callable[[list[str]], list[list[int]]], str]:
-    """How to encode, and a text that decides the ids."""
+_Encode = Callable[[list[str]], list[list[int]]]
+
+
+def _encoders(wrapped: Any) -> tuple[_Encode, _Encode, str]:
+    """Special spellings as text, and parsed; and a text that decides the ids."""
     if not wrapped.is_fast:
 
-        def one_by_one(texts: list[str]) -> list[list[int]]:
-            return [wrapped.encode(text, add_special_tokens=False) for text in texts]
+        def one_by_one(texts: list[str], split: bool = True) -> list[list[int]]:
+            options = {"add_special_tokens": False, "split_special_tokens": split}
+            return [wrapped.encode(text, **options) for text in texts]
 
-        return one_by_one, json.dumps(wrapped.get_vocab(), sort_keys=True)
+        content = json.dumps(wrapped.get_vocab(), sort_keys=True)
+        return one_by_one, partial(one_by_one, split=False), content
     # A copy: truncation, padding and special spellings are switched off for us alone.
     from tokenizers import Tokenizer as Backend
 
@@ -123,12 +157,14 @@ def _encoder(wrapped: Any) -> tuple[Callable[[list[str]], list[list[int]]], str]
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
+    content = backend.to_str()
 
-    def batch(texts: list[str]) -> list[list[int]]:
+    def batch(texts: list[str], spelled: bool = True) -> list[list[int]]:
+        backend.encode_special_tokens = spelled
         encoded = backend.encode_batch_fast(texts, add_special_tokens=False)
         return [list(text.ids) for text in encoded]
 
-    return batch, backend.to_str()
+    return batch, partial(batch, spelled=False), content
 
 
 def _shown(wrapped: Any, ids: tuple[int, ...]) -> str:
