@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -26,6 +25,7 @@ from rich.progress import (
 )
 
 from reseed.errors import Interrupted, explained, no_link
+from reseed.screen import Screen
 
 EVENTS_FILE = "events.jsonl"
 
@@ -79,7 +79,7 @@ class Task:
 class Events:
     """Where the work reports to."""
 
-    def __init__(self, *sinks: Sink, console: Console | None = None) -> None:
+    def __init__(self, *sinks: Sink, console: Screen | None = None) -> None:
         self._sinks = sinks
         self._console = console
 
@@ -92,7 +92,7 @@ class Events:
         """Show a line to the person, and record it."""
         self.emit("said", text=text)
         if self._console:
-            self._console.print(text, highlight=False)
+            self._console.print(text)
 
     @contextlib.contextmanager
     def task(self, name: str, total: float, unit: str) -> Generator[Task, None, None]:
@@ -117,12 +117,12 @@ class Events:
         self, name: str, total: float, unit: str
     ) -> Generator[Callable[[Task], None], None, None]:
         columns = (
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", markup=False),
             BarColumn(bar_width=28),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[rate]}", style="cyan"),
+            TextColumn("{task.fields[rate]}", style="cyan", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
         )
         with Progress(*columns, console=self._console) as bars:
             row: TaskID = bars.add_task(name, total=total, rate="", note="")
@@ -147,11 +147,10 @@ class Events:
             console.print(
                 f"{name}: {_short(task.done)} of {_short(task.total)} {unit}, "
                 f"{_short(task.rate)}/s, {left:.0f} s left  {task.note}",
-                highlight=False,
                 soft_wrap=True,
             )
 
-        console.print(f"{name}: started", highlight=False)
+        console.print(f"{name}: started")
         yield report
 
 
@@ -209,7 +208,7 @@ class Stop:
 
 def events_of(folder: Path, progress: bool, sinks: Sequence[Sink] = ()) -> Events:
     """Events of the work in a folder: to `events.jsonl`, to other sinks, and to the terminal."""
-    console = Console(stderr=True) if progress else None
+    console = Screen(stderr=True) if progress else None
     return Events(JsonlSink(folder / EVENTS_FILE), *sinks, console=console)
 
 

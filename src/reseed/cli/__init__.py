@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from reseed.cli import latents, saes, studies
 from reseed.errors import ReseedError, SpecError, extra_missing
+from reseed.screen import Screen
 
 app = typer.Typer(
     name="reseed",
@@ -101,9 +101,9 @@ def _message(error: Exception) -> str | None:
 
 
 def _complain(message: str) -> None:
-    text = f"[bold red]reseed:[/bold red] {escape(message)}"
     with contextlib.suppress(OSError):
-        Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+        text = Text.assemble(("reseed:", "bold red"), f" {message}")
+        Screen(stderr=True).print(text, soft_wrap=True)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()

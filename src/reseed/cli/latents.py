@@ -7,12 +7,12 @@ from typing import Annotated
 
 import polars as pl
 import typer
-from rich.console import Console
 
 import reseed.cli.tables as tables
 from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath, words
 from reseed.errors import SpecError
 from reseed.events import events_of
+from reseed.screen import Screen, bold
 from reseed.study import Study
 
 _READERS = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
@@ -48,7 +48,7 @@ def consensus(
     """
     from reseed.consensus_sae.stage import consensus
 
-    console = Console()
+    console = Screen()
     made = consensus(
         Study.load(study, out), group=group, least=least, found_in=found_in, k=k, tokens=tokens,
         same_width=same_width, progress=not quiet,
@@ -57,12 +57,11 @@ def consensus(
     console.print(
         f"{about['families']:,} families of {len(about['runs'])} runs of {about['group']}, "
         f"{about['rule']}",
-        highlight=False,
     )
     console.print(tables.evaluation(made.evaluation))
     if about["same_width_missing"] is not None:
-        console.print(f"same width: none, {about['same_width_missing']}", highlight=False)
-    console.print(f"SAE: [bold]{made.path}[/bold]", soft_wrap=True, highlight=False)
+        console.print(f"same width: none, {about['same_width_missing']}")
+    console.print("SAE: ", bold(made.path), sep="", soft_wrap=True)
 
 
 def predict(
@@ -87,7 +86,7 @@ def predict(
     from reseed.prediction.export import check_target, write
     from reseed.prediction.predict import predict
 
-    console = Console()
+    console = Screen()
     kind = None if out is None else check_target(out, overwrite=overwrite)
     target = None if apply is None else _target(apply)
     result = predict([Study.load(path) for path in studies], target, group=group)
@@ -97,10 +96,10 @@ def predict(
     console.print(tables.reliability(result.reliability))
     if result.transfer is not None:
         console.print(tables.skill(result.transfer, "where it was applied"))
-    console.print(result.says, highlight=False)
+    console.print(result.says)
     if out is not None and kind is not None:
         write(result.latents, out, kind)
-        console.print(f"{len(result.latents):,} latents: [bold]{out}[/bold]", soft_wrap=True)
+        console.print(f"{len(result.latents):,} latents: ", bold(out), sep="", soft_wrap=True)
 
 
 def _target(path: Path) -> Study | pl.DataFrame:
@@ -136,10 +135,11 @@ def export(
         overwrite=overwrite,
     )  # fmt: skip
     every = sum(len(opened.latent_table(runs)) for runs in opened.groups_named(group))
-    Console().print(
-        f"{len(written):,} of {every:,} latents, {written.width} columns: [bold]{out}[/bold]",
+    Screen().print(
+        f"{len(written):,} of {every:,} latents, {written.width} columns: ",
+        bold(out),
+        sep="",
         soft_wrap=True,
-        highlight=False,
     )
 
 
@@ -162,18 +162,18 @@ def explain(
     from reseed.interpretation.stage import explain
     from reseed.pipeline.run import rewrite_report
 
-    opened, console = Study.load(study, out), Console()
+    opened, console = Study.load(study, out), Screen()
     for runs in chosen_groups(opened, group):
         if dry:
             costs, says = estimate_costs(opened, runs, spec_of(opened))
-            console.print(f"[bold]{runs.label}[/bold]: {says}", highlight=False)
-            console.print(table(costs), highlight=False)
+            console.print(bold(runs.label, f": {says}"))
+            console.print(table(costs))
             continue
         explained = explain(opened, events_of(opened.folder, not quiet), runs)
-        console.print(f"[bold]{runs.label}[/bold]: {explained.says}", highlight=False)
+        console.print(bold(runs.label, f": {explained.says}"))
         console.print(tables.explanations(explained.table))
         if explained.gain is not None:
-            console.print(explained.gain, highlight=False)
+            console.print(explained.gain)
         tables.show_accounts(console, explained.accounts)
     if not dry:
         console.print(f"Report: {rewrite_report(opened)}", soft_wrap=True)
@@ -191,19 +191,19 @@ def score(
     from reseed.interpretation.stage import score
     from reseed.pipeline.run import rewrite_report
 
-    opened, console = Study.load(study, out), Console()
+    opened, console = Study.load(study, out), Screen()
     for runs in chosen_groups(opened, group):
         scored = score(opened, events_of(opened.folder, not quiet), runs)
         comparison = scored.comparison
-        console.print(f"[bold]{runs.label}[/bold]", highlight=False)
+        console.print(bold(runs.label))
         console.print(tables.scores(comparison["scorers"]))
         for scorer in comparison["scorers"]:
-            console.print(scorer["says"], highlight=False)
+            console.print(scorer["says"])
         for says in comparison["unscored"]:
-            console.print(says, style="yellow", markup=False, highlight=False)
+            console.print(says, style="yellow")
         if comparison["similarity"] is not None:
-            console.print(comparison["similarity"]["says"], highlight=False)
-        console.print(scored.functional["says"], highlight=False)
+            console.print(comparison["similarity"]["says"])
+        console.print(scored.functional["says"])
         tables.show_accounts(console, scored.accounts)
     console.print(f"Report: {rewrite_report(opened)}", soft_wrap=True)
 
@@ -229,11 +229,11 @@ def select(
     """Choose latents for a labelled task by several methods, and compare probes on them."""
     from reseed.interpretation.select import stage
 
-    opened, console = Study.load(study, out), Console()
+    opened, console = Study.load(study, out), Screen()
     events = events_of(opened.folder, not quiet)
     result = stage.select(opened, events, _run_of(opened, run), task, k, words(methods))
     console.print(tables.selection(result))
-    console.print(result.says, highlight=False)
+    console.print(result.says)
 
 
 def _run_of(study: Study, begins: str) -> str:

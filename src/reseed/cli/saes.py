@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 import reseed.cli.tables as tables
 from reseed.cli.options import Format, Inner, Quiet, Read, Source, words
 from reseed.errors import SpecError
+from reseed.screen import Screen, bold
 
 
 def compare(
@@ -72,9 +72,9 @@ def compare(
         *saes, names=chosen, tau=tau, null_draws=draws, activations=rows, align=align, out=folder,
         progress=not quiet,
     )  # fmt: skip
-    console = Console()
+    console = Screen()
     tables.show_comparison(console, result)
-    console.print(f"\nReport: [bold]{folder / REPORT}[/bold]", soft_wrap=True)
+    console.print("\nReport: ", bold(folder / REPORT), sep="", soft_wrap=True)
 
 
 def inspect(source: Source, format: Format = None, inner: Inner = None, read: Read = None) -> None:
@@ -83,7 +83,7 @@ def inspect(source: Source, format: Format = None, inner: Inner = None, read: Re
     from reseed.formats import read as formats
 
     sae = formats.read(source, format=format, inner=inner, **_settings(read))
-    console = Console()
+    console = Screen()
     console.print(tables.facts(facts.facts(sae), style="dim"))
     tables.warn(console, facts.warnings(sae))
 
@@ -104,7 +104,7 @@ def convert(
 
     sae = formats.read(source, format=format, inner=inner, **_settings(read))
     formats.write(target, sae, to, **_settings(write))
-    Console().print(f"Written: {target} ({to}, {len(sae.W_enc):,} latents)", soft_wrap=True)
+    Screen().print(f"Written: {target} ({to}, {len(sae.W_enc):,} latents)", soft_wrap=True)
 
 
 def _settings(pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def architectures() -> None:
         (name, (architecture.settings.__doc__ or "").partition("\n")[0])
         for name, architecture in ARCHITECTURES.items()
     ]
-    Console().print(tables.facts(rows, style="bold"))
+    Screen().print(tables.facts(rows, style="bold"))
 
 
 COMMANDS = (compare, inspect, convert, architectures)

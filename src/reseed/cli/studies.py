@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import reseed.cli.tables as tables
 from reseed.cli.options import OutPath, Quiet, StudyPath
 from reseed.runs import Failed, Run
+from reseed.screen import Screen, bold
 from reseed.study import Study
 
 
@@ -31,10 +31,10 @@ def run(
     """
     from reseed.pipeline.run import run
 
-    opened, console = Study.load(study, out), Console()
+    opened, console = Study.load(study, out), Screen()
     outcome = run(opened, progress=not quiet, retry_failed=retry_failed, device=device)
     tables.show_summary(console, opened.summary)
-    _end(console, f"Report: [bold]{outcome.report}[/bold]", outcome.seconds, outcome.failed)
+    _end(console, "Report: ", outcome.report, outcome.seconds, outcome.failed)
 
 
 def plan(study: StudyPath, out: OutPath = None) -> None:
@@ -44,7 +44,7 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
     """
     from reseed.pipeline.plan import plan
 
-    opened, console = Study.load(study, out), Console()
+    opened, console = Study.load(study, out), Screen()
     planned = plan(opened, progress=True)
     console.print(tables.plan(planned, opened.folder.name))
     done = planned.runs - planned.missing - planned.failed
@@ -57,14 +57,14 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
     )
     console.print("what it will be able to tell:")
     for line in planned.tells:
-        console.print(f"  {line}", highlight=False)
+        console.print(f"  {line}")
 
 
 def status(study: StudyPath, out: OutPath = None) -> None:
     """Show which runs are done, under way or missing, and why others failed."""
     from reseed.pipeline.run import REPORT
 
-    opened, console = Study.load(study, out), Console()
+    opened, console = Study.load(study, out), Screen()
     opened.check_folder()
     console.print(tables.states(opened.runs))
     page = opened.folder / REPORT
@@ -76,7 +76,7 @@ def report(study: StudyPath, out: OutPath = None) -> None:
     from reseed.pipeline.run import rewrite_report
 
     page = rewrite_report(Study.load(study, out))
-    Console().print(f"Report: {page}", soft_wrap=True)
+    Screen().print(f"Report: {page}", soft_wrap=True)
 
 
 def sites(
@@ -97,7 +97,7 @@ def sites(
     is_study = subject.endswith(".toml")
     spec = Study.load(subject).spec.subject if is_study else LanguageModelSpec(model=subject)
     for site in known_sites(spec, pattern):
-        typer.echo(site)
+        Screen().print(site, soft_wrap=True)
 
 
 def calibrate(
@@ -128,16 +128,15 @@ def calibrate(
     if toml:
         typer.echo(open_calibration(what, out).source, nl=False)
         return
-    console = Console()
+    console = Screen()
     calibration = calibrate(what, out=out, progress=not quiet)
     tables.show_calibration(console, calibration.summary)
-    page = f"Page: [bold]{calibration.report}[/bold]"
-    _end(console, page, calibration.seconds, calibration.failed)
+    _end(console, "Page: ", calibration.report, calibration.seconds, calibration.failed)
 
 
-def _end(console: Console, page: str, seconds: float, failed: list[Run]) -> None:
+def _end(console: Screen, what: str, page: Path, seconds: float, failed: list[Run]) -> None:
     """Name the page, and the runs that failed with their reasons."""
-    console.print(f"\n{page}  ({seconds:.0f} s)", soft_wrap=True)
+    console.print(f"\n{what}", bold(page, f"  ({seconds:.0f} s)"), sep="", soft_wrap=True)
     for run in failed:
         reason = run.state.reason if isinstance(run.state, Failed) else run.state.state
         console.print(f"failed: {run.id}: {reason}", soft_wrap=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from reseed.runs import Failed, Missing, Run
+from reseed.screen import Screen
 
 if TYPE_CHECKING:
     from reseed.comparison.summary import Comparison
@@ -35,14 +35,14 @@ def facts(rows: Iterable[tuple[str, str]], style: str) -> Table:
     out.add_column(style=style, no_wrap=True)
     out.add_column(overflow="fold")
     for name, text in rows:
-        out.add_row(name, escape(text))
+        out.add_row(name, text)
     return out
 
 
-def warn(console: Console, sentences: Iterable[str]) -> None:
+def warn(console: Screen, sentences: Iterable[str]) -> None:
     """Sentences that a reader must know, each behind a mark."""
     for sentence in sentences:
-        console.print(f"[yellow]![/yellow] {escape(sentence)}", highlight=False)
+        console.print(Text.assemble(("! ", "yellow"), sentence))
 
 
 def number(value: float | None, form: str = ".3f", *ends: float | None) -> str:
@@ -87,7 +87,7 @@ def states(runs: Iterable[Run]) -> Table:
     return out
 
 
-def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
+def show_summary(console: Screen, summary: Mapping[str, Any]) -> None:
     """The short table at the end of a run."""
     runs, training = summary["runs"], summary["training"]
     title = f"{summary['study']}: {len(runs['done'])} runs of {training['tokens']:,} tokens"
@@ -132,7 +132,7 @@ def _percents(ends: Sequence[float]) -> str:
     return "–".join(f"{100 * min(max(end, 0.0), 1.0):.1f}" for end in ends)
 
 
-def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
+def show_calibration(console: Screen, summary: Mapping[str, Any]) -> None:
     """The short table of a calibration."""
     heads = ("", "AUC", "precision", "recall", "base", "features found", "coverage", "subspaces")
     out = table(heads, summary["study"])
@@ -215,11 +215,11 @@ def explanations(rows: pl.DataFrame) -> Table:
     for kind in rows["kind"].unique(maintain_order=True):
         of_kind = rows.filter(kind=kind)
         for row in of_kind.head(_SHOWN_OF_A_KIND).iter_rows(named=True):
-            failed = f"[dim]failed: {escape(row['failure'] or '')}[/dim]"
-            text = failed if row["explanation"] is None else escape(row["explanation"])
+            failed = Text(f"failed: {row['failure'] or ''}", "dim")
+            text = failed if row["explanation"] is None else row["explanation"]
             out.add_row(kind, str(row["latent"]), text)
         if len(of_kind) > _SHOWN_OF_A_KIND:
-            out.add_row(kind, "...", f"[dim]{len(of_kind) - _SHOWN_OF_A_KIND} more[/dim]")
+            out.add_row(kind, "...", Text(f"{len(of_kind) - _SHOWN_OF_A_KIND} more", "dim"))
     return out
 
 
@@ -237,7 +237,7 @@ def scores(scorers: Iterable[Mapping[str, Any]]) -> Table:
     return out
 
 
-def show_accounts(console: Console, accounts: Mapping[str, Mapping[str, Any]]) -> None:
+def show_accounts(console: Screen, accounts: Mapping[str, Mapping[str, Any]]) -> None:
     """What was asked of models, and what it took."""
     for purpose, account in accounts.items():
         cost = f", cost {account['cost']:.4g}" if account["cost"] else ""
@@ -246,7 +246,6 @@ def show_accounts(console: Console, accounts: Mapping[str, Mapping[str, Any]]) -
             f"{account['failed']:,} failed, {account['prompt_tokens']:,} + "
             f"{account['reply_tokens']:,} tokens{cost}",
             style="dim",
-            highlight=False,
         )
 
 
@@ -261,7 +260,7 @@ def selection(result: Selection) -> Table:
     return out
 
 
-def show_comparison(console: Console, result: Comparison) -> None:
+def show_comparison(console: Screen, result: Comparison) -> None:
     """Every two SAEs, and the mean over all of them."""
     heads = ("A", "B", "A's shared", "B's shared", "chance", "at FDR 5 %", "PW-MCC", "proven")
     out = table(heads, left=("A", "B"))
