@@ -94,8 +94,8 @@ def test_a_study_without_summary_is_explained(tmp_path):
 
 def test_headline_stands_beside_interval_chance_untrained_and_certificates(make_page):
     text = read(make_page()).text
-    assert "nearly unchanged? 50.0% (95% interval 40.0–60.0%) of the latents" in text
-    assert "Chance alone gives 1.0% , two untrained SAEs give 0.0%" in text
+    assert "another init seed, 50.0% of the latents come back nearly unchanged; 60.0% res" in text
+    assert "shared at tau 0.7: 50.0% (95% interval 40.0–60.0%) 1.0% , untrained 0.0%" in text
     assert "1.0% (0.0–3.0%)" in text
     assert "6 of 6" in text
     assert "Why equal is 100% for an untrained pair" in text
@@ -115,12 +115,13 @@ def test_without_interval_and_chance_the_page_says_so(make_page):
 
 def test_the_page_says_what_needs_no_tau_and_what_seeds_share(make_page):
     text = read(make_page(crossed=True)).text
-    assert "at any cosine? 60.0% (95% interval 50.0–70.0%) of the latents do" in text
+    assert "anything like it? match at FDR 5%: 60.0% (95% interval 50.0–70.0%)" in text
     assert "Where disagreement comes from" in text
     assert "share the init seed" in text
-    assert "Do not rely on it. Single matches are unreliable." in text
     assert "Where disagreement comes from" not in read(make_page()).text
     assert "95% interval of the offset" not in text
+    many = read(make_page(runs=5)).text
+    assert "Do not rely on it. Single matches are unreliable." in many
 
 
 def test_hostile_text_stays_text(make_page):
@@ -235,8 +236,8 @@ def test_what_no_factor_changes_has_no_figure(make_store):
 
 def test_equal_ends_of_a_range_are_one_number(make_page):
     text = read(make_page(groups=3)).text
-    assert "unchanged? 50.0% of the latents in each of 3 SAEs have the same partner" in text
-    assert "the latents in each of 3 SAEs do, at a false" in text
+    assert "50.0% of the latents come back nearly unchanged" in text
+    assert "shared at tau 0.7: 50.0% in each of 3 SAEs" in text
 
 
 def test_many_notes_are_folded(make_page):
@@ -246,8 +247,11 @@ def test_many_notes_are_folded(make_page):
 
 
 def test_every_sentence_of_the_prose_has_a_place():
-    source = "".join(path.read_text("utf-8") for path in HOME.glob("*.py"))
-    source += '"no-most" "no-least" "pair-cosines" "pair-shares"'  # put together from two words
+    source = "".join(path.read_text("utf-8") for path in HOME.rglob("*.py"))
+    whole = ("no-most", "no-least", "pair-cosines", "pair-shares")  # put together from two words
+    whole += tuple(f"{a}-{b}" for a in ("question", "quote") for b in ("shared", "fdr", "mean"))
+    whole += tuple(f"next-{step}" for step in ("export", "explain", "predict", "consensus"))
+    source += " ".join(f'"{key}"' for key in whole)
     keys = [key for kind in ("figures", "sentences") for key in prose()[kind]]
     assert [key for key in keys if f'"{key}"' not in source] == []
 

@@ -75,7 +75,7 @@ def test_everything_is_drawn_and_nothing_spills(browser, make_page, width, schem
         drawn = page.evaluate(DRAWN)
         assert {name for name, _ in drawn} == {
             "forest", "cosines", "shares", "n-of-m", "frequency", "training", "trend", "strata",
-            "recurrence", "posterior", "only-in-one", "accumulation", "components",
+            "recurrence", "posterior", "components",
             "factors", "factor-spread",
         }  # fmt: skip
         assert all(count > 0 for _, count in drawn), drawn

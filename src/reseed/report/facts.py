@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from reseed.report.latents.partners import Catalogue, read_listing
 from reseed.runs import (
     FACTORS,
     evidence_name,
@@ -46,11 +47,8 @@ class RunFacts:
     """step, tokens, fvu, l0, dead of every step"""
     reconstruction: dict[str, Any]
     """rows, fvu, l0 on held-out tokens"""
-
-    @property
-    def seeds(self) -> str:
-        """How it is called inside its group."""
-        return f"init {self.spec['init_seed']}, data {self.spec['data_seed']}"
+    seeds: str
+    """how it is called inside its group: by the seeds in which the group's runs differ"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +59,18 @@ class Card:
     """of latents.parquet or explanations.parquet"""
     contexts: list[dict[str, Any]]
     """rows of contexts.parquet, strongest first"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin(Card):
+    """A latent that is shown beside its nearest in another run."""
+
+    other: str | None
+    """run of the nearest; None where matches are not there"""
+    partner: int
+    cosine: float
+    """of decoder rows"""
+    partner_contexts: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +104,12 @@ class GroupFacts:
     summary: StudyGroup
     runs: list[RunFacts]
     tables: dict[str, pl.DataFrame]
-    most: list[Card]
-    least: list[Card]
+    most: list[Twin]
+    least: list[Twin]
+    listing: Catalogue | None
+    """of all latents; None with one run"""
+    near_miss: float | None
+    """median over live latents of the best decoder cosine in other runs"""
     interpretation: InterpretationFacts | None = None
 
     @property
@@ -131,16 +145,29 @@ def read_group(store: Store, summary: StudyGroup) -> GroupFacts:
     tables = {name: store.table(piece, f"{name}.parquet") for name in names}
     latents = tables["latents"]
     chosen = latents if paired else latents.clear()
-    most, least = select_most(chosen), select_least(chosen)
-    texts = _contexts(store, pl.concat([most, least]).select("run", "latent").rows())
+    runs = _runs(store, summary.runs)
+    listing = _listing(store, summary, runs, len(latents)) if paired else None
     return GroupFacts(
         summary=summary,
-        runs=[_run(store, run) for run in summary.runs],
+        runs=runs,
         tables=tables,
-        most=_cards(most, texts),
-        least=_cards(least, texts),
+        most=_twins(store, select_most(chosen), listing),
+        least=_twins(store, select_least(chosen), listing),
+        listing=listing,
+        near_miss=_median(chosen.filter("alive")["max_decoder_cos"]),
         interpretation=_interpretation(store, summary.group, latents),
     )
+
+
+def _median(values: pl.Series) -> float | None:
+    middle = values.median()
+    return middle if isinstance(middle, float) else None
+
+
+def _listing(store: Store, summary: StudyGroup, runs: list[RunFacts], latents: int) -> Catalogue:
+    seeds = {run.id: (run.spec["init_seed"], run.spec["data_seed"]) for run in runs}
+    apart = summary.independent is not None and summary.independent.they == "share neither seed"
+    return read_listing(store, seeds, latents, apart=apart)
 
 
 def select_most(latents: pl.DataFrame) -> pl.DataFrame:
@@ -165,13 +192,19 @@ def select_least(latents: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _run(store: Store, run: str) -> RunFacts:
-    return RunFacts(
-        id=run,
-        spec=store.document(run_name(run), "spec.json"),
-        metrics=store.table(run_name(run), "metrics.parquet"),
-        reconstruction=store.document(evidence_name(run), "reconstruction.json"),
-    )
+def _runs(store: Store, runs: Sequence[str]) -> list[RunFacts]:
+    specs = [store.document(run_name(run), "spec.json") for run in runs]
+    kinds = [k for k in ("init", "data") if len({spec[f"{k}_seed"] for spec in specs}) > 1]
+    return [
+        RunFacts(
+            id=run,
+            spec=spec,
+            metrics=store.table(run_name(run), "metrics.parquet"),
+            reconstruction=store.document(evidence_name(run), "reconstruction.json"),
+            seeds=", ".join(f"{kind} {spec[f'{kind}_seed']}" for kind in kinds or ["init"]),
+        )
+        for run, spec in zip(runs, specs, strict=True)
+    ]
 
 
 Texts = dict[tuple[str, int], list[dict[str, Any]]]
@@ -189,10 +222,23 @@ def _contexts(store: Store, chosen: Sequence[tuple[str, int]]) -> Texts:
     return out
 
 
-def _cards(chosen: pl.DataFrame, texts: Texts) -> list[Card]:
+def _twins(store: Store, chosen: pl.DataFrame, listing: Catalogue | None) -> list[Twin]:
+    """Each chosen latent with its nearest in another run, and the text of both."""
+    if listing is None:
+        return []
+    nearest = listing.partners.unique(["run", "latent"], keep="first", maintain_order=True)
+    rows = chosen.join(nearest, on=["run", "latent"], how="left", maintain_order="left")
+    both = [*rows.select("run", "latent").rows(), *rows.select("other", "partner").rows()]
+    texts = _contexts(store, [latent for latent in both if latent[0] is not None])
+    beside = ("other", "partner", "cosine")
     return [
-        Card(row=row, contexts=texts.get((row["run"], row["latent"]), []))
-        for row in chosen.iter_rows(named=True)
+        Twin(
+            row=row,
+            contexts=texts.get((row["run"], row["latent"]), []),
+            partner_contexts=texts.get((row["other"], row["partner"]), []),
+            **{name: row[name] for name in beside},
+        )
+        for row in rows.iter_rows(named=True)
     ]
 
 

@@ -20,9 +20,13 @@ from reseed.report.html import (
     tag,
     text,
 )
-from reseed.report.latents import cards, explanations
+from reseed.report.latents.cards import cards, explanations
+from reseed.report.latents.listing import listing_section
 from reseed.report.parts import agreement_figures, choices, figure, measures_table, note, pair
 from reseed.spec.statistics import FeatureCounts, Headline, OffsetPowerLaw
+
+_CURVE = 4
+"""Runs from which on a curve over runs says something; with the start, three snapshots do."""
 
 
 def group_parts(group: GroupFacts) -> list[Html | None]:
@@ -30,7 +34,12 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
     headline = group.summary.headline
     if headline is None:
         return [tag("p", text("one-run"), class_="empty"), _training(group), _runs(group)]
+    seeds = [run.seeds for run in group.runs]
+    places = group.listing is not None and bool(group.listing.places)
     return [
+        listing_section(group.tables["latents"], seeds, texts=places),
+        cards(group),
+        explanations(group.interpretation),
         *agreement_figures(group.tables["shares"]),
         figure("strata"),
         pair(figure("recurrence"), figure("posterior")),
@@ -40,10 +49,8 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
         _frequency(group),
         _trend(group),
         _training(group),
-        _measures(headline),
+        _measures(headline, dead=any(group.summary.counts.dead)),
         _runs(group),
-        explanations(group.interpretation),
-        cards(group),
     ]
 
 
@@ -85,12 +92,14 @@ def _families(group: GroupFacts) -> Html | None:
     return tag("div", tag("h3", "Families"), members, tag("p", words), class_="words")
 
 
-def _unseen(group: GroupFacts) -> Html:
-    """Only in one run, and how many features there are to find."""
+def _unseen(group: GroupFacts) -> Html | None:
+    """Only in one run, and how many features there are to find; too few runs are no curve."""
     features, law = group.summary.unseen, (group.summary.only_in_one or {}).get("all")
+    if features is None or features.runs < _CURVE:
+        return None
     return pair(
         figure("only-in-one", pairs=_which_pairs(group), law=_law(law)),
-        figure("accumulation", estimates=features and _estimates(features)),
+        figure("accumulation", estimates=_estimates(features)),
     )
 
 
@@ -149,10 +158,9 @@ def _frequency(group: GroupFacts) -> Html:
     return figure("frequency", height="tall", which=which)
 
 
-def _trend(group: GroupFacts) -> Html:
+def _trend(group: GroupFacts) -> Html | None:
     snapshots = len(group.tables["trend"].filter(measure=SHARED.id))
-    few = text("few-snapshots", snapshots="`training.snapshots`")
-    return figure("trend", few=join(" ", few) if snapshots < 3 else None)
+    return figure("trend") if snapshots >= _CURVE - 1 else None
 
 
 def _training(group: GroupFacts) -> Html:
@@ -160,14 +168,16 @@ def _training(group: GroupFacts) -> Html:
     thinned = f" One step in {every} is drawn." if every > 1 else ""
     silent = sorted({run.spec["sae"].get("dead_after") for run in group.runs} - {None})
     after = f"{span(silent)} tokens" if silent else "a number of tokens"
-    return pair(
-        figure("training", key="fvu", data={"data_metric": "fvu"}, thinned=thinned),
-        figure("training", key="dead", data={"data_metric": "dead"}, thinned=thinned, after=after),
-    )
+    died = any((run.metrics["dead"] > 0).any() for run in group.runs)
+    none = None if died else text("none-died", after=after)
+    fvu = figure("training", key="fvu", data={"data_metric": "fvu"}, thinned=thinned, none=none)
+    data = {"data_metric": "dead"}
+    dead = figure("training", key="dead", data=data, thinned=thinned, after=after)
+    return pair(fvu, dead) if died else fvu
 
 
-def _measures(headline: Headline) -> Html:
-    """Every measure with its interval and chance, on all and on live latents."""
+def _measures(headline: Headline, *, dead: bool) -> Html:
+    """Every measure with its interval and chance; on live latents too if some are dead."""
 
     def cells(measure: str, shown: Callable[[float | None], str]) -> dict[str, Inside] | None:
         strata = headline.of(measure)
@@ -182,9 +192,11 @@ def _measures(headline: Headline) -> Html:
             "chance": chance,
             "untrained pair": shown(number.null_untrained),
             "chance-corrected": shown(number.chance_corrected),
-            "live latents": live and shown(live.value),
-            "chance, live": chance_live,
-        }
+        } | (
+            {"live latents": live and shown(live.value), "chance, live": chance_live}
+            if dead
+            else {}
+        )
 
     # A measure without a threshold can be perfect before anything was learnt.
     untrained = headline.equal["all"].null_untrained
@@ -202,6 +214,7 @@ def _runs(group: GroupFacts) -> Html:
             "data seed": count(run.spec["data_seed"]),
             "tokens": count(run.metrics["tokens"][-1]) if len(run.metrics) else None,
             "FVU, held out": f"{run.reconstruction['fvu']:.4g}",
+            "robust FVU": decimals(run.reconstruction.get("fvu_robust")),
             "L0": f"{run.reconstruction['l0']:.4g}",
             "live latents": count(live[place]),
         }

@@ -21,7 +21,9 @@ from reseed.spec.statistics import Range
 NONE = "–"
 """Stands where there is no number."""
 
-_EMPTY = frozenset({"br", "col", "meta"})
+_EMPTY = frozenset({"br", "col", "input", "meta"})
+
+_SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 
 
 class Html(str):
@@ -119,6 +121,13 @@ def _attribute(name: str, value: str | int | bool) -> str:
     return f" {name}" if value is True else f' {name}="{escape(str(value))}"'
 
 
+def marked(sentence: str) -> Html:
+    """A sentence whose words between backticks are keys, commands or numbers to copy."""
+    kind = type(sentence)
+    parts = [kind(part) for part in sentence.split("`")]
+    return join(*(tag("code", part) if at % 2 else part for at, part in enumerate(parts)))
+
+
 # -- prose ---------------------------------------------------------------------------------------
 
 
@@ -139,6 +148,20 @@ def fill(template: str, **blanks: Inside) -> Html:
     for words, name, *_ in Formatter().parse(" ".join(template.split())):
         parts += [words, blanks[name] if name else None]
     return join(*parts)
+
+
+def visible(token: str) -> str:
+    """A token with its control characters shown by signs; a line break also breaks nothing."""
+    return "".join(_sign(character) for character in token)
+
+
+def _sign(character: str) -> str:
+    if character in _SIGNS:
+        return _SIGNS[character]
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\ufffd" if 0x7F <= code < 0xA0 else character
 
 
 def asset(name: str) -> str:
@@ -173,10 +196,13 @@ def decimals(value: float | None) -> str:
 def interval(
     ends: Sequence[float | None] | None, number: Callable[[float | None], str] = percent
 ) -> str:
-    """Both ends of a range, e.g. `33.7–57.0%`."""
+    """Both ends of a range, e.g. `33.7–57.0%`; `30.8% to >99.9%` where signs would collide."""
     if ends is None or None in ends:
         return NONE
-    return f"{number(ends[0]).removesuffix('%')}–{number(ends[1])}"
+    low, high = number(ends[0]), number(ends[1])
+    if {low[:1], high[:1]} & {"<", ">", "-"}:
+        return low if low == high else f"{low} to {high}"
+    return f"{low.removesuffix('%')}–{high}"
 
 
 def beside(
@@ -211,7 +237,7 @@ def mean_and_range(over_runs: Range | None) -> str:
 # -- the file ------------------------------------------------------------------------------------
 
 
-SCRIPTS = ("draw.js", "plots.js", "factors.js", "page.js")
+SCRIPTS = ("draw.js", "plots.js", "factors.js", "latents.js", "page.js")
 """What draws the report of a study."""
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
 from reseed.matching import measures
 from reseed.report.html import (
+    NONE,
     Html,
     Inside,
     decimals,
@@ -38,14 +40,30 @@ def answer(question: str | None, *words: Inside) -> Html:
     return tag("p", heading, *words, class_="verdict")
 
 
-def at_most(shares: Sequence[float]) -> Html:
+def at_most(shares: Sequence[float], number: Callable[[float | None], str] = percent) -> Html:
     """The largest of several shares, called so where they differ."""
-    most = percent(max(shares))
-    return join(None if percent(min(shares)) == most else "at most ", tag("strong", most))
+    most = number(max(shares))
+    return join(None if number(min(shares)) == most else "at most ", tag("strong", most))
+
+
+def plainly(facts: Mapping[str, Any]) -> Html:
+    """What a record says, as `key value` in words; None and what is empty is left out."""
+    shown = [
+        f"{key} {_plain(value)}" for key, value in facts.items() if value not in (None, [], {})
+    ]
+    return join("; ".join(shown) or NONE)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) + ")"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(inner) for inner in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def notes(items: Iterable[Inside]) -> Html | None:
-    """What weakens the numbers, folded where it is much; None if nothing does."""
+    """What weakens the numbers and mends it, folded where it is much; None if nothing does."""
     entries = [tag("li", item) for item in items]
     if not entries:
         return None

@@ -16,6 +16,7 @@ function draw(plot) {
 
 async function drawVisible() {
   document.body.dataset.ready = "false";
+  if (typeof fillVisible === "function") fillVisible();
   const plots = [...document.querySelectorAll("[data-plot]")].filter((plot) => !plot.closest("[hidden]"));
   for (const plot of plots) {
     try {
@@ -56,4 +57,4 @@ window.addEventListener("beforeprint", () => {
   for (const folded of document.querySelectorAll("details")) folded.open = true;
 });
 
-drawVisible();
+drawVisible().then(() => { if (typeof openNamed === "function") openNamed(); });

@@ -10,17 +10,17 @@ PLOTS.forest = (plot, _, c) => {
   const place = groups.map((_, at) => groups.length - at);
   const shares = groups.map((group) => group.headline);
   const wide = (key) => shares.map((share) => (share.interval ? Math.abs(share.interval[key] - share.value) : 0));
-  const mark = (name, x, symbol, colour, size) => ({
-    type: "scatter", mode: "markers", name, x, y: place,
+  const mark = (name, x, symbol, colour, size, below) => ({
+    type: "scatter", mode: "markers", name, x, y: place.map((y) => y - below),
     marker: { symbol, size, color: colour, line: { width: symbol.startsWith("x") ? 0 : 1, color: c.page } },
     customdata: groups.map((group) => plain(group.label)),
     hovertemplate: "%{customdata}<br>" + name + " %{x:.1%}<extra></extra>",
   });
-  const shared = mark(shares.some((share) => share.interval) ? "shared, 95% interval" : "shared", shares.map((share) => share.value), "circle", c.observed, 12);
+  const shared = mark(shares.some((share) => share.interval) ? "shared, 95% interval" : "shared", shares.map((share) => share.value), "circle", c.observed, 12, 0);
   shared.error_x = { type: "data", symmetric: false, array: wide(1), arrayminus: wide(0), color: c.observed, thickness: 2, width: 5 };
   const traces = [
-    mark(CHANCE, shares.map((share) => (share.null ? share.null[0] : null)), "diamond", c.null, 11),
-    mark(UNTRAINED, shares.map((share) => share.untrained), "x-thin-open", c.untrained, 9),
+    mark(CHANCE, shares.map((share) => (share.null ? share.null[0] : null)), "diamond", c.null, 9, 0.2),
+    mark(UNTRAINED, shares.map((share) => share.untrained), "x-thin-open", c.untrained, 7, 0.36),
     shared,
   ];
   traces[1].marker.line = { width: 2, color: c.untrained };
@@ -103,7 +103,7 @@ PLOTS.frequency = (plot, group, c) => {
     type: "scatter", mode: "markers", name: "found in " + part.n + " of " + others + " other runs",
     x: part.firing_rate, y: part.max_decoder_cos,
     marker: { size: 5, opacity: 0.6, color: foundColour(c, part.n, others) },
-    customdata: part.latent.map((latent, at) => [latent, group.runs[part.run[at]]]),
+    customdata: part.latent.map((latent, at) => [latent, group.runs[part.run[at]], part.run[at]]),
     hovertemplate: "latent %{customdata[0]} (%{customdata[1]})<br>fires on %{x:.3~%} of tokens<br>cosine %{y:.3f}<extra>" + part.n + " of " + others + "</extra>",
   }));
   const x = bins.rate_lo.flatMap((low, at) => [low, bins.rate_hi[at], null]);
@@ -112,10 +112,22 @@ PLOTS.frequency = (plot, group, c) => {
     line("mean cosine", x, flat(bins.max_decoder_cos), c.ink, { line: { color: c.ink, width: 3 }, hovertemplate: "mean cosine %{y:.3f}<extra></extra>" }),
     line("mean share of other runs found in", x, flat(bins.recurrence), c.ink, { line: { color: c.ink, width: 2, dash: "2px,2px" }, hovertemplate: "found in %{y:.1%} of the other runs<extra></extra>" }),
   ];
-  return show(plot, traces, layout(c,
+  return showPoints(plot, traces, layout(c,
     axis(c, "firing rate on held-out tokens", { type: "log", ...rateTicks(bins) }),
     axis(c, "best decoder cosine", { nticks: 6 })));
 };
+
+async function showPoints(plot, traces, lay) {
+  await show(plot, traces, lay);
+  plot.removeAllListeners("plotly_click");
+  plot.on("plotly_click", (event) => openPoint(plot, event));
+}
+
+// A point of the scatter opens its latent in the table.
+function openPoint(plot, event) {
+  const [latent, , run] = event.points[0].customdata || [];
+  if (run !== undefined) openLatent(Number(plot.closest("[data-group]").dataset.group), run, latent);
+}
 
 // 1-2-5 steps over a wide range; over a narrow one Plotly chooses well.
 function lossTicks(runs) {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from reseed.report.facts import Card, Explained, GroupFacts, InterpretationFacts
+from reseed.report.facts import Explained, GroupFacts, InterpretationFacts, Twin
 from reseed.report.html import (
     NONE,
     Html,
@@ -22,6 +22,7 @@ from reseed.report.html import (
     table,
     tag,
     text,
+    visible,
 )
 from reseed.report.parts import note
 from reseed.spec.interpretation import KINDS
@@ -29,28 +30,42 @@ from reseed.spec.interpretation import KINDS
 _SHOWN = 3
 """Contexts of a card that are seen without opening it."""
 
-_SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
+_CARDS = 4
+"""Cards that are seen without opening the rest."""
+
+_WIDE = 0.5
+"""Width of an interval from which on a word is said of it."""
 
 
 def cards(group: GroupFacts) -> Html:
     """The most and the least reproducible latents of a group."""
-    seeds = {run.id: run.seeds for run in group.runs}
-    most = _block("most", "The most reproducible latents", group.most, seeds)
-    least = _block("least", "The least reproducible latents", group.least, seeds)
+    most = _block("most", "The most reproducible latents", group.most, group)
+    least = _block("least", "The least reproducible latents", group.least, group)
     return join(most, least)
 
 
-def _block(which: str, title: str, latents: Sequence[Card], seeds: Mapping[str, str]) -> Html:
+def _block(which: str, title: str, latents: Sequence[Twin], group: GroupFacts) -> Html:
     if not latents:
         none = text(f"no-{which}")
         return tag("section", tag("h3", title), tag("p", none, class_="empty"))
     how = "colours" if any(card.contexts for card in latents) else "no-contexts"
-    caption = note(join(text(which), " ", text(how)))
-    shown = (_card(card, seeds) for card in latents)
-    return tag("section", tag("h3", title), caption, tag("div", *shown, class_="cards"))
+    wide = any(_width(card.row) > _WIDE for card in latents)
+    words = [text(which), text("wide") if which == "most" and wide else None, text(how)]
+    caption = note(join(*(join(part, " ") for part in words if part is not None)))
+    places = {run.id: (at, run.seeds) for at, run in enumerate(group.runs)}
+    shown = [_card(card, places) for card in latents]
+    more = shown[_CARDS:]
+    rest = tag("details", tag("summary", f"{len(more)} more"), tag("div", *more, class_="cards"))
+    first = tag("div", *shown[:_CARDS], class_="cards")
+    return tag("section", tag("h3", title), caption, first, rest if more else None)
 
 
-def _card(card: Card, seeds: Mapping[str, str]) -> Html:
+def _width(latent: Mapping[str, Any]) -> float:
+    """Of the interval of its reproducibility; 0 where there is none."""
+    return (latent["recurrence_hi"] or 0.0) - (latent["recurrence_lo"] or 0.0)
+
+
+def _card(card: Twin, places: Mapping[str, tuple[int, str]]) -> Html:
     latent = card.row
     others, size = latent["n_seeds"] - 1, latent["family_size"]
     dense = " (dense)" if latent["dense"] else ""
@@ -63,8 +78,32 @@ def _card(card: Card, seeds: Mapping[str, str]) -> Html:
         "fires on": f"{rate(latent['firing_rate'])} of tokens{dense}",
         "family": "none (orphan)" if size is None else f"of {count(size)} runs",
     }
-    title = tag("h4", f"Latent {latent['latent']:,}", tag("small", seeds[latent["run"]]))
-    return tag("article", title, listed(facts), _texts(card.contexts), class_="card")
+    own = _side(latent["run"], latent["latent"], None, card.contexts, places)
+    other = None
+    if card.other is not None:
+        cosine = f"nearest there, decoder cosine {decimals(card.cosine)}"
+        other = _side(card.other, card.partner, cosine, card.partner_contexts, places)
+    return tag("article", listed(facts), tag("div", own, other, class_="sides"), class_="card")
+
+
+def _side(
+    run: str,
+    latent: int,
+    about: str | None,
+    contexts: Sequence[dict[str, Any]],
+    places: Mapping[str, tuple[int, str]],
+) -> Html:
+    """A latent with its text; its number opens it in the table of all latents."""
+    place, seeds = places[run]
+    name = tag(
+        "button",
+        f"Latent {latent:,}",
+        type="button",
+        class_="link",
+        data_latent=f"{place}:{latent}",
+    )
+    small = tag("small", ", ".join(filter(None, (seeds, about))))
+    return tag("div", tag("h4", name, small), _texts(contexts), class_="side")
 
 
 # -- text ----------------------------------------------------------------------------------------
@@ -102,20 +141,6 @@ def _tokens(text: str, activation: float | None, top: float) -> Html:
     strength = min(activation / top, 1.0)
     mark = tag("mark", word, style=f"--a:{strength:.2f}", title=f"activation {activation:.3g}")
     return join(space, mark)
-
-
-def visible(token: str) -> str:
-    """A token with its control characters shown by signs; a line break also breaks nothing."""
-    return "".join(_sign(character) for character in token)
-
-
-def _sign(character: str) -> str:
-    if character in _SIGNS:
-        return _SIGNS[character]
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\ufffd" if 0x7F <= code < 0xA0 else character
 
 
 # -- explanations --------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""All latents of a group in one table, filled by the script: filter, search, sort, pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from reseed.report.figures import short
+from reseed.report.html import Html, count, join, tag, text
+from reseed.report.latents.partners import Catalogue
+from reseed.report.parts import note
+
+
+def listing_data(listing: Catalogue, latents: pl.DataFrame, runs: Sequence[str]) -> dict[str, Any]:
+    """Columns of the table, in the order of the table of latents; runs by their place."""
+    place = {run: at for at, run in enumerate(runs)}
+    by_latent: dict[tuple[str, int], list[float | int | None]] = {}
+    for run, latent, other, partner, cosine in listing.partners.iter_rows():
+        by_latent.setdefault((run, latent), []).extend([place[other], partner, *short([cosine])])
+    keys = latents.select("run", "latent").rows()
+    state = latents.select(
+        pl.when(~pl.col("alive")).then(0).when("dense").then(2).otherwise(1).alias("state")
+    )["state"]
+    names = ("firing_rate", "recurrence_mean", "recurrence_lo", "recurrence_hi", "max_decoder_cos")
+    return {
+        "run": [place[run] for run, _ in keys],
+        "latent": latents["latent"].to_list(),
+        "found": latents["n_matched"].to_list(),
+        "others": [n and n - 1 for n in latents["n_seeds"].to_list()],
+        "state": state.to_list(),
+        "family": latents["family"].to_list(),
+        **{name: short(latents[name].to_list()) for name in names},
+        "partners": [by_latent.get(key, []) for key in keys],
+        "texts": [listing.places.get(key, []) for key in keys] if listing.places else [],
+    }
+
+
+# -- on the page ---------------------------------------------------------------------------------
+
+_COLUMNS = {
+    "latent": "latent",
+    "found": "found in",
+    "recurrence_mean": "reproducibility",
+    "max_decoder_cos": "mean cosine",
+    "firing_rate": "fires on",
+    "partner": "nearest elsewhere",
+}
+"""Column that the script knows, to its title."""
+
+
+def listing_section(latents: pl.DataFrame, runs: Sequence[str], *, texts: bool) -> Html:
+    """The table, filled by the script: filters, search, sorting, pages, a card for each row."""
+    found = sorted(latents["n_matched"].drop_nulls().unique().to_list(), reverse=True)
+    which = {"": "all", **{str(n): f"{n}" for n in found}}
+    states = {"": "all", "live": "live", "0": "dead", "2": "dense"}
+    hint = "number, or words of the text" if texts else "number"
+    search = tag("input", type="search", data_list="search", placeholder=hint)
+    controls = tag(
+        "div",
+        tag("label", "find ", search),
+        _select("found in so many other runs", "found", which),
+        _select("run", "run", {"": "all", **{str(n): name for n, name in enumerate(runs)}}),
+        _select("latents", "state", states),
+        class_="controls",
+    )
+    titles = [
+        tag("th", tag("button", title, type="button", data_sort=name), scope="col", class_=name)
+        for name, title in _COLUMNS.items()
+    ]
+    if texts:
+        titles.append(tag("th", "fires most on", scope="col", class_="text"))
+    body = (tag("thead", tag("tr", *titles)), tag("tbody"))
+    box = tag("div", tag("table", *body, class_="numbers list"), class_="scroll", tabindex=0,
+        role="region", aria_label="All latents")  # fmt: skip
+    turn = tag(
+        "div",
+        tag("button", "‹ back", type="button", data_page=-1),
+        tag("span", aria_live="polite", class_="shown"),
+        tag("button", "next ›", type="button", data_page=1),
+        class_="pages",
+    )
+    words = note(join(text("list"), None if texts else join(" ", text("list-no-text"))))
+    title = tag("h3", f"All {count(len(latents))} latents")
+    return tag("section", title, words, controls, box, turn, class_="latents", data_latents=True)
+
+
+def _select(label: str, name: str, values: Mapping[str, str]) -> Html:
+    options = (tag("option", shown, value=value) for value, shown in values.items())
+    return tag("label", label, " ", tag("select", *options, data_list=name))
