@@ -59,9 +59,19 @@ def trained_at(sites: Sequence[str], read: Mapping[str, int]) -> dict[str, int]:
     return out
 
 
+def fits(name: str, pattern: str) -> bool:
+    """Whether a name is what a pattern means: `*` and `?` are special, `[ ]` mean themselves."""
+    return name == pattern or fnmatchcase(name, pattern.replace("[", "[[]"))
+
+
+def fits_path(path: str, pattern: str) -> bool:
+    """The same of paths, component by component."""
+    parts, wanted = path.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fits, parts, wanted))
+
+
 def _means(pattern: str, site: str) -> bool:
-    wanted, there = plain(pattern).split("."), site.split(".")
-    return wanted == there or (len(wanted) == len(there) and all(map(fnmatchcase, there, wanted)))
+    return fits_path(site, plain(pattern))
 
 
 class ActivationSpec(Spec):

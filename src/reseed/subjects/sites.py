@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
@@ -17,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from reseed.errors import SpecError, SubjectError, nearest
+from reseed.spec.analysis import fits_path
+from reseed.subjects.hook_names import module_path
 
 _IN, _OUT = ":in", ":out"
 
@@ -51,7 +52,7 @@ def resolve_sites(module: nn.Module, patterns: Sequence[str]) -> list[str]:
     places: dict[tuple[int, bool], str] = {}
     for pattern in patterns:
         path, suffix = _split(pattern)
-        hits = {(n, suffix == ""): k + suffix for n, k in enumerate(known) if _fits(k, path)}
+        hits = {(n, suffix == ""): k + suffix for n, k in enumerate(known) if fits_path(k, path)}
         if not hits:
             raise SpecError(
                 f"site {pattern!r}: the subject has no such module; {_hint(path, known)}"
@@ -145,13 +146,11 @@ def _split(site: str) -> tuple[str, str]:
     return path, _IN if suffix == _IN else ""
 
 
-def _fits(path: str, pattern: str) -> bool:
-    parts, wanted = path.split("."), pattern.split(".")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
-
-
 def _hint(path: str, known: list[str]) -> str:
-    """The nearest site, among those that share the first component where there are some."""
+    """What another library calls so, or the nearest site of the same first component."""
+    elsewhere = module_path(path, known)
+    if elsewhere is not None:
+        return f"{path} is a name of another library; here it is {elsewhere!r}"
     near = [site for site in known if site.split(".")[0] == path.split(".")[0]]
     return nearest(path, near or known)
 

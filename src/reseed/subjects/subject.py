@@ -6,7 +6,6 @@ Whether it is the same as when the study was made, and what another format than 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from reseed.errors import SpecError, StoreError, nearest
 from reseed.events import Events
 from reseed.seeds import digest
+from reseed.spec.analysis import fits
 from reseed.spec.subject import (
     PRECISION,
     ArraysSpec,
@@ -95,9 +95,9 @@ def open_subject(
 
 def _chosen(known: Sequence[str], patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
+        if not any(fits(name, pattern) for name in known):
             raise SpecError(f"activations.sites: no site {pattern!r}; {nearest(pattern, known)}")
-    return [name for name in known if any(fnmatchcase(name, p) for p in patterns)]
+    return [name for name in known if any(fits(name, p) for p in patterns)]
 
 
 def _blocks_for(source: BlockSource, tokens: int) -> int:

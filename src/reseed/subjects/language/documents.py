@@ -131,15 +131,15 @@ def shuffled_documents(
 def _picked(spec: TextSpec, numbers: NDArray[np.int64], chat: Chat | None) -> Iterator[Document]:
     """The documents of these numbers, in this order, by one reading."""
     wanted = set(numbers.tolist())
-    found: dict[int, Document] = {}
+    picked: dict[int, Document] = {}
     for number, document in enumerate(read_documents(spec, chat)):
         if number in wanted:
-            found[number] = document
-            if len(found) == len(wanted):
+            picked[number] = document
+            if len(picked) == len(wanted):
                 break
-    if len(found) < len(wanted):
+    if len(picked) < len(wanted):
         raise SubjectError(f"text {spec.source!r} became shorter while it was read; try again")
-    yield from (found.pop(number) for number in numbers.tolist())
+    yield from (picked.pop(number) for number in numbers.tolist())
 
 
 def _all(spec: TextSpec, chat: Chat | None) -> Iterator[Document | None]:
