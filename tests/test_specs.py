@@ -9,8 +9,8 @@ import pytest
 
 import reseed
 from reseed.errors import SpecError, SubjectError
-from reseed.records import read_spec
 from reseed.seeds import digest, generator
+from reseed.spec.refusals import read_spec
 from reseed.study import Study, StudySpec
 
 
@@ -340,4 +340,33 @@ def test_a_byte_order_mark_is_no_matter(write_study):
     ids=lambda changes: next(iter(changes)),
 )
 def test_numbers_that_no_machine_takes(write_study, tmp_path, changes):
-    assert "less than" in refused(write_study(**changes), tmp_path)
+    message = refused(write_study(**changes), tmp_path)
+    assert "less than" in message or "at most" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sae": [{"latents": 8, "k": 2, "learning_rate": 1e-3}]}, "did you mean 'lr'?"),
+        ({"sae": [{"width": 8, "k": 2, "latents": 8}]}, "did you mean 'latents'?"),
+        ({"seeds": {"init": 3}}, "a list in square brackets is needed (got 3)"),
+        ({"seeds": {"init": []}}, "it needs at least 1 entry (got [])"),
+        ({"training": {"tokens": "60k"}}, "a whole number is needed: 60_000, without quotes"),
+        ({"training": {"tokens": "1.5M"}}, "a whole number is needed: 1_500_000, without"),
+        ({"training": {"tokens": "many"}}, "a whole number is needed (got 'many')"),
+        ({"training": {"batch": 64.5}}, "a whole number is needed (got 64.5)"),
+        ({"activations": {"sites": "toy"}}, "a list in square brackets is needed (got 'toy')"),
+        ({"activations": {"keep": "disk"}}, "it must be 'auto', 'live' or 'shards' (got 'disk')"),
+        ({"matching": {"tau": 0.705}}, "it must be a multiple of 0.01 (got 0.705)"),
+        ({"subject": {"noise": "low"}}, "subject.toy.noise: a number is needed (got 'low')"),
+        ({"subject": LM}, ": a language model needs a [text] table"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_said_in_english(write_study, tmp_path, changes, message):
+    """Once, without the words of the library that checks it."""
+    text = refused(write_study(**changes), tmp_path)
+    assert message in text
+    for word in ("valid", "Input", "Tuple", "dictionary", ": :", "\n  :", "dead_after"):
+        assert word not in text
+    assert "\n" not in text

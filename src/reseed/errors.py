@@ -119,7 +119,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
         "did you mean 'latents'?"
     """
     known = list(known)
-    hits = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hits = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if hits:
         return f"did you mean {hits[0]!r}?"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")

@@ -1,14 +1,14 @@
-"""The frozen records that rooms hand to each other, and how a spec from a file becomes one."""
+"""The frozen records that rooms hand to each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from reseed.errors import SpecError, nearest
 from reseed.seeds import digest
@@ -29,72 +29,6 @@ class Spec(BaseModel):
     def digest(self, length: int = 64) -> str:
         """Digest of the whole content, defaults included."""
         return digest(self.model_dump(mode="json"), length)
-
-
-T = TypeVar("T", bound=Spec)
-
-
-def read_spec(kind: type[T], data: Mapping[str, Any], where: str) -> T:
-    """Make a spec from plain data, with messages that a person can act on.
-
-    Args:
-        kind: the record to make.
-        data: what the file says.
-        where: how to name this data in messages, e.g. `"study.toml"`.
-
-    Raises:
-        SpecError: naming every wrong key or value, and the nearest known key.
-    """
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        lines = [_explain(kind, item) for item in error.errors()]
-        raise SpecError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
-
-
-def _explain(kind: type[Spec], item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        word = str(item["loc"][-1])
-        owner = _owner(kind, item["loc"][:-1])
-        hint = nearest(word, owner.model_fields) if owner else ""
-        return f"{place}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"{place}: missing"
-    if item["type"] == "union_tag_invalid":
-        known = [tag.strip("' ") for tag in item["ctx"]["expected_tags"].split(",")]
-        tag, key = item["ctx"]["tag"], item["ctx"]["discriminator"].strip("_()'")
-        return f"{place}: {key} {tag!r}: {nearest(tag, known)}"
-    message = item["msg"].removeprefix("Value error, ")
-    hidden = "context" in message or item["type"] == NOT_SHOWN or isinstance(item["input"], dict)
-    return f"{place}: {message}" + ("" if hidden else f" (got {item['input']!r})")
-
-
-def _owner(kind: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The record that holds the key at this path, through lists and unions."""
-    for part in path:
-        candidates = (
-            _models_of(kind.model_fields[part].annotation) if part in kind.model_fields else [kind]
-        )
-        tagged = [c for c in candidates if _tag(c) in path]
-        tagged += [c for c in candidates if _tag(c) is None]
-        if not (tagged or candidates):
-            return None
-        kind = (tagged or candidates)[0]
-    return kind
-
-
-def _models_of(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation, *(m for kind in annotation.__subclasses__() for m in _models_of(kind))]
-    return [m for a in getattr(annotation, "__args__", ()) for m in _models_of(a)]
-
-
-def _tag(kind: type[BaseModel]) -> str | None:
-    for name in ("kind", "architecture"):
-        if name in kind.model_fields:
-            return str(get_args(kind.model_fields[name].annotation)[0])
-    return None
 
 
 ACTIVATIONS = ("topk", "groupmax", "relu", "jumprelu", "batchtopk", "one_hot", "matching_pursuit")

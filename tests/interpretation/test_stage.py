@@ -74,7 +74,7 @@ def guess(request):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """Three runs on a toy whose samples are read as text; latents are true features, mostly."""
-    from reseed.records import read_spec
+    from reseed.spec.refusals import read_spec
     from reseed.spec.study import StudySpec
     from reseed.study import Study
 

@@ -9,11 +9,11 @@ import torch
 import reseed
 from reseed.errors import SpecError
 from reseed.formats import own
-from reseed.records import read_spec
 from reseed.sae.architecture import At, Batch, OneBatch, Start
 from reseed.sae.architectures import ARCHITECTURES, architecture
 from reseed.sae.model import from_arrays
 from reseed.sae.parts import encoder_rows
+from reseed.spec.refusals import read_spec
 from reseed.spec.subject import ToySpec
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.toy import Toy

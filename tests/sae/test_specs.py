@@ -3,8 +3,8 @@
 import pytest
 
 from reseed.errors import SpecError
-from reseed.records import read_spec
 from reseed.sae.architectures import ARCHITECTURES
+from reseed.spec.refusals import read_spec
 
 NEEDED = {
     "transcoder": {"target": "y"},

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from reseed.errors import SpecError
-from reseed.records import read_spec
+from reseed.spec.refusals import read_spec
 from reseed.spec.subject import LanguageModelSpec, ModuleSpec
 from reseed.subjects.controls import randomise
 from reseed.subjects.language.model import load_language_model

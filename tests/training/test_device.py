@@ -5,11 +5,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reseed.errors import SpecError
-from reseed.records import read_spec
 from reseed.sae import codes
 from reseed.sae.architecture import At, Batch
 from reseed.sae.architectures import ARCHITECTURES, architecture
 from reseed.sae.architectures.topk import TopKSpec
+from reseed.spec.refusals import read_spec
 from reseed.training.arrays import train
 from reseed.training.device import chosen
 from reseed.training.step import step_of

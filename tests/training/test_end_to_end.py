@@ -9,7 +9,8 @@ import torch
 import reseed
 from reseed.errors import SpecError
 from reseed.sae.settings import EndToEndSpec
-from reseed.spec.study import StudySpec, read_spec
+from reseed.spec.refusals import read_spec
+from reseed.spec.study import StudySpec
 
 
 def tables(folder, text, **changes):

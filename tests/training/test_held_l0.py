@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from reseed.errors import SpecError
-from reseed.records import read_spec
 from reseed.sae.architectures import ARCHITECTURES
+from reseed.spec.refusals import read_spec
 from reseed.spec.statistics import Counts, GroupSummary, Range, Reconstruction
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.stability.notes import notes

@@ -6,11 +6,11 @@ import torch
 
 import reseed
 from reseed.errors import SpecError
-from reseed.records import read_spec
 from reseed.sae.architecture import At, Batch, OneBatch
 from reseed.sae.architectures import ARCHITECTURES, architecture
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.parts import falling_k, orthogonal_rows, restarted, spread_rows, starting_rows
+from reseed.spec.refusals import read_spec
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.training.learner import Learner
 from reseed.training.schedule import learning_rate, rising

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-
 from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.evidence.rows import Encoded, Reader, feed, firing_of
 from reseed.matching.codes import ChosenPairs
-from reseed.records import read_spec
 from reseed.sae.model import from_arrays
 from reseed.spec.analysis import FromSubject
+from reseed.spec.refusals import read_spec
 from reseed.spec.subject import ArraysSpec, LanguageModelSpec, TextSpec
 from reseed.stability.notes import hidden_fvu
 from reseed.store import Store

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-
 from reseed.consensus_sae.average import Rule, about_members, average, choose, reproducibility
 from reseed.errors import SpecError, needs_train
 from reseed.events import Events, Stop, session
 from reseed.formats import own
-from reseed.records import SAEArrays, read_spec
+from reseed.records import SAEArrays
 from reseed.runs import Failed, Group, evidence_name, run_name, run_state, stability_name
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.seeds import digest
+from reseed.spec.refusals import read_spec
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs

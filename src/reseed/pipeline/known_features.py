@@ -18,9 +18,9 @@ from reseed.calibration.stage import check, stage
 from reseed.errors import SpecError, nearest
 from reseed.events import Sink, session
 from reseed.pipeline.run import run_study
-from reseed.records import read_spec
 from reseed.report.calibration import write_calibration
 from reseed.runs import Run, calibration_name
+from reseed.spec.refusals import read_spec
 from reseed.spec.study import StudySpec
 from reseed.spec.subject import ToySpec
 from reseed.study import Study

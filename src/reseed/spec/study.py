@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from reseed.errors import SpecError
-from reseed.records import Spec, read_spec
+from reseed.records import Spec
 from reseed.sae.architectures import SAESpec
 from reseed.seeds import digest
 from reseed.spec.analysis import (
@@ -23,6 +23,7 @@ from reseed.spec.analysis import (
     to_read,
 )
 from reseed.spec.interpretation import InterpretationSpec
+from reseed.spec.refusals import read_spec
 from reseed.spec.subject import LanguageModelSpec, ModuleSpec, SubjectSpec, TextSpec
 from reseed.spec.training import Control, ControlsSpec, RunSpec, TrainingSpec
 
@@ -255,6 +256,6 @@ def read_study(file: Path) -> tuple[StudySpec, str]:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise SpecError(f"{file} is not TOML: {reason}") from error
-    if isinstance(data.get("sae"), dict):
+    if "sae" in data and not isinstance(data["sae"], list):
         raise SpecError(f"{file}: [sae] is one table; write [[sae]], one for each architecture")
     return read_spec(StudySpec, data, str(file)), source

@@ -7,20 +7,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-
 from reseed.errors import SpecError, nearest
 from reseed.events import Events
-from reseed.records import read_spec
 from reseed.sae.architectures import ARCHITECTURES, SAESpec
 from reseed.sae.model import SAE
 from reseed.seeds import digest
+from reseed.spec.refusals import read_spec
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.arrays import MemorySource
 from reseed.subjects.source import Stream
 from reseed.training.device import chosen
 from reseed.training.learner import learners_of
 from reseed.training.work import Work, train_all
+from torch import Tensor
 
 _SITE, _TARGET = "x", "target"
 

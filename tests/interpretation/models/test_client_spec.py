@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from reseed.errors import SpecError
 from reseed.interpretation.models.asker import open_asker
 from reseed.interpretation.models.embedding import HashedWords, open_embedder
-from reseed.records import read_spec
 from reseed.spec.llm import ClientSpec, LocalSpec, Prices, ServerSpec
+from reseed.spec.refusals import read_spec
 
 SERVER = {"kind": "server", "model": "m", "base_url": "http://127.0.0.1:8000/v1/"}
 
