@@ -7,7 +7,7 @@ import pytest
 
 from reseed.errors import SpecError
 from reseed.formats import read
-from reseed.formats.files import resolve
+from reseed.formats.hub import resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -86,7 +86,7 @@ def test_the_real_library_offline_and_with_an_empty_cache(python, tmp_path) -> N
 import os
 os.environ |= {{"HF_HUB_OFFLINE": "1", "HF_HOME": {str(tmp_path)!r}}}
 from reseed.errors import SpecError
-from reseed.formats.files import resolve
+from reseed.formats.hub import resolve
 try:
     resolve("hf:me/saes/a@v1")
 except SpecError as error:

@@ -13,7 +13,8 @@ import numpy as np
 
 from reseed.errors import SpecError
 from reseed.formats import plain, read
-from reseed.formats.files import Files, resolve
+from reseed.formats.files import Files
+from reseed.formats.hub import resolve
 from reseed.matching.geometry import finite_rows
 from reseed.matching.match import Views
 from reseed.records import SAEArrays

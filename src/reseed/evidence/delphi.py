@@ -29,7 +29,7 @@ from reseed.evidence.rows import Encoded, Fired, Integers, Reader, entries_of, f
 from reseed.evidence.sampler import WindowSampler
 from reseed.evidence.tables import ExampleTables, tables_of
 from reseed.evidence.windows import cut
-from reseed.formats.arrays import read_safetensors
+from reseed.formats.containers.arrays import read_safetensors
 from reseed.spec.analysis import EvidenceSpec
 from reseed.store import json_bytes, read_json, safetensors_bytes, write_bytes
 from reseed.subjects.language.blocks import TokenBlocks

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError, nearest
-from reseed.formats.arrays import Array, Arrays
+from reseed.formats.containers.arrays import Array, Arrays
 from reseed.formats.files import Files
 from reseed.records import ACTIVATIONS, Floats, SAEArrays, check_rule
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.arrays import Array
 from reseed.formats.checks import about, closed, shown
+from reseed.formats.containers.arrays import Array
 from reseed.formats.files import Files
 from reseed.records import Floats
 

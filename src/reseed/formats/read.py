@@ -18,7 +18,8 @@ import numpy as np
 from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.formats import own
 from reseed.formats.checks import Format, closed, complete
-from reseed.formats.files import Files, Place, resolve
+from reseed.formats.files import Files
+from reseed.formats.hub import Place, resolve
 from reseed.formats.published import (
     batchtopk,
     dictionary_learning,

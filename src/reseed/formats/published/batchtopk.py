@@ -15,8 +15,8 @@ import numpy as np
 from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
 from reseed.formats.checks import Format, Weights, about, flag, named, natural, stored, texts
+from reseed.formats.containers.torch_file import torch_bytes
 from reseed.formats.files import Files
-from reseed.formats.torch_file import torch_bytes
 from reseed.records import Floats, SAEArrays
 from reseed.store import json_bytes, write_bytes
 

@@ -14,8 +14,8 @@ import numpy as np
 from reseed.errors import SpecError
 from reseed.formats import folds
 from reseed.formats.checks import Format, Weights, about, stored
+from reseed.formats.containers.torch_file import torch_bytes
 from reseed.formats.files import Files
-from reseed.formats.torch_file import torch_bytes
 from reseed.records import SAEArrays
 from reseed.store import write_bytes
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.arrays import Arrays
 from reseed.formats.checks import Format, about, stored, take, texts
+from reseed.formats.containers.arrays import Arrays
 from reseed.formats.files import Files
 from reseed.formats.folds import uncentred
 from reseed.records import SAEArrays

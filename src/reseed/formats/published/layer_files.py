@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.arrays import Arrays
 from reseed.formats.checks import Format, about, check_shapes, named, natural, stored, take
+from reseed.formats.containers.arrays import Arrays
+from reseed.formats.containers.torch_file import torch_bytes
 from reseed.formats.files import Files
 from reseed.formats.folds import centred, uncentred
-from reseed.formats.torch_file import torch_bytes
 from reseed.records import SAEArrays
 from reseed.store import safetensors_bytes, write_bytes
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,13 +19,27 @@ from typing import Any
 import numpy as np
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.arrays import Array, ArrayOnDisk, Arrays, decoded, disk_dtype
+from reseed.formats.containers.arrays import (
+    Array,
+    ArrayOnDisk,
+    Arrays,
+    check_sizes,
+    decoded,
+    disk_dtype,
+)
+from reseed.formats.containers.opcodes import check_opcodes
 
 _STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
     "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
+
+_DTYPES = frozenset(
+    {*_STORAGES.values(), "half", "float", "double", "short", "int", "long", "uint16", "uint32"}
+    | {"uint64", "complex64", "complex128", "float8_e4m3fn", "float8_e5m2", "strided"}
+)
+"""Names of types and of the layout, which settings hold; they become text."""
 
 _LARGEST_PICKLE = 8 * 2**20
 
@@ -59,10 +72,14 @@ def read_torch(path: Path) -> Arrays:
             if f"{root}byteorder" in directory and archive.read(f"{root}byteorder") != b"little":
                 raise ValueError("it was written on a big-endian machine, which is not read")
             content = archive.read(top)
-        _check_opcodes(content)
+        check_opcodes(content)
         value = _Tensors(path, directory, root, content).load()
     except pickle.UnpicklingError as error:
-        raise StoreError(f"{path} is refused: {error}. Nothing in it was run.") from error
+        raise StoreError(
+            f"{path} is refused: {error}. Nothing in it was run. If you trust it, open it with the "
+            "library that wrote it and write its tensors alone: safetensors.torch.save_file("
+            "sae.state_dict(), 'sae.safetensors')."
+        ) from error
     except _DAMAGE as error:
         raise StoreError(
             f"{path} cannot be read: {error}. It was cut while it was copied or written; "
@@ -75,33 +92,35 @@ def read_torch(path: Path) -> Arrays:
 
 def _not_a_zip(path: Path) -> Exception:
     with open(path, "rb") as handle:
-        first = handle.read(2)
+        first = handle.read(8)
     if first[:1] == b"\x80":
         return SpecError(
             f"{path} is a bare pickle, as torch wrote before version 1.6. Such files are not read. "
             "If you trust it: torch.save(torch.load(path, weights_only=True), path)."
         )
-    return ValueError("it is no zip archive, which torch.save writes")
+    if first[:2] != b"PK":
+        return SpecError(
+            f"{path} is no file of torch.save: it begins with {first!r}, neither a zip archive nor "
+            "a pickle. Was another file, or a page that says why there is none, saved by this name?"
+        )
+    return ValueError("it is a zip archive without an end")
+
+
+_LOCKED = 0x1 | 0x20 | 0x40
+"""Flags of a member: encrypted, patched, strongly encrypted."""
 
 
 def _directory(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Members by name; none compressed, so that none is larger than the file."""
     members = archive.infolist()
+    if any(info.flag_bits & _LOCKED for info in members):
+        raise ValueError("it has encrypted or patched members, which torch.save does not write")
     if any(info.compress_type != zipfile.ZIP_STORED for info in members):
         raise ValueError("it has compressed members, which torch.save does not write")
     total, length = sum(info.file_size for info in members), path.stat().st_size
     if total > length:
         raise ValueError(f"its members claim {total:,} bytes of a file of {length:,}")
     return {info.filename: info for info in members}
-
-
-def _check_opcodes(content: bytes) -> None:
-    """Refuse what makes the unpickler take memory that the file does not have."""
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.proto > 4:
-            raise ValueError(f"its pickle uses {opcode.name}, which torch.save does not write")
-        if "PUT" in opcode.name and int(str(argument)) > len(content):
-            raise ValueError("its pickle numbers more objects than it has")
 
 
 class _Tensors(pickle.Unpickler):
@@ -117,7 +136,8 @@ class _Tensors(pickle.Unpickler):
         class Dict(dict[Any, Any]):
             pass
 
-        def size(sizes: Any = ()) -> tuple[Any, ...]:
+        def size(sizes: Any = ()) -> tuple[int, ...]:
+            check_sizes(sizes)
             return tuple(sizes)
 
         def tensor(*arguments: Any) -> ArrayOnDisk:
@@ -126,18 +146,36 @@ class _Tensors(pickle.Unpickler):
         def parameter(tensor: Any, *_: Any) -> Any:
             return tensor
 
+        def subclass(rebuild: Any, _kind: Any, arguments: Any, *_: Any) -> Any:
+            if rebuild not in (tensor, parameter):
+                raise ValueError("a tensor is to be rebuilt by something that builds none")
+            return rebuild(*arguments)
+
+        def device(kind: Any = "cpu", *index: Any) -> str:
+            return ":".join(str(part) for part in (kind, *index) if isinstance(part, str | int))
+
+        def members(values: Any = ()) -> list[Any]:
+            return list(values)
+
         self._known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): Dict,
             ("torch", "Size"): size,
+            ("torch", "device"): device,
+            ("torch", "Tensor"): "torch.Tensor",
+            ("torch.nn.parameter", "Parameter"): "torch.nn.Parameter",
             ("torch._utils", "_rebuild_tensor"): tensor,
             ("torch._utils", "_rebuild_tensor_v2"): tensor,
             ("torch._utils", "_rebuild_parameter"): parameter,
+            ("torch._utils", "_rebuild_parameter_with_state"): parameter,
+            ("torch._tensor", "_rebuild_from_type_v2"): subclass,
+            ("builtins", "set"): members,
+            ("__builtin__", "set"): members,
         }
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return _STORAGES[name]
-        if module == "torch" and name in ("float32", "float64", "float16", "bfloat16"):
+        if module == "torch" and name in _DTYPES:
             return f"torch.{name}"
         if (module, name) not in self._known:
             raise pickle.UnpicklingError(
@@ -147,7 +185,7 @@ class _Tensors(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         kind, dtype, key, _, count = pid
-        if kind != "storage" or dtype not in _STORAGES.values():
+        if not (kind == "storage" and dtype in _STORAGES.values() and type(key) is str):
             raise ValueError("it refers to something that is no tensor")
         info = self._directory[f"{self._root}data/{key}"]
         if type(count) is not int or count * disk_dtype(dtype).itemsize > info.file_size:
@@ -158,8 +196,10 @@ class _Tensors(pickle.Unpickler):
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> ArrayOnDisk:
         info, dtype, count = storage
-        if not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
-            raise ValueError("a tensor has sizes that are not whole numbers")
+        check_sizes(shape)
+        check_sizes((offset,))
+        if len(strides) != len(shape) or not all(type(n) is int and n >= 0 for n in strides):
+            raise ValueError("a tensor has strides that are not whole numbers")
         last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         if math.prod(shape) > count or (math.prod(shape) and last >= count):
             raise ValueError(f"a tensor of shape {tuple(shape)} is larger than its storage")
@@ -170,7 +210,7 @@ class _Tensors(pickle.Unpickler):
                 with zipfile.ZipFile(path) as archive, archive.open(info) as handle:
                     data = bytearray(handle.read(count * itemsize))
                 flat = np.frombuffer(data, disk_dtype(dtype), count)[offset:]
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
+            except _DAMAGE as error:
                 raise StoreError(f"{path} cannot be read: {error}; get it again") from error
             view = np.lib.stride_tricks.as_strided(
                 flat, shape, [s * itemsize for s in strides], writeable=False

@@ -8,7 +8,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from reseed.errors import StoreError
+from reseed.errors import SpecError, StoreError
 
 Array = NDArray[Any]
 
@@ -64,6 +64,24 @@ class Arrays(Mapping[str, Any]):
         """Shape of an array without reading it; None if there is no array of that name."""
         value = self.held.get(name)
         return value.shape if isinstance(value, ArrayOnDisk) else None
+
+
+_LARGEST_SIZE = 2**40
+
+MOST_DIMENSIONS = 8
+
+
+def check_sizes(shape: Sequence[Any]) -> None:
+    """Refuse a shape that no array can have, before anything is computed from it; ValueError.
+
+    An empty array can claim [0, 2^62], of which not even NumPy can make a view.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"a shape of {len(shape):,} dimensions is none of an SAE")
+    if not all(type(n) is int and 0 <= n <= _LARGEST_SIZE for n in shape):
+        raise ValueError("a shape has sizes that are no whole numbers, or that no memory holds")
+    if math.prod(n for n in shape if n) > _LARGEST_SIZE:
+        raise ValueError(f"a shape of {list(shape)} is larger than any memory")
 
 
 def decoded(raw: Array, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -162,7 +180,8 @@ def _checked_header(handle: IO[bytes], size: int) -> tuple[tuple[int, ...], np.d
         shape, _, dtype = read(handle)
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise ValueError(f"it holds {dtype}; only plain numbers are read")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size - handle.tell():
+    check_sizes(shape)
+    if math.prod(shape) * dtype.itemsize > size - handle.tell():
         raise ValueError(f"its header says shape {shape}, but it has {size:,} bytes")
     return shape, dtype
 
@@ -184,8 +203,8 @@ _DTYPES = {
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 
-_LARGEST_HEADER = 100_000_000
-"""Bytes; the limit of the format."""
+_LARGEST_HEADER = 4 * 2**20
+"""Bytes; some 30,000 arrays. The format allows 100 MB, which takes a minute to look through."""
 
 
 def read_safetensors(path: Path) -> Arrays:
@@ -194,8 +213,14 @@ def read_safetensors(path: Path) -> Arrays:
         with open(path, "rb") as handle:
             length = path.stat().st_size
             size = int.from_bytes(handle.read(8), "little")
-            if length < 8 or size > min(_LARGEST_HEADER, length - 8):
+            if length < 8 or size > length - 8:
                 raise ValueError(f"its header of {size:,} bytes is longer than the file")
+            if size > _LARGEST_HEADER:
+                raise SpecError(
+                    f"{path} has a header of {size:,} bytes. That is room for more than 30,000 "
+                    "arrays, and an SAE has ten: is it the checkpoint of a whole model? Write the "
+                    "arrays of the SAE into a file of their own."
+                )
             header = json.loads(handle.read(size))
         if not isinstance(header, dict):
             raise ValueError("its header is no table")
@@ -217,8 +242,9 @@ def _entry(path: Path, name: str, entry: Any, start: int, length: int) -> ArrayO
     if dtype is None:
         raise ValueError(f"{name} has type {entry['dtype']!r}, which is not read")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not (_naturals(shape) and _naturals(offsets) and len(offsets) == 2 and len(shape) < 9):
+    if not (_naturals(shape) and _naturals(offsets) and len(offsets) == 2):
         raise ValueError(f"the shape or place of {name} is not made of whole numbers")
+    check_sizes(shape)
     size = math.prod(shape) * disk_dtype(dtype).itemsize
     begin, end = offsets
     if end - begin != size or start + end > length:
