@@ -143,7 +143,7 @@ def test_out_of_time_is_not_called_optimal(monkeypatch) -> None:
         ((np.ones((3, 2)), np.ones((3, 2))), {"reject": None}, "reject=0 or more"),
         ((np.ones((3, 2)), np.ones((3, 2))), {"reject": -0.1}, "give 0 or more"),
         ((np.ones((3, 2)), np.ones((3, 2))), {"reject": np.nan}, "give 0 or more"),
-        ((np.ones((3, 2)), np.ones((3, 2))), {"measure": "cosine"}, "no measure"),
+        ((np.ones((3, 2)), np.ones((3, 2))), {"measure": "cosinus"}, "no measure"),
         ((np.ones((3, 2)), -np.ones((3, 2))), {}, "B: 6 codes are negative"),
         ((np.ones((3, 2)),), {}, "a ndarray: give codes"),
         ((3, 4), {}, "a int: give codes"),

@@ -188,8 +188,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         sums.add(as_codes(np.ones((5, 2)), "A"), as_codes(np.ones((5, 4)), "B"))
     with pytest.raises(SpecError, match="outside 0..3"):
         ChosenPairs(np.array([0]), np.array([4]), (3, 4))
-    with pytest.raises(SpecError, match="no measure 'cosine'"):
-        sums.edges("cosine")
+    with pytest.raises(SpecError, match="no measure 'cosinus'"):
+        sums.edges("cosinus")
 
 
 def test_too_many_pairs_are_counted_in_the_message(monkeypatch) -> None:

@@ -102,3 +102,54 @@ def test_torch_makes_the_same_products() -> None:
 def test_nonsense_is_refused(a, more, says: str) -> None:
     with pytest.raises(SpecError, match=says):
         reseed.match(a, B, **more)
+
+
+def codes_of(latents: int, seed: int, tokens: int = 300) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.exponential(size=(tokens, latents)) * (rng.random((tokens, latents)) < 0.2)
+
+
+def fields(codes: np.ndarray, decoder: np.ndarray) -> np.ndarray:
+    """[F, tokens D] what each latent adds to the reconstructions, written out."""
+    return np.einsum("tf,fd->ftd", codes, decoder).reshape(len(decoder), -1)
+
+
+@pytest.mark.parametrize("reject", [None, 0.05])
+@pytest.mark.parametrize("kind", ["arrays", "chunks"])
+def test_contributions_are_those_of_the_fields_written_out(kind, reject) -> None:
+    pytest.importorskip("numba")
+    a, b = codes_of(N, 3), codes_of(M, 4)
+    S = cosines(fields(a, A.decoder), fields(b, B.decoder))
+    worth = np.maximum(S - (reject or 0.0), 0)
+    best = worth[linear_sum_assignment(worth, maximize=True)].sum()
+    given_ = (a, b) if kind == "arrays" else ([a[:100], a[100:]], [b[:100], b[100:]])
+    found = reseed.match(A, B, view="contribution", codes=given_, reject=reject)
+    assert found.optimal
+    assert found.primal == pytest.approx(best, rel=1e-9)
+    np.testing.assert_allclose(found.similarity, S[tuple(found.pairs.T)], atol=1e-12)
+    assert found.similarity.min() > (reject or 0.0)
+
+
+def test_contributions_have_no_scale_and_a_sign() -> None:
+    pytest.importorskip("numba")
+    a = codes_of(N, 5)
+    scaled = A.decoder * np.linspace(0.1, 30, N)[:, None]
+    order = np.random.default_rng(0).permutation(N)
+    found = reseed.match(A.decoder, scaled[order], view="contribution", codes=(a, 7 * a[:, order]))
+    np.testing.assert_array_equal(order[found.pairs[:, 1]], found.pairs[:, 0])
+    np.testing.assert_allclose(found.similarity, 1.0)
+    opposite = Views(A.encoder[:1], -A.decoder[:1])
+    both = (a[:, :1], a[:, :1])
+    assert not len(reseed.match(A.decoder[:1], opposite, view="contribution", codes=both).pairs)
+
+
+def test_the_contribution_view_needs_codes_and_only_it() -> None:
+    a, b = codes_of(N, 3), codes_of(M, 4)
+    with pytest.raises(SpecError, match="give both it and"):
+        reseed.match(A, B, view="contribution")
+    with pytest.raises(SpecError, match="give both it and"):
+        reseed.match(A, B, codes=(a, b))
+    with pytest.raises(SpecError, match="the codes of these SAEs"):
+        reseed.match(A, B, view="contribution", codes=(b, a))
+    with pytest.raises(SpecError, match="no geometry"):
+        reseed.reject_threshold(A, B, view="contribution")

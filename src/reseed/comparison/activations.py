@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
 from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
+from reseed.evidence.frequency import MatchedFiring
 from reseed.evidence.rows import Encoded, Reader, feed, firing_of
-from reseed.matching.codes import ChosenPairs
 from reseed.sae.model import from_arrays
 from reseed.spec.analysis import FromSubject
 from reseed.spec.refusals import read_spec
@@ -155,18 +156,20 @@ def run_on(
 def fire_together(
     compared: Sequence[Dictionary],
     activations: Activations,
+    behaviour: Mapping[str, OnActivations],
     pairs: Mapping[tuple[str, str], NDArray[np.int64]],
     events: Events,
-) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """Correlation `[E]` of the activations of matched latents `[E, 2]`, in one more pass.
+) -> dict[tuple[str, str], pl.DataFrame]:
+    """How matched latents `[E, 2]` fire together and what they add, in one more pass.
 
-    Pairs with bare matrices are left out.
+    Pairs with bare matrices are left out. Columns are those of `MatchedFiring`; decoder rows are
+    compared as they were matched, so turned ones in the basis of the first.
     """
     readers = _readers(compared, activations)
+    decoders = {dictionary.name: dictionary.views.decoder for dictionary in compared}
+    fired = {name: on.firing["fired"].to_numpy() for name, on in behaviour.items()}
     counters = {
-        (a, b): ChosenPairs(
-            matched[:, 0], matched[:, 1], (readers[a].sae.latents, readers[b].sae.latents)
-        )
+        (a, b): MatchedFiring(matched, fired[a], fired[b], a, b, rows=(decoders[a], decoders[b]))
         for (a, b), matched in pairs.items()
         if a in readers and b in readers
     }
@@ -177,7 +180,7 @@ def fire_together(
 
     source, blocks = activations.source, activations.blocks
     feed(add, readers, source, blocks, events, "co-firing", unit="rows", size=CHUNK)
-    return {pair: counter.values("correlation") for pair, counter in counters.items()}
+    return {pair: counter.table() for pair, counter in counters.items()}
 
 
 def _readers(compared: Sequence[Dictionary], activations: Activations) -> dict[str, Reader]:

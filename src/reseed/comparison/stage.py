@@ -143,8 +143,8 @@ def stage(
     warnings = [*check(turned), *warnings_of(behaviour)]
     pairs = _pairs(turned, behaviour, tau, null_draws, store, events)
     matched = {(pair.a, pair.b): pair.matched for pair in pairs}
-    correlations = fire_together(compared, opened, matched, events)
-    return assembled(turned, pairs, tau, warnings, behaviour, correlations, crossing)
+    together = fire_together(turned, opened, behaviour, matched, events)
+    return assembled(turned, pairs, tau, warnings, behaviour, together, crossing)
 
 
 def _pairs(

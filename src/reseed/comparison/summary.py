@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from reseed.comparison.dictionary import Dictionary, described
 from reseed.comparison.pair import PairFacts
@@ -21,7 +20,7 @@ from reseed.stability.nulls import COVARIANCE
 if TYPE_CHECKING:
     from reseed.comparison.activations import OnActivations
 
-_CORRELATED = {"sae": pl.String, "other": pl.String, "latent": pl.Int64, "act_corr": pl.Float64}
+_TOGETHER = {"act_corr": pl.Float64, "contribution": pl.Float64}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +88,7 @@ def assembled(
     tau: float,
     warnings: Sequence[str],
     behaviour: Mapping[str, OnActivations] = MappingProxyType({}),
-    correlations: Mapping[tuple[str, str], NDArray[np.float64]] | None = None,
+    together: Mapping[tuple[str, str], pl.DataFrame] | None = None,
     crossing: Sequence[Mapping[str, Any]] = (),
 ) -> Comparison:
     """A comparison out of its pairs."""
@@ -116,7 +115,7 @@ def assembled(
     return Comparison(
         names=tuple(dictionary.name for dictionary in compared),
         pairs=tuple(pairs),
-        latents=_latents(pairs, behaviour, correlations),
+        latents=_latents(pairs, behaviour, together),
         summary=summary,
         warnings=tuple(warnings),
     )
@@ -125,12 +124,12 @@ def assembled(
 def _latents(
     pairs: Sequence[PairFacts],
     behaviour: Mapping[str, OnActivations],
-    correlations: Mapping[tuple[str, str], NDArray[np.float64]] | None,
+    together: Mapping[tuple[str, str], pl.DataFrame] | None,
 ) -> pl.DataFrame:
     """All pair tables under each other, seen from each side, with firing where it is known.
 
-    Columns alive, firing_rate, mean_act and act_corr only with activations; null where an SAE
-    cannot be run.
+    Columns alive, firing_rate, mean_act, act_corr and contribution only with activations; null
+    where an SAE cannot be run.
     """
     sides = [
         (pair, side, own, other)
@@ -155,16 +154,21 @@ def _latents(
             for name, on in behaviour.items()
         )
         table = table.join(firing, on=["sae", "latent"], how="left", maintain_order="left")
-    if correlations is None:
+    if together is None:
         return table
-    frames = [pl.DataFrame(schema=_CORRELATED)]
-    for pair, side, own, other in sides:
-        if (pair.a, pair.b) in correlations:
-            latent = pair.matched[:, "ab".index(side)]
-            columns = {"latent": latent, "act_corr": correlations[pair.a, pair.b]}
-            names = [pl.lit(own).alias("sae"), pl.lit(other).alias("other")]
-            frames.append(pl.DataFrame(columns).select(*names, pl.all()))
     on = ["sae", "other", "latent"]
+    schema = {"sae": pl.String, "other": pl.String, "latent": pl.Int64, **_TOGETHER}
+    frames = [pl.DataFrame(schema=schema)]
+    frames += [
+        together[pair.a, pair.b].select(
+            pl.lit(own).alias("sae"),
+            pl.lit(other).alias("other"),
+            pl.col(f"latent_{side}").alias("latent"),
+            *_TOGETHER,
+        )
+        for pair, side, own, other in sides
+        if (pair.a, pair.b) in together
+    ]
     return table.join(pl.concat(frames), on=on, how="left", maintain_order="left")
 
 

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from reseed.events import Events
 from reseed.evidence.features import Contexts
+from reseed.evidence.frequency import MatchedFiring
 from reseed.evidence.rows import Encoded, Firing, Reader, entries_of, feed, readers_of
 from reseed.evidence.sampler import WindowSampler, nearest_decoders
 from reseed.evidence.tables import tables_of
 from reseed.evidence.windows import Windows, cut
-from reseed.matching.activations import MatchedFiring
 from reseed.matching.match import decoder_pairs
 from reseed.matching.stage import read_match
 from reseed.runs import (
@@ -88,7 +88,11 @@ def _gather_cofiring(study: Study, inputs: Inputs, events: Events) -> None:
     store = study.store
     last = {pair: group.steps[-1] for group in study.groups() for pair in pairs_of(group.runs)}
     made_from = {
-        pair: [store.checksum(pair_name(pair)), *(store.checksum(f"runs/{run}") for run in pair)]
+        pair: [
+            store.checksum(pair_name(pair)),
+            *(store.checksum(f"runs/{run}") for run in pair),
+            "contributions",
+        ]
         for pair in last
     }
     missing = _missing(store, made_from, cofiring_name)
@@ -98,17 +102,18 @@ def _gather_cofiring(study: Study, inputs: Inputs, events: Events) -> None:
         run: store.table(evidence_name(run), "firing.parquet")["fired"].to_numpy()
         for run in dict.fromkeys(run for pair in missing for run in pair)
     }
+    sites = {run.id: run.spec.site for run in study.runs if run.id in fired}
+    readers = readers_of(sites, store)
     counters: dict[Pair, MatchedFiring] = {}
     for a, b in missing:
         pairs = decoder_pairs(read_match(store, (a, b), last[a, b]))
-        counters[a, b] = MatchedFiring(pairs, fired[a], fired[b], a, b)
+        rows = readers[a].sae.W_dec.numpy(), readers[b].sae.W_dec.numpy()
+        counters[a, b] = MatchedFiring(pairs, fired[a], fired[b], a, b, rows=rows)
 
     def add(chunk: Encoded) -> None:
         for (a, b), counter in counters.items():
             counter.add_entries(*chunk.codes(a), *chunk.codes(b))
 
-    sites = {run.id: run.spec.site for run in study.runs if run.id in fired}
-    readers = readers_of(sites, store)
     feed(add, readers, inputs.source, inputs.split[1], events, "co-firing")
     for pair, counter in counters.items():
         files = {"matched.parquet": counter.table()}

@@ -1,14 +1,4 @@
-"""Matching by what latents do: how alike they fire on the same tokens, whatever their weights.
-
-How alike latents fire by chance at their firing rate: the frequency-matched permutation (N8).
-
-Two latents that fire on a third of all tokens each fire together often, whatever they mean. The
-null keeps who is paired with whom but exchanges B's latents with others that fire about as often.
-
-It is a null for pairs that something else chose, such as decoder rows. For pairs chosen by
-activations themselves it is none: renaming B's latents and matching again gives the same
-similarities.
-"""
+"""Matching by what latents do: how alike they fire on the same tokens, whatever their weights."""
 
 from __future__ import annotations
 
@@ -19,16 +9,19 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from reseed.errors import SpecError
 from reseed.matching.assignment import assign_above, dense_is_chosen
-from reseed.matching.codes import ChosenPairs, Codes, Measure, as_codes, check_measure
-from reseed.matching.geometry import Integers, Limits
+from reseed.matching.codes import (
+    Codes,
+    Measure,
+    as_codes,
+    check_measure,
+)
+from reseed.matching.entries import cosines_of
+from reseed.matching.geometry import Limits, cosine
 from reseed.records import Match
-from reseed.seeds import generator
 
 if TYPE_CHECKING:
     from reseed.matching.sparse import Edges
@@ -54,13 +47,13 @@ def match_activations(
             of all co-firing pairs are kept, where a single sparse matrix needs less. Or, with
             `codes_b` left out, an iterable of pairs of chunks.
         codes_b: `[N, F_b]` codes of B on the same tokens, or chunks of them.
-        measure: `"correlation"` (Pearson, over all tokens) or `"jaccard"` (tokens on which both
-            fire over those on which either does).
+        measure: `"correlation"` (Pearson, over all tokens), `"jaccard"` (tokens on which both
+            fire over those on which either does) or `"cosine"` (uncentred).
         reject: lambda, 0 or more; only pairs with a larger similarity are made, and those that
             maximise the sum of (similarity - lambda). Pairs that never fire together have a
-            correlation at or below 0 and Jaccard 0, so only pairs that do can be made, and what is
-            found is exact. None, with `"jaccard"` only, matches every latent of the smaller side; a
-            full matching by correlation would have to weigh all pairs that never fire together.
+            correlation at or below 0 and the others 0, so only pairs that do can be made, and what
+            is found is exact. None, not with `"correlation"`, matches every latent of the smaller
+            side; by correlation that would have to weigh all pairs that never fire together.
         tolerance: largest gap, relative to the objective, that counts as optimal.
         seconds: when the solver stops with the best found so far.
 
@@ -84,12 +77,36 @@ def match_activations(
     return _completed(match, shape, edges) if reject is None else match
 
 
+def match_contributions(
+    A: Any, B: Any, codes: tuple[Any, Any], reject: float, limits: Limits
+) -> Match:
+    """Match by the cosine of what latents add to reconstructions; see `codes` and `reseed.match`.
+
+    `A` and `B` are decoder rows. Where two latents never fire together, or their rows are not on
+    one side, the cosine is not above 0; so only pairs that do fire together can be made, and what
+    is found is exact.
+    """
+    _check("cosine", reject)
+    geometry = cosine(A, B, names=("A's decoder", "B's decoder"))
+    # a cosine of decoder rows is at most 1, so what is above `reject` fires together more
+    edges, shape = _edges(*codes, "cosine", reject)
+    if shape != geometry.shape:
+        raise SpecError(
+            f"codes of {shape[0]} and {shape[1]} latents, decoder rows of {geometry.shape[0]} and "
+            f"{geometry.shape[1]}; give the codes of these SAEs"
+        )
+    value = edges.value * cosines_of(geometry, edges.row, edges.column)
+    above = value > reject
+    kept = type(edges)(edges.row[above], edges.column[above], value[above])
+    return _solved(kept, shape, reject, limits)
+
+
 def _check(measure: str, reject: float | None) -> None:
     check_measure(measure)
     if reject is None and measure == "correlation":
         raise SpecError(
             "matching every latent by correlation would weigh all pairs that never fire together; "
-            "give reject=0 or more, or measure='jaccard', where such pairs count 0"
+            "give reject=0 or more, or another measure, where such pairs count 0"
         )
     if reject is not None and not reject >= 0:
         raise SpecError(
@@ -184,73 +201,3 @@ def _completed(match: Match, shape: tuple[int, int], edges: Edges) -> Match:
         gap=match.dual - primal,
         certificate=replace(match.certificate, reject=None),
     )
-
-
-FREQUENCY = "N8 frequency-matched permutation"
-
-SIZE = 20
-"""Latents in a bin of firing rate, at least; fewer where fewer fire."""
-
-
-def frequency_bins(rate: NDArray[Any], size: int = SIZE) -> Integers:
-    """`[F]` bin of each latent, from the rarest up; -1 for those that never fire.
-
-    Bins hold latents that fire about as often, equally many, at least `size`.
-    """
-    live = np.flatnonzero(rate > 0)
-    order = live[np.argsort(rate[live], kind="stable")]
-    bins = np.full(len(rate), -1)
-    parts = np.array_split(order, max(1, len(order) // size))
-    for number, part in enumerate(parts):
-        bins[part] = number
-    return bins
-
-
-def exchanged(bins: Integers, *key: int | str) -> Integers:
-    """Another latent of the same bin for each, at random, each used once.
-
-    No latent stays where it is unless it is alone in its bin: one that did would put what was
-    observed into the null. The key of the generator is e.g. the pair of runs and the draw.
-    """
-    numbers = generator("null-frequency", *key)
-    out = np.arange(len(bins))
-    for bin_ in np.unique(bins):
-        circle = numbers.permutation(np.flatnonzero(bins == bin_))
-        out[circle] = np.roll(circle, 1)
-    return out
-
-
-class MatchedFiring:
-    """How matched latents of two runs fire together, beside one draw of the null.
-
-    Args:
-        pairs: `[E, 2]` latent of A, latent of B.
-        fired_a: `[F_a]` tokens on which each latent of A fires; only its length counts.
-        fired_b: `[F_b]` of B, for the null.
-        key: of the draw, e.g. the names of the two runs.
-    """
-
-    def __init__(
-        self, pairs: Integers, fired_a: Integers, fired_b: Integers, *key: int | str
-    ) -> None:
-        self._pairs = pairs
-        a, b = pairs.T
-        null = exchanged(frequency_bins(fired_b), *key)[b]
-        shape = (len(fired_a), len(fired_b))
-        self._sums = ChosenPairs(np.concatenate([a, a]), np.concatenate([b, null]), shape)
-
-    def add_entries(self, values_a: Any, latents_a: Any, values_b: Any, latents_b: Any) -> None:
-        """Take in more tokens: K codes of each by A and by B, `[N, K]`; those of 0 are silent."""
-        self._sums.add_entries(values_a, latents_a, values_b, latents_b)
-
-    def table(self) -> pl.DataFrame:
-        """latent_a, latent_b, act_corr, act_jaccard, null_corr, null_jaccard."""
-        columns: dict[str, NDArray[Any]] = {
-            "latent_a": self._pairs[:, 0],
-            "latent_b": self._pairs[:, 1],
-        }
-        size = len(self._pairs)
-        both = {"corr": self._sums.values("correlation"), "jaccard": self._sums.values("jaccard")}
-        columns |= {f"act_{name}": values[:size] for name, values in both.items()}
-        columns |= {f"null_{name}": values[size:] for name, values in both.items()}
-        return pl.DataFrame(columns)

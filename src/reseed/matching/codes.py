@@ -7,22 +7,31 @@ deviations s over all N tokens, silent ones included:
 |---|---|---|
 | `"correlation"` | Pearson: (mean(ab) - mean(a) mean(b)) / (s_a s_b) | -mean(a) mean(b) / s_a s_b |
 | `"jaccard"` | n_ij / (n_i + n_j - n_ij) | 0 |
+| `"cosine"` | sum(ab) / sqrt(sum(a^2) sum(b^2)) | 0 |
 
-A latent that never fires has both 0 with all others; one that fires alike on every token has
+A latent that never fires has all three 0 with all others; one that fires alike on every token has
 correlation 0 with all others.
+
+What latent i adds to the reconstructions, its **contribution**, is the rank-one field `a_i(t) d_i`
+over tokens t and dimensions. Two such fields have the inner product `d_i . e_j sum(a_i b_j)`, so
+their cosine is that of the decoder rows times `"cosine"`: from the sums that there are, exactly.
+With c this cosine and r = |B_j| / |A_i| the ratio of their lengths, the share of i's contribution
+that j explains when it is put in its place as it is, 1 - |A_i - B_j|^2 / |A_i|^2, is 2 r c - r^2.
+It is 1 for the same field, 0 for no field, negative where j does more harm than silence. No
+multiple of j explains more than c^2.
 
 Everything is a sum over tokens, so accumulators over different tokens add up to the whole.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-from reseed.errors import SpecError
+from reseed.errors import SpecError, nearest
 from reseed.matching.geometry import Floats, Integers
 
 Codes = Any
@@ -102,7 +111,7 @@ def _array(codes: Any) -> NDArray[Any]:
     return np.asarray(codes)
 
 
-Measure = Literal["correlation", "jaccard"]
+Measure = Literal["correlation", "jaccard", "cosine"]
 
 _ROUNDING = 1e-12
 """Share of the mean square below which a variance is rounding."""
@@ -160,6 +169,10 @@ def similarity(measure: Measure, pairs: Together, a: Sums, b: Sums, tokens: int)
     if measure == "jaccard":
         either = a.fired[i] + b.fired[j] - pairs.both
         return pairs.both / np.maximum(either, 1)
+    if measure == "cosine":
+        length = np.sqrt(a.square[i]) * np.sqrt(b.square[j])
+        out = np.divide(pairs.product, length, out=np.zeros(len(i)), where=length > 0)
+        return out.clip(0.0, 1.0)
     n = max(tokens, 1)
     covariance = pairs.product / n - (a.total[i] / n) * (b.total[j] / n)
     scale = _deviation(a, n)[i] * _deviation(b, n)[j]
@@ -175,8 +188,15 @@ def _deviation(sums: Sums, tokens: int) -> Floats:
 
 def check_measure(measure: str) -> None:
     """Refuse an unknown measure."""
-    if measure not in ("correlation", "jaccard"):
-        raise SpecError(f"no measure {measure!r} of activations; 'correlation' or 'jaccard'")
+    if measure not in get_args(Measure):
+        raise SpecError(
+            f"no measure {measure!r} of activations; {nearest(measure, get_args(Measure))}"
+        )
+
+
+def explained(cosine: Floats, ratio: Floats) -> Floats:
+    """Share of a contribution that another one explains in its place, see above."""
+    return 2 * ratio * cosine - ratio**2
 
 
 def check_same_tokens(A: Codes, B: Codes, latents: tuple[int, int]) -> None:
@@ -227,3 +247,7 @@ class ChosenPairs:
         check_measure(measure)
         pairs = Together(self._rows, self._columns, self._product, self._both)
         return similarity(measure, pairs, self._a, self._b, self.tokens)
+
+    def lengths(self) -> tuple[Floats, Floats]:
+        """`[E]` root of the summed squares of the activations, of the latents of A and of B."""
+        return np.sqrt(self._a.square[self._rows]), np.sqrt(self._b.square[self._columns])

@@ -7,6 +7,7 @@
 | `"mean"` | the mean of both cosines |
 | `"minimum"` | the lesser of both cosines |
 | `"whitened"` | of their encoder rows as they act on whitened input |
+| `"contribution"` | of what they add to reconstructions, over tokens (formula in `codes`) |
 
 Two SAEs compared from both sides, by decoder and by encoder rows.
 
@@ -42,6 +43,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError, nearest
+from reseed.matching.activations import match_contributions
 from reseed.matching.assignment import solve, solve_and_nearest
 from reseed.matching.entries import BothNearest, cosines_of
 from reseed.matching.geometry import Geometry, Limits, cosine, least_cosine, mean_cosine, whitened
@@ -54,6 +56,7 @@ def match(
     *,
     view: View = "decoder",
     covariance: Any = None,
+    codes: tuple[Any, Any] | None = None,
     reject: float | None = None,
     tolerance: float = 1e-9,
     seconds: float = float("inf"),
@@ -67,8 +70,12 @@ def match(
         B: the same, of F_b latents.
         view: which rows of SAEs are compared: `"decoder"`; `"encoder"`; both, by the `"mean"` or by
             the `"minimum"` of their cosines; `"whitened"`, encoder rows as they act on whitened
-            input. Plain rows are taken as they are, or whitened.
+            input; `"contribution"`, what they add to the reconstructions. Plain rows are taken as
+            they are, or whitened, or as decoder rows.
         covariance: `[D, D]` of the SAEs' input, for `"whitened"` only.
+        codes: of A and of B on the same tokens, as for `reseed.match_activations`, for
+            `"contribution"` only. Latents that add nothing in common, which is all that this view
+            can tell of pairs that never fire together, are never paired: `reject` is 0 or more.
         reject: lambda; only pairs with a larger cosine are made, and those that maximise the sum of
             (cosine - lambda). `reseed.reject_threshold` gives one from a null. None matches every
             latent of the smaller side.
@@ -92,11 +99,20 @@ def match(
         >>> reseed.match(A, A[[2, 0, 1]]).pairs.tolist()
         [[0, 1], [1, 2], [2, 0]]
     """
+    limits = Limits(tolerance=tolerance, seconds=seconds)
+    if (codes is None) == (view == "contribution"):
+        raise SpecError(
+            "view 'contribution' compares what latents add to reconstructions: give both it and "
+            f"the codes of both SAEs, or neither (view is {view!r})"
+        )
+    if codes is not None:
+        a, b = (_rows(sae, "decoder") for sae in (A, B))
+        return match_contributions(a, b, codes, reject or 0.0, limits)
     geometry = geometry_of(A, B, view=view, covariance=covariance, device=device)
-    return solve(geometry, Limits(tolerance=tolerance, seconds=seconds), reject=reject)
+    return solve(geometry, limits, reject=reject)
 
 
-View = Literal["decoder", "encoder", "mean", "minimum", "whitened"]
+View = Literal["decoder", "encoder", "mean", "minimum", "whitened", "contribution"]
 
 
 class Views(NamedTuple):
@@ -109,9 +125,14 @@ class Views(NamedTuple):
 def geometry_of(
     A: Any, B: Any, *, view: View = "decoder", covariance: Any = None, device: str = "cpu"
 ) -> Geometry:
-    """The similarity of two SAEs by one of the views above; arguments as of `match`."""
+    """The similarity of two SAEs by one of the views above of weights; arguments as of `match`."""
     if view not in get_args(View):
         raise SpecError(f"no view {view!r} of an SAE; {nearest(view, get_args(View))}")
+    if view == "contribution":
+        raise SpecError(
+            "view 'contribution' needs activations besides weights, so it has no geometry of rows; "
+            "take another view here"
+        )
     if (covariance is None) == (view == "whitened"):
         raise SpecError(
             "view 'whitened' compares encoder rows for input of a given covariance: give both or "

@@ -239,6 +239,15 @@ class AssignmentSummary(Spec):
     largest_gap: float
 
 
+class Contributions(Estimate):
+    """Cosine of what matched latents add to reconstructions, mean over those that fire."""
+
+    null_frequency: Range
+    """With another latent that fires about as often; range over pairs of runs."""
+    explained: float
+    """Median share of a latent's contribution that its counterpart explains in its place."""
+
+
 class GroupSummary(Spec):
     """The numbers of runs that differ in nothing but their seeds."""
 
@@ -256,4 +265,5 @@ class GroupSummary(Spec):
     unseen: FeatureCounts | None = None
     components: Components | None = None
     structure: Structure | None = None
+    contributions: Contributions | None = None
     certificates: AssignmentSummary | None = None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reseed.matching import measures
 from reseed.stability.group import RunFacts, RunMatches
-from reseed.stability.over_seeds.posterior import BetaBinomial, reproducibility
+from reseed.stability.over_seeds.posterior import Mixture, reproducibility
 from reseed.stability.shares import PairTable, RateBin, bin_of
 
 VERSION = 2
@@ -24,10 +24,12 @@ COLUMNS = (
     "firing_rate", "rate_bin", "mean_act", "max_act", "alive", "dense", "enc_dec_cos", "init_cos",
     "own_max_cos", "n_runs", "n_seeds", "n_matched", "recurrence", "recurrence_mean",
     "recurrence_lo", "recurrence_hi", "other_runs", "match_cos", "best_dec_cos", "best_enc_cos",
-    "act_corr", "max_decoder_cos", "max_encoder_cos", "p_null", "q_fdr", "n_matched_fdr", "null_id",
-    "family",
-    "family_size", "metric_version", "run_id",
+    "act_corr", "contribution", "max_decoder_cos", "max_encoder_cos", "p_null", "q_fdr",
+    "n_matched_fdr", "null_id", "family", "family_size", "metric_version", "run_id",
 )  # fmt: skip
+
+
+_TOGETHER = ("act_corr", "contribution")
 
 
 def shared_edges(tables: Sequence[PairTable], tau: float) -> pl.DataFrame:
@@ -53,7 +55,7 @@ def latent_table(
     tests: pl.DataFrame,
     bins: list[RateBin],
     dense_rate: float,
-) -> tuple[pl.DataFrame, dict[str, BetaBinomial]]:
+) -> tuple[pl.DataFrame, dict[str, Mixture]]:
     """The table of all latents of a group.
 
     `tables` are of all pairs at the end of training, those that share a seed too; `firing` says
@@ -149,13 +151,14 @@ def _sides(tables: Sequence[PairTable]) -> pl.DataFrame:
 
 
 def _together(firing: Sequence[PairTable]) -> pl.DataFrame:
-    """Correlation of activations at the decoder match of each latent in each pair."""
-    schema = {"run": pl.String, "other": pl.String, "latent": pl.Int64, "act_corr": pl.Float64}
+    """How activations and contributions agree at the decoder match of each latent in each pair."""
+    keys = {"run": pl.String, "other": pl.String, "latent": pl.Int64}
+    schema = keys | {"act_corr": pl.Float64, "contribution": pl.Float64}
     frames = [pl.DataFrame(schema=schema)]
     for pair, table in firing:
         for latent, run, other in (("latent_a", *pair), ("latent_b", pair[1], pair[0])):
             names = [pl.lit(run).alias("run"), pl.lit(other).alias("other")]
-            frames.append(table.select(*names, pl.col(latent).alias("latent"), "act_corr"))
+            frames.append(table.select(*names, pl.col(latent).alias("latent"), *_TOGETHER))
     return pl.concat(frames)
 
 
@@ -174,7 +177,7 @@ def _others(
             pl.when(pl.col("score") > measures.LOWEST).then(pl.col("score")).alias("match_cos"),
             pl.col("decoder_max_cos").alias("best_dec_cos"),
             pl.col("encoder_max_cos").alias("best_enc_cos"),
-            "act_corr",
+            *_TOGETHER,
         )
     )
 

@@ -38,6 +38,7 @@ from reseed.stability.over_seeds.families import families, family_summary
 from reseed.stability.shares import PairTable
 from reseed.stability.structure import make_structures, structure_summary, structures, verdicts
 from reseed.stability.summary import (
+    contributions,
     fits,
     found_at_fdr,
     latent_tests,
@@ -135,6 +136,7 @@ def _statistics(
             **_over_seeds(data, matches, latents, of_families.triangle_closure, files),
             "components": components(end, start, data.design, data.strata["live"], tau),
             "structure": structure_summary(latents, beyond),
+            "contributions": contributions(data.firing, data.pairs, data.design),
             "certificates": _certificates(group, store),
         }
     return {**files, "summary.json": document_of(GroupSummary(**numbers))}

@@ -11,13 +11,20 @@ from numpy.typing import NDArray
 
 from reseed.matching import measures
 from reseed.matching.measures import Measure
-from reseed.runs import stability_name
-from reseed.spec.statistics import GroupSummary, Number, PosteriorFit, Range, Reconstruction
+from reseed.runs import Pair, stability_name
+from reseed.spec.statistics import (
+    Contributions,
+    GroupSummary,
+    Number,
+    PosteriorFit,
+    Range,
+    Reconstruction,
+)
 from reseed.spec.summary import read_record
 from reseed.stability import fdr, shares
 from reseed.stability.intervals import Design, mean_over_pairs
 from reseed.stability.nulls import chance_corrected
-from reseed.stability.over_seeds.posterior import BetaBinomial
+from reseed.stability.over_seeds.posterior import Mixture
 from reseed.stability.shares import Members, PairTable
 from reseed.store import Store
 
@@ -126,6 +133,31 @@ def latent_tests(
     )
 
 
+def contributions(
+    firing: Sequence[PairTable], pairs: Sequence[Pair], design: Design | None = None
+) -> Contributions | None:
+    """What latents matched by decoder rows add, beside the frequency-matched null (N8).
+
+    None where it was not measured for every one of these pairs, or none of their latents fire.
+    """
+    known = [t for t in firing if t.pair in pairs and "contribution" in t.table.columns]
+    fires = [t.table.drop_nulls(["explained_a", "explained_b"]) for t in known]
+    if len(fires) < len(pairs) or not all(map(len, fires)):
+        return None
+    means = pl.concat(table.select("contribution", "null_contribution").mean() for table in fires)
+    values = means["contribution"].to_numpy()
+    mean, low, high = mean_over_pairs([t.pair for t in known], values, design)
+    null = _range(means["null_contribution"].to_numpy())
+    shown = number(float(mean), (low, high), None, None)
+    explained = pl.concat(table.select("explained_a", "explained_b") for table in fires)
+    return Contributions(
+        value=shown.value,
+        interval_95=shown.interval_95,
+        null_frequency=null,
+        explained=float(np.median(explained.to_numpy())),
+    )
+
+
 def number(
     value: float | None, interval: tuple[Any, Any], null: Range | None, untrained: Any
 ) -> Number:
@@ -192,10 +224,10 @@ def _named(name: str, share: Number | None) -> dict[str, float | None]:
     return {name: share and share.value, f"{name}_lo": low, f"{name}_hi": high}
 
 
-def fits(posterior: Mapping[str, BetaBinomial]) -> dict[str, PosteriorFit]:
+def fits(posterior: Mapping[str, Mixture]) -> dict[str, PosteriorFit]:
     """The fits behind the posterior, by bin."""
     return {
-        name: PosteriorFit(alpha=fit.alpha, beta=fit.beta, mean=fit.mean, latents=fit.latents)
+        name: PosteriorFit(mean=fit.mean, sd=fit.sd, latents=fit.latents)
         for name, fit in posterior.items()
     }
 

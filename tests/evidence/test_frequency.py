@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reseed.matching.activations import MatchedFiring, exchanged, frequency_bins
+from reseed.evidence.frequency import MatchedFiring, exchanged, frequency_bins
 from reseed.matching.codes import ChosenPairs, as_codes
 
 
@@ -74,7 +74,8 @@ def test_matched_firing_by_hand() -> None:
     a, b = firing(400, np.full(50, 0.2), 6), firing(400, np.full(60, 0.2), 7)
     pairs = np.stack([np.arange(50), np.random.default_rng(0).permutation(60)[:50]], axis=1)
     fired = (b > 0).sum(0)
-    counter = MatchedFiring(pairs, (a > 0).sum(0), fired, "run-a", "run-b")
+    rows = [np.random.default_rng(seed).normal(size=(n, 8)) for seed, n in ((1, 50), (2, 60))]
+    counter = MatchedFiring(pairs, (a > 0).sum(0), fired, "run-a", "run-b", rows=tuple(rows))
     every = [np.broadcast_to(np.arange(size), (100, size)) for size in (50, 60)]
     for low in range(0, 400, 100):
         part = slice(low, low + 100)
@@ -88,3 +89,28 @@ def test_matched_firing_by_hand() -> None:
     either = (a > 0).sum(0)[pairs[:, 0]] + fired[pairs[:, 1]] - both
     np.testing.assert_allclose(table["act_jaccard"], both / either)
     assert table["latent_b"].to_list() == pairs[:, 1].tolist()
+    adds = [np.einsum("tf,fd->ftd", codes, d) for codes, d in zip((a, b), rows, strict=True)]
+    for (i, j), other, row in zip(pairs, null, table.iter_rows(named=True), strict=True):
+        x, y, z = adds[0][i], adds[1][j], adds[1][other]
+        assert row["contribution"] == pytest.approx(
+            (x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum())
+        )
+        assert row["null_contribution"] == pytest.approx(
+            (x * z).sum() / np.sqrt((x**2).sum() * (z**2).sum())
+        )
+        assert row["explained_a"] == pytest.approx(1 - ((x - y) ** 2).sum() / (x**2).sum())
+        assert row["explained_b"] == pytest.approx(1 - ((x - y) ** 2).sum() / (y**2).sum())
+
+
+def test_what_never_fires_adds_nothing() -> None:
+    counter = MatchedFiring(
+        np.array([[0, 0]]),
+        np.array([0, 1]),
+        np.array([1, 1]),
+        "a",
+        "b",
+        rows=(np.eye(2), np.eye(2)),
+    )
+    counter.add_entries(np.ones((1, 1)), np.array([[1]]), np.ones((1, 1)), np.array([[0]]))
+    row = counter.table().row(0, named=True)
+    assert (row["contribution"], row["explained_a"]) == (0.0, None)
