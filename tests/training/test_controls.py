@@ -53,8 +53,14 @@ def start():
 
 
 def test_runs_that_are_no_controls_keep_their_names(tmp_path):
-    """Ids of existing runs are where their results lie."""
-    runs = Study.load(QUICKSTART, tmp_path / "q").runs
+    """Ids of existing runs are where their results lie; those from before there was a scale too."""
+    study = Study.load(QUICKSTART, tmp_path / "q")
+    runs = study.runs
+    assert runs[0].id == "layers.6.mlp.topk-f256-k16-i0-d0-0a717a9b"
+    assert "control" not in runs[0].spec.identity
+    training = study.spec.training.model_copy(update={"scale": False})
+    before = study.spec.model_copy(update={"training": training})
+    runs = Study(before, tmp_path / "q").runs
     assert runs[0].id == "layers.6.mlp.topk-f256-k16-i0-d0-9fc148d8"
     assert runs[1].id == "layers.6.mlp.topk-f256-k16-i1-d0-fcf12109"
     assert runs[0].spec.group == "layers.6.mlp.topk-f256-k16-a9f7d7"

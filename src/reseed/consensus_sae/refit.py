@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
 from reseed.events import Events
 from reseed.records import SAEArrays
 from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.model import from_arrays
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.training.learner import Learner
+from reseed.training.scale import unraw
 from reseed.training.work import Work, train_all
 
 _SITE = "x"
@@ -26,11 +26,13 @@ def refit(
     spec: TopKSpec,
     training: TrainingSpec,
     events: Events,
+    scale: float = 1.0,
 ) -> SAEArrays:
     """Train encoder and biases of a TopK SAE; its unit decoder rows stay.
 
     A training with the decoder frozen, on the plain path, with the learning rate of `spec` and none
-    of its options. `batch` gives the `[B, D]` of a step. Nothing is drawn at random.
+    of its options. `batch` gives the `[B, D]` of a step, which are `scale` times raw rows. Nothing
+    is drawn at random.
 
     Returns:
         The SAE with its new encoder; `about` is that of `start`.
@@ -55,11 +57,10 @@ def refit(
         data_seed=0,
         control="frozen_decoder",
     )
-    parameters = {
-        name: torch.from_numpy(np.array(getattr(start, name), dtype=np.float32))
-        for name in ("W_enc", "b_enc", "W_dec", "b_dec")
-    }
-    learner = Learner(run, batch(0), plain=True, parameters=parameters)
+    scaled = unraw(from_arrays(start), scale)
+    parameters = {name: getattr(scaled, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    scales = {_SITE: scale}
+    learner = Learner(run, batch(0), plain=True, parameters=parameters, scales=scales)
     try:
         train_all([Work([learner])], lambda step: {_SITE: batch(step)}, events, name="refit")
     except TrainingError as error:

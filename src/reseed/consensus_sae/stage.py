@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+
 from reseed.consensus_sae.average import Rule, about_members, average, choose, reproducibility
 from reseed.errors import SpecError, needs_train
 from reseed.events import Events, Stop, session
@@ -189,11 +190,12 @@ class _Making:
         from reseed.training.stage import rows_of, train_missing
 
         inputs, store, site = Inputs(self.study, events), self.study.store, self.same.site
-        streams = rows_of(self.study, inputs)
+        streams = rows_of(self.study, inputs, events)
         mean = self._mean()
         stream = streams(self.same.data_seed)
+        scale = stream.scales.get(site, 1.0)
         refitted = refit(
-            mean, lambda step: stream.batch(step)[site], self.sae, self.training, events
+            mean, lambda step: stream.batch(step)[site], self.sae, self.training, events, scale
         )
         saes, missing = {"consensus": refitted, "not refitted": mean}, "not asked for"
         if self.settings.same_width:

@@ -38,6 +38,9 @@ class TrainingSpec(Spec):
     of all steps, whichever is less."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient of one run."""
+    scale: bool = True
+    """Train on rows of each site scaled to a mean length of 1, so that rates, penalties and
+    thresholds mean the same in every unit; SAEs that are saved read raw rows all the same."""
     snapshots: tuple[Fraction, ...] = ()
     """Shares of the tokens at which the SAE is kept, besides the start and the end."""
     checkpoint_tokens: Annotated[int, Field(ge=1)] = 250_000
@@ -129,6 +132,8 @@ class RunSpec(Spec):
         saving = {"checkpoint_tokens", "threads"}
         out = self.model_dump(mode="json", exclude={"training": saving, "sae": True})
         left_out = {name for name in ("control", "ensemble") if not out[name]}
+        if not self.training.scale:  # as it was before there was a scale
+            del out["training"]["scale"]
         kept = {name: value for name, value in out.items() if name not in left_out}
         return kept | {"sae": self.sae.identity()}
 

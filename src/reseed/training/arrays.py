@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
 from reseed.errors import SpecError, nearest
 from reseed.events import Events
 from reseed.sae.architectures import ARCHITECTURES, SAESpec
@@ -18,8 +20,8 @@ from reseed.subjects.arrays import MemorySource
 from reseed.subjects.source import Stream
 from reseed.training.device import chosen
 from reseed.training.learner import learners_of
+from reseed.training.scale import BatchStream, measured
 from reseed.training.work import Work, train_all
-from torch import Tensor
 
 _SITE, _TARGET = "x", "target"
 
@@ -37,6 +39,7 @@ def train(
     batch: int = 1024,
     warmup_steps: int | None = None,
     clip: float = 1.0,
+    scale: bool = True,
     target: Tensor | NDArray[Any] | None = None,
     device: str = "cpu",
     **settings: Any,
@@ -53,6 +56,8 @@ def train(
         batch: rows in a step; lowered to N if there are fewer.
         warmup_steps: left out, 1,000 or a tenth of all steps, whichever is less.
         clip: largest gradient norm.
+        scale: train on rows scaled to a mean length of 1, so that the unit of x does not matter;
+            the SAEs read rows as they are given.
         target: `[N, E]` what a transcoder is to give for each row of x; for no other architecture.
         device: where they compute: `"cpu"`, `"cuda"`, or `"auto"` for a GPU if there is one.
         settings: of the architecture, e.g. `k=32`, `lr=1e-3`, and options of all of them, e.g.
@@ -91,11 +96,14 @@ def train(
             "batch": min(batch, rows),
             "warmup_steps": warmup_steps,
             "clip": clip,
+            "scale": scale,
         },
         "train",
     )
     blocks = np.arange(len(source.rows))
-    stream = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
+    rows_in_order = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
+    scales = measured(source, blocks, list(source.sites), Events()) if scale else None
+    stream = BatchStream(rows_in_order, scales)
     spec = read_spec(
         RunSpec,
         {
@@ -109,7 +117,7 @@ def train(
         },
         "train",
     )
-    learners = learners_of(spec, init_seeds, stream.batch, place)
+    learners = learners_of(spec, init_seeds, stream, place)
     units = [[learner] for learner in learners] if sae.mutual is None else [learners]
     train_all([Work(unit) for unit in units], stream.batch, Events(), device=place)
     return [learner.sae() for learner in learners]

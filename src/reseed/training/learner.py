@@ -15,6 +15,7 @@ from reseed.sae.architectures import architecture
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
 from reseed.spec.training import RunSpec
+from reseed.training.scale import BatchStream, Scales, raw
 from reseed.training.schedule import UNMOVED, Held, factor, learning_rate, moved, rising
 from reseed.training.start import FROZEN, aligned, first_parameters, keep_near
 from reseed.training.step import step_of
@@ -59,6 +60,7 @@ class Learner:
         batches: all that it will learn from; for architectures that read more than `first` at once.
         device: where it computes, as torch names it; `first` and `batches` are on the CPU.
         parameters: float32, that it starts from; left out, those of its architecture and init seed.
+        scales: what its batches were multiplied by, by site; taken back out of its SAE.
 
     Raises:
         SpecError: if the architecture cannot be trained on such rows, or not under this control.
@@ -74,6 +76,7 @@ class Learner:
         batches: BatchSource | None = None,
         device: str = "cpu",
         parameters: Parameters | None = None,
+        scales: Scales | None = None,
     ) -> None:
         self.spec = spec
         self.device = torch.device(device)
@@ -86,7 +89,7 @@ class Learner:
         self.parameters = {n: value.to(device).contiguous() for n, value in parameters.items()}
         self._check_control()
         self.restarts = 0
-        self._plain = plain
+        self._plain, self._scales = plain, scales or {}
         mutual = spec.sae.mutual
         keeps = mutual is not None and mutual.restart_above is not None
         self._first = Batch(batch.x.clone(), batch.y.clone()) if keeps else None
@@ -240,7 +243,8 @@ class Learner:
         if self.device.type != "cpu":
             about["device"] = self.device.type
         p = aligned(self._on_cpu) if spec.sae.aligned else self._on_cpu
-        return self._architecture.freeze(p, spec.sae, about)
+        read, written = (self._scales.get(site, 1.0) for site in (spec.site, spec.target))
+        return raw(self._architecture.freeze(p, spec.sae, about), read, written)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors on the CPU."""
@@ -270,18 +274,19 @@ class Learner:
 def learners_of(
     run: RunSpec,
     init_seeds: Sequence[int],
-    batch: Callable[[int], Mapping[str, Tensor]],
+    stream: BatchStream,
     device: str,
 ) -> list[Learner]:
-    """A learner of a run for each init seed, with the batches of its stream, by number."""
-    first = batch(0)
+    """A learner of a run for each init seed, with the batches of its stream."""
+    first = stream.batch(0)
     return [
         Learner(
             spec,
             first[spec.site],
             first[spec.target],
-            batches=RunBatches(spec, batch),
+            batches=RunBatches(spec, stream.batch),
             device=device,
+            scales=stream.scales,
         )
         for spec in (run.model_copy(update={"init_seed": seed}) for seed in init_seeds)
     ]

@@ -5,11 +5,9 @@ Where they do not fit into memory together, they are split over passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor
 
 from reseed.events import Events, Stop
 from reseed.runs import Missing, run_state
@@ -20,20 +18,9 @@ from reseed.subjects.inputs import Inputs
 from reseed.subjects.source import Stream
 from reseed.training.device import free_memory, passes, units
 from reseed.training.learner import learners_of
-from reseed.training.through import Downstream, block_streams
+from reseed.training.scale import BatchStream, scales_of
+from reseed.training.through import block_streams
 from reseed.training.work import RunFolder, Work, train_all
-
-
-class BatchStream(Protocol):
-    """What runs learn from, a pure function of the number of the step."""
-
-    def batch(self, index: int) -> Mapping[str, Tensor]:
-        """Site to float32 `[B, D]`."""
-        ...
-
-    def through(self, index: int) -> Downstream | None:
-        """The subject on from these rows; None if they cannot be put back into it."""
-        ...
 
 
 def stage(
@@ -60,20 +47,28 @@ def stage(
         if run.sae.end_to_end is None:
             by_activations.setdefault(run.reads, []).append(run)
     for reads, runs in by_activations.items():
-        train_missing(runs, rows_of(study, inputs, reads), study.store, events, stop, device)
+        train_missing(
+            runs, rows_of(study, inputs, events, reads), study.store, events, stop, device
+        )
     if through:
-        streams = block_streams(inputs, through, study.spec.training.batch)
-        train_missing(through, streams, study.store, events, stop, device)
+        blocks = block_streams(inputs, through, study.spec.training.batch)
+        scales = scales_of(study, inputs, events)
+
+        def stream_of(data_seed: int) -> BatchStream:
+            return BatchStream(blocks(data_seed), scales)
+
+        train_missing(through, stream_of, study.store, events, stop, device)
 
 
 def rows_of(
-    study: Study, inputs: Inputs, control: Control | None = None
-) -> Callable[[int], Stream]:
+    study: Study, inputs: Inputs, events: Events, control: Control | None = None
+) -> Callable[[int], BatchStream]:
     """Data seed to the rows that runs of a study learn from, or runs of a kind of control."""
     data, spec = inputs.data(control), study.spec
+    scales = scales_of(study, inputs, events, control)
 
-    def stream_of(data_seed: int) -> Stream:
-        return Stream(
+    def stream_of(data_seed: int) -> BatchStream:
+        stream = Stream(
             data.source,
             data.training,
             data_seed=data_seed,
@@ -81,6 +76,7 @@ def rows_of(
             mix=spec.activations.mix_blocks,
             ahead=data.on_disk,
         )
+        return BatchStream(stream, scales)
 
     return stream_of
 
@@ -113,25 +109,25 @@ def train_missing(
                 f"they are trained in {len(groups)} passes"
             )
         for together in groups:
-            work = work_of(together, stream.batch, store, device)
+            work = work_of(together, stream, store, device)
             train_all(work, stream.batch, events, through=stream.through, stop=stop, device=device)
 
 
 def work_of(
     runs: Sequence[RunSpec],
-    batch: Callable[[int], Mapping[str, Tensor]],
+    stream: BatchStream,
     store: Store,
     device: str = "cpu",
 ) -> list[Work]:
     """What is to be moved on for these runs of one data seed, all missing, ensembles whole.
 
-    Those already sealed are put in place. `batch` gives the batches of their stream, on the CPU.
+    Those already sealed are put in place.
     """
     out: list[Work] = []
     for unit in units(runs):
         seeds = unit[0].ensemble or (unit[0].init_seed,)
         folders = {seeds.index(run.init_seed): RunFolder(run, store) for run in unit}
-        out.append(Work(learners_of(unit[0], seeds, batch, device), folders))
+        out.append(Work(learners_of(unit[0], seeds, stream, device), folders))
     return [work for work in out if work.alive]
 
 

@@ -38,7 +38,7 @@ from reseed.store import (
 )
 from reseed.training.learner import Learner, Metrics, Through
 from reseed.training.mutual import Together
-from reseed.training.through import Downstream
+from reseed.training.scale import Subject
 
 METRICS = ("fvu", "l0", "dead")
 CHECKPOINT = "checkpoint.safetensors"
@@ -153,7 +153,7 @@ class Work:
         return float(torch.stack([history[step, 0] for history in self.history]).mean())
 
     def advance(
-        self, batch: Rows, downstream: Downstream | None, events: Events, steps_per_second: float
+        self, batch: Rows, downstream: Subject | None, events: Events, steps_per_second: float
     ) -> None:
         """Make a step; what fails says so in its folder and takes no further part."""
         step, training, learners = self.step, self.run.training, self.together.learners
@@ -184,7 +184,7 @@ class Work:
         for number in self.folders:
             _tell(learners[number], metrics[number], events, steps_per_second)
 
-    def _through(self, downstream: Downstream | None) -> Through | None:
+    def _through(self, downstream: Subject | None) -> Through | None:
         end_to_end = self.run.sae.end_to_end
         if end_to_end is None:
             return None
@@ -245,7 +245,7 @@ def train_all(
     events: Events,
     *,
     name: str = "train",
-    through: Callable[[int], Downstream | None] = lambda step: None,
+    through: Callable[[int], Subject | None] = lambda step: None,
     stop: Stop | None = None,
     device: str = "cpu",
 ) -> None:
