@@ -67,7 +67,8 @@ def write_run(store: Store, init: int, data: int, dead: int) -> str:
         (folder / "firing.parquet").write_bytes(parquet_bytes(firing))
         held_out = {"rows": 5000, "fvu": 0.2, "l0": 4.0}
         (folder / "reconstruction.json").write_bytes(json_bytes(held_out))
-        empty = pl.DataFrame(schema={"latent": pl.Int64, "tokens": pl.List(pl.String)})
+        lists = {"tokens": pl.List(pl.String), "activations": pl.List(pl.Float32)}
+        empty = pl.DataFrame(schema={"latent": pl.Int64, **lists})
         (folder / "contexts.parquet").write_bytes(parquet_bytes(empty))
     return run
 

@@ -22,9 +22,9 @@ from reseed.stability.factors.across import (
     summarise,
 )
 from reseed.stability.factors.effects import Cell, decompose, estimates
+from reseed.stability.factors.words import words
 from reseed.stability.fdr import FOUND, LIVE
 from reseed.stability.intervals import Design
-from reseed.stability.notes import words
 from reseed.stability.nulls import chance_corrected
 from reseed.stability.summary import read_summary
 from reseed.store import Store
