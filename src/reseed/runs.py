@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import polars as pl
 from pydantic import ValidationError
 
-from reseed.errors import StoreError, needs_train
+from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.records import Spec
 from reseed.spec.training import RunSpec
 from reseed.store import Store, read_json, snapshot_folder
@@ -54,6 +55,8 @@ cofiring_name = _piece_of_pair("cofiring")
 """Of two runs: how their matched latents fire together."""
 compared_name = _piece_of_pair("pairs")
 """Of two SAEs, by name, that are compared outside a study."""
+substitution_name = _piece_of("substitution")
+"""Of a group: whether counterparts can stand in for each other."""
 stability_name = _piece_of("stability")
 """Of a group: what its matches mean."""
 calibration_name = _piece_of("calibration")
@@ -85,6 +88,45 @@ class Group:
     steps: Sequence[int]
     """snapshots; the first is the start of training, the last its end"""
     batch: int
+
+
+def group_of(runs: Sequence[RunSpec]) -> Group:
+    """The group of finished runs that differ in nothing but their seeds."""
+    first = runs[0]
+    label = f"{first.site} · {first.sae.label}"
+    if first.control is not None:
+        label += f" · {first.control.replace('_', ' ')}"
+    return Group(
+        name=first.group,
+        label=label,
+        runs=[run.id for run in runs],
+        steps=first.training.snapshot_steps,
+        batch=first.training.batch,
+    )
+
+
+def group_called(name: str, groups: Sequence[Group]) -> Group:
+    """The one group of this name or label, or with a label that holds it.
+
+    Cases and all but letters and digits do not matter: `layers.6.mlp topk 8` is in the label
+    `layers.6.mlp · topk 8 k2`.
+
+    Raises:
+        SpecError: if it fits none or several.
+    """
+    exact = [group for group in groups if name in (group.name, group.label)]
+    part = _typed(name)
+    whole = [group for group in groups if _typed(group.label) == part]
+    hits = exact or whole or [group for group in groups if part and part in _typed(group.label)]
+    if len(hits) == 1:
+        return hits[0]
+    labels = [group.label for group in hits or groups]
+    which = f"it is in {len(hits)} labels: {', '.join(labels)}" if hits else nearest(name, labels)
+    raise SpecError(f"no group {name!r}; {which}")
+
+
+def _typed(label: str) -> str:
+    return " ".join(re.findall(r"[a-z0-9]+", label.lower()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +261,23 @@ def _read(kind: type[T], path: Path) -> T:
 def forget_failure(run: RunSpec, store: Store) -> None:
     """Let a failed run be tried again."""
     store.path(failure_file(run)).unlink(missing_ok=True)
+
+
+def with_interpretation(
+    latents: pl.DataFrame, explanations: pl.DataFrame, scores: pl.DataFrame | None
+) -> pl.DataFrame:
+    """The same rows with `explanation`, and `score_NAME` of each scorer; null where not asked."""
+    keys = ["run", "latent"]
+
+    def joined(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+        right = right.with_columns(pl.col("latent").cast(left.schema["latent"]))
+        return left.join(right.unique(keys, keep="first"), on=keys, how="left")
+
+    latents = joined(latents, explanations.select(*keys, "explanation"))
+    if scores is None:
+        return latents
+    scores = scores.filter(pl.col("control").is_null())
+    for name in scores["scorer"].unique().sort().to_list():
+        column = pl.col("value").alias(f"score_{name}")
+        latents = joined(latents, scores.filter(scorer=name).select(*keys, column))
+    return latents

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+import warnings
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from reseed.errors import SpecError, StoreError, nearest
+from reseed.errors import SpecError, StoreError
 from reseed.events import EVENTS_FILE
 from reseed.runs import (
     Done,
@@ -18,13 +19,17 @@ from reseed.runs import (
     PairMatch,
     Run,
     explanations_name,
+    group_called,
+    group_of,
     pair_name,
     pairs_of,
     run_state,
     scores_name,
     stability_name,
+    with_interpretation,
 )
 from reseed.spec.analysis import plain
+from reseed.spec.made_with import BY_RUN, differences, edited, settings_of
 from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec
 from reseed.store import BUILDING, Store
@@ -32,6 +37,7 @@ from reseed.store import BUILDING, Store
 SPEC_FILE = "study.toml"
 SUMMARY_FILE = "summary.json"
 DATA_FILE = "data.json"
+MADE_WITH_FILE = "made_with.json"
 SUBJECT = "subject"
 _BEFORE_DATA = (".lock", SPEC_FILE, EVENTS_FILE, DATA_FILE + BUILDING)
 """What can lie in the folder of a study that was stopped before `DATA_FILE` was there."""
@@ -49,6 +55,11 @@ class Study:
     def __init__(self, spec: StudySpec, folder: Path, source: str | None = None) -> None:
         self.spec, self.folder, self.source = spec, folder, source
         self.store = Store(folder)
+
+    def __repr__(self) -> str:
+        saes, seeds = ", ".join(sae.label for sae in self.spec.sae), self.spec.seeds
+        crossed = f"{len(seeds.init)} init x {len(seeds.data)} data seeds"
+        return f"Study({self.folder}: {self.spec.subject.kind}; {saes}; {crossed})"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Study:
@@ -104,25 +115,20 @@ class Study:
 
         Control runs are not among them, see `control_groups`.
         """
-        return [_group(runs) for runs in self._finished(None).values()]
+        return [group_of(runs) for runs in self._finished(None).values()]
 
     def groups_named(self, name: str | None) -> list[Group]:
-        """The groups with results, or the one of this name or label.
+        """The groups with results, or the one that `runs.group_called` finds.
 
         Raises:
             StoreError: if the study has not come this far.
             SpecError: if there is no such group.
         """
+        self.check_folder()
         groups = self.groups()
         if not groups:
             raise StoreError(f"{self.folder} has no finished runs yet; `reseed run` makes them")
-        if name is None:
-            return groups
-        known = {label: group for group in groups for label in (group.name, group.label)}
-        if name not in known:
-            labels = [group.label for group in groups]
-            raise SpecError(f"no group {name!r} in {self.folder}; {nearest(name, labels)}")
-        return [known[name]]
+        return groups if name is None else [group_called(name, groups)]
 
     def control_groups(self) -> dict[str, dict[Control, Group]]:
         """The finished control runs in the same way.
@@ -139,7 +145,7 @@ class Study:
         for kind in self.spec.controls.kinds:
             for runs in self._finished(kind).values():
                 partner = partners[runs[0].site, runs[0].sae]
-                out.setdefault(partner, {})[kind] = _group(runs)
+                out.setdefault(partner, {})[kind] = group_of(runs)
         return out
 
     def all_groups(self) -> list[Group]:
@@ -164,6 +170,7 @@ class Study:
     @property
     def matches(self) -> list[PairMatch]:
         """The matches that are there, one for each pair of runs of a group."""
+        self._warn()
         return [
             PairMatch(*pair, tuple(group.steps), self.store)
             for group in self.groups()
@@ -178,6 +185,7 @@ class Study:
         Raises:
             StoreError: if the study has not come this far.
         """
+        self._warn()
         tables = [self.latents_of(group) for group in self.groups_named(None)]
         return pl.concat(tables, how="diagonal")
 
@@ -190,7 +198,7 @@ class Study:
             return table
         explanations = self.store.table(explained, "explanations.parquet")
         scores = self.store.table(scored, "scores.parquet") if self.store.has(scored) else None
-        return _with_interpretation(table, explanations, scores)
+        return with_interpretation(table, explanations, scores)
 
     def latent_table(self, group: Group) -> pl.DataFrame:
         """One row for each latent of each run of a group, as the statistics left it.
@@ -198,7 +206,14 @@ class Study:
         Raises:
             StoreError: if the study has not come this far, or it is damaged.
         """
-        return self.store.table(stability_name(group.name), "latents.parquet")
+        name = stability_name(group.name)
+        ended = self._made_with.get("pieces", {}).get(name)
+        if ended is not None and ended != self.store.checksum(name):
+            raise StoreError(
+                f"{self.store.path(name)} is not what the last `reseed run` ended with: a later "
+                "one was stopped, or it was put in its place. `reseed run` makes it anew."
+            )
+        return self.store.table(name, "latents.parquet")
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -207,7 +222,35 @@ class Study:
         Raises:
             StoreError: if the study has not come this far.
         """
+        self._warn()
         return self.store.read_json(SUMMARY_FILE)
+
+    # -- edited since -----------------------------------------------------------------------------
+
+    def record(self, *tables: str) -> None:
+        """Keep the settings that these results were made with; those of `run` if none is named."""
+        settings = {name: settings_of(self.spec)[name] for name in tables or BY_RUN}
+        known = self._made_with
+        pieces = known.get("pieces", {})
+        if not tables:
+            names = [stability_name(group.name) for group in self.all_groups()]
+            pieces = {name: self.store.checksum(name) for name in names}
+        made_with = {"settings": known.get("settings", {}) | settings, "pieces": pieces}
+        if made_with != known:
+            self.store.write(MADE_WITH_FILE, made_with)
+
+    def edited(self) -> list[str]:
+        """Sentences about settings that were edited after the results were made."""
+        return edited(self._made_with.get("settings", {}), self.spec)
+
+    @property
+    def _made_with(self) -> dict[str, Any]:
+        there = self.store.path(MADE_WITH_FILE).exists()
+        return self.store.read_json(MADE_WITH_FILE) if there else {}
+
+    def _warn(self) -> None:
+        for sentence in self.edited():
+            warnings.warn(f"{self.folder}: {sentence}", stacklevel=3)
 
     # -- the folder -------------------------------------------------------------------------------
 
@@ -245,54 +288,12 @@ class Study:
                     f"{self.folder} is not empty and is no study; choose another with `--out`"
                 )
             return
-        differences = list(_differences(self.store.read_json(DATA_FILE), self.spec.data))
+        lines = list(differences(self.store.read_json(DATA_FILE), self.spec.data))
         results = any(self.store.path(name).exists() for name in ("activations", "runs"))
-        if differences and results:
+        if lines and results:
             raise StoreError(
                 f"{self.folder} holds results of another spec:\n"
-                + "\n".join(f"  {line}" for line in differences)
+                + "\n".join(f"  {line}" for line in lines)
                 + "\nNothing was changed. Give this study a folder of its own with `--out`, or put "
                 "the old values back. (More seeds, widths or architectures may be added in place.)"
             )
-
-
-def _group(runs: Sequence[RunSpec]) -> Group:
-    first = runs[0]
-    label = f"{first.site} · {first.sae.label}"
-    if first.control is not None:
-        label += f" · {first.control.replace('_', ' ')}"
-    return Group(
-        name=first.group,
-        label=label,
-        runs=[run.id for run in runs],
-        steps=first.training.snapshot_steps,
-        batch=first.training.batch,
-    )
-
-
-def _differences(there: Any, wanted: Any, at: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(wanted, dict):
-        for key in sorted(there.keys() | wanted.keys()):
-            yield from _differences(there.get(key), wanted.get(key), f"{at}.{key}".strip("."))
-    elif there != wanted:
-        yield f"{at}: there {there!r}, now {wanted!r}"
-
-
-def _with_interpretation(
-    latents: pl.DataFrame, explanations: pl.DataFrame, scores: pl.DataFrame | None
-) -> pl.DataFrame:
-    """The same rows with `explanation`, and `score_NAME` of each scorer; null where not asked."""
-    keys = ["run", "latent"]
-
-    def joined(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
-        right = right.with_columns(pl.col("latent").cast(left.schema["latent"]))
-        return left.join(right.unique(keys, keep="first"), on=keys, how="left")
-
-    latents = joined(latents, explanations.select(*keys, "explanation"))
-    if scores is None:
-        return latents
-    scores = scores.filter(pl.col("control").is_null())
-    for name in scores["scorer"].unique().sort().to_list():
-        column = pl.col("value").alias(f"score_{name}")
-        latents = joined(latents, scores.filter(scorer=name).select(*keys, column))
-    return latents

@@ -9,7 +9,7 @@ import polars as pl
 import typer
 
 import reseed.cli.tables as tables
-from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath, words
+from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath, open_study, words
 from reseed.errors import SpecError
 from reseed.events import events_of
 from reseed.screen import Screen, bold
@@ -50,7 +50,7 @@ def consensus(
 
     console = Screen()
     made = consensus(
-        Study.load(study, out), group=group, least=least, found_in=found_in, k=k, tokens=tokens,
+        open_study(study, out), group=group, least=least, found_in=found_in, k=k, tokens=tokens,
         same_width=same_width, progress=not quiet,
     )  # fmt: skip
     about = made.about
@@ -89,7 +89,7 @@ def predict(
     console = Screen()
     kind = None if out is None else check_target(out, overwrite=overwrite)
     target = None if apply is None else _target(apply)
-    result = predict([Study.load(path) for path in studies], target, group=group)
+    result = predict([open_study(path) for path in studies], target, group=group)
     title = f"on held-out runs; learned from {result.runs} runs"
     console.print(tables.skill(result.skill, title))
     console.print(tables.each_feature(result.each))
@@ -104,7 +104,7 @@ def predict(
 
 def _target(path: Path) -> Study | pl.DataFrame:
     if path.suffix not in _READERS or not path.is_file():
-        return Study.load(path)
+        return open_study(path)
     try:
         return _READERS[path.suffix](path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -129,7 +129,7 @@ def export(
     """Write a table with one row for each latent, all of them or some. Needs no torch."""
     from reseed.prediction.export import export
 
-    opened = Study.load(study)
+    opened = open_study(study)
     written = export(
         opened, out, where=where, group=group, columns=words(columns), format=format,
         overwrite=overwrite,
@@ -162,7 +162,7 @@ def explain(
     from reseed.interpretation.stage import explain
     from reseed.pipeline.run import rewrite_report
 
-    opened, console = Study.load(study, out), Screen()
+    opened, console = open_study(study, out), Screen()
     for runs in chosen_groups(opened, group):
         if dry:
             costs, says = estimate_costs(opened, runs, spec_of(opened))
@@ -191,7 +191,7 @@ def score(
     from reseed.interpretation.stage import score
     from reseed.pipeline.run import rewrite_report
 
-    opened, console = Study.load(study, out), Screen()
+    opened, console = open_study(study, out), Screen()
     for runs in chosen_groups(opened, group):
         scored = score(opened, events_of(opened.folder, not quiet), runs)
         comparison = scored.comparison
@@ -229,7 +229,7 @@ def select(
     """Choose latents for a labelled task by several methods, and compare probes on them."""
     from reseed.interpretation.select import stage
 
-    opened, console = Study.load(study, out), Screen()
+    opened, console = open_study(study, out), Screen()
     events = events_of(opened.folder, not quiet)
     result = stage.select(opened, events, _run_of(opened, run), task, k, words(methods))
     console.print(tables.selection(result))

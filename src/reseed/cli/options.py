@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from reseed.cli.tables import warn
+from reseed.screen import Screen
+from reseed.study import Study
+
 StudyPath = Annotated[
     Path,
     typer.Argument(help="The TOML file of a study, or the folder of its results.", metavar="STUDY"),
@@ -19,7 +23,10 @@ OutPath = Annotated[
 
 GroupName = Annotated[
     str | None,
-    typer.Option(help="One group of runs, by its label or name.", show_default="all groups"),
+    typer.Option(
+        help="One group of runs: its name, or any part of its label that no other has.",
+        show_default="all groups",
+    ),
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -44,3 +51,10 @@ Read = Annotated[
 def words(text: str | None) -> list[str] | None:
     """Names that are separated by commas."""
     return None if text is None else [word.strip() for word in text.split(",")]
+
+
+def open_study(path: Path, out: Path | None = None) -> Study:
+    """A study whose results are shown, with a word if it was edited after they were made."""
+    study = Study.load(path, out)
+    warn(Screen(stderr=True), study.edited())
+    return study

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import reseed.cli.tables as tables
-from reseed.cli.options import OutPath, Quiet, StudyPath
+from reseed.cli.options import OutPath, Quiet, StudyPath, open_study
 from reseed.runs import Failed, Run
 from reseed.screen import Screen, bold
 from reseed.study import Study
@@ -64,7 +64,7 @@ def status(study: StudyPath, out: OutPath = None) -> None:
     """Show which runs are done, under way or missing, and why others failed."""
     from reseed.pipeline.run import REPORT
 
-    opened, console = Study.load(study, out), Screen()
+    opened, console = open_study(study, out), Screen()
     opened.check_folder()
     console.print(tables.states(opened.runs))
     page = opened.folder / REPORT
@@ -75,7 +75,7 @@ def report(study: StudyPath, out: OutPath = None) -> None:
     """Write the report again from the results that are there. Needs no torch."""
     from reseed.pipeline.run import rewrite_report
 
-    page = rewrite_report(Study.load(study, out))
+    page = rewrite_report(open_study(study, out))
     Screen().print(f"Report: {page}", soft_wrap=True)
 
 

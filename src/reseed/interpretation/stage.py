@@ -93,6 +93,7 @@ def explain(
     if not study.store.has(name, digest(inputs)):
         with study.locked(command):
             study.store.make(name, inputs, write)
+            study.record("interpretation")
     return read_explained(study, group)
 
 
@@ -173,6 +174,7 @@ def score(
     if not study.store.has(name, digest(inputs)):
         with study.locked(command):
             study.store.make(name, inputs, write)
+            study.record("interpretation")
     return read_scored(study, group)
 
 

@@ -127,6 +127,7 @@ def calibrate(
                 "groups": stage(study, events),
             }
             study.store.write(CALIBRATION, summary)
+            study.record("calibration")
             write_calibration(study.store, CALIBRATION, PAGE)
     return Calibration(
         study=study,
