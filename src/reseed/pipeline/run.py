@@ -154,9 +154,13 @@ def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
     """The numbers of a group beside its controls, with what weakens them."""
     numbers = read_summary(study.store, group.name)
     trend: dict[int, float] = {}
+    nearest: dict[int, float] = {}
     if numbers.headline is not None:
         table = study.store.table(stability_name(group.name), "trend.parquet")
-        trend = dict(table.filter(measure="shared").select("tokens", "value").iter_rows())
+        trend, nearest = (
+            dict(table.filter(measure=measure).select("tokens", "value").iter_rows())
+            for measure in ("shared", "mmcs_decoder")
+        )
     specs = [run.spec for run in study.runs if run.id in group.runs]
     pulled = any(spec.ensemble and spec.sae.mutual for spec in specs)
     promised, controls = specs[0].sae.promised_l0, _controls(study, group.name)
@@ -165,7 +169,7 @@ def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
         group=group.name,
         controls=controls,
         through_subject=_through(study, group.runs),
-        notes=notes(numbers, controls, trend, epochs, promised, pulled=pulled),
+        notes=notes(numbers, controls, trend, epochs, promised, nearest=nearest, pulled=pulled),
     )
 
 
