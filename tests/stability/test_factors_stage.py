@@ -110,7 +110,7 @@ def test_a_grid_of_widths_and_ks_is_taken_apart(made):
     assert len(cells.filter(measure="shared")) == 8
     assert set(cells["measure"]) == set(found["measures"])
     text = " ".join(found["words"])
-    assert "doubling the width (12 to 24) changes the shared share by -16.7 points" in text
+    assert "doubling the width (12 to 24) changes the share that comes back by -16.7 points" in text
     assert "one data seed" in text
     again = compare_groups(groups, MatchingSpec(), store, Events())
     assert document_of(again) == found
