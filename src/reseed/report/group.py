@@ -21,7 +21,7 @@ from reseed.report.html import (
     text,
 )
 from reseed.report.latents.cards import cards, explanations
-from reseed.report.latents.listing import listing_section
+from reseed.report.latents.listing import latents_of
 from reseed.report.parts import agreement_figures, choices, figure, measures_table, note, pair
 from reseed.spec.statistics import FeatureCounts, Headline, OffsetPowerLaw
 
@@ -37,13 +37,12 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
     seeds = [run.seeds for run in group.runs]
     places = group.listing is not None and bool(group.listing.places)
     return [
-        listing_section(group.tables["latents"], seeds, texts=places),
+        latents_of(group.tables["latents"], seeds, texts=places),
         cards(group),
         explanations(group.interpretation),
         *agreement_figures(group.tables["shares"]),
         figure("strata"),
-        pair(figure("recurrence"), figure("posterior")),
-        pair(_n_of_m(group), _families(group)),
+        *_counts(group),
         _unseen(group),
         _origins(group),
         _frequency(group),
@@ -52,6 +51,15 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
         _measures(headline, dead=any(group.summary.counts.dead)),
         _runs(group),
     ]
+
+
+def _counts(group: GroupFacts) -> list[Html | None]:
+    """What counts of runs say: nothing that the share does not, where there is one other run."""
+    independent = group.summary.independent
+    if independent is None or independent.trials < 2:
+        return [_families(group)]
+    reproducibility = pair(figure("recurrence"), figure("posterior"))
+    return [reproducibility, pair(_n_of_m(group), _families(group))]
 
 
 # -- what all runs have in common ----------------------------------------------------------------

@@ -72,7 +72,8 @@ def table(
 
     Args:
         rows: title of each column to what stands there; the first column names the row, and None
-            in it joins the row to the one above. What a row lacks, or None, becomes a dash.
+            in it joins the row to the one above. What a row lacks, or None, becomes a dash; a
+            column of nothing but dashes is left out.
         caption: read out by screen readers.
         words: titles of the columns of words; all others hold numbers.
         class_: of the table.
@@ -82,7 +83,9 @@ def table(
     """
     if not rows:
         return None
-    titles = list(dict.fromkeys(title for row in rows for title in row))
+    named = dict.fromkeys(title for row in rows for title in row)
+    first, *others = named
+    titles = [first, *(t for t in others if any(row.get(t) not in (None, NONE) for row in rows))]
     kind = {title: "word" if title in words else None for title in titles}
     heads = (tag("th", title, scope="col", class_=kind[title]) for title in titles)
     body: list[Html] = []

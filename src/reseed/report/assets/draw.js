@@ -88,7 +88,7 @@ function swatch(trace) {
   const mark = document.createElement("span");
   const marker = trace.marker && (!trace.mode || trace.mode === "markers");
   const symbol = marker ? trace.marker.symbol || (trace.type === "bar" ? "bar" : "dot") : "";
-  const shapes = { circle: "dot", dot: "dot", bar: "bar", diamond: "diamond", "x-thin-open": "cross" };
+  const shapes = { circle: "dot", "circle-open": "ring", dot: "dot", bar: "bar", diamond: "diamond", "x-thin-open": "cross" };
   mark.className = "swatch " + (marker ? shapes[symbol] : trace.line.dash ? "dashed" : "");
   mark.style.setProperty("--c", marker ? trace.marker.swatch || trace.marker.color : trace.line.color);
   return mark;

@@ -37,7 +37,7 @@ function listOf(section) {
   const group = DATA.groups[number], rows = group.listing;
   const at = new Map(rows.latent.map((latent, row) => [rows.run[row] + ":" + latent, row]));
   const words = rows.texts.map((texts) => texts.map((text) => text.join("")).join("\n").toLowerCase());
-  return { section, number, group, rows, at, words, sort: ["found", "max_decoder_cos"], down: true, page: 0, open: null };
+  return { section, number, group, rows, at, words, sort: rows.sort, down: true, page: 0, open: null };
 }
 
 const LISTS = new Map();
@@ -49,13 +49,12 @@ function listIn(section) {
 
 function chosen(list) {
   const { rows, section, words } = list;
-  const value = (name) => section.querySelector(`[data-list=${name}]`).value;
-  const found = value("found"), run = value("run"), state = value("state");
-  const search = value("search").trim().toLowerCase(), number = /^\d+$/.test(search) ? Number(search) : null;
+  const inputs = [...section.querySelectorAll("select[data-list]")].filter((input) => input.value !== "")
+    .map((input) => [input.dataset.list, input.value]);
+  const search = section.querySelector("[data-list=search]").value.trim().toLowerCase();
+  const number = /^\d+$/.test(search) ? Number(search) : null;
   const keep = (row) =>
-    (found === "" || rows.found[row] === Number(found))
-    && (run === "" || rows.run[row] === Number(run))
-    && (state === "" || (state === "live" ? rows.state[row] > 0 : rows.state[row] === Number(state)))
+    inputs.every(([name, value]) => (value === "live" ? rows[name][row] > 0 : String(rows[name][row]) === value))
     && (search === "" || rows.latent[row] === number || (words[row] || "").includes(search));
   return rows.latent.map((_, row) => row).filter(keep);
 }
@@ -95,6 +94,12 @@ function toLatent(run, latent, name) {
   return made;
 }
 
+function said(rows, row) {
+  if (rows.kind) return [rows.words[rows.kind[row]] + "."];
+  return ["Found in " + rows.found[row] + " of " + rows.others[row] + " other runs. Reproducibility " + share(rows.recurrence_mean[row])
+    + " (95% interval " + share(rows.recurrence_lo[row]) + " to " + share(rows.recurrence_hi[row]) + ")."];
+}
+
 // The latent on the left, its nearest in each other run on the right, text under both.
 function card(list, row) {
   const { rows, group, at } = list;
@@ -102,11 +107,10 @@ function card(list, row) {
     element("h4", "", toLatent(run, latent, "Latent " + latent.toLocaleString("en")),
       element("small", "", group.runs[run] + ", decoder cosine " + cosine(cos))),
     texts(list, at.get(run + ":" + latent))));
-  const family = rows.family[row];
+  const family = rows.family ? rows.family[row] : null;
   const kin = family === null ? [] : rows.family.flatMap((other, place) => (other === family && place !== row ? [place] : []));
-  const facts = "Found in " + rows.found[row] + " of " + rows.others[row] + " other runs. Reproducibility "
-    + share(rows.recurrence_mean[row]) + " (95% interval " + share(rows.recurrence_lo[row]) + " to " + share(rows.recurrence_hi[row]) + ").";
-  const words = element("p", "caption", facts, kin.length ? " Same feature: " : " No counterpart that counts as the same feature.");
+  const words = element("p", "caption", ...said(rows, row));
+  if (rows.family) words.append(kin.length ? " Same feature: " : " No counterpart that counts as the same feature.");
   kin.forEach((place, n) => words.append(n ? ", " : "",
     toLatent(rows.run[place], rows.latent[place], rows.latent[place].toLocaleString("en") + " (" + group.runs[rows.run[place]] + ")")));
   const own = element("div", "side",
@@ -114,18 +118,26 @@ function card(list, row) {
   return element("div", "", words, element("div", "sides", own, ...others));
 }
 
+// How a cell of each kind is written: (list, its column, row) to words.
+const CELLS = {
+  found: ({ rows }, _, row) => rows.found[row] + " of " + rows.others[row],
+  share: ({ rows }, key, row) => share(rows[key][row]),
+  cosine: ({ rows }, key, row) => cosine(rows[key][row]),
+  p: ({ rows }, key, row) => (rows[key][row] === null ? "–" : String(Number(rows[key][row].toPrecision(2)))),
+  word: ({ rows }, key, row) => rows.words[rows[key][row]],
+  rate: ({ rows }, key, row) => (rows.state[row] === 0 ? "dead" : STATES[rows.state[row]] + " " + rarely(rows[key][row])).trim(),
+  partner: (list, _, row) => {
+    const [first] = partnersOf(list, row);
+    return first ? first.latent.toLocaleString("en") + " (" + list.group.runs[first.run] + ") " + cosine(first.cosine) : "–";
+  },
+};
+
 function rowOf(list, row) {
-  const { rows, group } = list, [first] = partnersOf(list, row);
+  const { rows, group } = list;
   const name = element("th", "latent", toLatent(rows.run[row], rows.latent[row], rows.latent[row].toLocaleString("en")),
     element("small", "", " " + group.runs[rows.run[row]]));
   name.scope = "row";
-  const cells = [
-    ["found", rows.found[row] + " of " + rows.others[row]],
-    ["recurrence_mean", share(rows.recurrence_mean[row])],
-    ["max_decoder_cos", cosine(rows.max_decoder_cos[row])],
-    ["firing_rate", rows.state[row] === 1 ? rarely(rows.firing_rate[row]) : STATES[rows.state[row]] + (rows.state[row] ? " " + rarely(rows.firing_rate[row]) : "")],
-    ["partner", first ? first.latent.toLocaleString("en") + " (" + group.runs[first.run] + ") " + cosine(first.cosine) : "–"],
-  ].map(([kind, value]) => element("td", kind, value));
+  const cells = rows.columns.slice(1).map(([key, , kind]) => element("td", key, CELLS[kind](list, key, row)));
   if (rows.texts.length) {
     const text = rows.texts[row][0];
     cells.push(element("td", "text", text ? placeText([text[0].slice(-28), text[1], text[2].slice(0, 28)]) : ""));
@@ -173,7 +185,7 @@ function openLatent(number, run, latent) {
   if (section.closest("[hidden]")) choose(number);
   const list = listIn(section), row = list.at.get(run + ":" + latent);
   if (row === undefined) return;
-  if (!sorted(list, chosen(list)).includes(row)) section.querySelectorAll("[data-list]").forEach((input) => { input.value = ""; });
+  if (!chosen(list).includes(row)) section.querySelectorAll("[data-list]").forEach((input) => { input.value = ""; });
   list.open = row;
   list.seek = true;
   fill(list);

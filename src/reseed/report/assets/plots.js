@@ -80,7 +80,7 @@ PLOTS["n-of-m"] = (plot, group, c) => {
   const x = counts.n.map((n, at) => n + " of " + counts.m[at]);
   const traces = [
     { type: "bar", name: "latents", x, y: counts.share, marker: { color: rgba(c.observed, 0.75), swatch: c.observed }, customdata: counts.latents, hovertemplate: "%{x} runs: %{y:.1%}, %{customdata} latents a run<extra></extra>" },
-    { type: "scatter", mode: "markers", name: "beta-binomial", x, y: counts.beta_binomial, marker: { symbol: "circle", size: 10, color: c.untrained, line: { width: 1.5, color: c.page } }, hovertemplate: "beta-binomial: %{y:.1%}<extra></extra>" },
+    { type: "scatter", mode: "markers", name: "beta-binomial", x, y: counts.beta_binomial, marker: { symbol: "circle-open", size: 15, color: c.untrained, line: { width: 2, color: c.untrained } }, hovertemplate: "beta-binomial: %{y:.1%}<extra></extra>" },
     { type: "scatter", mode: "markers", name: "binomial", x, y: counts.binomial, marker: { symbol: "diamond", size: 11, color: c.null, line: { width: 1.5, color: c.page } }, hovertemplate: "independent: %{y:.1%}<extra></extra>" },
   ];
   return show(plot, traces, layout(c,
@@ -100,7 +100,7 @@ PLOTS.frequency = (plot, group, c) => {
   const { parts, others } = group.latents, bins = group.frequency;
   if (!parts.length) return nothing(plot, "No latent is live, so there is nothing to draw.");
   const dots = parts.map((part) => ({
-    type: "scatter", mode: "markers", name: "found in " + part.n + " of " + others + " other runs",
+    type: "scatter", mode: "markers", name: "found in " + part.n + " of " + others,
     x: part.firing_rate, y: part.max_decoder_cos,
     marker: { size: 5, opacity: 0.6, color: foundColour(c, part.n, others) },
     customdata: part.latent.map((latent, at) => [latent, group.runs[part.run[at]], part.run[at]]),
@@ -227,7 +227,7 @@ PLOTS.posterior = (plot, group, c) => {
   });
   const ticks = [...Array(trials + 1).keys()];
   return show(plot, traces, layout(c,
-    axis(c, "found in so many of " + trials + " other runs", { tickvals: ticks, range: [-0.6, trials + 0.6], showgrid: false }),
+    axis(c, "other runs that found it, of " + trials, { tickvals: ticks, range: [-0.6, trials + 0.6], showgrid: false }),
     axis(c, "reproducibility", SHARE)));
 };
 

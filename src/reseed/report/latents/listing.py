@@ -25,6 +25,8 @@ def listing_data(listing: Catalogue, latents: pl.DataFrame, runs: Sequence[str])
     )["state"]
     names = ("firing_rate", "recurrence_mean", "recurrence_lo", "recurrence_hi", "max_decoder_cos")
     return {
+        "columns": COLUMNS,
+        "sort": ["found", "max_decoder_cos"],
         "run": [place[run] for run, _ in keys],
         "latent": latents["latent"].to_list(),
         "found": latents["n_matched"].to_list(),
@@ -39,41 +41,52 @@ def listing_data(listing: Catalogue, latents: pl.DataFrame, runs: Sequence[str])
 
 # -- on the page ---------------------------------------------------------------------------------
 
-_COLUMNS = {
-    "latent": "latent",
-    "found": "found in",
-    "recurrence_mean": "reproducibility",
-    "max_decoder_cos": "mean cosine",
-    "firing_rate": "fires on",
-    "partner": "nearest elsewhere",
-}
-"""Column that the script knows, to its title."""
+Columns = Sequence[tuple[str, str, str]]
+"""Key in the data, title, and how the script writes it."""
+
+Filters = Mapping[str, tuple[str, Mapping[str, str]]]
+"""Key in the data, to a label and what can be chosen: value to words."""
+
+COLUMNS: Columns = (
+    ("latent", "latent", "latent"),
+    ("found", "found in", "found"),
+    ("recurrence_mean", "reproducibility", "share"),
+    ("max_decoder_cos", "mean cosine", "cosine"),
+    ("firing_rate", "fires on", "rate"),
+    ("partner", "nearest elsewhere", "partner"),
+)
+"""Of a study."""
 
 
-def listing_section(latents: pl.DataFrame, runs: Sequence[str], *, texts: bool) -> Html:
-    """The table, filled by the script: filters, search, sorting, pages, a card for each row."""
+def latents_of(latents: pl.DataFrame, runs: Sequence[str], *, texts: bool) -> Html:
+    """The table of a group; its data are `listing_data`."""
     found = sorted(latents["n_matched"].drop_nulls().unique().to_list(), reverse=True)
-    which = {"": "all", **{str(n): f"{n}" for n in found}}
-    states = {"": "all", "live": "live", "0": "dead", "2": "dense"}
+    filters: Filters = {
+        "found": ("found in so many other runs", {str(n): f"{n}" for n in found}),
+        "run": ("run", {str(n): name for n, name in enumerate(runs)}),
+        "state": ("latents", {"live": "live", "0": "dead", "2": "dense"}),
+    }
+    words = join(text("list"), None if texts else join(" ", text("list-no-text")))
+    return listing_section(len(latents), COLUMNS, filters, words, texts=texts)
+
+
+def listing_section(
+    latents: int, columns: Columns, filters: Filters, words: Html, *, texts: bool
+) -> Html:
+    """A table, filled by the script: filters, search, sorting, pages, a card for each row."""
     hint = "number, or words of the text" if texts else "number"
     search = tag("input", type="search", data_list="search", placeholder=hint)
-    controls = tag(
-        "div",
-        tag("label", "find ", search),
-        _select("found in so many other runs", "found", which),
-        _select("run", "run", {"": "all", **{str(n): name for n, name in enumerate(runs)}}),
-        _select("latents", "state", states),
-        class_="controls",
-    )
+    chosen = (_select(label, name, values) for name, (label, values) in filters.items())
+    controls = tag("div", tag("label", "find ", search), *chosen, class_="controls")
     titles = [
         tag("th", tag("button", title, type="button", data_sort=name), scope="col", class_=name)
-        for name, title in _COLUMNS.items()
+        for name, title, _ in columns
     ]
     if texts:
         titles.append(tag("th", "fires most on", scope="col", class_="text"))
     body = (tag("thead", tag("tr", *titles)), tag("tbody"))
-    box = tag("div", tag("table", *body, class_="numbers list"), class_="scroll", tabindex=0,
-        role="region", aria_label="All latents")  # fmt: skip
+    inside = tag("table", *body, class_="numbers list")
+    box = tag("div", inside, class_="scroll", tabindex=0, role="region", aria_label="All latents")
     turn = tag(
         "div",
         tag("button", "‹ back", type="button", data_page=-1),
@@ -81,11 +94,11 @@ def listing_section(latents: pl.DataFrame, runs: Sequence[str], *, texts: bool) 
         tag("button", "next ›", type="button", data_page=1),
         class_="pages",
     )
-    words = note(join(text("list"), None if texts else join(" ", text("list-no-text"))))
-    title = tag("h3", f"All {count(len(latents))} latents")
-    return tag("section", title, words, controls, box, turn, class_="latents", data_latents=True)
+    title = tag("h3", f"All {count(latents)} latents")
+    parts = (title, note(words), controls, box, turn)
+    return tag("section", *parts, class_="latents", data_latents=True)
 
 
 def _select(label: str, name: str, values: Mapping[str, str]) -> Html:
-    options = (tag("option", shown, value=value) for value, shown in values.items())
+    options = (tag("option", shown, value=value) for value, shown in {"": "all", **values}.items())
     return tag("label", label, " ", tag("select", *options, data_list=name))
