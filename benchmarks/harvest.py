@@ -79,7 +79,7 @@ def against_full_forward(folder: Path, options: argparse.Namespace) -> dict[str,
 
     from reseed.spec.subject import LanguageModelSpec
     from reseed.subjects.language.activations import TextSource
-    from reseed.subjects.language.model import located
+    from reseed.subjects.language.loading import located
     from reseed.subjects.language.tokenizer import quiet_transformers
     from reseed.subjects.subject import change_from_float32
 

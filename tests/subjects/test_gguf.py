@@ -1,6 +1,8 @@
 import importlib.util
 import json
 import multiprocessing
+import shutil
+import struct
 import time
 
 import numpy as np
@@ -11,7 +13,7 @@ from safetensors.torch import load_file as load_torch
 
 from reseed.errors import SubjectError
 from reseed.spec.subject import package_file
-from reseed.subjects.language.gguf import cached_model
+from reseed.subjects.language.gguf import cached_model, is_cached
 from reseed.subjects.language.tokenizer import Tokenizer
 
 HEADS, KV, D, HIDDEN, LAYERS = 4, 2, 16, 24, 2
@@ -171,3 +173,50 @@ def test_smollm_is_bit_identical_to_transformers(cache):
     same = ["rms_norm_eps", "head_dim", "tie_word_embeddings", "num_key_value_heads"]
     assert {key: mine[key] for key in same} == {key: theirs["config"][key] for key in same}
     assert mine["rope_parameters"]["rope_theta"] == theirs["config"]["rope_theta"]
+
+
+def header(settings, tensors=0, keys=1):
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, keys) + settings
+
+
+def setting(key, kind, value):
+    return struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"GGUF", "has 4 bytes"),
+        (b"GGML" + bytes(40), "does not begin"),
+        (header(setting("a", 9, struct.pack("<IQ", 4, 2**60))), "claims 1,152,921,504,606,846,976"),
+        (header(setting("a", 9, struct.pack("<IQ", 8, 2**60))), "entries of an array"),
+        (header(setting("a", 8, struct.pack("<Q", 2**63))), "bytes of a setting"),
+        (header(setting("a", 9, struct.pack("<IQ", 9, 1) * 9)), "unknown type 9"),
+        (header(setting("a", 99, b"")), "unknown type 99"),
+        (header(setting("a", 4, b"\0" * 4), keys=2**50), "settings in"),
+        (header(setting("a", 4, b"\0" * 4), tensors=2**50), "tensors in"),
+        (header(setting("llama.block_count", 4, struct.pack("<I", 10**9))), "and has 0 tensors"),
+        (header(setting("llama.attention.head_count", 4, bytes(4))), "head_count = 0"),
+        (header(setting("llama.attention.head_count_kv", 5, bytes(4))), "head_count_kv = 0"),
+    ],
+)
+def test_headers_that_cannot_be_are_refused_at_once(cache, tmp_path, content, says):
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(content)
+    with pytest.raises(SubjectError, match=says):
+        cached_model(path)
+    assert not list((cache / "models").iterdir())
+
+
+def test_another_name_is_the_same_content(cache, tmp_path):
+    write_gguf(tmp_path / "first.gguf")
+    assert not is_cached(tmp_path / "first.gguf")
+    folder = cached_model(tmp_path / "first.gguf")
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "first.gguf")
+    shutil.copy(tmp_path / "first.gguf", tmp_path / "copy.gguf")
+    for name in ("link.gguf", "copy.gguf"):
+        assert is_cached(tmp_path / name)
+        assert cached_model(tmp_path / name) == folder
+    with open(tmp_path / "copy.gguf", "ab") as handle:
+        handle.write(b"\0")
+    assert not is_cached(tmp_path / "copy.gguf")

@@ -6,7 +6,8 @@ from torch import nn
 
 from reseed.errors import SpecError
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.language.model import Int8Linear, load_language_model, to_int8
+from reseed.subjects.language.int8 import Int8Linear, to_int8
+from reseed.subjects.language.model import load_language_model
 
 
 def layer(inputs=24, outputs=16, bias=True, seed=0):

@@ -5,7 +5,7 @@ Whether it is the same as when the study was made, and what another format than 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,9 @@ from reseed.subjects.arrays import ArraySource
 from reseed.subjects.controls import randomise
 from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks, make_tokens
-from reseed.subjects.language.model import load_language_model
+from reseed.subjects.language.documents import check_text
+from reseed.subjects.language.loading import opening
+from reseed.subjects.language.model import body_without_weights, load_language_model
 from reseed.subjects.language.tokenizer import Tokenizer
 from reseed.subjects.module import ModuleSource, open_factory
 from reseed.subjects.sites import list_sites, resolve_sites
@@ -70,7 +72,9 @@ def open_subject(
     """Open a subject; text is tokenised into the store if it is not there yet."""
     if isinstance(subject, LanguageModelSpec):
         assert text is not None
-        events.say(f"opening {subject.model}")
+        if not store.has(TOKENS):
+            check_text(text)
+        events.say(opening(subject))
         model = load_language_model(subject, sites, device)
         model.check_block(text.block)
         made_from = digest([model.tokenizer.digest, text.model_dump(mode="json"), tokens])
@@ -111,10 +115,16 @@ def _blocks_for(source: BlockSource, tokens: int) -> int:
     return int(np.searchsorted(ends, tokens)) + 1
 
 
-def known_sites(subject: SubjectSpec, pattern: str) -> list[str]:
-    """Sites that a subject has and that fit a pattern; `**` for all."""
+def known_sites(
+    subject: SubjectSpec, pattern: str, say: Callable[[str], object] = lambda _: None
+) -> list[str]:
+    """Sites that a subject has and that fit a pattern; `**` for all.
+
+    Of a language model only the settings are read; `say` is told what takes a while.
+    """
     if isinstance(subject, LanguageModelSpec):
-        module = load_language_model(subject, ()).body
+        say(opening(subject))
+        module = body_without_weights(subject)
     elif isinstance(subject, ModuleSpec):
         module = open_factory(subject)[0]
     else:

@@ -115,13 +115,13 @@ class SentenceModel:
     """
 
     def __init__(self, spec: SentenceModelSpec) -> None:
-        from reseed.subjects.language.model import located, pretrained
+        from reseed.subjects.language.loading import from_files, located
 
         self._spec = spec
         subject = LanguageModelSpec(model=spec.model)
         self._cls, self._longest = _pooling(Path(located(subject)[0]), spec.model)
-        self._tokenizer = pretrained(subject, "AutoTokenizer", "sentence model")
-        self._model = pretrained(subject, "AutoModel", "sentence model").eval().to(spec.device)
+        self._tokenizer = from_files(subject, "AutoTokenizer", "sentence model")
+        self._model = from_files(subject, "AutoModel", "sentence model").eval().to(spec.device)
 
     @property
     def name(self) -> str:

@@ -15,11 +15,13 @@ import os
 import shutil
 import tempfile
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from reseed.errors import SubjectError
 from reseed.store import file_sha256, json_bytes, write_bytes
+from reseed.subjects.language.gguf_header import check_header
 from reseed.subjects.language.tokenizer import quiet_transformers
 
 _CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
@@ -32,9 +34,6 @@ _CONVERSION = 1
 
 _ABANDONED_SECONDS = 3600.0
 
-_BROKEN = (ValueError, KeyError, IndexError, TypeError, OverflowError, OSError, RuntimeError)
-"""What readers of a damaged file raise."""
-
 
 def cached_model(path: Path) -> Path:
     """The folder (config, safetensors, tokenizer) that a GGUF file was converted to.
@@ -44,11 +43,11 @@ def cached_model(path: Path) -> Path:
     """
     if not path.is_file():
         raise SubjectError(f"there is no file {path}; check the name of the model")
-    models = _cache_folder() / "models"
-    name = f"{path.stem}-{file_sha256(path)[:16]}-{_CONVERSION}"
+    models, content = _cache_folder() / "models", _content(path)
+    if there := _cached(models, content):
+        return there
+    name = f"{path.stem}-{content}"
     final = models / name
-    if final.is_dir():
-        return final
     try:
         models.mkdir(parents=True, exist_ok=True)
         _sweep(models, name)
@@ -64,6 +63,26 @@ def cached_model(path: Path) -> Path:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return final
+
+
+def is_cached(path: Path) -> bool:
+    """Whether this file, under whatever name, was converted already."""
+    return _cached(_cache_folder() / "models", _content(path)) is not None
+
+
+def _cached(models: Path, content: str) -> Path | None:
+    known = sorted(folder for folder in models.glob(f"*-{content}") if folder.is_dir())
+    return known[0] if known else None
+
+
+def _content(path: Path) -> str:
+    there = path.stat()
+    return f"{_sha256(path.resolve(), there.st_size, there.st_mtime_ns)[:16]}-{_CONVERSION}"
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (the file as it is now)
+    return file_sha256(path)
 
 
 def _cache_folder() -> Path:
@@ -95,13 +114,16 @@ def _rename(building: Path, final: Path) -> None:
 def _convert(path: Path, folder: Path) -> None:
     from gguf import GGUFReader
 
+    check_header(path)
     try:
         reader = GGUFReader(path)
         # transformers shows a bar of its own, whatever its settings say
         with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
             _write_model(path, reader, folder)
             _tokenizer(path, reader).save_pretrained(folder)
-    except _BROKEN as error:
+    except SubjectError:
+        raise
+    except Exception as error:  # noqa: BLE001  (files of others: anything may be raised)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SubjectError(
                 f"no space left in {folder.parent} for the converted {path.name}. Free some, or "

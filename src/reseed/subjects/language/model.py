@@ -2,54 +2,32 @@
 
 B sequences, L tokens each, D dimensions of a site. Where activations are read only the body of a
 model is loaded and a forward pass ends at the last wanted site, so logits are never computed.
-
-In 8 bits, on a processor, a linear layer is y = x W^T + b with W [N, K] as int8 and one scale for
-each output, x as int8 and one scale for each row, both symmetric (absolute maximum to 127), sums
-exact in int32. Scales by row, found as the rows come, keep a row's result independent of all other
-rows; this is the vector-wise quantisation of arXiv 2208.07339 without its outlier columns.
-torch.ao's dynamic quantisation is deprecated and has one scale for all rows of a batch.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from reseed.errors import SpecError, SubjectError
-from reseed.spec.subject import LanguageModelSpec, package_file
-from reseed.subjects.controls import seeded
-from reseed.subjects.language.gguf import cached_model
-from reseed.subjects.language.tokenizer import Tokenizer, quiet_transformers
+from reseed.errors import ReseedError, SpecError, SubjectError
+from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.language.int8 import to_int8
+from reseed.subjects.language.loading import (
+    check_weights,
+    from_files,
+    skeleton,
+    trained,
+    untrained,
+)
+from reseed.subjects.language.tokenizer import Tokenizer
 from reseed.subjects.sites import read_sites, resolve_sites
-
-_LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
-"""What transformers raises when a model cannot be loaded."""
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
-"""What weights are loaded in; those of linear layers are rounded further for int8."""
 
 _HEADS_THAT_MAY_BE_MISSING = ("pooler",)
 """Parts of a body that published checkpoints often lack; they are random then, and no sites."""
-
-
-def pretrained(spec: LanguageModelSpec, kind: str, what: str = "model", **options: Any) -> Any:
-    """What a class of transformers loads for a spec; no code of the model is run."""
-    import transformers
-
-    try:
-        with quiet_transformers():
-            where, hub = located(spec)
-            maker: Any = getattr(transformers, kind)
-            return maker.from_pretrained(where, trust_remote_code=False, **hub, **options)
-    except _LOADING_ERRORS as error:
-        raise _unloadable(spec, what, error) from error
 
 
 class LanguageModel:
@@ -59,27 +37,51 @@ class LanguageModel:
         self, body: nn.Module, tokenizer: Tokenizer, patterns: Sequence[str], name: str
     ) -> None:
         self.body = body.eval()
-        self.tokenizer = tokenizer
+        self.tokenizer = _fitting(tokenizer, body)
         self.sites = resolve_sites(body, patterns)
         self.name = name
         config: Any = body.config
         config.use_cache = False
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.context = context_of(body)
 
     def check_block(self, length: int) -> None:
         """Say whether the model takes sequences of this length."""
         if self.context is not None and length > self.context:
             raise SpecError(
                 f"text.block = {length} tokens, but {self.name} takes at most {self.context} "
-                "(max_position_embeddings of its config). Choose a smaller block."
+                "(by its config). Choose a smaller block."
             )
 
     def forward(self, ids: Tensor, attention: Tensor | None = None) -> dict[str, Tensor]:
         """Site to activations float32 `[B, L, D]`; `attention` `[B, L]` is zero at padding."""
         self.check_block(ids.shape[1])
         inputs = model_inputs(self.body, ids, attention)
-        read = read_sites(self.body, self.sites, lambda: self.body(**inputs))
+        try:
+            read = read_sites(self.body, self.sites, lambda: self.body(**inputs))
+        except ReseedError:
+            raise
+        except Exception as error:  # noqa: BLE001  (a model of others: anything may be raised)
+            raise self._cannot_read(error) from error
         return {site: self._per_token(site, t, ids.shape) for site, t in read.items()}
+
+    def check_causal(self) -> None:
+        """Refuse a model that sees what follows, where it is to predict it."""
+        body: Any = self.body
+        check_causal(lambda ids: body(ids)[0], self.tokenizer, self.name, _device(body))
+
+    def _cannot_read(self, error: Exception) -> SubjectError:
+        step = "Study it as a subject of kind 'module', whose batches you make."
+        if getattr(self.body.config, "is_encoder_decoder", False):
+            step = (
+                "Of an encoder and decoder only the encoder reads text alone: choose a site of the "
+                "encoder, or study it as a subject of kind 'module' whose batches have input_ids "
+                "and decoder_input_ids."
+            )
+        reason = " ".join(str(error).split())[:200]
+        return SubjectError(
+            f"{self.name}: a forward pass on token ids failed ({type(error).__name__}: {reason}). "
+            + step
+        )
 
     def _per_token(self, site: str, tensor: Tensor, shape: torch.Size) -> Tensor:
         batch, length = shape
@@ -96,11 +98,68 @@ class LanguageModel:
 
 def model_inputs(model: nn.Module, ids: Tensor, attention: Tensor | None) -> dict[str, Tensor]:
     """Arguments of a forward pass on `[B, L]` tokens, on the device of the model."""
-    device = next(model.parameters()).device
+    device = _device(model)
     inputs = {"input_ids": ids.to(device)}
     if attention is not None:
         inputs["attention_mask"] = attention.to(device, torch.int64)
     return inputs
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def context_of(model: nn.Module) -> int | None:
+    """Tokens that a model takes at most; None if its settings do not say."""
+    config: Any = model.config
+    context: int | None = getattr(config, "max_position_embeddings", None)
+    for path, part in model.named_modules():
+        # RoBERTa and its kin count positions from behind the id of padding
+        if path.endswith("position_embeddings") and isinstance(part, nn.Embedding):
+            positions, padding = int(part.num_embeddings), part.padding_idx
+            context = context if padding is None else positions - padding - 1
+    return context
+
+
+def _fitting(tokenizer: Tokenizer, body: Any) -> Tokenizer:
+    """The tokenizer without roles whose ids the model has no embedding for."""
+    try:
+        known = int(body.get_input_embeddings().num_embeddings)
+    except (AttributeError, NotImplementedError):
+        return tokenizer
+    roles: dict[str, int | None] = {name: getattr(tokenizer, name) for name in _ROLES}
+    there = {name: i if i is not None and i < known else None for name, i in roles.items()}
+    return replace(tokenizer, vocabulary=known, **there)
+
+
+_ROLES = ("bos", "eos", "pad")
+
+
+def check_causal(
+    predict: Callable[[Tensor], Tensor], tokenizer: Tokenizer, name: str, device: torch.device
+) -> None:
+    """Refuse a model whose outputs at a position depend on what follows: it sees the next token.
+
+    Args:
+        predict: from ids `[2, 4]` to `[2, 4, *]`.
+        tokenizer: says which ids there are.
+        name: of the model.
+        device: of the model.
+    """
+    last = (tokenizer.vocabulary or 8) - 1
+    ids = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=device) + max(last // 2 - 2, 0)
+    with torch.no_grad():
+        a, b = predict(ids.clamp(max=last))[:, :3].float()
+    if float((a - b).norm()) > _CAUSAL * float(a.norm()):
+        raise SubjectError(
+            f"{name} sees the tokens that follow (as masked language models do), so it does not "
+            "predict the next one, and a cross-entropy of it would mean nothing. Take "
+            "evidence.through_tokens and end_to_end out, or name a causal model."
+        )
+
+
+_CAUSAL = 1e-5
+"""Share of the outputs' length up to which a difference is rounding."""
 
 
 def load_language_model(
@@ -117,12 +176,13 @@ def load_language_model(
         SpecError: if a site is unknown or a package is missing.
         SubjectError: if the model cannot be found or loaded, or lacks weights.
     """
+    _check_kind(spec, patterns)
     missing: list[str] = []
     if spec.random_weights is None:
-        body, missing = _trained(spec, "AutoModel")
+        body, missing = trained(spec, "AutoModel")
     else:
-        body = _random(spec, spec.random_weights)
-    _check_weights(
+        body = untrained(spec, spec.random_weights)
+    check_weights(
         spec,
         [key for key in missing if not key.startswith(_HEADS_THAT_MAY_BE_MISSING)],
         "The files are incomplete or of another model; fetch them again.",
@@ -134,6 +194,26 @@ def load_language_model(
     if missing and random:
         raise SpecError(f"site {random[0]!r}: {spec.model} has no trained weights for it")
     return model
+
+
+def body_without_weights(spec: LanguageModelSpec) -> nn.Module:
+    """The body for the names of its modules; without weights where that can be done."""
+    body = skeleton(spec)
+    return load_language_model(spec, ()).body if body is None else body
+
+
+def _check_kind(spec: LanguageModelSpec, patterns: Sequence[str]) -> None:
+    """Refuse what reads no text, and unknown sites, before weights are read."""
+    body = skeleton(spec)
+    if body is None:
+        return
+    reads = getattr(body, "main_input_name", "input_ids")
+    if reads != "input_ids":
+        raise SubjectError(
+            f"{spec.model} ({type(body).__name__}) reads {reads}, not text. Study it as a subject "
+            "of kind 'module', whose batches you make."
+        )
+    resolve_sites(body, patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +234,16 @@ class CausalModel:
 
 def load_causal(spec: LanguageModelSpec, device: str = "cpu") -> CausalModel:
     """Load a causal language model, with its head and its trained weights."""
-    wrapped = pretrained(spec, "AutoTokenizer", "tokenizer")
-    model, missing = _trained(spec, "AutoModelForCausalLM")
-    _check_weights(spec, missing, "It is no causal language model, or the files are incomplete.")
+    wrapped = from_files(spec, "AutoTokenizer", "tokenizer")
+    model, missing = trained(spec, "AutoModelForCausalLM")
+    check_weights(spec, missing, "It is no causal language model, or the files are incomplete.")
     if spec.dtype == "int8":
         to_int8(model.base_model, spec.model)  # the body, as where activations are read
-    tokenizer = Tokenizer.of(wrapped, spec.model)
-    context: int | None = getattr(model.config, "max_position_embeddings", None)
+    tokenizer = _fitting(Tokenizer.of(wrapped, spec.model), model)
+    model = model.eval().to(device)
+    check_causal(lambda ids: model(ids).logits, tokenizer, spec.model, _device(model))
     ends = _ends(model, tokenizer)
-    return CausalModel(spec.model, model.eval().to(device), tokenizer, wrapped, context, ends)
+    return CausalModel(spec.model, model, tokenizer, wrapped, context_of(model), ends)
 
 
 def _ends(model: Any, tokenizer: Tokenizer) -> frozenset[int]:
@@ -172,128 +253,6 @@ def _ends(model: Any, tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset(listed) | ({tokenizer.eos} if tokenizer.eos is not None else set())
 
 
-def _trained(spec: LanguageModelSpec, kind: str) -> tuple[Any, list[str]]:
-    """A model with its trained weights, and the names of those that were missing."""
-    model, report = pretrained(spec, kind, dtype=_DTYPES[spec.dtype], output_loading_info=True)
-    return model, sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
-
-
-def _random(spec: LanguageModelSpec, seed: int) -> Any:
-    """The body with weights as before any training, by the initialiser of its architecture.
-
-    Like "step 0" in arXiv 2501.17727: embeddings are random as well.
-    """
-    from transformers import AutoModel
-
-    config = pretrained(spec, "AutoConfig")
-    maker: Any = AutoModel
-    try:
-        with quiet_transformers(), seeded(seed):
-            return maker.from_config(config, dtype=_DTYPES[spec.dtype], trust_remote_code=False)
-    except _LOADING_ERRORS as error:
-        raise _unloadable(spec, "model", error) from error
-
-
-def _check_weights(spec: LanguageModelSpec, missing: Sequence[str], step: str) -> None:
-    if missing:
-        raise SubjectError(
-            f"{spec.model}: {len(missing)} weights are missing or have another shape, the first is "
-            f"{missing[0]}. {step}"
-        )
-
-
 def load_tokenizer(spec: LanguageModelSpec) -> Tokenizer:
     """Load the tokenizer of a language model without its weights."""
-    return Tokenizer.of(pretrained(spec, "AutoTokenizer", "tokenizer"), spec.model)
-
-
-def located(spec: LanguageModelSpec) -> tuple[str, dict[str, Any]]:
-    """What to hand to transformers: a folder, or a hub name with its options."""
-    name = spec.model
-    path = package_file(name) if name.startswith("package:") else Path(name).expanduser()
-    if path.suffix == ".gguf" and (path.is_file() or not _is_hub_name(name)):
-        path = cached_model(path)
-    if path.is_dir():
-        return str(path), {"local_files_only": True}
-    if path.exists() or not _is_hub_name(name):
-        raise SubjectError(
-            f"model {name!r}: {path} is {'no folder' if path.exists() else 'not there'}. Give a "
-            "folder with config.json and safetensors, a .gguf file, package:NAME/file.gguf, or the "
-            "name of a model on the hub."
-        )
-    return name, {"revision": spec.revision} if spec.revision else {}
-
-
-def _is_hub_name(name: str) -> bool:
-    """Whether a name may be `model` or `owner/model`; anything else is a path."""
-    return name.count("/") <= 1 and not name.startswith((".", "/", "~", "package:"))
-
-
-def _unloadable(spec: LanguageModelSpec, what: str, error: BaseException) -> SubjectError:
-    """What to tell the person whose model, or its tokenizer, cannot be loaded."""
-    path = Path(spec.model).expanduser()
-    if spec.model.startswith("package:") or path.exists():
-        tried = "its files are there, but cannot be loaded"
-        step = "Check that it is a whole transformers model, or fetch it again."
-    else:
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        tried = "no such folder or file here, and the hub does not give it" + (
-            ", since HF_HUB_OFFLINE is set: only models fetched before can be used"
-            if offline
-            else ""
-        )
-        step = "Check the name, or give a local folder, a .gguf file, or package:NAME/file.gguf."
-    reason = " ".join(str(error).split())[:300]
-    return SubjectError(f"{what} {spec.model!r}: {tried}. {step} ({reason})")
-
-
-_LEVELS = 127.0
-
-
-_LEAST = 1e-30
-"""Scale of a row of zeros."""
-
-
-class Int8Linear(nn.Module):
-    """A linear layer with its weights rounded to int8; runs without gradients."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        exact = layer.weight.detach().to(torch.float32)
-        scale = (exact.abs().amax(dim=1) / _LEVELS).clamp_min(_LEAST)
-        self.weight: Tensor
-        self.register_buffer("weight", (exact / scale[:, None]).round_().to(torch.int8))
-        self.scale: Tensor
-        self.register_buffer("scale", scale)
-        self.bias: nn.Parameter | None = layer.bias
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., K]` to `[..., N]`, in the format of x; a row with NaN or infinity gives NaN."""
-        rows = x.reshape(-1, self.in_features).to(torch.float32)
-        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min(_LEAST)
-        small = (rows * (_LEVELS / largest)).round_().to(torch.int8)
-        # the product that torchao calls for this as well; it has no public name in torch
-        out = torch.ops.aten._int_mm(small, self.weight.t()).to(torch.float32)
-        out *= largest / _LEVELS
-        out *= self.scale
-        if self.bias is not None:
-            out += self.bias
-        return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
-
-
-def to_int8(body: nn.Module, name: str) -> None:
-    """Put an `Int8Linear` in place of every linear layer; paths of modules stay."""
-    layers = [
-        (part, child, layer)
-        for part in body.modules()
-        for child, layer in part.named_children()
-        if type(layer) is nn.Linear
-    ]
-    if not layers:
-        raise SpecError(
-            f"subject.dtype = 'int8': {name} has no torch.nn.Linear whose weights could be "
-            "rounded; take 'bfloat16' or 'float32'"
-        )
-    for part, child, layer in layers:
-        setattr(part, child, Int8Linear(layer))
+    return Tokenizer.of(from_files(spec, "AutoTokenizer", "tokenizer"), spec.model)
