@@ -23,6 +23,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from reseed.errors import Interrupted, explained, no_link
 from reseed.screen import Screen
@@ -30,6 +31,8 @@ from reseed.screen import Screen
 EVENTS_FILE = "events.jsonl"
 
 _LINE_EVERY_SECONDS = 60.0
+_PROGRESS_EVERY_SECONDS = 5.0
+"""Between two events that say how far long work has come, for `reseed status`."""
 
 
 class Sink(Protocol):
@@ -97,7 +100,6 @@ class Events:
     @contextlib.contextmanager
     def task(self, name: str, total: float, unit: str) -> Generator[Task, None, None]:
         """Long work with a known size, shown as a bar or as a line a minute."""
-        self.emit("started", task=name, total=total, unit=unit)
         if self._console is None:
             shown: contextlib.AbstractContextManager[Callable[[Task], None]] = (
                 contextlib.nullcontext(lambda _: None)
@@ -106,9 +108,33 @@ class Events:
             shown = self._bar(name, total, unit)
         else:
             shown = self._lines(name, unit)
-        with shown as report:
-            task = Task(total, report)
+        with shown as report, self._recorded(name, total, unit, report) as task:
             yield task
+
+    @contextlib.contextmanager
+    def short(self, name: str) -> Generator[None, None, None]:
+        """Work that is over soon, or whose size is not known: recorded, not shown."""
+        with self._recorded(name, 1, "pieces", lambda _: None) as task:
+            yield
+            task.advance(1)
+
+    @contextlib.contextmanager
+    def _recorded(
+        self, name: str, total: float, unit: str, report: Callable[[Task], None]
+    ) -> Generator[Task, None, None]:
+        self.emit("started", task=name, total=total, unit=unit)
+        last = time.monotonic()
+
+        def both(task: Task) -> None:
+            nonlocal last
+            report(task)
+            if time.monotonic() - last >= _PROGRESS_EVERY_SECONDS:
+                last = time.monotonic()
+                rate = float(f"{task.rate:.4g}")
+                self.emit("progress", task=name, done=task.done, total=total, unit=unit, rate=rate)
+
+        task = Task(total, both)
+        yield task
         seconds = time.monotonic() - task.started
         self.emit("finished", task=name, done=task.done, seconds=round(seconds, 3))
 
@@ -116,15 +142,22 @@ class Events:
     def _bar(
         self, name: str, total: float, unit: str
     ) -> Generator[Callable[[Task], None], None, None]:
+        # what names the work gives way to the bar and its numbers where a line has no room for all
+        note = Column(no_wrap=True, overflow="ellipsis", ratio=1)
         columns = (
-            TextColumn("{task.description:<12}", markup=False),
-            BarColumn(bar_width=28),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[rate]}", style="cyan", markup=False),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim", markup=False),
+            TextColumn("{task.description:<10}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20, table_column=Column(width=20)),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
+            TextColumn(
+                "{task.fields[rate]}",
+                style="cyan",
+                markup=False,
+                table_column=Column(no_wrap=True, min_width=12),
+            ),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=note),
         )
-        with Progress(*columns, console=self._console) as bars:
+        with Progress(*columns, console=self._console, expand=True) as bars:
             row: TaskID = bars.add_task(name, total=total, rate="", note="")
 
             def report(task: Task) -> None:
@@ -159,6 +192,23 @@ def _short(value: float) -> str:
         if value >= size:
             return f"{value / (1e3 if suffix == 'k' else size):.3g}{suffix}"
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def read_events(folder: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The events of these kinds in a study's folder, oldest first; lines that are cut are left out.
+
+    The last session begins with the last event of kind `session`.
+    """
+    wanted, out = [f'"event": "{kind}"' for kind in kinds], list[dict[str, Any]]()
+    try:
+        with open(folder / EVENTS_FILE, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if any(kind in line for kind in wanted):
+                    with contextlib.suppress(ValueError):
+                        out.append(json.loads(line))
+    except FileNotFoundError:
+        return []
+    return [event for event in out if event.get("event") in kinds]
 
 
 class Stop:

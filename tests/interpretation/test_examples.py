@@ -254,7 +254,8 @@ def test_the_plan_says_what_sampling_takes(tmp_path) -> None:
         (tmp_path / f"{name}.toml").write_text(text)
         study = reseed.Study.load(tmp_path / f"{name}.toml")
         stages[name] = {stage.name: stage for stage in reseed.plan(study).stages}
-    assert "evidence" not in stages["silent"]
+    assert "windows" not in stages["silent"]["evidence"].what
+    assert stages["silent"]["evidence"].disk == 0
     bound = 2 * example_bytes(16, study.spec.evidence)
     said = stages["told"]["evidence"]
     assert (

@@ -120,7 +120,7 @@ def test_power_is_that_of_scipys_exact_test():
         (2, 1, "no interval"),
         (3, 1, "an interval from 3 runs"),
         (2, 2, "fewer than three of one kind"),
-        (3, 3, "4 independent other runs"),
+        (3, 3, "2 independent other runs"),
         (1, 4, "start from the same weights"),
     ],
 )
@@ -148,3 +148,16 @@ def test_one_group_or_one_run_has_nothing_between_groups():
     assert power.of_factors([(256, 8)], 1, 3, 3) == []
     assert power.of_factors([(256, 8), (512, 8)], 1, 3, 1) == []
     assert "site" in power.of_factors([(256, 8)], 2, 1, 3)[0]
+
+
+@pytest.mark.parametrize(
+    ("init", "data", "independent"), [(2, 8, 1), (8, 2, 1), (3, 3, 2), (4, 6, 3), (5, 1, 4)]
+)
+def test_a_plan_promises_runs_that_share_no_seed_with_each_other(init, data, independent):
+    assert power.independent_of(init, data) == independent
+    first = power.sentences(init, data)[0]
+    plural = "s" if independent > 1 else ""
+    assert first.startswith(f"of one latent: {independent} independent other run{plural}.")
+    design = crossed(init, data)
+    if min(init, data) > 1:
+        assert independent == len(occasions(design)) - 1

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import reseed.cli.progress as progress
 import reseed.cli.tables as tables
 from reseed.cli.options import OutPath, Quiet, StudyPath, open_study
 from reseed.runs import Failed, Run
@@ -46,7 +47,7 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
 
     opened, console = Study.load(study, out), Screen()
     planned = plan(opened, progress=True)
-    console.print(tables.plan(planned, opened.folder.name))
+    console.print(progress.plan(planned, opened.folder.name))
     done = planned.runs - planned.missing - planned.failed
     console.print(f"runs: {done} done, {planned.missing} missing, {planned.failed} failed")
     if planned.missing:
@@ -61,12 +62,16 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
 
 
 def status(study: StudyPath, out: OutPath = None) -> None:
-    """Show which runs are done, under way or missing, and why others failed."""
+    """Show how far runs and stages are, with the time left, and why runs failed."""
     from reseed.pipeline.run import REPORT
+    from reseed.pipeline.stages import run_states, stages
 
     opened, console = open_study(study, out), Screen()
     opened.check_folder()
-    console.print(tables.states(opened.runs))
+    console.print(progress.states(run_states(opened)))
+    console.print(progress.stages(stages(opened)))
+    holder = opened.store.holder()
+    console.print(f"working now: {holder or 'nobody'}", soft_wrap=True)
     page = opened.folder / REPORT
     console.print(f"report: {page if page.exists() else 'not yet'}", soft_wrap=True)
 
@@ -96,7 +101,7 @@ def sites(
 
     is_study = subject.endswith(".toml")
     spec = Study.load(subject).spec.subject if is_study else LanguageModelSpec(model=subject)
-    for site in known_sites(spec, pattern):
+    for site in known_sites(spec, pattern, lambda line: typer.echo(line, err=True)):
         Screen().print(site, soft_wrap=True)
 
 

@@ -10,13 +10,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from reseed.runs import Failed, Missing, Run
 from reseed.screen import Screen
 
 if TYPE_CHECKING:
     from reseed.comparison.summary import Comparison
     from reseed.interpretation.select.stage import Selection
-    from reseed.pipeline.plan import Plan
 
 _SHOWN_OF_A_KIND = 8
 
@@ -61,30 +59,6 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def plan(plan: Plan, name: str) -> Table:
-    """The stages of a plan."""
-    out = table(("stage", "what", "time", "disk"), f"plan of {name}", left=("stage", "what"))
-    for stage in plan.stages:
-        disk = f"{stage.disk / 1e6:,.0f} MB" if stage.disk else "–"
-        out.add_row(stage.name, stage.what, duration(stage.seconds), disk)
-    out.add_section()
-    out.add_row("all", "", duration(plan.seconds), f"{plan.disk / 1e6:,.0f} MB")
-    return out
-
-
-def states(runs: Iterable[Run]) -> Table:
-    """Which runs are done, under way, missing or failed and why."""
-    out = table(heads := ("run", "state", ""), left=heads)
-    for run in runs:
-        note = ""
-        if isinstance(run.state, Failed):
-            note = f"step {run.state.step}: {run.state.reason}"
-        elif isinstance(run.state, Missing) and run.state.tokens_done:
-            note = f"{run.state.tokens_done:,} of {run.spec.training.tokens:,} tokens"
-        out.add_row(run.id, run.state.state, note)
-    return out
 
 
 def show_summary(console: Screen, summary: Mapping[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""What a study would take, measured on this machine by a short probe, before anything runs."""
+"""What a study would take, measured on this machine by a short probe, before anything runs.
+
+Every stage of `reseed.pipeline.stages` has a line, with the pieces that are still missing.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,23 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from reseed.events import events_of
 from reseed.evidence.sampler import example_bytes, example_rows
 from reseed.interpretation.costs import cost_sentences
-from reseed.matching.assignment import DENSE_BELOW, assign
-from reseed.pipeline.power import matched_across, tells, trials_of
-from reseed.runs import Failed, Missing, evidence_name, stability_name
-from reseed.stability.factors.across import PARTNERS
+from reseed.matching.assignment import DENSE_BELOW
+from reseed.pipeline.power import tells
+from reseed.pipeline.probes import (
+    encode_seconds,
+    seconds_of_pairs,
+    step_seconds,
+    timed,
+)
+from reseed.pipeline.stages import names_of
+from reseed.runs import Failed, Missing
 from reseed.store import existing
 from reseed.study import SUBJECT, Study
 from reseed.subjects.inputs import Inputs
@@ -27,12 +33,8 @@ from reseed.subjects.shards import Choice
 from reseed.training.device import free_memory, learner_bytes, passes
 
 if TYPE_CHECKING:
-    from reseed.sae.architecture import Batch
     from reseed.spec.training import RunSpec
 
-
-_PROBE = 1024
-"""Latents in the assignment or the product that is timed."""
 
 _ARRAYS_OF_A_MATCH = 6
 """Dense float64 arrays alive at a time while two SAEs are matched."""
@@ -40,14 +42,20 @@ _ARRAYS_OF_A_MATCH = 6
 _BYTES_A_LATENT = 32_000
 """Without the matrix: .5 GiB at 16,384 latents, 2.5 at 131,072 (docs/matching.md)."""
 
-_PRODUCTS = 2.2
-"""Time of a match without the matrix, in bare products of its size (docs/matching.md)."""
-
 _SECONDS_A_ROW = 80e-6
 """Of the evidence of one run for a held-out token, besides encoding it (docs/evidence.md)."""
 
+_SECONDS_A_SILENT_ROW = 5e-6
+"""The same where the subject reads no text, so that no windows are sampled."""
+
+_SECONDS_A_PAGE = 2.0
+"""Of the report."""
+
 _BYTES_AN_EXAMPLE = 8
 """On disk, compressed (docs/evidence.md)."""
+
+_BYTES_A_MATCHED_LATENT = 200
+"""On disk, for each pair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,27 +109,22 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
         SpecError, SubjectError, StoreError: as `run` would.
     """
     with study.locked("reseed plan"):
-        inputs = Inputs(study, events_of(study.folder, progress))
-        about = study.store.document(SUBJECT, "subject.json")
-        sites: dict[str, int] = about["sites"]
+        events = events_of(study.folder, progress)
+        inputs, started = Inputs(study, events), time.monotonic()
         missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
+        rows = int(inputs.opened.source.rows.max()) if missing else 0
+        opening = time.monotonic() - started
+        sites: dict[str, int] = study.store.document(SUBJECT, "subject.json")["sites"]
         failed = sum(isinstance(run.state, Failed) for run in study.runs)
-        choice = inputs.choice()
-        stages = [_harvest(study, inputs, choice)] if missing else []
-        if any(run.reads == "random_subject" for run in missing):
-            other = inputs.of_random_subject  # of the same sizes, so it takes the same time
-            second = _harvest(study.with_random_weights(), other, other.choice())
-            stages.append(replace(second, name="harvest, random subject"))
-        groups = _passes(missing, sites)
+        choice, groups = inputs.choice(), _passes(missing, sites)
         learners = max((sum(learner_bytes(r, sites[r.site]) for r in g) for g in groups), default=0)
+        stages = [Stage(name="open", what="the subject", seconds=opening)] if missing else []
+        stages += _harvests(study, inputs, choice, missing)
         if missing:
             stages.append(_training(missing, sites, len(groups), learners))
-        stages += _evidence(study, sites, about["held_out_rows"])
-        stages.append(_analysis(study, sites))
-        chunks = 0
-        if missing:  # three chunks of float32 rows at a time
-            rows = int(inputs.opened.source.rows.max()) * study.spec.activations.mix_blocks
-            chunks = 3 * rows * sum(sites.values()) * 4
+        stages += _analysis(study, sites)
+        chunks = 3 * rows * study.spec.activations.mix_blocks * sum(sites.values()) * 4
+        events.emit("planned", stages={stage.name: round(stage.seconds, 1) for stage in stages})
     return Plan(
         stages=stages,
         runs=len(study.runs),
@@ -134,6 +137,17 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
     )
 
 
+def _harvests(
+    study: Study, inputs: Inputs, choice: Choice, missing: Sequence[RunSpec]
+) -> list[Stage]:
+    out = [_harvest(study, inputs, choice)] if missing else []
+    if any(run.reads == "random_subject" for run in missing):
+        other = inputs.of_random_subject  # of the same sizes, so it takes the same time
+        second = _harvest(study.with_random_weights(), other, other.choice())
+        out.append(replace(second, name="harvest, random subject"))
+    return out
+
+
 def _harvest(study: Study, inputs: Inputs, choice: Choice) -> Stage:
     from reseed.subjects.shards import harvested
 
@@ -141,14 +155,18 @@ def _harvest(study: Study, inputs: Inputs, choice: Choice) -> Stage:
         return Stage(name="harvest", what="done")
     about = study.store.document(SUBJECT, "subject.json")
     rows = about["training_rows"] + about["held_out_rows"]
-    source = inputs.opened.source
-    blocks = list(range(min(8, inputs.opened.blocks)))
-    seconds = rows * timed(lambda: source.read(blocks)) / max(int(source.rows[blocks].sum()), 1)
+    seconds = rows * _read_seconds(inputs)
     if choice.keep == "live":
         what = f"{rows:,} tokens live, {choice.passes} passes"
         return Stage(name="harvest", what=what, seconds=seconds * choice.passes)
     what = f"{rows:,} tokens to shards, once"
     return Stage(name="harvest", what=what, seconds=seconds, disk=choice.disk)
+
+
+def _read_seconds(inputs: Inputs) -> float:
+    """Of one row through the subject."""
+    source, blocks = inputs.opened.source, list(range(min(8, inputs.opened.blocks)))
+    return timed(lambda: source.read(blocks)) / max(int(source.rows[blocks].sum()), 1)
 
 
 def _training(missing: list[RunSpec], sites: dict[str, int], passes: int, largest: int) -> Stage:
@@ -159,49 +177,78 @@ def _training(missing: list[RunSpec], sites: dict[str, int], passes: int, larges
         what=f"{len(missing)} runs of {training.steps:,} steps of {training.batch:,} tokens, in "
         f"{passes} {'pass' if passes == 1 else 'passes'} of at most {largest / 1e9:.2g} "
         "GB of weights and optimizer state",
-        seconds=_step_seconds(missing, sites) * training.steps,
+        seconds=step_seconds(missing, sites) * training.steps,
         disk=sum(snapshots * 8 * run.sae.latents * sites[run.site] for run in missing),
     )
 
 
-def _step_seconds(runs: list[RunSpec], sites: dict[str, int]) -> float:
-    """Of one step of all these runs; each kind of SAE at each site is timed once."""
-    import torch
-
-    from reseed.spec.training import RunSpec, TrainingSpec
-    from reseed.training.learner import Learner
-
-    batch, total = runs[0].training.batch, 0.0
-    training = TrainingSpec(tokens=100 * batch, batch=batch)
-    shapes = [(run.sae, sites[run.site], run.site) for run in runs]
-    for shape in dict.fromkeys(shapes):
-        sae, dimensions, _ = shape
-        x = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, dimensions))).float()
-        spec = RunSpec(data="", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
-        learner = Learner(spec, x, batches=_Random(batch, dimensions, sae.latents))
-        seconds = timed(lambda learner=learner, x=x: learner.update(x), times=3)
-        total += shapes.count(shape) * seconds
-    return total
-
-
-def _evidence(study: Study, sites: dict[str, int], held_out: int) -> list[Stage]:
-    """The pass over held-out text; nothing is said of a subject without text."""
-    spec, runs = study.spec.evidence, [run.spec for run in study.runs]
-    made = all(study.store.has(evidence_name(run.id)) for run in runs)
-    bound = _example_bytes(study)
-    if made or not bound:
-        return []
-    each = _step_seconds(runs, sites) / runs[0].training.batch + len(runs) * _SECONDS_A_ROW
-    latents = sum(run.sae.latents for run in runs)
-    return [
+def _analysis(study: Study, sites: dict[str, int]) -> list[Stage]:
+    """The stages after training, by the pieces that each misses."""
+    store, runs = study.store, [run.spec for run in study.runs]
+    names = names_of(study)
+    left = {
+        stage: sum(not store.has(name) for name in pieces) for stage, pieces in names.items()
+    }  # fmt: skip
+    shares = {stage: left[stage] / len(pieces) for stage, pieces in names.items()}
+    held_out = study.store.document(SUBJECT, "subject.json")["held_out_rows"]
+    encode = encode_seconds(runs, sites) if shares.get("evidence") else 0.0
+    pairs = seconds_of_pairs(study, sites) if any(map(left.get, _OF_PAIRS)) else {}
+    seconds = {
+        "evidence": held_out * (encode + len(runs) * _row_seconds(study)),
+        "co-firing": held_out * encode,
+        "through the subject": _through_seconds(study, len(runs)),
+        **(pairs or dict.fromkeys(_OF_PAIRS, 0.0)),
+    }
+    out = [
         Stage(
-            name="evidence",
-            what=f"{held_out:,} held-out tokens, {spec.examples} windows of {spec.window} for each "
-            f"use and kind of {latents:,} latents; at most {bound / 1e9:.2g} GB of memory",
-            seconds=held_out * each,
-            disk=latents * example_rows(spec) * _BYTES_AN_EXAMPLE,
+            name=stage,
+            what=f"{left[stage]} of {len(names[stage])} pieces{_more(study, stage, held_out)}",
+            seconds=seconds[stage] * shares[stage],
+            disk=round(_disk(study, stage) * shares[stage]),
         )
+        if left[stage]
+        else Stage(name=stage, what="done")
+        for stage in names
+        if stage in seconds
     ]
+    return [*out, Stage(name="report", what="a page", seconds=_SECONDS_A_PAGE)]
+
+
+_OF_PAIRS = ("match", "structure", "stability", "across")
+
+
+def _row_seconds(study: Study) -> float:
+    return _SECONDS_A_ROW if _example_bytes(study) else _SECONDS_A_SILENT_ROW
+
+
+def _through_seconds(study: Study, runs: int) -> float:
+    """Tokens through the subject once, and once more for each run; as fast as it is harvested."""
+    tokens = study.spec.evidence.through_tokens
+    if not tokens:
+        return 0.0
+    inputs = Inputs(study, events_of(study.folder, progress=False))
+    return tokens * (1 + runs) * _read_seconds(inputs)
+
+
+def _disk(study: Study, stage: str) -> float:
+    runs, spec = study.runs, study.spec.evidence
+    latents = sum(run.spec.sae.latents for run in runs)
+    if stage == "evidence":
+        return latents * example_rows(spec) * _BYTES_AN_EXAMPLE if _example_bytes(study) else 0.0
+    others = len(study.spec.seeds.init) * len(study.spec.seeds.data) - 1
+    return latents * others * _BYTES_A_MATCHED_LATENT / 2 if stage == "match" else 0.0
+
+
+def _more(study: Study, stage: str, held_out: int) -> str:
+    spec, bound = study.spec.evidence, _example_bytes(study)
+    if stage != "evidence":
+        return ""
+    text = f", {held_out:,} held-out tokens"
+    if bound:
+        latents = sum(run.spec.sae.latents for run in study.runs)
+        text += f", {spec.examples} windows of {spec.window} for each use and kind of "
+        text += f"{latents:,} latents; at most {bound / 1e9:.2g} GB of memory"
+    return text
 
 
 def _example_bytes(study: Study) -> int:
@@ -210,62 +257,6 @@ def _example_bytes(study: Study) -> int:
     if not spec.examples or (study.spec.text is None and not spec.toy_text):
         return 0
     return sum(example_bytes(run.spec.sae.latents, spec) for run in study.runs)
-
-
-class _Random:
-    """Batches for architectures that read several at the start; as few as they can do with."""
-
-    def __init__(self, batch: int, dimensions: int, latents: int) -> None:
-        self._shape, self._most = (batch, dimensions), latents + batch
-
-    def first(self, rows: int) -> Iterator[Batch]:
-        import torch
-
-        from reseed.sae.architecture import Batch
-
-        numbers = np.random.default_rng(1)
-        for _ in range(-(-min(rows, self._most) // self._shape[0])):
-            x = torch.from_numpy(numbers.normal(size=self._shape)).float()
-            yield Batch(x, x)
-
-    last = first
-
-
-def _analysis(study: Study, sites: dict[str, int]) -> Stage:
-    """Matching, nulls and the rest; the assignments dominate."""
-    runs = len(study.spec.seeds.init) * len(study.spec.seeds.data)
-    pairs = len(list(combinations(range(runs), 2)))
-    kinds = 1 + len(study.spec.controls.kinds)
-    groups = study.groups() + [g for k in study.control_groups().values() for g in k.values()]
-    if all(study.store.has(stability_name(group.name)) for group in groups) and (
-        len(groups) == len({(run.spec.site, run.spec.sae) for run in study.runs}) * kinds
-    ):
-        return Stage(name="match", what="done")
-    independent = runs * trials_of(len(study.spec.seeds.init), len(study.spec.seeds.data)) // 2
-    nulls = independent * study.spec.stability.null_draws
-    solves = 2 * (pairs * len(study.spec.training.snapshot_steps) + nulls)
-    each = [_solve_seconds(sae.latents, max(sites.values())) for sae in study.spec.sae]
-    total = len(sites) * len(study.spec.sae) * pairs * kinds
-    # a pair across groups is matched by both views, and so is one draw of its null
-    across = 4 * runs * min(PARTNERS, trials_of(len(study.spec.seeds.init), 1))
-    between = [max(each[a], each[b]) for a, b in matched_across(study.spec.sae)]
-    count = len(sites) * (solves * len(each) * kinds + across * len(between))
-    return Stage(
-        name="match",
-        what=f"{total} pairs, {count} assignments",
-        seconds=len(sites) * (kinds * solves * sum(each) + across * sum(between)),
-        disk=kinds * sum(200 * sae.latents for sae in study.spec.sae) * len(sites) * pairs,
-    )
-
-
-def _solve_seconds(latents: int, dimensions: int) -> float:
-    """Of one assignment, from one of `_PROBE` latents, or from one product of that size."""
-    numbers = np.random.default_rng(0)
-    if latents**2 <= DENSE_BELOW:
-        similarity = numbers.normal(size=(_PROBE, _PROBE))
-        return timed(lambda: assign(similarity), times=1) * (latents / _PROBE) ** 3
-    rows = numbers.normal(size=(_PROBE, dimensions)).astype(np.float32)
-    return _PRODUCTS * timed(lambda: rows @ rows.T) * (latents / _PROBE) ** 2
 
 
 def _matching_bytes(study: Study) -> int:
@@ -287,14 +278,3 @@ def _peak() -> int:
     """Bytes that this process has taken at the most so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def timed(work: Callable[[], object], times: int = 2) -> float:
-    """Seconds of a call: the fastest of several after one that warms up."""
-    work()
-    best = float("inf")
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - started)
-    return best

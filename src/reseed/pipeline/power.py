@@ -6,7 +6,7 @@ binomial test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from scipy import stats
 
 from reseed.sae.architectures import SAESpec
 from reseed.spec.study import StudySpec
-from reseed.stability.factors.across import neighbours
+from reseed.spec.training import RunSpec
+from reseed.stability.factors.across import across_name, neighbours
 from reseed.stability.factors.design import levels_of
 from reseed.stability.intervals import wilson
 
@@ -83,12 +84,23 @@ def trials_of(init_seeds: int, data_seeds: int) -> int:
     return init_seeds * data_seeds - 1
 
 
+def independent_of(init_seeds: int, data_seeds: int) -> int:
+    """Runs beside its own that share no seed with it nor with each other.
+
+    Of 2 init and 8 data seeds that is one: all seven runs with another data seed and another init
+    seed have the same other init seed.
+    """
+    if init_seeds > 1 and data_seeds > 1:
+        return min(init_seeds, data_seeds) - 1
+    return init_seeds * data_seeds - 1
+
+
 def sentences(init_seeds: int, data_seeds: int) -> list[str]:
     """What the design will be able to tell, for people."""
     runs = init_seeds * data_seeds
     if runs < 2:
         return ["one run an SAE: nothing can be said about what comes back. Add seeds."]
-    outlook = prospect(trials_of(init_seeds, data_seeds))
+    outlook = prospect(independent_of(init_seeds, data_seeds))
     low, high = outlook.interval_if_half
     needed = [trials_needed(alpha=alpha) for alpha in (0.05, 0.001)]
     out = [
@@ -97,7 +109,8 @@ def sentences(init_seeds: int, data_seeds: int) -> list[str]:
         f"more; if in about half, {low:.2f} to {high:.2f} (95 % Wilson).",
         f"telling a latent that comes back 9 times in 10 from one that comes back half the time: "
         f"power {outlook.power:.0%} at alpha .05, {outlook.strict_power:.0%} at .001. For 90 % it "
-        f"takes {(needed[0] or MOST) + 1} and {(needed[1] or MOST) + 1} seeds.",
+        f"takes {(needed[0] or MOST) + 1} and {(needed[1] or MOST) + 1} seeds"
+        + (" of each kind." if init_seeds > 1 and data_seeds > 1 else "."),
     ]
     if runs == 2:
         out.append("two runs give one pair: shares will have no interval. Take three or more.")
@@ -163,10 +176,14 @@ def tells(spec: StudySpec, sites: int) -> list[str]:
     return sentences(len(seeds.init), len(seeds.data)) + groups
 
 
-def matched_across(saes: Sequence[SAESpec]) -> list[tuple[int, int]]:
-    """Places of the SAEs that are matched across groups: they differ in one of width and k."""
-    levels = {str(at): level for at, level in enumerate(_levels(saes))}
-    return [(int(pair.small), int(pair.large)) for pair in neighbours(levels)]
+def across_of(groups: Mapping[str, RunSpec]) -> list[str]:
+    """Names of the pieces in which groups are matched with each other; a run of each is given."""
+    about = {
+        name: {"site": run.site, **run.sae.model_dump(mode="json")} for name, run in groups.items()
+    }
+    if len(about) < 2:
+        return []
+    return [across_name(two) for two in neighbours(levels_of(about))]
 
 
 def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:

@@ -96,6 +96,7 @@ def run_study(
     """What `run` does, with events and signals of the caller."""
     started, place = time.monotonic(), chosen(device)
     with study.locked(command):
+        events.emit("session", command=command)
         if place != "cpu":
             events.say(f"the subject and the trainings compute on {place}")
         inputs = Inputs(study, events, place)
@@ -110,7 +111,8 @@ def run_study(
         gather(study, events, inputs)
         _summarise(study, assess(study, events))
         study.record()
-        write_report(study.store, REPORT)
+        with events.short("report"):
+            write_report(study.store, REPORT)
     failed = [run for run in study.runs if isinstance(run.state, Failed)]
     return Outcome(study.folder / REPORT, failed, time.monotonic() - started)
 

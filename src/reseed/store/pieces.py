@@ -8,6 +8,7 @@ crash at any moment leaves either the whole piece or a leftover that the next st
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -16,7 +17,7 @@ import shutil
 import socket
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
@@ -78,24 +79,37 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             # held for the whole block; without a buffer, so that nothing is left to fail at its end
             handle = open(self.root / ".lock", "ab+", buffering=0, opener=no_link)  # noqa: SIM115
+            # the folder too: a person may delete the file while somebody works here
+            folder = os.open(self.root, os.O_RDONLY)
+        try:
+            with handle:
+                if not (_taken(handle.fileno()) and _taken(folder)):
+                    raise BusyError(
+                        f"{self.root} is in use by {_holder(handle) or 'another process'}. Wait "
+                        "for it to end or stop it; two processes in one study would overwrite each "
+                        "other."
+                    )
+                with explained(self.root):
+                    handle.truncate(0)
+                    about = f"`{what}` (process {os.getpid()} on {socket.gethostname()})"
+                    handle.write(about.encode())
+                try:
+                    yield
+                finally:
+                    handle.truncate(0)
+        finally:
+            os.close(folder)
+
+    def holder(self) -> str | None:
+        """Who works in the study now, as it calls itself; None if nobody does."""
+        try:
+            handle = open(self.root / ".lock", "rb", opener=no_link)  # noqa: SIM115
+        except OSError:
+            return None
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                holder = handle.read().decode(errors="replace").strip() or "another process"
-                raise BusyError(
-                    f"{self.root} is in use by {holder}. Wait for it to end or stop it; "
-                    "two processes in one study would overwrite each other."
-                ) from None
-            with explained(self.root):
-                handle.truncate(0)
-                about = f"`{what}` (process {os.getpid()} on {socket.gethostname()})"
-                handle.write(about.encode())
-            try:
-                yield
-            finally:
-                handle.truncate(0)
+            about = _holder(handle)
+            # empty unless somebody works or was killed, so that a look never keeps anybody out
+            return about if about and not _taken(handle.fileno(), fcntl.LOCK_SH) else None
 
     # -- single files ----------------------------------------------------------------------------
 
@@ -236,3 +250,18 @@ class Store:
 def snapshot_folder(step: int) -> str:
     """Folder, inside the piece of a run, of the SAE as it was after a step."""
     return f"snapshots/{step:08d}"
+
+
+def _taken(handle: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a network's file system that locks no folders: the file is locked
+        return error.errno in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP)
+    return True
+
+
+def _holder(handle: IO[bytes]) -> str:
+    handle.seek(0)
+    return handle.read(1000).decode(errors="replace").strip()

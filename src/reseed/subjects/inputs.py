@@ -114,7 +114,8 @@ class Inputs:
 
         study, spec = self._study, self._study.spec
         tokens, where = spec.activations.tokens, (study.store, self._events, self._device)
-        opened = open_subject(spec.subject, spec.text, spec.read, tokens, *where)
+        with self._events.short("open"):
+            opened = open_subject(spec.subject, spec.text, spec.read, tokens, *where)
         if study.store.has(SUBJECT, digest(self._made_from)):
             check_same(self._about["sample"], sample(opened), study.folder)
         return opened

@@ -1,0 +1,180 @@
+"""What a piece of each stage takes on this machine, measured on random arrays of the real sizes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.matching.assignment import DENSE_BELOW
+from reseed.matching.beyond.structure import Settings, Side, structure
+from reseed.matching.match import Views, compare
+from reseed.pipeline.power import trials_of
+from reseed.pipeline.stages import names_of
+from reseed.seeds import generator
+from reseed.stability.decoys import decoys
+from reseed.stability.factors.across import PARTNERS
+from reseed.stability.nulls import CovarianceNull
+from reseed.study import Study
+
+if TYPE_CHECKING:
+    from reseed.sae.architecture import Batch
+    from reseed.spec.training import RunSpec
+
+_PROBE = 1024
+"""Latents at the most in a dictionary that is matched to see what it takes."""
+
+_PRODUCTS = 2.2
+"""Time of a match without the matrix, in bare products of its size (docs/matching.md)."""
+
+_NULL_LATENTS = 1_000
+"""Random latents that the null of what is left over has at the least."""
+
+_POWER = 2.5
+"""Of the latents, by which a dense match grows: products by 2, assignments by up to 3."""
+
+
+_SECONDS_A_GROUP = 1.0
+"""Of its curves, families and posterior."""
+
+
+class PairSeconds(NamedTuple):
+    """Of two dictionaries of one size."""
+
+    match: float
+    """both assignments and the table"""
+    structure: float
+    """what becomes of what is left over, with its null"""
+    prepare: float
+    """the null of one dictionary, once"""
+    decoys: float
+    """what random latents reach at best, once a pair"""
+    draw: float
+    """two random dictionaries drawn and matched"""
+
+
+def pair_seconds(latents: int, dimensions: int) -> PairSeconds:
+    """What is made of each pair of runs with so many latents."""
+    probe = min(latents, _PROBE)
+    a, b, c, d = (_rows(name, probe, dimensions) for name in "abcd")
+    left = np.full(probe, -1, dtype=np.int64)
+    first, second = CovarianceNull(Views(a, b)), CovarianceNull(Views(c, d))
+    others = [(b, d)] * -(-_NULL_LATENTS // probe)
+    sides = Side(a, left), Side(c, left)
+    square = (latents / probe) ** 2
+    if latents**2 <= DENSE_BELOW:
+        match = timed(lambda: compare(Views(a, b), Views(c, d)), times=1)
+        match *= (latents / probe) ** _POWER
+    else:
+        match = 2 * _PRODUCTS * timed(lambda: a @ c.T) * square
+    return PairSeconds(
+        match=match,
+        structure=timed(lambda: structure(*sides, others, Settings()), times=1) * square,
+        prepare=timed(lambda: CovarianceNull(Views(a, b)), times=1),
+        decoys=timed(lambda: decoys(first, second, "a", "b", "all"), times=1) * square,
+        draw=match + 2 * timed(lambda: first.draw("plan"), times=1) * latents / probe,
+    )
+
+
+def seconds_of_pairs(study: Study, sites: dict[str, int]) -> dict[str, float]:
+    """Stage to the seconds of all its pieces, there or not; each size of SAE is measured once."""
+    sizes = {run.spec.group: (run.spec.sae.latents, sites[run.spec.site]) for run in study.runs}
+    measured = {size: pair_seconds(*size) for size in dict.fromkeys(sizes.values())}
+    groups = [measured[size] for size in sizes.values()]
+    init, data = len(study.spec.seeds.init), len(study.spec.seeds.data)
+    runs, draws = init * data, study.spec.stability.null_draws
+    pairs, independent = runs * (runs - 1) // 2, runs * trials_of(init, data) // 2
+    snapshots = len(study.spec.training.snapshot_steps)
+    across = len(names_of(study).get("across", ())) * runs * min(PARTNERS, trials_of(init, 1))
+    widest = max((seconds.draw for seconds in groups), default=0.0)
+    return {
+        "match": sum(pairs * snapshots * seconds.match for seconds in groups),
+        "structure": sum(pairs * seconds.structure for seconds in groups),
+        "stability": sum(
+            _SECONDS_A_GROUP
+            + seconds.match
+            + runs * seconds.prepare
+            + independent * (seconds.decoys + draws * seconds.draw)
+            for seconds in groups
+        ),
+        "across": 2 * across * widest,  # a pair is matched, and so is one draw of its null
+    }
+
+
+def _rows(name: str, latents: int, dimensions: int) -> NDArray[np.float32]:
+    rows = generator("plan", name).standard_normal((latents, dimensions)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def step_seconds(runs: Sequence[RunSpec], sites: dict[str, int]) -> float:
+    """Of one step of all these runs; each kind of SAE at each site is timed once."""
+    import torch
+
+    from reseed.spec.training import RunSpec, TrainingSpec
+    from reseed.training.learner import Learner
+
+    batch, total = runs[0].training.batch, 0.0
+    training = TrainingSpec(tokens=100 * batch, batch=batch)
+    shapes = [(run.sae, sites[run.site], run.site) for run in runs]
+    for shape in dict.fromkeys(shapes):
+        sae, dimensions, _ = shape
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, dimensions))).float()
+        spec = RunSpec(data="", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
+        learner = Learner(spec, x, batches=_Random(batch, dimensions, sae.latents))
+        seconds = timed(lambda learner=learner, x=x: learner.update(x), times=3)
+        total += shapes.count(shape) * seconds
+    return total
+
+
+def encode_seconds(runs: Sequence[RunSpec], sites: dict[str, int]) -> float:
+    """Of one row by all these runs: codes and reconstruction; each kind of SAE is timed once."""
+    import torch
+
+    from reseed.sae.model import from_arrays
+    from reseed.spec.training import RunSpec, TrainingSpec
+    from reseed.training.learner import Learner
+
+    rows, total = 1024, 0.0
+    shapes = [(run.sae, sites[run.site]) for run in runs]
+    for sae, dimensions in dict.fromkeys(shapes):
+        x = torch.from_numpy(generator("plan", "x").normal(size=(rows, dimensions))).float()
+        training = TrainingSpec(tokens=100 * rows, batch=rows)
+        spec = RunSpec(data="", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
+        learner = Learner(spec, x, batches=_Random(rows, dimensions, sae.latents))
+        model = from_arrays(learner.sae().arrays())
+        seconds = timed(lambda model=model, x=x: model.reconstruct(x), times=2)
+        total += shapes.count((sae, dimensions)) * seconds / rows
+    return total
+
+
+class _Random:
+    """Batches for architectures that read several at the start; as few as they can do with."""
+
+    def __init__(self, batch: int, dimensions: int, latents: int) -> None:
+        self._shape, self._most = (batch, dimensions), latents + batch
+
+    def first(self, rows: int) -> Iterator[Batch]:
+        import torch
+
+        from reseed.sae.architecture import Batch
+
+        numbers = np.random.default_rng(1)
+        for _ in range(-(-min(rows, self._most) // self._shape[0])):
+            x = torch.from_numpy(numbers.normal(size=self._shape)).float()
+            yield Batch(x, x)
+
+    last = first
+
+
+def timed(work: Callable[[], object], times: int = 2) -> float:
+    """Seconds of a call: the fastest of several after one that warms up."""
+    work()
+    best = float("inf")
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
