@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reseed.matching.match import Views
 from reseed.stability import shares
-from reseed.stability.intervals import mean_over_pairs, wilson
+from reseed.stability.intervals import jackknife_over_pairs, wilson
 from reseed.stability.notes import hidden_fvu
 from reseed.stability.nulls import CovarianceNull
 from reseed.stability.over_seeds.families import consistency, families, graph_of
@@ -27,7 +27,7 @@ def test_jackknife_is_exact_for_a_sum_of_run_effects() -> None:
     effects = dict(zip("abcdef", [0.1, 0.5, 0.2, 0.9, 0.4, 0.3], strict=True))
     pairs = list(combinations(effects, 2))
     values = np.array([(effects[i] + effects[j]) / 2 for i, j in pairs])
-    mean, low, high = mean_over_pairs(pairs, values)
+    mean, low, high = jackknife_over_pairs(pairs, values)
     e = np.array(list(effects.values()))
     error = e.std(ddof=1) / np.sqrt(len(e))
     assert mean == pytest.approx(e.mean())
@@ -46,7 +46,7 @@ def test_coverage_of_the_jackknife_over_runs(runs, noise, most) -> None:
     values = np.stack(
         [(effects[:, i] + effects[:, j]) / 2 for i, j in combinations(range(runs), 2)]
     ) + noise * rng.normal(size=(len(pairs), studies))
-    _, low, high = mean_over_pairs(pairs, values)
+    _, low, high = jackknife_over_pairs(pairs, values)
     assert 0.93 <= ((low <= 0) & (high >= 0)).mean() <= most
 
 
@@ -71,23 +71,23 @@ def test_coverage_with_crossed_seeds(init, data, run, pair, most) -> None:
     }
     values = np.stack([(effect[a] + effect[b]) / 2 for a, b in pairs])
     values += pair * rng.normal(size=values.shape)
-    _, low, high = mean_over_pairs(pairs, values, design)
+    _, low, high = jackknife_over_pairs(pairs, values, design)
     assert 0.92 <= ((low <= 0) & (high >= 0)).mean() <= most
     if init and not data:
-        _, low, high = mean_over_pairs(pairs, values)
+        _, low, high = jackknife_over_pairs(pairs, values)
         assert ((low <= 0) & (high >= 0)).mean() < 0.9
 
 
 def test_crossed_seeds_of_two_levels_have_no_interval() -> None:
     design = {f"{i}{d}": (i, d) for i in range(2) for d in range(3)}
     pairs = [("00", "11"), ("01", "10"), ("00", "12"), ("02", "11")]
-    mean, low, _ = mean_over_pairs(pairs, np.arange(4.0), design)
+    mean, low, _ = jackknife_over_pairs(pairs, np.arange(4.0), design)
     assert mean == 1.5
     assert np.isnan(low)
 
 
 def test_one_pair_has_no_interval() -> None:
-    mean, low, high = mean_over_pairs([("a", "b")], np.array([0.4]))
+    mean, low, high = jackknife_over_pairs([("a", "b")], np.array([0.4]))
     assert mean == 0.4
     assert np.isnan(low)
     assert np.isnan(high)

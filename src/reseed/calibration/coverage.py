@@ -20,7 +20,8 @@ from scipy.special import betainc, betaincinv
 
 from reseed.calibration.detector import Recurrence, strata, subsets
 from reseed.stability.intervals import jackknife_ends, wilson
-from reseed.stability.over_seeds.posterior import fit
+from reseed.stability.over_seeds.beta_binomial import fit
+from reseed.stability.over_seeds.posterior import fit_mixture
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -94,7 +95,7 @@ def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, F
     if not counts.sum():
         return n / trials, np.zeros(trials + 1), np.ones(trials + 1)
     # as the table of latents has it: each feature can be counted from the side of every run
-    return fit({trials: np.asarray(counts)}, trials + 1).posterior(trials)
+    return fit_mixture({trials: np.asarray(counts)}, trials + 1).posterior(trials)
 
 
 def _spread(counts: Integers) -> tuple[float, float]:

@@ -148,7 +148,8 @@ def pair_errors(
         row = dict(zip(("tau", "shared", "judged", "both"), [tau, *counts.tolist()], strict=True))
         for at, name in ((3, "false_match"), (4, "false_non_match")):
             values = np.array([errors[at] for errors in each])
-            mean, low, high = mean_over_pairs(pairs, values)
+            latents = max(1.0, row["judged" if at == 3 else "both"])
+            mean, low, high = mean_over_pairs(pairs, values, latents=latents)
             row |= {name: float(mean)}
             row |= {f"{name}_lo": float(low.clip(0, 1)), f"{name}_hi": float(high.clip(0, 1))}
         rows.append(row)

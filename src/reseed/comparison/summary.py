@@ -14,7 +14,7 @@ import polars as pl
 from reseed.comparison.dictionary import Dictionary, described
 from reseed.comparison.pair import PairFacts
 from reseed.matching import measures
-from reseed.stability.intervals import mean_over_pairs
+from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
 from reseed.stability.nulls import COVARIANCE
 
 if TYPE_CHECKING:
@@ -175,10 +175,15 @@ def _latents(
 def _over_pairs(pairs: Sequence[PairFacts]) -> dict[str, Any]:
     """Mean over all pairs of each measure, with an interval whose unit is the SAE."""
     ends = [(pair.a, pair.b) for pair in pairs]
+    fewest = min(int(pair.table["side"].value_counts()["count"].to_numpy().min()) for pair in pairs)
     out: dict[str, Any] = {}
     for measure in measures.ALL:
         values = np.array([pair.numbers[measure.id]["value"] for pair in pairs])
-        mean, low, high = (float(x) for x in mean_over_pairs(ends, values))
+        if measure in measures.MEANS:
+            estimate = jackknife_over_pairs(ends, values)
+        else:
+            estimate = mean_over_pairs(ends, values, latents=fewest)
+        mean, low, high = map(float, estimate)
         interval = None if np.isnan(low) else [low, high]
         out[measure.id] = {"value": mean, "interval_95": interval}
     return out

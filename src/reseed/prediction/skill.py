@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.prediction.features import LiveLatents
-from reseed.stability.intervals import auroc, jackknife_ends, mean_over_pairs
+from reseed.stability.intervals import auroc, jackknife_ends, jackknife_over_pairs
 from reseed.stability.shares import quantile_edges
 
 Floats = NDArray[np.float64]
@@ -90,7 +90,7 @@ def skill(pairs: pl.DataFrame) -> pl.DataFrame:
             continue
         before, after = known[f"{metric}_frequency"].to_numpy(), known[f"{metric}_full"].to_numpy()
         gain = after - before if metric == "auroc" else before - after
-        middle, low, high = mean_over_pairs(names, gain)
+        middle, low, high = jackknife_over_pairs(names, gain)
         runs = len({run for pair in names for run in pair})
         values = (before.mean(), after.mean(), float(middle), float(low), float(high))
         rows.append((metric, *values, runs, len(names)))

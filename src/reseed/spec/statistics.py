@@ -152,11 +152,10 @@ class Families(Spec):
 
 
 class PosteriorFit(Spec):
-    """The Beta distribution of reproducibility in a stratum."""
+    """The distribution of reproducibility over the latents of a stratum, of no assumed shape."""
 
-    alpha: float
-    beta: float
     mean: float
+    sd: float
     latents: int
 
 
@@ -246,6 +245,29 @@ class Contributions(Estimate):
     """With another latent that fires about as often; range over pairs of runs."""
     explained: float
     """Median share of a latent's contribution that its counterpart explains in its place."""
+
+
+class SubstitutionPart(Spec):
+    """How far partners stand in: 1 - effect of replacing / effect of ablating."""
+
+    pairs: int
+    documents: int
+    kl: Estimate
+    """By KL from the subject as it is."""
+    cross_entropy: Estimate
+    """By the rise of the cross-entropy of the next token."""
+
+
+class Substitution(Spec):
+    """Latents replaced by partners in the subject; intervals over documents, pairs and runs."""
+
+    windows: int
+    """Of held-out text, over all pairs."""
+    kinds: dict[str, SubstitutionPart]
+    by_cosine: dict[str, SubstitutionPart]
+    """Counterparts by decoder rows, and the best ones of orphans."""
+    by_rate: dict[str, SubstitutionPart]
+    """Shared counterparts, by thirds of firing rate."""
 
 
 class GroupSummary(Spec):

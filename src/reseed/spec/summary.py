@@ -12,9 +12,17 @@ from pydantic import ValidationError
 
 from reseed.errors import StoreError
 from reseed.records import Spec
-from reseed.spec.statistics import Counts, Estimate, GroupSummary, Range, Reconstruction, Strata
+from reseed.spec.statistics import (
+    Counts,
+    Estimate,
+    GroupSummary,
+    Range,
+    Reconstruction,
+    Strata,
+    Substitution,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Rises when a key changes its name or its meaning; not when one is added."""
 
 T = TypeVar("T", bound=Spec)
@@ -67,6 +75,7 @@ class StudyGroup(GroupSummary):
     """Name of its folder below `stability/`."""
     controls: dict[str, ControlSummary]
     through_subject: dict[str, float] | None
+    substitution: Substitution | None = None
     notes: list[str]
 
 

@@ -75,6 +75,17 @@ def occasions(design: Design) -> list[str]:
     return chosen
 
 
+def worth_of(design: Design) -> int | None:
+    """How many independent trials the other runs of a latent are worth; None if all are.
+
+    Of crossed runs that share neither seed with a run some share one with each other; whichever
+    seed decides, there are as many occasions as the seed with fewer levels has others.
+    """
+    if not is_crossed(design):
+        return None
+    return min(len({seeds[axis] for seeds in design.values()}) for axis in (0, 1)) - 1
+
+
 class RunFacts(NamedTuple):
     """What other stages wrote about a run."""
 

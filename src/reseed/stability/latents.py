@@ -9,13 +9,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.matching import measures
-from reseed.stability.group import RunFacts, RunMatches
+from reseed.stability.group import RunFacts, RunMatches, worth_of
 from reseed.stability.over_seeds.posterior import Mixture, reproducibility
 from reseed.stability.shares import PairTable, RateBin, bin_of
 
-VERSION = 2
+VERSION = 3
 """Of the definitions of the columns. 2: recurrence_lo and _hi are of a posterior, not Wilson's;
-n_seeds counts independent runs."""
+n_seeds counts independent runs. 3: the posterior assumes no shape, and of crossed seeds counts
+what the seed with fewer levels is worth."""
 
 EDGE = {"run_a": pl.String, "latent_a": pl.Int64, "run_b": pl.String, "latent_b": pl.Int64}
 
@@ -77,7 +78,11 @@ def latent_table(
         table = table.join(more, on=["run", "latent"], how="left", maintain_order="left")
     trials = table["n_seeds"].to_numpy() - 1
     posterior = reproducibility(
-        table["n_matched"].to_numpy(), trials, table["rate_bin"].to_numpy(), len(facts)
+        table["n_matched"].to_numpy(),
+        trials,
+        table["rate_bin"].to_numpy(),
+        len(facts),
+        worth_of({run.run: run.seeds for run in facts}),
     )
     columns = [
         pl.Series("recurrence_mean", posterior.mean),

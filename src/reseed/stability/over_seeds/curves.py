@@ -20,7 +20,7 @@ from scipy import optimize, special, stats
 from reseed.spec.statistics import FeatureCounts, OffsetPowerLaw
 from reseed.stability.group import RunMatches
 from reseed.stability.intervals import Design, is_crossed, seed_ends
-from reseed.stability.over_seeds.posterior import fit, histograms
+from reseed.stability.over_seeds.beta_binomial import fit, histograms
 from reseed.stability.shares import Members
 
 Floats = NDArray[np.float64]

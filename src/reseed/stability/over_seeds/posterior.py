@@ -1,182 +1,136 @@
 """How probable it is that an independent run finds a latent: a posterior, never yes or no.
 
 A latent is found in r of T independent other runs. Its reproducibility p is taken as a draw from a
-Beta(alpha, beta) that all latents share (empirical Bayes); given r it is Beta(alpha + r,
-beta + T - r). The posterior is averaged over what the counts leave open of alpha and beta, so that
-the interval does not pretend to know them.
+distribution G that all latents (of a bin by firing rate) share. Few runs leave nearly all of G
+open: T trials tell its first T moments. So G has no shape that is assumed. It is laid out on a grid
+and fitted to the counts from many starts (steps, peaks and slopes), by EM on resampled counts
+(nonparametric maximum likelihood, Laird 1978; from a given start EM goes to a distribution near it
+that explains the counts). What the counts leave open, the starts keep open, and the posterior of a
+latent is the average over all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import stats
+
+from reseed.seeds import generator
+from reseed.stability.over_seeds.beta_binomial import Histograms, histograms
 
 Floats = NDArray[np.float64]
 
-ENOUGH = 100
-"""Latents, of all runs, that a bin needs for a fit of its own."""
+_CELLS = 120
 
-_GRID = 9
-"""Points in each direction on which what is open of alpha and beta is laid out."""
+_EDGES = np.sin(np.linspace(0, np.pi / 2, _CELLS + 1)) ** 2
 
-_REACH = 2.5
-"""How many standard errors the grid reaches."""
+_GRID = np.sin((np.arange(_CELLS) + 0.5) / _CELLS * np.pi / 2) ** 2
+"""Values of p that G is laid out on, denser towards 0 and 1."""
 
-_PRIOR_SD = 1.5
-"""Of log(alpha + beta) and of logit(mean), around 0: weak beside a hundred latents, and what keeps
-the fit finite where all counts are equal or there is one trial only."""
+_DRAWS = 120
+"""Starts, each with counts of its own."""
 
-Histograms = Mapping[int, NDArray[Any]]
-"""trials T to how many latents were found 0, 1, ... T times, `[T + 1]`"""
+_STEPS = 200
+"""Of EM: enough to explain the counts, few enough to stay near the start where they are silent."""
+
+_OF_START = 2.0
+"""Features that a start counts for beside those that were counted."""
+
+_OF_ALL = 3.0
+"""Features that the distribution over all latents counts for in a bin by firing rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BetaBinomial:
-    """The distribution of reproducibility over latents."""
+class Mixture:
+    """The distribution of reproducibility over latents, as far as the counts tell it."""
 
-    alpha: float
-    beta: float
-    log_likelihood: float
+    weights: Floats
+    """`[draws, cells]` each draw a distribution on the grid"""
     latents: int
-    nodes: Floats
-    """`[n, 3]` alpha, beta and weight: what the counts leave open of both"""
 
     @property
     def mean(self) -> float:
         """Mean reproducibility."""
-        return self.alpha / (self.alpha + self.beta)
+        return float((self.weights @ _GRID).mean())
 
-    def expected(self, trials: int) -> Floats:
-        """Expected share of latents with each count from 0 to `trials`, `[T + 1]`."""
-        counts = np.arange(trials + 1)
-        return np.asarray(stats.betabinom.pmf(counts, trials, self.alpha, self.beta))
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the reproducibility of latents, averaged over draws."""
+        mean = self.weights @ _GRID
+        return float(np.sqrt((self.weights @ _GRID**2 - mean**2).clip(0)).mean())
 
-    def posterior(self, trials: int) -> tuple[Floats, Floats, Floats]:
+    def posterior(self, trials: int, effective: int | None = None) -> tuple[Floats, Floats, Floats]:
         """Mean and 95 % interval of the reproducibility of a latent with each count, `[T + 1]`.
 
-        An end within a millionth of 0 or 1 is given as 0 or 1.
+        `effective` is how many independent trials the counts are worth, where trials depend on each
+        other; left out, all.
         """
-        counts = np.arange(trials + 1)
-        a = self.nodes[:, :1] + counts
-        b = self.nodes[:, 1:2] + trials - counts
-        weight = self.nodes[:, 2:]
-        mean = (weight * a / (a + b)).sum(axis=0)
-        low, high = (_quantile(a, b, weight, at) for at in (0.025, 0.975))
-        return mean, np.where(low < 1e-6, 0.0, low), np.where(high > 1 - 1e-6, 1.0, high)
+        worth = 1.0 if effective is None else effective / trials
+        hits = np.arange(trials + 1)[:, None] * worth
+        likelihood = _GRID**hits * (1 - _GRID) ** (trials * worth - hits)
+        each = self.weights[:, None, :] * likelihood
+        of_count = (each / each.sum(axis=2, keepdims=True)).mean(axis=0)
+        below = np.concatenate([np.zeros((trials + 1, 1)), of_count.cumsum(axis=1)], axis=1)
+        low, high = (
+            np.array([np.interp(at, row / row[-1], _EDGES) for row in below])
+            for at in (0.025, 0.975)
+        )
+        return of_count @ _GRID, low, high
 
 
-def histograms(matched: NDArray[np.int64], trials: NDArray[np.int64]) -> dict[int, NDArray[Any]]:
-    """Count latents by how often they were found, apart for each number of trials."""
-    return {
-        int(t): np.bincount(matched[trials == t], minlength=int(t) + 1)
-        for t in np.unique(trials)
-        if t > 0
-    }
+def fit_mixture(counts: Histograms, copies: float = 1.0, around: Mixture | None = None) -> Mixture:
+    """Fit what latents' reproducibility is distributed like to how often they were found.
 
+    Args:
+        counts: see `Histograms`.
+        copies: how often a feature is among the latents. In a study of N runs each can be counted
+            from N sides, and N equal copies say no more than one: counts are resampled as features.
+        around: distribution of all latents, which a bin of them is fitted from; left out, starts
+            of many shapes.
 
-def fit(counts: Histograms, copies: float = 1.0, *, prior: bool = True) -> BetaBinomial:
-    """Fit alpha and beta to how often latents were found.
-
-    `copies` is how often a feature is among the latents: in a study of N runs each feature can be
-    counted from N sides, and N equal copies say no more than one. It widens the uncertainty of
-    alpha and beta, not the fit. Without the weak prior on mean and concentration this is the
-    maximum of the likelihood.
+    Raises:
+        ValueError: if nothing was counted.
     """
-    latents = int(sum(counted.sum() for counted in counts.values()))
-    if latents == 0 or min(counts) < 1:
+    latents = sum(float(counted.sum()) for counted in counts.values())
+    if latents <= 0 or min(counts) < 1:
         raise ValueError("no latents with trials, so there is nothing to fit")
-
-    def loss(at: Floats) -> float:
-        prior_here = _log_prior(at) if prior else 0.0
-        return -(_log_likelihood(at, counts) / copies + prior_here)
-
-    bounds = [(-9.0, 9.0), (-7.0, 9.0)]
-    optimum = optimize.minimize(loss, _start(counts), method="L-BFGS-B", bounds=bounds)
-    best = np.asarray(optimum.x, dtype=np.float64)
-    alpha, beta = _shape(best)
-    return BetaBinomial(
-        alpha=float(alpha),
-        beta=float(beta),
-        log_likelihood=_log_likelihood(best, counts),
-        latents=latents,
-        nodes=_nodes(loss, best, bounds),
-    )
-
-
-def _start(counts: Histograms) -> Floats:
-    hits = sum(float(latents @ np.arange(t + 1)) for t, latents in counts.items())
-    tries = sum(float(latents.sum()) * t for t, latents in counts.items())
-    mean = (hits + 0.5) / (tries + 1)
-    return np.array([np.log(mean / (1 - mean)), 0.0])
+    begin = _starts() if around is None else around.weights
+    held = _OF_START if around is None else _OF_ALL
+    parts: list[tuple[Floats, Floats]] = []
+    for trials, counted in counts.items():
+        likelihood = np.asarray(stats.binom.pmf(np.arange(trials + 1)[:, None], trials, _GRID))
+        share = counted.sum() / latents
+        features = max(1, round(counted.sum() / copies))
+        draw = generator("posterior", trials, features)
+        resampled = draw.multinomial(features, counted / counted.sum(), size=len(begin))
+        parts.append((likelihood, resampled + held * share * (begin @ likelihood.T)))
+    total = sum(found.sum(axis=1, keepdims=True) for _, found in parts)
+    weights = begin
+    for _ in range(_STEPS):
+        moved = sum(
+            (found / np.maximum(weights @ likelihood.T, 1e-300)) @ likelihood
+            for likelihood, found in parts
+        )
+        weights = weights * moved / total
+    return Mixture(weights=weights, latents=round(latents))
 
 
-def _shape(at: Floats) -> tuple[Floats, Floats]:
-    """Alpha and beta from logit(mean) and log(alpha + beta)."""
-    mean, size = special.expit(at[..., 0]), np.exp(at[..., 1])
-    return mean * size, (1 - mean) * size
-
-
-def _log_likelihood(at: Floats, counts: Histograms) -> float:
-    alpha, beta = _shape(at)
-    total = 0.0
-    for trials, latents in counts.items():
-        r = np.arange(trials + 1)
-        # without the number of orders, which is the same whatever alpha and beta are
-        log_likelihood = special.betaln(alpha + r, beta + trials - r) - special.betaln(alpha, beta)
-        total += float((latents * log_likelihood).sum())
-    return total
-
-
-def _log_prior(at: Floats) -> float:
-    return float(-0.5 * ((at / _PRIOR_SD) ** 2).sum())
-
-
-def _nodes(
-    loss: Callable[[Floats], float], best: Floats, bounds: list[tuple[float, float]]
-) -> Floats:
-    """A grid around the fit, each point weighted by how well it explains the counts."""
-    errors = _errors(loss, best)
-    steps = np.linspace(-_REACH, _REACH, _GRID)
-    points = np.array([best + errors @ np.array([u, v]) for u in steps for v in steps])
-    low, high = np.array(bounds).T
-    points = points.clip(low, high)
-    values = np.array([-loss(point) for point in points])
-    weight = np.exp(values - values.max())
-    alpha, beta = _shape(points)
-    return np.stack([alpha, beta, weight / weight.sum()], axis=1)
-
-
-def _errors(loss: Callable[[Floats], float], best: Floats) -> Floats:
-    """`[2, 2]` square root of the covariance of the fit, from the curvature of the loss."""
-    step = 1e-3
-    curve = np.zeros((2, 2))
-    unit = step * np.eye(2)
-    for i in range(2):
-        for j in range(2):
-            corners = [
-                sign_i * sign_j * loss(best + sign_i * unit[i] + sign_j * unit[j])
-                for sign_i in (1, -1)
-                for sign_j in (1, -1)
-            ]
-            curve[i, j] = sum(corners) / (4 * step**2)
-    values, vectors = np.linalg.eigh(curve)
-    # where the counts say nothing the prior's width is left
-    return vectors / np.sqrt(values.clip(1 / (2 * _PRIOR_SD) ** 2))
-
-
-def _quantile(a: Floats, b: Floats, weight: Floats, at: float) -> Floats:
-    """Quantile of the weighted mixture of Beta(a, b) in each column, by bisection."""
-    low, high = np.zeros(a.shape[1]), np.ones(a.shape[1])
-    for _ in range(40):
-        middle = (low + high) / 2
-        below = (weight * special.betainc(a, b, middle)).sum(axis=0) < at
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return (low + high) / 2
+@cache
+def _starts() -> Floats:
+    """`[draws, cells]` mixtures of one to three beta distributions of any width, narrow or wide."""
+    draw = generator("posterior-starts", _DRAWS)
+    out = np.full((_DRAWS, _CELLS), 1e-6)
+    for start in out:
+        for weight in draw.dirichlet(np.ones(draw.integers(1, 4))):
+            middle, size = draw.uniform(0.01, 0.99), np.exp(draw.normal(1.0, 1.5))
+            cumulated = stats.beta.cdf(_EDGES, middle * size, (1 - middle) * size)
+            start += weight * np.diff(cumulated)
+    return out / out.sum(axis=1, keepdims=True)
 
 
 class Reproducibility(NamedTuple):
@@ -185,8 +139,8 @@ class Reproducibility(NamedTuple):
     mean: Floats
     low: Floats
     high: Floats
-    fits: dict[str, BetaBinomial]
-    """`pooled`, and one for each bin that has a fit of its own"""
+    fits: dict[str, Mixture]
+    """`pooled`, and one for each bin"""
 
 
 def reproducibility(
@@ -194,34 +148,54 @@ def reproducibility(
     trials: NDArray[np.int64],
     bins: NDArray[np.int64],
     copies: float,
+    occasions: int | None = None,
 ) -> Reproducibility:
-    """Posterior of each latent, conditional on how often it fires where the data bear it.
+    """Posterior of each latent, conditional on how often it fires.
 
-    The rule: bins of firing rate (the dead are one more) get fits of their own if that explains the
-    counts better by Akaike's criterion than one fit for all, log-likelihoods divided by `copies`.
-    Then each bin of at least `ENOUGH` latents has its own; smaller ones keep the pooled fit.
+    Each bin of firing rate (the dead are one more) has a fit of its own, which starts from that of
+    all latents and is held by it as by `_OF_ALL` features more.
 
-    Of each latent, `[n]`: in how many of the independent other runs it was found, and its bin, -1
-    for the dead. NaN without trials. `copies` as of `fit`.
+    **Crossed seeds**: other runs that share a seed with each other are not independent trials. How
+    much they depend cannot be told from counts, so they are taken as worth what they surely are:
+    one fewer than the seed with fewer levels has. G is fitted to what as many runs drawn from the
+    T would count, which is right if they are independent, and to the count in proportion, which
+    is right if the seed decides; half of the draws each.
+
+    Args:
+        matched: `[n]` in how many of the independent other runs each latent was found.
+        trials: `[n]` how many those are; 0 gives NaN.
+        bins: `[n]` bin of firing rate, -1 for the dead.
+        copies: as of `fit_mixture`: the number of runs.
+        occasions: independent trials that all other runs are worth. Left out, as many as there are,
+            or for crossed seeds what `copies` and `trials` say of their numbers.
     """
     tested = trials > 0
     mean, low, high = (np.full(len(matched), np.nan) for _ in range(3))
     if not tested.any():
         return Reproducibility(mean, low, high, {})
-    pooled = fit(histograms(matched[tested], trials[tested]), copies)
+    if occasions is None:
+        occasions = _independent_trials(int(trials.max()), copies)
+
+    def fitted(part: NDArray[np.bool_], around: Mixture | None = None) -> Mixture:
+        counts = histograms(matched[part], trials[part])
+        if max(counts) <= occasions:
+            return fit_mixture(counts, copies, around)
+        both = [fit_mixture(way(counts, occasions), copies, around) for way in (_drawn, _scaled)]
+        weights = np.concatenate([of_way.weights[at::2] for at, of_way in enumerate(both)])
+        return Mixture(weights=weights, latents=int(part.sum()))
+
+    pooled = fitted(tested)
     fits = {"pooled": pooled}
-    parts = {b: tested & (bins == b) for b in np.unique(bins[tested])}
-    own = {
-        b: fit(histograms(matched[p], trials[p]), copies) if p.sum() >= ENOUGH else None
-        for b, p in parts.items()
-    }
-    if _better(parts, own, pooled, matched, trials, copies):
-        fits |= {name_of(int(b)): of_bin for b, of_bin in own.items() if of_bin is not None}
-    for b, part in parts.items():
-        chosen = fits.get(name_of(int(b)), pooled)
+    numbers = np.unique(bins[tested])
+    for number in numbers:
+        part = tested & (bins == number)
+        of_bin = pooled if len(numbers) == 1 else fitted(part, pooled)
+        if of_bin is not pooled:
+            fits[name_of(int(number))] = of_bin
         for t in np.unique(trials[part]):
             which = part & (trials == t)
-            for column, values in zip((mean, low, high), chosen.posterior(int(t)), strict=True):
+            said = of_bin.posterior(int(t), min(int(t), occasions))
+            for column, values in zip((mean, low, high), said, strict=True):
                 column[which] = values[matched[which]]
     return Reproducibility(mean, low, high, fits)
 
@@ -231,25 +205,39 @@ def name_of(number: int) -> str:
     return "dead" if number < 0 else f"rate{number + 1}"
 
 
-def _better(
-    parts: Mapping[Any, NDArray[np.bool_]],
-    own: Mapping[Any, BetaBinomial | None],
-    pooled: BetaBinomial,
-    matched: NDArray[np.int64],
-    trials: NDArray[np.int64],
-    copies: float,
-) -> bool:
-    """Whether fits of their own gain more than one unit of log-likelihood for each parameter."""
-    gain, parameters = 0.0, -2
-    at = np.array([_logit(pooled.mean), np.log(pooled.alpha + pooled.beta)])
-    for b, of_bin in own.items():
-        if of_bin is None:
-            continue
-        here = histograms(matched[parts[b]], trials[parts[b]])
-        gain += (of_bin.log_likelihood - _log_likelihood(at, here)) / copies
-        parameters += 2
-    return parameters > 0 and gain > parameters
+def _independent_trials(trials: int, runs: float) -> int:
+    """What the other runs of a latent are worth; all of them unless seeds are crossed.
+
+    Of I x D crossed runs (I - 1)(D - 1) share neither seed with a given one, so both numbers tell I
+    and D; runs that do not fill their grid are taken as the least.
+    """
+    if runs <= trials + 1:
+        return trials
+    both = runs - trials + 1  # I + D
+    inside = both * both - 4 * runs
+    levels = (both - np.sqrt(inside)) / 2 if inside >= 0 else 2.0
+    return int(np.clip(round(levels) - 1, 1, trials))
 
 
-def _logit(share: float) -> float:
-    return float(np.log(share / (1 - share)))
+def _drawn(counts: Histograms, size: int) -> dict[int, NDArray[Any]]:
+    """Counts as they are expected in `size` of the trials, drawn at random."""
+    return _fewer(counts, size, stats.hypergeom.pmf)
+
+
+def _scaled(counts: Histograms, size: int) -> dict[int, NDArray[Any]]:
+    """Counts in proportion to `size` trials, parts of a whole to both neighbours."""
+    return _fewer(counts, size, _near)
+
+
+def _near(at: Any, trials: int, found: Any, kept: int) -> Any:
+    return (1 - np.abs(at - found * kept / trials)).clip(0)
+
+
+def _fewer(counts: Histograms, size: int, share: Callable[..., Any]) -> dict[int, NDArray[Any]]:
+    """What share of the latents of each count goes to each count of fewer trials, summed."""
+    out: dict[int, NDArray[Any]] = {}
+    for trials, counted in counts.items():
+        kept = min(trials, size)
+        at, found = np.arange(kept + 1)[:, None], np.arange(trials + 1)
+        out[kept] = out.get(kept, 0) + share(at, trials, found, kept) @ counted
+    return out

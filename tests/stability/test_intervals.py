@@ -1,0 +1,100 @@
+"""Intervals of shares: few latents, uneven runs, features in blocks; runs that stand out."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
+from reseed.stability.over_seeds.outlying import outlying_runs
+
+SHARES = {
+    "alike": lambda rng, m: rng.random((m, 400)) < 0.5,
+    "U": lambda rng, m: rng.random((m, 400)) < _u_shaped(),
+    "hardly any": lambda rng, m: rng.random((m, 400)) < 0.02,
+    "few but sure": lambda rng, m: rng.random((m, 400)) < np.where(np.arange(400) < 4, 0.9, 0.0),
+    "nearly all": lambda rng, m: rng.random((m, 400)) < 0.995,
+    "better and worse runs": lambda rng, m: (
+        rng.random((m, 400)) < _u_shaped() * np.minimum(1, np.exp(-abs(rng.normal(size=(m, 1)))))
+    ),
+    "in blocks": lambda rng, m: np.repeat(rng.random((m, 10)) < _u_shaped()[::40], 40, axis=1),
+}
+"""`[runs, features]` which features some runs find."""
+
+
+def _u_shaped() -> np.ndarray:
+    return np.random.default_rng(7).beta(0.274, 0.396, size=400)
+
+
+def shares_of(found: np.ndarray) -> np.ndarray:
+    both = found.astype(np.float32) @ found.T.astype(np.float32) / found.shape[1]
+    return both[np.triu_indices(len(found), 1)].astype(np.float64)
+
+
+@pytest.mark.parametrize("runs", [3, 6])
+@pytest.mark.parametrize("population", SHARES)
+def test_the_interval_of_a_share_holds_it_and_never_has_no_width(population, runs) -> None:
+    """Nominal 95 %; callers that do not say of how many latents the shares are."""
+    rng = np.random.default_rng(0)
+    truth = np.mean([shares_of(SHARES[population](rng, 150)).mean() for _ in range(30)])
+    pairs = list(combinations("abcdef"[:runs], 2))
+    held, width = [], []
+    for _ in range(250):
+        _, low, high = mean_over_pairs(pairs, shares_of(SHARES[population](rng, runs)))
+        held.append(low <= truth <= high)
+        width.append(high - low)
+    assert np.mean(held) >= 0.92
+    assert min(width) > 0
+
+
+def test_the_number_of_latents_narrows_what_equal_shares_leave_open() -> None:
+    pairs = list(combinations("abc", 2))
+    ends = {n: mean_over_pairs(pairs, np.zeros(3), latents=n) for n in (None, 256, 4096)}
+    assert ends[None][2] > 0.5 > 0.02 > ends[256][2] > ends[4096][2] > 0
+    assert all(low == 0 for _, low, _ in ends.values())
+    # shares of all of them say the same from the other side
+    _, low, high = mean_over_pairs(pairs, np.ones(3), latents=256)
+    assert (low, high) == (pytest.approx(1 - ends[256][2], abs=0.01), 1)
+
+
+def test_what_is_no_share_gets_the_jackknife() -> None:
+    pairs = list(combinations("abcd", 2))
+    gains = np.array([0.1, -0.2, 0.3, 0.0, 0.1, 0.2])
+    for got, plain in zip(
+        mean_over_pairs(pairs, gains), jackknife_over_pairs(pairs, gains), strict=True
+    ):
+        assert got == plain
+
+
+@pytest.mark.parametrize("runs", [3, 4, 6, 9])
+def test_a_bad_run_is_named_and_where_it_is_the_interval_holds(runs) -> None:
+    """One run in five finds three in ten of what the others do; the truth is over many runs."""
+    rng = np.random.default_rng(1)
+
+    def draw(m):
+        quality = np.where(rng.random((m, 1)) < 0.2, 0.3, 1.0)
+        return rng.random((m, 400)) < _u_shaped() * quality, quality[:, 0] < 1
+
+    truth = np.mean([shares_of(draw(100)[0]).mean() for _ in range(40)])
+    pairs = list(combinations(range(runs), 2))
+    named, held, wrong = [], [], 0
+    for _ in range(150):
+        found, bad = draw(runs)
+        out = outlying_runs(pairs, shares_of(found), 400)
+        wrong += any(not bad[run.run] for run in out)
+        if bad.sum() == 1:
+            named.append({run.run for run in out} == set(np.flatnonzero(bad)))
+            _, low, high = mean_over_pairs(pairs, shares_of(found), latents=400)
+            held.append(low <= truth <= high)
+            assert all(run.share < run.others for run in out)
+    assert np.mean(named) > 0.9
+    assert np.mean(held) > 0.97
+    assert wrong <= (15 if runs == 3 else 3)
+
+
+def test_runs_alike_are_not_named() -> None:
+    rng = np.random.default_rng(2)
+    pairs = list(combinations(range(5), 2))
+    every = [outlying_runs(pairs, shares_of(SHARES["U"](rng, 5)), 400) for _ in range(200)]
+    assert not any(every)
+    assert outlying_runs([(0, 1)], np.array([0.3]), 400) == []
