@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import reseed
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import ModuleSpec
 from reseed.subjects.module import ModuleSource, open_factory
@@ -88,3 +89,58 @@ def test_factory(tmp_path, monkeypatch):
         with pytest.raises(SpecError, match=message):
             open_factory(spec.model_copy(update={"factory": factory}))
     sys.modules.pop("my_subject")
+
+
+class Masked(torch.nn.Module):
+    """A layer for each position, and one for each sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.pooled = torch.nn.Embedding(20, 4), torch.nn.Linear(4, 4)
+        self.decoder = torch.nn.Embedding(20, 4)
+
+    def forward(self, input_ids, decoder_input_ids=None, **_):
+        x = self.embed(input_ids)
+        if decoder_input_ids is not None:
+            self.decoder(decoder_input_ids)
+        return self.pooled(x.mean(1))
+
+
+IDS = torch.arange(10).reshape(2, 5)
+REAL = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"attention_mask": REAL},
+        {"attention_mask": REAL.bool()},
+        {"attention_mask": REAL.float()},
+        {"key_padding_mask": REAL == 0},
+        {"src_key_padding_mask": REAL == 0},
+    ],
+)
+def test_padding_gives_no_rows(mask):
+    net = Masked()
+    second = {name: m[:1, 2:] for name, m in mask.items()}
+    batches = [{"input_ids": IDS, **mask}, {"input_ids": IDS[:1, :3], **second}]
+    source = ModuleSource(net, ["embed"], batches)
+    assert source.rows.tolist() == [7, 3]
+    assert source.padding == 3
+    real = [*IDS[REAL.bool()], *IDS[:1, :3][REAL[:1, 2:].bool()]]
+    assert torch.equal(source.read([0, 1])["embed"], net.embed.weight[torch.stack(real)])
+    assert len(reseed.harvest(net, ["embed"], batches)["embed"]) == 10
+
+
+def test_masks_speak_of_positions_only():
+    net = Masked()
+    assert ModuleSource(net, ["pooled"], [{"input_ids": IDS, "attention_mask": REAL}]).rows == [2]
+    four = REAL[:, None, None, :]  # what attention is given is no list of positions
+    assert ModuleSource(net, ["embed"], [{"input_ids": IDS, "attention_mask": four}]).rows == [10]
+    both = {"input_ids": IDS, "attention_mask": REAL, "decoder_input_ids": IDS}
+    assert ModuleSource(net, ["decoder"], [both]).rows == [10]
+    own = both | {"decoder_attention_mask": REAL.flip(0)}
+    rows = ModuleSource(net, ["decoder"], [own]).read([0])["decoder"]
+    assert torch.equal(rows, net.decoder.weight[IDS[REAL.flip(0).bool()]])
+    with pytest.raises(SubjectError, match="batch 1 has no mask of padding"):
+        ModuleSource(net, ["embed"], [{"input_ids": IDS, "attention_mask": REAL}, IDS])

@@ -31,6 +31,10 @@ class ModuleSource:
     module is put into eval mode, since in training mode its outputs would depend on the order of
     reading, and stays on its device.
 
+    Padding is left out: where a batch of keyword arguments says which positions are none
+    (`attention_mask`; `key_padding_mask` of torch), a site with a row for each position gives those
+    alone, and batches may differ in length.
+
     Args:
         module: the subject.
         sites: patterns, see `resolve_sites`.
@@ -52,6 +56,8 @@ class ModuleSource:
             raise SpecError("batches is empty: there is nothing to read")
         self._module, self._batches = module.eval(), batches
         self._names = resolve_sites(module, sites)
+        self.padding = 0
+        """positions of all batches that are left out"""
         first = self._run(0)
         self.sites: Mapping[str, int] = {site: rows.shape[1] for site, rows in first.items()}
         self.rows: NDArray[np.int64] = self._expected(
@@ -70,7 +76,8 @@ class ModuleSource:
                 raise SubjectError(
                     f"site {site!r}: batch {block} gives {list(rows.shape)} rows and dimensions, "
                     f"{list(want)} were expected from the first batch. Every sample must give as "
-                    "many rows as any other; pad or cut them to one shape."
+                    "many rows as any other; pad or cut them to one shape, and name padding in an "
+                    "attention_mask."
                 )
             bad = first_bad_row(rows)
             if bad is not None:
@@ -84,7 +91,10 @@ class ModuleSource:
         batch = self._batches[block]
         args, kwargs = _arguments(batch, _device(self._module))
         read = read_sites(self._module, self._names, lambda: self._module(*args, **kwargs))
-        return {site: _flat(site, tensor) for site, tensor in read.items()}
+        return {
+            site: _kept(_flat(site, tensor), tensor.shape[:-1], _positions(batch, site))
+            for site, tensor in read.items()
+        }
 
     def _expected(self, counts: Mapping[str, int]) -> NDArray[np.int64]:
         if len(set(counts.values())) > 1:
@@ -94,6 +104,9 @@ class ModuleSource:
                 "one at a time, or choose sites with the same leading shape."
             )
         # Not `iter`: a Dataset without __iter__ raises its own errors at the end.
+        real = _positions(self._batches[0], self._names[0])
+        if real is not None and next(iter(counts.values())) == int(real.sum()):
+            return self._real_positions()
         samples = [_samples(self._batches[i], i) for i in range(len(self._batches))]
         total = next(iter(counts.values()))
         if total == 0 or total % samples[0]:
@@ -102,6 +115,20 @@ class ModuleSource:
                 "batch; each sample must give the same number of rows, at least one."
             )
         return np.array(samples, np.int64) * (total // samples[0])
+
+    def _real_positions(self) -> NDArray[np.int64]:
+        """[batches] positions that are no padding."""
+        masks = (_positions(self._batches[i], self._names[0]) for i in range(len(self._batches)))
+        counts = list[int]()
+        for index, mask in enumerate(masks):
+            if mask is None:
+                raise SubjectError(
+                    f"batch {index} has no mask of padding, but the first one has; give each its "
+                    "attention_mask"
+                )
+            counts.append(int(mask.sum()))
+            self.padding += mask.numel() - counts[-1]
+        return np.array(counts, np.int64)
 
 
 def open_factory(spec: ModuleSpec) -> tuple[nn.Module, Sequence[Batch]]:
@@ -168,6 +195,30 @@ def _flat(site: str, tensor: Tensor) -> Tensor:
     return tensor.reshape(-1, tensor.shape[-1]).to("cpu", torch.float32)
 
 
+_PADDED = ("key_padding_mask", "src_key_padding_mask")
+"""Masks of torch's own attention: true at padding."""
+
+
+def _positions(batch: Batch, site: str) -> Tensor | None:
+    """[B, L] which positions of a batch are no padding for a site; None if it does not say."""
+    if not isinstance(batch, Mapping):
+        return None
+    of_decoder = "decoder" in site.split(".") and "decoder_input_ids" in batch
+    mask = batch.get("decoder_attention_mask" if of_decoder else "attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return mask.cpu() != 0
+    masks = [batch.get(name) for name in _PADDED]
+    padded = [m for m in masks if isinstance(m, Tensor) and m.ndim == 2 and m.dtype == torch.bool]
+    return ~padded[0].cpu() if padded else None
+
+
+def _kept(rows: Tensor, shape: Sequence[int], real: Tensor | None) -> Tensor:
+    """Rows of positions that are no padding, of a site of this leading shape."""
+    if real is None or tuple(shape) not in (tuple(real.shape), (real.numel(),)):
+        return rows
+    return rows[real.flatten()]
+
+
 def harvest(
     module: nn.Module, sites: Sequence[str], batches: Sequence[Batch]
 ) -> dict[str, NDArray[np.float32]]:
@@ -179,7 +230,8 @@ def harvest(
         batches: inputs; each a tensor, a tuple or a dict of keyword arguments.
 
     Returns:
-        Site to `[N, D]`, one row for each vector that the site gives.
+        Site to `[N, D]`, one row for each vector that the site gives; without those of padding,
+        where a batch has an `attention_mask` (see `ModuleSource`).
 
     Raises:
         SpecError: if a site is unknown.

@@ -94,6 +94,8 @@ def open_subject(
         if subject.random_weights is not None:
             randomise(module, subject.random_weights)
         source = ModuleSource(module, sites, batches)
+        if source.padding:
+            events.say(f"{source.padding:,} positions of padding are left out")
     return Opened(source, _blocks_for(source, tokens), None, None)
 
 
