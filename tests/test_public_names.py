@@ -33,6 +33,7 @@ PUBLIC = [
     "predict",
     "reject_threshold",
     "run",
+    "save",
     "train",
 ]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SubjectError,
         TrainingError,
     )
-    from reseed.formats.read import load
+    from reseed.formats.read import load, save
     from reseed.matching.activations import match_activations
     from reseed.matching.match import match
     from reseed.pipeline.known_features import Calibration, calibrate
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from reseed.records import Match
     from reseed.sae.model import SAE
     from reseed.spec.study import StudySpec
-    from reseed.stability.nulls import reject_threshold
+    from reseed.stability.fdr import reject_threshold
     from reseed.study import Study
     from reseed.subjects.module import harvest
     from reseed.training.arrays import train
 
 _HOMES = {
     "reseed.consensus_sae.stage": ("consensus",),
-    "reseed.formats.read": ("load",),
+    "reseed.formats.read": ("load", "save"),
     "reseed.pipeline.plan": ("plan",),
     "reseed.pipeline.run": ("run",),
     "reseed.prediction.predict": ("predict",),
@@ -61,7 +61,7 @@ _HOMES = {
     "reseed.matching.match": ("match",),
     "reseed.records": ("Match",),
     "reseed.sae.model": ("SAE",),
-    "reseed.stability.nulls": ("reject_threshold",),
+    "reseed.stability.fdr": ("reject_threshold",),
     "reseed.study": ("Study",),
     "reseed.spec.study": ("StudySpec",),
     "reseed.training.arrays": ("train",),
@@ -94,6 +94,7 @@ __all__ = [
     "predict",
     "reject_threshold",
     "run",
+    "save",
     "train",
 ]
 

@@ -46,7 +46,7 @@ def test_transposed_matrices_are_another_format(tmp_path, make) -> None:
     read.write(tmp_path, make("relu"), "circuit_tracer")
     given = load_file(tmp_path / "layer_0.safetensors")
     save_file({**given, "W_enc": given["W_enc"].T.copy()}, tmp_path / "layer_0.safetensors")
-    assert read.recognise(tmp_path) == []
+    assert "circuit_tracer" not in read.recognise(tmp_path)
 
 
 @pytest.mark.parametrize(

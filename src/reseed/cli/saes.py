@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import reseed.cli.tables as tables
-from reseed.cli.options import Format, Inner, Quiet, Read, Source, words
+from reseed.cli.options import Format, Inner, Overwrite, Quiet, Read, Source, words
 from reseed.errors import SpecError
 from reseed.screen import Screen, bold
 
@@ -52,6 +52,7 @@ def compare(
     ] = "{text}",
     site: Annotated[str | None, typer.Option(help="Site of the model, e.g. layers.6.mlp.")] = None,
     tokens: Annotated[int, typer.Option(help="Tokens that the model reads.")] = 20_000,
+    read: Read = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare SAEs that anybody trained: which latents of one are in the other?"""
@@ -70,7 +71,7 @@ def compare(
         raise SpecError(f"--align {align!r}: only 'procrustes' is known")
     result = compare(
         *saes, names=chosen, tau=tau, null_draws=draws, activations=rows, align=align, out=folder,
-        progress=not quiet,
+        read=_settings(read), progress=not quiet,
     )  # fmt: skip
     console = Screen()
     tables.show_comparison(console, result)
@@ -98,12 +99,13 @@ def convert(
     write: Annotated[
         list[str] | None, typer.Option(help="A setting for writing the format, e.g. layer=6.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write an SAE in another format; what that format cannot express is refused."""
     from reseed.formats import read as formats
 
     sae = formats.read(source, format=format, inner=inner, **_settings(read))
-    formats.write(target, sae, to, **_settings(write))
+    formats.write(target, sae, to, overwrite=overwrite, **_settings(write))
     Screen().print(f"Written: {target} ({to}, {len(sae.W_enc):,} latents)", soft_wrap=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -15,6 +15,8 @@ from reseed.errors import SpecError
 from reseed.formats import plain, read
 from reseed.formats.files import Files
 from reseed.formats.hub import resolve
+from reseed.formats.published import by_names, home_made
+from reseed.formats.site_names import same_model, same_site
 from reseed.matching.geometry import finite_rows
 from reseed.matching.match import Views
 from reseed.records import SAEArrays
@@ -25,7 +27,10 @@ _MOST_FILES = 20
 _UNIT = 0.02
 """How far from 1 the lengths of decoder rows may be to count as unit norm."""
 
-_LABELS = ("subject", "site")
+_LABELS: Mapping[str, Callable[[str, str], bool | None]] = {
+    "subject": same_model, "site": same_site
+}  # fmt: skip
+"""What two SAEs should have in common, and whether two names are of one; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +59,17 @@ class Dictionary:
         return self.views.encoder.shape[1], self.views.decoder.shape[1]
 
 
-def dictionaries(sources: Sequence[Any], names: Sequence[str] | None) -> list[Dictionary]:
+def dictionaries(
+    sources: Sequence[Any], names: Sequence[str] | None, read: Mapping[str, Any] | None = None
+) -> list[Dictionary]:
     """All that is to be compared, under names that differ.
 
     Args:
         sources: each an `SAE`, `SAEArrays`, a `[F, D]` decoder, a pair (encoder, decoder) of such
             matrices, or a path or `hf:` reference in any format.
         names: of each; left out, paths are shortened and all else is A, B, C.
+        read: settings for reading files, as of `reseed inspect --read`; for matrices without more,
+            `decoder`, `encoder` and `rows` name the arrays.
     """
     if len(sources) < 2:
         raise SpecError(f"{len(sources)} SAE given; a comparison needs at least two")
@@ -75,13 +84,14 @@ def dictionaries(sources: Sequence[Any], names: Sequence[str] | None) -> list[Di
                 f"{name!r} cannot name an SAE: files are named after it, so no '/', no '--' and no "
                 "'.' in front"
             )
-    return [_dictionary(source, name) for source, name in zip(sources, chosen, strict=True)]
+    which = dict(read or {})
+    return [_dictionary(source, name, which) for source, name in zip(sources, chosen, strict=True)]
 
 
-def _dictionary(source: Any, name: str) -> Dictionary:
+def _dictionary(source: Any, name: str, which: Mapping[str, Any]) -> Dictionary:
     about: Mapping[str, Any] = {}
     if isinstance(source, str | os.PathLike):
-        source, about = _read(os.fspath(source))
+        source, about = _read(os.fspath(source), which)
     sae = source.arrays() if hasattr(source, "arrays") else source
     if isinstance(sae, SAEArrays):
         encoder, decoder, about = sae.W_enc, sae.W_dec, {**sae.about, **about}
@@ -106,16 +116,30 @@ def _dictionary(source: Any, name: str) -> Dictionary:
     )
 
 
-def _read(path: str) -> tuple[Any, dict[str, Any]]:
+def _read(path: str, which: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """In any format; matrices without settings are taken where no format fits."""
     place = resolve(path)
     files = Files(place.path)
     about = {"path": path, "files": _files(files)}
-    if read.recognise(place.path) or not plain.recognise(files):
-        return read.read(path), about
-    bare = plain.read(files)
+    named = bool(which.keys() & {"decoder", "encoder"})
+    formats = [] if named else read.recognise(place.path)
+    if formats == [home_made.NAME] and not which:
+        return _home_made(path, files, about)
+    if formats or not (named or plain.recognise(files)):
+        return read.read(path, **which), about
+    bare = plain.read(files, **which)
     matrices = bare.W_dec if bare.W_enc is None else (bare.W_enc, bare.W_dec)
     return matrices, {**bare.about, **about}
+
+
+def _home_made(path: str, files: Files, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """An SAE, or where its rule is not known, its two matrices: directions need no rule."""
+    try:
+        return read.read(path), about
+    except SpecError:
+        matrices = by_names.matrices(files)
+    note = "how its codes are made is not known; its directions alone are compared"
+    return matrices, {"format": home_made.NAME, "warnings": [note], **about}
 
 
 def _files(files: Files) -> dict[str, str]:
@@ -192,8 +216,9 @@ def _size(dictionary: Dictionary) -> str:
 
 
 def _alone(dictionary: Dictionary) -> list[str]:
-    out: list[str] = []
     name, latents = dictionary.name, dictionary.latents
+    said = dictionary.about.get("warnings")
+    out = [f"{name}: {text}." for text in said] if isinstance(said, list | tuple) else []
     decoder = np.linalg.norm(dictionary.views.decoder, axis=1)
     encoder = np.linalg.norm(dictionary.views.encoder, axis=1)
     zero = int((decoder == 0).sum())
@@ -234,12 +259,18 @@ def _together(a: Dictionary, b: Dictionary) -> list[str]:
             f"{a.name} and {b.name} are the same weights, so everything is shared; was one file "
             "given twice?"
         )
-    for label in _LABELS:
+    for label, same in _LABELS.items():
         first, second = a.about.get(label), b.about.get(label)
-        if first and second and first != second:
+        known = same(str(first), str(second)) if first and second else True
+        if known is False:
             out.append(
                 f"{a.name} was trained on {label} {first!r}, {b.name} on {second!r}; agreement "
                 "across them is not about seeds."
+            )
+        elif known is None:
+            out.append(
+                f"{a.name} calls its {label} {first!r}, {b.name} calls it {second!r}; if these are "
+                "not two names for one, agreement across them says nothing of seeds."
             )
     seeds = [{key: side.about.get(key) for key in ("init_seed", "data_seed")} for side in (a, b)]
     if a.sha256 != b.sha256 and None not in seeds[0].values() and seeds[0] == seeds[1]:

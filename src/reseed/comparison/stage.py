@@ -12,15 +12,17 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import polars as pl
 
 from reseed.comparison.dictionary import Dictionary, check, dictionaries
 from reseed.comparison.pair import Members, PairFacts, measure_pair
 from reseed.comparison.summary import Comparison, assembled, formulas
 from reseed.errors import SpecError, StoreError, needs_train
 from reseed.events import EVENTS_FILE, Events, Task, events_of
+from reseed.formats.site_names import differs_here
 from reseed.matching.stage import shown
 from reseed.report.comparison import write_comparison
-from reseed.runs import compared_name
+from reseed.runs import COMPARED_TEXTS, compared_name
 from reseed.store import Store, parquet_bytes
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def compare(
     null_draws: int | None = None,
     activations: Any = None,
     align: Literal["procrustes"] | None = None,
+    read: Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Comparison:
@@ -65,6 +68,8 @@ def compare(
             needs `out`, where its tokens are kept. Needs torch.
         align: `"procrustes"` turns all SAEs into the basis of the first by these activations; for
             SAEs of different subjects.
+        read: settings for reading the files, e.g. `{"decoder": "D.weight"}` for matrices by other
+            names; see docs/formats.md.
         out: folder for the report, `latents.parquet`, `curve.parquet` and `comparison.json`. The
             same call continues one that was stopped.
         progress: whether to show it.
@@ -83,7 +88,7 @@ def compare(
         raise SpecError(f"null_draws = {null_draws}; without a null a share cannot be read")
     if align is not None and activations is None:
         raise SpecError("aligning needs activations of all subjects on the same tokens")
-    compared = dictionaries(saes, names)
+    compared = dictionaries(saes, names, read)
     settings: Any = {
         "tau": tau, "null_draws": null_draws, "activations": activations, "align": align
     }  # fmt: skip
@@ -97,7 +102,7 @@ def compare(
         store.write("latents.parquet", parquet_bytes(comparison.latents))
         store.write("curve.parquet", parquet_bytes(comparison.curve))
         store.write(SUMMARY, comparison.summary)
-        write_comparison(store, REPORT)
+        write_comparison(store, REPORT, comparison.latents)
     return comparison
 
 
@@ -140,11 +145,26 @@ def stage(
     for at, other in enumerate(compared[1:] if align is not None else (), start=1):
         turned[at], lost = aligned(compared[0], other, opened, events)
         crossing.append(lost)
-    warnings = [*check(turned), *warnings_of(behaviour)]
+    unlike = [
+        f"{dictionary.name}: {text}."
+        for dictionary in compared
+        for text in differs_here(dictionary.about)
+    ]
+    warnings = [*check(turned), *unlike, *warnings_of(behaviour)]
     pairs = _pairs(turned, behaviour, tau, null_draws, store, events)
     matched = {(pair.a, pair.b): pair.matched for pair in pairs}
-    together = fire_together(turned, opened, behaviour, matched, events)
+    together, contexts = fire_together(turned, opened, behaviour, matched, events)
+    if store is not None:
+        _keep_texts(store, compared, activations, contexts)
     return assembled(turned, pairs, tau, warnings, behaviour, together, crossing)
+
+
+def _keep_texts(
+    store: Store, compared: Sequence[Dictionary], activations: Any, contexts: pl.DataFrame
+) -> None:
+    """What latents fire on most, for the page; empty where activations have no text."""
+    made_from = [[[d.name, d.sha256] for d in compared], repr(activations)]
+    store.make(COMPARED_TEXTS, made_from, lambda: {"contexts.parquet": contexts})
 
 
 def _pairs(

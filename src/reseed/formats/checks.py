@@ -30,6 +30,8 @@ class Format:
     """names of what can be chosen when reading"""
     options: tuple[str, ...] = ()
     """names of what can be chosen when writing"""
+    last: bool = False
+    """whether it is only taken where no other format fits"""
     several: bool = False
     """whether a file can hold several SAEs, of which `inner` chooses one"""
     kinds: Collection[str] = ACTIVATIONS
@@ -95,11 +97,14 @@ class Weights:
     """names the file in messages"""
     sizes: dict[str, int] = field(default_factory=dict[str, int])
     """letter to size, as far as known"""
+    taken: set[str] = field(default_factory=set[str])
+    """names of arrays that were used"""
 
     def take(self, key: str, dims: str, *, to: str | None = None) -> Floats:
         """An array in float32 of dimensions `dims`, e.g. `"DF"`, turned into `to`, e.g. `"FD"`."""
         if key not in self.arrays:
             raise StoreError(f"{self.where} lacks {key}; it has {shown(self.arrays)}")
+        self.taken.add(key)
         array = self.arrays[key]
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
             raise StoreError(f"{self.where}: {key} is no array of numbers")
@@ -108,8 +113,7 @@ class Weights:
         ):
             raise StoreError(
                 f"{self.where}: {key} has shape {list(array.shape)}, which does not fit "
-                f"[{', '.join(dims)}] with {self.sizes}; settings and weights of different SAEs "
-                "were mixed, or a matrix is transposed"
+                f"[{', '.join(dims)}] with {self.sizes}; {_misfit(array.ndim, dims)}"
             )
         with np.errstate(over="ignore"):
             out = array.astype(np.float32, copy=False)
@@ -129,10 +133,39 @@ class Weights:
 
     def number(self, key: str) -> float:
         """A single finite number, stored as such or as an array of one."""
+        self.taken.add(key)
         value = np.asarray(self.arrays.get(key))
         if value.size != 1 or value.dtype.kind not in "fiu" or not np.isfinite(value).all():
             raise StoreError(f"{self.where}: {key} is not one finite number")
         return float(value.reshape(()))
+
+    def nothing_left(self, why: str, ignored: Collection[str] = ()) -> None:
+        """Refuse arrays that nobody took: what the SAE reconstructs may depend on them.
+
+        Args:
+            why: what the settings make of the file, for the message.
+            ignored: arrays that say nothing about the reconstruction.
+
+        Raises:
+            SpecError: naming them.
+        """
+        left = [name for name in self.arrays if name not in self.taken and name not in ignored]
+        if left:
+            raise SpecError(
+                f"{self.where} also holds {shown(left)}, which {why} does not use. What it "
+                "reconstructs may depend on them, so it is not read: do settings and weights "
+                "belong together?"
+            )
+
+
+def _misfit(dimensions: int, dims: str) -> str:
+    if dimensions > len(dims):
+        return (
+            "one dimension more is that of a crosscoder, or of several SAEs in one array: there is "
+            "no one decoder row for each latent. Write the matrices of one layer, or of one SAE, "
+            "into a file of their own"
+        )
+    return "settings and weights of different SAEs were mixed, or a matrix is transposed"
 
 
 def natural(settings: Mapping[str, Any], key: str, where: str, *, least: int = 1) -> int:
@@ -213,12 +246,7 @@ def take(
         SpecError: if the file holds more; it would be dropped in silence.
     """
     known = {key for key, _ in layout.values()}
-    unknown = [name for name in held if name not in known and name not in ignored]
-    if unknown:
-        raise SpecError(
-            f"{held.path} also holds {shown(unknown)}, which this format does not have; is it a "
-            "variant? What it reconstructs may depend on them, so it is not read."
-        )
+    Weights(arrays=held, where=str(held.path), taken=known).nothing_left("this format", ignored)
     check_shapes(held, layout)
     there = {
         name: place for name, place in layout.items() if name not in optional or place[0] in held
@@ -254,7 +282,7 @@ def check_shapes(held: Arrays, layout: Layout) -> None:
         ):
             raise StoreError(
                 f"{held.path}: {name} has shape {list(shape)}, which does not fit "
-                f"[{', '.join(letters)}] with {sizes}; is a matrix transposed, or the file damaged?"
+                f"[{', '.join(letters)}] with {sizes}; {_misfit(len(shape), letters)}"
             )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from reseed.formats.published import home_made
 from reseed.records import SAEArrays
 
 _UNIT = 0.01
@@ -56,7 +57,8 @@ def warnings(sae: SAEArrays) -> list[str]:
             out.append(f"{have} {article} {name} row of zeros")
     if never := _never(sae):
         out.append(f"{_have(never)} no encoder row and too small a bias, and can never fire")
-    if len(sae.W_enc) < sae.W_enc.shape[1]:
+    unsure = sae.about.get("format", home_made.NAME) == home_made.NAME
+    if unsure and len(sae.W_enc) < sae.W_enc.shape[1]:
         out.append("there are fewer latents than dimensions; is a matrix transposed?")
     return out
 

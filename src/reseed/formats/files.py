@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,9 +13,11 @@ from typing import Any
 from reseed.errors import SpecError, StoreError
 from reseed.formats.containers.arrays import Array, Arrays, read_npy, read_npz, read_safetensors
 from reseed.formats.containers.torch_file import read_torch
+from reseed.formats.containers.wrappings import unwrapped
 
 _MOST_NAMES, _DEEPEST = 10_000, 6
 _LARGEST_JSON = 16 * 2**20
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Files:
         try:
             if path.stat().st_size > _LARGEST_JSON:
                 raise ValueError("it has more than 16 MiB, no settings are that long")
-            value = json.loads(path.read_text("utf-8"))
+            value = json.loads(path.read_text("utf-8-sig"))  # editors put a byte order mark there
         except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{path} is no JSON that can be read: {error}") from error
         if not isinstance(value, dict):
@@ -86,11 +89,14 @@ class Files:
 
     def tensors(self, name: str) -> Arrays:
         """The arrays of a safetensors file."""
-        return read_safetensors(self._existing(name))
+        return unwrapped(read_safetensors(self._existing(name)))
 
     def torch_dict(self, name: str) -> Arrays:
-        """What `torch.save` wrote, tensors as NumPy arrays, dicts inside as `Arrays`."""
-        return read_torch(self._existing(name))
+        """What `torch.save` wrote, tensors as NumPy arrays, dicts inside as `Arrays`.
+
+        Without what a training wraps around them, see `containers.wrappings`.
+        """
+        return unwrapped(read_torch(self._existing(name)))
 
     def npz(self, name: str) -> Arrays:
         """The arrays of an `.npz` file."""
@@ -136,6 +142,12 @@ class Files:
         path = self.folder / name
         if not path.is_file():
             raise StoreError(f"{path} is missing; was the whole SAE copied?")
+        with contextlib.suppress(OSError), open(path, "rb") as handle:
+            if handle.read(len(_LFS)) == _LFS:
+                raise StoreError(
+                    f"{path} is a Git LFS pointer, the few lines that stand for the file until it "
+                    "is fetched. Fetch it: git lfs pull, or download the file itself."
+                )
         return path
 
     def layer_file(self, pattern: str) -> str | None:

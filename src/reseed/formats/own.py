@@ -80,8 +80,11 @@ def read(folder: Path | Files) -> SAEArrays:
     if not isinstance(rule, dict):
         raise StoreError(f"{where}: the activation rule is {rule!r}, not a table")
     layout = _LAYOUT | {name: place for name, place in _MORE.items() if name in arrays}
+    weights = Weights(arrays=arrays, where=str(files.folder / _WEIGHTS))
+    fields = weights.fields(layout)
+    weights.nothing_left(f"format {NAME!r}")
     sae = SAEArrays(
-        **Weights(arrays=arrays, where=str(files.folder / _WEIGHTS)).fields(layout),
+        **fields,
         activation=rule,
         centred=bool(centred),
         normalised=bool(cfg.get("normalised", False)),

@@ -22,7 +22,7 @@ from reseed.formats.files import Files
 from reseed.records import Floats
 
 NAME = "plain"
-_DECODERS = ("W_dec", "w_dec", "decoder", "dictionary", "arr_0")
+_DECODERS = ("W_dec", "w_dec", "decoder", "dictionary", "arr_0", "tensor")
 _ENCODERS = ("W_enc", "w_enc", "encoder")
 _KNOWN = frozenset(_DECODERS + _ENCODERS)
 

@@ -15,21 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reseed.errors import SpecError, StoreError, nearest, needs_train
-from reseed.formats import own
+from reseed.errors import SpecError, nearest, needs_train
+from reseed.formats import own, unknown
 from reseed.formats.checks import Format, closed, complete
 from reseed.formats.files import Files
 from reseed.formats.hub import Place, resolve
+from reseed.formats.placed import placed
 from reseed.formats.published import (
     batchtopk,
     dictionary_learning,
     e2e_sae,
     gemma_scope,
+    home_made,
     layer_files,
     llama_scope,
+    openai,
     saelens,
     sparsify,
 )
+from reseed.formats.published.by_names import lone_file
 from reseed.records import SAEArrays
 
 if TYPE_CHECKING:
@@ -44,10 +48,10 @@ FORMATS: tuple[Format, ...] = (
     *e2e_sae.FORMATS,
     *llama_scope.FORMATS,
     *gemma_scope.FORMATS,
+    *openai.FORMATS,
     *layer_files.FORMATS,
+    *home_made.FORMATS,
 )
-
-_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy")
 
 
 def names() -> list[str]:
@@ -70,13 +74,17 @@ def list_saes(path: Path) -> list[str]:
     saes = {name for name in folders - {"."} if _matching(files.inside(name))}
     for name in names:
         parent = PurePosixPath(name).parent.as_posix()
-        if name.endswith(_WEIGHTS) and parent not in saes and _matching(files.inside(name)):
+        if name.endswith(unknown.WEIGHTS) and parent not in saes and _matching(files.inside(name)):
             saes.add(name)
     return sorted(saes, key=_natural)
 
 
 def load(
-    path: str | os.PathLike[str], *, format: str | None = None, inner: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    inner: str | None = None,
+    **which: Any,
 ) -> SAE:
     """Load an SAE that reseed or anybody else wrote, in raw activation units. Needs torch.
 
@@ -84,6 +92,7 @@ def load(
         path: file or folder in any format of `docs/formats.md`, or `hf:OWNER/REPO/PATH@REVISION`.
         format: its name, where several fit.
         inner: which one, where a folder or a file holds several.
+        which: further choices of single formats, e.g. `rule="topk", k=32`, see docs/formats.md.
 
     Returns:
         The SAE; `about` says what was folded into its weights, and what to beware of.
@@ -95,7 +104,7 @@ def load(
     with needs_train("reseed.load"):
         from reseed.sae.model import from_arrays
 
-    return from_arrays(read(os.fspath(path), format=format, inner=inner))
+    return from_arrays(read(os.fspath(path), format=format, inner=inner, **which))
 
 
 def read(
@@ -128,19 +137,39 @@ def read(
     return replace(sae, about=_with_source(sae.about, chosen.name, place))
 
 
-def write(path: Path, sae: SAEArrays, format: str, **options: Any) -> None:
-    """Write an SAE in a format.
+def save(
+    sae: SAE | SAEArrays,
+    path: str | os.PathLike[str],
+    *,
+    format: str = own.NAME,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Write an SAE, to be read by `reseed.load` or by the library whose format it is.
 
     Args:
+        sae: trained here, or read from anywhere.
         path: the folder to write into, or where the format is one file, that file.
-        sae: in raw units.
-        format: its name.
+        format: e.g. `"saelens"`, `"sparsify"`, `"dictionary_learning"`; see docs/formats.md.
+        overwrite: whether an SAE that is there may be replaced; it is, whole or not at all.
         options: further choices of single formats, see docs/formats.md.
 
     Raises:
-        SpecError: if the format is not known, or cannot express this SAE; nothing was written.
+        SpecError: if the format is not known, or cannot express this SAE, or files are there;
+            nothing was written.
         StoreError: if it cannot be written.
+
+    Example:
+        >>> reseed.save(runs[0].sae, "my_sae", format="saelens")  # doctest: +SKIP
     """
+    arrays = sae if isinstance(sae, SAEArrays) else sae.arrays()
+    write(Path(path), arrays, format, overwrite=overwrite, **options)
+
+
+def write(
+    path: Path, sae: SAEArrays, format: str, *, overwrite: bool = False, **options: Any
+) -> None:
+    """Write an SAE in a format; see `save`."""
     chosen = _named(format)
     closed(options, chosen.options, format)
     if path.is_dir() and (others := set(recognise(path)) - {format}):
@@ -150,7 +179,7 @@ def write(path: Path, sae: SAEArrays, format: str, **options: Any) -> None:
         )
     sae = complete(sae, "the SAE to write")
     chosen.refuse(sae)
-    chosen.write(path, sae, **options)
+    placed(path, lambda to: chosen.write(to, sae, **options), overwrite=overwrite)
 
 
 def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str, Any]:
@@ -165,7 +194,15 @@ def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str,
 
 
 def _matching(files: Files) -> list[Format]:
-    return [format for format in FORMATS if format.recognise(files)]
+    fits = _of_a_library(files)
+    lone = None if fits or files.is_file or not files.path.is_dir() else lone_file(files)
+    if fits or (lone and _of_a_library(files.inside(lone))):
+        return fits
+    return [format for format in FORMATS if format.last and format.recognise(files)]
+
+
+def _of_a_library(files: Files) -> list[Format]:
+    return [format for format in FORMATS if not format.last and format.recognise(files)]
 
 
 def _named(name: str) -> Format:
@@ -189,30 +226,12 @@ def _chosen(files: Files, name: str | None) -> Format:
             f"{files.path} can be read as {candidates}, and nothing in it tells which; choose one "
             f"with --format (format=...)"
         )
-    _refuse_damage(files)
+    unknown.refuse_damage(files)
     raise SpecError(f"{files.path} is no SAE in a format that is known. {_listed(files)}")
 
 
-def _refuse_damage(files: Files) -> None:
-    """Name what is damaged, where that may be why nothing is recognised."""
-    near = [name for name in files.names() if "/" not in name and name.endswith(_WEIGHTS)]
-    for name in near[:20]:
-        if (damage := files.damage(name)) is not None:
-            raise StoreError(damage)
-
-
 def _listed(files: Files) -> str:
-    """What to choose from, or what there is."""
-    saes = list_saes(files.path)
-    if saes:
-        more = f" and {len(saes) - 20} more" if len(saes) > 20 else ""
-        return (
-            f"It holds {len(saes)} SAEs; name one with --inner (inner=...): "
-            f"{', '.join(saes[:20])}{more}"
-        )
-    held = files.names()
-    shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
-    return f"It holds {shown or 'nothing'}; formats that are known: {', '.join(names())}"
+    return unknown.explained(files, list_saes(files.path), names())
 
 
 def _natural(name: str) -> str:

@@ -46,6 +46,8 @@ class Arrays(Mapping[str, Any]):
     """name to `ArrayOnDisk` or to a plain value"""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     """of a safetensors file"""
+    beside: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """what lay beside the dict of arrays, e.g. settings of the training"""
 
     def __getitem__(self, name: str) -> Any:
         value = self.held[name]

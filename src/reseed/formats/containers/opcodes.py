@@ -1,4 +1,5 @@
 """A look at a pickle before it is loaded: what in it would take time that its file has not.
+
 The unpickler hashes the keys of dicts and the members of sets. A tuple that holds one other tuple
 twice, forty times over, is 470 bytes long and takes 2^40 steps to hash or to print. So the stack
 of the unpickler is followed here with sizes in place of values.

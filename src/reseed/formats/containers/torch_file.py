@@ -52,7 +52,7 @@ _DAMAGE = (
 
 
 def read_torch(path: Path) -> Arrays:
-    """What a file of `torch.save` holds; the top must be a dict.
+    """What a file of `torch.save` holds; the top must be a dict, or one tensor, named `tensor`.
 
     Tensors become NumPy arrays, float16 and bfloat16 as float32, dicts inside `Arrays`.
 
@@ -85,8 +85,13 @@ def read_torch(path: Path) -> Arrays:
             f"{path} cannot be read: {error}. It was cut while it was copied or written; "
             "get it again."
         ) from error
+    if isinstance(value, ArrayOnDisk):
+        return Arrays(path=path, held={"tensor": value})
     if not isinstance(value, dict):
-        raise StoreError(f"{path} holds a {type(value).__name__}, not a dict of tensors")
+        raise StoreError(
+            f"{path} holds a {type(value).__name__}, not a dict of tensors. Write the tensors of "
+            "the SAE by name: torch.save({'W_enc': ..., 'W_dec': ...}, path)."
+        )
     return _plain(path, value)
 
 

@@ -1,7 +1,8 @@
 """The BatchTopK repository: a folder with `sae.pt` and `config.json`.
 
 `W_enc [D, F]`, `W_dec [F, D]`, `b_enc [F]`, `b_dec [D]`, and `jumprelu.log_threshold [F]`. Its TopK
-and BatchTopK save b_enc but never use it; no threshold for single rows is saved for BatchTopK. With
+and BatchTopK save b_enc but never use it; no threshold for single rows is saved for BatchTopK, but
+by later variants, a scalar `threshold`. With
 `input_unit_norm` rows are normalised one by one. Checked against commit b9aab1c.
 """
 
@@ -24,7 +25,7 @@ _WEIGHTS, _CFG = "sae.pt", "config.json"
 
 _KINDS = {"vanilla": "relu", "topk": "topk", "batchtopk": "batchtopk", "jumprelu": "jumprelu"}
 
-_LOG = "jumprelu.log_threshold"
+_LOG, _BATCH = "jumprelu.log_threshold", "threshold"
 
 _LAYOUT = named(W_enc="DF", W_dec="FD", b_enc="F", b_dec="D")
 
@@ -53,21 +54,28 @@ def _read(files: Files) -> SAEArrays:
     folded, notes = list[str](), list[str]()
     fields = weights.fields(_LAYOUT)
     rule: dict[str, Any] = {"kind": kind}
+    threshold = _threshold(weights) if kind == "jumprelu" else None
     if kind in ("topk", "batchtopk"):
         rule["k"] = natural(cfg, "top_k", where)
         if not cfg.get("use_encoder_bias"):
             if fields["b_enc"].any():
                 folded.append("b_enc is left out: it is saved, but its class never uses it")
             fields["b_enc"] = np.zeros_like(fields["b_enc"])
-    if kind == "batchtopk":
+    if kind == "batchtopk" and (value := _batch_threshold(weights)):
+        rule = {"kind": "jumprelu"}
+        threshold = np.full(sizes["F"], value, np.float32)
+        folded.append("the threshold of all latents that training kept is each latent's")
+    elif kind == "batchtopk":
         notes.append(
-            "no threshold is saved, so it has no rule for single rows; the batch rule of training "
-            "is used, where codes depend on the other rows"
+            f"{'a threshold of 0 says that none' if _BATCH in weights.arrays else 'no threshold'} "
+            "is saved, so it has no rule for single rows; the batch rule of training is used, "
+            "where codes depend on the other rows"
         )
+    weights.nothing_left(f"sae_type {cfg['sae_type']!r}")
     keys = {"subject": "model_name", "site": "hook_point", "seed": "seed", "layer": "layer"}
     return SAEArrays(
         **fields,
-        threshold=_threshold(weights) if kind == "jumprelu" else None,
+        threshold=threshold,
         activation=rule,
         # its JumpReLU can be called with b_dec subtracted, but never is by its training
         centred=kind != "jumprelu",
@@ -82,6 +90,14 @@ def _threshold(weights: Weights) -> Floats:
     if not np.isfinite(threshold).all():
         raise StoreError(f"{weights.where}: {_LOG} is too large to be the logarithm of a threshold")
     return threshold
+
+
+def _batch_threshold(weights: Weights) -> float:
+    """The threshold that later versions keep for single rows; 0 where none was kept."""
+    value = weights.number(_BATCH) if _BATCH in weights.arrays else 0.0
+    if value < 0:
+        raise StoreError(f"{weights.where}: a threshold of {value:g} is below what ReLU lets pass")
+    return value
 
 
 def _write(folder: Path, sae: SAEArrays) -> None:

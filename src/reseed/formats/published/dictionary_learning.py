@@ -9,6 +9,7 @@ learning 0.1.0.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,11 @@ import numpy as np
 from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
 from reseed.formats.checks import Format, Weights, about, named, shown, stored, texts
+from reseed.formats.containers.arrays import Arrays
 from reseed.formats.containers.torch_file import torch_bytes
+from reseed.formats.containers.wrappings import unwrapped
 from reseed.formats.files import Files
+from reseed.formats.said import said
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, write_bytes
 
@@ -28,14 +32,19 @@ _WEIGHTS, _CFG = "ae.pt", "config.json"
 
 _BACKUP = frozenset({"step", "ae", "config"})
 
-_ENDINGS = (".pt", ".pth")
-"""Other formats have the same names in other containers."""
+_ENDINGS = (".pt", ".pth")  # other formats have the same names in other containers
 
 _RELU, _UNCENTRED, _GATED, _JUMPRELU = (
     "AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder",
 )  # fmt: skip
 
 _TOPK, _BATCH, _MATRYOSHKA = "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE"
+
+_ANYBODY = (
+    "the names of its arrays are those of AutoEncoderNew and of any two linear layers, and no "
+    "settings say which; it is read as a ReLU. If it is of a class of your own, read it as "
+    "home_made, with rule=..."
+)
 
 _TRAINERS = {"TopKTrainer": _TOPK, "BatchTopKTrainer": _BATCH}
 
@@ -76,8 +85,12 @@ TENSORS: Mapping[str, frozenset[str]] = {
 
 
 def _candidates(keys: Collection[str]) -> list[str]:
-    """Classes with these tensors; two for topk. Files of before 2025 have no topk threshold."""
-    names = frozenset({*keys, "threshold"} if "k" in keys else keys)
+    """Classes with these tensors; two for topk.
+
+    Files of before 2025 have no topk threshold, and those of before that no k among the tensors.
+    """
+    late = {"k", "threshold"} if {"b_dec", "encoder.weight"} <= set(keys) else set[str]()
+    names = frozenset({*keys, "threshold"} if "k" in keys else keys) | late
     return [name for name, wanted in TENSORS.items() if names == wanted]
 
 
@@ -90,8 +103,14 @@ def _file(files: Files) -> str:
 
 def _recognise(files: Files) -> bool:
     name = _file(files)
-    keys = files.keys(name) if name.endswith(_ENDINGS) else frozenset[str]()
-    return keys >= _BACKUP or bool(_candidates(keys))
+    keys = files.keys(name) if name.endswith(_ENDINGS) else ()
+    candidates = _candidates(keys)
+    if candidates != [_UNCENTRED] or _config(files):
+        return bool(candidates) or set(keys) >= _BACKUP
+    # two linear layers are anybody's: with settings of another training they are not of this
+    with contextlib.suppress(SpecError, StoreError):
+        return (said(files, files.torch_dict(name)).rule() or ("relu", None))[0] == "relu"
+    return False
 
 
 def _read(files: Files, *, dict_class: str | None = None) -> SAEArrays:
@@ -101,18 +120,23 @@ def _read(files: Files, *, dict_class: str | None = None) -> SAEArrays:
     """
     name = _file(files)
     state, where = files.torch_dict(name), str(files.folder / name)
+    settings = said(files, state)
     config, factor, folded, notes = _config(files), 1.0, list[str](), list[str]()
     if state.keys() >= _BACKUP:
         outer, state = state, state["ae"]
-        if not isinstance(state, Mapping):
+        if not isinstance(state, Arrays):
             raise StoreError(f"{where}: ae is no state dict")
+        state = unwrapped(state)
         inside = outer["config"]
         config = inside if isinstance(inside, Mapping) else config
         factor = _norm_factor(outer.get("norm_factor"), where)
         notes.append("a backup from the middle of a training")
     dict_class = _class_of(state.keys(), config, dict_class, where)
-    weights = Weights(arrays=state, where=where)
+    weights = Weights(arrays=_with_k(state, config), where=where)
     sae = _READERS[dict_class](weights, weights.fields(_LAYOUTS[dict_class]), notes)
+    settings.agrees(files.folder / name, sae, f"as its arrays are those of {dict_class}")
+    if dict_class == _UNCENTRED and not settings.kinds:
+        notes.append(_ANYBODY)
     if factor != 1.0:
         sae = _scaled_back(sae, factor)
         folded.append(f"biases and threshold multiplied by the norm factor {factor:g}")
@@ -148,6 +172,13 @@ def _class_of(
             "beside it tells which. Get its config.json too, or give dict_class."
         )
     return str(named)
+
+
+def _with_k(state: Arrays, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the k of the settings, where a topk is of before it was among the tensors."""
+    if "k" in state or "b_dec" not in state or "k" not in config:
+        return state
+    return {**state, "k": config["k"]}
 
 
 def _norm_factor(value: Any, where: str) -> float:

@@ -16,12 +16,18 @@ from reseed.formats import folds
 from reseed.formats.checks import Format, Weights, about, stored
 from reseed.formats.containers.torch_file import torch_bytes
 from reseed.formats.files import Files
+from reseed.formats.said import said
 from reseed.records import SAEArrays
 from reseed.store import write_bytes
 
 _ENCODER = "encoder.0.weight"
 
 _LEAST_NORM = 1e-12
+
+_NO_POSITION = (
+    "the names are those of e2e_sae, but for the position before each; if this file is of a "
+    "class of your own that does not divide decoder rows by their norms, read it as home_made"
+)
 
 
 def _layout(position: str) -> dict[str, tuple[str, str]]:
@@ -66,14 +72,19 @@ def _read(files: Files, *, inner: str | None = None) -> SAEArrays:
             f"{where} holds SAEs of {len(positions)} positions, and {inner or 'none of them'} was "
             f"asked for; name one: {', '.join(positions)}"
         )
-    fields = Weights(arrays=arrays, where=where).fields(_layout(inner))
+    weights = Weights(arrays=arrays, where=where)
+    fields = weights.fields(_layout(inner))
+    others = [key for key in arrays if inner and not key.startswith(f"{inner}.")]
+    weights.nothing_left("this format", others)
     norms = np.linalg.norm(fields["W_dec"].astype(np.float64), axis=1, keepdims=True)
     fields["W_dec"] = (fields["W_dec"] / np.maximum(norms, _LEAST_NORM)).astype(np.float32)
     folded = ["decoder rows divided by their norms, as at run time"]
+    notes = [] if inner else [_NO_POSITION]
     site = {"site": inner.replace("-", ".")} if inner else {}
-    return SAEArrays(
-        **fields, activation={"kind": "relu"}, centred=False, about=about(folded, [], site)
-    )
+    record, rule = about(folded, notes, site), {"kind": "relu"}
+    sae = SAEArrays(**fields, activation=rule, centred=False, about=record)
+    said(files, arrays).agrees(arrays.path, sae, "as the SAEs of e2e_sae are")
+    return sae
 
 
 def _write(to: Path, sae: SAEArrays) -> None:

@@ -27,6 +27,7 @@ from reseed.formats.checks import Format, about, stored, take, texts
 from reseed.formats.containers.arrays import Arrays
 from reseed.formats.files import Files
 from reseed.formats.folds import uncentred
+from reseed.formats.said import said
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
 
@@ -39,6 +40,11 @@ _LAYOUT = {
     "b_dec": ("b_dec", "E"),
     "threshold": ("threshold", "F"),
 }
+
+_OTHER_NAME = (
+    f"the arrays are those of Gemma Scope, the file is not called {_NPZ}: it is read as its SAEs "
+    "are, with b_dec only added to the output; if it is not of that suite, read it as home_made"
+)
 
 _NAMES = frozenset(name for name, _ in _LAYOUT.values())
 
@@ -97,7 +103,11 @@ def _read(files: Files, *, embedding: bool | None = None) -> SAEArrays:
         scale = np.float32(math.sqrt(fields["W_enc"].shape[1]))
         fields["W_enc"], fields["W_dec"] = fields["W_enc"] / scale, fields["W_dec"] * scale
         folded.append(f"embedding SAE: W_enc divided and W_dec multiplied by √D = {scale:g}")
-    return _sae(fields, about(folded, [], {}))
+    notes = [] if held.path.name == _NPZ else [_OTHER_NAME]
+    sae = _sae(fields, about(folded, notes, {}))
+    ruled = replace(sae, activation={"kind": "jumprelu"})  # a ReLU has thresholds of 0 there
+    said(files).agrees(held.path, ruled, "as the SAEs of Gemma Scope are")
+    return sae
 
 
 def _write(to: Path, sae: SAEArrays) -> None:
@@ -137,6 +147,11 @@ def _read_2(files: Files) -> SAEArrays:
             f"{shape[1]} layers, and there is no one decoder to compare"
         )
     fields = take(arrays, _LAYOUT | _SKIP, optional=_SKIP)
+    if config.get("affine_connection") is False and "W_skip" in fields:
+        raise SpecError(
+            f"{files.folder / _CONFIG} says affine_connection = false, and {arrays.path} holds "
+            f"{_SKIP['W_skip'][0]}: do they belong together?"
+        )
     if config.get("affine_connection") is True and "W_skip" not in fields:
         name = _SKIP["W_skip"][0]
         raise SpecError(f"{files.folder / _CONFIG} promises {name}, which {arrays.path} lacks")

@@ -129,7 +129,8 @@ def _ruled(sae: SAEArrays, settings: Mapping[str, Any], where: str) -> tuple[SAE
         return replace(sae, activation=activation), [both] if limit else []
     if rule != "relu":
         raise SpecError(f"{where}: act_fn {rule!r} is not known; relu, topk and jumprelu are")
-    return sae, []
+    unused = f"the settings name a threshold of {limit:g}, which act_fn relu does not use"
+    return sae, [unused] if limit else []
 
 
 def _write(folder: Path, sae: SAEArrays) -> None:

@@ -101,7 +101,12 @@ def as_stored(held: Arrays, settings: Mapping[str, Any], layout: Layout, where: 
         raise StoreError(f"{where} says d_model {settings['d_model']}, {held.path} has {D}")
     fields.setdefault("b_dec", np.zeros(D, np.float32))
     logarithm, kind = fields.pop("threshold", None), "relu"
-    if logarithm is not None and str(settings.get("act_fn")).lower() == "jumprelu":
+    if logarithm is not None:
+        if str(settings.get("act_fn")).lower() != "jumprelu":
+            raise SpecError(
+                f"{held.path} holds {layout['threshold'][0]}, and {where} says act_fn "
+                f"{settings.get('act_fn')!r}, which uses no thresholds: do they belong together?"
+            )
         kind, fields["threshold"] = "jumprelu", _exponentials(logarithm, str(held.path))
     centred = bias and flag(settings, "apply_decoder_bias_to_pre_encoder", where, default=False)
     return SAEArrays(**fields, activation={"kind": kind}, centred=centred, about={})

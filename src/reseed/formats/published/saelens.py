@@ -21,6 +21,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
 from reseed.formats.checks import Format, Weights, about, flag, named, natural, stored, texts
 from reseed.formats.files import Files
+from reseed.formats.site_names import conventions, lens_name, processed
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
 
@@ -31,6 +32,8 @@ _WRITTEN_AS = "6.54.12"
 """Version whose files are written; anything below 6.0.0-rc.0 is parsed by older rules."""
 
 _LAYOUT = named(W_enc="DF", b_enc="F", W_dec="FE", b_dec="E", threshold="F", W_skip="ED")
+
+_NAMES = {"model_name": "subject", "hook_name": "hook"}
 
 _KINDS = {
     **dict.fromkeys(("standard", "transcoder", "skip_transcoder"), "relu"),
@@ -98,6 +101,7 @@ def _settings(cfg: Mapping[str, Any], where: str) -> _Settings:
             "architecture": architecture,
             "sae_lens_version": version,
             "reshape_activations": cfg.get("reshape_activations"),
+            **conventions({**cfg, **metadata}),
         },
         notes=["the settings are of before version 6 of SAELens"] if old else [],
     )
@@ -169,8 +173,8 @@ def _read(files: Files) -> SAEArrays:
         sae = replace(folds.rescaled(sae, norms), threshold=threshold)
         cfg.folded.append("codes multiplied by the norms of decoder rows")
     sae = _in_raw_units(files, cfg, sae)
-    normalised = cfg.normalisation == "layer_norm"
-    return replace(sae, normalised=normalised, about=about(cfg.folded, cfg.notes, cfg.facts))
+    record = about(cfg.folded, [*cfg.notes, *processed(cfg.facts)], cfg.facts)
+    return replace(sae, normalised=cfg.normalisation == "layer_norm", about=record)
 
 
 def _as_stored(cfg: _Settings, weights: Weights) -> SAEArrays:
@@ -199,10 +203,12 @@ def _as_stored(cfg: _Settings, weights: Weights) -> SAEArrays:
             cfg.notes.append(f"thresholds were stored in {cfg.dtype}, which may round them away")
     elif cfg.kind == "topk":
         rule["k"] = cfg.k
-    keys = [k for k in ("scaling_factor", "finetuning_scaling_factor") if k in weights.arrays]
-    if keys and ((factor := weights.take(keys[0], "F")) != 1).any():
+    for key in ("scaling_factor", "finetuning_scaling_factor"):
+        if key not in weights.arrays or ((factor := weights.take(key, "F")) == 1).all():
+            continue
         fields["W_dec"] = fields["W_dec"] * factor[:, None]
         cfg.folded.append("codes multiplied by the factors of finetuning, in the decoder rows")
+    weights.nothing_left(f"architecture {cfg.facts['architecture']!r}")
     return SAEArrays(**fields, activation=rule, centred=cfg.centred, about={})
 
 
@@ -257,7 +263,8 @@ def _write(folder: Path, sae: SAEArrays) -> None:
         "normalize_activations": "layer_norm" if sae.normalised else "none",
         "reshape_activations": "none",
         "metadata": {"sae_lens_version": _WRITTEN_AS}
-        | texts(sae.about, {"model_name": "subject", "hook_name": "site"}),
+        | conventions(sae.about)
+        | texts({**sae.about, "hook": lens_name(str(sae.about.get("site", "")))}, _NAMES),
     }
     if architecture == "topk":
         cfg |= {"k": sae.activation["k"], "rescale_acts_by_decoder_norm": False}

@@ -54,8 +54,10 @@ def _read(files: Files) -> SAEArrays:
         sizes={"D": D, "E": D, "F": F},
     )
     skip = flag(cfg, "skip_connection", where, default=False)
+    fields = weights.fields(_LAYOUT | _SKIP if skip else _LAYOUT)
+    weights.nothing_left(f"an SAE with skip_connection = {str(skip).lower()}")
     return SAEArrays(
-        **weights.fields(_LAYOUT | _SKIP if skip else _LAYOUT),
+        **fields,
         activation={"kind": str(cfg.get("activation", "topk")), "k": k},
         centred=not flag(cfg, "transcode", where, default=False),
         about=about([], [], _facts(files.folder)),
