@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import reseed
 from reseed.pipeline import power
 from reseed.runs import pairs_of
 from reseed.stability.group import (
@@ -161,3 +162,29 @@ def test_a_plan_promises_runs_that_share_no_seed_with_each_other(init, data, ind
     design = crossed(init, data)
     if min(init, data) > 1:
         assert independent == len(occasions(design)) - 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"training": {"tokens": 30_016}}, ["469 steps", "= 32_000"]),
+        ({"training": {"tokens": 81_000}}, ["seen 2.0 times"]),
+        ({"sae": [{"latents": 64, "k": 2}]}, ["938 training tokens a latent"]),
+        ({"seeds": {"init": [0, 1]}}, ["two independent runs"]),
+        (
+            {
+                "sae": [{"architecture": "jumprelu", "latents": 16, "target_l0": 2}],
+                "training": {"tokens": 30_016},
+            },
+            ["jumprelu", "the penalty hardly settles"],
+        ),
+    ],
+    ids=str,
+)
+def test_a_plan_warns_of_what_the_report_would_say(write_study, changes, words):
+    given = {"seeds": {"init": [0, 1, 2]}, "training": {"tokens": 60_000}, **changes}
+    spec = reseed.Study.load(write_study(**given)).spec
+    sentences = power.warnings(spec, training_rows=40_000)
+    assert len(sentences) == bool(words)
+    assert all(word in " ".join(sentences) for word in words)

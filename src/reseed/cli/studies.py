@@ -59,6 +59,7 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
     console.print("what it will be able to tell:")
     for line in planned.tells:
         console.print(f"  {line}")
+    tables.warn(console, planned.warnings)
 
 
 def status(study: StudyPath, out: OutPath = None) -> None:

@@ -17,7 +17,7 @@ from reseed.events import events_of
 from reseed.evidence.sampler import example_bytes, example_rows
 from reseed.interpretation.costs import cost_sentences
 from reseed.matching.assignment import DENSE_BELOW
-from reseed.pipeline.power import tells
+from reseed.pipeline.power import tells, warnings
 from reseed.pipeline.probes import (
     encode_seconds,
     seconds_of_pairs,
@@ -84,6 +84,8 @@ class Plan:
     """bytes"""
     tells: list[str]
     """what the seeds will be able to tell"""
+    warnings: list[str]
+    """what the report would say against the numbers afterwards"""
 
     @property
     def seconds(self) -> float:
@@ -114,7 +116,9 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
         missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
         rows = int(inputs.opened.source.rows.max()) if missing else 0
         opening = time.monotonic() - started
-        sites: dict[str, int] = study.store.document(SUBJECT, "subject.json")["sites"]
+        about = study.store.document(SUBJECT, "subject.json")
+        sites: dict[str, int] = about["sites"]
+        training_rows = about["training_rows"]
         failed = sum(isinstance(run.state, Failed) for run in study.runs)
         choice, groups = inputs.choice(), _passes(missing, sites)
         learners = max((sum(learner_bytes(r, sites[r.site]) for r in g) for g in groups), default=0)
@@ -134,6 +138,7 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
         memory=_peak() + max(_matching_bytes(study), _example_bytes(study), chunks + learners),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
         tells=tells(study.spec, len(sites)) + cost_sentences(study),
+        warnings=warnings(study.spec, training_rows),
     )
 
 
@@ -197,6 +202,7 @@ def _analysis(study: Study, sites: dict[str, int]) -> list[Stage]:
         "evidence": held_out * (encode + len(runs) * _row_seconds(study)),
         "co-firing": held_out * encode,
         "through the subject": _through_seconds(study, len(runs)),
+        "substitution": _substitution_seconds(study, len(names.get("substitution", ()))),
         **(pairs or dict.fromkeys(_OF_PAIRS, 0.0)),
     }
     out = [
@@ -228,6 +234,17 @@ def _through_seconds(study: Study, runs: int) -> float:
         return 0.0
     inputs = Inputs(study, events_of(study.folder, progress=False))
     return tokens * (1 + runs) * _read_seconds(inputs)
+
+
+def _substitution_seconds(study: Study, groups: int) -> float:
+    """Windows of a pair through the subject as they are, without the latent, with its partner."""
+    pairs = study.spec.evidence.substitution_pairs
+    if not pairs or not groups:
+        return 0.0
+    from reseed.evidence.substitution.stage import LENGTH, WINDOWS  # which needs torch
+
+    inputs = Inputs(study, events_of(study.folder, progress=False))
+    return groups * pairs * 3 * 1.5 * WINDOWS * LENGTH * _read_seconds(inputs)
 
 
 def _disk(study: Study, stage: str) -> float:

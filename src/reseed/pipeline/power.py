@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from reseed.sae.architectures import SAESpec
+from reseed.sae.settings import PenalisedSpec
 from reseed.spec.study import StudySpec
 from reseed.spec.training import RunSpec
 from reseed.stability.factors.across import across_name, neighbours
@@ -190,3 +191,42 @@ def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:
     """What the SAEs of a site are compared by."""
     about = {str(at): {"site": "", **sae.model_dump(mode="json")} for at, sae in enumerate(saes)}
     return list(levels_of(about).values())
+
+
+_FEW_STEPS = 500
+"""Below which decoder rows hardly leave their start, and a penalty does not settle."""
+
+_FEW_TOKENS = 1000
+"""For a latent."""
+
+
+def warnings(spec: StudySpec, training_rows: int) -> list[str]:
+    """What the report would say against the numbers, as far as it is known before."""
+    training, seeds, out = spec.training, spec.seeds, list[str]()
+    penalised = [sae.label for sae in spec.sae if isinstance(sae, PenalisedSpec)]
+    if training.steps < _FEW_STEPS:
+        whom = f"{', '.join(penalised)}: the penalty" if penalised else "decoder rows"
+        verb = "hardly settles" if penalised else "hardly leave where they start"
+        out.append(
+            f"{training.steps:,} steps are few: {whom} {verb} in fewer than about {_FEW_STEPS}. "
+            f"Take training.tokens = {_FEW_STEPS * training.batch:_} or more, or a smaller "
+            "training.batch."
+        )
+    widest = max(sae.latents for sae in spec.sae)
+    if training.tokens < _FEW_TOKENS * widest:
+        out.append(
+            f"{training.tokens / widest:,.0f} training tokens a latent are few: the share will be "
+            "a point on a rising curve, not a property of the SAE. "
+            f"Take training.tokens = {_FEW_TOKENS * widest:_} or more, or fewer latents."
+        )
+    if training.tokens > 2 * training_rows:
+        out.append(
+            f"every training token will be seen {training.tokens / training_rows:.1f} times; more "
+            "text (activations.tokens) would serve better than more epochs."
+        )
+    if independent_of(len(seeds.init), len(seeds.data)) < 2:
+        out.append(
+            "no latent meets two independent runs, so nothing can be said of single latents. Take "
+            "seeds.init = [0, 1, 2] or more."
+        )
+    return out

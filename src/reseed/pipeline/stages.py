@@ -22,6 +22,7 @@ from reseed.runs import (
     run_name,
     stability_name,
     structure_name,
+    substitution_name,
     through_name,
     weights_name,
 )
@@ -69,6 +70,7 @@ def names_of(study: Study) -> dict[str, list[str]]:
     pairs = [pair for group in groups.values() for pair in pairs_of([run.id for run in group])]
     asked = [pair for group in question.values() for pair in pairs_of([run.id for run in group])]
     through = study.spec.evidence.through_tokens > 0
+    substituted = study.spec.evidence.substitution_pairs > 0
     alone = [run.id for run in runs if run.reads is None]
     several = {name: group[0] for name, group in question.items() if len(group) > 1}
     out = {
@@ -78,6 +80,7 @@ def names_of(study: Study) -> dict[str, list[str]]:
         "evidence": [evidence_name(run.id) for run in runs],
         "co-firing": [cofiring_name(pair) for pair in asked],
         "through the subject": [through_name(run) for run in alone] if through else [],
+        "substitution": [substitution_name(name) for name in several] if substituted else [],
         "structure": [structure_name(pair) for pair in pairs],
         "stability": [stability_name(name) for name in groups],
         "across": across_of(several),

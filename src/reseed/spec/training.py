@@ -41,8 +41,9 @@ class TrainingSpec(Spec):
     scale: bool = True
     """Train on rows of each site scaled to a mean length of 1, so that rates, penalties and
     thresholds mean the same in every unit; SAEs that are saved read raw rows all the same."""
-    snapshots: tuple[Fraction, ...] = ()
-    """Shares of the tokens at which the SAE is kept, besides the start and the end."""
+    snapshots: tuple[Fraction, ...] = (0.5,)
+    """Shares of the tokens at which the SAE is kept and matched besides the start and the end: a
+    trend. Each costs the matching of every pair and the disk of a run once more."""
     checkpoint_tokens: Annotated[int, Field(ge=1)] = 250_000
     """Tokens between two checkpoints; a training that was stopped continues at the last one."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
