@@ -57,6 +57,8 @@ compared_name = _piece_of_pair("pairs")
 """Of two SAEs, by name, that are compared outside a study."""
 substitution_name = _piece_of("substitution")
 """Of a group: whether counterparts can stand in for each other."""
+COMPARED_TEXTS = "texts"
+"""What latents of SAEs that are compared outside a study fire on most."""
 stability_name = _piece_of("stability")
 """Of a group: what its matches mean."""
 calibration_name = _piece_of("calibration")

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
+from reseed.evidence.features import Contexts
 from reseed.evidence.frequency import MatchedFiring
-from reseed.evidence.rows import Encoded, Reader, feed, firing_of
+from reseed.evidence.rows import Encoded, Reader, entries_of, feed, firing_of
 from reseed.sae.model import from_arrays
-from reseed.spec.analysis import FromSubject
+from reseed.spec.analysis import EvidenceSpec, FromSubject
 from reseed.spec.refusals import read_spec
 from reseed.spec.subject import ArraysSpec, LanguageModelSpec, TextSpec
 from reseed.stability.notes import hidden_fvu
 from reseed.store import Store
 from reseed.subjects.arrays import ArraySource, MemorySource
+from reseed.subjects.language.blocks import TextPlaces, TextPositions
 from reseed.subjects.shards import ShardSource
 from reseed.subjects.source import BlockSource
 from reseed.subjects.subject import open_subject
@@ -32,6 +34,9 @@ CHUNK = 16
 """Blocks that are read together; sums depend on it in their last bits."""
 
 _MOSTLY = 0.5
+
+_CONTEXTS = 3
+"""Strongest contexts kept of each latent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,8 @@ class Activations:
     """name of an SAE to the site that it reads"""
     blocks: Sequence[int]
     """which are read"""
+    places: TextPositions | None = None
+    """where the rows stand in a text; None where the activations are stored arrays"""
 
 
 def open_activations(
@@ -51,8 +58,7 @@ def open_activations(
     """Rows for all SAEs, or for each its own."""
     if isinstance(rows, Mapping):
         spec = read_spec(FromSubject, rows, "activations")
-        source, site, blocks = _from_subject(spec, store, events)
-        return Activations(source=source, sites=dict.fromkeys(names, site), blocks=range(blocks))
+        return _from_subject(spec, names, store, events)
     if isinstance(rows, list | tuple):
         if len(rows) != len(names):
             raise SpecError(
@@ -67,14 +73,20 @@ def open_activations(
 
 
 def _from_subject(
-    spec: FromSubject, store: Store | None, events: Events
-) -> tuple[BlockSource, str, int]:
+    spec: FromSubject, names: Sequence[str], store: Store | None, events: Events
+) -> Activations:
     if store is None:
         raise SpecError("activations from a subject need `out`, where its tokens are kept")
     text = TextSpec(source=spec.text, template=spec.template, block=spec.block)
     subject = LanguageModelSpec(model=spec.model)
     opened = open_subject(subject, text, [spec.site], spec.tokens, store, events)
-    return opened.source, next(iter(opened.source.sites)), opened.blocks
+    site, kept, tokenizer = next(iter(opened.source.sites)), opened.text, opened.tokenizer
+    return Activations(
+        source=opened.source,
+        sites=dict.fromkeys(names, site),
+        blocks=range(opened.blocks),
+        places=None if kept is None or tokenizer is None else TextPlaces(kept, tokenizer),
+    )
 
 
 def _open(rows: Any) -> tuple[BlockSource, str]:
@@ -159,11 +171,15 @@ def fire_together(
     behaviour: Mapping[str, OnActivations],
     pairs: Mapping[tuple[str, str], NDArray[np.int64]],
     events: Events,
-) -> dict[tuple[str, str], pl.DataFrame]:
+) -> tuple[dict[tuple[str, str], pl.DataFrame], pl.DataFrame]:
     """How matched latents `[E, 2]` fire together and what they add, in one more pass.
 
     Pairs with bare matrices are left out. Columns are those of `MatchedFiring`; decoder rows are
     compared as they were matched, so turned ones in the basis of the first.
+
+    Returns:
+        The table of each pair; and the strongest contexts of all latents, with a column `sae`,
+        empty where the activations have no text.
     """
     readers = _readers(compared, activations)
     decoders = {dictionary.name: dictionary.views.decoder for dictionary in compared}
@@ -174,13 +190,23 @@ def fire_together(
         if a in readers and b in readers
     }
 
+    places = activations.places
+    texts = {name: Contexts(places, EvidenceSpec(contexts=_CONTEXTS)) for name in readers}
+
     def add(chunk: Encoded) -> None:
         for (a, b), counter in counters.items():
             counter.add_entries(*chunk.codes(a), *chunk.codes(b))
+        if places is None:
+            return
+        read = np.asarray(chunk.chunk.blocks)
+        for name, text in texts.items():
+            text.add(entries_of(chunk.codes(name), read, places.positions), read)
 
     source, blocks = activations.source, activations.blocks
     feed(add, readers, source, blocks, events, "co-firing", unit="rows", size=CHUNK)
-    return {pair: counter.table() for pair, counter in counters.items()}
+    tables = (text.table().select(pl.lit(n).alias("sae"), pl.all()) for n, text in texts.items())
+    contexts = pl.concat(tables) if texts else pl.DataFrame()
+    return {pair: counter.table() for pair, counter in counters.items()}, contexts
 
 
 def _readers(compared: Sequence[Dictionary], activations: Activations) -> dict[str, Reader]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +19,14 @@ from reseed.report.html import (
     interval,
     join,
     listed,
+    marked,
     percent,
     table,
     tag,
     text,
 )
+from reseed.report.latents.counterparts import pair_data, pair_section, places_of
+from reseed.report.latents.partners import Place
 from reseed.report.parts import (
     agreement_figures,
     answer,
@@ -36,10 +38,15 @@ from reseed.report.parts import (
     measures_table,
     note,
     notes,
+    plainly,
+    words_of,
 )
-from reseed.runs import compared_name
+from reseed.runs import COMPARED_TEXTS, compared_name
 from reseed.spec.statistics import Range
 from reseed.store import Store
+
+_TEXTS = 20_000
+"""Rows up to which the page shows text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,7 @@ class PairPage:
     b: str
     numbers: Mapping[str, Any]
     certificates: Mapping[str, Any]
+    table: pl.DataFrame
     curve: pl.DataFrame
     cosines: pl.DataFrame
 
@@ -59,25 +67,37 @@ class PairPage:
         return f"{self.a} and {self.b}"
 
 
-def write_comparison(store: Store, name: str) -> None:
+def write_comparison(store: Store, name: str, latents: pl.DataFrame) -> None:
     """Write the page; equal folders give equal bytes.
 
     Args:
         store: the folder of the comparison.
         name: of the file to write.
+        latents: of all pairs, with firing where the SAEs were run.
     """
     summary = store.read_json("comparison.json")
     pairs = [_read_pair(store, pair) for pair in summary["pairs"]]
+    firing, tau = _firing(latents), summary["tau"]
+    places = _places(store, len(latents)) if firing is not None else {}
     title = " · ".join(sae["name"] for sae in summary["saes"])
     body = tag(
         "main",
-        header("Which latents are in both?", title, *_verdict(pairs, summary["tau"])),
+        header("Which latents are in both?", title, *_verdict(pairs, tau)),
         notes(summary["warnings"]),
         _headline(summary, pairs),
-        details("pair", [p.label for p in pairs], [_pair_parts(pair) for pair in pairs]),
+        details(
+            "pair",
+            [p.label for p in pairs],
+            [_pair_parts(pair, firing, texts=bool(places)) for pair in pairs],
+        ),
         tag("footer", _provenance(summary)),
     )
-    data = [_pair_data(pair, summary["tau"]) for pair in pairs]
+    data = [
+        _pair_data(pair, tau)
+        | {"runs": ["A", "B"]}
+        | {"listing": pair_data(pair.table, (pair.a, pair.b), places, firing, tau)}
+        for pair in pairs
+    ]
     store.write(name, document(f"{title} · reseed", body, data).encode())
 
 
@@ -85,9 +105,24 @@ def _read_pair(store: Store, pair: Mapping[str, Any]) -> PairPage:
     piece = compared_name((pair["a"], pair["b"]))
     return PairPage(
         **pair,
+        table=store.table(piece, "table.parquet"),
         curve=store.table(piece, "curve.parquet"),
         cosines=store.table(piece, "cosines.parquet"),
     )
+
+
+def _firing(latents: pl.DataFrame) -> pl.DataFrame | None:
+    """sae, latent, firing_rate; None where the SAEs were not run."""
+    if "firing_rate" not in latents.columns:
+        return None
+    return latents.select("sae", "latent", "firing_rate").unique(maintain_order=True)
+
+
+def _places(store: Store, latents: int) -> Mapping[tuple[str, int], Sequence[Place]]:
+    """Where latents fire most, unless they are too many for a page."""
+    if not store.has(COMPARED_TEXTS) or latents > _TEXTS:
+        return {}
+    return places_of(store.table(COMPARED_TEXTS, "contexts.parquet"))
 
 
 def _pair_data(pair: PairPage, tau: float) -> dict[str, Any]:
@@ -100,14 +135,24 @@ def _pair_data(pair: PairPage, tau: float) -> dict[str, Any]:
 # -- the answers ---------------------------------------------------------------------------------
 
 
-def _verdict(pairs: Sequence[PairPage], tau: float) -> list[Html]:
-    chance = at_most([pair.numbers[SHARED.id]["null"]["mean"] for pair in pairs])
-    blanks = {"range": _shares(pairs, SHARED.id), "tau": f"{tau:g}"}
-    shared = text("pairs-shared", **blanks, chance=chance)
-    return [
-        answer(text("pairs-question"), shared),
-        answer(text("pairs-fdr-question"), text("fdr", range=_shares(pairs, MATCH_AT_FDR))),
+def _verdict(pairs: Sequence[PairPage], tau: float) -> list[Html | None]:
+    """One sentence, and which number to quote for which question."""
+    numbers = [pair.numbers for pair in pairs]
+    shared, matched = _shares(pairs, SHARED.id), _shares(pairs, MATCH_AT_FDR)
+    rows: list[dict[str, Inside]] = [
+        {
+            "question": text(f"pairs-question-{name}"),
+            "quote": text(f"quote-{name}", range=share, tau=f"{tau:g}"),
+            "chance": at_most([number[measure]["null"]["mean"] for number in numbers]),
+        }
+        for name, measure, share in (("shared", SHARED.id, shared), ("fdr", MATCH_AT_FDR, matched))
+        if all(number[measure]["null"] for number in numbers)
     ]
+    shown = table(
+        rows, caption="Which number to quote", words=("quote", "chance"), class_="numbers which"
+    )
+    lead = text("pairs-lead", shared=shared, matched=matched)
+    return [answer(None, lead), tag("div", shown, class_="first")]
 
 
 def _shares(pairs: Sequence[PairPage], measure: str) -> Html:
@@ -132,7 +177,8 @@ def _headline(summary: Mapping[str, Any], pairs: Sequence[PairPage]) -> Html:
     forest = figure("forest", key="pairs-forest") if len(pairs) > 1 else None
     shown = (_pairs_table(pairs), _over(summary), _saes_table(summary["saes"]))
     crossing = _crossing(summary.get("crossing", []))
-    return tag("section", tag("h2", "Headline"), forest, *shown, crossing)
+    meanings = words_of("pair-words")
+    return tag("section", tag("h2", "Headline"), forest, *shown, crossing, meanings)
 
 
 def _pairs_table(pairs: Sequence[PairPage]) -> Html | None:
@@ -210,8 +256,9 @@ def _crossing(pairs: Sequence[Mapping[str, Any]]) -> Html | None:
 # -- one pair ------------------------------------------------------------------------------------
 
 
-def _pair_parts(pair: PairPage) -> list[Html | None]:
+def _pair_parts(pair: PairPage, firing: pl.DataFrame | None, *, texts: bool) -> list[Html | None]:
     return [
+        pair_section(pair.table, (pair.a, pair.b), firing, texts=texts),
         *agreement_figures(pair.curve, "pair-"),
         _measures(pair),
         _certificates(pair.certificates),
@@ -250,19 +297,18 @@ def _certificates(certificates: Mapping[str, Mapping[str, Any]]) -> Html | None:
 
 
 def _provenance(summary: Mapping[str, Any]) -> Html:
-    facts: dict[str, Inside] = {}
+    """Files, what is known of each SAE, and the formulas."""
+    facts: dict[str, Inside] = {"reseed": summary["reseed"], "chance": text("pair-null")}
     for sae in summary["saes"]:
-        about = json.dumps(sae["about"], ensure_ascii=False, default=str)
-        facts[sae["name"]] = tag("code", f"{sae['sha256_of_arrays']} {about}")
+        about = {key: value for key, value in sae["about"].items() if key != "files"}
+        digest = tag("code", str(sae["sha256_of_arrays"])[:16])
+        facts[sae["name"]] = join(plainly(about), "; SHA-256 of the arrays begins ", digest)
     formulas = [
         tag("li", tag("code", f"{measure['id']} v{measure['version']}"), f": {measure['formula']}; "
             f"{measure['unequal_widths']}. {measure['source']}")
         for measure in summary["measures"]
     ]  # fmt: skip
-    return tag(
-        "section",
-        tag("h2", "Where this comes from"),
-        tag("p", f"reseed {summary['reseed']}; chance: {summary['null']}."),
-        listed(facts, "facts"),
-        tag("ul", *formulas, class_="plain"),
-    )
+    formula = tag("details", tag("summary", "Formulas and sources of the measures"),
+        tag("ul", *formulas, class_="plain"))  # fmt: skip
+    title = tag("h2", "Where this comes from")
+    return tag("section", title, note(marked(text("pair-files"))), listed(facts, "facts"), formula)

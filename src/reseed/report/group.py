@@ -114,16 +114,18 @@ def _unseen(group: GroupFacts) -> Html | None:
 def _law(law: OffsetPowerLaw | None) -> Html:
     if law is None or law.c is None:
         return text("no-law")
-    ends = "so few independent runs give no interval of the offset"
-    if law.c_interval_95 is not None:
-        ends = "95% interval of the offset {:.3g} to {:.3g}".format(*law.c_interval_95)
+    ends = ""
+    if law.error is not None and law.error_beta_binomial is not None:
+        ends = text("foretold", law=percent(law.error), smooth=percent(law.error_beta_binomial))
     power = tag("sup", f"{law.b:.3g}")
-    return text("law", a=f"{law.a:.3g}", b=power, c=f"{law.c:.3g}", interval=ends)
+    return text("law", a=f"{law.a:.3g}", b=power, c=f"{law.c:.3g}", foretold=ends)
 
 
 def _estimates(unseen: FeatureCounts) -> Html:
     names = ("observed", "runs", "once", "twice", "chao2", "ice")
     words = text("unseen", **{name: count(getattr(unseen, name)) for name in names})
+    if unseen.at_least is not None:
+        words = join(words, " ", text("at-least", least=count(unseen.at_least)))
     if not unseen.warnings:
         return words
     items = " ".join(warning[:1].upper() + warning[1:] for warning in unseen.warnings)

@@ -226,8 +226,12 @@ def glossary(tokens: str, *, controls: bool) -> Html:
         tokens: how many were held out.
         controls: whether there are control runs.
     """
-    meanings = {word: fill(meaning, tokens=tokens) for word, meaning in prose()["words"].items()}
-    if not controls:
-        del meanings["Control"]
+    return words_of("words", *([] if controls else ["Control"]), tokens=tokens)
+
+
+def words_of(key: str, *without: str, **blanks: Inside) -> Html:
+    """What the words and columns of a page mean; `key` of their table in the prose."""
+    words = prose()[key].items()
+    meanings = {word: fill(said, **blanks) for word, said in words if word not in without}
     title = tag("summary", "What the words and columns mean")
     return tag("details", title, listed(meanings, "glossary"), open=True)

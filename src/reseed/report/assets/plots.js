@@ -253,7 +253,7 @@ PLOTS.accumulation = (plot, group, c) => {
   const { m, features, chao2 } = group.accumulation;
   const hover = { hovertemplate: "%{x} runs: %{y:.4~s} features<extra></extra>" };
   const traces = [
-    line("Chao2, a lower bound", [m[0], m[m.length - 1]], [chao2, chao2], c.null, { line: { color: c.null, width: 2, dash: "5px,3px" }, hovertemplate: "Chao2: %{y:.4~s}<extra></extra>" }),
+    line("Chao2, an estimate", [m[0], m[m.length - 1]], [chao2, chao2], c.null, { line: { color: c.null, width: 2, dash: "5px,3px" }, hovertemplate: "Chao2: %{y:.4~s}<extra></extra>" }),
     line("found", m, features, c.observed, { ...hover, mode: "lines+markers", marker: { size: 8, color: c.observed } }),
   ];
   return show(plot, traces, layout(c,

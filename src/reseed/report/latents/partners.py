@@ -19,6 +19,9 @@ _PARTNERS = 100_000
 _AROUND = 70
 """Characters on each side of the token where a latent fires."""
 
+Place = tuple[str, str, str]
+"""What stands before a token, the token, and what stands after it."""
+
 _SIDE = {"run": pl.String, "latent": pl.Int64, "other": pl.String, "partner": pl.Int64}
 
 
@@ -28,8 +31,8 @@ class Catalogue:
 
     partners: pl.DataFrame
     """run, latent, other, partner, cosine, best first: the nearest decoder row of another run"""
-    places: Mapping[tuple[str, int], Sequence[Sequence[str]]]
-    """run and latent to `(before, token, after)` of the strongest places"""
+    places: Mapping[tuple[str, int], Sequence[Place]]
+    """run and latent to the strongest places"""
 
 
 def read_listing(
@@ -73,19 +76,17 @@ def _partners(
     return ordered.group_by("run", "latent", maintain_order=True).head(each)
 
 
-def _places(
-    store: Store, runs: Sequence[str], each: int
-) -> dict[tuple[str, int], list[tuple[str, str, str]]]:
-    out: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
+def _places(store: Store, runs: Sequence[str], each: int) -> dict[tuple[str, int], list[Place]]:
+    out: dict[tuple[str, int], list[Place]] = {}
     for run in runs if each else ():
         table = store.table(evidence_name(run), "contexts.parquet")
         first = table.group_by("latent", maintain_order=True).head(each)
         for row in first.select("latent", "tokens", "activations").iter_rows():
-            out.setdefault((run, row[0]), []).append(_place(row[1], row[2]))
+            out.setdefault((run, row[0]), []).append(shortened(row[1], row[2]))
     return out
 
 
-def _place(tokens: Sequence[str], activations: Sequence[float | None]) -> tuple[str, str, str]:
+def shortened(tokens: Sequence[str], activations: Sequence[float | None]) -> Place:
     """The token that a latent fires on most strongly, with what stands around it."""
     at = max(range(len(tokens)), key=lambda n: activations[n] or 0.0)
     before, after = (visible("".join(part)) for part in (tokens[:at], tokens[at + 1 :]))
