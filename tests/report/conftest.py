@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -41,5 +43,17 @@ def make_page(make_store) -> Callable[..., Path]:
         store = make_store(**options)
         write_report(store, "report.html")
         return store.path("report.html")
+
+    return make
+
+
+@pytest.fixture
+def make_text(make_page) -> Callable[..., str]:
+    """Writes a tiny study and its page; gives the words on it."""
+
+    def make(**options: object) -> str:
+        page = make_page(**options).read_text("utf-8")
+        words = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL)
+        return " ".join(unescape(words).split())
 
     return make

@@ -250,6 +250,7 @@ def test_every_sentence_of_the_prose_has_a_place():
     source = "".join(path.read_text("utf-8") for path in HOME.rglob("*.py"))
     whole = ("no-most", "no-least", "pair-cosines", "pair-shares")  # put together from two words
     whole += tuple(f"{a}-{b}" for a in ("question", "quote") for b in ("shared", "fdr", "mean"))
+    whole += ("pairs-question-shared", "pairs-question-fdr")
     whole += tuple(f"next-{step}" for step in ("export", "explain", "predict", "consensus"))
     source += " ".join(f'"{key}"' for key in whole)
     keys = [key for kind in ("figures", "sentences") for key in prose()[kind]]

@@ -123,3 +123,29 @@ def test_hostile_text_is_only_text(browser, make_page):
         assert page.locator("img").count() == 0
         assert page.inner_text("h1") == hostile
         assert hostile in page.inner_text("mark >> nth=0")
+
+
+def test_latents_are_found_sorted_and_opened(browser, make_page):
+    with opened(browser, make_page(groups=2)) as page:
+        table = "[data-group='0'] .latents"
+        rows = f"{table} tbody tr:not(.detail)"
+        assert page.locator(rows).count() == 24
+        page.fill(f"{table} [data-list=search]", "7")
+        assert page.locator(rows).count() == 3
+        page.fill(f"{table} [data-list=search]", "ONERROR")
+        assert page.locator(rows).count() == 24
+        page.fill(f"{table} [data-list=search]", "")
+        page.select_option(f"{table} [data-list=found]", "2")
+        assert page.locator(rows).count() == 6
+        page.click(f"{table} [data-sort=firing_rate]")
+        assert page.inner_text(f"{rows} >> nth=0").startswith("7")
+        page.click(f"{rows} >> nth=0 >> button")
+        assert page.locator(f"{table} .detail .side").count() == 3
+        page.click(f"{table} .detail .side >> nth=1 >> button")
+        assert page.evaluate("location.hash").startswith("#latent-0-")
+        assert page.locator("img").count() == 0
+        # a card's number, and a group that is not shown
+        page.click("[data-group='0'] .card [data-latent] >> nth=1")
+        assert page.locator(f"{table} tr.open").count() == 1
+        page.evaluate("openLatent(1, 2, 3)")
+        assert page.is_visible("[data-group='1'] tr.open")

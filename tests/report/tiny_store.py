@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def write_study(
     failed: dict[str, str] | None = None,
     notes: Sequence[str] = (),
     name: str = "tiny",
+    shared: float = 0.5,
 ) -> Store:
     """Write a finished study.
 
@@ -52,9 +54,12 @@ def write_study(
         failed: id to reason.
         notes: of each group.
         name: of the study.
+        shared: share of the latents that comes back, by every measure that has a tau.
     """
     store = Store(root)
-    one = [_group(store, number, runs, texts, null, live, crossed) for number in range(groups)]
+    one = [
+        _group(store, number, runs, texts, null, live, crossed, shared) for number in range(groups)
+    ]
     summary = {
         "reseed": "0.1.0",
         "study": name,
@@ -87,7 +92,14 @@ def write_study(
 
 
 def _group(
-    store: Store, number: int, runs: int, texts: bool, null: bool, live: int, crossed: bool
+    store: Store,
+    number: int,
+    runs: int,
+    texts: bool,
+    null: bool,
+    live: int,
+    crossed: bool,
+    shared: float,
 ) -> dict[str, Any]:
     name = f"group{number}"
     ids = [f"{name}-i{seed}-d0" for seed in range(runs)]
@@ -115,8 +127,10 @@ def _group(
         "distance_from_init": {"mean": 0.4, "lo": 0.3, "hi": 0.5},
     }
     tables = {"latents": _latents(ids, live), "frequency": _frequency(runs)}
+    for pair in combinations(ids, 2):
+        _match(store, *pair)
     if runs > 1:
-        out |= _paired_summary(runs, null, pairs, crossed)
+        out |= _paired_summary(runs, null, pairs, crossed, shared)
         tables |= _paired_tables(runs, null)
     with store.piece(f"stability/{name}") as folder:
         for file, table in tables.items():
@@ -124,18 +138,20 @@ def _group(
     return out
 
 
-def _paired_summary(runs: int, null: bool, pairs: int, crossed: bool) -> dict[str, Any]:
+def _paired_summary(
+    runs: int, null: bool, pairs: int, crossed: bool, shared: float
+) -> dict[str, Any]:
     def number(value: float, untrained: float = 0.0) -> dict[str, Any]:
         return {
             "value": value,
-            "interval_95": [value - 0.1, value + 0.1] if runs > 2 else None,
+            "interval_95": [max(value - 0.1, 0.0), value + 0.1] if runs > 2 else None,
             "null_covariance": {"mean": 0.01, "lo": 0.0, "hi": 0.03} if null else None,
             "null_untrained": untrained,
             "chance_corrected": value - 0.01 if null else None,
         }
 
     strata = ("all", "live", "dense")
-    shown = {m: {s: number(0.5, float(m == "equal")) for s in strata} for m in MEASURES}
+    shown = {m: {s: number(shared, float(m == "equal")) for s in strata} for m in MEASURES}
     means = {m: {"all": number(0.7, 0.4)} for m in ("pw_mcc", "mmcs_decoder")}
     found = {"all": number(0.6), "live": number(0.65)} if null else {}
     fdr = {"match_at_fdr": found, "nearest_at_fdr": found}
@@ -366,6 +382,18 @@ def _context(latent: int, rank: int) -> dict[str, Any]:
         "tokens": tokens,
         "activations": [None, 0.0, top, 0.5, 0.0, 0.0, 1.0],
     }
+
+
+def _match(store: Store, a: str, b: str) -> None:
+    """Latent n of one run is nearest to latent n of the other, the likelier the higher n."""
+    rows = [
+        {"side": side, "latent": n, "decoder_nearest": n, "decoder_max_cos": 0.1 * n + 0.2}
+        for side in "ab"
+        for n in range(LATENTS)
+    ]
+    with store.piece(f"matches/{a}--{b}") as folder:
+        (folder / "00001000.parquet").write_bytes(parquet_bytes(pl.DataFrame(rows)))
+        (folder / "certificates.json").write_bytes(json_bytes({"0": {}, "1000": {}}))
 
 
 def _factors(store: Store, names: Sequence[str], groups: Sequence[dict[str, Any]]) -> Any:
