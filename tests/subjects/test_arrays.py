@@ -1,11 +1,16 @@
+import os
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from reseed.errors import SpecError, SubjectError
+from reseed.errors import SpecError, StoreError, SubjectError
+from reseed.events import Events
 from reseed.spec.subject import ArraysSpec
-from reseed.subjects.arrays import ArraySource, MemorySource
+from reseed.store import Store
+from reseed.subjects.arrays import ArraySource, MemorySource, check_files
+from reseed.subjects.subject import known_sites, open_subject
 
 
 def source(block=4, **paths):
@@ -89,3 +94,59 @@ def test_refused_files(tmp_path, rows):
         source(a=f"{tmp_path}/cut.safetensors#x")
     with pytest.raises(SpecError, match="neither"):
         source(a=tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("change", ["all rows", "a tenth", "a row", "another length"])
+def test_files_that_changed_are_refused(tmp_path, rows, change):
+    path, store = npy(tmp_path / "a.npy", rows), Store(tmp_path / "study")
+    spec = ArraysSpec(kind="arrays", paths={"site": str(path)})
+    check_files(spec, store, Events())
+    check_files(spec, store, Events())
+    os.utime(path, (1, 1))  # touched, or copied to another machine: the same
+    check_files(spec, store, Events())
+    other = rows.copy()
+    if change == "all rows":
+        other *= 1.01
+    elif change == "a tenth":
+        other[:1] *= 3
+    elif change == "a row":
+        other[7] = 100
+    else:
+        other = other[:9]
+    np.save(path, other)
+    with pytest.raises(StoreError, match=r"a\.npy \(site 'site'\) changed since"):
+        check_files(spec, store, Events())
+    np.save(path, rows)
+    check_files(spec, store, Events())
+
+
+def test_files_are_known_one_by_one(tmp_path, rows):
+    store, paths = Store(tmp_path / "study"), {}
+    for site in "ab":
+        paths[site] = str(npy(tmp_path / f"{site}.npy", rows))
+        check_files(ArraysSpec(kind="arrays", paths=paths), store, Events())
+    np.save(paths["b"], rows + 1)
+    check_files(ArraysSpec(kind="arrays", paths={"a": paths["a"]}), store, Events())
+    with pytest.raises(StoreError, match=r"b\.npy"):
+        check_files(ArraysSpec(kind="arrays", paths=paths), store, Events())
+
+
+@pytest.mark.parametrize("folder", ["#1", "a#b", "x [y]", "~odd"])
+def test_names_of_files_may_hold_signs(tmp_path, rows, folder, monkeypatch):
+    (tmp_path / folder).mkdir()
+    plain = npy(tmp_path / folder / "a#b.npy", rows)
+    save_file({"k": torch.from_numpy(rows)}, tmp_path / folder / "f#g.safetensors")
+    s = source(a=plain, b=f"{tmp_path / folder / 'f#g.safetensors'}#k")
+    assert s.sites == {"a": 3, "b": 3}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert source(a=f"~/{folder}/a#b.npy").sites == {"a": 3}
+
+
+def test_names_of_sites_may_hold_brackets(tmp_path, rows):
+    spec = ArraysSpec(kind="arrays", paths={"a[/b]": str(npy(tmp_path / "a.npy", rows))}, block=4)
+    store = Store(tmp_path / "study")
+    opened = open_subject(spec, None, ["a[/b]"], 8, store, Events())
+    assert list(opened.source.sites) == ["a[/b]"]
+    assert known_sites(spec, "a[*") == ["a[/b]"]
+    with pytest.raises(SpecError, match=r"no site 'a\[1\]'"):
+        open_subject(spec, None, ["a[1]"], 8, store, Events())

@@ -85,6 +85,10 @@ class ActivationSpec(Spec):
     """Different tokens (rows, samples) to harvest, the held-out ones among them."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the blocks that no run trains on: for evaluation and for the contexts shown."""
+    max_norm: Annotated[float, Field(gt=1)] | None = None
+    """Rows that are more than so many times as long as the median row of a site are left out, at
+    all sites; 10 leaves out attention sinks wherever they stand. Left out, all are used. One more
+    pass over the activations."""
     keep: Literal["auto", "live", "shards"] = "auto"
     """`live`: through the subject at every pass; `shards`: once, then from disk; `auto`: decided by
     the size and the number of passes."""
@@ -122,6 +126,10 @@ class EvidenceSpec(Spec):
     through_tokens: Annotated[int, Field(ge=0)] = 0
     """Held-out tokens on which the subject predicts with each reconstruction in place; 0 for none,
     since a pass through the whole subject is needed for every run."""
+    substitution_pairs: Annotated[int, Field(ge=0)] = 0
+    """Latents of each group that are replaced by their partners in the subject, in all pairs of
+    runs together; 0 for none, since the subject reads a few hundred tokens for each. 500 say
+    something."""
     examples: Annotated[int, Field(ge=0)] = 20
     """Windows kept of each latent for each use (explain, score, judge) and of each kind (firing,
     random, neighbour); 0 for none."""

@@ -110,14 +110,17 @@ class StudySpec(Spec):
 
     def _check_through_subject(self) -> None:
         through = [sae.label for sae in self.sae if sae.end_to_end is not None]
-        needed = f"[[sae]] {through[0]!r}" if through else "evidence.through_tokens"
-        if not through and not self.evidence.through_tokens:
+        keys = ("through_tokens", "substitution_pairs")
+        wanted = [f"[[sae]] {label!r}" for label in through]
+        wanted += [f"evidence.{key}" for key in keys if getattr(self.evidence, key)]
+        if not wanted:
             return
+        needed = wanted[0]
         subject = self.subject
         if not isinstance(subject, LanguageModelSpec):
             raise ValueError(
                 f"{needed} asks for the predictions of a language model, but the subject is of "
-                f"kind {subject.kind!r}; take end_to_end and through_tokens out, or name a model"
+                f"kind {subject.kind!r}; take {', '.join(wanted)} out, or name a model"
             )
         if through and subject.dtype == "int8":
             raise ValueError(f"{needed} needs gradients of the subject, which int8 has none of")
@@ -187,6 +190,8 @@ class StudySpec(Spec):
         keep = self.activations.model_dump(
             mode="json", include={"tokens", "held_out", "dtype", "mix_blocks"}
         )
+        if self.activations.max_norm is not None:
+            keep["max_norm"] = self.activations.max_norm
         subject = self.subject.model_dump(mode="json")
         text = self.text.model_dump(mode="json") if self.text else None
         return {"subject": subject, "text": text, "activations": keep}

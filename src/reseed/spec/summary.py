@@ -164,6 +164,9 @@ class Activations(Spec):
     held_out_tokens: int
     change_from_float32: dict[str, Any] | None = None
     """Where the subject computes in another format, see docs/activations.md."""
+    long_rows: dict[str, Any] | None = None
+    """Where long rows are left out: `max_norm`, `median` norm by site, `rows` and `left_out` of
+    them; the tokens above count all."""
 
 
 class Training(Spec):

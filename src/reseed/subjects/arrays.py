@@ -5,6 +5,7 @@ N rows, D dimensions of a site.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reseed.errors import SpecError, SubjectError, nearest
+from reseed.errors import SpecError, StoreError, SubjectError, nearest
+from reseed.events import Events
 from reseed.spec.subject import ArraysSpec
+from reseed.store import Store, file_sha256, json_bytes
 from reseed.subjects.source import first_bad_row, one_after_other
 
 _NUMPY_KINDS = ("float16", "float32", "float64")
@@ -83,16 +86,71 @@ class MemorySource(_RowsSource):
         super().__init__({site: _in_memory(site, a) for site, a in arrays.items()}, block)
 
 
+FILES = "activations/files"
+"""Piece that says what the files of a study were when they were first read."""
+
+
+def check_files(spec: ArraysSpec, store: Store, events: Events) -> None:
+    """Refuse files that are not what they were when this study first read them.
+
+    Size and time of the last change are compared at each opening, the checksum where one of them is
+    another, since a file that was only copied is the same.
+
+    Raises:
+        StoreError: if the content is another.
+        SubjectError: if a file is not there.
+    """
+    known: dict[str, dict[str, Any]] = (
+        store.document(FILES, "files.json") if store.has(FILES) else {}
+    )
+    now = dict(known)
+    for site, where in spec.paths.items():
+        path = _split(where)[0]
+        if not path.is_file():
+            raise _missing(site, path)
+        about, before = path.stat(), known.get(where)
+        look = {"bytes": about.st_size, "changed": about.st_mtime_ns}
+        if before is not None and look.items() <= before.items():
+            continue
+        if before is None and about.st_size > _LARGE:
+            events.say(f"checksum of {path} ({about.st_size / 1e9:.1f} GB), once")
+        now[where] = {**look, "sha256": file_sha256(path)}
+        if before is not None and now[where]["sha256"] != before["sha256"]:
+            raise StoreError(
+                f"{path} (site {site!r}) changed since {store.root} first read it: its checksum is "
+                "another. Runs on both could not be compared: put the old file back, or give this "
+                "study a folder of its own with `--out`."
+            )
+    if now != known:
+        with store.piece(FILES) as folder:
+            (folder / "files.json").write_bytes(json_bytes(now))
+
+
+_LARGE = 10**9
+
+
+def _split(where: str) -> tuple[Path, str]:
+    """The file and the name of an array in it; `#` may be part of a name of a file."""
+    whole = Path(os.path.expanduser(where))
+    if whole.is_file() or "#" not in where:
+        return whole, ""
+    name, _, key = where.rpartition("#")
+    return Path(os.path.expanduser(name)), key
+
+
+def _missing(site: str, path: Path) -> SubjectError:
+    return SubjectError(f"site {site!r}: there is no file {path}; check subject.paths")
+
+
 def _open(site: str, where: str) -> _Array:
-    name, _, key = where.partition("#")
-    path = Path(name).expanduser()
+    path, key = _split(where)
     if path.suffix not in (".npy", ".safetensors"):
         raise SpecError(
             f"site {site!r}: {where} is neither a .npy file nor file.safetensors#key. "
             "Save the activations with numpy.save or safetensors."
         )
     if not path.is_file():
-        raise SubjectError(f"site {site!r}: there is no file {path}; check subject.paths")
+        raise _missing(site, path)
     return _open_npy(site, path) if path.suffix == ".npy" else _open_safetensors(site, path, key)
 
 

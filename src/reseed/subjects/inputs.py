@@ -32,6 +32,7 @@ from reseed.subjects.source import BlockSource, split_blocks, with_joined
 if TYPE_CHECKING:
     from reseed.subjects.language.activations import SplicedModel
     from reseed.subjects.language.blocks import TextPositions, TokenBlocks
+    from reseed.subjects.norms import Kept
     from reseed.subjects.subject import Opened
 
 
@@ -97,7 +98,24 @@ class Inputs:
     def source(self) -> BlockSource:
         """The activations, those of joined sites among them."""
         joined = [plain(site) for site in self._study.spec.activations.sites if JOIN in site]
-        return with_joined(self._read_source, joined) if joined else self._read_source
+        read = self._read_source
+        if self._short is not None:
+            from reseed.subjects.norms import ShortRows
+
+            read = ShortRows(read, self._short)
+        return with_joined(read, joined) if joined else read
+
+    @cached_property
+    def _short(self) -> Kept | None:
+        """Which rows are used; None for all."""
+        max_norm = self._study.spec.activations.max_norm
+        if max_norm is None:
+            return None
+        from reseed.subjects.norms import short_rows
+
+        made_from, blocks = self.shards_made_from, self._about["blocks"]
+        where = self._study.store, made_from, self._events
+        return short_rows(self._read_source, blocks, max_norm, *where)
 
     @cached_property
     def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -110,6 +128,7 @@ class Inputs:
     def opened(self) -> Opened:
         """The subject, checked to give what it gave when the study was made."""
         self._set_threads()
+        from reseed.subjects.language.activations import TextSource
         from reseed.subjects.subject import check_same, open_subject, sample
 
         study, spec = self._study, self._study.spec
@@ -117,16 +136,21 @@ class Inputs:
         with self._events.short("open"):
             opened = open_subject(spec.subject, spec.text, spec.read, tokens, *where)
         if study.store.has(SUBJECT, digest(self._made_from)):
-            check_same(self._about["sample"], sample(opened), study.folder)
+            dtype = spec.subject.dtype if isinstance(spec.subject, LanguageModelSpec) else "float32"
+            check_same(self._about["sample"], sample(opened), study.folder, dtype)
+        predicts = spec.evidence.through_tokens or spec.evidence.substitution_pairs
+        if predicts and isinstance(opened.source, TextSource):
+            opened.source.check_causal()
         return opened
 
     @cached_property
     def text(self) -> TokenBlocks:
-        """What a language model reads."""
+        """What a language model reads, and which positions are rows."""
         from reseed.subjects.language.blocks import TokenBlocks
         from reseed.subjects.subject import TOKENS
 
-        return TokenBlocks.open(self._study.store, TOKENS)
+        text = TokenBlocks.open(self._study.store, TOKENS)
+        return text if self._short is None else text.without(~self._short.rows)
 
     def places(self) -> TextPositions | None:
         """Where held-out rows stand in the text; None if the subject reads none."""

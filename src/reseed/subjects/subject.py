@@ -27,7 +27,7 @@ from reseed.spec.subject import (
     ToySpec,
 )
 from reseed.store import Store, json_bytes
-from reseed.subjects.arrays import ArraySource
+from reseed.subjects.arrays import ArraySource, check_files
 from reseed.subjects.controls import randomise
 from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks, make_tokens
@@ -46,8 +46,8 @@ TOKENS = "tokens"
 _SAMPLED = 8
 """Rows and columns of a block that are compared."""
 
-_SAME = 0.05
-"""Difference, as a share of the root mean square, below which numbers count as the same."""
+_SAME = {"float32": 0.005, "bfloat16": 0.05, "int8": 0.05}
+"""Format of a subject to the difference, as a share of the root mean square, that is rounding."""
 
 
 class Opened(NamedTuple):
@@ -88,7 +88,9 @@ def open_subject(
         source = ToySource(subject, -(-tokens // subject.block))
     elif isinstance(subject, ArraysSpec):
         paths = {name: subject.paths[name] for name in _chosen(list(subject.paths), sites)}
-        source = ArraySource(subject.model_copy(update={"paths": paths}))
+        chosen = subject.model_copy(update={"paths": paths})
+        source = ArraySource(chosen)
+        check_files(chosen, store, events)
     else:
         module, batches = open_factory(subject)
         if subject.random_weights is not None:
@@ -146,7 +148,10 @@ def sample(opened: Opened) -> dict[str, list[float]]:
 
 
 def check_same(
-    before: Mapping[str, Sequence[float]], now: Mapping[str, Sequence[float]], folder: Path
+    before: Mapping[str, Sequence[float]],
+    now: Mapping[str, Sequence[float]],
+    folder: Path,
+    dtype: str = "float32",
 ) -> None:
     """Refuse a subject that gives other activations than those that the runs learned from.
 
@@ -156,7 +161,7 @@ def check_same(
     for site, numbers in before.items():
         there = now.get(site, [])
         same = len(there) == len(numbers) and np.allclose(
-            numbers, there, rtol=0, atol=_SAME * numbers[0]
+            numbers, there, rtol=0, atol=_SAME[dtype] * numbers[0]
         )
         if not same:
             raise StoreError(

@@ -186,13 +186,10 @@ def document_features(
     if missing:
         with study.locked("reseed select"), needs_train("reseed select"):
             from reseed.evidence.features import gather_features
-            from reseed.subjects.language.blocks import TokenBlocks
-            from reseed.subjects.subject import TOKENS
 
             inputs = Inputs(study, events)
             source = inputs.source
-            tokens = TokenBlocks.open(store, TOKENS)
-            gather_features(missing, source, tokens, *inputs.split, store, made_from, events)
+            gather_features(missing, source, inputs.text, *inputs.split, store, made_from, events)
     return {run: read_features(store, run) for run in runs}
 
 

@@ -68,6 +68,10 @@ class TextSource:
         self.sites: Mapping[str, int] = {s: t.shape[2] for s, t in model.forward(two).items()}
         self.rows: NDArray[np.int64] = tokens.rows
 
+    def check_causal(self) -> None:
+        """Refuse a model that sees what follows, where it is to predict it."""
+        self._model.check_causal()
+
     def passes(self, blocks: Sequence[int]) -> list[Pass]:
         """The forward passes that read these blocks."""
         if self._lengths is None:
@@ -192,6 +196,11 @@ class SplicedModel:
         self._body: nn.Module = base.base_model
         self.name = name
         base.config.use_cache = False
+
+    @property
+    def body(self) -> nn.Module:
+        """The model without its head, below which sites are named."""
+        return self._body
 
     @classmethod
     def load(cls, spec: LanguageModelSpec, device: str = "cpu") -> SplicedModel:

@@ -111,6 +111,12 @@ class TokenBlocks:
         """Kept positions of a block, ascending: row i of the block is position i of these."""
         return np.flatnonzero(self.keep[block])
 
+    def without(self, rows: NDArray[np.bool_]) -> TokenBlocks:
+        """The same where these of all rows, `[sum of rows]`, are not used."""
+        keep = self.keep.copy()
+        keep[self.keep] = ~rows
+        return replace(self, keep=keep, rows=keep.sum(axis=1, dtype=np.int64))
+
     def attention(self, blocks: Sequence[int]) -> NDArray[np.bool_]:
         """[n, L] what is no padding."""
         real = self.document[list(blocks)] != NO_DOCUMENT
