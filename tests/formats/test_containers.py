@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import pickle
 import struct
 import tracemalloc
@@ -228,6 +229,83 @@ def test_dicts_that_refer_to_each_other(found) -> None:
             found.torch_dict("x.pt")
 
 
+def doubled(levels):
+    """A pickle of a tuple with 2^levels leaves, in some hundred bytes."""
+    return b"(K\x01t" + b"2\x86" * levels
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02}" + doubled(40) + b"K\x01s.",  # as the key of a dict
+        b"\x80\x02(cbuiltins\nset\n(" + doubled(40) + b"ltR.",
+        b"\x80\x02cbuiltins\nset\n](" + doubled(40) + b"e\x85R.",
+        b"\x80\x04\x8f(" + doubled(40) + b"\x90.",
+        b"\x80\x02(U\x07storagectorch\nFloatStorage\n"
+        + doubled(40)
+        + b"U\x03cpuK\x04tQ.",  # as the key of a storage
+        b"\x80\x02ctorch\nSize\n" + doubled(40) + b"\x85R.",
+        b"\x80\x02ctorch\nSize\n](" + b"K\x01" * 10**5 + b"e\x85R.",
+        b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(ctorch\nSize\nctorch\nTensor\n)}tR.",
+        b"\x80\x020.",
+        b"\x80\x02h\x07.",
+    ],
+)
+def test_tuples_that_grow_without_end(found, pickled) -> None:
+    zipped(found.path / "x.pt", pickled)
+    with pytest.raises((SpecError, StoreError)):
+        found.torch_dict("x.pt")
+
+
+def test_a_shape_of_many_huge_numbers(found) -> None:
+    for shape in ((2**2000,) * 100, (1,) * 20_000, (0, 2**62), (2**31, 0, 2**31)):
+        zipped(found.path / "x.pt", lying(4, shape, (1,) * len(shape)), [b"\0" * 16])
+        with pytest.raises(StoreError):
+            found.torch_dict("x.pt")
+
+
+@pytest.mark.parametrize("flag", [0x1, 0x20, 0x40])
+@pytest.mark.parametrize("name", ["x.pt", "x.npz"])
+def test_members_that_are_locked(found, name, flag) -> None:
+    torch.save({"a": torch.zeros(2)}, found.path / "x.pt")
+    np.savez(found.path / "x.npz", a=np.zeros(2))
+    content = bytearray((found.path / name).read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(mark)
+        while at >= 0:
+            content[at + place] |= flag
+            at = content.find(mark, at + 1)
+    (found.path / name).write_bytes(bytes(content))
+    with pytest.raises(StoreError, match=name.replace(".", r"\.")):
+        read_all(found.path, name)
+
+
+def test_what_weights_only_accepts_is_read(found) -> None:
+    parameter = torch.nn.Parameter(torch.randn(3, 2))
+    parameter.tag = "x"
+    content = {
+        "parameter": parameter,
+        "settings": {
+            "device": torch.device("cuda", 1), "type": torch.int64, "half": torch.bfloat16,
+            "seen": {1, 2}, "size": torch.Size([3, 4]),
+        },
+    }  # fmt: skip
+    torch.save(content, found.path / "x.pt")
+    torch.load(found.path / "x.pt", weights_only=True)
+    ours = found.torch_dict("x.pt")
+    np.testing.assert_array_equal(ours["parameter"], parameter.detach().numpy())
+    assert dict(ours["settings"]) == {
+        "device": "cuda:1", "type": "torch.int64", "half": "torch.bfloat16", "seen": [1, 2],
+        "size": (3, 4),
+    }  # fmt: skip
+
+
+def test_what_is_refused_comes_with_a_next_step(found) -> None:
+    torch.save({"a": torch.zeros(2), "args": pathlib.PurePosixPath("x")}, found.path / "x.pt")
+    with pytest.raises(StoreError, match=r"PurePosixPath.*Nothing in it was run.*save_file"):
+        found.torch_dict("x.pt")
+
+
 def test_archives_that_would_grow(found) -> None:
     with zipfile.ZipFile(found.path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
@@ -259,6 +337,10 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
         entry(shape=(2.0,)),
         entry(dtype="F8_E4M3"),
         entry(dtype="object"),
+        entry(shape=(0, 2**62), offsets=(0, 0)),
+        entry(shape=(0, 2**70), offsets=(0, 0)),
+        entry(shape=(2**31, 0, 2**31), offsets=(0, 0)),
+        entry(shape=(1,) * 40, offsets=(0, 4)),
         {"a": 3},
         {"a": {"dtype": "F32"}},
         [1, 2],
@@ -274,6 +356,15 @@ def test_safetensors_headers_that_lie(found, header) -> None:
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
     assert found.keys("x.safetensors") == frozenset()
+
+
+def test_a_header_with_room_for_a_whole_model(found) -> None:
+    entries = {
+        str(n): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(80_000)
+    }
+    safetensors(found.path / "x.safetensors", entries)
+    with pytest.raises(SpecError, match="checkpoint of a whole model"):
+        found.tensors("x.safetensors")
 
 
 def test_a_header_longer_than_the_file(found) -> None:

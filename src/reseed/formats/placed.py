@@ -58,6 +58,8 @@ def _move(base: Path, final: Path, *, overwrite: bool) -> None:
             f"{final} already holds {', '.join(map(str, there))}; choose another place, or replace "
             "what is there by --overwrite (overwrite=True)"
         )
+    if there and final.is_symlink():
+        raise SpecError(f"{final} is a link, and nothing is replaced through one; give the folder")
     if there and len(names) > 1 and _only(final, names):
         move_into_place(base, final)
         return
@@ -77,4 +79,4 @@ def _move(base: Path, final: Path, *, overwrite: bool) -> None:
 def _only(folder: Path, names: list[Path]) -> bool:
     """Whether a folder holds nothing but files of these names."""
     held = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
-    return not folder.is_symlink() and {path.relative_to(folder) for path in held} <= set(names)
+    return {path.relative_to(folder) for path in held} <= set(names)

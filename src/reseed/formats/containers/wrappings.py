@@ -33,7 +33,7 @@ def unwrapped(held: Arrays) -> Arrays:
         if len(inner) == 1:
             ((name, deeper),) = inner.items()
             rest = {key: value for key, value in held.held.items() if key != name}
-            return unwrapped(replace(deeper, beside={**rest, **deeper.beside}))
+            return unwrapped(replace(deeper, beside={**held.beside, **rest}))
     arrays = [name for name, value in held.held.items() if isinstance(value, ArrayOnDisk)]
     first = {name.partition(".")[0] for name in arrays if "." in name}
     if len(first) != 1 or not first <= set(_PREFIXES) or not all("." in name for name in arrays):

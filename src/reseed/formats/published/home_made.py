@@ -100,7 +100,7 @@ def _read(
 def _refuse_scales(settings: Said, ignored: Collection[str], where: str) -> None:
     for name in sorted(_SCALES & settings.values.keys() - set(ignored)):
         value = settings.values[name]
-        if value not in _NOTHING:
+        if value is True or value not in _NOTHING:
             raise SpecError(
                 f"{where}: settings say {name} = {value!r}, which changes what is reconstructed, "
                 "and how it does is not known of a home-made file. Fold it into the weights, or, "
