@@ -1,107 +1,114 @@
-"""The command line: each command is a few lines around one door."""
+"""The command line: each command is a few lines around one door.
+
+Here is only what turns errors into a sentence and an exit code. The commands, and what they import,
+are loaded inside of it, so that a signal while they load ends as well as any other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
-from importlib.metadata import version as version_of
+from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
 
-import typer
-from rich.text import Text
+from reseed.errors import Interrupted, ReseedError, SpecError, extra_missing
 
-from reseed.cli import latents, saes, studies
-from reseed.errors import ReseedError, SpecError, extra_missing
-from reseed.screen import Screen
-
-app = typer.Typer(
-    name="reseed",
-    help="Which features of a sparse autoencoder come back when it is trained again, "
-    "and which belong to the random seed?",
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done; 1 a run failed; 2 it cannot be done as written; 3 the folder is "
-    "busy, damaged, full or another study's; 130 or 143 stopped by a signal (run it again to "
-    "continue).",
-)
-
-for command in (*studies.COMMANDS, *latents.COMMANDS, *saes.COMMANDS):
-    app.command()(command)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"reseed {version_of('reseed')}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """What stands before a command."""
+_WHERE = "RESEED_DEBUG=1 shows where it happened."
 
 
 def main() -> None:
-    """Entry point: turns errors into a message and an exit code."""
+    """Entry point: whatever happens ends in one of the exit codes that the help names."""
     try:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # where there is ASCII alone, ? for the rest
-                stream.reconfigure(errors="replace")
-        try:
-            app()
-        finally:
-            if sys.stdout:  # here, since at its exit Python does not say that the disk is full
-                sys.stdout.flush()
-    except (ReseedError, ImportError, MemoryError, RecursionError, UnicodeError, OSError) as error:
-        message = _message(error)
-        if message is None:
-            raise
+        with _signals():
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):  # where there is ASCII alone, ? for others
+                    stream.reconfigure(errors="replace")
+            from reseed.cli import app
+
+            try:
+                app.app()
+            finally:
+                if sys.stdout:  # here, since at its exit Python does not say that the disk is full
+                    sys.stdout.flush()
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  (the door of the program)
+        # also what is no Exception: a panic of Polars, Ctrl-C while modules are loaded
         if os.environ.get("RESEED_DEBUG") == "1":
             traceback.print_exc()
-        _complain(message)
-        missing = SpecError.exit_code if isinstance(error, ImportError) else 1
-        sys.exit(getattr(error, "exit_code", missing))
+        _complain(_message(error))
+        sys.exit(_exit_code(error))
 
 
-def _message(error: Exception) -> str | None:
-    """What a person is told of an error; None for a missing module that no extra brings."""
-    where = "RESEED_DEBUG=1 shows where it happened."
+@contextlib.contextmanager
+def _signals() -> Generator[None, None, None]:
+    """SIGTERM ends a command as Ctrl-C does; stages that save on a signal take it themselves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def hear(signum: int, _frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    missing = SpecError.exit_code if isinstance(error, ImportError) else 1
+    return int(getattr(error, "exit_code", missing))
+
+
+def _message(error: BaseException) -> str:
+    """What a person is told of an error."""
     if isinstance(error, ReseedError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return str(Interrupted(signal.SIGINT))
     if isinstance(error, ImportError):
         absent = error.__cause__ or error  # `needs_train` has put the extra's name into a new one
-        known = isinstance(absent, ModuleNotFoundError)
-        return extra_missing(absent, "this command") if known else None
+        known = isinstance(absent, ModuleNotFoundError) and extra_missing(absent, "this command")
+        return known or f"a module cannot be loaded: {error}. {_WHERE}"
     if isinstance(error, MemoryError):
-        return f"there is not enough memory for this; what was done is kept. {where}"
+        return f"there is not enough memory for this; what was done is kept. {_WHERE}"
     if isinstance(error, RecursionError):
-        return f"something that was read is nested too deeply ({error}). {where}"
+        return f"something that was read is nested too deeply ({error}). {_WHERE}"
     if isinstance(error, UnicodeError):
-        return f"a text or the name of a file cannot be encoded or decoded ({error}). {where}"
-    assert isinstance(error, OSError)
+        return f"a text or the name of a file cannot be encoded or decoded ({error}). {_WHERE}"
+    if isinstance(error, OSError):
+        return _of_system(error)
+    return (
+        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}. This is a fault of reseed "
+        f"or of a library that it uses; what was done is kept. {_WHERE}"
+    )
+
+
+def _of_system(error: OSError) -> str:
     try:
         Path.cwd()
     except OSError:
-        return f"the current folder has been deleted; change to one that exists. {where}"
-    name = f" ({error.filename})" if error.filename else ""
-    return f"reading or writing failed: {error.strerror or error}{name}. {where}"
+        return f"the current folder has been deleted; change to one that exists. {_WHERE}"
+    name = f" ({str(error.filename)[:300]})" if error.filename else ""
+    return f"reading or writing failed: {error.strerror or error}{name}. {_WHERE}"
 
 
 def _complain(message: str) -> None:
     with contextlib.suppress(OSError):
+        from rich.text import Text
+
+        from reseed.screen import Screen
+
         text = Text.assemble(("reseed:", "bold red"), f" {message}")
         Screen(stderr=True).print(text, soft_wrap=True)
     for stream in filter(None, (sys.stdout, sys.stderr)):

@@ -126,6 +126,12 @@ class GroupScores:
     accounts: Mapping[str, Any]
 
 
+def unanswered(study: Study, name: str) -> int:
+    """Questions behind a piece that no model answered; a reply without sense is an answer."""
+    accounts = study.store.document(name, "about.json").get("accounts", {})
+    return sum(int(account.get("failed", 0)) for account in accounts.values())
+
+
 def read_explained(study: Study, group: Group) -> GroupExplanations:
     """The explanations that are there."""
     name = explanations_name(group.name)

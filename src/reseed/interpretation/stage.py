@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -30,6 +30,7 @@ from reseed.interpretation.results import (
     read_scored,
     score_rows,
     spec_of,
+    unanswered,
 )
 from reseed.interpretation.scorers import Tools, score_items
 from reseed.interpretation.similarity import comparison
@@ -68,6 +69,8 @@ def explain(
 ) -> GroupExplanations:
     """Explain a sample of the live latents of a group; calling it again only reads the result.
 
+    Questions that got no answer are asked again, and nothing else is.
+
     Args:
         study: with results and with text.
         events: progress.
@@ -90,11 +93,32 @@ def explain(
             about = {"says": plan.says, "gain": gain, "accounts": accounts(asker)}
         return {"explanations.parquet": table, "cells.parquet": plan.cells, "about.json": about}
 
-    if not study.store.has(name, digest(inputs)):
-        with study.locked(command):
-            study.store.make(name, inputs, write)
-            study.record("interpretation")
+    _make(study, events, name, inputs, write, command)
     return read_explained(study, group)
+
+
+def _make(
+    study: Study,
+    events: Events,
+    name: str,
+    inputs: Any,
+    write: Callable[[], dict[str, Any]],
+    command: str,
+) -> None:
+    """Make a piece that is not there, or in which questions are left without an answer.
+
+    The journal has all answers, so only those questions are asked again. Until the new piece is
+    whole the old one stays.
+    """
+    there = study.store.has(name, digest(inputs))
+    failed = unanswered(study, name) if there else 0
+    if there and not failed:
+        return
+    with study.locked(command):
+        if failed:
+            events.say(f"{failed} questions got no answer the last time; they are asked again")
+        study.store.make(name, inputs, write, again=failed > 0)
+        study.record("interpretation")
 
 
 def _explained_from(study: Study, spec: InterpretationSpec, plan: SamplePlan) -> list[Any]:
@@ -171,10 +195,7 @@ def score(
             }
         return {"scores.parquet": table, "about.json": about}
 
-    if not study.store.has(name, digest(inputs)):
-        with study.locked(command):
-            study.store.make(name, inputs, write)
-            study.record("interpretation")
+    _make(study, events, name, inputs, write, command)
     return read_scored(study, group)
 
 

@@ -151,7 +151,14 @@ class Store:
                 raise
             move_into_place(building, final)
 
-    def make(self, name: str, inputs: Any, write: Callable[[], Mapping[str, Any]]) -> bool:
+    def make(
+        self,
+        name: str,
+        inputs: Any,
+        write: Callable[[], Mapping[str, Any]],
+        *,
+        again: bool = False,
+    ) -> bool:
         """Make a piece, unless it is there and was made from the same inputs.
 
         Args:
@@ -159,12 +166,13 @@ class Store:
             inputs: JSON value of all that the content depends on: checksums of other pieces,
                 settings.
             write: gives the content, file name to what `file_bytes` takes; asked only if needed.
+            again: make it even if it is there.
 
         Returns:
             Whether it was made now.
         """
         made_from = digest(inputs)
-        if self.has(name, made_from):
+        if not again and self.has(name, made_from):
             return False
         files = write()
         with self.piece(name, made_from) as folder:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 10.0
 """How long a stop waits for questions under way, which are paid for."""
 
+_SILENT_SECONDS = 3.0
+"""A server that answers none of them for so long is not waited for."""
+
 _LISTEN_SECONDS = 0.1
 """A wait without end would hear a signal only when the next answer comes."""
 
@@ -196,7 +199,7 @@ class JournaledAsker:
                         yield answered
         finally:
             try:
-                wait(under_way, GRACE_SECONDS)
+                _wait_while_answers_come(under_way)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -235,6 +238,15 @@ class JournaledAsker:
         if isinstance(answer, Reply) and not all(map(math.isfinite, chain(*logprobs))):
             return BilledFailure.of(answer, "a log-probability in the reply is not finite")
         return answer
+
+
+def _wait_while_answers_come(under_way: set[Future[Answered | None]]) -> None:
+    """Let questions end that are paid for, as long as the server is not silent."""
+    last = time.monotonic() + GRACE_SECONDS
+    while under_way and time.monotonic() < last:
+        done, under_way = wait(under_way, _SILENT_SECONDS, FIRST_COMPLETED)
+        if not done:
+            return
 
 
 def open_asker(

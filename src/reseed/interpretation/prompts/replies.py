@@ -29,7 +29,8 @@ _STARTS = 64
 """Brackets at which JSON is looked for in a reply."""
 
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
-_TAGGED = re.compile(r"\A(.*?)\[EXPLANATION\]\s*:(.*)\Z", re.DOTALL | re.IGNORECASE)
+_TAGGED = re.compile(r"\A(.*?)(\**)\[EXPLANATION\]\**\s*:\s*\**(.*)\Z", re.DOTALL | re.IGNORECASE)
+"""The tag may be set in bold, alone or with what follows."""
 
 _NAMED = re.compile(r'["[]explanation["\]]', re.IGNORECASE)
 
@@ -129,7 +130,8 @@ def read_explanation(text: str) -> tuple[str, str | None] | Failure:
         return explained.explanation, None
     tagged = _TAGGED.match(text) if len(text) <= LONGEST else None
     if tagged is not None and len(_NAMED.findall(text)) == 1:
-        explained = parse(json.dumps({"explanation": tagged[2]}), Explained)
+        phrase = tagged[3].strip().removesuffix("**") if tagged[2] else tagged[3]
+        explained = parse(json.dumps({"explanation": phrase}), Explained)
         if not isinstance(explained, Failure):
             return explained.explanation, whole_characters(tagged[1]).strip() or None
     return Failure(reason=explained.reason, text=text)
@@ -213,7 +215,11 @@ def _no_constant(word: str) -> float:
     raise _Unusable(f"{word} is no number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_once,
+    parse_constant=_no_constant,
+    strict=False,  # models break lines inside a string
+)
 
 
 def _json(text: str) -> object:
