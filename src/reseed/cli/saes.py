@@ -51,7 +51,19 @@ def compare(
         str, typer.Option(help="How a record of the text becomes a document.")
     ] = "{text}",
     site: Annotated[str | None, typer.Option(help="Site of the model, e.g. layers.6.mlp.")] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens that the model reads.")] = 20_000,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens that the model reads, or rows of the activations that are used.",
+            show_default="20,000 of a model, all rows",
+        ),
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens that the model reads at a time.", show_default="256, or all it takes"
+        ),
+    ] = None,
     read: Read = None,
     quiet: Quiet = False,
 ) -> None:
@@ -65,13 +77,15 @@ def compare(
     if model or text or site:
         if rows:
             raise SpecError("give --activations, or --model, --text and --site; not both")
-        made = {"model": model, "text": text, "site": site, "template": template, "tokens": tokens}
+        made = {
+            "model": model, "text": text, "site": site, "template": template, "block": block
+        }  # fmt: skip
         rows = {key: value for key, value in made.items() if value is not None}
     if align not in (None, "procrustes"):
         raise SpecError(f"--align {align!r}: only 'procrustes' is known")
     result = compare(
         *saes, names=chosen, tau=tau, null_draws=draws, activations=rows, align=align, out=folder,
-        read=_settings(read), progress=not quiet,
+        tokens=tokens, read=_settings(read), progress=not quiet,
     )  # fmt: skip
     console = Screen()
     tables.show_comparison(console, result)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,8 @@ from reseed.stability.notes import hidden_fvu
 from reseed.store import Store
 from reseed.subjects.arrays import ArraySource, MemorySource
 from reseed.subjects.language.blocks import TextPlaces, TextPositions
+from reseed.subjects.language.documents import check_text
+from reseed.subjects.language.model import body_without_weights, context_of
 from reseed.subjects.shards import ShardSource
 from reseed.subjects.source import BlockSource
 from reseed.subjects.subject import open_subject
@@ -52,12 +53,21 @@ class Activations:
     """where the rows stand in a text; None where the activations are stored arrays"""
 
 
+_BLOCK = 256
+"""Tokens in a block where nothing is said and the model takes as many."""
+
+
 def open_activations(
-    rows: Any, names: Sequence[str], store: Store | None, events: Events
+    rows: Any,
+    names: Sequence[str],
+    store: Store | None,
+    events: Events,
+    tokens: int | None = None,
 ) -> Activations:
-    """Rows for all SAEs, or for each its own."""
+    """Rows for all SAEs, or for each its own; of stored ones the blocks with the first `tokens`."""
     if isinstance(rows, Mapping):
-        spec = read_spec(FromSubject, rows, "activations")
+        limit = {} if tokens is None else {"tokens": tokens}
+        spec = read_spec(FromSubject, {**limit, **rows}, "activations")
         return _from_subject(spec, names, store, events)
     if isinstance(rows, list | tuple):
         if len(rows) != len(names):
@@ -66,10 +76,16 @@ def open_activations(
             )
         beside = _Beside([_open(of_one) for of_one in rows])
         sites = dict(zip(names, beside.sites, strict=True))
-        return Activations(source=beside, sites=sites, blocks=range(len(beside.rows)))
+        return Activations(source=beside, sites=sites, blocks=_first(beside, tokens))
     source, site = _open(rows)
     sites = dict.fromkeys(names, site)
-    return Activations(source=source, sites=sites, blocks=range(len(source.rows)))
+    return Activations(source=source, sites=sites, blocks=_first(source, tokens))
+
+
+def _first(source: BlockSource, tokens: int | None) -> range:
+    """The first blocks with at least this many rows; all, where there are fewer."""
+    ends = np.cumsum(source.rows)
+    return range(len(ends) if tokens is None else int((ends < tokens).sum()) + 1)[: len(ends)]
 
 
 def _from_subject(
@@ -77,8 +93,12 @@ def _from_subject(
 ) -> Activations:
     if store is None:
         raise SpecError("activations from a subject need `out`, where its tokens are kept")
-    text = TextSpec(source=spec.text, template=spec.template, block=spec.block)
     subject = LanguageModelSpec(model=spec.model)
+    text = TextSpec(source=spec.text, template=spec.template, block=spec.block or _BLOCK)
+    if spec.block is None:
+        check_text(text)
+        context = context_of(body_without_weights(subject)) or _BLOCK
+        text = text.model_copy(update={"block": min(_BLOCK, context)})
     opened = open_subject(subject, text, [spec.site], spec.tokens, store, events)
     site, kept, tokenizer = next(iter(opened.source.sites)), opened.text, opened.tokenizer
     return Activations(
@@ -92,9 +112,9 @@ def _from_subject(
 def _open(rows: Any) -> tuple[BlockSource, str]:
     if not isinstance(rows, str | os.PathLike):
         return MemorySource({"x": rows}), "x"
-    path = os.fspath(rows)
-    folder, _, site = path.partition("#")
-    if not Path(folder).is_dir():
+    path = os.path.expanduser(os.fspath(rows))
+    folder, site = (path, "") if os.path.isdir(path) else path.rpartition("#")[::2]
+    if not os.path.isdir(folder):
         return ArraySource(ArraysSpec(kind="arrays", paths={"x": path})), "x"
     source = ShardSource(Store(folder))
     if not site and len(source.sites) > 1:

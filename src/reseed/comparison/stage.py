@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from reseed.comparison.dictionary import Dictionary, check, dictionaries
-from reseed.comparison.pair import Members, PairFacts, measure_pair
+from reseed.comparison.pair import VERSION, Members, PairFacts, measure_pair
 from reseed.comparison.summary import Comparison, assembled, formulas
 from reseed.errors import SpecError, StoreError, needs_train
 from reseed.events import EVENTS_FILE, Events, Task, events_of
@@ -45,6 +45,7 @@ def compare(
     tau: float = 0.7,
     null_draws: int | None = None,
     activations: Any = None,
+    tokens: int | None = None,
     align: Literal["procrustes"] | None = None,
     read: Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -66,6 +67,7 @@ def compare(
             with one for each SAE, on the same tokens in the same order. A mapping with `model`,
             `text`, `site` (and `tokens`, `template`, `block`) has a language model make them; that
             needs `out`, where its tokens are kept. Needs torch.
+        tokens: of these the SAEs are run on the blocks with the first so many; left out, on all.
         align: `"procrustes"` turns all SAEs into the basis of the first by these activations; for
             SAEs of different subjects.
         read: settings for reading the files, e.g. `{"decoder": "D.weight"}` for matrices by other
@@ -89,8 +91,11 @@ def compare(
     if align is not None and activations is None:
         raise SpecError("aligning needs activations of all subjects on the same tokens")
     compared = dictionaries(saes, names, read)
+    if tokens is not None and (tokens < 1 or activations is None):
+        raise SpecError(f"tokens = {tokens} limits activations; give them, and at least one")
     settings: Any = {
-        "tau": tau, "null_draws": null_draws, "activations": activations, "align": align
+        "tau": tau, "null_draws": null_draws, "activations": activations, "align": align,
+        "tokens": tokens,
     }  # fmt: skip
     if out is None:
         return stage(compared, Events(), None, **settings)
@@ -123,6 +128,7 @@ def stage(
     null_draws: int | None,
     activations: Any,
     align: str | None,
+    tokens: int | None = None,
 ) -> Comparison:
     """Compare every two of these dictionaries."""
     if activations is None:
@@ -139,7 +145,7 @@ def stage(
         from reseed.comparison.align import aligned
 
     names = [dictionary.name for dictionary in compared]
-    opened = open_activations(activations, names, store, events)
+    opened = open_activations(activations, names, store, events, tokens)
     behaviour = run_on(compared, opened, events)
     turned, crossing = list(compared), list[dict[str, Any]]()
     for at, other in enumerate(compared[1:] if align is not None else (), start=1):
@@ -211,6 +217,6 @@ def _pair(
     name = compared_name((a.name, b.name))
     live = [np.packbits(strata["live"][d.name]).tobytes().hex() for d in (a, b) if "live" in strata]
     ids = [measure["id"] for measure in formulas()]
-    store.make(name, [a.sha256, b.sha256, tau, draws, live, ids], files)
+    store.make(name, [a.sha256, b.sha256, tau, draws, live, ids, VERSION], files)
     tables = {table: store.table(name, f"{table}.parquet") for table in _TABLES}
     return PairFacts(**tables, **store.document(name, "pair.json"))

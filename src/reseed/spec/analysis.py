@@ -188,5 +188,5 @@ class FromSubject(Spec):
     """Module path where all SAEs read, e.g. `layers.6.mlp`."""
     tokens: Annotated[int, Field(ge=1)] = 20_000
     """Rows to run the SAEs on."""
-    block: Annotated[int, Field(ge=2)] = 256
-    """Tokens in a block."""
+    block: Annotated[int, Field(ge=2)] | None = None
+    """Tokens in a block; left out, 256, or as many as the model takes where that is fewer."""
