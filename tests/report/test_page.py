@@ -115,7 +115,7 @@ def test_without_interval_and_chance_the_page_says_so(make_page):
 
 def test_the_page_says_what_needs_no_tau_and_what_seeds_share(make_page):
     text = read(make_page(crossed=True)).text
-    assert "anything like it? match at FDR 5%: 60.0% (95% interval 50.0–70.0%)" in text
+    assert "that is anything like it? match at FDR 5%: 60.0% (95% interval 50.0–70.0%)" in text
     assert "Where disagreement comes from" in text
     assert "share the init seed" in text
     assert "Where disagreement comes from" not in read(make_page()).text

@@ -173,11 +173,15 @@ def test_architectures_without_k_are_one_factor_with_their_settings():
     assert levels_of({"a": topk, "b": topk | {"k": 4}})["b"]["k"] == 4
     found = levels_of({"a": topk, "b": relu, "c": relu | {"latents": 16}})
     assert found == {
-        "a": {"site": "s", "architecture": "topk auxk_alpha 0 k 2", "latents": 8},
-        "b": {"site": "s", "architecture": "relu penalty 0.1", "latents": 8},
-        "c": {"site": "s", "architecture": "relu penalty 0.1", "latents": 16},
+        "a": {"site": "s", "architecture": "topk", "latents": 8},
+        "b": {"site": "s", "architecture": "relu", "latents": 8},
+        "c": {"site": "s", "architecture": "relu", "latents": 16},
     }
     assert neighbours(found) == [Neighbours("b", "c", "latents")]
+    other = levels_of({"a": topk, "b": relu, "c": relu | {"penalty": 0.2}})
+    assert [of["architecture"] for of in other.values()] == [
+        "topk", "relu penalty 0.1", "relu penalty 0.2"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

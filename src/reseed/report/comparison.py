@@ -191,13 +191,14 @@ def _pairs_table(pairs: Sequence[PairPage]) -> Html | None:
             {
                 "A and B": link(pair.label, number),
                 "A's shared": tag("strong", percent(shared["a"])),
+                "its chance": percent(shared["null_a"]["mean"]),
                 "B's shared": tag("strong", percent(shared["b"])),
-                "chance": percent(shared["null"]["mean"]),
+                "chance of that": percent(shared["null_b"]["mean"]),
                 "chance-corrected": percent(shared["chance_corrected"]),
                 "A's match, FDR 5%": percent(fdr["a"]),
                 "B's match, FDR 5%": percent(fdr["b"]),
                 "mean cosine (PW-MCC)": decimals(mean["value"]),
-                "its chance": decimals(mean["null"]["mean"]),
+                "chance of the mean": decimals(mean["null"]["mean"]),
                 "proven optimal": f"{proven} of {len(pair.certificates)}",
             }
         )

@@ -81,10 +81,10 @@ PLOTS.reliability = (plot, group, c) => {
     marker: { size: 9, color: colours[at], symbol: at ? "circle" : "diamond" },
     error_y: { type: "data", symmetric: false, array: row.hi.map((hi, i) => hi - row.said[i]), arrayminus: row.lo.map((lo, i) => row.said[i] - lo), color: colours[at], thickness: 2, width: 5 },
     customdata: row.n.map((n, i) => [n, row.latents[i]]),
-    hovertemplate: "found by %{customdata[0]} of " + group.judges + " (%{customdata[1]} latents a run)<br>said %{y:.1%}, held out %{x:.1%}<extra></extra>",
+    hovertemplate: "found by %{customdata[0]} of " + group.judges + " (%{customdata[1]} latents a run)<br>predicted %{y:.1%}, in held-out runs %{x:.1%}<extra></extra>",
   }));
   return show(plot, [guess, ...traces], layout(c,
-    axis(c, "share of the held-out runs", SHARE), axis(c, "said, with 95% interval", SHARE)));
+    axis(c, "share of the held-out runs", SHARE), axis(c, "predicted, with 95% interval", SHARE)));
 };
 
 PLOTS.subspaces = (plot, group, c) => {

@@ -199,7 +199,7 @@ function rateName(bin) {
 
 PLOTS.recurrence = (plot, group, c) => {
   const { bins } = group.reproducibility;
-  if (!bins.length) return nothing(plot, "No latent has an independent other run, so nothing can be told.");
+  if (!bins.length) return nothing(plot, "No latent has an independent other run, so nothing can be said.");
   const colours = rateColours(c, bins);
   const traces = bins.map((bin, at) => {
     const colour = colours[at];
@@ -214,7 +214,7 @@ PLOTS.recurrence = (plot, group, c) => {
 
 PLOTS.posterior = (plot, group, c) => {
   const { bins, trials } = group.reproducibility;
-  if (!bins.length) return nothing(plot, "No latent has an independent other run, so nothing can be told.");
+  if (!bins.length) return nothing(plot, "No latent has an independent other run, so nothing can be said.");
   const most = Math.max(...bins.flatMap((bin) => bin.latents));
   const colours = rateColours(c, bins);
   const traces = bins.map((bin, at) => {

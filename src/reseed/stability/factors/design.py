@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,16 +112,19 @@ def factors_of(about: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
 def levels_of(about: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Group to the level of each factor.
 
-    Where some architecture has no k, the architecture is named with all settings in which groups
-    differ, and is one factor with them: a k and a penalty have no common scale.
+    Where some architecture has no k, the architecture is named with the settings in which groups
+    of it differ, and is one factor with them: a k and a penalty have no common scale.
     """
     factors = factors_of(about)
     if "k" in factors:
         return {name: {f: sae[f] for f in factors} for name, sae in about.items()}
-    apart = _apart(about, {*_FACTORS[:-1], *_RECIPE})
+    known, alike = {*_FACTORS[:-1], *_RECIPE}, defaultdict[str, dict[str, Mapping[str, Any]]](dict)
+    for name, sae in about.items():
+        alike[sae["architecture"]][name] = sae
+    apart = {architecture: _apart(saes, known) for architecture, saes in alike.items()}
     return {
         name: {f: sae[f] for f in factors}
-        | {"architecture": " ".join([sae["architecture"], *_named(sae, apart)])}
+        | {"architecture": " ".join([kind := sae["architecture"], *_named(sae, apart[kind])])}
         for name, sae in about.items()
     }
 
