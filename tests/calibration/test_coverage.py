@@ -63,5 +63,5 @@ def test_counts_that_say_little_still_give_an_interval(counts):
         mean, low, high = intervals(rule, np.array(counts))
         assert np.isfinite([mean, low, high]).all()
         assert (low <= high).all()
-        assert low[0] < 0.05
-        assert high[-1] > 0.95
+        assert low[0] < 0.01
+        assert high[-1] > 0.99

@@ -185,3 +185,24 @@ def test_members_in_few_words() -> None:
         "b": [1, None, 2, 0, None],
         "c": [2, 0, None, None, 1],
     }
+
+
+def test_what_one_start_alone_brings_back_is_found_once() -> None:
+    """Three runs of one init are one occasion; --found-in counts occasions."""
+    runs = {f"i{i}d{d}": (i, d) for i in range(3) for d in range(3)}
+    rows = [
+        {"run": run, "latent": latent, "alive": True, "init_seed": i, "data_seed": d,
+         "family": [0, 1 + i, 4 + d, 7 if i == d else None][latent], "recurrence_mean": 0.5}
+        for run, (i, d) in runs.items()
+        for latent in range(4)
+    ]  # fmt: skip
+    latents = pl.DataFrame(rows)
+    every = reproducibility(latents.drop_nulls("family"), latents.drop("family"))
+    counted = dict(every.drop_nulls("family").select("family", "occasions").unique().iter_rows())
+    assert counted == {0: 3, 1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 3}
+    chosen = choose(every, Rule(found_in=2), runs=9, k=1)
+    assert set(chosen["family"]) == {0, 7}
+    # without crossing, each run counts
+    init = latents.filter(data_seed=0).drop("family")
+    of_init = latents.filter(pl.col("data_seed") == 0, pl.col("family") == 0)
+    assert reproducibility(of_init, init).filter(family=0)["occasions"].unique().to_list() == [3]

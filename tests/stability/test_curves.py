@@ -86,31 +86,46 @@ def test_a_power_law_comes_back_and_what_is_none_is_none():
     assert curves.power_law(np.zeros(6)) is None or curves.power_law(np.zeros(6)).c == 0
 
 
-def test_the_interval_of_the_offset_holds_the_truth():
-    rng = np.random.default_rng(1)
-    design = {str(i): (i, 0) for i in range(9)}
-
-    def offset(found):
-        members = everyone(found.values())
-        strata = {"all": members, "live": members}
-        return curves.only_in_one_table(found, strata, design)[1]["all"]
-
-    truth = np.mean([offset(study(9, 8000, rng)).c for _ in range(4)])
-    held = 0
-    for _ in range(30):
-        low, high = offset(study(9, 800, rng)).c_interval_95
-        held += low <= truth <= high
-    assert held >= 26  # 30 studies at 95 %: fewer than 26 has probability below 2 %
+WORLDS = {
+    "U": lambda rng, n: rng.beta(0.274, 0.396, n),
+    "flat": lambda rng, n: rng.random(n),
+    "rare": lambda rng, n: rng.beta(0.5, 3, n),
+    "two kinds": lambda rng, n: np.where(rng.random(n) < 0.5, 0.8, 1e-3),
+    "alike": lambda rng, n: np.full(n, 0.3),
+}
 
 
-def test_few_runs_and_crossed_seeds_have_no_interval_of_the_offset():
+@pytest.mark.parametrize("runs", [6, 9])
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_offset_is_a_share_and_both_laws_are_judged_by_runs_left_out(world, runs):
+    """With all latents at .3 the unbounded fit said that -1.6 of them are never found again."""
+    rng = np.random.default_rng(4)
+    has = rng.random((1500, runs)) < WORLDS[world](rng, 1500)[:, None]
+    found = {}
+    for i in range(runs):
+        others = [j for j in range(runs) if j != i]
+        names = tuple(map(str, others))
+        found[str(i)] = RunMatches(run=str(i), others=names, matched=has[has[:, i]][:, others])
+    members = everyone(found.values())
+    design = {run: (int(run), 0) for run in found}
+    table, laws = curves.only_in_one_table(found, {"all": members, "live": members}, design)
+    law, rows = laws["all"], table.filter(stratum="all")
+    assert 0 <= law.c <= 1
+    assert rows["fitted"].min() >= 0
+    assert law.c_interval_95 is None
+    assert law.error < 0.1
+    np.testing.assert_allclose(rows["beta_binomial"], rows["share"], atol=0.03)
+    assert law.error_beta_binomial < 0.04
+
+
+def test_few_runs_and_crossed_seeds_are_not_judged_by_runs_left_out():
     rng = np.random.default_rng(2)
     found = study(5, 300, rng)
     members = everyone(found.values())
     strata = {"all": members, "live": dict.fromkeys(members, None) | members}
     table, laws = curves.only_in_one_table(found, strata, {r: (int(r), 0) for r in found})
     assert laws["all"].c is not None
-    assert laws["all"].c_interval_95 is None
+    assert laws["all"].error is laws["all"].error_beta_binomial is None
     rows = table.filter(stratum="all")
     assert rows["lo"].drop_nulls().len() == 3  # leaving a run out leaves one M less
     assert (rows["lo"].drop_nulls() <= rows["share"].head(3)).all()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.records import SAEArrays
+from reseed.stability.group import family_occasions
 
 _POSTERIOR = "recurrence_mean"
 
@@ -31,7 +32,7 @@ class Rule:
     least: float | None = None
     """smallest reproducibility, above 0 up to 1; .5 if neither is given"""
     found_in: int | None = None
-    """smallest number of runs"""
+    """smallest number of runs; of crossed seeds, of runs of which no two share a seed"""
 
     def __post_init__(self) -> None:
         if self.least is not None and self.found_in is not None:
@@ -56,17 +57,19 @@ def reproducibility(families: pl.DataFrame, latents: pl.DataFrame) -> pl.DataFra
 
     Returns:
         family (null for an orphan), run, member (its latent in that run), size (live members),
-        reproducibility: the mean over members of `recurrence_mean`, else size / M; the most
-        reproducible first. `number` tells families apart.
+        occasions (independent ones, see `family_occasions`), reproducibility: the mean over members
+        of `recurrence_mean`, else size / M; the most reproducible first. `number` tells families
+        apart.
     """
     runs = latents["run"].n_unique()
     share = pl.len() / runs
     if _POSTERIOR in latents.columns:
         share = pl.coalesce(pl.col(_POSTERIOR).mean(), share)
-    kept = latents.select("run", "latent", "alive", pl.col(f"^{_POSTERIOR}$"))
+    kept = latents.select("run", "latent", "alive", pl.col(f"^({_POSTERIOR}|init_seed|data_seed)$"))
     live = kept.filter("alive").join(
         families.select("run", "latent", "family"), on=["run", "latent"], how="left"
     )
+    live = live.join(family_occasions(live), on="family", how="left")
     alone = pl.format("{}/{}", "run", "latent")
     grouped = (
         live.sort("run", "latent")
@@ -76,6 +79,7 @@ def reproducibility(families: pl.DataFrame, latents: pl.DataFrame) -> pl.DataFra
             "run",
             pl.col("latent").alias("member"),
             pl.len().cast(pl.Int64).alias("size"),
+            pl.col("occasions").first().fill_null(1),
             share.alias("reproducibility"),
         )
     )
@@ -84,7 +88,7 @@ def reproducibility(families: pl.DataFrame, latents: pl.DataFrame) -> pl.DataFra
         grouped.sort(order, descending=[True, True, False, False], nulls_last=True)
         .with_row_index("number")
         .explode("run", "member")
-        .select("number", "family", "run", "member", "size", "reproducibility")
+        .select("number", "family", "run", "member", "size", "occasions", "reproducibility")
     )
 
 
@@ -92,26 +96,27 @@ def choose(every: pl.DataFrame, rule: Rule, *, runs: int, k: int) -> pl.DataFram
     """The families that the rule takes, numbered as the latents of the consensus.
 
     Returns:
-        latent (of the consensus), family, run, member, size, reproducibility.
+        latent (of the consensus), family, run, member, size, occasions, reproducibility.
     """
     if runs < 2:
         raise SpecError("one run only: no family is known to come back. Add seeds to the study.")
     if rule.found_in is not None and rule.found_in > runs:
         raise SpecError(f"found_in = {rule.found_in}, but there are {runs} runs")
     enough = (
-        pl.col("size") >= rule.found_in
+        pl.col("occasions") >= rule.found_in
         if rule.found_in is not None
         else pl.col("reproducibility") >= rule.least
     )
     kept = every.filter(enough)
     count = kept["number"].n_unique()
     if count < max(2, k):
-        sizes = every.unique("number")["size"].value_counts().sort("size", descending=True)
+        found = every.unique("number")["occasions"]
+        sizes = found.value_counts().sort("occasions", descending=True)
         there = ", ".join(f"{n:,} in exactly {size}" for size, n in sizes.iter_rows())
         raise SpecError(
             f"{rule}: {count} families are left, and k = {k} of them are to fire at a time. "
-            f"Families of live latents by the runs they are found in: {there or 'none'}. Lower "
-            "--least or --found-in, or k."
+            "Families of live latents by the independent runs they are found in: "
+            f"{there or 'none'}. Lower --least or --found-in, or k."
         )
     return kept.select(
         (pl.col("number").rank("dense").cast(pl.Int64) - 1).alias("latent"),

@@ -43,7 +43,7 @@ class Consensus:
     """its folder; `reseed.load` reads it"""
     members: pl.DataFrame
     """latent (of the consensus), family (null for an orphan), run, member (latent of that run),
-    size, reproducibility"""
+    size, occasions (independent runs), reproducibility"""
     evaluation: pl.DataFrame
     """on held-out tokens: sae, latents, k, tokens (that it was trained on), fvu, l0 and dead (share
     of its latents), each with NAME_lo and NAME_hi, the range over members"""

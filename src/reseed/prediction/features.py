@@ -17,7 +17,7 @@ them or not), averaged, and its interval is the jackknife over runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import NamedTuple
@@ -50,6 +50,9 @@ FEATURES: Mapping[str, pl.Expr] = {
     "own_p95_cos": pl.col("own_p95_cos"),
 }
 """What a model reads, from columns of the table of latents; defined for latents that fire."""
+
+COUNTED = 32
+"""Firings from which on a rate is known to a fifth of itself."""
 
 FOLDS = 4
 """Parts that the features are divided into."""
@@ -101,6 +104,8 @@ class LiveLatents:
     """[L, M] whether each run has a latent that it is shared with; False for its own"""
     feature: NDArray[np.int64]
     """[L] number of the connected group of shared latents that it is in"""
+    firings: Floats
+    """[L] how often it fired where its rate was measured"""
 
     @cached_property
     def fold(self) -> NDArray[np.int64]:
@@ -142,6 +147,34 @@ def arrays(labels: Labelled, features: Sequence[str]) -> LiveLatents:
         run=run[alive],
         found=partners[alive],
         feature=feature[alive].astype(np.int64),
+        firings=_firings(live),
+    )
+
+
+def _firings(live: pl.DataFrame) -> Floats:
+    """How often latents fired; without a column of it, their rate in units of its least step."""
+    if "fired" in live.columns:
+        return live["fired"].to_numpy().astype(np.float64)
+    rates = live[FREQUENCY].to_numpy().astype(np.float64)
+    steps = np.diff(np.unique(np.append(rates, 0.0)))
+    return rates / steps.min() if len(steps) else rates
+
+
+def well_counted(group: LiveLatents) -> LiveLatents:
+    """The latents whose firing rate is known: those that fired at least `COUNTED` times.
+
+    Of fewer firings the rate is mostly noise, and any column that follows the true rate, as nearly
+    all do, would say more about it than the rate that was measured.
+    """
+    known = group.firings >= COUNTED
+    return replace(
+        group,
+        key=group.key.filter(pl.Series(known)),
+        rows=group.rows[known],
+        run=group.run[known],
+        found=group.found[known],
+        feature=group.feature[known],
+        firings=group.firings[known],
     )
 
 

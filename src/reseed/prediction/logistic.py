@@ -16,8 +16,12 @@ from scipy.special import expit, log_expit
 
 Floats = NDArray[np.float64]
 
-_INNER = (0.25, 0.5, 0.75)
-"""Quantiles at which the inner knots lie."""
+_INNER = 3
+"""Inner knots of a column, at its quantiles."""
+
+_ROWS_A_KNOT, _MOST_INNER = 40, 15
+"""Of the first column: as many inner knots as the rows bear, so that what another column seems to
+add is not what a stiff first one left out."""
 
 _DEGREE = 3
 
@@ -42,10 +46,10 @@ class Smooth:
     knots: Floats
 
     @classmethod
-    def of(cls, values: Floats) -> Smooth:
-        """Knots at the quantiles of finite values; a column of one value gets no basis."""
+    def of(cls, values: Floats, knots: int = _INNER) -> Smooth:
+        """Inner knots at the quantiles of finite values; a column of one value gets no basis."""
         ends = float(values.min()), float(values.max())
-        inner = np.unique(np.quantile(values, _INNER))
+        inner = np.unique(np.quantile(values, np.linspace(0, 1, knots + 2)[1:-1]))
         inner = inner[(inner > ends[0]) & (inner < ends[1])]
         if ends[0] == ends[1]:
             return cls(knots=np.empty(0))
@@ -91,7 +95,8 @@ def fit(
     chosen by cross-validation, so that columns without information do little harm. Rows
     `[N, C]` are finite, trials at least 1, and `fold` is the part of a row in that validation.
     """
-    smooths = [Smooth.of(column) for column in rows.T]
+    first = int(np.clip(len(rows) // _ROWS_A_KNOT, _INNER, _MOST_INNER))
+    smooths = [Smooth.of(x, _INNER if at else first) for at, x in enumerate(rows.T)]
     parts = [np.ones((len(rows), 1)), *(s(x) for s, x in zip(smooths, rows.T, strict=True))]
     design, y, n = np.concatenate(parts, axis=1), hits.astype(float), trials.astype(float)
     fixed = np.arange(design.shape[1]) < 1 + parts[1].shape[1]

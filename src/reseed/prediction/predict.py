@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from reseed.errors import SpecError
 from reseed.prediction.features import (
+    COUNTED,
     FREQUENCY,
     Labelled,
     LiveLatents,
@@ -20,6 +21,7 @@ from reseed.prediction.features import (
     held_out,
     labelled,
     rows_of,
+    well_counted,
 )
 from reseed.prediction.logistic import Floats, Model
 from reseed.prediction.skill import pair_scores, reliability, skill
@@ -27,6 +29,9 @@ from reseed.stability.intervals import jackknife_error, t_quantile
 from reseed.study import Study
 
 _LEAST_RUNS = 3
+
+_ENOUGH = 30
+"""Latents of each run whose firing rate is known, without which skill is not judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,8 @@ class Prediction:
     full, the same by the two models; with `apply` also lo and hi, 95 % of the probability by
     leaving out one training run at a time. Null for latents that never fired."""
     skill: pl.DataFrame
-    """on held-out runs: metric, frequency, full, gain, lo, hi, runs, pairs; see `skill.skill`"""
+    """on held-out runs, of the latents whose firing rate is known: metric, frequency, full, gain,
+    lo, hi, runs, pairs; see `skill.skill`"""
     each: pl.DataFrame
     """the same for frequency and one other feature: feature, gain, lo, hi (log-loss), auroc"""
     reliability: pl.DataFrame
@@ -49,7 +55,8 @@ class Prediction:
     runs: int
     """that were learned from"""
     beyond_frequency: bool | None
-    """whether the interval of the gain in log-loss lies above 0; None with too few runs"""
+    """whether the interval of the gain in log-loss lies above 0; None with too few runs, or where
+    too few latents fire often enough for their rate to be known"""
     says: str
     """the finding in one or two sentences"""
     transfer: pl.DataFrame | None = None
@@ -107,8 +114,11 @@ def predict_groups(
     features = features_of(train, apply)
     groups = [arrays(group, features) for group in train]
     unseen = held_out(groups)
-    scores = skill(pair_scores(groups, unseen))
-    better = _beyond(scores)
+    judged = [well_counted(group) for group in groups]
+    all_judged = sum(len(group.rows) for group in judged) == sum(len(g.rows) for g in groups)
+    scores = skill(pair_scores(judged, unseen if all_judged else held_out(judged)))
+    enough = all(_bears(group) for group in judged)
+    better = _beyond(scores) if enough else None
     chosen = int(bool(better))
     runs = sum(len(group.runs) for group in groups)
     transfer = None
@@ -124,12 +134,12 @@ def predict_groups(
     return Prediction(
         latents=latents,
         skill=scores,
-        each=_each(groups, features),
+        each=_each(judged, features),
         reliability=reliability(groups, [both[:, chosen] for both in unseen]),
         features=features,
         runs=runs,
         beyond_frequency=better,
-        says=_sentence(scores, better, features),
+        says=_sentence(scores, better, features) if enough else _too_rare(groups, judged),
         transfer=transfer,
     )
 
@@ -145,6 +155,22 @@ def _check(train: Sequence[Labelled]) -> None:
     for group in train:
         if not group.latents["alive"].any():
             raise SpecError(f"{group.name}: no latent fires on held-out tokens; nothing to learn")
+
+
+def _bears(group: LiveLatents) -> bool:
+    """Whether each run of a group has latents enough whose rate is known."""
+    return bool((np.bincount(group.run, minlength=len(group.runs)) >= _ENOUGH).all())
+
+
+def _too_rare(groups: Sequence[LiveLatents], judged: Sequence[LiveLatents]) -> str:
+    live, known = (sum(len(group.rows) for group in of) for of in (groups, judged))
+    median = float(np.median(np.concatenate([group.firings for group in groups])))
+    return (
+        f"Withheld: {known:,} of {live:,} live latents fired {COUNTED} times or more on held-out "
+        f"tokens (median {median:.0f}), and the rate of the others is too poorly known to ask what "
+        "there is beyond it. Hold out more tokens. The probabilities given are those by frequency "
+        "alone."
+    )
 
 
 def _beyond(scores: pl.DataFrame) -> bool | None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from reseed.matching.stage import read_match
 from reseed.runs import (
@@ -73,6 +75,40 @@ def occasions(design: Design) -> list[str]:
         if all(init != i and data != d for i, d in taken):
             chosen.append(run)
     return chosen
+
+
+def family_occasions(latents: pl.DataFrame) -> pl.DataFrame:
+    """How many independent occasions found each family: family, occasions.
+
+    As many runs as it has, unless seeds are crossed: then the largest set of its runs of which no
+    two share a seed (a maximum matching of init and data seeds). A latent that the start alone
+    brings back is found once, however many runs share that start.
+
+    `latents` have run, family (null for orphans, which are left out), init_seed and data_seed;
+    without seeds runs count.
+    """
+    members = latents.drop_nulls("family")
+    runs = pl.col("run").n_unique().cast(pl.Int64).alias("occasions")
+    seeds = ("init_seed", "data_seed")
+    if not set(seeds) <= set(latents.columns):
+        return members.group_by("family").agg(runs)
+    design = {
+        run: (init, data) for run, init, data in latents.select("run", *seeds).unique().rows()
+    }
+    if not is_crossed(design):
+        return members.group_by("family").agg(runs)
+    cells = members.select("family", *seeds).unique().sort("family", *seeds)
+    of_family = cells.group_by("family", maintain_order=True).agg(*seeds)
+    counted: dict[tuple[tuple[int, ...], ...], int] = {}
+    out: list[int] = []
+    for init, data in of_family.select(*seeds).iter_rows():
+        key = (tuple(init), tuple(data))
+        if key not in counted:
+            rows, columns = (np.unique(seed, return_inverse=True)[1] for seed in key)
+            graph = csr_array((np.ones(len(rows), dtype=bool), (rows, columns)))
+            counted[key] = int((maximum_bipartite_matching(graph) >= 0).sum())
+        out.append(counted[key])
+    return of_family.select("family", pl.Series("occasions", out, dtype=pl.Int64))
 
 
 def worth_of(design: Design) -> int | None:

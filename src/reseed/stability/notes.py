@@ -36,6 +36,8 @@ _MISSED = 0.1
 """Share of the promised L0 by which a run may be off."""
 _HIDDEN = 0.02
 """FVU by which a few far rows may move it, or a fifth of it if that is more."""
+_EXCESS = 1.05
+"""Times the bound without singletons that cannot be told from junk, from which on that is said."""
 _CLOSED = 0.9
 """Triangle closure below which single matches are called unreliable."""
 
@@ -83,6 +85,7 @@ def notes(
         out.append(say("wide", points=100 * (ends[1] - ends[0]), runs=counts.runs, more=more))
     if epochs > 1.5:
         out.append(say("epochs", epochs=epochs))
+    out += _outlying(group)
     out += _controls(group, controls)
     if moved is not None and moved > _HARDLY_MOVED:
         out.append(say("hardly_moved", moved=moved))
@@ -90,6 +93,15 @@ def notes(
         out.append(say("dead", share=counts.dead_share))
     if proofs is not None and proofs.optimal < proofs.assignments:
         out.append(say("not_proven", open=proofs.assignments - proofs.optimal, proofs=proofs))
+    return out
+
+
+def _outlying(group: GroupSummary) -> list[str]:
+    """Runs that stand out: which, by how much, and the share without them."""
+    out: list[str] = []
+    for each in group.outlying or ():
+        way = "less" if each.share < each.others else "more"
+        out.append(say("outlying", run=each.run, way=way, share=each.share, others=each.others))
     return out
 
 
@@ -191,6 +203,10 @@ def feature_warnings(features: FeatureCounts, closure: float | None, runs: int) 
     out: list[str] = []
     if closure is not None and closure < _CLOSED:
         out.append(say("not_closed", closure=closure))
+    if features.at_least is not None and features.chao2 > _EXCESS * features.at_least:
+        out.append(
+            say("excess", **features.model_dump(include={"once", "once_implied", "at_least"}))
+        )
     if features.runs < 5:
         out.append(say("few_runs", runs=features.runs))
     once = features.once / features.observed if features.observed else 0.0

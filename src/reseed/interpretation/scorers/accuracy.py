@@ -2,7 +2,9 @@
 
 Answers about one document depend on each other. Every interval is therefore that of an *effective*
 number of answers: their number divided by how much the documents widen the variance (the design
-effect, at least 1), put into an interval of the score kind, which stays honest near 0 and 1.
+effect, at least 1), put into an interval of the score kind, which stays honest near 0 and 1. It
+reaches as many standard errors as Student's t of as many documents as count: few documents tell
+little about how documents differ, and of very uneven ones the large count for nearly all.
 
 m positives, n negatives.
 """
@@ -38,7 +40,10 @@ class Rate:
 
 
 def rate(right: Sequence[bool], clusters: Sequence[int]) -> Rate:
-    """Share of right answers with its Wilson interval on the effective number of answers."""
+    """Share of right answers, with the wider of Wilson's interval and Clopper-Pearson's.
+
+    Both on the effective number of answers; the second where a few of few answers are wrong.
+    """
     if not right:
         raise ValueError("a share of no answers")
     values = np.asarray(right, np.float64)
@@ -46,17 +51,41 @@ def rate(right: Sequence[bool], clusters: Sequence[int]) -> Rate:
     value = float(values.mean())
     return Rate(
         value=value,
-        interval=_wilson(value, effective),
+        interval=_wider(
+            _wilson(value, effective, _reach(_even(clusters) - 1)), _exact(value, effective)
+        ),
         answers=len(values),
         effective=effective,
     )
 
 
-def _wilson(value: float, answers: float) -> Interval:
+def _even(clusters: Sequence[int]) -> float:
+    """As many clusters of one size as tell as much about how clusters differ (Kish)."""
+    sizes = np.unique(np.asarray(clusters), return_counts=True)[1].astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def _reach(freedom: float) -> float:
+    """Standard errors of a 95 % interval, by Student's t; at least one degree of freedom."""
+    return float(stats.t.ppf(0.975, max(freedom, 1.0)))
+
+
+def _wider(a: Interval, b: Interval) -> Interval:
+    return min(a[0], b[0]), max(a[1], b[1])
+
+
+def _exact(value: float, answers: float) -> Interval:
+    """Clopper-Pearson's interval for a number of answers that need not be whole."""
+    right, wrong = value * answers, (1 - value) * answers
+    low = float(stats.beta.ppf(0.025, right, wrong + 1)) if right > 0 else 0.0
+    return low, float(stats.beta.ppf(0.975, right + 1, wrong)) if wrong > 0 else 1.0
+
+
+def _wilson(value: float, answers: float, z: float) -> Interval:
     """Wilson's score interval (1927) for a number of answers that need not be whole."""
-    middle = (value + Z**2 / (2 * answers)) / (1 + Z**2 / answers)
+    middle = (value + z**2 / (2 * answers)) / (1 + z**2 / answers)
     reach = (
-        Z / (1 + Z**2 / answers) * np.sqrt(value * (1 - value) / answers + (Z / answers / 2) ** 2)
+        z / (1 + z**2 / answers) * np.sqrt(value * (1 - value) / answers + (z / answers / 2) ** 2)
     )
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
@@ -91,7 +120,9 @@ def auroc_with_interval(
 ) -> tuple[float, Interval]:
     """AUROC and Newcombe's score-like interval (2006, method 5) on effective numbers of grades.
 
-    The design effect of each class is that of its DeLong components (Obuchowski 1997).
+    The design effect of each class is that of its DeLong components (Obuchowski 1997). Where their
+    variance is above the one that Newcombe's formula takes from the value alone, as of grades that
+    spread more in one class than in the other, the numbers are lowered until both agree.
 
     Args:
         positives: [m] grades of examples in which the latent fires.
@@ -101,9 +132,18 @@ def auroc_with_interval(
     """
     above = _above(positives, negatives)
     value = float(above.mean())
-    m = len(positives) / design_effect(above.mean(axis=1), positive_clusters)
-    n = len(negatives) / design_effect(above.mean(axis=0), negative_clusters)
-    return value, _newcombe(value, m, n)
+    components = above.mean(axis=1), above.mean(axis=0)
+    clusters = positive_clusters, negative_clusters
+    sizes = [len(c) / design_effect(c, at) for c, at in zip(components, clusters, strict=True)]
+    parts = [float(c.var()) / n for c, n in zip(components, sizes, strict=True)]
+    free = [max(_even(at) - 1, 1.0) for at in clusters]
+    freedom = min(free)
+    if sum(parts) > 0:  # Satterthwaite's
+        freedom = sum(parts) ** 2 / sum(p**2 / f for p, f in zip(parts, free, strict=True))
+    m, n = sizes
+    assumed = _hanley(value, m, n) ** 2
+    wider = max(1.0, sum(parts) / assumed) if assumed > 0 else 1.0
+    return value, _newcombe(value, m / wider, n / wider, _reach(freedom))
 
 
 def score_of_grades(
@@ -141,16 +181,17 @@ def _above(positives: Numbers, negatives: Numbers) -> Numbers:
     return (high > low) + 0.5 * (high == low)
 
 
-def _newcombe(value: float, m: float, n: float) -> Interval:
+def _hanley(truth: float, m: float, n: float) -> float:
+    """Standard error of an AUROC by its value alone, as Newcombe averages Hanley & McNeil's."""
     half = max((m + n) / 2 - 1, 0.0)
+    share = (1 - truth) / (2 - truth) + truth / (1 + truth)
+    return float(np.sqrt(truth * (1 - truth) * (1 + half * share) / (m * n)))
 
-    def error(truth: float) -> float:
-        share = (1 - truth) / (2 - truth) + truth / (1 + truth)
-        return float(np.sqrt(truth * (1 - truth) * (1 + half * share) / (m * n)))
 
+def _newcombe(value: float, m: float, n: float, z: float) -> Interval:
     def end(edge: float, side: int) -> float:
         def gap(truth: float) -> float:
-            return side * (truth - value) - Z * error(truth)
+            return side * (truth - value) - z * _hanley(truth, m, n)
 
         if gap(edge) <= 0:
             return edge

@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from reseed.errors import SpecError
 from reseed.spec.statistics import Families, FoundInN, Similarity, Stars
+from reseed.stability.group import family_occasions
 
 Floats = NDArray[np.float64]
 
@@ -271,11 +272,15 @@ def family_summary(latents: pl.DataFrame, edges: pl.DataFrame) -> Families:
 def counts(latents: pl.DataFrame) -> FoundInN:
     """Latents found in exactly n of the m runs, by families (n = 1 for orphans) and by stars.
 
-    A star counts from one run the others in which a latent is shared; it depends on the run it
-    starts from and ignores whether the others agree among themselves.
+    Of crossed seeds a family counts the runs of which no two share a seed. A star counts from one
+    run the others in which a latent is shared; it depends on the run it starts from and ignores
+    whether the others agree among themselves.
     """
     runs = latents["run"].n_unique()
-    size = latents["family_size"].fill_null(1).to_numpy()
+    occasions = latents.join(
+        family_occasions(latents), on="family", how="left", maintain_order="left"
+    )["occasions"]
+    size = occasions.fill_null(1).to_numpy()
     stars = np.stack(
         [
             np.bincount(of_run["n_matched"].to_numpy(), minlength=runs)[:runs]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from reseed.spec.statistics import OutlyingRun
 
 Floats = NDArray[np.float64]
 
@@ -14,19 +15,9 @@ FAR = 4.0
 """Times what could be chance at which a run stands out."""
 
 
-class Outlying(NamedTuple):
-    """A run that shares clearly less, or more, than the others do among each other."""
-
-    run: str
-    share: float
-    """with the others"""
-    others: float
-    """among the others"""
-
-
 def outlying_runs(
     pairs: Sequence[tuple[str, str]], shares: Floats, latents: float
-) -> list[Outlying]:
+) -> list[OutlyingRun]:
     """Runs that stand out from the others, by shares `[pairs]` of so many latents.
 
     A run stands out if what it shares with the others differs from what they share among each other
@@ -34,7 +25,7 @@ def outlying_runs(
     others differ from each other (by the median, so that a second such run does not hide it), and
     what so many latents leave open. Nothing with fewer than three runs.
     """
-    out: list[Outlying] = []
+    out: list[OutlyingRun] = []
     for run in sorted({run for pair in pairs for run in pair}):
         its = np.array([run in pair for pair in pairs])
         if its.all() or not its.any():
@@ -47,5 +38,5 @@ def outlying_runs(
         open_ = np.sqrt(max(others * (1 - others), 1 / latents) / latents)
         chance = max(float(shares[its].std(ddof=1)) if its.sum() > 1 else 0.0, spread, float(open_))
         if abs(share - others) > max(FAR * chance, 0.1 * others):
-            out.append(Outlying(run, share, others))
+            out.append(OutlyingRun(run=run, share=share, others=others))
     return out

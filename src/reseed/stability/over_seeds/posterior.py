@@ -67,8 +67,9 @@ class Mixture:
     def posterior(self, trials: int, effective: int | None = None) -> tuple[Floats, Floats, Floats]:
         """Mean and 95 % interval of the reproducibility of a latent with each count, `[T + 1]`.
 
-        `effective` is how many independent trials the counts are worth, where trials depend on each
-        other; left out, all.
+        No count of trials tells p = 0 of a latent that is found nowhere from a p just above it, so
+        its interval begins at 0, and that of one found everywhere ends at 1. `effective` is how
+        many independent trials the counts are worth, where they depend on each other.
         """
         worth = 1.0 if effective is None else effective / trials
         hits = np.arange(trials + 1)[:, None] * worth
@@ -80,6 +81,7 @@ class Mixture:
             np.array([np.interp(at, row / row[-1], _EDGES) for row in below])
             for at in (0.025, 0.975)
         )
+        low[0], high[-1] = 0.0, 1.0
         return of_count @ _GRID, low, high
 
 
