@@ -6,7 +6,6 @@ import pytest
 import reseed
 from reseed.errors import SpecError
 from reseed.matching.match import Views
-from reseed.stability.nulls import maximum_statistic
 
 
 def rows(power: float, seed: int, n: int = 1024, d: int = 128) -> np.ndarray:
@@ -14,14 +13,21 @@ def rows(power: float, seed: int, n: int = 1024, d: int = 128) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d)) * np.arange(1.0, d + 1) ** -power
 
 
+def best_of(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """The largest cosine of each row of either side to any of the other."""
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (A, B))
+    return np.concatenate([(a @ b.T).max(axis=1), (a @ b.T).max(axis=0)])
+
+
 def test_isotropic_rows_give_the_known_level() -> None:
     """Mean max signed cosine of 1,024 isotropic unit vectors in 128 dimensions: .283."""
     A, B = rows(0, 0), rows(0, 1)
-    best = maximum_statistic(Views(A, A), Views(B, B), view="decoder")
+    best = best_of(A, B)
     assert best.shape == (2048,)
     assert best.mean() == pytest.approx(0.283, abs=0.003)
     middle = reseed.reject_threshold(A, B, quantile=0.5)
-    assert middle == pytest.approx(np.median(best), abs=0.005)
+    # the heaviest of several kinds of decoys, so a little above
+    assert np.median(best) - 0.005 < middle < np.median(best) + 0.02
     high = reseed.reject_threshold(A, B)
     assert 0.34 < high < 0.39
     assert high == pytest.approx(np.quantile(best, 0.99), abs=0.02)
@@ -31,7 +37,7 @@ def test_isotropic_rows_give_the_known_level() -> None:
 def test_anisotropy_raises_it_as_it_raises_chance(power: float, low: float, high: float) -> None:
     A, B = rows(power, 0), rows(power, 1)
     found = reseed.reject_threshold(A, B)
-    best = maximum_statistic(Views(A, A), Views(B, B), view="decoder")
+    best = best_of(A, B)
     assert low < found < high
     assert found == pytest.approx(np.quantile(best, 0.99), abs=0.02)
 
@@ -45,6 +51,16 @@ def test_few_chance_pairs_come_through_and_shared_ones_do() -> None:
     assert shared.sum() > 195
     # of 824 independent latents 1 % have a chance counterpart above it
     assert (~shared).sum() < 20
+
+
+def test_unequal_widths_let_one_in_a_hundred_of_the_narrow_side_through() -> None:
+    """Pooled over both sides lambda would let 5 to 8 % of the narrow one through."""
+    through = []
+    for seed in range(3):
+        A, B = rows(0.5, seed, 128, 32), rows(0.5, seed + 9, 1024, 32)
+        kept = reseed.match(A, B, reject=reseed.reject_threshold(A, B)).pairs
+        through.append(len(kept) / len(A))
+    assert np.mean(through) < 0.02
 
 
 def test_views_of_both_rows() -> None:

@@ -236,7 +236,7 @@ def selection(result: Selection) -> Table:
 
 def show_comparison(console: Screen, result: Comparison) -> None:
     """Every two SAEs, and the mean over all of them."""
-    heads = ("A", "B", "A's shared", "B's shared", "chance", "at FDR 5 %", "PW-MCC", "proven")
+    heads = ("A", "B", "A's shared", "B's shared", "at FDR 5 %", "PW-MCC", "proven")
     out = table(heads, left=("A", "B"))
     for pair in result.pairs:
         shared, mcc, fdr = (pair.numbers[name] for name in ("shared", "pw_mcc", "match_at_fdr"))
@@ -244,9 +244,7 @@ def show_comparison(console: Screen, result: Comparison) -> None:
         out.add_row(
             pair.a,
             pair.b,
-            f"{shared['a']:.1%}",
-            f"{shared['b']:.1%}",
-            f"{shared['null']['mean']:.1%}",
+            *(f"{shared[s]:.1%} ({shared[f'null_{s}']['mean']:.1%})" for s in "ab"),
             f"{fdr['a']:.1%} / {fdr['b']:.1%}",
             f"{mcc['value']:.3f} ({mcc['null']['mean']:.3f})",
             f"{proven} of {len(pair.certificates)}",
@@ -259,7 +257,7 @@ def show_comparison(console: Screen, result: Comparison) -> None:
         mean = f"all pairs: {over['value']:.1%} shared (95 %: {ends}; unit: the SAE)"
     console.print(
         "shared: same counterpart by encoder and decoder, both cosines at least "
-        f"{result.summary['tau']:g}; chance: random dictionaries of the same covariance; {mean}.",
+        f"{result.summary['tau']:g}; in brackets chance: random dictionaries like these; {mean}.",
         style="dim",
     )
     warn(console, result.warnings)

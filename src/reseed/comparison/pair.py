@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,14 @@ from reseed.matching.match import Views, compare, decoder_pairs
 from reseed.matching.measures import Measure
 from reseed.matching.stage import certificate_of
 from reseed.stability import fdr, shares
+from reseed.stability.decoys import Decoys, decoys
 from reseed.stability.nulls import COVARIANCE, CovarianceNull, chance_corrected
 from reseed.stability.shares import TAUS, PairTable
 
 Members = Mapping[str, NDArray[np.bool_]]
+
+VERSION = 2
+"""Of what the numbers of a pair mean; another makes them anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,7 @@ class PairFacts:
     table: pl.DataFrame
     """a row for each latent of each side; columns of `reseed.matching.match`"""
     curve: pl.DataFrame
-    """measure, stratum, tau, share_a, share_b, share, null, null_lo, null_hi"""
+    """measure, stratum, tau, share_a, share_b, share, null, null_lo, null_hi, null_a, null_b"""
     cosines: pl.DataFrame
     """kind, view, bin, latents"""
     numbers: Mapping[str, Any]
@@ -62,30 +66,27 @@ def measure_pair(
     first, other = (_views(side.views, decoders_only) for side in (a, b))
     match = compare(first, other, show)
     observed = PairTable((a.name, b.name), match.table)
-    chance: list[PairTable] = []
-    nulls = [CovarianceNull(side.views) for side in (a, b)]
-    for draw in range(draws):
-        # keyed by the weights: the same two files give the same null under any names
-        drawn = [
-            null.draw("compare", side.sha256, letter, draw)
-            for null, side, letter in zip(nulls, (a, b), "ab", strict=True)
-        ]
-        first, other = (_views(views, decoders_only) for views in drawn)
-        chance.append(PairTable(observed.pair, compare(first, other, show).table))
+    nulls = {a.name: CovarianceNull(first), b.name: CovarianceNull(other)}
+    # keyed by the weights: the same two files give the same null under any names
+    key = ("compare", a.sha256, b.sha256)
+    null = decoys(nulls[a.name], nulls[b.name], *key)
+    kind = null.heaviest(tau)
+    chance = shares.draw_nulls(observed.pair, nulls, draws, kind, key=key, show=show)
     curves = [
         _curve(observed, chance if stratum == "all" else [], measure, stratum, members)
         for stratum, members in strata.items()
         for measure in measures.THRESHOLDED
     ]
     kinds = {"observed": [match.table], COVARIANCE: [draw.table for draw in chance]}
-    tests = fdr.examine(observed, chance, strata["all"])
+    tests = fdr.examine(observed, null, strata["all"])
     return PairFacts(
         a=a.name,
         b=b.name,
         table=_tested(match.table, tests),
         curve=pl.concat(curves).with_columns(pl.selectors.float().fill_nan(None)),
         cosines=pl.concat([shares.histogram(kind, tables) for kind, tables in kinds.items()]),
-        numbers=_numbers(observed, chance, strata["all"], tau) | _found_at_fdr(observed, chance),
+        numbers=_numbers(observed, chance, kind, strata["all"], tau)
+        | _found_at_fdr(observed, chance, null),
         certificates={view: certificate_of(getattr(match, view)) for view in Views._fields},
     )
 
@@ -102,38 +103,56 @@ def _curve(
     stratum: str,
     members: Members,
 ) -> pl.DataFrame:
-    a, b = shares.sides(observed, measure, members)
+    a, b = shares.sides(shares.among(observed, members), measure, members)
     columns = {"tau": TAUS, "share_a": a, "share_b": b, "share": (a + b) / 2}
     columns |= shares.null_columns(chance, measure)
+    null = [shares.sides(draw, measure, shares.everyone(draw)) for draw in chance]
+    for at, side in enumerate("ab"):
+        of_side = np.array([both[at] for both in null])
+        columns[f"null_{side}"] = of_side.mean(axis=0) if null else np.full(len(TAUS), np.nan)
     head = [pl.lit(measure.id).alias("measure"), pl.lit(stratum).alias("stratum")]
     return pl.DataFrame(columns).select(*head, pl.all())
 
 
 def _numbers(
-    observed: PairTable, chance: list[PairTable], members: Members, tau: float
+    observed: PairTable, chance: Sequence[PairTable], kind: str, members: Members, tau: float
 ) -> dict[str, Any]:
     at = int(np.abs(TAUS - tau).argmin())
     out: dict[str, Any] = {}
     for measure in measures.THRESHOLDED:
-        a, b = (float(side[at]) for side in shares.sides(observed, measure, members))
-        null = shares.null_curves(chance, measure)[:, at]
-        out[measure.id] = {"a": a, "b": b} | _number((a + b) / 2, null)
+        by_side = [side[at] for side in shares.sides(observed, measure, members)]
+        # random dictionaries have no zero rows, so perhaps fewer latents
+        null = [
+            [side[at] for side in shares.sides(draw, measure, shares.everyone(draw))]
+            for draw in chance
+        ]
+        out[measure.id] = _of_sides(by_side, np.array(null)) | {"null_kind": kind}
     for measure in measures.MEANS:
         value = shares.mean_score(observed, measure, members)
         out[measure.id] = _number(value, shares.null_means(chance, measure))
     return out
 
 
-def _found_at_fdr(observed: PairTable, chance: list[PairTable]) -> dict[str, Any]:
-    """Shares with a match that stands out from random latents; null of one draw is not known."""
+def _found_at_fdr(observed: PairTable, chance: Sequence[PairTable], null: Decoys) -> dict[str, Any]:
+    """Shares with a match that stands out from what random latents reach at best."""
     out: dict[str, Any] = {}
-    everyone = shares.everyone(observed)
-    for name, measure in (("match_at_fdr", fdr.MATCHED), ("nearest_at_fdr", fdr.NEAREST)):
-        tests = fdr.examine(observed, chance, everyone, measure)
-        a, b = (float((test.q <= fdr.LEVEL).mean()) for test in tests)
-        number = _number((a + b) / 2, fdr.null_shares(chance, measure))
-        out[name] = {"a": a, "b": b, "value": number["value"], "level": fdr.LEVEL} | number
+    for name, measure in (
+        (measures.MATCH_AT_FDR, fdr.MATCHED),
+        (measures.NEAREST_AT_FDR, fdr.NEAREST),
+    ):
+        tests = (fdr.examine(t, null, shares.everyone(t), measure) for t in (observed, *chance))
+        by_side, *drawn = ([float((t.q <= fdr.LEVEL).mean()) for t in both] for both in tests)
+        out[name] = _of_sides(by_side, np.array(drawn)) | {"level": fdr.LEVEL}
+        out[name]["itself"] = dict(zip("ab", null.itself, strict=True))
     return out
+
+
+def _of_sides(values: Sequence[float], null: NDArray[np.float64]) -> dict[str, Any]:
+    """A share of both sides and their mean, each beside its null, `[draws, 2]`."""
+    a, b = (float(value) for value in values)
+    null_a, null_b = (shares.null_range(null[:, side]) for side in (0, 1))
+    number = _number((a + b) / 2, null.mean(axis=1))
+    return {"a": a, "b": b, **number, "null_a": null_a, "null_b": null_b}
 
 
 def _tested(table: pl.DataFrame, tests: list[fdr.PairTest]) -> pl.DataFrame:
@@ -143,9 +162,7 @@ def _tested(table: pl.DataFrame, tests: list[fdr.PairTest]) -> pl.DataFrame:
 
 
 def _number(value: float, null: NDArray[np.float64]) -> dict[str, Any]:
-    """A number beside chance; null without draws."""
-    if not len(null):
-        return {"value": value, "null": None, "chance_corrected": None}
+    """A number beside chance."""
     chance = shares.null_range(null)
     corrected = chance_corrected(value, chance["mean"])
     return {"value": value, "null": chance, "chance_corrected": corrected}

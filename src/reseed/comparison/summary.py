@@ -14,6 +14,7 @@ import polars as pl
 from reseed.comparison.dictionary import Dictionary, described
 from reseed.comparison.pair import PairFacts
 from reseed.matching import measures
+from reseed.stability.decoys import GAUSSIAN, TRUSTED
 from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
 from reseed.stability.nulls import COVARIANCE
 
@@ -54,7 +55,7 @@ class Comparison:
 
     @property
     def curve(self) -> pl.DataFrame:
-        """a, b, measure, stratum, tau, share_a, share_b, share, null, null_lo, null_hi."""
+        """a, b and the columns of `PairFacts.curve`."""
         return pl.concat(
             [
                 pair.curve.select(pl.lit(pair.a).alias("a"), pl.lit(pair.b).alias("b"), pl.all())
@@ -64,9 +65,12 @@ class Comparison:
 
     @property
     def null(self) -> Mapping[str, Any]:
-        """Chance for each measure of the first pair: mean and range over draws."""
+        """Chance for each measure of the first pair: mean and range over draws.
+
+        As `shared` and `share_fdr`, of A's latents; of the mean where a measure has no sides.
+        """
         numbers = self.pairs[0].numbers
-        return {name: number["null"] for name, number in numbers.items() if "null" in number}
+        return {name: number.get("null_a", number["null"]) for name, number in numbers.items()}
 
     @property
     def certificate(self) -> Mapping[str, Any]:
@@ -76,7 +80,8 @@ class Comparison:
     def __repr__(self) -> str:
         shared = [(pair.a, pair.b, pair.numbers["shared"]) for pair in self.pairs]
         lines = [
-            f"{a} and {b}: shared {number['value']:.1%} (chance {number['null']['mean']:.1%})"
+            f"{a} in {b}: shared {number['a']:.1%} (chance {number['null_a']['mean']:.1%}), "
+            f"{b} in {a}: {number['b']:.1%} (chance {number['null_b']['mean']:.1%})"
             for a, b, number in shared
         ]
         return f"Comparison({'; '.join(lines)})"
@@ -92,6 +97,7 @@ def assembled(
     crossing: Sequence[Mapping[str, Any]] = (),
 ) -> Comparison:
     """A comparison out of its pairs."""
+    warnings = [*warnings, *_doubts(pairs)]
     saes = [described(dictionary) for dictionary in compared]
     for sae in saes:
         if sae["name"] in behaviour:
@@ -119,6 +125,28 @@ def assembled(
         summary=summary,
         warnings=tuple(warnings),
     )
+
+
+def _doubts(pairs: Sequence[PairFacts]) -> list[str]:
+    """Where the usual null did not do."""
+    out: dict[str, None] = {}
+    for pair in pairs:
+        kind = pair.numbers["shared"]["null_kind"]
+        if kind != GAUSSIAN:
+            out[
+                f"{pair.a} and {pair.b}: rows are less like Gaussian ones than chance needs, so "
+                f"chance is that of real rows with random signs ({kind})"
+            ] = None
+        for side, name in (("a", pair.a), ("b", pair.b)):
+            share = pair.numbers[measures.MATCH_AT_FDR]["itself"][side]
+            if share > TRUSTED:
+                out[
+                    f"{name}: the test at a false discovery rate of 5 % finds {share:.0%} of its "
+                    "latents among its own others, so it has near-duplicates or rows more alike "
+                    "than any random ones; its own rows are decoys too, and a match is one more "
+                    "alike than latents of one SAE are"
+                ] = None
+    return list(out)
 
 
 def _latents(

@@ -58,6 +58,11 @@ class Headline(Spec):
     mmcs_decoder: Strata
     match_at_fdr: Strata
     nearest_at_fdr: Strata
+    in_itself: Mapping[str, Range]
+    """`all`, `live`: share of a run's latents that the same test finds among the run's own others.
+    Above .01 a run has near-duplicates, or random latents are less alike than they should be."""
+    null_kinds: Mapping[str, list[str]]
+    """`all`, `live`: how the random dictionaries were made, of `reseed.stability.decoys`."""
     ceiling_same_run: float
     """What the measurement gives for a run with itself."""
 
@@ -160,16 +165,24 @@ class PosteriorFit(Spec):
 
 
 class OffsetPowerLaw(Spec):
-    """Share found in one of M runs only: a M^b + c."""
+    """Share found in one of M runs only: a M^b + c, with c in [0, 1].
+
+    c is where the fitted curve flattens within these runs, not the share that is never found again.
+    """
 
     a: float | None
     b: float | None
     c: float | None
-    c_interval_95: Ends | None
+    c_interval_95: None = None
+    """Withheld: leaving out runs tells how c moves, not how far it is from what is never found."""
+    error: float | None = None
+    """Mean error of the share at M runs as foretold without two of them; None below 6 runs."""
+    error_beta_binomial: float | None = None
+    """The same by the beta-binomial curve, which falls to 0."""
 
 
 class FeatureCounts(Spec):
-    """Lower bounds on how many features there are."""
+    """How many features there are to find, estimated from how often each was found."""
 
     runs: int
     """That count as occasions."""
@@ -177,7 +190,12 @@ class FeatureCounts(Spec):
     """Families and live orphans."""
     once: int
     twice: int
+    once_implied: float | None
+    """How many would be found once by what is found more often; None below three runs."""
+    at_least: float | None
+    """Lower bound that stands if all others found once are no features; None below three runs."""
     chao2: float
+    """If all found once are features; else too high."""
     ice: float
     jackknife: float
     """First order."""
@@ -238,6 +256,16 @@ class AssignmentSummary(Spec):
     largest_gap: float
 
 
+class OutlyingRun(Spec):
+    """A run that shares clearly less, or more, than the others do among each other."""
+
+    run: str
+    share: float
+    """Shared share with the others, mean over pairs."""
+    others: float
+    """Of the others among each other: what the share is without this run."""
+
+
 class Contributions(Estimate):
     """Cosine of what matched latents add to reconstructions, mean over those that fire."""
 
@@ -280,6 +308,8 @@ class GroupSummary(Spec):
     reconstruction: Reconstruction
     distance_from_init: Range
     independent: Independent | None = None
+    outlying: list[OutlyingRun] | None = None
+    """Runs that stand out; the headline counts them."""
     headline: Headline | None = None
     families: Families | None = None
     reproducibility: dict[str, PosteriorFit] | None = None

@@ -1,51 +1,40 @@
 """Which latents have a match that chance does not explain, without a threshold on the cosine.
 
 The statistic of a latent is the best that it reaches with *any* latent of the other SAE, so it is
-held against the same maximum of random latents (null N2), never against one random pair. Draws of
-the null are pooled: of n random latents, r reach the statistic, and p = (1 + r) / (1 + n). With the
-defaults there are six random latents for each real one, so p is never below about 1 / (6 F), and
-Benjamini-Hochberg over F latents finds something as soon as four stand above all random ones: no
-tail has to be extrapolated.
+held against the best of decoys among as many candidates (`reseed.stability.decoys`), never against
+one random pair, and each side against decoys of its own. Of n decoys, r reach the statistic, and
+p = (1 + r) / (1 + n). A match one to one is held against the same: it can only be worse than the
+best, whatever the other latents are matched with. (Held against random latents *matched one to
+one* it would not be: where half of the latents are shared, the others have each other.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
+from reseed.errors import SpecError
 from reseed.matching import measures
+from reseed.matching.geometry import finite_rows, unit, whitened
+from reseed.matching.match import View, Views, geometry_of, views_of
 from reseed.matching.measures import Measure
 from reseed.runs import Pair
 from reseed.stability import shares
-from reseed.stability.intervals import Design, mean_over_pairs
+from reseed.stability.decoys import LEVEL, Decoys, decoys, q_values
+from reseed.stability.intervals import Design, jackknife_over_pairs, mean_over_pairs
+from reseed.stability.nulls import CovarianceNull, rows_left
 from reseed.stability.shares import Members, PairTable
-
-LEVEL = 0.05
-"""False discovery rate of the headline."""
 
 MATCHED, NEAREST = measures.SHARED, measures.MAX_COS_BOTH
 """Statistics: lesser cosine to the counterpart of both assignments; lesser of both cosines to the
 nearest neighbour, not one to one."""
 
 Floats = NDArray[np.float64]
-
-
-def p_values(observed: Floats, null: Floats) -> Floats:
-    """`[F]` (1 + random latents, of all draws, that reach it) / (1 + all); 1 without any."""
-    ordered = np.sort(null)
-    # cosines of equal rows differ in their last digits, so a hair below still reaches
-    reached = len(ordered) - np.searchsorted(ordered, observed - 1e-9, side="left")
-    return (1 + reached) / (1 + len(ordered))
-
-
-def q_values(p: Floats) -> Floats:
-    """Benjamini-Hochberg: the false discovery rate at which each latent is found."""
-    return stats.false_discovery_control(p, method="bh") if len(p) else p
 
 
 def simes(p: Floats) -> Floats:
@@ -62,6 +51,71 @@ def simes(p: Floats) -> Floats:
     return np.where(known > 0, np.minimum(least, 1.0), np.nan)
 
 
+def reject_threshold(
+    A: Any,
+    B: Any,
+    *,
+    view: View = "decoder",
+    covariance: Any = None,
+    quantile: float = 0.99,
+    draws: int = 3,
+    seed: int | str = 0,
+) -> float:
+    """A reject threshold for `reseed.match`: what latents of neither side often reach by chance.
+
+    Lambda is a quantile of the best that a latent without a counterpart reaches among all latents
+    of the other side, for the side and the kind of decoy for which it is largest. So at unequal
+    widths it is that of the narrow side, whose latents have more candidates.
+
+    Args:
+        A: as in `reseed.match`: `[F_a, D]` rows, an SAE, `SAEArrays` or `Views`. A zero row is left
+            out, as it is like nothing.
+        B: the same, of F_b latents.
+        view: which rows, as they will be matched.
+        covariance: `[D, D]` of the SAEs' input, for `"whitened"` only.
+        quantile: share of the decoys whose best is at or below the threshold.
+        draws: decoys of a kind for each latent, at least 2,000 and at most 16,000 for a side.
+        seed: of the decoys.
+
+    Returns:
+        The threshold, a cosine. Near 1 it says that the rows lie along so few directions that
+        cosines cannot tell shared latents from random ones.
+
+    Raises:
+        SpecError: if an argument is out of range, or as `reseed.match`.
+
+    Example:
+        lam = reseed.reject_threshold(A, B)
+        reseed.match(A, B, reject=lam)
+    """
+    if not (0 <= quantile <= 1 and draws >= 1):
+        raise SpecError(f"quantile={quantile} must be within 0..1 and draws={draws} at least 1")
+    # refuses what match would refuse, before anything is drawn
+    geometry_of(A, B, view=view, covariance=covariance)
+    views = [_compared(sae, view, covariance) for sae in (A, B)]
+    if not all(rows_left(rows) for rows in views):
+        return 0.0
+    a, b = (CovarianceNull(rows) for rows in views)
+    sides = decoys(a, b, seed, each=draws).sides
+    return max(
+        float(np.quantile(best.both, quantile)) for kinds in sides for best in kinds.values()
+    )
+
+
+def _compared(sae: Any, view: View, covariance: Any) -> Views:
+    """The rows that are compared; a single kind of rows twice."""
+    views = views_of(sae)
+    if views is not None and view == "minimum":
+        return views
+    if views is not None and view == "mean":
+        rows = np.concatenate([unit(rows, "rows") for rows in views], axis=1)
+    else:
+        if views is not None:
+            sae = views.decoder if view == "decoder" else views.encoder
+        rows = finite_rows(sae, "rows") if covariance is None else whitened(sae, covariance)
+    return Views(rows, rows)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairTest:
     """The test of all latents of one side of a pair, in a stratum."""
@@ -74,21 +128,22 @@ class PairTest:
 
 
 def examine(
-    pair: PairTable, draws: Sequence[PairTable], members: Members, measure: Measure = MATCHED
+    pair: PairTable, null: Decoys | None, members: Members, measure: Measure = MATCHED
 ) -> list[PairTest]:
     """Test the latents of both sides of a pair that belong to a stratum.
 
-    Two tests, against draws of the null of this stratum for this pair; none without draws.
+    Two tests, against decoys of this stratum for this pair; none without decoys. The pair is
+    matched among the stratum (`reseed.stability.shares.among`), as the decoys are.
     """
-    if not draws:
+    if null is None:
         return []
-    null = np.concatenate([measures.scores(d.table, measure).to_numpy() for d in draws])
     out: list[PairTest] = []
     for side, run, other in (("a", *pair.pair), ("b", *pair.pair[::-1])):
         rows = shares.side_of(pair, side, members)
-        p = p_values(measures.scores(rows, measure).to_numpy(), null)
-        latent = rows["latent"].to_numpy()
-        out.append(PairTest(run=run, other=other, latent=latent, p=p, q=q_values(p)))
+        p = null.p_values(side, measures.scores(rows, measure).to_numpy(), measure)
+        out.append(
+            PairTest(run=run, other=other, latent=rows["latent"].to_numpy(), p=p, q=q_values(p))
+        )
     return out
 
 
@@ -104,21 +159,12 @@ def share_found(tests: Sequence[PairTest], members: Members | None = None) -> fl
     return float(np.mean(sides)) if sides else float("nan")
 
 
-def null_shares(draws: Sequence[PairTable], measure: Measure = MATCHED) -> Floats:
-    """`[draws]` what the same test finds in each draw of a pair's null, against its other draws.
-
-    Empty with fewer than two draws.
-    """
-    if len(draws) < 2:
-        return np.zeros(0)
-    out: list[float] = []
-    for at, draw in enumerate(draws):
-        others = [*draws[:at], *draws[at + 1 :]]
-        null = np.concatenate([measures.scores(d.table, measure).to_numpy() for d in others])
-        sides = (draw.table.filter(pl.col("side") == side) for side in "ab")
-        each = [q_values(p_values(measures.scores(t, measure).to_numpy(), null)) for t in sides]
-        out.append(float(np.mean([(q <= LEVEL).mean() if len(q) else 0.0 for q in each])))
-    return np.array(out)
+def null_shares(
+    draws: Sequence[PairTable], null: Decoys | None, measure: Measure = MATCHED
+) -> Floats:
+    """`[draws]` what the same test finds in random dictionaries in place of a pair."""
+    found = [share_found(examine(draw, null, shares.everyone(draw), measure)) for draw in draws]
+    return np.array(found)
 
 
 def by_latent(
@@ -153,7 +199,7 @@ def by_latent(
     return pl.concat(frames).with_columns(pl.selectors.float().fill_nan(None))
 
 
-PAIRS_VERSION = 1
+PAIRS_VERSION = 2
 """Of what the table means."""
 
 LIVE, FOUND = "shared_live", "match_at_fdr"
@@ -182,34 +228,37 @@ def pair_values(tables: Mapping[int, Sequence[PairTable]], tau: float) -> pl.Dat
 
 
 def at_the_end(
-    end: Sequence[PairTable], nulls: Sequence[PairTable], live: Members, tau: float
+    end: Sequence[PairTable], nulls: Mapping[Pair, Decoys], live: Members, tau: float
 ) -> pl.DataFrame:
     """run_a, run_b, measure (`LIVE`, `FOUND`), value: what is known at the end of training only.
 
-    NaN where it cannot be told. The nulls are covariance-matched draws for all latents.
+    NaN where it cannot be told. The nulls are decoys for all latents.
     """
     rows: list[tuple[str, str, str, float]] = []
     for pair in end:
-        draws = [draw for draw in nulls if draw.pair == pair.pair]
-        tests = examine(pair, draws, shares.everyone(pair))
+        tests = examine(pair, nulls.get(pair.pair), shares.everyone(pair))
         rows.append((*pair.pair, FOUND, share_found(tests)))
-        rows.append((*pair.pair, LIVE, shares.share_of(pair, measures.SHARED, live, tau)))
+        among = shares.among(pair, live)
+        rows.append((*pair.pair, LIVE, shares.share_of(among, measures.SHARED, live, tau)))
     columns = {name: kind for name, kind in _COLUMNS.items() if name != "tokens"}
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def trend(values: pl.DataFrame, design: Design) -> pl.DataFrame:
+def trend(values: pl.DataFrame, design: Design, latents: float | None = None) -> pl.DataFrame:
     """tokens, measure, value, lo, hi: means over pairs, from `pair_values`, at every snapshot.
 
-    Null where it cannot be told.
+    Null where it cannot be told. `latents` of a run, as of `mean_over_pairs`.
     """
     rows: list[tuple[int, str, float, float, float]] = []
     cells = values.partition_by("tokens", "measure", maintain_order=True, as_dict=True)
     signed = {measure.id for measure in measures.MEANS}
     for (tokens, measure), cell in cells.items():
         pairs: list[Pair] = list(cell.select("run_a", "run_b").iter_rows())
-        value, *ends = mean_over_pairs(pairs, cell["value"].to_numpy(), design)
-        lowest = -1.0 if measure in signed else 0.0
+        each, lowest = cell["value"].to_numpy(), -1.0 if measure in signed else 0.0
+        if measure in signed:
+            value, *ends = jackknife_over_pairs(pairs, each, design)
+        else:
+            value, *ends = mean_over_pairs(pairs, each, design, latents)
         low, high = (float(end.clip(lowest, 1.0)) for end in ends)
         rows.append((int(tokens), str(measure), float(value), low, high))
     names = ["tokens", "measure", "value", "lo", "hi"]

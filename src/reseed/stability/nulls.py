@@ -3,25 +3,18 @@
 Each answers another doubt, so a share is read beside several; docs/nulls.md has them all. Those
 that need training are the control runs (`reseed.spec.training`); the frequency-matched permutation
 (N8) is in `reseed.matching.activations`. F latents, D dimensions.
-
-Lambda of matching with a reject option is a quantile of the *maximum statistic*: what a latent's
-most similar counterpart scores when there is nothing to find. A pair above it is more alike than
-all but a known share of latents find by chance among all candidates, which a single random pair
-would understate: it takes the best of F.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.errors import SpecError
-from reseed.matching.entries import largest
-from reseed.matching.geometry import finite_rows, whitened
-from reseed.matching.match import View, Views, geometry_of, views_of
+from reseed.matching.geometry import Floats32, Integers
+from reseed.matching.match import Views
 from reseed.records import SAEArrays
 from reseed.seeds import generator
 from reseed.spec.training import Control
@@ -64,14 +57,22 @@ class CovarianceNull:
     it all (a test holds this).
 
     Args:
-        views: rows `[F, D]` of one SAE; zero rows are left out.
+        views: rows `[F, D]` of one SAE; zero rows are left out. Where encoder and decoder are the
+            same array, so are those of the random latents.
+
+    Attributes:
+        count: latents.
+        rows: their unit rows, float32, by kind; one array where encoder and decoder are the same.
     """
 
     def __init__(self, views: Views) -> None:
         encoder, decoder = (np.asarray(v, dtype=np.float64) for v in views)
         keep = _not_zero(encoder, decoder)
-        rows = [_unit(encoder[keep]), _unit(decoder[keep])]
-        self.count, self._split = int(keep.sum()), encoder.shape[1]
+        kinds = [decoder] if views.encoder is views.decoder else [encoder, decoder]
+        rows = [_unit(kind[keep]) for kind in kinds]
+        self.rows = [kind.astype(np.float32) for kind in rows]
+        self.count, widths = int(keep.sum()), [kind.shape[1] for kind in kinds]
+        self._parts = [slice(sum(widths[:at]), sum(widths[: at + 1])) for at in range(len(widths))]
         both = np.concatenate(rows, axis=1)
         self._mean = both.mean(axis=0)
         self._root = _root(both - self._mean)
@@ -87,18 +88,17 @@ class CovarianceNull:
         rows = mix @ self._root
         rows += self._mean
         # float32 as the weights they imitate, in half the memory
-        parts = (rows[:, : self._split], rows[:, self._split :])
-        return Views(*(part.astype(np.float32) for part in parts))
+        kinds = [rows[:, part].astype(np.float32) for part in self._parts]
+        return Views(kinds[0], kinds[-1])
 
     def _adjust(self, moments: list[NDArray[np.float64]]) -> None:
         """Scale the principal directions of each view until unit rows have these moments."""
         size = max(2000, len(self._root))
         mix = generator("null-adjust").standard_normal((size, len(self._root)))
         bases = [np.linalg.eigh(moment) for moment in moments]
-        parts = (slice(0, self._split), slice(self._split, None))
         for _ in range(_ROUNDS):
             rows, off = self._mean + mix @ self._root, 0.0
-            for (wanted, basis), part in zip(bases, parts, strict=True):
+            for (wanted, basis), part in zip(bases, self._parts, strict=True):
                 moment = ((_unit(rows[:, part]) @ basis) ** 2).mean(axis=0)
                 real = wanted > wanted[-1] * 1e-9
                 scale = np.sqrt(np.where(real, wanted, 1.0) / np.where(real, moment, 1.0))
@@ -129,7 +129,12 @@ def _root(centred: NDArray[np.float64]) -> NDArray[np.float64]:
 def covariance_null(sae: SAEArrays) -> CovarianceNull | None:
     """The null of the latents of an SAE; None where fewer than two have rows."""
     views = Views(sae.W_enc, sae.W_dec)
-    return CovarianceNull(views) if _not_zero(*views).sum() > 1 else None
+    return CovarianceNull(views) if rows_left(views) > 1 else None
+
+
+def rows_left(views: Views) -> int:
+    """Latents whose rows are not zero."""
+    return int(_not_zero(*(np.asarray(rows) for rows in views)).sum())
 
 
 def _not_zero(encoder: NDArray[Any], decoder: NDArray[Any]) -> NDArray[np.bool_]:
@@ -146,83 +151,52 @@ def chance_corrected(observed: float, null: float) -> float:
     return (observed - null) / (1.0 - null) if null < 1.0 else 0.0
 
 
-def reject_threshold(
-    A: Any,
-    B: Any,
-    *,
-    view: View = "decoder",
-    covariance: Any = None,
-    quantile: float = 0.99,
-    draws: int = 3,
-    seed: int | str = 0,
-    device: str = "cpu",
-) -> float:
-    """A reject threshold for `reseed.match` from the covariance-matched null (N2).
+class Mirrored:
+    """Rows of one dictionary, each coordinate with the sign that it has in a random row.
 
-    Both dictionaries are replaced by random ones with the second moments of their own unit rows,
-    `draws` times. Each null latent of either side then has a largest similarity over all latents of
-    the other null dictionary; the threshold is a quantile of those.
+    What a row has in which coordinate stays, so tails, sparsity and a common direction do, if the
+    coordinates are those in which they show. Nothing else of what joins two rows stays.
 
     Args:
-        A: as in `reseed.match`: `[F_a, D]` rows, an SAE, `SAEArrays` or `Views`. A zero row is left
-            out, as it is like nothing.
-        B: the same, of F_b latents.
-        view: which rows, as they will be matched.
-        covariance: `[D, D]` of the SAEs' input, for `"whitened"` only.
-        quantile: share of the null latents whose best counterpart is at or below the threshold.
-        draws: null pairs of dictionaries.
-        seed: of the null.
-        device: where products are made.
-
-    Returns:
-        The threshold, a cosine. Near 1 it says that the rows lie along so few directions that
-        cosines cannot tell shared latents from random ones.
-
-    Raises:
-        SpecError: if an argument is out of range, or as `reseed.match`.
-
-    Example:
-        lam = reseed.reject_threshold(A, B)
-        reseed.match(A, B, reject=lam)
+        null: of the dictionary, with its unit rows.
+        other: whose principal axes are the coordinates; None takes the coordinates as they are.
+            Axes of the rows' own dictionary would be fitted to them, which makes rows too alike
+            where there are not many more rows than dimensions.
     """
-    if not (0 <= quantile <= 1 and draws >= 1):
-        raise SpecError(f"quantile={quantile} must be within 0..1 and draws={draws} at least 1")
-    # refuses what match would refuse, before anything is drawn
-    geometry_of(A, B, view=view, covariance=covariance)
-    views = [_views(sae, view, covariance) for sae in (A, B)]
-    if not all(_any_left(rows) for rows in views):
-        return 0.0
-    nulls = [CovarianceNull(rows) for rows in views]
-    both = view if view in ("mean", "minimum") else "encoder"
-    largest_of = [
-        maximum_statistic(
-            nulls[0].draw(seed, draw, "a"), nulls[1].draw(seed, draw, "b"), view=both, device=device
-        )
-        for draw in range(draws)
-    ]
-    return float(np.quantile(np.concatenate(largest_of), quantile))
+
+    def __init__(self, null: CovarianceNull, other: CovarianceNull | None = None) -> None:
+        self._axes = None if other is None else _axes(other.rows)
+        # cosines are the same along any orthonormal axes, so rows stay in these
+        self.rows = null.rows
+        if self._axes is not None:
+            self.rows = [rows @ axes for rows, axes in zip(null.rows, self._axes, strict=True)]
+
+    def take(self, which: Integers, rng: np.random.Generator) -> list[Floats32]:
+        """These latents, mirrored, `[n, D]` by kind of row, along the axes."""
+        # encoder and decoder turn together: what ties them is part of a latent
+        together = len({rows.shape[1] for rows in self.rows}) == 1
+        signs: Floats32 | None = None
+        out: list[Floats32] = []
+        for rows in self.rows[::-1]:
+            if signs is None or not together:
+                negative = rows < 0
+                share = negative.mean(axis=0, dtype=np.float32)
+                turn = (rng.random((len(which), len(share)), np.float32) < share) ^ negative[which]
+                signs = np.where(turn, np.float32(-1), np.float32(1))
+            out.append(rows[which] * signs)
+        return out[::-1]
+
+    def draw(self, *key: int | str) -> Views:
+        """All latents, mirrored, in the coordinates of the dictionary."""
+        rows = self.take(np.arange(len(self.rows[0])), generator("null-mirrored", *key))
+        if self._axes is not None:
+            rows = [kind @ axes.T for kind, axes in zip(rows, self._axes, strict=True)]
+        return Views(rows[0], rows[-1])
 
 
-def maximum_statistic(
-    a: Views, b: Views, *, view: View, device: str = "cpu"
-) -> NDArray[np.float64]:
-    """`[F_a + F_b]` the largest similarity of each latent of each side to any of the other."""
-    sides = largest(geometry_of(a, b, view=view, device=device), absolute=False)
-    return np.concatenate([side.similarity for side in sides])
-
-
-def _views(sae: Any, view: View, covariance: Any) -> Views:
-    """The rows that are compared, as float64; a single kind of rows as `encoder`."""
-    views = views_of(sae)
-    if views is not None and view in ("mean", "minimum"):
-        return Views(*(finite_rows(rows, "rows").astype(np.float64) for rows in views))
-    if views is not None:
-        sae = views.decoder if view == "decoder" else views.encoder
-    rows = finite_rows(sae, "rows") if covariance is None else whitened(sae, covariance)
-    # a decoder that is the same for all latents adds nothing to their joint covariance
-    return Views(rows.astype(np.float64), np.ones((len(rows), 1)))
-
-
-def _any_left(views: Views) -> bool:
-    """Whether a latent has rows that are not zero."""
-    return bool(np.logical_and(*(np.abs(rows).sum(axis=1) > 0 for rows in views)).any())
+def _axes(rows: Sequence[Floats32]) -> list[Floats32]:
+    """`[D, D]` principal axes, in columns, for each kind of row; the same where widths are."""
+    moments = [kind.T @ kind for kind in rows]
+    if len({len(moment) for moment in moments}) == 1:
+        moments = [sum(moments[1:], moments[0])] * len(moments)
+    return [np.linalg.eigh(moment)[1].astype(np.float32) for moment in moments]

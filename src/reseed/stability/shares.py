@@ -6,7 +6,7 @@ the latents of one side of a pair that belong to the stratum, and averaged over 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,9 @@ from reseed.matching import measures
 from reseed.matching.match import Views, compare
 from reseed.matching.measures import Measure
 from reseed.runs import Pair
+from reseed.stability.decoys import AXES, GAUSSIAN, RAW, Decoys
 from reseed.stability.intervals import Design, mean_over_pairs
-from reseed.stability.nulls import CovarianceNull
+from reseed.stability.nulls import CovarianceNull, Mirrored
 
 RATE_BINS = 5
 
@@ -97,6 +98,11 @@ Strata = Mapping[str, Mapping[str, NDArray[np.bool_]]]
 """stratum to run to which of its latents belong, `[F]`"""
 
 
+def base_of(stratum: str) -> str:
+    """The stratum among which a stratum is matched and tested: its null is that of this one."""
+    return "all" if stratum in ("all", "dead") else "live"
+
+
 class PairTable(NamedTuple):
     """The table of `reseed.matching.match` of two runs."""
 
@@ -121,6 +127,11 @@ def curve(pair: PairTable, measure: Measure, members: Members) -> Any:
     return np.mean(sides(pair, measure, members), axis=0)
 
 
+def members_of_run(members: Members) -> float:
+    """How many latents of a run belong, mean over runs; at least 1."""
+    return max(1.0, float(np.mean([of_run.sum() for of_run in members.values()])))
+
+
 def share_of(pair: PairTable, measure: Measure, members: Members, tau: float) -> float:
     """Share of a pair at the nearest of `TAUS`."""
     return float(curve(pair, measure, members)[int(np.abs(TAUS - tau).argmin())])
@@ -135,12 +146,65 @@ def mean_score(pair: PairTable, measure: Measure, members: Members) -> float:
     return float(np.mean(means))
 
 
-def draw_nulls(pair: Pair, nulls: Mapping[str, CovarianceNull], draws: int) -> list[PairTable]:
-    """Random dictionaries in place of the two of a pair, matched in the same way."""
+def among(pair: PairTable, members: Members) -> PairTable:
+    """The pair where a counterpart counts only if it belongs, as it does in the stratum's null."""
+    if all(members[run].all() for run in pair.pair):
+        return pair
+    frames: list[pl.DataFrame] = []
+    for side, other in (("a", pair.pair[1]), ("b", pair.pair[0])):
+        rows = pair.table.filter(pl.col("side") == side)
+        belongs = pl.Series(members[other])
+        for view in Views._fields:
+            for partner, cosine in (("match", "cos"), ("nearest", "max_cos")):
+                there = belongs.gather(rows[f"{view}_{partner}"]).fill_null(value=False)
+                rows = rows.with_columns(
+                    pl.when(there).then(f"{view}_{partner}").alias(f"{view}_{partner}"),
+                    pl.when(there)
+                    .then(f"{view}_{cosine}")
+                    .otherwise(measures.LOWEST)
+                    .alias(f"{view}_{cosine}"),
+                )
+        frames.append(rows)
+    return PairTable(pair.pair, pl.concat(frames))
+
+
+class Chance(NamedTuple):
+    """What a stratum of a group gives when there is nothing to find."""
+
+    draws: Sequence[PairTable]
+    """random dictionaries in place of those of each pair, matched in the same way"""
+    decoys: Mapping[Pair, Decoys]
+    """what random latents reach at best, for each pair"""
+    kinds: Sequence[str] = ()
+    """how the random dictionaries were made, of `reseed.stability.decoys`"""
+
+
+def draw_nulls(
+    pair: Pair,
+    nulls: Mapping[str, CovarianceNull],
+    draws: int,
+    kind: str = GAUSSIAN,
+    *,
+    key: Sequence[int | str] | None = None,
+    show: Callable[[float], None] | None = None,
+) -> list[PairTable]:
+    """Random dictionaries in place of the two of a pair, matched in the same way.
+
+    `key` is that of the generators, the pair if left out.
+    """
+    a, b = (nulls[run] for run in pair)
+    makers: dict[str, tuple[CovarianceNull | Mirrored, CovarianceNull | Mirrored]] = {
+        GAUSSIAN: (a, b),
+        RAW: (Mirrored(a), Mirrored(b)),
+        AXES: (Mirrored(a, b), Mirrored(b, a)),
+    }
     out: list[PairTable] = []
     for draw in range(draws):
-        a, b = (nulls[run].draw(*pair, side, draw) for side, run in zip("ab", pair, strict=True))
-        out.append(PairTable(pair, compare(a, b).table))
+        first, second = (
+            maker.draw(*(key or pair), side, draw)
+            for side, maker in zip("ab", makers[kind], strict=True)
+        )
+        out.append(PairTable(pair, compare(first, second, show).table))
     return out
 
 
@@ -170,7 +234,7 @@ def null_range(values: NDArray[np.float64]) -> dict[str, float]:
 def share_table(
     tables: Sequence[PairTable],
     untrained: Sequence[PairTable],
-    nulls: Mapping[str, Sequence[PairTable]],
+    nulls: Mapping[str, Chance],
     strata: Strata,
     design: Design | None = None,
 ) -> pl.DataFrame:
@@ -186,12 +250,15 @@ def share_table(
     frames: list[pl.DataFrame] = []
     for stratum, members in strata.items():
         by_rate = stratum.startswith("rate")
+        within = strata[base_of(stratum)]
+        after = [among(t, within) for t in tables]
+        start = [among(t, within) for t in untrained]
         for measure in (measures.SHARED,) if by_rate else measures.THRESHOLDED:
-            shares = np.stack([curve(t, measure, members) for t in tables])
-            mean, low, high = mean_over_pairs(pairs, shares, design)
+            shares = np.stack([curve(t, measure, members) for t in after])
+            mean, low, high = mean_over_pairs(pairs, shares, design, members_of_run(members))
             columns = {"tau": TAUS, "share": mean, "lo": low.clip(0, 1), "hi": high.clip(0, 1)}
-            columns |= null_columns(nulls.get(stratum, ()), measure)
-            before = [curve(t, measure, members) for t in untrained]
+            columns |= null_columns(nulls[stratum].draws if stratum in nulls else (), measure)
+            before = [curve(t, measure, members) for t in start]
             columns["untrained"] = np.mean(before, axis=0)
             head = [pl.lit(measure.id).alias("measure"), pl.lit(stratum).alias("stratum")]
             frames.append(pl.DataFrame(columns).select(*head, pl.all()))

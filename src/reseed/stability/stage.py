@@ -23,9 +23,17 @@ from reseed.runs import (
     weights_name,
 )
 from reseed.spec.analysis import StabilitySpec
-from reseed.spec.statistics import AssignmentSummary, Counts, GroupSummary, Headline, Independent
+from reseed.spec.statistics import (
+    AssignmentSummary,
+    Counts,
+    GroupSummary,
+    Headline,
+    Independent,
+    OutlyingRun,
+)
 from reseed.spec.summary import Factors, document_of
 from reseed.stability import fdr, shares
+from reseed.stability.decoys import decoys
 from reseed.stability.factors.components import components, distance_from_init
 from reseed.stability.factors.design import compare_groups
 from reseed.stability.fdr import PAIRS_VERSION, at_the_end, pair_values, trend
@@ -33,14 +41,17 @@ from reseed.stability.group import GroupData, RunMatches, occasions, read_group,
 from reseed.stability.latents import VERSION, by_count, by_frequency, latent_table, shared_edges
 from reseed.stability.notes import feature_warnings
 from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
-from reseed.stability.over_seeds import curves
+from reseed.stability.over_seeds import curves, unseen
 from reseed.stability.over_seeds.families import families, family_summary
-from reseed.stability.shares import PairTable
+from reseed.stability.over_seeds.outlying import outlying_runs
+from reseed.stability.shares import Chance, PairTable
 from reseed.stability.structure import make_structures, structure_summary, structures, verdicts
 from reseed.stability.summary import (
+    Nulls,
     contributions,
     fits,
     found_at_fdr,
+    in_itself,
     latent_tests,
     mean_numbers,
     numbers_at,
@@ -52,9 +63,6 @@ from reseed.study import Study
 
 Files = dict[str, Any]
 """File of a piece to its content."""
-
-Nulls = Mapping[str, Sequence[PairTable]]
-"""Stratum to draws of the covariance-matched null."""
 
 
 def stage(study: Study, events: Events) -> Factors | None:
@@ -104,7 +112,7 @@ def _statistics(
     edges = shared_edges(end, tau)
     members = families(edges)
     matches = run_matches(edges, data.pairs, data.sizes)
-    nulls = _nulls(group, data, spec, store)
+    nulls = _nulls(group, data, spec, tau, store)
     tests = latent_tests(data.independent(group.steps[-1]), nulls, data.strata)
     latents, fitted = latent_table(
         data.facts, end, data.firing, matches, members, tests, data.bins, spec.dense_rate
@@ -130,6 +138,7 @@ def _statistics(
         start = data.tables[group.steps[0]]
         numbers |= {
             "independent": _independent(data),
+            "outlying": _outlying(data, group.steps[-1], tau),
             "headline": _headline(group, data, nulls, latents, tau, store, files),
             "families": (of_families := family_summary(latents, edges)),
             "reproducibility": fits(fitted),
@@ -140,6 +149,13 @@ def _statistics(
             "certificates": _certificates(group, store),
         }
     return {**files, "summary.json": document_of(GroupSummary(**numbers))}
+
+
+def _outlying(data: GroupData, step: int, tau: float) -> list[OutlyingRun]:
+    tables = data.independent(step)
+    each = [shares.share_of(t, measures.SHARED, data.strata["all"], tau) for t in tables]
+    latents = float(np.mean(list(data.sizes.values())))
+    return outlying_runs([table.pair for table in tables], np.array(each), latents)
 
 
 def _independent(data: GroupData) -> Independent:
@@ -161,22 +177,28 @@ def _headline(
     table = shares.share_table(end, start, nulls, data.strata, data.design)
     by_step = {step * group.batch: data.independent(step) for step in group.steps}
     measured = pair_values(by_step, tau)
-    last = at_the_end(end, nulls["all"], data.strata["live"], tau)
+    last = at_the_end(end, nulls["all"].decoys, data.strata["live"], tau)
     tokens = pl.lit(group.steps[-1] * group.batch, pl.Int64).alias("tokens")
     last = last.select("run_a", "run_b", tokens, "measure", "value")
     numbers = numbers_at(table, tau)
-    numbers |= mean_numbers(end, start, nulls["all"], data.strata["all"], data.design)
+    numbers |= mean_numbers(end, start, nulls["all"].draws, data.strata["all"], data.design)
     for name, measure in (("match_at_fdr", fdr.MATCHED), ("nearest_at_fdr", fdr.NEAREST)):
         numbers[name] = found_at_fdr(end, start, nulls, data.strata, data.design, measure)
     shared, matched = numbers[measures.SHARED.id], numbers["match_at_fdr"]
     files |= {
         "shares.parquet": table,
-        "trend.parquet": trend(measured, data.design),
+        "trend.parquet": trend(measured, data.design, float(np.mean(list(data.sizes.values())))),
         "pairs.parquet": pl.concat([measured, last]),
-        "cosines.parquet": _histograms(end, start, nulls["all"]),
+        "cosines.parquet": _histograms(end, start, nulls["all"].draws),
         "strata.parquet": strata_table(shared, matched, latents, len(data.facts)),
     }
-    return Headline(tau=tau, ceiling_same_run=_ceiling(group, store, tau), **numbers)
+    return Headline(
+        tau=tau,
+        in_itself={stratum: in_itself(null) for stratum, null in nulls.items() if null.decoys},
+        null_kinds={stratum: list(null.kinds) for stratum, null in nulls.items()},
+        ceiling_same_run=_ceiling(group, store, tau),
+        **numbers,
+    )
 
 
 def _over_seeds(
@@ -188,8 +210,8 @@ def _over_seeds(
 ) -> dict[str, Any]:
     """Curves over runs into `files`: N of M, only in one, accumulation; gives their numbers."""
     once, laws = curves.only_in_one_table(matches, data.strata, data.design)
-    counts = curves.incidences(latents, occasions(data.design))
-    grown = curves.accumulation(counts)
+    counts = unseen.incidences(latents, occasions(data.design))
+    grown = unseen.accumulation(counts)
     files |= {
         "reproducibility.parquet": by_count(latents),
         "n_of_m.parquet": curves.n_of_m(matches, data.strata),
@@ -198,17 +220,17 @@ def _over_seeds(
             {"m": np.arange(1, len(grown) + 1), "features": grown}
         ),
     }
-    features = curves.estimate(counts)
+    features = unseen.estimate(counts)
     warnings = feature_warnings(features, closure, len(data.facts))
     return {"only_in_one": laws, "unseen": features.model_copy(update={"warnings": warnings})}
 
 
-def _nulls(group: Group, data: GroupData, spec: StabilitySpec, store: Store) -> Nulls:
-    """Covariance-matched draws for all latents and for the live ones; other strata are too few."""
+def _nulls(group: Group, data: GroupData, spec: StabilitySpec, tau: float, store: Store) -> Nulls:
+    """Chance for all latents and for the live ones; other strata are too few."""
     if not data.pairs:
         return {}
     saes = {run: load_snapshot(store, run, group.steps[-1]) for run in group.runs}
-    out: dict[str, list[PairTable]] = {}
+    out: dict[str, Chance] = {}
     for stratum in ("all", "live"):
         keep = data.strata[stratum]
         if stratum == "live" and all(members.all() for members in keep.values()):
@@ -220,9 +242,14 @@ def _nulls(group: Group, data: GroupData, spec: StabilitySpec, store: Store) -> 
             if keep[run].sum() > 1
         }
         pairs = [pair for pair in data.pairs if all(run in nulls for run in pair)]
-        out[stratum] = [
-            draw for pair in pairs for draw in shares.draw_nulls(pair, nulls, spec.null_draws)
+        best = {(a, b): decoys(nulls[a], nulls[b], a, b, stratum) for a, b in pairs}
+        kinds = {pair: best[pair].heaviest(tau) for pair in pairs}
+        draws = [
+            draw
+            for pair in pairs
+            for draw in shares.draw_nulls(pair, nulls, spec.null_draws, kinds[pair])
         ]
+        out[stratum] = Chance(draws, best, sorted(set(kinds.values())))
     return out
 
 

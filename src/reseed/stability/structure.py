@@ -45,7 +45,7 @@ from reseed.records import Floats, SAEArrays
 from reseed.runs import Group, Pair, pair_name, pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.statistics import FitsByChance, Structure, Subspaces
-from reseed.stability.nulls import CovarianceNull, covariance_null
+from reseed.stability.nulls import CovarianceNull, Mirrored, covariance_null
 from reseed.store import Store
 
 VERDICTS = (
@@ -149,7 +149,7 @@ def structure_summary(latents: pl.DataFrame, structure: Sequence[StructureTable]
     )
 
 
-VERSION = 1
+VERSION = 2
 """Of what the tables mean; another number makes them anew."""
 
 _TABLE, _ABOUT = "latents.parquet", "about.json"
@@ -197,9 +197,9 @@ def _structure(
         for name, sae in zip("ab", saes, strict=True)
     ]
     left = any((side.shared < 0).any() for side in sides)
-    nulls = _nulls(pair, saes) if left else []
+    nulls, *others = _nulls(pair, saes) if left else [[]]
     show = shown(task, f"{pair[0]} with {pair[1]}", len(saes[0].W_dec) * len(saes[1].W_dec))
-    explained = structure(sides[0], sides[1], nulls, settings, show)
+    explained = structure(sides[0], sides[1], nulls, settings, show, others)
     return {_TABLE: explained.table, _ABOUT: explained.about}
 
 
@@ -210,14 +210,22 @@ def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64
     return np.where(shared, rows["decoder_match"].fill_null(-1).to_numpy(), -1)
 
 
-def _nulls(pair: Pair, saes: Sequence[SAEArrays]) -> list[tuple[Floats, Floats]]:
-    """Covariance-matched decoders (null N2) in place of the two of a pair; none if one is zero."""
+def _nulls(pair: Pair, saes: Sequence[SAEArrays]) -> list[list[tuple[Floats, Floats]]]:
+    """Random decoders in place of the two of a pair, made in each way; none if one is zero.
+
+    Of the same covariance (null N2), and mirrored, as in `reseed.stability.decoys`.
+    """
     first, second = (covariance_null(sae) for sae in saes)
     if first is None or second is None:
-        return []
+        return [[]]
     draws = ceil(_NULL_LATENTS / min(first.count, second.count))
 
-    def drawn(null: CovarianceNull, side: str, draw: int) -> Floats:
+    def drawn(null: CovarianceNull | Mirrored, side: str, draw: int) -> Floats:
         return null.draw("structure", *pair, side, draw).decoder.astype(np.float32)
 
-    return [(drawn(first, "a", draw), drawn(second, "b", draw)) for draw in range(draws)]
+    ways = (
+        (first, second),
+        (Mirrored(first), Mirrored(second)),
+        (Mirrored(first, second), Mirrored(second, first)),
+    )
+    return [[(drawn(a, "a", draw), drawn(b, "b", draw)) for draw in range(draws)] for a, b in ways]

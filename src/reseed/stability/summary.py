@@ -22,17 +22,17 @@ from reseed.spec.statistics import (
 )
 from reseed.spec.summary import read_record
 from reseed.stability import fdr, shares
-from reseed.stability.intervals import Design, mean_over_pairs
+from reseed.stability.intervals import Design, jackknife_over_pairs, mean_over_pairs
 from reseed.stability.nulls import chance_corrected
 from reseed.stability.over_seeds.posterior import Mixture
-from reseed.stability.shares import Members, PairTable
+from reseed.stability.shares import Chance, Members, PairTable
 from reseed.store import Store
 
 Numbers = dict[str, Number]
 """stratum to its number"""
 
-Draws = Mapping[str, Sequence[PairTable]]
-"""stratum to draws of its null"""
+Nulls = Mapping[str, Chance]
+"""stratum to what chance gives in it"""
 
 
 def read_summary(store: Store, group: str) -> GroupSummary:
@@ -64,7 +64,7 @@ def mean_numbers(
     out: dict[str, Numbers] = {}
     for measure in measures.MEANS:
         values = np.array([shares.mean_score(t, measure, members) for t in end])
-        mean, low, high = mean_over_pairs([t.pair for t in end], values, design)
+        mean, low, high = jackknife_over_pairs([t.pair for t in end], values, design)
         null = _range(shares.null_means(nulls, measure))
         before = np.mean([shares.mean_score(t, measure, members) for t in start])
         out[measure.id] = {"all": number(float(mean), (low, high), null, float(before))}
@@ -74,7 +74,7 @@ def mean_numbers(
 def found_at_fdr(
     end: Sequence[PairTable],
     start: Sequence[PairTable],
-    nulls: Draws,
+    nulls: Nulls,
     strata: Mapping[str, Members],
     design: Design | None = None,
     measure: Measure = fdr.MATCHED,
@@ -87,26 +87,43 @@ def found_at_fdr(
     out: Numbers = {}
     pairs = [t.pair for t in end]
     for base in ("all", "live"):
-        by_pair = {pair: [d for d in nulls.get(base, ()) if d.pair == pair] for pair in pairs}
-        if not all(by_pair.values()):
+        null = nulls.get(base)
+        if null is None or not set(pairs) <= set(null.decoys):
             continue
-        after = [fdr.examine(t, by_pair[t.pair], strata[base], measure) for t in end]
-        before = [fdr.examine(t, by_pair[t.pair], strata[base], measure) for t in start]
-        chance = np.concatenate([fdr.null_shares(by_pair[pair], measure) for pair in pairs])
-        null = _range(chance) if len(chance) else None
+        after, before = (
+            [
+                fdr.examine(
+                    shares.among(t, strata[base]), null.decoys[t.pair], strata[base], measure
+                )
+                for t in tables
+            ]
+            for tables in (end, start)
+        )
+        by_pair = [[d for d in null.draws if d.pair == pair] for pair in pairs]
+        chance = [
+            fdr.null_shares(draws, null.decoys[pair], measure)
+            for pair, draws in zip(pairs, by_pair, strict=True)
+        ]
+        by_chance = _range(np.concatenate(chance))
         for stratum, members in strata.items():
-            if (stratum in ("all", "dead")) != (base == "all"):
+            if shares.base_of(stratum) != base:
                 continue
             values = np.array([fdr.share_found(tests, members) for tests in after])
-            mean, low, high = mean_over_pairs(pairs, values, design)
+            latents = shares.members_of_run(members)
+            mean, low, high = mean_over_pairs(pairs, values, design, latents)
             untrained = np.mean([fdr.share_found(tests, members) for tests in before])
             ends = low.clip(0.0, 1.0), high.clip(0.0, 1.0)
-            out[stratum] = number(float(mean), ends, null, untrained)
+            out[stratum] = number(float(mean), ends, by_chance, untrained)
     return out
 
 
+def in_itself(null: Chance) -> Range:
+    """Share of a run's latents that the test finds among its own others, over runs and pairs."""
+    return _range(np.array([share for decoys in null.decoys.values() for share in decoys.itself]))
+
+
 def latent_tests(
-    end: Sequence[PairTable], nulls: Draws, strata: Mapping[str, Members]
+    end: Sequence[PairTable], nulls: Nulls, strata: Mapping[str, Members]
 ) -> pl.DataFrame:
     """What the tests say of each latent: live ones against the null of live ones, dead of all.
 
@@ -117,11 +134,13 @@ def latent_tests(
     sizes = {run: len(members) for run, members in strata["all"].items()}
     by_base: dict[str, pl.DataFrame] = {}
     for base in ("all", "live"):
-        draws = nulls.get(base, ())
+        known = nulls[base].decoys if base in nulls else {}
         tests = [
             test
             for pair in end
-            for test in fdr.examine(pair, [d for d in draws if d.pair == pair.pair], strata[base])
+            for test in fdr.examine(
+                shares.among(pair, strata[base]), known.get(pair.pair), strata[base]
+            )
         ]
         frame = fdr.by_latent(tests, sizes, runs)
         name = pl.when(pl.col("p_null").is_not_null()).then(pl.lit(f"N2 {base}"))
@@ -146,7 +165,7 @@ def contributions(
         return None
     means = pl.concat(table.select("contribution", "null_contribution").mean() for table in fires)
     values = means["contribution"].to_numpy()
-    mean, low, high = mean_over_pairs([t.pair for t in known], values, design)
+    mean, low, high = jackknife_over_pairs([t.pair for t in known], values, design)
     null = _range(means["null_contribution"].to_numpy())
     shown = number(float(mean), (low, high), None, None)
     explained = pl.concat(table.select("explained_a", "explained_b") for table in fires)

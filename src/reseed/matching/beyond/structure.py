@@ -24,9 +24,8 @@ subspace_overlap, subspace_rest, subspace_inside, subspace_p
 The formulas are in docs/structure.md.
 
 Single latents may not come back although the space they lie in does (arXiv 2606.12138). The
-*neighbourhood* of a row in a dictionary is the span of the `rank` leading right singular vectors of
-its `size` rows of largest |cosine| to it (in its own dictionary it is one of them). A span has no
-sign, hence |cosine|, unlike everywhere else in matching.
+*neighbourhood* of a row is the span of the `rank` leading right singular vectors of a dictionary's
+`size` rows of largest |cosine| to it (in its own it is one); a span has no sign.
 """
 
 from __future__ import annotations
@@ -51,24 +50,21 @@ from reseed.matching.beyond.regress import MOST, rows_at_once, top, unit_part
 from reseed.matching.entries import stretches
 from reseed.matching.geometry import Floats, Integers, Rows, check_dimensions, rows
 
-_NULL_LATENTS = 4_000
-"""Random latents that are enough for the null of the subspaces."""
+_NULL_LATENTS = 4_000  # random latents that are enough for the null of the subspaces
 
 
 class Side(NamedTuple):
-    """One dictionary."""
+    """One dictionary, its decoder `[F, D]`."""
 
     decoder: Any
-    """[F, D]"""
     shared: Integers
     """[F] its counterpart on the other side, -1 for those left over"""
 
 
 class Structure(NamedTuple):
-    """What became of what is left."""
+    """What became of what is left; the table is described above."""
 
     table: pl.DataFrame
-    """as said at the top of this file"""
     about: dict[str, Any]
     """`a` and `b`: latents left over, labels, bars, what chance gives"""
 
@@ -79,19 +75,21 @@ def structure(
     nulls: Sequence[tuple[Any, Any]],
     settings: Settings | None = None,
     show: Show | None = None,
+    others: Sequence[Sequence[tuple[Any, Any]]] = (),
 ) -> Structure:
     """Explain what is left of each side by the other.
 
-    The nulls are random dictionaries in place of the decoders of A and of B, of the same covariance
-    each, `[F, D]`; the first pair is the null of the fits, all are that of the subspaces. Without
-    any the bars are the settings alone and subspaces have no p-value.
+    The nulls are random decoders in place of A's and B's, `[F, D]`, of the same covariance: the
+    first pair for the fits, all for the subspaces. Without any there are no p-values. `others` are
+    made in other ways, a list each, and a subspace counts by the heaviest.
     """
     settings = settings or Settings()
     sides = (rows(a.decoder, "A's decoder"), rows(b.decoder, "B's decoder"))
     shared = (np.asarray(a.shared), np.asarray(b.shared))
     drawn = [(rows(x, "null of A"), rows(y, "null of B")) for x, y in nulls]
     both = fit_both(sides, shared, drawn[:1], settings, show)
-    spans = _spans(sides, shared, drawn, settings)
+    ways = [[(rows(x, "null of A"), rows(y, "null of B")) for x, y in way] for way in others]
+    spans = _spans(sides, shared, [drawn, *ways], settings)
     frames: list[pl.DataFrame] = []
     about: dict[str, Any] = {}
     for side, name in enumerate("ab"):
@@ -114,7 +112,7 @@ class _Spans(NamedTuple):
 def _spans(
     sides: tuple[Rows, Rows],
     shared: tuple[Integers, Integers],
-    nulls: Sequence[tuple[Rows, Rows]],
+    ways: Sequence[Sequence[tuple[Rows, Rows]]],
     settings: Settings,
 ) -> list[_Spans]:
     left = [np.flatnonzero(own < 0) for own in shared]
@@ -123,10 +121,14 @@ def _spans(
     for s in (0, 1):
         pools = [pick(sides[t], left[t]) for t in (s, 1 - s)]
         overlap = overlaps(*pools, **size)
-        chance = [overlaps(*pair, **size) for pair in _random_pools(pools, nulls, s)]
-        empty = Overlap(*(np.zeros(0) for _ in overlap))
-        null = Overlap(*(np.concatenate(parts) for parts in zip(empty, *chance, strict=True)))
-        out.append(_Spans(left[s], overlap, null, p_values(overlap, null)))
+        nulls: list[Overlap] = []
+        for way in ways:
+            chance = [overlaps(*pair, **size) for pair in _random_pools(pools, way, s)]
+            joined = zip(*chance, strict=True) if chance else [(np.zeros(0),)] * len(overlap)
+            nulls.append(Overlap(*map(np.concatenate, joined)))
+        p = np.max([p_values(overlap, null) for null in nulls], axis=0)
+        highest = max(nulls, key=lambda null: np.nansum(null.mean) / max(len(null.mean), 1))
+        out.append(_Spans(left[s], overlap, highest, p))
     return out
 
 
