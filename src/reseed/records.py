@@ -61,6 +61,8 @@ def check_rule(activation: Mapping[str, Any], latents: int, threshold: Any, wher
         )
     if kind in _WITHOUT_K:
         return
+    if kind == "batchtopk" and type(k) is float and 0 < k <= latents:
+        return  # a mean over rows
     if type(k) is not int or not 1 <= k <= latents:
         raise SpecError(
             f"{where}: {kind} with k = {k!r} cannot be applied to {latents} latents; k is a whole "

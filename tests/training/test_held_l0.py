@@ -64,7 +64,7 @@ def test_a_target_that_cannot_be_is_refused(name: str) -> None:
         ({"target_l0": 9}, "target_l0 = 9 is above latents = 8"),
         ({"target_l0": 0}, "greater than 0"),
         ({"target_l0": 2, "penalty": 0}, "penalty of 0 cannot be moved"),
-        ({"penalty": -1}, "greater than or equal to 0"),
+        ({"penalty": -1}, "must be at least 0"),
     ):
         with pytest.raises(SpecError, match=says):
             read_spec(kind, {"latents": 8, **wrong}, "test")

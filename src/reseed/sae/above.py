@@ -21,7 +21,7 @@ from reseed.loops.encode import Integers
 from reseed.loops.screen import Taken
 from reseed.loops.step import ByRow
 from reseed.sae import Tensor, encode, torch
-from reseed.sae.codes import Codes
+from reseed.sae.codes import Codes, count_of
 from reseed.sae.encode import AT_A_TIME, LATENTS, Blocks, Reader
 
 Floats = NDArray[np.float32]
@@ -128,12 +128,13 @@ class BatchTop:
     def __init__(self) -> None:
         self._bar = np.float32(0.0)
 
-    def codes(self, reader: Reader, k: int) -> ByRow:
+    def codes(self, reader: Reader, k: float) -> ByRow:
         """The k B largest pre-activations of a batch after ReLU (BatchTopK, arXiv 2412.06410).
 
         Among equals the lowest rows fire, in a row the lowest latents.
         """
-        wanted, latents = k * len(reader.x), len(reader.W_enc)
+        latents = len(reader.W_enc)
+        wanted = count_of(k, len(reader.x), len(reader.x) * latents)
         bar, share = self._bar, 2
         if bar <= 0:
             bar, share = _guess(reader, share * k), 4
@@ -148,7 +149,7 @@ class BatchTop:
         return kept
 
 
-def _guess(reader: Reader, k: int) -> np.float32:
+def _guess(reader: Reader, k: float) -> np.float32:
     """A bar that about k pre-activations of a row are above; 0 for all that are positive."""
     latents = len(reader.W_enc)
     if k >= latents:
@@ -159,7 +160,7 @@ def _guess(reader: Reader, k: int) -> np.float32:
     else:
         pre = (x.bfloat16() @ reader.screen.halves.T).float()
     flat = (pre + torch.from_numpy(reader.b_enc)).numpy().ravel()
-    place = len(flat) - k * len(x)
+    place = len(flat) - count_of(k, len(x), len(flat))
     return np.float32(max(0.0, np.partition(flat, place)[place]))
 
 

@@ -121,13 +121,13 @@ def groupmax(pre: Tensor, k: int) -> Tensor:
     return torch.zeros_like(groups).scatter_(2, place, best).view_as(pre)
 
 
-def batch_top(pre: Tensor, k: int) -> Tensor:
+def batch_top(pre: Tensor, k: float) -> Tensor:
     """The k N largest of relu(pre) in all rows (BatchTopK, arXiv 2412.06410), dense `[N, F]`.
 
     Among equals the lowest rows fire, in a row the lowest latents.
     """
     flat = torch.relu(pre).flatten()
-    wanted = min(k * len(pre), flat.numel())
+    wanted = count_of(k, len(pre), flat.numel())
     least = flat.detach().topk(wanted, sorted=False).values.min()
     chosen = ~(flat.detach() < least)  # NaN stays
     surplus = int(chosen.sum()) - wanted
@@ -136,7 +136,12 @@ def batch_top(pre: Tensor, k: int) -> Tensor:
     return torch.where(chosen, flat, 0.0).view_as(pre)
 
 
-def common_threshold(values: Iterable[Tensor], k: int, most_rows: int) -> Tensor:
+def count_of(k: float, rows: int, most: int) -> int:
+    """How many fire where k do on average over rows: one at least, `most` at the most."""
+    return min(max(1, round(k * rows)), most)
+
+
+def common_threshold(values: Iterable[Tensor], k: float, most_rows: int) -> Tensor:
     """The one threshold at which K latents fire on average (Llama Scope, arXiv 2410.20526).
 
     It is the (N K)-th largest of all values `[N_i, F]`, or 0 if fewer than that are positive. A
@@ -147,10 +152,10 @@ def common_threshold(values: Iterable[Tensor], k: int, most_rows: int) -> Tensor
     for part in values:
         rows += len(part)
         both = torch.cat([kept, torch.relu(part).flatten()])
-        kept = both.topk(min(most_rows * k, both.numel()), sorted=False).values
+        kept = both.topk(count_of(k, most_rows, both.numel()), sorted=False).values
     if not rows:
         return torch.zeros(())
-    return kept.sort(descending=True).values[min(rows * k, len(kept)) - 1]
+    return kept.sort(descending=True).values[count_of(k, rows, len(kept)) - 1]
 
 
 def pursue(centred: Tensor, W_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:

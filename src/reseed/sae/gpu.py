@@ -21,6 +21,7 @@ B rows, F latents, D dimensions, K codes of a row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,10 +29,9 @@ import torch
 from torch import Tensor
 
 from reseed.loops import gpu_encode as loops
-from reseed.sae.codes import Codes
+from reseed.sae.codes import Codes, count_of
 
 _STORED = 2.0**-7 + 2.0**-20
-
 _BIAS = 2.0**-20
 
 _OVER = 1 + 2.0**-10
@@ -156,27 +156,27 @@ def strongest(x: Tensor, W_enc: Tensor, b_enc: Tensor, screen: Screen, k: int) -
 
 
 def strongest_of_batch(
-    x: Tensor, W_enc: Tensor, b_enc: Tensor, screen: Screen, k: int
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, screen: Screen, k: float
 ) -> Strongest:
     """The k B largest positive pre-activations of all rows (BatchTopK, arXiv 2412.06410).
 
-    K is the most that fire in a row. The bar is the same for all rows; the product is stored for
-    all of them. Plain twin: `codes.batch_top`.
+    K is the most that fire in a row. All rows share the bar. Plain twin: `codes.batch_top`.
     """
-    rows, latents = len(x), len(W_enc)
-    if _narrow(latents, k):
+    rows, latents, each = len(x), len(W_enc), math.ceil(k)
+    wanted = count_of(k, rows, rows * latents)
+    if _narrow(latents, each):
         keys = _keys_of_all(x, W_enc, b_enc)
     else:
-        looked = _look(x, b_enc, screen, k)
-        bar = looked.lower.flatten().topk(k * rows, sorted=False).values.amin().expand(rows)
-        chosen, count = _candidates(looked, bar.contiguous(), _room(latents, k))
+        looked = _look(x, b_enc, screen, each)
+        bar = looked.lower.flatten().topk(wanted, sorted=False).values.amin().expand(rows)
+        chosen, count = _candidates(looked, bar.contiguous(), _room(latents, each))
         most = int(count.max())
         if most > chosen.shape[1]:  # some row has more than its share
             chosen, count = _candidates(looked, bar.contiguous(), most)
         keys = _scored(x, W_enc, b_enc, chosen, count)
-    best = keys.flatten().topk(min(k * rows, keys.numel()), sorted=False).indices
-    kept = torch.zeros_like(keys, dtype=torch.bool).flatten()
-    kept = kept.scatter_(0, best, True).view_as(keys) & (keys >= 0)
+    best = keys.flatten().topk(min(wanted, keys.numel()), sorted=False).indices
+    kept = torch.zeros_like(keys, dtype=torch.bool).flatten().scatter_(0, best, True)
+    kept = kept.view_as(keys) & (keys >= 0)
     active = max(1, int(kept.sum(1).max()))
     return _of_keys(torch.where(kept, keys, -1).topk(active, dim=1).values, latents)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from reseed.seeds import digest, generator
 
 _LENGTH = 3.0**-0.5
 """Of a row uniform in ±1/sqrt(D): the root of its mean square, whatever D."""
+
+K = TypeVar("K", int, float)
 
 NOT_YET = -1.0
 """What a threshold is before it is found."""
@@ -225,7 +227,7 @@ def last_threshold(raw: Parameters, batches: BatchSource, k: int, rows: int) -> 
     return {"threshold": kernels.common_threshold(pres, k, rows + len(first.x))}
 
 
-def falling_k(step: int, *, first: int, k: int, over: float) -> int:
+def falling_k(step: int, *, first: int, k: K, over: float) -> int | K:
     """K that falls linearly from `first` at step 0 to `k` at step `over` (K annealing, 2410.20526).
 
     Example:

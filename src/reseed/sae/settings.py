@@ -168,6 +168,10 @@ class ArchitectureSpec(Spec):
             return self.lr
         return _BASE_LR[self.optimizer] / (self.latents / 2**14) ** 0.5
 
+    def rate(self, steps: int) -> float:
+        """`peak_lr`, or a higher one where a training is too short for it."""
+        return self.peak_lr
+
     @property
     def settings(self) -> dict[str, Any]:
         """What tells it from others of its architecture and width: name to value, in order."""
@@ -247,6 +251,11 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+LONG = 30_000
+"""Steps from which the paper's rate is enough for what a penalty has to teach; below, the default
+grows as the root of what is missing, up to ten times. docs/training.md has how it was found."""
+
+
 class PenalisedSpec(ArchitectureSpec):
     """A penalty, and what brings it to the number of latents that should fire."""
 
@@ -275,6 +284,10 @@ class PenalisedSpec(ArchitectureSpec):
     @property
     def promised_l0(self) -> float | None:
         return self.target_l0
+
+    def rate(self, steps: int) -> float:
+        short = 1.0 if self.lr or self.optimizer != "adam" else (LONG / steps) ** 0.5
+        return self.peak_lr * min(10.0, max(1.0, short))
 
     @property
     def settings(self) -> dict[str, Any]:

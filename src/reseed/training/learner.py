@@ -212,7 +212,7 @@ class Learner:
         """Of the step about to be made."""
         sae, training = self.spec.sae, self.spec.training
         return learning_rate(
-            sae.lr_schedule, self.step, sae.peak_lr, training.warmup, training.steps
+            sae.lr_schedule, self.step, sae.rate(training.steps), training.warmup, training.steps
         )
 
     def check_weights(self) -> None:

@@ -57,8 +57,18 @@ def mutual_weight(step: int, *, over: int) -> float:
     return 1.0 if step >= over else (1.0 + math.cos(math.pi * (over - step) / over)) / 2.0
 
 
-MEMORY = 0.9
-"""Share of the running mean of L0 that stays from step to step."""
+def memory(steps: int) -> float:
+    """Share of the running mean of L0 that stays from step to step.
+
+    The mean reaches back a hundredth of a training, ten steps at the most: in a short one what is
+    remembered for longer is answered after all latents have died of it.
+
+    Example:
+        >>> memory(50), memory(200), memory(100_000)
+        (0.0, 0.5, 0.9)
+    """
+    return 1.0 - 1.0 / min(10.0, max(1.0, steps / 100))
+
 
 AT_ONCE = 1.0
 """P, the answer to where L0 is now."""
@@ -99,7 +109,7 @@ def moved(held: Held, l0: float, target: float, step: int, steps: int) -> Held:
         return held
     now = max(l0, LEAST)
     first = held.first or now
-    mean = MEMORY * (held.l0 or now) + (1.0 - MEMORY) * now
+    mean = memory(steps) * (held.l0 or now) + (1.0 - memory(steps)) * now
     left = max(0.0, 1.0 - step / (DESCENT * steps))
     error = math.log(mean / target) - left * math.log(first / target)
     total = held.total + REACH / steps * max(-1.0, min(1.0, error))

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from reseed.sae import Tensor, codes, parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
@@ -31,11 +31,16 @@ from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec, Share
 
 
+def _plain(k: float) -> float:
+    """A whole number as such, so that 2.0 and 2 are one run."""
+    return int(k) if k == int(k) else k
+
+
 class BatchSpec(ArchitectureSpec):
     """What all architectures with the batch rule have in common."""
 
-    k: Annotated[int, Field(ge=1)] = 32
-    """Latents that fire in a row, on average over a batch."""
+    k: Annotated[int | float, Field(gt=0), AfterValidator(_plain)] = 32
+    """Latents that fire in a row, on average over a batch; 1.5 is three in two rows."""
     auxk_alpha: Annotated[float, Field(ge=0)] = 1 / 32
     """Weight of the auxiliary loss that lets dead latents explain the error."""
     threshold_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99

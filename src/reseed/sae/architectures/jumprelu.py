@@ -6,9 +6,10 @@
     d z / d θ = -(θ / ε) K((p - θ) / ε),  d 1[p > θ] / d θ = -(1 / ε) K((p - θ) / ε)
 
 K is the rectangle from -1/2 to 1/2, ε the bandwidth times ℓ, and ℓ the root mean square distance of
-the first batch's rows to their mean (the paper's inputs have E |x|² = 1, so its .001 are the same
-here). The threshold is trained as t, in units of ℓ; the paper trains its logarithm, which Adam
-hardly moves in a short training. Decoder rows have length 1.
+the first batch's rows to their mean (the paper's inputs have E |x|² = 1). The threshold is trained
+as t, in units of ℓ; the paper trains its logarithm, which Adam hardly moves in a short training.
+Decoder rows have length 1. Where a `target_l0` is to be held, thresholds are multiplied by one
+number after the last step, with which so many fire in the last rows.
 
 With `sparsity = "tanh"` (Anthropic, January 2025 update) the penalty is λ Σ tanh(c z |W_dec| / σ)
 / B, σ² = ℓ² / D, decoder rows are free, the kernels' gradients reach p too, and dead latents may
@@ -23,8 +24,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from reseed.sae import Tensor, parts, torch
-from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
+from reseed.sae import Tensor, codes, parts, torch
+from reseed.sae.architecture import (
+    Architecture,
+    At,
+    Batch,
+    BatchSource,
+    Objective,
+    Parameters,
+    Start,
+)
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
 
@@ -41,10 +50,14 @@ class JumpReLUSpec(PenalisedSpec):
     sparsity: Literal["l0", "tanh"] = "l0"
     """What is penalised: the number of latents that fire, or tanh of their codes. With `tanh`
     decoder rows are free, and the threshold teaches the encoder too."""
-    bandwidth: Annotated[float, Field(gt=0)] = 0.001
-    """Width of the rectangle through which the threshold learns, in units of length."""
-    threshold: Annotated[float, Field(gt=0)] = 0.001
-    """Where thresholds start, in units of length."""
+    bandwidth: Annotated[float, Field(gt=0)] = 0.05
+    """Width of the rectangle through which the threshold learns, in units of length. The paper's
+    .001 needs its billions of tokens: in fewer, too few codes come near enough to teach it."""
+    threshold: Annotated[float, Field(gt=0)] = 0.02
+    """Where thresholds start, in units of length; .001 in the paper."""
+    settle_rows: Annotated[int, Field(ge=0)] = 8192
+    """With a `target_l0`, rows at the end of training on which all thresholds are multiplied by the
+    one number with which so many latents fire there; 0 leaves them as they were learnt."""
     tanh_scale: Annotated[float, Field(gt=0)] = 4.0
     """c in tanh(c code / σ), where σ is the unit of length over the root of D."""
     pre_act: Annotated[float, Field(ge=0)] = 0.0
@@ -99,6 +112,18 @@ def objective(p: Parameters, batch: Batch, spec: JumpReLUSpec, at: At) -> Object
     return Objective(loss, fvu.detach(), z.detach(), {"length": length}, x_hat, loss - fvu)
 
 
+def settle(p: Parameters, spec: JumpReLUSpec, batches: BatchSource) -> Parameters:
+    """Thresholds that let `target_l0` latents fire in a row, on average over the last rows."""
+    if spec.target_l0 is None or not spec.settle_rows:
+        return {}
+    threshold = (p["length"] * p["threshold"].abs()).clamp_min(torch.finfo(torch.float32).tiny)
+    over = (parts.pre_activations(p, b.x) / threshold for b in batches.last(spec.settle_rows))
+    most = spec.settle_rows + len(next(batches.last(1)).x)
+    # a little lower, so that rounding does not decide about the code that it was found at
+    factor = codes.common_threshold(over, spec.target_l0, most) * (1 - 1e-4)
+    return {"threshold": p["threshold"] * factor}
+
+
 def _tanh(p: Parameters, z: Tensor, x: Tensor, spec: JumpReLUSpec) -> Tensor:
     sigma = p["length"] / x.shape[1] ** 0.5
     return torch.tanh(spec.tanh_scale * z * _norms(p) / sigma).sum() / len(x)
@@ -118,4 +143,5 @@ def freeze(p: Parameters, spec: JumpReLUSpec, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(parts.rows_to_unit(p), {"kind": "jumprelu"}, about, threshold)
 
 
-JUMPRELU = Architecture(JumpReLUSpec, initial, objective, freeze, buffers=frozenset({"length"}))
+_BUFFERS = frozenset({"length"})
+JUMPRELU = Architecture(JumpReLUSpec, initial, objective, freeze, buffers=_BUFFERS, settle=settle)

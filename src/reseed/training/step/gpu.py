@@ -69,8 +69,11 @@ def find(
     W_enc, b_enc = p["W_enc"], p["b_enc"]
     centred = (x - p["b_dec"]).contiguous()
     scale = x.sub(x.mean(0)).square_().sum()
-    batch = isinstance(spec, BatchTopKSpec)
-    codes = (strongest_of_batch if batch else strongest)(centred, W_enc, b_enc, screen, spec.k)
+    read = centred, W_enc, b_enc, screen
+    if isinstance(spec, BatchTopKSpec):
+        codes = strongest_of_batch(*read, spec.k)
+    else:
+        codes = strongest(*read, spec.k)
     main = _decoded(codes, p["W_dec"], centred, -torch.ones_like(scale), 2.0 / scale)
     parts = [main]
     rows = dead.nonzero()[:, 0] if spec.auxk_alpha > 0 else dead.new_empty(0)
@@ -88,7 +91,9 @@ def find(
     fvu = torch.where(finite, main.loss.double().sum() / scale, math.nan)  # never among the best
     # the one place that waits for the GPU
     fvu, l0, norm = torch.stack([fvu, active.sum() / len(x), squared.sqrt()]).tolist()
-    buffers = {"threshold": _threshold(p["threshold"], codes.values, spec)} if batch else {}
+    buffers = {}
+    if isinstance(spec, BatchTopKSpec):
+        buffers["threshold"] = _threshold(p["threshold"], codes.values, spec)
     return BatchGradients(
         x=centred,
         residual=residual,

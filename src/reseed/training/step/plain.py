@@ -134,7 +134,7 @@ def _settings_at(spec: ArchitectureSpec, at: At) -> ArchitectureSpec:
     if spec.k_start is None:
         return spec
     over = round(spec.k_share * at.steps)
-    k = falling_k(at.step, first=spec.k_start, k=int(getattr(spec, "k")), over=over)  # noqa: B009
+    k = falling_k(at.step, first=spec.k_start, k=getattr(spec, "k"), over=over)  # noqa: B009
     return spec.model_copy(update={"k": k})
 
 
