@@ -40,11 +40,18 @@ Key = TypeVar("Key")
 
 
 def stage(study: Study, events: Events, inputs: Inputs) -> None:
-    """Make the pieces `evidence/RUN`, `cofiring/A--B` and `through/RUN` that are missing."""
+    """Make the pieces `evidence/RUN`, `cofiring/A--B`, `through/RUN`, `substitution/GROUP`.
+
+    Those that are missing; the last two if the study asks for them.
+    """
     finished = [run.spec for run in study.runs if isinstance(run.state, Done)]
     _gather_evidence(study, finished, inputs, events)
     _gather_cofiring(study, inputs, events)
     _gather_predictions(study, finished, inputs, events)
+    if study.spec.evidence.substitution_pairs:
+        from reseed.evidence.substitution.stage import substitute
+
+        substitute(study, inputs, events)
 
 
 def _missing(
@@ -58,7 +65,9 @@ def _gather_evidence(
     study: Study, finished: Iterable[RunSpec], inputs: Inputs, events: Events
 ) -> None:
     store, spec = study.store, study.spec.evidence
-    settings = digest(spec.model_dump(mode="json", exclude={"through_tokens"}))
+    settings = digest(
+        spec.model_dump(mode="json", exclude={"through_tokens", "substitution_pairs"})
+    )
     made_from = {run: [store.checksum(run_name(run)), settings] for run in finished}
     missing = _missing(store, made_from, lambda run: evidence_name(run.id))
     kinds: dict[Control | None, None] = dict.fromkeys(run.reads for run in missing)
