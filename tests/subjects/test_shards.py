@@ -1,6 +1,8 @@
 """Shards: written while the next is read, read back without being held."""
 
+import contextlib
 import errno
+import shutil
 import threading
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from reseed.errors import SpecError, StoreError
-from reseed.events import Events
+from reseed.events import Events, Task
 from reseed.spec.analysis import ActivationSpec
 from reseed.store import Store
 from reseed.subjects import shards
@@ -163,3 +165,34 @@ def test_the_index_says_what_the_format_of_the_subject_changed(tmp_path):
     index = store.document("activations/index", "index.json")
     assert index["change_from_float32"] == change
     assert np.array_equal(ShardSource(store).rows, source().rows[:3])
+
+
+class Watched(MemorySource):
+    """Says after each block how far it is."""
+
+    def read_watched(self, blocks, advance):
+        for block in blocks:
+            advance(int(self.rows[block]))
+        return self.read(blocks)
+
+
+def test_progress_is_seen_inside_a_shard(tmp_path, tree):
+    steps = []
+
+    class Sees(Events):
+        @contextlib.contextmanager
+        def task(self, name, total, unit):
+            yield Task(total, lambda task: steps.append(task.done))
+
+    x = source().read(range(15))
+    made = make(tmp_path / "a", Watched(x, block=BLOCK), Sees())
+    assert steps == [min(BLOCK * (n + 1), ROWS) for n in range(15)]
+    steps.clear()
+    assert tree(made.root) == tree(make(tmp_path / "b", source(), Sees()).root)
+    assert steps == [28, 56, 84, 100]
+    steps.clear()
+    shutil.rmtree(made.path(shard_name(1)))
+    shutil.rmtree(made.path("activations/index"))
+    make(tmp_path / "a", Watched(x, block=BLOCK), Sees())
+    assert steps[-1] == ROWS  # shards that were there count once
+    assert len(steps) == 3 + 4

@@ -10,6 +10,7 @@ from reseed.spec.subject import LanguageModelSpec
 from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.language.model import load_language_model
+from reseed.subjects.source import WatchedSource
 
 BLOCKS, L = 11, 12
 REAL = [8, 12, 5, 8, 8, 12, 8, 1, 3, 12, 8]
@@ -54,6 +55,15 @@ def test_rows_are_bit_identical_however_blocks_are_grouped(tiny_folder, layout, 
         for site, rows in whole.items():
             want = torch.cat([rows[ends[b] - source.rows[b] : ends[b]] for b in group])
             assert torch.equal(got[site], want), (site, group)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_reading_says_how_far_it_is(model, layout):
+    source, steps = TextSource(model, tokens(layout), batch_blocks=4), []
+    rows = source.read_watched([5, 0, 1, 9, 2, 3], steps.append)
+    assert isinstance(source, WatchedSource)
+    assert sum(steps) == len(rows["layers.2"]) == source.rows[[5, 0, 1, 9, 2, 3]].sum()
+    assert len(steps) == len(source.passes([5, 0, 1, 9, 2, 3])) > 1
 
 
 def test_padding_is_never_computed(model):

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from reseed.errors import SpecError, StoreError
-from reseed.events import Events
+from reseed.events import Events, Task
 from reseed.sae import Tensor, torch
 from reseed.spec.analysis import ActivationSpec
 from reseed.store import Store, json_bytes
-from reseed.subjects.source import BlockSource, DerivedSource
+from reseed.subjects.source import BlockSource, DerivedSource, WatchedSource
 
 FOLDER = "activations"
 
@@ -109,14 +109,18 @@ def harvest(
             written.result()
             for site, value in store.document(shard_name(number), "rounding.json").items():
                 error[site] = max(error[site], value)
-            task.advance(int(rows[list(parts[number])].sum()))
+            if number in there:
+                task.advance(int(rows[list(parts[number])].sum()))
 
+        there = set[int]()
         under_way: tuple[int, Future[None]] | None = None
         for number, part in enumerate(parts):
             exact: dict[str, Tensor] = {}
             try:
-                if not store.has(shard_name(number), made_from):
-                    exact = source.read(list(part))
+                if store.has(shard_name(number), made_from):
+                    there.add(number)
+                else:
+                    exact = _read(source, list(part), task)
             finally:
                 # also when the reading failed: the shard before it is whole and counts
                 if under_way is not None:
@@ -135,6 +139,15 @@ def harvest(
     }
     with store.piece(index, made_from) as folder:
         (folder / "index.json").write_bytes(json_bytes(about))
+
+
+def _read(source: BlockSource, blocks: list[int], task: Task) -> dict[str, Tensor]:
+    """Rows of a shard; of a source that says how far it is, the task shows that."""
+    if isinstance(source, WatchedSource):
+        return source.read_watched(blocks, task.advance)
+    read = source.read(blocks)
+    task.advance(int(source.rows[blocks].sum()))
+    return read
 
 
 def _write_shard(

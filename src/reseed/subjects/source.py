@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,17 @@ class BlockSource(Protocol):
         Returns:
             site to float32 `[sum of rows[blocks], D]`, on the CPU.
         """
+        ...
+
+
+@runtime_checkable
+class WatchedSource(BlockSource, Protocol):
+    """A `BlockSource` whose reading takes so long that it says how far it is."""
+
+    def read_watched(
+        self, blocks: Sequence[int], advance: Callable[[int], object]
+    ) -> dict[str, Tensor]:
+        """`read`, telling `advance` how many more rows are there."""
         ...
 
 

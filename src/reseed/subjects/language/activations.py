@@ -84,6 +84,12 @@ class TextSource:
 
     def read(self, blocks: Sequence[int]) -> dict[str, Tensor]:
         """Rows of these blocks; see `BlockSource.read`."""
+        return self.read_watched(blocks, lambda _: None)
+
+    def read_watched(
+        self, blocks: Sequence[int], advance: Callable[[int], object]
+    ) -> dict[str, Tensor]:
+        """The same, telling `advance` after each pass how many more rows are there."""
         numbers = [int(block) for block in blocks]
         ends = np.cumsum(self.rows[numbers]) if numbers else np.zeros(0, np.int64)
         total = int(ends[-1]) if numbers else 0
@@ -97,6 +103,7 @@ class TextSource:
                     rows = sequence[keep.to(sequence.device)]
                     self._check(site, rows, block)
                     out[site][end - len(rows) : end] = rows
+            advance(int(self.rows[[numbers[place] for place in pass_.places]].sum()))
         return out
 
     def _together(self, length: int) -> int:
