@@ -46,7 +46,9 @@ def group(controls):
         counts=COUNTS,
         reconstruction=FIT,
         distance_from_init=MOVED,
-        headline=Headline(tau=0.7, shared=strata, ceiling_same_run=1.0, **others),
+        headline=Headline(
+            tau=0.7, shared=strata, ceiling_same_run=1.0, in_itself={}, null_kinds={}, **others
+        ),
         group="toy",
         controls={kind: control(value) for kind, value in controls.items()},
         through_subject=None,

@@ -177,6 +177,8 @@ def test_cards_follow_their_rule():
         }
     )
     assert select_most(table).select("run", "latent").rows() == [("a", 1), ("b", 0)]
+    none = table.with_columns(n_matched=0)
+    assert select_most(none).select("run", "latent").rows()[0] == ("a", 1)  # the nearest miss
     assert select_least(table).select("run", "latent").rows() == [("b", 1), ("a", 2)]
 
 

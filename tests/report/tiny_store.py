@@ -154,24 +154,28 @@ def _paired_summary(
     shown = {m: {s: number(shared, float(m == "equal")) for s in strata} for m in MEASURES}
     means = {m: {"all": number(0.7, 0.4)} for m in ("pw_mcc", "mmcs_decoder")}
     found = {"all": number(0.6), "live": number(0.65)} if null else {}
+    none = {"mean": 0.0, "lo": 0.0, "hi": 0.0}
+    alike = {"in_itself": {"all": none}, "null_kinds": {"all": ["rows"]}}
     fdr = {"match_at_fdr": found, "nearest_at_fdr": found}
     law = {"a": 0.5, "b": -0.9, "c": 0.3, "c_interval_95": None}
-    none = {"a": None, "b": None, "c": None, "c_interval_95": None}
+    unfit = {"a": None, "b": None, "c": None, "c_interval_95": None}
     return {
         "independent": {"pairs": pairs, "they": "share the data seed", "trials": runs - 1},
-        "only_in_one": dict.fromkeys(("all", "live"), law if runs > 4 else none),
+        "only_in_one": dict.fromkeys(("all", "live"), law if runs > 4 else unfit),
         "unseen": {
             "runs": runs,
             "observed": 20,
             "once": 6,
             "twice": 4,
+            "once_implied": 5.0,
+            "at_least": 19.0,
             "chao2": 23.0,
             "ice": 22.0,
             "jackknife": 25.0,
             "warnings": ["single matches are unreliable."],
         },
         "components": _components() if crossed else None,
-        "headline": {"tau": 0.7, **shown, **means, **fdr, "ceiling_same_run": 1.0},
+        "headline": {"tau": 0.7, **shown, **means, **fdr, "ceiling_same_run": 1.0, **alike},
         "families": {
             "by_size": {"2": 1, str(runs): 2},
             "orphans": 9,

@@ -27,7 +27,8 @@ def group(share=0.2, ends=None, runs=3):
             "reconstruction": {"held_out_tokens": 100},
             "distance_from_init": {"mean": 0.3, "lo": 0.3, "hi": 0.3},
             "independent": {"pairs": 3, "they": "share the data seed", "trials": runs - 1},
-            "headline": {"tau": 0.7, "shared": strata, "ceiling_same_run": 1.0, **others},
+            "headline": {"tau": 0.7, "shared": strata, "ceiling_same_run": 1.0,
+                         "in_itself": {}, "null_kinds": {}, **others},
         }
     )  # fmt: skip
 

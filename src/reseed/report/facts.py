@@ -173,10 +173,12 @@ def _listing(store: Store, summary: StudyGroup, runs: list[RunFacts], latents: i
 def select_most(latents: pl.DataFrame) -> pl.DataFrame:
     """Found in most other runs, then the highest cosine; one latent of a family.
 
-    Without the last rule one feature would fill the cards, once for each run that found it.
+    Without the last rule one feature would fill the cards, once for each run that found it. Where
+    none was found again, the live ones that came nearest.
     """
     order = ["n_matched", "max_decoder_cos", "run", "latent"]
-    ordered = latents.filter(pl.col("n_matched") > 0).sort(
+    found = latents.filter(pl.col("n_matched") > 0)
+    ordered = (found if len(found) else latents.filter("alive")).sort(
         order, descending=[True, True, False, False], nulls_last=True
     )
     first = pl.col("family").is_null() | pl.col("family").is_first_distinct()

@@ -90,6 +90,8 @@ def _range(groups: Groups, measure: str, *, brief: bool = False) -> Html | None:
     if ends[0] == ends[-1] and (brief or len(ends) > 1):
         each = {1: None, 2: " in both SAEs"}.get(len(ends), f" in each of {len(ends)} SAEs")
         return join(ends[0], None if brief else each)
+    if brief and (ordered[0][0].value or 0.0) < _NONE:
+        return join("up to ", ends[-1])
     if brief:
         return join(ends[0], " to ", ends[-1])
     intervals = [interval(number.interval_95, shown) for number, _ in ordered]

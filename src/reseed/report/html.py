@@ -203,8 +203,10 @@ def interval(
     if ends is None or None in ends:
         return NONE
     low, high = number(ends[0]), number(ends[1])
+    if low == high:
+        return low
     if {low[:1], high[:1]} & {"<", ">", "-"}:
-        return low if low == high else f"{low} to {high}"
+        return f"{low} to {high}"
     return f"{low.removesuffix('%')}–{high}"
 
 

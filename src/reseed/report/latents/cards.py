@@ -39,7 +39,10 @@ _WIDE = 0.5
 
 def cards(group: GroupFacts) -> Html:
     """The most and the least reproducible latents of a group."""
-    most = _block("most", "The most reproducible latents", group.most, group)
+    if group.most and not group.most[0].row["n_matched"]:
+        most = _block("near", "The nearest misses", group.most, group)
+    else:
+        most = _block("most", "The most reproducible latents", group.most, group)
     least = _block("least", "The least reproducible latents", group.least, group)
     return join(most, least)
 
