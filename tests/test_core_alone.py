@@ -62,4 +62,4 @@ def test_importing_needs_no_torch(module: str) -> None:
 
 def test_what_needs_torch_names_the_extra() -> None:
     done = without_torch("import reseed\nreseed.train")
-    assert "pip install 'reseed[train]'" in done.stderr
+    assert "pip install 'reseed[train]" in done.stderr

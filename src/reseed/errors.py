@@ -17,8 +17,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import json
 import os
 from collections.abc import Generator, Iterable
+from importlib import metadata
 from pathlib import Path
 
 
@@ -108,7 +110,16 @@ def extra_missing(error: ModuleNotFoundError, what: str) -> str | None:
     extra = _EXTRAS.get(error.name or "")
     if extra is None:
         return None
-    return f"{what} needs {error.name}, which is not installed: pip install 'reseed[{extra}]'"
+    return f"{what} needs {error.name}, which is not installed: {installing(extra)}"
+
+
+def installing(extra: str) -> str:
+    """The command that installs an extra, from where the package itself came."""
+    url = ""
+    with contextlib.suppress(metadata.PackageNotFoundError, ValueError, TypeError):
+        known = metadata.distribution("reseed").read_text("direct_url.json")
+        url = json.loads(known or "{}").get("url", "")
+    return f"pip install 'reseed[{extra}] @ {url}'" if url else f"pip install 'reseed[{extra}]'"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -15,8 +15,8 @@ from reseed.errors import Interrupted
 from reseed.events import Stop
 
 COMMANDS = (
-    "run", "plan", "status", "report", "sites", "calibrate", "consensus", "predict", "export",
-    "explain", "score", "select", "compare", "inspect", "convert", "architectures",
+    "init", "keys", "run", "plan", "status", "report", "sites", "calibrate", "consensus", "predict",
+    "export", "explain", "score", "select", "compare", "inspect", "convert", "architectures",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def main() -> None:
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):  # where there is ASCII alone, ? for others
                     stream.reconfigure(errors="replace")
+            Path.cwd()  # torch's libraries end the process where it is gone
             from reseed.cli import app
 
             try:

@@ -2,17 +2,90 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 import reseed.cli.progress as progress
 import reseed.cli.tables as tables
-from reseed.cli.options import OutPath, Quiet, StudyPath, open_study
+from reseed.cli.options import OutPath, Quiet, StudyPath, open_study, words
+from reseed.errors import SpecError
 from reseed.runs import Failed, Run
 from reseed.screen import Screen, bold
+from reseed.store import write_bytes
 from reseed.study import Study
+
+if TYPE_CHECKING:
+    from reseed.spec.new_study import Kind
+
+
+def init(
+    out: Annotated[Path, typer.Option(help="The TOML file to write.")] = Path("study.toml"),
+    subject: Annotated[
+        str | None, typer.Option(help="language_model, module, arrays or toy.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model; package.module:function; or a .npy file [N, D]."),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Text that a language model reads.")] = None,
+    sites: Annotated[
+        str | None, typer.Option(help="Where to read, separated by commas: layers.6.mlp.")
+    ] = None,
+    architecture: Annotated[str, typer.Option(help="See `reseed architectures`.")] = "topk",
+    latents: Annotated[
+        int | None, typer.Option(help="Width.", show_default="1024, or 128 for the toy")
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option(help="Latents that fire at a time.", show_default="32, or 8 for the toy"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many init seeds.", min=1, max=1000)] = 3,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Of each training.", show_default="1000000, or 100000 for the toy"),
+    ] = None,
+) -> None:
+    """Write a commented study to begin with; what is needed and not given is asked for.
+
+    A file that is there is never overwritten.
+    """
+    from reseed.spec.new_study import KINDS, Choices, new_study
+
+    if out.exists():
+        raise SpecError(f"{out} is there already; choose another name with --out")
+    subject = subject or _ask("--subject", f"What is studied ({', '.join(KINDS)})", KINDS[0])
+    if subject != "toy":
+        model = model or _ask("--model", "Model, factory or file of the array")
+    if subject == "language_model":
+        text = text or _ask("--text", "Text: a file, a folder, package:NAME/path, datasets:NAME")
+    if subject in ("language_model", "module"):
+        sites = sites or _ask("--sites", "Sites, e.g. layers.6.mlp (`reseed sites MODEL`)")
+    choices = Choices(
+        kind=cast("Kind", subject), model=model, text=text, sites=tuple(words(sites) or ()),
+        architecture=architecture, latents=latents, k=k, seeds=seeds, tokens=tokens,
+    )  # fmt: skip
+    write_bytes(out, new_study(choices).encode())
+    Screen().print("Written: ", bold(out), f"; next: reseed plan {out}", sep="", soft_wrap=True)
+
+
+def _ask(flag: str, question: str, default: str | None = None) -> str:
+    if not sys.stdin.isatty():
+        raise SpecError(f"{flag} is needed, since there is nobody to ask: {question}")
+    return str(typer.prompt(question, default=default))
+
+
+def keys(
+    table: Annotated[
+        str | None, typer.Argument(help="One table, e.g. training.", show_default="all tables")
+    ] = None,
+) -> None:
+    """List every key that a study can have, as Markdown."""
+    from reseed.spec.keys import keys
+
+    Screen().print(keys(table), soft_wrap=True)
 
 
 def run(
@@ -101,7 +174,7 @@ def sites(
     from reseed.subjects.subject import known_sites
 
     is_study = subject.endswith(".toml")
-    spec = Study.load(subject).spec.subject if is_study else LanguageModelSpec(model=subject)
+    spec = Study.load(subject).subject if is_study else LanguageModelSpec(model=subject)
     for site in known_sites(spec, pattern, lambda line: typer.echo(line, err=True)):
         Screen().print(site, soft_wrap=True)
 
@@ -149,5 +222,5 @@ def _end(console: Screen, what: str, page: Path, seconds: float, failed: list[Ru
     raise typer.Exit(1 if failed else 0)
 
 
-COMMANDS = (run, plan, status, report, sites, calibrate)
+COMMANDS = (init, keys, run, plan, status, report, sites, calibrate)
 """In the order of the help."""

@@ -1,0 +1,123 @@
+"""A commented study to begin with."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reseed.errors import SpecError, nearest
+from reseed.sae.architectures import ARCHITECTURES
+from reseed.spec.refusals import read_spec
+from reseed.spec.study import StudySpec
+
+Kind = Literal["language_model", "module", "arrays", "toy"]
+
+KINDS: tuple[Kind, ...] = ("language_model", "module", "arrays", "toy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What a new study is told; what is left out is the default."""
+
+    kind: Kind
+    model: str | None = None
+    """a model, a factory, or the file of an array"""
+    text: str | None = None
+    sites: tuple[str, ...] = ()
+    architecture: str = "topk"
+    latents: int | None = None
+    """1,024; 128 for the toy"""
+    k: int | None = None
+    """32; 8 for the toy"""
+    seeds: int = 3
+    tokens: int | None = None
+    """a million; 100,000 for the toy"""
+
+
+def new_study(choices: Choices) -> str:
+    """The TOML of a study, checked to be one.
+
+    Raises:
+        SpecError: if something that is needed is missing, or cannot be.
+    """
+    subject, sites = _subject(choices)
+    text = _text(choices, subject, sites)
+    read_spec(StudySpec, tomllib.loads(text), "the new study")
+    return text
+
+
+def _subject(choices: Choices) -> tuple[str, tuple[str, ...]]:
+    """Lines of the subject, and the sites."""
+    if choices.kind not in KINDS:
+        raise SpecError(f"subject {choices.kind!r}: {nearest(choices.kind, KINDS)}")
+    if choices.kind == "toy":
+        return 'kind = "toy"                 # sparse sums of known directions; no files needed', (
+            "toy",
+        )
+    if not choices.model:
+        what = {
+            "language_model": "a hub name, a local folder, or a GGUF file",
+            "module": "package.module:function, which gives (module, batches)",
+            "arrays": "a .npy file [N, D], or file.safetensors#key",
+        }[choices.kind]
+        raise SpecError(f"a subject of kind {choices.kind!r} needs --model: {what}")
+    model = json.dumps(choices.model)
+    if choices.kind == "arrays":
+        sites = choices.sites or ("x",)
+        return f'kind = "arrays"\npaths = {{ {json.dumps(sites[0])} = {model} }}', sites
+    if not choices.sites:
+        raise SpecError(
+            "--sites are needed, e.g. layers.6.mlp; `reseed sites MODEL` lists what there is"
+        )
+    if choices.kind == "module":
+        return f'kind = "module"\nfactory = {model}', choices.sites
+    return f"model = {model}", choices.sites
+
+
+def _text(choices: Choices, subject: str, sites: tuple[str, ...]) -> str:
+    if choices.architecture not in ARCHITECTURES:
+        raise SpecError(
+            f"architecture {choices.architecture!r}: {nearest(choices.architecture, ARCHITECTURES)}"
+        )
+    small = choices.kind == "toy"
+    latents = choices.latents or (128 if small else 1024)
+    tokens = choices.tokens or (100_000 if small else 1_000_000)
+    k = choices.k or min(latents, 8 if small else 32)
+    fields = ARCHITECTURES[choices.architecture].settings.model_fields
+    active = next((name for name in ("k", "target_l0") if name in fields), None)
+    lines = {
+        "architecture": choices.architecture,
+        "latents": latents,
+        **({} if active is None else {active: k}),
+    }
+    batch = 1024 if tokens >= 512_000 else max(2, min(256, tokens // 20))
+    text = ""
+    if choices.kind == "language_model":
+        if not choices.text:
+            raise SpecError(
+                "a language model needs --text: a file, a folder, package:NAME/path or "
+                "datasets:NAME"
+            )
+        text = (
+            f"\n[text]\nsource = {json.dumps(choices.text)}\n"
+            '# template = "{text}"        # how a record becomes a document\n'
+        )
+    elif choices.text:
+        raise SpecError(f"a subject of kind {choices.kind!r} reads no text; leave --text out")
+    return (
+        "# `reseed plan` says what it takes, `reseed run` makes it; `reseed keys` lists all keys.\n"
+        f"\n[subject]\n{subject}\n{text}\n[activations]\nsites = {json.dumps(list(sites))}\n"
+        f"tokens = {tokens:_}            # different ones; a tenth is held out\n"
+        f"\n[[sae]]                       # one table for each SAE; `reseed architectures`\n"
+        f"{_toml(lines)}\n"
+        f"[seeds]\ninit = {list(range(choices.seeds))}             # three or more: intervals\n"
+        f"\n[training]\ntokens = {tokens:_}            # that each run sees\n"
+        f"batch = {batch}\n"
+    )
+
+
+def _toml(table: Mapping[str, Any]) -> str:
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
