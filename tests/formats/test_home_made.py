@@ -138,6 +138,18 @@ def test_thresholds_make_a_jumprelu(tmp_path, sae) -> None:
     close(loaded.reconstruct(x), torch.where(pre > 1, pre, 0) @ W_dec + b_dec)
 
 
+def test_one_threshold_and_a_k_are_not_guessed_between(tmp_path, sae) -> None:
+    """The arrays of two classes of dictionary_learning, in another container."""
+    both = linear(sae) | {"k": torch.tensor(K), "threshold": torch.tensor(-1.0)}
+    save_file(both, tmp_path / "a.safetensors")
+    with pytest.raises(SpecError, match="not said in it"):
+        reseed.load(tmp_path / "a.safetensors")
+    with pytest.raises(SpecError, match="no threshold was ever set"):
+        reseed.load(tmp_path / "a.safetensors", rule="batchtopk")
+    loaded = reseed.load(tmp_path / "a.safetensors", rule="topk", ignore="threshold")
+    assert loaded.activation == {"kind": "topk", "k": K}
+
+
 def test_directions_are_compared_without_a_rule(tmp_path, sae) -> None:
     W_enc, W_dec, b_enc, b_dec, _ = sae
     arrays = {"W_enc": W_enc.T.contiguous(), "W_dec": W_dec, "b_enc": b_enc, "b_dec": b_dec}

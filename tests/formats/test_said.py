@@ -63,6 +63,16 @@ LEFT_OUT = {
         "sae_weights.safetensors", matrices() | {"r_mag": torch.rand(F)},
         SAELENS | {"architecture": "topk", "k": 3}, "cfg.json", "also holds r_mag",
     ),
+    "saelens, another activation": (
+        "sae_weights.safetensors", matrices(),
+        SAELENS | {"architecture": "standard", "activation_fn": "topk"}, "cfg.json",
+        "activation_fn is topk",
+    ),
+    "llama_scope, a bias that the settings deny": (
+        "sae_weights.safetensors", linear(),
+        {"d_model": D, "act_fn": "relu", "norm_activation": "none", "use_decoder_bias": False},
+        "hyperparams.json", "use_decoder_bias",
+    ),
     "sparsify, skip without skip_connection": (
         "sae.safetensors",
         {"encoder.weight": torch.randn(F, D), "encoder.bias": torch.zeros(F),

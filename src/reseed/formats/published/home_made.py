@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def _read(
         ignore: names of arrays and settings that do not matter, separated by commas.
         more: names of the arrays by the field they are, and `rows`.
     """
-    found = find(files, more)
+    ignored = [name.strip() for name in str(ignore).split(",")]
+    every = find(files, more)
+    found = replace(every, names={f: n for f, n in every.names.items() if n not in ignored})
     where, notes = str(found.held.path), list[str]()
     weights = Weights(arrays=found.held, where=where)
     fields: dict[str, Any] = {name: matrix(weights, found, name) for name in ("W_enc", "W_dec")}
@@ -74,7 +77,6 @@ def _read(
     for bias, letter, size in (("b_enc", "F", F), ("b_dec", "E", E)):
         there = bias in found.names
         fields[bias] = weights.take(found.names[bias], letter) if there else np.zeros(size, "f4")
-    ignored = [name.strip() for name in str(ignore).split(",")]
     settings = said(files, found.held)
     _refuse_scales(settings, ignored, where)
     activation = _rule(files, found, settings, rule, k, notes)
@@ -120,10 +122,10 @@ def _rule(
     if kind is None and named is not None:
         kind, notes_of = named[0], settings.where()
         notes.append(f"the rule is that of settings beside the weights: {notes_of}")
-    if kind is None and "threshold" in found.names:
+    if kind is None and "threshold" in found.names and stored is None:
         kind = "jumprelu"
         notes.append("the rule is taken to be jumprelu, since there is a threshold")
-    if kind in ("batchtopk",) and "threshold" in found.names:
+    if kind == "batchtopk" and "threshold" in found.names:
         kind = "jumprelu"
     if kind not in ("relu", "topk", "batchtopk", "groupmax", "jumprelu"):
         what = (
@@ -148,7 +150,13 @@ def _threshold(weights: Weights, found: Roles, F: int) -> Floats:
     if name is None:
         raise SpecError(f"{weights.where}: jumprelu needs thresholds; which array holds them?")
     if found.held.shape(name) in ((), (1,)):
-        return np.full(F, weights.number(name), np.float32)
+        value = weights.number(name)
+        if value < 0:
+            raise SpecError(
+                f"{weights.where}: {name} = {value:g} says that no threshold was ever set; give "
+                "the rule of training: --read rule=batchtopk --read k=32 --read ignore=threshold"
+            )
+        return np.full(F, value, np.float32)
     return weights.take(name, "F")
 
 

@@ -95,6 +95,11 @@ def as_stored(held: Arrays, settings: Mapping[str, Any], layout: Layout, where: 
         )
     bias = flag(settings, "use_decoder_bias", where, default=True)
     optional = ["threshold", *([] if bias else ["b_dec"])]
+    if not bias and layout["b_dec"][0] in held:
+        raise SpecError(
+            f"{held.path} holds {layout['b_dec'][0]}, and {where} says use_decoder_bias = false: "
+            "do they belong together?"
+        )
     fields = take(held, layout, optional=optional, ignored=norms_in(held).values())
     D = fields["W_enc"].shape[1]
     if natural(settings, "d_model", where) != D:

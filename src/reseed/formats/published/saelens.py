@@ -2,9 +2,8 @@
 
 `W_enc [D, F]`, `W_dec [F, E]`, `b_enc [F]`, `b_dec [E]`; `threshold [F]` of jumprelu, `b_gate`,
 `b_mag`, `r_mag [F]` of gated (which has no b_enc), `W_skip [E, D]`, a scalar `topk_threshold` in
-training files of batchtopk. Settings of before version 6 are read, not written. A checkpoint from
-the middle of a training holds weights for scaled activations; the factor lies in
-`activation_scaler.json` beside it. Checked against sae-lens 6.54.12.
+training files of batchtopk. Settings of before version 6 are read, not written. A checkpoint holds
+weights for scaled activations; the factor lies in `activation_scaler.json`. As of sae-lens 6.54.12.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
 from reseed.formats.checks import Format, Weights, about, flag, named, natural, stored, texts
 from reseed.formats.files import Files
+from reseed.formats.said import kind_of
 from reseed.formats.site_names import conventions, lens_name, processed
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
@@ -84,6 +84,8 @@ def _settings(cfg: Mapping[str, Any], where: str) -> _Settings:
         cfg = metadata = _modern(cfg, where)
     architecture = _known(str(cfg.get("architecture", "standard" if old else "")), where)
     kind, transcoder = _KINDS[architecture], "transcoder" in architecture
+    if (other := kind_of(str(cfg.get("activation_fn")))) not in (None, "relu", kind):
+        raise SpecError(f"{where}: architecture {architecture!r}, but activation_fn is {other}")
     D, F = natural(cfg, "d_in", where), natural(cfg, "d_sae", where)
     return _Settings(
         kind=kind,
@@ -142,15 +144,11 @@ def _normalisation(cfg: Mapping[str, Any], where: str, *, transcoder: bool) -> s
     if name not in _NORMALISATIONS:
         raise StoreError(f"{where}: normalize_activations {name!r} is not known")
     if name == "constant_norm_rescale":
-        raise SpecError(
-            f"{where}: each row is scaled to one length at run time, which cannot be folded into "
-            "weights and has no counterpart here"
-        )
+        why = "which cannot be folded into weights and has no counterpart here"
+        raise SpecError(f"{where}: each row is scaled to one length at run time, {why}")
     if transcoder and name != "none":
-        raise SpecError(
-            f"{where}: a transcoder that normalises its input ({name}) without scaling its "
-            "output back has no counterpart here"
-        )
+        why = "without scaling its output back has no counterpart here"
+        raise SpecError(f"{where}: a transcoder that normalises its input ({name}) {why}")
     return name
 
 
