@@ -16,6 +16,7 @@ from reseed.store.files import (
     write_bytes,
 )
 from reseed.store.pieces import Store, snapshot_folder
+from reseed.store.sealed import read_sealed, write_sealed
 
 __all__ = [
     "BUILDING",
@@ -29,8 +30,10 @@ __all__ = [
     "move_into_place",
     "parquet_bytes",
     "read_json",
+    "read_sealed",
     "safetensors_bytes",
     "seal",
     "snapshot_folder",
     "write_bytes",
+    "write_sealed",
 ]

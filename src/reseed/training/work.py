@@ -16,9 +16,6 @@ from contextlib import nullcontext
 import numpy as np
 import polars as pl
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from reseed.errors import StoreError, TrainingError, explained
@@ -29,12 +26,15 @@ from reseed.spec.training import RunSpec
 from reseed.store import (
     PIECE,
     Store,
+    file_sha256,
     json_bytes,
     move_into_place,
     parquet_bytes,
+    read_sealed,
     seal,
     snapshot_folder,
     write_bytes,
+    write_sealed,
 )
 from reseed.training.learner import Learner, Metrics, Through
 from reseed.training.mutual import Together
@@ -53,6 +53,8 @@ class RunFolder:
 
     def __init__(self, run: RunSpec, store: Store) -> None:
         self.run, self._store, self.path = run, store, part_folder(run, store)
+        self.kept: dict[str, str] = {}
+        """snapshots, file to SHA-256 as it was written; part of the checkpoint"""
 
     @property
     def has_checkpoint(self) -> bool:
@@ -70,8 +72,20 @@ class RunFolder:
 
     def snapshot(self, learner: Learner) -> None:
         """Keep the SAE as it is; that of the last step is the run itself."""
-        if not learner.finished:
-            own.write(self.path / snapshot_folder(learner.step), learner.sae().arrays())
+        if learner.finished:
+            return
+        inner = snapshot_folder(learner.step)
+        own.write(self.path / inner, learner.sae().arrays())
+        files = (self.path / inner).iterdir()
+        self.kept |= {f"{inner}/{file.name}": file_sha256(file) for file in files}
+
+    def check_kept(self) -> None:
+        """Refuse snapshots that are not as they were written."""
+        for name, sha256 in self.kept.items():
+            file = self.path / name
+            if not file.is_file() or file_sha256(file) != sha256:
+                what = "damaged: its checksum is wrong" if file.is_file() else "missing"
+                raise StoreError(f"{file} is {what}")
 
     def tell_progress(self, learner: Learner) -> None:
         """Say how far the run has come; for people."""
@@ -80,6 +94,7 @@ class RunFolder:
 
     def finish(self, learner: Learner, history: Tensor) -> None:
         """Turn the folder into a piece after the last step; history is `[steps, METRICS]`."""
+        self.check_kept()
         own.write(self.path, learner.sae().arrays())
         write_bytes(self.path / "spec.json", json_bytes(self.run.identity))
         columns = {name: history[:, i].numpy() for i, name in enumerate(METRICS)}
@@ -197,7 +212,9 @@ class Work:
             return
         history = {f"history.{n}": history for n, history in enumerate(self.history)}
         state = {**self.together.state(), **history}
-        write_bytes(self._last.path / CHECKPOINT, save_safetensors(state))
+        about = {folder.run.id: folder.kept for folder in self.folders.values()}
+        arrays = {name: value.numpy() for name, value in state.items()}
+        write_sealed(self._last.path / CHECKPOINT, arrays, about)
         for number, folder in self.folders.items():
             folder.tell_progress(self.together.learners[number])
 
@@ -209,17 +226,25 @@ class Work:
     def _restore(self) -> None:
         path = self._last.path / CHECKPOINT
         try:
-            state = load_safetensors(path.read_bytes())
+            arrays, about = read_sealed(path)
+            runs = sorted(folder.run.id for folder in self.folders.values())
+            if not set(runs) <= set(about):
+                raise StoreError(
+                    f"{path} is of {', '.join(sorted(about)) or 'nothing'}, and was put in the "
+                    f"place of {', '.join(runs)}"
+                )
+            for folder in self.folders.values():
+                folder.kept = about[folder.run.id]
+                folder.check_kept()
+            state = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
             self.history = [state.pop(f"history.{n}") for n in range(len(self.history))]
             self.together.restore(state)
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        except (StoreError, KeyError, RuntimeError) as error:
             several = len(self.together.learners) > 1
             what = (
                 "the runs trained together start over" if several else "only this run starts over"
             )
-            raise StoreError(
-                f"{path} cannot be read ({error}). Delete {path.parent} and run again; {what}."
-            ) from error
+            raise StoreError(f"{error}. Delete {path.parent} and run again; {what}.") from error
 
     def _finish(self) -> None:
         self.alive = False
