@@ -177,3 +177,10 @@ class Match:
     """wall time of the solve"""
     certificate: Certificate | None = None
     """how it was found; None in records made before there were certificates"""
+
+    def __repr__(self) -> str:
+        if not len(self.pairs):
+            return "Match(no pairs)"
+        proof = "proven optimal" if self.optimal else f"gap {self.gap:.3g}"
+        values = f"mean {self.similarity.mean():.3f}, median {np.median(self.similarity):.3f}"
+        return f"Match({len(self.pairs):,} pairs, similarity {values}, {proof})"

@@ -202,6 +202,13 @@ class Missing(Spec):
     """At the last checkpoint."""
 
 
+class Damaged(Spec):
+    """The run is there, without a file that it had; it is not trained again unasked."""
+
+    state: Literal["damaged"] = "damaged"
+    reason: str
+
+
 class Failed(Spec):
     """The run stopped by itself; it is not tried again unless asked for."""
 
@@ -219,7 +226,7 @@ class Progress(Spec):
 
 T = TypeVar("T", bound=Spec)
 
-RunState = Done | Missing | Failed
+RunState = Done | Missing | Failed | Damaged
 
 
 def run_name(run: RunSpec | str) -> str:
@@ -245,7 +252,8 @@ def progress_file(run: RunSpec, store: Store) -> Path:
 def run_state(run: RunSpec, store: Store) -> RunState:
     """Whether a run is done, missing or failed."""
     if store.has(run_name(run)):
-        return Done()
+        lacks = store.lacks(run_name(run))
+        return Done() if lacks is None else Damaged(reason=lacks)
     failure = store.path(failure_file(run))
     if failure.exists():
         return _read(Failed, failure)

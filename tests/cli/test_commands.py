@@ -42,7 +42,7 @@ def test_from_nothing_to_a_report(cli, write_study):
 
     status = cli("status", path)
     assert status.returncode == 0
-    assert status.stdout.count("missing") == 2
+    assert len(re.findall(r"toy\.\S+ +missing", status.stdout)) == 2
     assert "not yet" in status.stdout
 
     done = cli("run", path)
@@ -53,7 +53,7 @@ def test_from_nothing_to_a_report(cli, write_study):
 
     status = cli("status", path)
     assert status.returncode == 0
-    assert len(re.findall(r"\bdone\b", status.stdout)) == 2
+    assert len(re.findall(r"toy\.\S+ +done", status.stdout)) == 2
 
     planned = cli("plan", path)
     assert planned.returncode == 0
@@ -280,3 +280,38 @@ def test_handlers_are_put_back():
     with Stop().listening():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+# -- small things ----------------------------------------------------------------------------------
+
+
+def test_a_run_without_its_weights_is_damaged_and_not_done(cli, copy, tmp_path, tree):
+    before = tree(tmp_path / "tiny")
+    run = sorted((tmp_path / "tiny" / "runs").iterdir())[0]
+    (run / "sae.safetensors").unlink()
+    status = cli("status", copy)
+    assert status.returncode == 0
+    assert re.search(rf"{run.name}\s+damaged", status.stdout)
+    done = cli("run", copy, "--quiet")
+    assert done.returncode == 3
+    assert f"{run} is damaged: sae.safetensors is missing. Delete that folder" in said(done)
+    shutil.rmtree(run)
+    assert cli("run", copy, "--quiet").returncode == 0
+    assert tree(tmp_path / "tiny") == before
+
+
+def test_an_export_of_nothing_says_so(cli, finished, tmp_path):
+    done = cli("export", finished, "--out", tmp_path / "x.csv", "--where", "firing_rate > 2")
+    assert done.returncode == 0
+    assert "none of 48 latents fits 'firing_rate > 2'" in done.stderr
+
+
+def test_records_show_themselves_shortly():
+    import numpy as np
+
+    import reseed
+
+    rows = np.random.default_rng(0).normal(size=(300, 8))
+    text = repr(reseed.match(rows, rows))
+    assert text.startswith("Match(300 pairs, similarity mean 1.000, median 1.000, proven optimal)")
+    assert reseed.__version__ == version("reseed")

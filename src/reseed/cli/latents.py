@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -55,13 +56,20 @@ def consensus(
     )  # fmt: skip
     about = made.about
     console.print(
-        f"{about['families']:,} families of {len(about['runs'])} runs of {about['group']}, "
-        f"{about['rule']}",
+        f"{about['families']:,} families ({_by_size(about['families_by_size'])}) among "
+        f"{len(about['runs'])} runs of {about['group']}; rule: {about['rule']}",
     )
     console.print(tables.evaluation(made.evaluation))
     if about["same_width_missing"] is not None:
         console.print(f"same width: none, {about['same_width_missing']}")
     console.print("SAE: ", bold(made.path), sep="", soft_wrap=True)
+
+
+def _by_size(families: Mapping[str, int]) -> str:
+    """How many families are found in how many runs, most runs first."""
+    sizes = sorted(families.items(), key=lambda item: -int(item[0]))
+    parts = (f"{count:,} in {size} run{'s' if size != '1' else ''}" for size, count in sizes)
+    return ", ".join(parts)
 
 
 def predict(
@@ -89,7 +97,7 @@ def predict(
     console = Screen()
     kind = None if out is None else check_target(out, overwrite=overwrite)
     target = None if apply is None else _target(apply)
-    result = predict([open_study(path) for path in studies], target, group=group)
+    result = predict([open_study(path) for path in studies], target, group=group, progress=True)
     title = f"on held-out runs; learned from {result.runs} runs"
     console.print(tables.skill(result.skill, title))
     console.print(tables.each_feature(result.each))
@@ -135,6 +143,9 @@ def export(
         overwrite=overwrite,
     )  # fmt: skip
     every = sum(len(opened.latent_table(runs)) for runs in opened.groups_named(group))
+    if where is not None and not len(written):
+        warn = f"none of {every:,} latents fits {where!r}; the file has columns and no rows."
+        tables.warn(Screen(stderr=True), [warn])
     Screen().print(
         f"{len(written):,} of {every:,} latents, {written.width} columns: ",
         bold(out),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 import reseed.cli.tables as tables
-from reseed.runs import Failed, Missing, Run
+from reseed.runs import Damaged, Failed, Missing, Run
 
 if TYPE_CHECKING:
     from reseed.pipeline.plan import Plan
@@ -27,12 +27,14 @@ def plan(plan: Plan, name: str) -> Table:
 
 
 def states(runs: Iterable[tuple[Run, str]]) -> Table:
-    """Runs and their states: done, under way, stopped, missing, or failed and why."""
+    """Runs and their states: done, under way, stopped, missing, or damaged or failed and why."""
     out = tables.table(heads := ("run", "state", ""), left=heads)
     for run, state in runs:
         note = ""
         if isinstance(run.state, Failed):
             note = f"step {run.state.step}: {run.state.reason}"
+        elif isinstance(run.state, Damaged):
+            note = run.state.reason
         elif isinstance(run.state, Missing) and run.state.tokens_done:
             note = f"{run.state.tokens_done:,} of {run.spec.training.tokens:,} tokens"
         out.add_row(run.id, state, note)

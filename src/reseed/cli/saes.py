@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ def compare(
     from reseed.comparison.stage import REPORT, compare
 
     chosen = words(names) or short_names(saes)
-    folder = out or Path("-".join(["compare", *chosen]))
+    folder = out or Path(re.sub(r"[^\w.-]+", "_", "-".join(["compare", *chosen])))
     rows: Any = activations[0] if activations and len(activations) == 1 else activations
     if model or text or site:
         if rows:

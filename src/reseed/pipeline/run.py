@@ -14,6 +14,7 @@ from reseed.evidence.stage import stage as gather
 from reseed.matching.stage import stage as match
 from reseed.report.study import write_report
 from reseed.runs import (
+    Damaged,
     Done,
     Failed,
     Group,
@@ -100,6 +101,9 @@ def run_study(
         if place != "cpu":
             events.say(f"the subject and the trainings compute on {place}")
         inputs = Inputs(study, events, place)
+        for run in study.runs:
+            if isinstance(run.state, Damaged):
+                raise StoreError(run.state.reason)
         if retry_failed:
             for run in study.runs:
                 forget_failure(run.spec, study.store)

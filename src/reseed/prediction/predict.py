@@ -10,6 +10,7 @@ import polars as pl
 from scipy.special import expit
 
 from reseed.errors import SpecError
+from reseed.events import Events, Task
 from reseed.prediction.features import (
     COUNTED,
     FREQUENCY,
@@ -25,6 +26,7 @@ from reseed.prediction.features import (
 )
 from reseed.prediction.logistic import Floats, Model
 from reseed.prediction.skill import pair_scores, reliability, skill
+from reseed.screen import Screen
 from reseed.stability.intervals import jackknife_error, t_quantile
 from reseed.study import Study
 
@@ -68,6 +70,7 @@ def predict(
     apply: Study | pl.DataFrame | None = None,
     *,
     group: str | None = None,
+    progress: bool = False,
 ) -> Prediction:
     """Predict from single runs how reproducible each latent is; judged on held-out runs.
 
@@ -79,6 +82,7 @@ def predict(
         apply: a study, or a table of latents (`Study.latents`, or read from `reseed.export`), to
             predict; left out, the latents of `train` are predicted by models that did not see them.
         group: label or name; learn from this group only.
+        progress: whether to show it.
 
     Raises:
         SpecError: if there are too few runs, or the tables have no columns in common to learn from.
@@ -90,20 +94,22 @@ def predict(
         for study in studies
         for runs in study.groups_named(group if apply is None or len(studies) == 1 else None)
     ]
+    events = Events(console=Screen(stderr=True) if progress else None)
     if not isinstance(apply, Study):
-        return predict_groups(learned, apply)
+        return predict_groups(learned, apply, events=events)
     there = [labelled(apply, runs, runs.label) for runs in apply.groups_named(None)]
     table = pl.concat(
         [of.latents.select(pl.lit(of.name).alias("group"), pl.all()) for of in there],
         how="diagonal_relaxed",
     )
-    return predict_groups(learned, table, there)
+    return predict_groups(learned, table, there, events)
 
 
 def predict_groups(
     train: Sequence[Labelled],
     apply: pl.DataFrame | None = None,
     judges: Sequence[Labelled] = (),
+    events: Events | None = None,
 ) -> Prediction:
     """Learn reproducibility from what single runs show, and judge it on held-out runs.
 
@@ -112,8 +118,20 @@ def predict_groups(
     """
     _check(train)
     features = features_of(train, apply)
+    with (events or Events()).task("predict", len(features) + 2, "models") as task:
+        return _predicted(train, apply, judges, features, task)
+
+
+def _predicted(
+    train: Sequence[Labelled],
+    apply: pl.DataFrame | None,
+    judges: Sequence[Labelled],
+    features: Sequence[str],
+    task: Task,
+) -> Prediction:
     groups = [arrays(group, features) for group in train]
     unseen = held_out(groups)
+    task.advance(1, "all features")
     judged = [well_counted(group) for group in groups]
     all_judged = sum(len(group.rows) for group in judged) == sum(len(g.rows) for g in groups)
     scores = skill(pair_scores(judged, unseen if all_judged else held_out(judged)))
@@ -121,7 +139,7 @@ def predict_groups(
     better = _beyond(scores) if enough else None
     chosen = int(bool(better))
     runs = sum(len(group.runs) for group in groups)
-    transfer = None
+    transfer, each = None, _each(judged, features, task)
     if apply is None:
         latents = _table(train, groups, unseen, chosen)
     else:
@@ -134,7 +152,7 @@ def predict_groups(
     return Prediction(
         latents=latents,
         skill=scores,
-        each=_each(judged, features),
+        each=each,
         reliability=reliability(groups, [both[:, chosen] for both in unseen]),
         features=features,
         runs=runs,
@@ -178,7 +196,7 @@ def _beyond(scores: pl.DataFrame) -> bool | None:
     return None if low is None else bool(low > 0)
 
 
-def _each(groups: Sequence[LiveLatents], features: Sequence[str]) -> pl.DataFrame:
+def _each(groups: Sequence[LiveLatents], features: Sequence[str], task: Task) -> pl.DataFrame:
     """What each feature adds to frequency when it is the only one."""
     frames: list[pl.DataFrame] = []
     for i, name in enumerate(features[1:], start=1):
@@ -187,6 +205,7 @@ def _each(groups: Sequence[LiveLatents], features: Sequence[str]) -> pl.DataFram
         area = scores.filter(metric="auroc").select(pl.col("full").alias("auroc"))
         gain = scores.filter(metric="log_loss").select("gain", "lo", "hi")
         frames.append(pl.concat([gain, area], how="horizontal").insert_column(0, pl.lit(name)))
+        task.advance(1, name)
     return pl.concat(frames).rename({"literal": "feature"})
 
 

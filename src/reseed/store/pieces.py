@@ -217,6 +217,11 @@ class Store:
         """Whether a piece has a file, by its card."""
         return file in self._card(name)["files"]
 
+    def lacks(self, name: str) -> str | None:
+        """What is to be done about a piece that a file was taken from; None if all are there."""
+        gone = [file for file in self._card(name)["files"] if not (self.path(name) / file).exists()]
+        return str(self._damaged(name, f"{gone[0]} is missing")) if gone else None
+
     def checksum(self, name: str) -> str:
         """One digest over all files of a piece, as its `piece.json` states them."""
         card = self._card(name)["files"]
