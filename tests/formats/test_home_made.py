@@ -117,6 +117,24 @@ def test_arrays_by_any_name_can_be_named(tmp_path, sae, cli) -> None:
     assert compared.shared == 1
 
 
+def test_arrays_in_a_dict_in_the_file_can_be_named(tmp_path, sae) -> None:
+    W_enc, W_dec, _, _, x = sae
+    torch.save({"net": {"A": W_enc, "B": W_dec}, "seen": torch.zeros(1)}, tmp_path / "last.ckpt")
+    with pytest.raises(SpecError, match=r"net {A, B}"):
+        reseed.load(tmp_path)
+    names = {"W_enc": "net.A", "W_dec": "net.B", "rows": "latents", "ignore": "seen"}
+    loaded = reseed.load(tmp_path, format="home_made", rule="relu", **names)
+    close(loaded.reconstruct(x), torch.relu(x @ W_enc.T) @ W_dec)
+
+
+def test_settings_one_folder_up(tmp_path, sae) -> None:
+    (tmp_path / "layer_3").mkdir()
+    torch.save(linear(sae), tmp_path / "layer_3" / "last.ckpt")
+    (tmp_path / "config.json").write_text(json.dumps({"sae": {"type": "TopK", "k": K}}))
+    for path in (tmp_path / "layer_3", tmp_path / "layer_3" / "last.ckpt"):
+        assert reseed.load(path).activation == {"kind": "topk", "k": K}
+
+
 def test_what_nobody_uses_is_refused(tmp_path, sae) -> None:
     torch.save(linear(sae) | {"gate": torch.ones(F)}, tmp_path / "a.pt")
     with pytest.raises(SpecError, match="also holds gate"):

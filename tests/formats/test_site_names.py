@@ -16,6 +16,8 @@ SAME = [
     ("model.layers.6.output", "model.layers.6"),
     ("blocks.0.attn.hook_z", "model.layers.0.self_attn.o_proj.input"),
     ("blocks.3.hook_attn_out", "h.3.attn"),
+    ("layers.3.mlp.down_proj", "layers.3.mlp"),
+    ("blocks.3.hook_attn_out", "model.layers.3.self_attn.o_proj"),
     ("blocks.3.hook_attn_out", "gpt_neox.layers.3.attention"),
 ]
 OTHER = [

@@ -58,6 +58,8 @@ def test_a_pointer_of_git_lfs_is_named(folder, name) -> None:
         ("EleutherAI/sae-pythia-160m-32k", "hf:EleutherAI/sae-pythia-160m-32k"),
         ("owner/repo/layers.6@main", "hf:owner/repo/layers.6@main"),
         ("a\0b", "NUL"),
+        ("https://huggingface.co/o/r/tree/main/layers.6", "write hf:o/r/layers.6@main"),
+        ("https://huggingface.co/o/r", "write hf:o/r"),
         ("./nowhere", "does not exist"),
     ],
 )

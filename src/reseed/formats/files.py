@@ -127,7 +127,7 @@ class Files:
     def arrays(self, name: str) -> Arrays | None:
         """The arrays of a file that names them; None if it is of no such kind, by its ending."""
         readers = {".safetensors": self.tensors, ".npz": self.npz}
-        readers |= dict.fromkeys((".pt", ".pth", ".bin"), self.torch_dict)
+        readers |= dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), self.torch_dict)
         reader = readers.get(Path(name).suffix)
         return reader(name) if reader else None
 

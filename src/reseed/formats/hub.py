@@ -53,6 +53,9 @@ def resolve(reference: str | Path) -> Place:
     name = str(reference)
     if "\0" in name:
         raise SpecError(f"{name!r} is no path: it has a NUL in it, which no file name can have")
+    if page := re.match(r"https?://(?:www\.)?huggingface\.co/([^?#]+)", name):
+        place = re.sub(r"/(tree|blob|resolve)/([^/]+)/?(.*)", r"/\3@\2", page[1]).replace("/@", "@")
+        raise SpecError(f"{name} is the address of a page; write hf:{place}")
     if not name.startswith("hf:"):
         if _HUB_LIKE.fullmatch(name) and not Path(name).exists():
             raise SpecError(

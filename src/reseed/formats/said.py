@@ -161,7 +161,7 @@ def _near(files: Files) -> Iterator[tuple[str, Mapping[str, Any]]]:
     stems = [*own, *(f"{stem}_{more}" for stem in own for more in ("config", "cfg")), *_STEMS]
     names = [stem + ending for stem in stems for ending in _ENDINGS]
     there = [name for name in names if files.has(name)]
-    if not there and files.is_file and files.folder.name == "checkpoints":
+    if not there:  # checkpoints and layers lie below the settings of their training
         there = [name for name in (f"../{stem}.json" for stem in _STEMS) if files.has(name)]
     for name in there:
         yield name, files.json(name) if name.endswith(".json") else _yaml(files.folder / name)

@@ -21,6 +21,10 @@ _IN, _OUT = r"(?::in|\.input)", r"(?:\.output)?"
 
 _ATTENTION = r"(?:attn|attention|self_attn|self_attention)(?:\.attention|\.self)?"
 
+_LAST_OF_ATTENTION = r"(?:c_proj|o_proj|out_proj|dense)"
+
+_LAST_OF_MLP = r"(?:c_proj|down_proj|dense_4h_to_h|fc_out|fc2)"
+
 _PATTERNS: tuple[tuple[str, str, int], ...] = (
     (r"blocks\.(\d+)\.hook_resid_pre", "resid", 0),
     (r"blocks\.(\d+)\.hook_resid_post", "resid", 1),
@@ -37,8 +41,10 @@ _PATTERNS: tuple[tuple[str, str, int], ...] = (
     (rf"{_BLOCK}{_OUT}", "resid", 1),
     (rf"{_BLOCK}\.(?:mlp|ffn|feed_forward){_OUT}", "mlp", 0),
     (rf"{_BLOCK}\.{_ATTENTION}{_OUT}", "attn", 0),
-    (rf"{_BLOCK}\.{_ATTENTION}\.(?:c_proj|o_proj|out_proj|dense){_IN}", "heads", 0),
-    (rf"{_BLOCK}\.mlp\.(?:c_proj|down_proj|dense_4h_to_h|fc_out|fc2){_IN}", "neurons", 0),
+    (rf"{_BLOCK}\.{_ATTENTION}\.{_LAST_OF_ATTENTION}{_IN}", "heads", 0),
+    (rf"{_BLOCK}\.{_ATTENTION}\.{_LAST_OF_ATTENTION}{_OUT}", "attn", 0),
+    (rf"{_BLOCK}\.mlp\.{_LAST_OF_MLP}{_IN}", "neurons", 0),
+    (rf"{_BLOCK}\.mlp\.{_LAST_OF_MLP}{_OUT}", "mlp", 0),
 )
 
 _LENS = {

@@ -8,7 +8,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats.files import Files
 from reseed.formats.published.by_names import described
 
-WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy")
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy")
 
 _SETTINGS = {
     "sae.safetensors": ("cfg.json", "sparsify and reseed"),

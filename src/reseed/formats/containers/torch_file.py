@@ -164,6 +164,9 @@ class _Tensors(pickle.Unpickler):
 
         self._known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): Dict,
+            ("collections", "Counter"): Dict,
+            ("builtins", "complex"): complex,
+            ("__builtin__", "complex"): complex,
             ("torch", "Size"): size,
             ("torch", "device"): device,
             ("torch", "Tensor"): "torch.Tensor",

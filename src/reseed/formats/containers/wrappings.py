@@ -42,6 +42,17 @@ def unwrapped(held: Arrays) -> Arrays:
     return unwrapped(replace(held, held=_without(held.held, f"{prefix}.")))
 
 
+def flattened(held: Arrays) -> Arrays:
+    """With the arrays of dicts inside under `dict.array`."""
+    names: dict[str, Any] = {}
+    for name, value in held.held.items():
+        if isinstance(value, Arrays):
+            names |= {f"{name}.{key}": inner for key, inner in flattened(value).held.items()}
+        else:
+            names[name] = value
+    return replace(held, held=names)
+
+
 def _has_arrays(held: Arrays) -> bool:
     return any(isinstance(value, ArrayOnDisk) and value.shape for value in held.held.values())
 

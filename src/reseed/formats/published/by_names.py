@@ -9,10 +9,11 @@ from typing import Any
 from reseed.errors import SpecError
 from reseed.formats.checks import Weights, shown
 from reseed.formats.containers.arrays import Arrays
+from reseed.formats.containers.wrappings import flattened
 from reseed.formats.files import Files
 from reseed.records import Floats
 
-_ENDINGS = (".pt", ".pth", ".bin", ".safetensors", ".npz")
+_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "W_enc": (
@@ -65,7 +66,8 @@ def find(files: Files, chosen: Mapping[str, Any]) -> Roles:
 
     Args:
         files: one file, or a folder with one.
-        chosen: names of arrays by the field they are, and `rows`, where the caller says them.
+        chosen: names of arrays by the field they are, and `rows`, where the caller says them; an
+            array in a dict in the file is named as `dict.array`.
 
     Raises:
         SpecError: if it is not clear, or a matrix is none.
@@ -74,6 +76,8 @@ def find(files: Files, chosen: Mapping[str, Any]) -> Roles:
     held = files.arrays(name) if name else None
     if held is None:
         raise SpecError(f"{files.path} is not one file of arrays, nor a folder with one")
+    if chosen.keys() & NAMES.keys():
+        held = flattened(held)
     names = {field: _named(held, field, chosen.get(field)) for field in NAMES}
     known = {field: name for field, name in names.items() if name is not None}
     for matrix in ("W_enc", "W_dec"):
