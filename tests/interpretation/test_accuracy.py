@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,14 +45,69 @@ def test_of_nothing_or_nan_there_is_none():
         accuracy.correlation([np.zeros(4)], [np.arange(4.0)], [0])
 
 
-def test_wilson_is_that_of_scipy():
+def test_the_interval_of_a_share_holds_those_of_wilson_and_of_clopper_and_pearson():
     from scipy.stats import binomtest
 
     for right in (0, 3, 10):
         answers = [True] * right + [False] * (10 - right)
-        if 0 < right < 10:
-            truth = binomtest(right, 10).proportion_ci(0.95, "wilson")
-            assert accuracy.rate(answers, range(10)).interval == pytest.approx(tuple(truth))
+        low, high = accuracy.rate(answers, range(10)).interval
+        for method in ("wilson", "exact"):
+            ends = binomtest(right, 10).proportion_ci(0.95, method)
+            assert low <= ends.low + 1e-9
+            assert high >= ends.high - 1e-9
+    # with many answers nothing is added
+    many = accuracy.rate([True] * 600 + [False] * 400, range(1000)).interval
+    wilson = binomtest(600, 1000).proportion_ci(0.95, "wilson")
+    assert many == pytest.approx((wilson.low, wilson.high), abs=2e-3)
+
+
+def _documents(rng, count, size, uneven):
+    """Documents of `count` times `size` examples, of one size or falling as 1 / rank."""
+    if not uneven:
+        return np.repeat(np.arange(count), size)
+    weight = 1 / np.arange(1, count + 1)
+    return np.sort(rng.choice(count, count * size, p=weight / weight.sum()))
+
+
+FEW = {"10 apart": (10, 1, 0.0, False), "5 documents": (5, 10, 1.0, False),
+       "3 documents": (3, 10, 1.0, False), "uneven documents": (10, 5, 1.5, True)}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FEW)
+def test_balanced_accuracy_over_few_or_uneven_documents_is_held(case):
+    count, size, spread, uneven = FEW[case]
+    rng, held = np.random.default_rng(3), []
+    logits = np.log([0.98 / 0.02, 0.95 / 0.05] if not spread else [0.7 / 0.3] * 2)
+    effects = spread * rng.normal(size=100_000)
+    truth = np.mean([1 / (1 + np.exp(-logit - effects)) for logit in logits])
+    for _ in range(250):
+        rates = []
+        for logit in logits:
+            at = _documents(rng, count, size, uneven)
+            effect = spread * rng.normal(size=count)
+            right = rng.random(len(at)) < 1 / (1 + np.exp(-logit - effect[at]))
+            rates.append(accuracy.rate(right.tolist(), at.tolist()))
+        low, high = accuracy.balanced(*rates)[1]
+        held.append(low <= truth <= high)
+    assert np.mean(held) >= 0.93
+
+
+@pytest.mark.parametrize("case", ["5 documents", "uneven documents", "more spread"])
+def test_auroc_over_few_or_uneven_documents_or_of_uneven_spread_is_held(case):
+    count, size, spread, uneven = FEW.get(case, (40, 1, 0.0, False))
+    scale = 3.0 if case == "more spread" else 1.0
+    rng, held = np.random.default_rng(4), []
+    truth = stats.norm.cdf(1 / np.sqrt(2 * spread**2 + 1 + scale**2))
+    for _ in range(250):
+        grades, documents = [], []
+        for shift, width in ((1.0, scale), (0.0, 1.0)):
+            at = _documents(rng, count, size, uneven)
+            effect = spread * rng.normal(size=count)
+            grades.append(shift + effect[at] + width * rng.normal(size=len(at)))
+            documents.append(at.tolist())
+        low, high = accuracy.auroc_with_interval(*grades, *documents)[1]
+        held.append(low <= truth <= high)
+    assert np.mean(held) >= 0.93
 
 
 def test_a_document_that_is_repeated_adds_nothing():

@@ -104,6 +104,54 @@ def test_holding_out_runs_alone_finds_skill_that_is_not_there() -> None:
     assert sum(one["lo"] > 0 for one in found) >= 7
 
 
+def counted(seed: int, median: float, *, jagged: bool = False) -> Labelled:
+    """Frequency decides alone, but is known by few firings; other columns follow the true rate."""
+    rng = np.random.default_rng(seed)
+    z, tokens, runs = rng.normal(size=200), 20_000, 4
+    chance = expit(2 * np.sin(6 * z) if jagged else 0.3 + 1.5 * z)
+    finds = rng.random((200, runs)) < chance[:, None]
+    latents = []
+    for run in range(runs):
+        here = np.flatnonzero(finds[:, run])
+        fired = rng.poisson(median * np.exp(z[here]))
+        follows = [np.exp(z[here] + 0.1 * rng.normal(size=len(here))) for _ in range(3)]
+        columns = {"fired": fired, "firing_rate": fired / tokens, "alive": fired > 0}
+        columns |= {"mean_act": follows[0], "max_act": 3 * follows[1], "init_cos": follows[2]}
+        columns |= {name: rng.normal(size=len(here)) for name in ("enc_dec_cos", "own_max_cos")}
+        names = {"run": [f"r{run}"] * len(here), "latent": here}
+        latents.append(pl.DataFrame(names | columns))
+    edges = [
+        (f"r{a}", int(g), f"r{b}", int(g))
+        for a in range(runs)
+        for b in range(a + 1, runs)
+        for g in np.flatnonzero(finds[:, a] & finds[:, b])
+    ]
+    ends = ["run_a", "latent_a", "run_b", "latent_b"]
+    return Labelled("toy", pl.concat(latents), pl.DataFrame(edges, schema=ends, orient="row"))
+
+
+def test_where_rates_are_known_by_few_firings_no_verdict_is_given() -> None:
+    """Whatever follows the true rate says more about it than three firings; that is no skill."""
+    found = predict_groups([counted(0, 3.0)])
+    assert found.beyond_frequency is None
+    assert found.says.startswith("Withheld")
+    assert found.latents["probability"].equals(found.latents["frequency"].rename("probability"))
+
+
+def test_firings_are_read_off_the_rates_where_they_are_not_given() -> None:
+    one = counted(0, 20.0)
+    bare = one._replace(latents=one.latents.drop("fired"))
+    told, read = (arrays(each, features_of([each])).firings for each in (one, bare))
+    np.testing.assert_allclose(told, read)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("median", "jagged"), [(10.0, False), (32.0, False), (200.0, True)])
+def test_columns_that_follow_the_true_rate_are_no_skill(median, jagged) -> None:
+    every = [predict_groups([counted(seed, median, jagged=jagged)]) for seed in range(8)]
+    assert not any(each.beyond_frequency for each in every)
+
+
 def test_skill_is_found_where_the_encoder_says_more() -> None:
     one = world(0, runs=6, features=300, effect=1.5)
     found = predict_groups([one])

@@ -38,6 +38,9 @@ _DRAWS = 120
 _STEPS = 200
 """Of EM: enough to explain the counts, few enough to stay near the start where they are silent."""
 
+_UNSEEN = 0.5
+"""Features that each count may have had more: that none was counted is no proof of none."""
+
 _OF_START = 2.0
 """Features that a start counts for beside those that were counted."""
 
@@ -107,9 +110,9 @@ def fit_mixture(counts: Histograms, copies: float = 1.0, around: Mixture | None 
     for trials, counted in counts.items():
         likelihood = np.asarray(stats.binom.pmf(np.arange(trials + 1)[:, None], trials, _GRID))
         share = counted.sum() / latents
-        features = max(1, round(counted.sum() / copies))
-        draw = generator("posterior", trials, features)
-        resampled = draw.multinomial(features, counted / counted.sum(), size=len(begin))
+        features = np.asarray(counted, dtype=np.float64) / copies
+        draw = generator("posterior", trials, round(features.sum()))
+        resampled = draw.gamma(features + _UNSEEN, size=(len(begin), trials + 1))
         parts.append((likelihood, resampled + held * share * (begin @ likelihood.T)))
     total = sum(found.sum(axis=1, keepdims=True) for _, found in parts)
     weights = begin
