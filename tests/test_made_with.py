@@ -105,3 +105,31 @@ def test_a_study_shows_itself_shortly(finished):
     text = repr(reseed.Study.load(finished))
     assert text.startswith("Study(")
     assert "toy; topk 16 k2, topk 8 k2; 2 init x 1 data seeds" in text
+
+
+def test_another_run_in_the_place_of_one_is_seen(cli, copy):
+    """Its numbers would be those of a run with itself."""
+    first, second = sorted((copy / "runs").iterdir())[:2]
+    shutil.rmtree(first)
+    shutil.copytree(second, first)
+    for command in ("run", "export"):
+        more = ["--out", copy.parent / "x.csv"] if command == "export" else []
+        done = cli(command, copy, *more)
+        assert done.returncode == 3 or command == "export"
+        if command == "run":
+            assert f"it is the piece 'runs/{second.name}', put in this place" in done.stderr
+    assert f"{first.name}" in cli("status", copy).stdout
+    assert "damaged" in cli("status", copy).stdout
+
+
+def test_statistics_of_other_settings_make_no_report(cli, copy, finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    edit(other, "[matching]\ntau = 0.3\n")
+    reseed.run(reseed.Study.load(other), progress=False)
+    name = stability_name(reseed.Study.load(copy).groups()[0].name)
+    shutil.rmtree(copy / name)
+    shutil.copytree(other / name, copy / name)
+    done = cli("report", copy)
+    assert done.returncode == 3
+    assert "put in its place" in done.stderr

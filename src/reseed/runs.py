@@ -252,7 +252,10 @@ def progress_file(run: RunSpec, store: Store) -> Path:
 def run_state(run: RunSpec, store: Store) -> RunState:
     """Whether a run is done, missing or failed."""
     if store.has(run_name(run)):
-        lacks = store.lacks(run_name(run))
+        try:
+            lacks = store.lacks(run_name(run))
+        except StoreError as error:  # another run in its place, or a card that cannot be read
+            lacks = str(error)
         return Done() if lacks is None else Damaged(reason=lacks)
     failure = store.path(failure_file(run))
     if failure.exists():
