@@ -212,6 +212,8 @@ def rewrite_report(study: Study) -> Path:
     study.check_folder()
     if not study.store.path(SUMMARY_FILE).exists():
         raise StoreError(f"{study.folder} has no results yet; `reseed run` makes them")
+    for group in study.all_groups():
+        study.latent_table(group)  # which is refused if it is not of the last run of the stages
     with study.store.lock("reseed report"):
         write_report(study.store, REPORT)
     return study.folder / REPORT
