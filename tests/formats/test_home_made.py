@@ -106,8 +106,9 @@ def test_arrays_by_any_name_can_be_named(tmp_path, sae, cli) -> None:
     loaded = reseed.load(tmp_path / "a.pt", format="home_made", rule="topk", k=K, **names)
     close(loaded.reconstruct(x), reconstructed(sae, True, K))
     assert "num_steps" in " ".join(loaded.about["warnings"])
-    with pytest.raises(SpecError, match="no array 'Z'"):
-        reseed.load(tmp_path / "a.pt", format="home_made", W_enc="Z")
+    for wrong in ("Z", 3, []):
+        with pytest.raises(SpecError, match="no array"):
+            reseed.load(tmp_path / "a.pt", format="home_made", W_enc=wrong)
     pairs = [part for name, key in names.items() for part in ("--read", f"{name}={key}")]
     done = cli("inspect", tmp_path / "a.pt", "--format", "home_made", "--read", "rule=relu", *pairs)
     assert done.returncode == 0, done.stderr

@@ -220,6 +220,11 @@ def test_settings_that_are_cut_are_named(tmp_path) -> None:
     put(tmp_path, "layer_0.safetensors", matrices((F, D)), '{"activation": "to')
     with pytest.raises(StoreError, match=r"config\.json is no JSON"):
         read.read(tmp_path)
+    (tmp_path / "config.json").unlink()
+    for content in (b"\xff\xfe\x00activation: topk", b"k: 3\n" * 300_000):
+        (tmp_path / "config.yaml").write_bytes(content)
+        with pytest.raises(StoreError, match=r"config\.yaml is no YAML"):
+            read.read(tmp_path)
 
 
 def test_what_settings_say_of_the_model_is_kept_and_warned_of(tmp_path) -> None:

@@ -169,7 +169,12 @@ def _near(files: Files) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     """The `key: value` lines of a YAML file, whatever they are indented; enough for a rule."""
-    lines = path.read_text("utf-8", "replace")[:_LARGEST_YAML].splitlines()
+    try:
+        if path.stat().st_size > _LARGEST_YAML:
+            raise ValueError("it has more than 1 MiB, no settings are that long")
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is no YAML that can be read: {error}") from error
     pairs = (re.fullmatch(r"[\s-]*(\w+)\s*:\s*([^#]*?)\s*(#.*)?", line) for line in lines)
     return {pair[1]: pair[2].strip("'\"") for pair in pairs if pair and pair[2]}
 

@@ -99,7 +99,7 @@ def find(files: Files, chosen: Mapping[str, Any]) -> Roles:
 
 def _named(held: Arrays, field: str, chosen: Any) -> str | None:
     if chosen is not None:
-        if chosen not in held:
+        if not isinstance(chosen, str) or chosen not in held:
             raise SpecError(f"{held.path} has no array {chosen!r}; it has {described(held)}")
         return str(chosen)
     fits = [name for name in NAMES[field] if held.shape(name) is not None]
