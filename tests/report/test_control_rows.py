@@ -3,14 +3,13 @@
 from reseed.report.overview import shares_table, training_table
 from reseed.report.parts import glossary
 from reseed.spec.statistics import Counts, Headline, Number, Range, Reconstruction
-from reseed.spec.summary import ControlSummary, StudyGroup, Training
+from reseed.spec.summary import ControlSummary, StudyGroup
 
 COUNTS = Counts(runs=3, pairs=3, latents=8, live=[8] * 3, dead=[0] * 3, dense=[0] * 3)
 FIT = Reconstruction(
     held_out_tokens=100, fvu=Range(mean=0.25, lo=0.2, hi=0.3), l0=Range(mean=2, lo=2, hi=2)
 )
 MOVED = Range(mean=0.4, lo=0.4, hi=0.4)
-TRAINING = Training(tokens=3000, epochs=2.0, init_seeds=[0, 1, 2], data_seeds=[0])
 
 
 def number(value):
@@ -64,11 +63,11 @@ def test_each_control_has_a_row():
     assert "control: soft frozen decoder" in shown
     assert "fewer than two runs" in shown
     assert 'rowspan="3"' in shown  # nothing is dead: live latents are all
-    assert str(training_table(groups, TRAINING)).count("control: ") == 2
+    assert str(training_table(groups)).count("control: ") == 2
     assert "runs of the same recipe" in str(glossary("100", controls=True))
 
 
 def test_without_controls_nothing_is_said_of_them():
     groups = [group({})]
-    shown = str(shares_table(groups)) + str(training_table(groups, TRAINING))
+    shown = str(shares_table(groups)) + str(training_table(groups))
     assert "ontrol" not in shown + str(glossary("100", controls=False))

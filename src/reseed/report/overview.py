@@ -20,7 +20,7 @@ from reseed.report.html import (
 )
 from reseed.report.parts import figure, glossary, link, note
 from reseed.spec.statistics import Number
-from reseed.spec.summary import ControlSummary, StudyGroup, Summary, Training
+from reseed.spec.summary import ControlSummary, StudyGroup, Summary
 
 Groups = Sequence[StudyGroup]
 
@@ -34,7 +34,7 @@ def overview(summary: Summary) -> Html | None:
     forest = figure("forest") if several else None
     tokens = span([group.reconstruction.held_out_tokens for group in groups])
     words = glossary(tokens, controls=any(group.controls for group in groups))
-    inside = (shares_table(groups), training_table(groups, summary.training), _proofs(groups))
+    inside = (shares_table(groups), training_table(groups), _proofs(groups))
     return tag("section", tag("h2", "Headline"), forest, *inside, words)
 
 
@@ -94,15 +94,15 @@ def _share_row(
     }
 
 
-def training_table(groups: Groups, training: Training) -> Html | None:
+def training_table(groups: Groups) -> Html | None:
     """What was trained: counts, reconstruction, tokens."""
     rows: list[dict[str, Inside]] = []
     for number, group in enumerate(groups):
-        rows.append(_training_row(link(group.label, number), group, group.tokens, training))
+        rows.append(_training_row(link(group.label, number), group, group.tokens))
         for kind, control in group.controls.items():
             if control.counts is not None:
                 name = _control(kind)["latents"]
-                rows.append(_training_row(name, control, group.tokens, training))
+                rows.append(_training_row(name, control, group.tokens))
     return table(rows, caption="What was trained; counts are of one run")
 
 
@@ -111,7 +111,7 @@ def _control(kind: str) -> dict[str, str]:
 
 
 def _training_row(
-    name: Inside, group: StudyGroup | ControlSummary, tokens: int, training: Training
+    name: Inside, group: StudyGroup | ControlSummary, tokens: int
 ) -> dict[str, Inside]:
     counts, fit = group.counts, group.reconstruction
     assert counts is not None
@@ -120,13 +120,12 @@ def _training_row(
         "SAE": name,
         "runs": count(counts.runs),
         "tokens seen": count(tokens),
-        "epochs": f"{training.epochs:.3g}",
         "latents": count(counts.latents),
         "live": span(counts.live),
         "dead": span(counts.dead),
         "dense": span(counts.dense),
         "FVU, held out": mean_and_range(fit.fvu),
-        "robust FVU": mean_and_range(fit.fvu_robust),
+        "robust FVU": fit.fvu_robust and f"{fit.fvu_robust.mean:.3g}",
         "L0": mean_and_range(fit.l0),
         "cosine to its start": mean_and_range(group.distance_from_init),
     }

@@ -66,6 +66,7 @@ def _provenance(summary: Summary, spec: str | None) -> Html:
         "subject": plainly(summary.subject),
         "sites": ", ".join(f"{name} ({d:,} dimensions)" for name, d in activations.sites.items()),
         "tokens to train on": f"{activations.training_tokens:,}",
+        "tokens of a run": f"{summary.training.tokens:,} ({summary.training.epochs:.3g} epochs)",
         "tokens held out": f"{activations.held_out_tokens:,}",
     }
     if change is not None:

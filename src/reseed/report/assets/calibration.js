@@ -100,3 +100,52 @@ PLOTS.subspaces = (plot, group, c) => {
   return show(plot, [chance, ...dots], layout(c,
     axis(c, "firing probability of the subspace", RATE), axis(c, "agreement of two runs", { range: [-0.02, 1.02], nticks: 6 })));
 };
+
+// The instrument in worlds whose truth is known; not of one group.
+const WORLD_COLOURS = (c) => [c.observed, c.null, c.untrained, c.always, c.middle];
+
+PLOTS["by-count"] = (plot, _, c) => {
+  const colours = WORLD_COLOURS(c), worlds = Object.entries(DATA.groups[0].instrument.counts);
+  const names = [...new Set(worlds.map(([key]) => key.slice(0, key.lastIndexOf("/"))))];
+  const traces = names.map((name, at) => {
+    const x = [], y = [], size = [], about = [];
+    for (const [key, row] of worlds) {
+      if (key.slice(0, key.lastIndexOf("/")) !== name) continue;
+      const runs = Number(key.slice(key.lastIndexOf("/") + 1));
+      row.n.forEach((n, i) => {
+        if (row.coverage[i] === null || row.share[i] < 0.01) return;
+        x.push(row.said[i]); y.push(row.coverage[i]); size.push(6 + 16 * Math.sqrt(row.share[i]));
+        about.push([n, runs - 1, row.share[i], row.true[i]]);
+      });
+    }
+    return { type: "scatter", mode: "markers", name, x, y, marker: { size, color: rgba(colours[at], 0.7), swatch: colours[at] }, customdata: about,
+      hovertemplate: "found by %{customdata[0]} of %{customdata[1]} others (%{customdata[2]:.1%} of latents)<br>said %{x:.1%}, true %{customdata[3]:.1%}<br>intervals that hold it %{y:.1%}<extra></extra>" };
+  });
+  const claim = line("claim", [0, 1], [0.95, 0.95], c.muted, { quiet: true, hoverinfo: "skip", line: { color: c.muted, width: 1.5, dash: "dot" } });
+  return show(plot, [claim, ...traces], layout(c,
+    axis(c, "said of the latents of a count", SHARE), axis(c, "intervals that hold the truth", { tickformat: "~p", range: [0, 1.03] })));
+};
+
+PLOTS["by-distribution"] = (plot, _, c) => {
+  const rows = DATA.groups[0].instrument.rows, widths = [...new Set(rows.widths)];
+  const pick = (values, of) => values.filter((_value, at) => rows.widths[at] === of);
+  const traces = widths.map((of, at) => ({
+    type: "scatter", mode: "markers", name: of + " latents", y: pick(rows.name, of), x: pick(rows.fdr, of),
+    marker: { size: 9, color: at ? c.null : c.observed, symbol: at ? "diamond" : "circle" },
+    customdata: pick(rows.power, of), hovertemplate: "%{y}<br>false among what is found %{x:.1%}<br>of the planted found %{customdata:.1%}<extra>" + of + "</extra>",
+  }));
+  const names = [...new Set(rows.name)];
+  const level = line("nominal", [rows.nominal[0], rows.nominal[0]], [names[0], names[names.length - 1]], c.muted, { quiet: true, hoverinfo: "skip", line: { color: c.muted, width: 1.5, dash: "dot" } });
+  return show(plot, [level, ...traces], layout(c,
+    axis(c, "false among what is found", { tickformat: "~p", rangemode: "tozero" }), axis(c, "", { automargin: true, autorange: "reversed" })));
+};
+
+PLOTS["by-crowding"] = (plot, _, c) => {
+  const colours = WORLD_COLOURS(c);
+  const traces = Object.entries(DATA.groups[0].instrument.crowds).map(([key, row], at) => {
+    const [noise, runs] = key.split("/");
+    return line(runs + " runs, noise " + noise, row.crowd, row.recall, colours[at], { mode: "lines+markers", marker: { size: 8, color: colours[at] }, hovertemplate: "recall %{y:.1%}<extra></extra>" });
+  });
+  return show(plot, traces, layout(c,
+    axis(c, "cosine of a feature to three others", { range: [-0.03, 0.75] }), axis(c, "pairs of one feature in one family", SHARE)));
+};

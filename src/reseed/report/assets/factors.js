@@ -53,7 +53,7 @@ PLOTS.factors = (plot, _, c) => {
 PLOTS["factor-spread"] = (plot, _, c) => {
   const { name, share, by_seeds: seeds } = DATA.groups[0].factors.spread[option(plot, "measure")];
   if (share.every((value) => value === null)) return nothing(plot, "All groups share alike, so there is no difference to divide.");
-  const traces = [{ type: "bar", orientation: "h", name: "part of the spread", y: name, x: share,
+  const traces = [{ type: "bar", orientation: "h", name: "part of the differences", y: name, x: share,
     marker: { color: rgba(c.observed, 0.75), swatch: c.observed }, hovertemplate: "%{y}: %{x:.1%}<extra></extra>" }];
   if (seeds.some((value) => value !== null)) traces.push({ type: "scatter", mode: "markers", name: "other seeds alone", y: name, x: seeds,
     marker: { symbol: "diamond", size: 11, color: c.null, line: { width: 1.5, color: c.page } }, hovertemplate: "other seeds alone: %{x:.1%}<extra></extra>" });

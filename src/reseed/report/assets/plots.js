@@ -164,7 +164,8 @@ PLOTS.trend = (plot, group, c) => {
 // A 95% interval as whiskers; none where it could not be told.
 function whiskers(value, lo, hi, colour) {
   const reach = (end, sign) => value.map((v, at) => (v === null || end[at] === null ? 0 : Math.max(sign * (end[at] - v), 0)));
-  return { type: "data", symmetric: false, array: reach(hi, 1), arrayminus: reach(lo, -1), color: colour, thickness: 1.5, width: 3 };
+  const visible = lo.some((end) => end !== null);
+  return { type: "data", visible, symmetric: false, array: reach(hi, 1), arrayminus: reach(lo, -1), color: colour, thickness: 1.5, width: 3 };
 }
 
 PLOTS.strata = (plot, group, c) => {

@@ -51,9 +51,11 @@ def _block(which: str, title: str, latents: Sequence[Twin], group: GroupFacts) -
     if not latents:
         none = text(f"no-{which}")
         return tag("section", tag("h3", title), tag("p", none, class_="empty"))
-    how = "colours" if any(card.contexts for card in latents) else "no-contexts"
+    texts = any(card.contexts for card in latents)
+    how = text("colours" if texts else "no-contexts")
     wide = any(_width(card.row) > _WIDE for card in latents)
-    words = [text(which), text("wide") if which == "most" and wide else None, text(how)]
+    words = [text(which), text("wide") if which == "most" and wide else None, how]
+    words.insert(1, text("least-texts") if which == "least" and texts else None)
     caption = note(join(*(join(part, " ") for part in words if part is not None)))
     places = {run.id: (at, run.seeds) for at, run in enumerate(group.runs)}
     shown = [_card(card, places) for card in latents]
