@@ -150,7 +150,7 @@ def test_the_same_latent_stands_in_for_itself_and_another_does_not(measured):
     table = of_pairs(pairs, effects)
     part = {kind: part_of(table.filter(kind=kind), effects, kind) for kind in KINDS}
     assert part["matched"].kl.value == pytest.approx(1.0, abs=1e-4)
-    assert part[COPY].kl.value > 0.8
+    assert 0.5 < part[COPY].kl.value < 1
     assert part["wrong"].kl.value < 0.2
     assert part["wrong"].kl.interval_95[0] < part["wrong"].kl.value
     assert part[ORPHAN] is None
@@ -188,7 +188,7 @@ def test_ratios_by_hand():
 def test_pairs_are_spread_over_cosines_and_rates():
     rng = np.random.default_rng(0)
     decoder = rng.normal(size=(300, 8))
-    noise = rng.normal(size=decoder.shape) * np.linspace(0, 2, 300)[:, None]
+    noise = rng.normal(size=decoder.shape) * np.linspace(0, 4, 300)[:, None]
     a, b = Views(decoder, decoder), Views(decoder + noise, decoder + noise)
     fired = rng.integers(0, 60, 300), rng.integers(1, 60, 300)
     pairs = choose_pairs("a", "b", compare(a, b).table, fired, 1000, 0.7, 100)

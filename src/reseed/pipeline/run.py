@@ -22,8 +22,10 @@ from reseed.runs import (
     Run,
     forget_failure,
     stability_name,
+    substitution_name,
     through_name,
 )
+from reseed.spec.statistics import Substitution
 from reseed.spec.subject import PRECISION
 from reseed.spec.summary import (
     SCHEMA_VERSION,
@@ -35,6 +37,7 @@ from reseed.spec.summary import (
     Summary,
     Training,
     document_of,
+    read_record,
 )
 from reseed.stability.notes import notes
 from reseed.stability.nulls import CONTROLS
@@ -42,6 +45,7 @@ from reseed.stability.stage import stage as assess
 from reseed.stability.summary import read_summary
 from reseed.study import SUBJECT, SUMMARY_FILE, Study
 from reseed.subjects.inputs import Inputs
+from reseed.subjects.norms import NORMS
 from reseed.training.device import chosen
 
 REPORT = "report.html"
@@ -131,6 +135,8 @@ def _summarise(study: Study, factors: Factors | None) -> None:
         "training_tokens": about["training_rows"],
         "held_out_tokens": about["held_out_rows"],
     }
+    if study.spec.activations.max_norm is not None:
+        activations["long_rows"] = store.document(NORMS, "about.json")
     if store.has(PRECISION):
         activations["change_from_float32"] = store.document(PRECISION, "change.json")
     summary = Summary(
@@ -175,8 +181,18 @@ def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
         group=group.name,
         controls=controls,
         through_subject=_through(study, group.runs),
+        substitution=_substitution(study, group),
         notes=notes(numbers, controls, trend, epochs, promised, nearest=nearest, pulled=pulled),
     )
+
+
+def _substitution(study: Study, group: Group) -> Substitution | None:
+    """Whether counterparts stand in for each other; None if not asked for, or of one run."""
+    name = substitution_name(group.name)
+    if not study.spec.evidence.substitution_pairs or len(group.runs) < 2:
+        return None
+    document = study.store.document(name, "substitution.json")
+    return read_record(Substitution, document, f"{name}/substitution.json")
 
 
 def _through(study: Study, runs: Sequence[str]) -> dict[str, float] | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from reseed.matching.measures import EQUAL, SHARED
 from reseed.report.facts import GroupFacts
 from reseed.report.figures import POINTS, STEPS, stride
+from reseed.report.function import what_they_do
 from reseed.report.html import (
     Html,
     Inside,
@@ -45,6 +46,7 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
         *_counts(group),
         _unseen(group),
         _origins(group),
+        what_they_do(group.summary.contributions, group.summary.substitution),
         _frequency(group),
         _trend(group),
         _training(group),
