@@ -160,6 +160,7 @@ def decoys(a: CovarianceNull, b: CovarianceNull, *key: int | str, each: int = 3)
         for name, source in mirrored.items():
             rng = generator("decoys", *key, "ab"[side], name)
             kinds[name] = _among_own(source, other.count, wanted, rng)
+        crowded: dict[str, Best] = {}
         for at, null in enumerate((a, b)):
             # fewer rows than there are candidates would make it look rarer than it is
             if null.count < other.count:
@@ -170,7 +171,8 @@ def decoys(a: CovarianceNull, b: CovarianceNull, *key: int | str, each: int = 3)
             share = _share_at_level(as_they_are, kinds)
             itself[at] = max(itself[at], share)
             if share > TRUSTED:
-                kinds[f"{OWN}, of {'AB'[at]}"] = as_they_are
+                crowded[f"{OWN}, of {'AB'[at]}"] = as_they_are
+        kinds |= crowded
         sides.append(kinds)
     return Decoys(sides=(sides[0], sides[1]), itself=(itself[0], itself[1]))
 
