@@ -50,10 +50,13 @@ class Study:
         spec: what is to be done.
         folder: where the results lie.
         source: the text of the spec, kept beside the results.
+        base: folder in which relative paths are looked for before the current one.
     """
 
-    def __init__(self, spec: StudySpec, folder: Path, source: str | None = None) -> None:
-        self.spec, self.folder, self.source = spec, folder, source
+    def __init__(
+        self, spec: StudySpec, folder: Path, source: str | None = None, base: Path | None = None
+    ) -> None:
+        self.spec, self.folder, self.source, self.base = spec, folder, source, base
         self.store = Store(folder)
 
     def __repr__(self) -> str:
@@ -79,12 +82,11 @@ class Study:
         place = Path(path)
         file = place / SPEC_FILE if place.is_dir() else place
         if not file.exists():
-            lacks = f"the folder {place} has no {SPEC_FILE}"
-            what = lacks if place.is_dir() else f"no file {place}"
+            what = f"{place} has no {SPEC_FILE}" if place.is_dir() else f"no file {place}"
             raise SpecError(f"{what}; give the TOML file of a study or the folder of its results")
         spec, source = read_study(file)
         folder = Path(out) if out else (place if place.is_dir() else place.with_suffix(""))
-        return cls(spec, folder, source)
+        return cls(spec, folder, source, place.absolute().parent)
 
     # -- sites and runs ---------------------------------------------------------------------------
 
@@ -156,7 +158,7 @@ class Study:
     def with_random_weights(self) -> Study:
         """The study of the subject with random weights; its activations lie in a folder of it."""
         folder = self.folder / "controls" / "random_subject"
-        return Study(self.spec.with_random_weights(), folder)
+        return Study(self.spec.with_random_weights(), folder, base=self.base)
 
     def _finished(self, control: Control | None) -> dict[str, list[RunSpec]]:
         names: dict[str, list[RunSpec]] = {}
@@ -191,8 +193,7 @@ class Study:
 
     def latents_of(self, group: Group) -> pl.DataFrame:
         """The rows of `latents` of one group, with explanations and scores where there are some."""
-        table = self.latent_table(group)
-        table = table.select(pl.lit(group.label).alias("group"), pl.all())
+        table = self.latent_table(group).select(pl.lit(group.label).alias("group"), pl.all())
         explained, scored = explanations_name(group.name), scores_name(group.name)
         if not self.store.has(explained):
             return table

@@ -170,11 +170,15 @@ def sites(
     ] = "**",
 ) -> None:
     """List the sites of a subject, as they are written in `activations.sites`."""
-    from reseed.spec.subject import LanguageModelSpec
+    from reseed.spec.subject import LanguageModelSpec, subject_beside
     from reseed.subjects.subject import known_sites
 
     is_study = subject.endswith(".toml")
-    spec = Study.load(subject).subject if is_study else LanguageModelSpec(model=subject)
+    if is_study:
+        study = Study.load(subject)
+        spec = subject_beside(study.spec.subject, study.base)
+    else:
+        spec = LanguageModelSpec(model=subject)
     for site in known_sites(spec, pattern, lambda line: typer.echo(line, err=True)):
         Screen().print(site, soft_wrap=True)
 

@@ -39,6 +39,7 @@ from reseed.records import Floats
 from reseed.runs import Group, evidence_name, explanations_name, scores_name
 from reseed.seeds import digest
 from reseed.spec.interpretation import PARTNER, RANDOM, WITHOUT_EXPLANATION, InterpretationSpec
+from reseed.spec.subject import subject_beside
 from reseed.study import Study
 
 VERSION = 2
@@ -152,7 +153,7 @@ def _explain_sample(
         with needs_train("interpretation.explain.top_logits"):
             from reseed.interpretation.models.causal import subject_with_head
 
-        subject = subject_with_head(study.spec.subject)
+        subject = subject_with_head(subject_beside(study.spec.subject, study.base))
         likely = top_logits(subject, _directions(study, of), ", ".join(study.sites()))
     results = explain_items(asker, items, spec.explain, top_logits=likely)
     gain = None
@@ -220,7 +221,8 @@ def _tools(
     def steered() -> Mapping[str, Steerable]:
         with needs_train("steering the subject"):
             from reseed.interpretation.models import steering
-        return steering.steered(study.spec.subject, set(sites.values()))
+        subject = subject_beside(study.spec.subject, study.base)
+        return steering.steered(subject, set(sites.values()))
 
     return replace(tools, steered=steered, directions=_directions(study, of), sites=sites)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -225,6 +228,33 @@ class TextSpec(_Optional):
     @field_serializer("exclude")
     def _in_order(self, exclude: frozenset[str]) -> list[str]:
         return sorted(exclude)  # a set has no order, and digests are taken of what is written
+
+
+def beside(path: str, base: Path | None) -> str:
+    """A relative path that leads somewhere from a folder, as it is from there; others unchanged.
+
+    Args:
+        path: of a file or folder, with wildcards or `#key` behind; or another name of a subject.
+        base: the folder, of a study's TOML; None to change nothing.
+    """
+    expanded = os.path.expanduser(path)
+    if base is None or path.startswith(("package:", "datasets:")) or os.path.isabs(expanded):
+        return path
+    there = any(part and os.path.exists(base / part) for part in (path, path.rpartition("#")[0]))
+    if not there and re.search(r"[*?]", path):
+        pattern = path.replace("[", "[[]")
+        there = next(glob.iglob(pattern, root_dir=base, recursive=True), None) is not None
+    return str(base / path) if there else path
+
+
+def subject_beside(subject: SubjectSpec, base: Path | None) -> SubjectSpec:
+    """A subject whose files are looked for beside a study's TOML first."""
+    if isinstance(subject, LanguageModelSpec):
+        return subject.model_copy(update={"model": beside(subject.model, base)})
+    if isinstance(subject, ArraysSpec):
+        paths = {site: beside(path, base) for site, path in subject.paths.items()}
+        return subject.model_copy(update={"paths": paths})
+    return subject
 
 
 def package_file(reference: str) -> Path:

@@ -86,43 +86,44 @@ class MemorySource(_RowsSource):
         super().__init__({site: _in_memory(site, a) for site, a in arrays.items()}, block)
 
 
-FILES = "activations/files"
+FILES = "stored"
 """Piece that says what the files of a study were when they were first read."""
 
 
-def check_files(spec: ArraysSpec, store: Store, events: Events) -> None:
+def check_files(spec: ArraysSpec, store: Store, made_from: str, events: Events) -> None:
     """Refuse files that are not what they were when this study first read them.
 
     Size and time of the last change are compared at each opening, the checksum where one of them is
-    another, since a file that was only copied is the same.
+    another, since a file that was only copied is the same. `made_from` is another where the study
+    names other files.
 
     Raises:
         StoreError: if the content is another.
         SubjectError: if a file is not there.
     """
     known: dict[str, dict[str, Any]] = (
-        store.document(FILES, "files.json") if store.has(FILES) else {}
+        store.document(FILES, "files.json") if store.has(FILES, made_from) else {}
     )
     now = dict(known)
     for site, where in spec.paths.items():
         path = _split(where)[0]
         if not path.is_file():
             raise _missing(site, path)
-        about, before = path.stat(), known.get(where)
+        about, before = path.stat(), known.get(site)
         look = {"bytes": about.st_size, "changed": about.st_mtime_ns}
         if before is not None and look.items() <= before.items():
             continue
         if before is None and about.st_size > _LARGE:
             events.say(f"checksum of {path} ({about.st_size / 1e9:.1f} GB), once")
-        now[where] = {**look, "sha256": file_sha256(path)}
-        if before is not None and now[where]["sha256"] != before["sha256"]:
+        now[site] = {**look, "sha256": file_sha256(path)}
+        if before is not None and now[site]["sha256"] != before["sha256"]:
             raise StoreError(
-                f"{path} (site {site!r}) changed since {store.root} first read it: its checksum is "
-                "another. Runs on both could not be compared: put the old file back, or give this "
-                "study a folder of its own with `--out`."
+                f"{path} (site {site!r}) changed under the same name since {store.root} first read "
+                "it: its checksum is another. Runs on both could not be compared: put the old file "
+                "back, or give this study a folder of its own with `--out`."
             )
     if now != known:
-        with store.piece(FILES) as folder:
+        with store.piece(FILES, made_from) as folder:
             (folder / "files.json").write_bytes(json_bytes(now))
 
 

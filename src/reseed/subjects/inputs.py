@@ -14,7 +14,7 @@ from reseed.events import Events
 from reseed.runs import Missing
 from reseed.seeds import digest
 from reseed.spec.analysis import JOIN, plain, trained_at
-from reseed.spec.subject import LanguageModelSpec, ToySpec
+from reseed.spec.subject import LanguageModelSpec, SubjectSpec, ToySpec, subject_beside
 from reseed.spec.training import Control, RunSpec
 from reseed.store import existing
 from reseed.study import SUBJECT, Study
@@ -122,6 +122,10 @@ class Inputs:
         """Blocks to train on, blocks held out."""
         return split_blocks(self._about["blocks"], self._study.spec.activations.held_out)
 
+    @property
+    def _subject(self) -> SubjectSpec:
+        return subject_beside(self._study.spec.subject, self._study.base)
+
     # -- the subject and its text ------------------------------------------------------------------
 
     @cached_property
@@ -134,7 +138,8 @@ class Inputs:
         study, spec = self._study, self._study.spec
         tokens, where = spec.activations.tokens, (study.store, self._events, self._device)
         with self._events.short("open"):
-            opened = open_subject(spec.subject, spec.text, spec.read, tokens, *where)
+            given = spec.subject, spec.text, spec.read, tokens
+            opened = open_subject(*given, *where, base=study.base)
         if study.store.has(SUBJECT, digest(self._made_from)):
             dtype = spec.subject.dtype if isinstance(spec.subject, LanguageModelSpec) else "float32"
             check_same(self._about["sample"], sample(opened), study.folder, dtype)
@@ -154,7 +159,7 @@ class Inputs:
 
     def places(self) -> TextPositions | None:
         """Where held-out rows stand in the text; None if the subject reads none."""
-        subject = self._study.spec.subject
+        subject = self._subject
         if isinstance(subject, ToySpec) and self._study.spec.evidence.toy_text:
             from reseed.subjects.toy import ToyText
 
@@ -177,7 +182,7 @@ class Inputs:
         """The whole subject, with its head; a language model."""
         from reseed.subjects.language.activations import SplicedModel
 
-        subject = self._study.spec.subject
+        subject = self._subject
         assert isinstance(subject, LanguageModelSpec)
         self._set_threads()
         self._events.say(f"opening {subject.model} with its head")
@@ -237,7 +242,7 @@ class Inputs:
 
     def _change_from_float32(self) -> dict[str, Any] | None:
         """What it does to the activations that the subject computes in another format."""
-        subject, (source, _, text, _) = self._study.spec.subject, self.opened
+        subject, (source, _, text, _) = self._subject, self.opened
         if not isinstance(subject, LanguageModelSpec) or text is None:
             return None
         from reseed.subjects.subject import kept_change

@@ -25,6 +25,8 @@ from reseed.spec.subject import (
     SubjectSpec,
     TextSpec,
     ToySpec,
+    beside,
+    subject_beside,
 )
 from reseed.store import Store, json_bytes
 from reseed.subjects.arrays import ArraySource, check_files
@@ -68,18 +70,25 @@ def open_subject(
     store: Store,
     events: Events,
     device: str = "cpu",
+    *,
+    base: Path | None = None,
 ) -> Opened:
-    """Open a subject; text is tokenised into the store if it is not there yet."""
+    """Open a subject; text is tokenised into the store if it is not there yet.
+
+    Relative paths are looked for from `base` first, then from the current folder.
+    """
+    named, subject = subject, subject_beside(subject, base)
     if isinstance(subject, LanguageModelSpec):
         assert text is not None
+        made_of = text.model_copy(update={"source": beside(text.source, base)})
         if not store.has(TOKENS):
-            check_text(text)
+            check_text(made_of)
         events.say(opening(subject))
         model = load_language_model(subject, sites, device)
         model.check_block(text.block)
         made_from = digest([model.tokenizer.digest, text.model_dump(mode="json"), tokens])
         if not store.has(TOKENS, made_from):
-            make_tokens(text, model.tokenizer, tokens, store, TOKENS, made_from, events)
+            make_tokens(made_of, model.tokenizer, tokens, store, TOKENS, made_from, events)
         blocks = TokenBlocks.open(store, TOKENS)
         source = TextSource(model, blocks, subject.batch_blocks)
         return Opened(source, len(blocks.rows), blocks, model.tokenizer)
@@ -90,7 +99,7 @@ def open_subject(
         paths = {name: subject.paths[name] for name in _chosen(list(subject.paths), sites)}
         chosen = subject.model_copy(update={"paths": paths})
         source = ArraySource(chosen)
-        check_files(chosen, store, events)
+        check_files(chosen, store, digest(named.model_dump(mode="json")), events)
     else:
         module, batches = open_factory(subject)
         if subject.random_weights is not None:
