@@ -185,3 +185,24 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path) -> None:
     with pytest.raises(StoreError, match="not empty"):
         reseed.compare(sae(), sae(seed=1), out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_each_side_stands_beside_its_own_chance() -> None:
+    """Of 64 rows chance finds most at tau, of 1,024 hardly any; the mean says neither."""
+    a, b = (rows(n, 16, seed) / np.arange(1, 17) for n, seed in ((64, 1), (1024, 2)))
+    number = reseed.compare(a, b, null_draws=2).pairs[0].numbers["shared"]
+    for side in "ab":
+        assert number[f"null_{side}"]["mean"] == pytest.approx(number[side], abs=0.06)
+    assert number["a"] > 0.8
+    assert number["b"] < 0.1
+    assert number["null"]["mean"] == pytest.approx(number["value"], abs=0.06)
+
+
+def test_rows_that_crowd_are_held_against_their_own_and_said() -> None:
+    """Rows of two coordinates, turned so that no axes show it."""
+    turn = np.linalg.qr(rows(16, 16, 9))[0]
+    few = [rows(150, 16, seed) * (rows(150, 16, seed + 5).argsort(1) < 2) for seed in (1, 2)]
+    found = reseed.compare(*(x @ turn for x in few), null_draws=1)
+    assert any("among its own others" in warning for warning in found.warnings)
+    assert found.pairs[0].numbers["match_at_fdr"]["itself"]["a"] > 0.05
+    assert found.share_fdr <= 0.02

@@ -15,7 +15,7 @@ from reseed.matching.match import Views, compare
 from reseed.runs import pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
 from reseed.stability.latents import shared_edges
-from reseed.stability.nulls import CovarianceNull
+from reseed.stability.nulls import CovarianceNull, Mirrored
 from reseed.stability.shares import PairTable
 from reseed.stability.structure import VERDICTS, counterparts, make_structures, structures
 
@@ -98,6 +98,26 @@ def test_independent_anisotropic_dictionaries_are_at_chance(power: float) -> Non
         assert found.about[side]["subspaces"]["stable"] <= 0.02 * 250
     assert (found.table["label"] == "novel").mean() > 0.93
     assert (structure(Side(a, none), Side(b, none), []).table["label"] == "novel").mean() < 0.6
+
+
+def test_rows_of_few_coordinates_are_no_stable_subspaces() -> None:
+    """Of random rows of 8 coordinates a Gaussian null alone calls half of the subspaces stable."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(2):
+        rank = rng.random((250, 48)).argsort(axis=1).argsort(axis=1)
+        rows.append(np.where(rank < 8, 1.0, 0.1) * rng.normal(size=(250, 48)))
+    nulls = [CovarianceNull(Views(x, x)) for x in rows]
+    ways = [nulls, [Mirrored(null) for null in nulls]]
+    gaussian, mirrored = (
+        [tuple(null.draw("s", at, i).decoder for at, null in enumerate(way)) for i in range(4)]
+        for way in ways
+    )
+    sides = [Side(x, np.full(250, -1)) for x in rows]
+    alone = structure(*sides, gaussian).table["subspace_p"]
+    both = structure(*sides, gaussian, others=[mirrored]).table["subspace_p"]
+    assert (alone <= 0.01).mean() > 0.2
+    assert (both <= 0.01).mean() <= 0.02
 
 
 def test_counterparts_are_the_shared_pairs_of_the_group() -> None:

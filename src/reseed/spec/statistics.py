@@ -58,10 +58,10 @@ class Headline(Spec):
     mmcs_decoder: Strata
     match_at_fdr: Strata
     nearest_at_fdr: Strata
-    in_itself: Mapping[str, Range]
+    in_itself: Mapping[str, Range] = {}
     """`all`, `live`: share of a run's latents that the same test finds among the run's own others.
     Above .01 a run has near-duplicates, or random latents are less alike than they should be."""
-    null_kinds: Mapping[str, list[str]]
+    null_kinds: Mapping[str, list[str]] = {}
     """`all`, `live`: how the random dictionaries were made, of `reseed.stability.decoys`."""
     ceiling_same_run: float
     """What the measurement gives for a run with itself."""

@@ -12,12 +12,14 @@ from typing import Any
 from reseed.spec.statistics import (
     FeatureCounts,
     GroupSummary,
+    Headline,
     Range,
     Reconstruction,
 )
 from reseed.spec.summary import (
     ControlSummary,
 )
+from reseed.stability.decoys import TRUSTED
 from reseed.stability.group import SAME_INIT
 
 SENTENCES: dict[str, Any] = tomllib.loads(
@@ -79,6 +81,7 @@ def notes(
         out.append(say("pulled"))
     assert group.headline is not None
     out += _too_short(trend, nearest, group.headline.tau)
+    out += _crowded(group.headline)
     ends = group.headline.shared["all"].interval_95
     if ends is not None and ends[1] - ends[0] > _WIDE and counts.runs < _MANY:
         more = ", ".join(str(seed) for seed in range(2 * counts.runs))
@@ -103,6 +106,12 @@ def _outlying(group: GroupSummary) -> list[str]:
         way = "less" if each.share < each.others else "more"
         out.append(say("outlying", run=each.run, way=way, share=each.share, others=each.others))
     return out
+
+
+def _crowded(headline: Headline) -> list[str]:
+    """Whether the test finds latents of a run among the run's own others."""
+    shares = [share.hi for share in headline.in_itself.values() if share.hi is not None]
+    return [say("crowded", share=max(shares))] if max(shares, default=0.0) > TRUSTED else []
 
 
 def _too_short(trend: Mapping[int, float], nearest: Mapping[int, float], tau: float) -> list[str]:
