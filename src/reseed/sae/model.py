@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.errors import SpecError
+from reseed.errors import SpecError, SubjectError
 from reseed.records import SAEArrays, check_rule
 from reseed.sae import Tensor, torch
 from reseed.sae import codes as kernels
@@ -119,6 +119,7 @@ class SAE:
                 f"this SAE reads rows of {self.dimensions} dimensions, these have shape "
                 f"{tuple(rows.shape)}; is it the right site?"
             )
+        refuse_bad(rows, "what this SAE is to read")
         return rows
 
     def _scaled(self, rows: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
@@ -178,6 +179,29 @@ class SAE:
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""
         return SAEArrays(**_turned(self, lambda t: t.detach().to("cpu", torch.float32).numpy()))
+
+
+def refuse_bad(rows: Tensor, what: str, first: int = 0) -> None:
+    """Refuse rows `[N, D]` with NaN or infinity: of many rules, finite codes would come out.
+
+    Raises:
+        SubjectError: naming the row, counted from `first`, and the column.
+    """
+    # a sum over NaN or infinity is never finite, and reads the memory only once
+    if not rows.numel() or torch.isfinite(rows.detach().sum()):
+        return
+    flat = rows.detach().reshape(-1, rows.shape[-1])
+    bad = ~torch.isfinite(flat)
+    if not bool(bad.any()):
+        return
+    row, column = divmod(int(bad.to(torch.uint8).argmax()), flat.shape[1])
+    others = int(bad.sum()) - 1
+    raise SubjectError(
+        f"{what}: row {first + row}, column {column} is {float(flat[row, column])} as "
+        f"{str(rows.dtype).removeprefix('torch.')}"
+        + (f", and so are {others:,} other numbers" if others else "")
+        + "; take such rows out, or find what made them"
+    )
 
 
 def from_arrays(arrays: SAEArrays) -> SAE:

@@ -24,7 +24,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats import own
 from reseed.sae.model import SAE, Rows, from_arrays
 from reseed.store import json_bytes, read_json, write_bytes
-from reseed.training.arrays import train
+from reseed.training.arrays import rows_of, train
 
 _FILE = "ensemble.json"
 
@@ -148,7 +148,7 @@ def boost(
         raise SpecError("init_seeds is empty; boosting needs one for each part")
     if settings.get("mutual") is not None:
         raise SpecError("boosting trains one SAE after the other; mutual trains them together")
-    rest, saes = torch.as_tensor(x, dtype=torch.float32), list[SAE]()
+    rest, saes = torch.as_tensor(rows_of("x", x)).float(), list[SAE]()
     for seed in init_seeds:
         saes += train(rest, architecture, latents=latents, init_seeds=[seed], **settings)
         rest = rest - saes[-1].reconstruct(rest)

@@ -11,6 +11,7 @@ import torch
 
 from reseed.events import Events, Stop
 from reseed.runs import Missing, run_state
+from reseed.sae.architectures.baselines import Fitted
 from reseed.spec.training import Control, RunSpec
 from reseed.store import Store
 from reseed.study import Study
@@ -110,6 +111,9 @@ def train_missing(
             )
         for together in groups:
             work = work_of(together, stream, store, device)
+            for sae in dict.fromkeys(w.run.sae for w in work if w.step == 0):
+                if isinstance(sae, Fitted):
+                    events.say(sae.found_from(together[0].training.tokens))
             train_all(work, stream.batch, events, through=stream.through, stop=stop, device=device)
 
 
