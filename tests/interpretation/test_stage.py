@@ -3,6 +3,10 @@
 import json
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +25,7 @@ from reseed.evidence.tables import WINDOWS
 from reseed.interpretation.models import Scripted
 from reseed.interpretation.models.asker import JournaledAsker
 from reseed.interpretation.models.journal import Journal
+from reseed.interpretation.records import Failure
 from reseed.interpretation.results import chosen_groups, read_explained
 from reseed.interpretation.select.stage import select
 from reseed.interpretation.similarity import comparison
@@ -258,6 +263,34 @@ def test_nothing_is_asked_twice_even_if_all_results_are_lost(study, tmp_path):
     assert len(model.asked) == asked
 
 
+def test_questions_without_an_answer_are_asked_again_and_no_others(study, tmp_path):
+    (group,) = chosen_groups(study, None)
+    down, count = [True], [0]
+
+    def flaky(request):
+        count[0] += 1
+        if down[0] and count[0] % 3 == 0:
+            return Failure(reason="no usable answer: HTTP 503")
+        return truth(request)
+
+    model = Scripted(flaky)
+
+    def once(door):
+        model.asked.clear()
+        journal = Journal(tmp_path / f"{door.__name__}.jsonl")
+        with JournaledAsker(model, journal) as asker:
+            made = door(study, Events(), group, spec=spec(seed=5), asker_of=lambda *_: asker)
+        return sum(used["failed"] for used in made.accounts.values()), len(model.asked)
+
+    for door in (explain, score):
+        down[0] = True
+        failed, _ = once(door)
+        assert failed > 2
+        down[0] = False
+        assert once(door) == (0, failed), "those alone that failed"
+        assert once(door)[1] == 0, "then the result is read"
+
+
 def test_replies_that_are_no_answers_are_failures_and_lose_nothing(study):
     (group,) = chosen_groups(study, None)
     broken = iter(["", "I think so!", '{"answers": [1]}', "[" * 2000, '{"explanation": 7}'] * 10**5)
@@ -365,9 +398,8 @@ def server():
     thread.join()
 
 
-def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
-    """Through a real server on this machine, from a study's folder with its TOML."""
-    folder = tmp_path / "study"
+def with_server(study, folder, server):
+    """A copy of the study's folder whose TOML names a server."""
     shutil.copytree(study.folder, folder, ignore=shutil.ignore_patterns("scores", "explanations"))
     lines = []
     for name, table in study.spec.model_dump(mode="json", exclude_unset=True).items():
@@ -377,6 +409,28 @@ def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
     lines += ["[interpretation]", "per_kind = 4", "examples = 6", "random_latents = 3"]
     lines += ["[interpretation.explainer]", 'model = "truth"', f"base_url = {json.dumps(server)}"]
     (folder / "study.toml").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_ends_explain_though_the_server_is_silent(study, tmp_path, signum, code):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        folder = with_server(study, tmp_path / "study", url)
+        command = [sys.executable, "-m", "reseed.cli", "explain", str(folder), "--quiet"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            with silent.accept()[0] as asked:
+                asked.recv(1)
+                process.send_signal(signum)
+                _, message = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in message
+    assert signum == signal.SIGINT or "the same command continues" in message
+
+
+def test_the_commands_explain_score_and_report(study, server, cli, tmp_path):
+    """Through a real server on this machine, from a study's folder with its TOML."""
+    folder = with_server(study, tmp_path / "study", server)
     dry = cli("explain", folder, "--dry")
     assert dry.returncode == 0, dry.stderr
     assert "detection" in dry.stdout
