@@ -181,7 +181,7 @@ class FromSubject(Spec):
     model: str
     """A hub name, a local folder, a GGUF file, or `package:NAME/path/file.gguf`."""
     text: str
-    """File, folder, glob, `package:NAME/path`, or `datasets:NAME[:SPLIT]`."""
+    """File, folder, glob, `package:NAME/path`, or `datasets:NAME[[:CONFIGURATION]:SPLIT]`."""
     template: str = "{text}"
     """How a record becomes a document."""
     site: str
