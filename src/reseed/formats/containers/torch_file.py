@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from reseed.errors import SpecError, StoreError
+from reseed.errors import SpecError, StoreError, installing
 from reseed.formats.containers.arrays import (
     Array,
     ArrayOnDisk,
@@ -262,7 +262,7 @@ def torch_bytes(arrays: Mapping[str, Any]) -> bytes:
     except ModuleNotFoundError:
         raise SpecError(
             "this format is a file of torch.save; to write it torch is needed: "
-            "pip install 'reseed[train]'"
+            f"{installing('train')}"
         ) from None
     values = {
         name: torch.from_numpy(np.array(value, order="C"))

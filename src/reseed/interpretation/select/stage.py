@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from reseed.errors import SpecError, StoreError, nearest, needs_train
+from reseed.errors import SpecError, StoreError, installing, nearest, needs_train
 from reseed.events import Events
 from reseed.evidence.features import DocumentFeatures, Statistic, features_name, read_features
 from reseed.interpretation.models.asker import opener
@@ -240,8 +240,8 @@ def _evaluated(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise
-        message = "reseed select needs scikit-learn, which is not installed: pip install"
-        raise ImportError(f"{message} 'reseed[llm]'") from error
+        message = "reseed select needs scikit-learn, which is not installed:"
+        raise ImportError(f"{message} {installing('llm')}") from error
     names = ("method", "calls", "failed")
     counted = pl.DataFrame([(c.method, c.calls, c.failed) for c in choices], names, orient="row")
     joined = table.join(counted, on="method", how="left", maintain_order="left")

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
-from reseed.errors import SpecError, SubjectError, nearest
+from reseed.errors import SpecError, SubjectError, installing, nearest
 from reseed.spec.subject import TextSpec, package_file
 
 DATASETS = "datasets:"
@@ -265,7 +265,7 @@ def _dataset(source: str) -> Iterator[Record]:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise SpecError(
-            f"text {source!r} needs the datasets library: pip install 'reseed[datasets]'. "
+            f"text {source!r} needs the datasets library: {installing('datasets')}. "
             "Files and folders are read without it."
         ) from None
     library: Any = datasets
