@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scipy import stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from reseed.interpretation.scorers import accuracy
 from reseed.stability.intervals import auroc

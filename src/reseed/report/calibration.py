@@ -29,6 +29,10 @@ _SCRIPTS = ("draw.js", "calibration.js", "page.js")
 
 _TABLES = ("detector", "area", "recall", "reliability", "coverage", "subspaces", "pairwise")
 
+PIECE = "calibration/instrument"
+
+WORLDS = ("by_count", "by_distribution", "by_crowding")
+
 _ENDS = ("", "_lo", "_hi")
 
 
@@ -72,8 +76,11 @@ def write_calibration(store: Store, summary: str, name: str) -> None:
         notes(failed),
         tag("section", tag("h2", "Headline"), _detector_table(groups), _truth_table(groups)),
         details("SAE", [g.label for g in groups], [_group_parts(group) for group in groups]),
+        _instrument(store) if groups else None,
     )
     data = [_drawn(group) for group in groups]
+    if groups and store.has(PIECE):
+        data[0]["instrument"] = _worlds(store)
     page = document(f"calibration of {about['study']} · reseed", body, data, _SCRIPTS)
     store.write(name, page.encode())
 
@@ -177,6 +184,34 @@ def _alarms(summary: Mapping[str, Any]) -> Html:
     numbers = {name: count(n) for name, n in summary["found_by_all_but_no_feature"].items()}
     runs, feature = str(summary["runs"]), f"{summary['feature']:g}"
     return note(text("alarms", runs=runs, feature=feature, **numbers))
+
+
+# -- the instrument itself -----------------------------------------------------------------------
+
+
+def _instrument(store: Store) -> Html | None:
+    """What it does in worlds whose truth is known, whatever was trained; None if not measured."""
+    if not store.has(PIECE):
+        return None
+    return tag(
+        "section",
+        tag("h2", "The instrument itself"),
+        note(text("instrument")),
+        pair(figure("by-count"), figure("by-distribution")),
+        figure("by-crowding"),
+    )
+
+
+def _worlds(store: Store) -> dict[str, Any]:
+    counts, null, crowds = (store.table(PIECE, f"{name}.parquet") for name in WORLDS)
+    names = null.select(pl.format("{} ({})", "distribution", "encoder"))["distribution"]
+    widths = null.select(pl.format("{} and {}", "width_a", "width_b"))["width_a"]
+    known = columns(null, "fdr", "nominal", "power")
+    return {
+        "counts": split(counts, ["population", "runs"], "n", "share", "coverage", "said", "true"),
+        "rows": known | {"name": names.to_list(), "widths": widths.to_list()},
+        "crowds": split(crowds, ["noise", "runs"], "crowd", "recall", "precision"),
+    }
 
 
 def _drawn(group: _Group) -> dict[str, Any]:
