@@ -14,6 +14,8 @@ from typing import Any
 
 import polars as pl
 
+from reseed.calibration.instrument import PIECE, make_instrument
+from reseed.calibration.instrument import TABLES as INSTRUMENT
 from reseed.calibration.stage import check, stage
 from reseed.errors import SpecError, nearest
 from reseed.events import Sink, session
@@ -68,12 +70,15 @@ class Calibration:
 
         Args:
             name: "detector", "area", "recall", "discovered", "features", "latents", "pairwise",
-                "coverage", "reliability" or "subspaces".
+                "coverage", "reliability" or "subspaces"; or one that is of none of them:
+                "by_count", "by_distribution", "by_crowding".
 
         Raises:
             StoreError: if it is missing or damaged.
         """
         store = self.study.store
+        if name in INSTRUMENT:
+            return store.table(PIECE, f"{name}.parquet")
         return pl.concat(
             [
                 store.table(calibration_name(group["name"]), f"{name}.parquet").select(
@@ -126,6 +131,7 @@ def calibrate(
                 "failed": [run.id for run in outcome.failed],
                 "groups": stage(study, events),
             }
+            make_instrument(study.store)
             study.store.write(CALIBRATION, summary)
             study.record("calibration")
             write_calibration(study.store, CALIBRATION, PAGE)
