@@ -101,3 +101,19 @@ def test_the_reader_is_told_where_l0_is_not_what_was_asked_for() -> None:
     assert said(3.0, 300.0, None) == []
     assert "15 to 17.9 where 16" in said(15.0, 17.9, 16.0)[0]
     assert said(13.0, 16.0, 16.0)
+
+
+def test_the_reader_is_told_where_the_mean_would_do_better() -> None:
+    def said(fvu: float) -> list[str]:
+        group = GroupSummary(
+            label="", runs=["a"], tokens=1,
+            counts=Counts(runs=1, pairs=0, latents=1, live=[1], dead=[0], dense=[0]),
+            reconstruction=Reconstruction(
+                held_out_tokens=1, fvu=Range(mean=0.9, lo=0.8, hi=fvu)
+            ),
+            distance_from_init=Range(mean=None, lo=None, hi=None),
+        )  # fmt: skip
+        return [note for note in notes(group, {}, {}, 1.0) if "worse than the mean" in note]
+
+    assert said(0.99) == []
+    assert "up to 1.04" in said(1.04)[0]

@@ -72,6 +72,7 @@ def notes(
     """
     counts, proofs, moved = group.counts, group.certificates, group.distance_from_init.mean
     out = _missed(group.reconstruction.l0, promised_l0) + _far_rows(group.reconstruction)
+    out += _worse(group.reconstruction.fvu)
     if counts.runs < 2:
         return [*out, say("one_run")]
     if counts.runs == 2:
@@ -148,6 +149,12 @@ def _none_yet(nearest: Sequence[tuple[int, float]], last: int, tau: float) -> st
 def _key(tokens: float) -> str:
     """A number of tokens as TOML writes it, two digits that count."""
     return f"{int(float(f'{tokens:.2g}')):_}"
+
+
+def _worse(fvu: Range | None) -> list[str]:
+    """Some run reconstructs worse than the mean of the rows would."""
+    high = None if fvu is None else fvu.hi
+    return [] if high is None or high <= 1 else [say("worse_than_mean", fvu=high)]
 
 
 def _missed(l0: Range | None, promised: float | None) -> list[str]:
