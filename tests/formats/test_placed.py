@@ -1,5 +1,6 @@
 """An SAE is written whole or not at all, and nothing of another one is lost on the way."""
 
+import json
 import os
 
 import numpy as np
@@ -113,6 +114,19 @@ def test_convert_asks_before_it_replaces(cli, tmp_path, make) -> None:
     done = cli("convert", tmp_path / "b", tmp_path / "c", "--to", "sparsify", "--overwrite")
     assert done.returncode == 0, done.stderr
     assert read.read(tmp_path / "c").activation["k"] == 5
+
+
+def test_a_run_is_exported_with_the_names_of_others(tmp_path, make) -> None:
+    study = tmp_path / "study"
+    (study / "runs").mkdir(parents=True)
+    (study / "study.toml").write_text('[subject]\nmodel = "gpt2"\n')
+    run = make("topk", about={"run": "x", "site": "h.6.mlp"})
+    reseed.save(run, study / "runs" / "x")
+    reseed.save(read.read(study / "runs" / "x"), tmp_path / "lens", format="saelens")
+    metadata = json.loads((tmp_path / "lens" / "cfg.json").read_text())["metadata"]
+    assert (metadata["model_name"], metadata["hook_name"]) == ("gpt2", "blocks.6.hook_mlp_out")
+    (study / "study.toml").write_text("[" * 5000)
+    assert "subject" not in read.read(study / "runs" / "x").about
 
 
 def test_an_sae_that_was_trained_here_is_saved_by_name(tmp_path) -> None:

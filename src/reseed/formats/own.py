@@ -8,6 +8,7 @@ they are used `threshold [F]` and `W_skip [E, D]`; `cfg.json` holds `format`, `v
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from reseed.store import Store, file_bytes, write_bytes
 NAME, VERSION = "reseed", 1
 
 _CFG, _WEIGHTS = "cfg.json", "sae.safetensors"
+
+_UP = 4
+"""Folders from an SAE up to its study: runs/RUN/snapshots/STEP."""
 
 _LAYOUT = named(W_enc="FD", W_dec="FE", b_enc="F", b_dec="E")
 _MORE = named(threshold="F", W_skip="ED")
@@ -91,6 +95,22 @@ def read(folder: Path | Files) -> SAEArrays:
         about=about if isinstance(about, dict) else {},
     )
     return complete(sae, where)
+
+
+def subject_of(folder: Path) -> dict[str, str]:
+    """The model that the study around a run reads, as its study.toml says; empty if there is none.
+
+    A run's own files name its site alone: what they say decides its identity.
+    """
+    for above in list(folder.absolute().parents)[:_UP]:
+        try:
+            spec = tomllib.loads((above / "study.toml").read_text("utf-8-sig"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        subject = spec.get("subject")
+        model = subject.get("model") if isinstance(subject, dict) else None
+        return {"subject": model} if isinstance(model, str) else {}
+    return {}
 
 
 FORMATS = (

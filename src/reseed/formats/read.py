@@ -134,7 +134,10 @@ def read(
         which["inner"] = inner
     with np.errstate(all="ignore"):  # what overflows is found below
         sae = complete(chosen.read(files, **which), str(files.path))
-    return replace(sae, about=_with_source(sae.about, chosen.name, place))
+    about = sae.about
+    if chosen.name == own.NAME and "run" in about and "subject" not in about:
+        about = {**about, **own.subject_of(files.folder)}
+    return replace(sae, about=_with_source(about, chosen.name, place))
 
 
 def save(
