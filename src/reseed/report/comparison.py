@@ -79,7 +79,8 @@ def write_comparison(store: Store, name: str, latents: pl.DataFrame) -> None:
     pairs = [_read_pair(store, pair) for pair in summary["pairs"]]
     firing, tau = _firing(latents), summary["tau"]
     places = _places(store, len(latents)) if firing is not None else {}
-    title = " · ".join(sae["name"] for sae in summary["saes"])
+    names = [sae["name"] for sae in summary["saes"]]
+    title = f"{names[0]} (A) · {names[1]} (B)" if len(names) == 2 else " · ".join(names)
     body = tag(
         "main",
         header("Which latents are in both?", title, *_verdict(pairs, tau)),
@@ -151,26 +152,30 @@ def _verdict(pairs: Sequence[PairPage], tau: float) -> list[Html | None]:
     shown = table(
         rows, caption="Which number to quote", words=("quote", "chance"), class_="numbers which"
     )
-    lead = text("pairs-lead", shared=shared, matched=matched)
+    brief = {
+        name: _shares(pairs, measure, brief=True)
+        for name, measure in (("shared", SHARED.id), ("matched", MATCH_AT_FDR))
+    }
+    lead = text("pairs-lead", **brief)
     return [answer(None, lead), tag("div", shown, class_="first")]
 
 
-def _shares(pairs: Sequence[PairPage], measure: str) -> Html:
+def _shares(pairs: Sequence[PairPage], measure: str, *, brief: bool = False) -> Html:
     """Of one pair both sides, of several the range of their means."""
     if len(pairs) == 1:
-        pair, number = pairs[0], pairs[0].numbers[measure]
-        if percent(number["a"]) == percent(number["b"]):
-            return join(tag("strong", percent(number["a"])), " of the latents of each")
+        a, b = (percent(pairs[0].numbers[measure][side]) for side in "ab")
+        if a == b:
+            return join(tag("strong", a), " of the latents of each")
         return join(
-            tag("strong", percent(number["a"])), f" of the latents of {pair.a} and ",
-            tag("strong", percent(number["b"])), f" of those of {pair.b}",
-        )  # fmt: skip
+            tag("strong", a), " of the latents of A and ", tag("strong", b), " of those of B"
+        )
     ordered = sorted(pairs, key=lambda pair: pair.numbers[measure]["value"])
-    ends = [
-        join(tag("strong", percent(pair.numbers[measure]["value"])), f" ({pair.label})")
-        for pair in (ordered[0], ordered[-1])
-    ]
-    return join("Between ", ends[0], " and ", ends[1], " of the latents")
+    low, high = (
+        tag("strong", percent(p.numbers[measure]["value"])) for p in ordered[:: len(ordered) - 1]
+    )
+    if brief:
+        return join(low, " to ", high, " of the latents, by pair,")
+    return join(low, f" ({ordered[0].label}) to ", high, f" ({ordered[-1].label})")
 
 
 def _headline(summary: Mapping[str, Any], pairs: Sequence[PairPage]) -> Html:
