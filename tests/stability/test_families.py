@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from reseed.errors import SpecError
 from reseed.spec.summary import document_of
+from reseed.stability.group import family_occasions
 from reseed.stability.over_seeds import families as module
 from reseed.stability.over_seeds.families import (
     consistency,
@@ -332,3 +333,19 @@ def test_nine_runs_of_32768_latents() -> None:
     # a chain is closed where all three of its pairs are right, and there
     assert 0.8 < seen.closed / seen.chains < 0.9
     assert 0.95 < kept.reached / kept.bound <= 1.0
+
+
+def test_families_of_one_start_are_counted_once_though_seeds_are_not_given():
+    """Crossed runs of which none that shares no seed has a latent: one occasion."""
+    latents = pl.DataFrame(
+        {
+            "run": ["a", "b", "c", "d"] * 2,
+            "family": [0] * 4 + [1, 1, None, None],
+            "n_seeds": [2] * 8,
+            "n_matched": [1] * 4 + [0] * 4,
+        }
+    )
+    counted = dict(family_occasions(latents).iter_rows())
+    assert counted == {0: 2, 1: 1}
+    alone = latents.with_columns(n_seeds=4)
+    assert dict(family_occasions(alone).iter_rows()) == {0: 4, 1: 2}

@@ -65,7 +65,9 @@ def reproducibility(families: pl.DataFrame, latents: pl.DataFrame) -> pl.DataFra
     share = pl.len() / runs
     if _POSTERIOR in latents.columns:
         share = pl.coalesce(pl.col(_POSTERIOR).mean(), share)
-    kept = latents.select("run", "latent", "alive", pl.col(f"^({_POSTERIOR}|init_seed|data_seed)$"))
+    kept = latents.select(
+        "run", "latent", "alive", pl.col(f"^({_POSTERIOR}|init_seed|data_seed|n_seeds|n_matched)$")
+    )
     live = kept.filter("alive").join(
         families.select("run", "latent", "family"), on=["run", "latent"], how="left"
     )

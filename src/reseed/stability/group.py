@@ -84,13 +84,18 @@ def family_occasions(latents: pl.DataFrame) -> pl.DataFrame:
     two share a seed (a maximum matching of init and data seeds). A latent that the start alone
     brings back is found once, however many runs share that start.
 
-    `latents` have run, family (null for orphans, which are left out), init_seed and data_seed;
-    without seeds runs count.
+    `latents` have run, family (null for orphans, which are left out), init_seed and data_seed.
+    Without seeds n_seeds and n_matched tell whether seeds are crossed and by how many independent
+    runs a family can have been found at the most; without those runs count.
     """
     members = latents.drop_nulls("family")
     runs = pl.col("run").n_unique().cast(pl.Int64).alias("occasions")
     seeds = ("init_seed", "data_seed")
     if not set(seeds) <= set(latents.columns):
+        if {"n_seeds", "n_matched"} <= set(latents.columns):
+            apart = latents.select(pl.col("n_seeds").max() < pl.col("run").n_unique()).item()
+            most = pl.col("n_matched").max().cast(pl.Int64) + 1
+            runs = pl.min_horizontal(runs, most).alias("occasions") if apart else runs
         return members.group_by("family").agg(runs)
     design = {
         run: (init, data) for run, init, data in latents.select("run", *seeds).unique().rows()

@@ -168,7 +168,8 @@ def reproducibility(
     much they depend cannot be told from counts, so they are taken as worth what they surely are:
     one fewer than the seed with fewer levels has. G is fitted to what as many runs drawn from the
     T would count, which is right if they are independent, and to the count in proportion, which
-    is right if the seed decides; half of the draws each.
+    is right if the seed decides; half of the draws each. The mean, a best guess and no bound, takes
+    the runs as they are counted.
 
     Args:
         matched: `[n]` in how many of the independent other runs each latent was found.
@@ -185,28 +186,41 @@ def reproducibility(
     if occasions is None:
         occasions = _independent_trials(int(trials.max()), copies)
 
-    def fitted(part: NDArray[np.bool_], around: Mixture | None = None) -> Mixture:
+    def fitted(part: NDArray[np.bool_], around: _Fits | None = None) -> _Fits:
         counts = histograms(matched[part], trials[part])
+        plain = fit_mixture(counts, copies, around and around.plain)
         if max(counts) <= occasions:
-            return fit_mixture(counts, copies, around)
-        both = [fit_mixture(way(counts, occasions), copies, around) for way in (_drawn, _scaled)]
+            return _Fits(plain, plain)
+        ways = (way(counts, occasions) for way in (_drawn, _scaled))
+        both = [fit_mixture(fewer, copies, around and around.wide) for fewer in ways]
         weights = np.concatenate([of_way.weights[at::2] for at, of_way in enumerate(both)])
-        return Mixture(weights=weights, latents=int(part.sum()))
+        return _Fits(plain, Mixture(weights=weights, latents=int(part.sum())))
 
     pooled = fitted(tested)
-    fits = {"pooled": pooled}
+    fits = {"pooled": pooled.plain}
     numbers = np.unique(bins[tested])
     for number in numbers:
         part = tested & (bins == number)
         of_bin = pooled if len(numbers) == 1 else fitted(part, pooled)
         if of_bin is not pooled:
-            fits[name_of(int(number))] = of_bin
+            fits[name_of(int(number))] = of_bin.plain
         for t in np.unique(trials[part]):
             which = part & (trials == t)
-            said = of_bin.posterior(int(t), min(int(t), occasions))
+            middle, *_ = of_bin.plain.posterior(int(t))
+            _, *ends = of_bin.wide.posterior(int(t), min(int(t), occasions))
+            said = (middle, *ends)
             for column, values in zip((mean, low, high), said, strict=True):
                 column[which] = values[matched[which]]
     return Reproducibility(mean, low, high, fits)
+
+
+class _Fits(NamedTuple):
+    """Of one part of the latents."""
+
+    plain: Mixture
+    """trials as they are counted"""
+    wide: Mixture
+    """trials for what they are worth"""
 
 
 def name_of(number: int) -> str:
