@@ -57,4 +57,7 @@ window.addEventListener("beforeprint", () => {
   for (const folded of document.querySelectorAll("details")) folded.open = true;
 });
 
-drawVisible().then(() => { if (typeof openNamed === "function") openNamed(); });
+// Pages without a table of latents have no `openNamed`.
+const openFromAddress = () => { if (typeof openNamed === "function") openNamed(); };
+window.addEventListener("hashchange", openFromAddress);
+drawVisible().then(openFromAddress);
