@@ -40,12 +40,14 @@ from reseed.matching import measures
 from reseed.matching.beyond import labels
 from reseed.matching.beyond.labels import Settings
 from reseed.matching.beyond.structure import Side, structure
+from reseed.matching.match import Views
 from reseed.matching.stage import load_snapshot, read_match, shown
 from reseed.records import Floats, SAEArrays
 from reseed.runs import Group, Pair, pair_name, pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.statistics import FitsByChance, Structure, Subspaces
-from reseed.stability.nulls import CovarianceNull, Mirrored, covariance_null
+from reseed.stability.decoys import AXES, GAUSSIAN, RAW, decoys
+from reseed.stability.nulls import CovarianceNull, Mirrored, rows_left
 from reseed.store import Store
 
 VERDICTS = (
@@ -197,7 +199,7 @@ def _structure(
         for name, sae in zip("ab", saes, strict=True)
     ]
     left = any((side.shared < 0).any() for side in sides)
-    nulls, *others = _nulls(pair, saes) if left else [[]]
+    nulls, *others = _nulls(pair, saes, settings.tau) if left else [[]]
     show = shown(task, f"{pair[0]} with {pair[1]}", len(saes[0].W_dec) * len(saes[1].W_dec))
     explained = structure(sides[0], sides[1], nulls, settings, show, others)
     return {_TABLE: explained.table, _ABOUT: explained.about}
@@ -210,22 +212,32 @@ def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64
     return np.where(shared, rows["decoder_match"].fill_null(-1).to_numpy(), -1)
 
 
-def _nulls(pair: Pair, saes: Sequence[SAEArrays]) -> list[list[tuple[Floats, Floats]]]:
+def _nulls(pair: Pair, saes: Sequence[SAEArrays], tau: float) -> list[list[tuple[Floats, Floats]]]:
     """Random decoders in place of the two of a pair, made in each way; none if one is zero.
 
-    Of the same covariance (null N2), and mirrored, as in `reseed.stability.decoys`.
+    Of the same covariance (null N2), and mirrored. First comes the way whose rows reach tau most
+    often (`Decoys.heaviest`): it is that of the fits.
     """
-    first, second = (covariance_null(sae) for sae in saes)
-    if first is None or second is None:
+    views = [Views(sae.W_dec, sae.W_dec) for sae in saes]
+    if min(map(rows_left, views)) < 2:
         return [[]]
+    first, second = (CovarianceNull(rows) for rows in views)
     draws = ceil(_NULL_LATENTS / min(first.count, second.count))
+    ways = {
+        GAUSSIAN: (first, second),
+        RAW: (Mirrored(first), Mirrored(second)),
+        AXES: (Mirrored(first, second), Mirrored(second, first)),
+    }
 
     def drawn(null: CovarianceNull | Mirrored, side: str, draw: int) -> Floats:
         return null.draw("structure", *pair, side, draw).decoder.astype(np.float32)
 
-    ways = (
-        (first, second),
-        (Mirrored(first), Mirrored(second)),
-        (Mirrored(first, second), Mirrored(second, first)),
-    )
-    return [[(drawn(a, "a", draw), drawn(b, "b", draw)) for draw in range(draws)] for a, b in ways]
+    heaviest = decoys(first, second, "structure", *pair).heaviest(tau)
+    order = sorted(ways, key=lambda kind: kind != heaviest)
+    return [
+        [
+            (drawn(ways[kind][0], "a", draw), drawn(ways[kind][1], "b", draw))
+            for draw in range(draws)
+        ]
+        for kind in order
+    ]
