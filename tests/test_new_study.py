@@ -9,7 +9,7 @@ import pytest
 
 import reseed
 from reseed.spec.keys import keys
-from reseed.spec.new_study import Choices, new_study
+from reseed.spec.new_study import NewStudy, new_study
 from reseed.spec.refusals import read_spec
 from reseed.spec.study import StudySpec
 
@@ -105,13 +105,13 @@ def test_one_table(cli):
 @pytest.mark.parametrize(
     "choices",
     [
-        Choices(kind="toy"),
-        Choices(kind="toy", architecture="jumprelu", latents=64, k=4, seeds=5, tokens=3000),
-        Choices(kind="arrays", model="x.npy", architecture="gated"),
-        Choices(kind="module", model="a.b:c", sites=("layer",), architecture="batchtopk"),
-        Choices(kind="language_model", model='a "b"', text="x.txt", sites=("layers.6.mlp", "b")),
-        Choices(kind="toy", architecture="relu"),
-        Choices(kind="toy", architecture="matching_pursuit", latents=16),
+        NewStudy(kind="toy"),
+        NewStudy(kind="toy", architecture="jumprelu", latents=64, k=4, seeds=5, tokens=3000),
+        NewStudy(kind="arrays", model="x.npy", architecture="gated"),
+        NewStudy(kind="module", model="a.b:c", sites=("layer",), architecture="batchtopk"),
+        NewStudy(kind="language_model", model='a "b"', text="x.txt", sites=("layers.6.mlp", "b")),
+        NewStudy(kind="toy", architecture="relu"),
+        NewStudy(kind="toy", architecture="matching_pursuit", latents=16),
     ],
     ids=lambda choices: f"{choices.kind} {choices.architecture}",
 )
@@ -128,13 +128,13 @@ def test_what_is_written_is_a_study(tmp_path, choices):
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        (Choices(kind="toi"), "did you mean 'toy'"),
-        (Choices(kind="language_model"), "needs --model"),
-        (Choices(kind="language_model", model="x"), "--sites are needed"),
-        (Choices(kind="language_model", model="x", sites=("a",)), "needs --text"),
-        (Choices(kind="toy", text="x"), "reads no text"),
-        (Choices(kind="toy", architecture="topkk"), "did you mean 'topk'"),
-        (Choices(kind="toy", latents=8, k=9), "k = 9"),
+        (NewStudy(kind="toi"), "did you mean 'toy'"),
+        (NewStudy(kind="language_model"), "needs --model"),
+        (NewStudy(kind="language_model", model="x"), "--sites are needed"),
+        (NewStudy(kind="language_model", model="x", sites=("a",)), "needs --text"),
+        (NewStudy(kind="toy", text="x"), "reads no text"),
+        (NewStudy(kind="toy", architecture="topkk"), "did you mean 'topk'"),
+        (NewStudy(kind="toy", latents=8, k=9), "k = 9"),
     ],
 )
 def test_what_cannot_be_is_refused(choices, words):

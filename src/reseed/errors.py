@@ -122,7 +122,7 @@ def installing(extra: str) -> str:
     return f"pip install 'reseed[{extra}] @ {url}'" if url else f"pip install 'reseed[{extra}]'"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A hint that names the known word nearest to a misspelt one, or lists what there is.
 
     Example:
@@ -130,7 +130,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
         "did you mean 'latents'?"
     """
     known = list(known)
-    hits = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    hits = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     if hits:
         return f"did you mean {hits[0]!r}?"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")

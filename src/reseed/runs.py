@@ -30,9 +30,6 @@ def pairs_of(runs: Sequence[str]) -> list[Pair]:
     return list(combinations(runs, 2))
 
 
-# -- names of pieces -------------------------------------------------------------------------------
-
-
 def _piece_of(kind: str) -> Callable[[str], str]:
     return lambda name: f"{kind}/{name}"
 
@@ -77,9 +74,6 @@ def sae_folder(run: str, step: int, store: Store) -> str:
     return inner if store.holds(f"runs/{run}", f"{inner}/cfg.json") else "."
 
 
-# -- groups and runs -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Finished runs that differ in nothing but their seeds."""
@@ -118,13 +112,13 @@ def group_called(name: str, groups: Sequence[Group]) -> Group:
     """
     exact = [group for group in groups if name in (group.name, group.label)]
     part = _typed(name)
-    whole = [group for group in groups if _typed(group.label) == part]
-    hits = exact or whole or [group for group in groups if part and part in _typed(group.label)]
+    hits = exact or [group for group in groups if part and part in _typed(group.label)]
+    hits = [group for group in hits if _typed(group.label) == part] or hits
     if len(hits) == 1:
         return hits[0]
     labels = [group.label for group in hits or groups]
-    which = f"it is in {len(hits)} labels: {', '.join(labels)}" if hits else nearest(name, labels)
-    raise SpecError(f"no group {name!r}; {which}")
+    which = f"it is in {len(hits)} labels: {', '.join(labels)}"
+    raise SpecError(f"no group {name!r}; {which if hits else nearest(name, labels, 0.4)}")
 
 
 def _typed(label: str) -> str:
@@ -294,3 +288,13 @@ def with_interpretation(
         column = pl.col("value").alias(f"score_{name}")
         latents = joined(latents, scores.filter(scorer=name).select(*keys, column))
     return latents
+
+
+_FIRST = ("group", "run", "latent", "verdict", "n_matched", "n_seeds", "firing_rate")
+
+
+def in_order(latents: pl.DataFrame) -> pl.DataFrame:
+    """The same table, with what people look at in front and digests and versions behind."""
+    behind = [name for name in latents.columns if name.endswith(("sha256", "_version", "_id"))]
+    front = [name for name in _FIRST if name in latents.columns]
+    return latents.select(*front, pl.exclude(*front, *behind), *behind)

@@ -21,6 +21,7 @@ from reseed.runs import (
     explanations_name,
     group_called,
     group_of,
+    in_order,
     pair_name,
     pairs_of,
     run_state,
@@ -193,7 +194,7 @@ class Study:
 
     def latents_of(self, group: Group) -> pl.DataFrame:
         """The rows of `latents` of one group, with explanations and scores where there are some."""
-        table = self.latent_table(group).select(pl.lit(group.label).alias("group"), pl.all())
+        table = in_order(self.latent_table(group).with_columns(group=pl.lit(group.label)))
         explained, scored = explanations_name(group.name), scores_name(group.name)
         if not self.store.has(explained):
             return table
@@ -231,8 +232,7 @@ class Study:
     def record(self, *tables: str) -> None:
         """Keep the settings that these results were made with; those of `run` if none is named."""
         settings = {name: settings_of(self.spec)[name] for name in tables or BY_RUN}
-        known = self._made_with
-        pieces = known.get("pieces", {})
+        pieces = (known := self._made_with).get("pieces", {})
         if not tables:
             names = [stability_name(group.name) for group in self.all_groups()]
             pieces = {name: self.store.checksum(name) for name in names}
@@ -246,8 +246,8 @@ class Study:
 
     @property
     def _made_with(self) -> dict[str, Any]:
-        there = self.store.path(MADE_WITH_FILE).exists()
-        return self.store.read_json(MADE_WITH_FILE) if there else {}
+        name = MADE_WITH_FILE
+        return self.store.read_json(name) if self.store.path(name).exists() else {}
 
     def _warn(self) -> None:
         for sentence in self.edited():

@@ -12,7 +12,7 @@ from reseed.runs import Damaged, Failed, Missing, Run
 
 if TYPE_CHECKING:
     from reseed.pipeline.plan import Plan
-    from reseed.pipeline.stages import StageProgress
+    from reseed.pipeline.progress import StageProgress
 
 
 def plan(plan: Plan, name: str) -> Table:

@@ -52,7 +52,7 @@ def init(
 
     A file that is there is never overwritten.
     """
-    from reseed.spec.new_study import KINDS, Choices, new_study
+    from reseed.spec.new_study import KINDS, NewStudy, new_study
 
     if out.exists():
         raise SpecError(f"{out} is there already; choose another name with --out")
@@ -63,7 +63,7 @@ def init(
         text = text or _ask("--text", "Text: a file, a folder, package:NAME/path, datasets:NAME")
     if subject in ("language_model", "module"):
         sites = sites or _ask("--sites", "Sites, e.g. layers.6.mlp (`reseed sites MODEL`)")
-    choices = Choices(
+    choices = NewStudy(
         kind=cast("Kind", subject), model=model, text=text, sites=tuple(words(sites) or ()),
         architecture=architecture, latents=latents, k=k, seeds=seeds, tokens=tokens,
     )  # fmt: skip
@@ -137,8 +137,8 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
 
 def status(study: StudyPath, out: OutPath = None) -> None:
     """Show how far runs and stages are, with the time left, and why runs failed."""
+    from reseed.pipeline.progress import run_states, stages
     from reseed.pipeline.run import REPORT
-    from reseed.pipeline.stages import run_states, stages
 
     opened, console = open_study(study, out), Screen()
     opened.check_folder()

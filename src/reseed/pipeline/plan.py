@@ -1,6 +1,6 @@
 """What a study would take, measured on this machine by a short probe, before anything runs.
 
-Every stage of `reseed.pipeline.stages` has a line, with the pieces that are still missing.
+Every stage of `reseed.pipeline.progress` has a line, with the pieces that are still missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reseed.pipeline.probes import (
     step_seconds,
     timed,
 )
-from reseed.pipeline.stages import names_of
+from reseed.pipeline.progress import names_of
 from reseed.runs import Failed, Missing
 from reseed.store import existing
 from reseed.study import SUBJECT, Study

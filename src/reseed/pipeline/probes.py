@@ -13,7 +13,7 @@ from reseed.matching.assignment import DENSE_BELOW
 from reseed.matching.beyond.structure import Settings, Side, structure
 from reseed.matching.match import Views, compare
 from reseed.pipeline.power import trials_of
-from reseed.pipeline.stages import names_of
+from reseed.pipeline.progress import names_of
 from reseed.seeds import generator
 from reseed.stability.decoys import decoys
 from reseed.stability.factors.across import PARTNERS

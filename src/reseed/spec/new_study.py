@@ -19,7 +19,7 @@ KINDS: tuple[Kind, ...] = ("language_model", "module", "arrays", "toy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
+class NewStudy:
     """What a new study is told; what is left out is the default."""
 
     kind: Kind
@@ -37,7 +37,7 @@ class Choices:
     """a million; 100,000 for the toy"""
 
 
-def new_study(choices: Choices) -> str:
+def new_study(choices: NewStudy) -> str:
     """The TOML of a study, checked to be one.
 
     Raises:
@@ -49,7 +49,7 @@ def new_study(choices: Choices) -> str:
     return text
 
 
-def _subject(choices: Choices) -> tuple[str, tuple[str, ...]]:
+def _subject(choices: NewStudy) -> tuple[str, tuple[str, ...]]:
     """Lines of the subject, and the sites."""
     if choices.kind not in KINDS:
         raise SpecError(f"subject {choices.kind!r}: {nearest(choices.kind, KINDS)}")
@@ -77,7 +77,7 @@ def _subject(choices: Choices) -> tuple[str, tuple[str, ...]]:
     return f"model = {model}", choices.sites
 
 
-def _text(choices: Choices, subject: str, sites: tuple[str, ...]) -> str:
+def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
     if choices.architecture not in ARCHITECTURES:
         raise SpecError(
             f"architecture {choices.architecture!r}: {nearest(choices.architecture, ARCHITECTURES)}"

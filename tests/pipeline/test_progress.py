@@ -10,8 +10,8 @@ import pytest
 import reseed
 from reseed import events as events_module
 from reseed.events import Events, JsonlSink, read_events
+from reseed.pipeline.progress import names_of, run_states, stages
 from reseed.pipeline.run import run
-from reseed.pipeline.stages import names_of, run_states, stages
 
 STAGES = [
     "open", "train", "match", "evidence", "co-firing", "structure", "stability", "across", "report",
