@@ -13,7 +13,7 @@ from reseed.spec.subject import TextSpec
 from reseed.store import Store
 from reseed.subjects.language import ids as module
 from reseed.subjects.language.blocks import TokenBlocks, make_tokens
-from reseed.subjects.language.documents import Document
+from reseed.subjects.language.documents import Document, read_documents
 from reseed.subjects.language.ids import ids_of
 from reseed.subjects.language.tokenizer import Tokenizer
 
@@ -191,3 +191,21 @@ def test_messages_go_through_the_chat_template(tmp_path, chat_tokenizer):
     bare = Tokenizer("bare", "0", None, EOS, None, words, str)
     with pytest.raises(SubjectError, match="chat template of bare.*it has none"):
         make_tokens(spec, bare, 32, store, "text", "y", Events())
+
+
+def test_padding_of_ids_is_no_text(tmp_path):
+    tokenizer = Tokenizer("padded", "0", None, EOS, 3, spelled, str, vocabulary=40)
+    spec = TextSpec(source="a.npy", bos=False)
+    rows = [[3, 3, 10, 11], [12, 3, 13, 3], [3, 3, 3, 3]]
+    documents = [Document("", None, str(n), np.array(row)) for n, row in enumerate(rows)]
+    assert [ids.tolist() for _, ids in ids_of(documents, spec, tokenizer, 99)] == [
+        [10, 11],
+        [12, 3, 13],
+    ]
+    (tmp_path / "m.jsonl").write_text(
+        '{"i": [10, 11, 12], "attention_mask": [0, 1, 1]}\n{"i": [10], "attention_mask": [1, 1]}'
+    )
+    read = read_documents(TextSpec(source=str(tmp_path / "m.jsonl"), ids="i"))
+    assert next(read).ids.tolist() == [11, 12]
+    with pytest.raises(SubjectError, match=r"shapes \[2\] and \[1\]"):
+        next(read)

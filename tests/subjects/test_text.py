@@ -119,6 +119,9 @@ def test_what_is_no_text_is_refused(tmp_path, value, says):
     (tmp_path / "r.jsonl").write_text(json.dumps({"text": value}))
     with pytest.raises(SubjectError, match=rf"r\.jsonl:1.*{says}"):
         read(tmp_path / "r.jsonl")
+    (tmp_path / "l.json").write_text(json.dumps([{"text": "a", "l": value}]))
+    with pytest.raises(SubjectError, match=r"text\.label: field 'l' of record l\.json:0 holds"):
+        read(tmp_path / "l.json", label="l")
     pl.DataFrame({"text": [b"bytes"]}).write_parquet(tmp_path / "b.parquet")
     with pytest.raises(SubjectError, match="holds bytes"):
         read(tmp_path / "b.parquet")

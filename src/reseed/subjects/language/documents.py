@@ -32,8 +32,14 @@ Chat = Callable[[list[dict[str, Any]]], str]
 _MOST_CHARACTERS_PER_TOKEN = 16
 _USUAL_CHARACTERS_PER_TOKEN = 6
 
+_MASK = "attention_mask"
+"""Field that says which token ids beside it are no padding."""
+
 _HELD = 1 << 24
 """Characters of documents that are kept when they are counted."""
+
+
+_NO_TEXT = (list, tuple, Mapping, bytes, set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +168,11 @@ class _Maker:
             return Document(text, None, clean, None, mended) if text.strip() else None
         name = self._spec.label
         label = None if name is None else self._field(record, name, "text.label", origin)
+        if isinstance(label, _NO_TEXT):
+            raise SubjectError(
+                f"text.label: field {name!r} of record {origin} holds {type(label).__name__}; a "
+                "label is a text or a number"
+            )
         label = None if label is None else _whole_characters(str(label))[0]
         if self._ids:
             ids = self._token_ids(record, origin)
@@ -183,7 +194,7 @@ class _Maker:
         value = self._field(record, name, "text.template", origin)
         if isinstance(value, list | tuple):
             return self._messages(list(value), name, origin)
-        if isinstance(value, Mapping | bytes | set):
+        if isinstance(value, _NO_TEXT):
             raise SubjectError(
                 f"record {origin}: field {name!r} holds {type(value).__name__}, not a text. Name "
                 "another field in text.template, or write the text that is meant into one."
@@ -219,7 +230,13 @@ class _Maker:
                 f"record {origin}: field {name!r} holds {ids.dtype} {list(ids.shape)}; token ids "
                 "are a list of whole numbers"
             )
-        return ids  # of a file that is mapped: nothing is read yet
+        real = record.get(_MASK)
+        if real is None:
+            return ids  # of a file that is mapped: nothing is read yet
+        if np.shape(real) != ids.shape:
+            shapes = f"{list(np.shape(real))} and {list(ids.shape)}"
+            raise SubjectError(f"record {origin}: {_MASK} and {name!r} have the shapes {shapes}")
+        return ids[np.asarray(real) != 0]
 
 
 def _fields(template: str) -> list[str]:

@@ -27,11 +27,21 @@ def ids_of(
     parse = spec.special_tokens == "parse"
     own_bos = tokenizer.bos if spec.bos and (parse or reads_ids(spec)) else None
     for document, ids in _tokenised(documents, tokenizer, parse, most):
+        if document.ids is not None:
+            ids = _without_padding(ids, tokenizer)
         _check_ids(document, ids, tokenizer)
         if own_bos is not None and ids[:1].tolist() == [own_bos]:
             ids = ids[1:]  # blocks have theirs
         if len(ids):
             yield document, ids
+
+
+def _without_padding(ids: NDArray[np.int64], tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Ids without the padding before and behind them."""
+    if tokenizer.pad is None:
+        return ids
+    real = np.flatnonzero(ids != tokenizer.pad)
+    return ids[real[0] : real[-1] + 1] if len(real) else ids[:0]
 
 
 def _tokenised(
