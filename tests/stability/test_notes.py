@@ -4,7 +4,8 @@ import tomllib
 
 import pytest
 
-from reseed.spec.statistics import GroupSummary, Number
+from reseed.spec.statistics import Number
+from reseed.spec.summary import GroupSummary
 from reseed.stability.notes import notes
 
 

@@ -16,7 +16,7 @@ from reseed.records import SAEArrays
 from reseed.report.study import write_report
 from reseed.runs import Group, evidence_name, stability_name
 from reseed.spec.analysis import MatchingSpec, StabilitySpec
-from reseed.spec.statistics import GroupSummary
+from reseed.spec.summary import GroupSummary
 from reseed.stability.latents import COLUMNS
 from reseed.stability.notes import notes
 from reseed.stability.stage import stage as assess

@@ -8,7 +8,8 @@ import torch
 from reseed.errors import SpecError
 from reseed.sae.architectures import ARCHITECTURES
 from reseed.spec.refusals import read_spec
-from reseed.spec.statistics import Counts, GroupSummary, Range, Reconstruction
+from reseed.spec.statistics import Counts, Range, Reconstruction
+from reseed.spec.summary import GroupSummary
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.stability.notes import notes
 from reseed.training.learner import Learner

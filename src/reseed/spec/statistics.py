@@ -296,26 +296,3 @@ class Substitution(Spec):
     """Counterparts by decoder rows, and the best ones of orphans."""
     by_rate: dict[str, SubstitutionPart]
     """Shared counterparts, by thirds of firing rate."""
-
-
-class GroupSummary(Spec):
-    """The numbers of runs that differ in nothing but their seeds."""
-
-    label: str
-    runs: list[str]
-    tokens: int
-    counts: Counts
-    reconstruction: Reconstruction
-    distance_from_init: Range
-    independent: Independent | None = None
-    outlying: list[OutlyingRun] | None = None
-    """Runs that stand out; the headline counts them."""
-    headline: Headline | None = None
-    families: Families | None = None
-    reproducibility: dict[str, PosteriorFit] | None = None
-    only_in_one: dict[str, OffsetPowerLaw] | None = None
-    unseen: FeatureCounts | None = None
-    components: Components | None = None
-    structure: Structure | None = None
-    contributions: Contributions | None = None
-    certificates: AssignmentSummary | None = None

@@ -13,17 +13,51 @@ from pydantic import ValidationError
 from reseed.errors import StoreError
 from reseed.records import Spec
 from reseed.spec.statistics import (
+    AssignmentSummary,
+    Components,
+    Contributions,
     Counts,
     Estimate,
-    GroupSummary,
+    Families,
+    FeatureCounts,
+    Headline,
+    Independent,
+    OffsetPowerLaw,
+    OutlyingRun,
+    PosteriorFit,
     Range,
     Reconstruction,
     Strata,
+    Structure,
     Substitution,
 )
 
 SCHEMA_VERSION = 2
 """Rises when a key changes its name or its meaning; not when one is added."""
+
+
+class GroupSummary(Spec):
+    """The numbers of runs that differ in nothing but their seeds."""
+
+    label: str
+    runs: list[str]
+    tokens: int
+    counts: Counts
+    reconstruction: Reconstruction
+    distance_from_init: Range
+    independent: Independent | None = None
+    outlying: list[OutlyingRun] | None = None
+    """Runs that stand out; the headline counts them."""
+    headline: Headline | None = None
+    families: Families | None = None
+    reproducibility: dict[str, PosteriorFit] | None = None
+    only_in_one: dict[str, OffsetPowerLaw] | None = None
+    unseen: FeatureCounts | None = None
+    components: Components | None = None
+    structure: Structure | None = None
+    contributions: Contributions | None = None
+    certificates: AssignmentSummary | None = None
+
 
 T = TypeVar("T", bound=Spec)
 

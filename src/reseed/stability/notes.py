@@ -11,13 +11,13 @@ from typing import Any
 
 from reseed.spec.statistics import (
     FeatureCounts,
-    GroupSummary,
     Headline,
     Range,
     Reconstruction,
 )
 from reseed.spec.summary import (
     ControlSummary,
+    GroupSummary,
 )
 from reseed.stability.decoys import TRUSTED
 from reseed.stability.group import SAME_INIT

@@ -26,12 +26,11 @@ from reseed.spec.analysis import StabilitySpec
 from reseed.spec.statistics import (
     AssignmentSummary,
     Counts,
-    GroupSummary,
     Headline,
     Independent,
     OutlyingRun,
 )
-from reseed.spec.summary import Factors, document_of
+from reseed.spec.summary import Factors, GroupSummary, document_of
 from reseed.stability import fdr, shares
 from reseed.stability.decoys import decoys
 from reseed.stability.factors.components import components, distance_from_init

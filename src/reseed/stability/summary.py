@@ -14,13 +14,12 @@ from reseed.matching.measures import Measure
 from reseed.runs import Pair, stability_name
 from reseed.spec.statistics import (
     Contributions,
-    GroupSummary,
     Number,
     PosteriorFit,
     Range,
     Reconstruction,
 )
-from reseed.spec.summary import read_record
+from reseed.spec.summary import GroupSummary, read_record
 from reseed.stability import fdr, shares
 from reseed.stability.intervals import Design, jackknife_over_pairs, mean_over_pairs
 from reseed.stability.nulls import chance_corrected
