@@ -277,10 +277,11 @@ def counts(latents: pl.DataFrame) -> FoundInN:
     whether the others agree among themselves.
     """
     runs = latents["run"].n_unique()
-    occasions = latents.join(
-        family_occasions(latents), on="family", how="left", maintain_order="left"
-    )["occasions"]
-    size = occasions.fill_null(1).to_numpy()
+    size = latents["family_size"].fill_null(1).to_numpy()
+    if "family" in latents.columns:
+        apart = family_occasions(latents)
+        found = latents.join(apart, on="family", how="left", maintain_order="left")["occasions"]
+        size = found.fill_null(1).to_numpy()
     stars = np.stack(
         [
             np.bincount(of_run["n_matched"].to_numpy(), minlength=runs)[:runs]
