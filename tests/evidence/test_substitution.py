@@ -188,14 +188,14 @@ def test_ratios_by_hand():
 def test_pairs_are_spread_over_cosines_and_rates():
     rng = np.random.default_rng(0)
     decoder = rng.normal(size=(300, 8))
-    noise = rng.normal(size=decoder.shape) * np.linspace(0, 4, 300)[:, None]
+    noise = rng.normal(size=decoder.shape) * np.linspace(0, 2.5, 300)[:, None]
     a, b = Views(decoder, decoder), Views(decoder + noise, decoder + noise)
     fired = rng.integers(0, 60, 300), rng.integers(1, 60, 300)
-    pairs = choose_pairs("a", "b", compare(a, b).table, fired, 1000, 0.7, 100)
+    pairs = choose_pairs("a", "b", compare(a, b).table, fired, 1000, 0.8, 100)
     kinds = dict(pairs.group_by("kind").len().iter_rows())
     assert kinds == {"matched": 40, "orphan": 25, "wrong": 25, "copy": 10}
     assert (pairs["rate"] >= 4 / 1000).all()
     wrong = pairs.filter(kind="wrong")
-    assert wrong["cosine"].min() < 0.5 < 0.9 < wrong["cosine"].max()
-    assert pairs.filter(kind="matched")["cosine"].min() >= 0.7
+    assert wrong["cosine"].min() < 0.7 < 0.9 < wrong["cosine"].max()
+    assert pairs.filter(kind="matched")["cosine"].min() >= 0.8
     assert (pairs.filter(kind="copy")["run_b"] == "a").all()

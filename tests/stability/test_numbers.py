@@ -198,13 +198,13 @@ def test_families_never_hold_two_latents_of_a_run_and_forget_order(seed: int) ->
 
 
 @pytest.mark.parametrize(
-    ("fvu", "robust", "said"), [(0.008, 0.46, True), (0.43, 0.42, False), (0.010, 0.013, False)]
+    ("fvu", "robust", "noted"), [(0.008, 0.46, True), (0.43, 0.42, False), (0.010, 0.013, False)]
 )
-def test_where_far_rows_decide_the_fvu_it_is_said(fvu, robust, said):
+def test_where_far_rows_decide_the_fvu_it_is_said(fvu, robust, noted):
     fit = {"fvu": fvu, "fvu_robust": robust, "far_rows": 0.003, "far_variance": 0.99}
     sentences = hidden_fvu(fit)
-    assert bool(sentences) == said
-    if said:
+    assert bool(sentences) == noted
+    if noted:
         assert "0.30% of the rows" in sentences[0]
         assert "99% of the variance" in sentences[0]
     assert not hidden_fvu({**fit, "far_rows": 0.0})

@@ -40,8 +40,8 @@ def what_they_do(
     return tag("section", *inside)
 
 
-def _replaced(found: Substitution) -> Html | None:
-    rows = [*_rows(found.kinds, KINDS), *_rows(found.by_cosine), *_rows(found.by_rate)]
+def _replaced(of: Substitution) -> Html | None:
+    rows = [*_rows(of.kinds, KINDS), *_rows(of.by_cosine), *_rows(of.by_rate)]
     return table(rows, caption="Partners in the place of latents")
 
 

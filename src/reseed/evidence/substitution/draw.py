@@ -147,8 +147,8 @@ class Windows:
                 fired = entries_of(chunk.codes(run), chunk.chunk.blocks, self.text.positions)
                 part = fired.position // self.length
                 window = (chunk.chunk.first + fired.place) * self.each + part
-                whole = part < self.each  # what is left of a block over is in no window
-                parts[run].append(np.stack([window, fired.latent])[:, whole])
+                complete = part < self.each  # what is left of a block over is in no window
+                parts[run].append(np.stack([window, fired.latent])[:, complete])
 
         feed(add, readers, source, self.blocks, events, "windows")
         for run, reader in readers.items():

@@ -125,21 +125,21 @@ def _changes(row: Mapping[str, Any]) -> tuple[Change, Change]:
 def _read(windows: Windows, window: int) -> _Text:
     block, positions = windows.place(window)
     text = windows.text
-    whole = blocks_of(text, [block])
+    block_text = blocks_of(text, [block])
     document = text.document[block, positions]
-    keep = whole.keep[0, positions].clone()
+    keep = block_text.keep[0, positions].clone()
     keep[0] = False  # the first token of a text is where attention goes to rest
     same = torch.from_numpy((document[:-1] == document[1:]) & (document[:-1] >= 0))
     counted = torch.zeros_like(keep)
     counted[:-1] = keep[:-1] & same
-    ids = whole.ids[:, positions]
+    ids = block_text.ids[:, positions]
     kept = document[keep.numpy()]
     return _Text(
         ids=ids,
         keep=keep,
         counted=counted,
         following=ids[0, 1:][counted[:-1]],
-        attention=None if whole.attention is None else whole.attention[:, positions],
+        attention=None if block_text.attention is None else block_text.attention[:, positions],
         document=int(kept[0]) if len(kept) else -1,
     )
 
