@@ -62,7 +62,7 @@ def test_each_control_has_a_row():
     assert "12.3%" in shown
     assert "control: soft frozen decoder" in shown
     assert "fewer than two runs" in shown
-    assert 'rowspan="3"' in shown  # nothing is dead: live latents are all
+    assert 'rowspan="4"' in shown
     assert str(training_table(groups)).count("control: ") == 2
     assert "runs of the same recipe" in str(glossary("100", controls=True))
 

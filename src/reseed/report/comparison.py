@@ -25,8 +25,7 @@ from reseed.report.html import (
     tag,
     text,
 )
-from reseed.report.latents.counterparts import pair_data, pair_section, places_of
-from reseed.report.latents.partners import Place
+from reseed.report.latents.counterparts import firing_of, pair_entry, pair_section, places_of
 from reseed.report.parts import (
     agreement_figures,
     answer,
@@ -41,12 +40,9 @@ from reseed.report.parts import (
     plainly,
     words_of,
 )
-from reseed.runs import COMPARED_TEXTS, compared_name
+from reseed.runs import compared_name
 from reseed.spec.statistics import Range
 from reseed.store import Store
-
-_TEXTS = 20_000
-"""Rows up to which the page shows text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +73,8 @@ def write_comparison(store: Store, name: str, latents: pl.DataFrame) -> None:
     """
     summary = store.read_json("comparison.json")
     pairs = [_read_pair(store, pair) for pair in summary["pairs"]]
-    firing, tau = _firing(latents), summary["tau"]
-    places = _places(store, len(latents)) if firing is not None else {}
+    firing, tau = firing_of(latents), summary["tau"]
+    places = places_of(store, len(latents)) if firing is not None else {}
     names = [sae["name"] for sae in summary["saes"]]
     title = f"{names[0]} (A) · {names[1]} (B)" if len(names) == 2 else " · ".join(names)
     body = tag(
@@ -94,9 +90,7 @@ def write_comparison(store: Store, name: str, latents: pl.DataFrame) -> None:
         tag("footer", _provenance(summary)),
     )
     data = [
-        _pair_data(pair, tau)
-        | {"runs": ["A", "B"]}
-        | {"listing": pair_data(pair.table, (pair.a, pair.b), places, firing, tau)}
+        _pair_data(pair, tau) | pair_entry(pair.table, (pair.a, pair.b), places, firing, tau)
         for pair in pairs
     ]
     store.write(name, document(f"{title} · reseed", body, data).encode())
@@ -110,20 +104,6 @@ def _read_pair(store: Store, pair: Mapping[str, Any]) -> PairPage:
         curve=store.table(piece, "curve.parquet"),
         cosines=store.table(piece, "cosines.parquet"),
     )
-
-
-def _firing(latents: pl.DataFrame) -> pl.DataFrame | None:
-    """sae, latent, firing_rate; None where the SAEs were not run."""
-    if "firing_rate" not in latents.columns:
-        return None
-    return latents.select("sae", "latent", "firing_rate").unique(maintain_order=True)
-
-
-def _places(store: Store, latents: int) -> Mapping[tuple[str, int], Sequence[Place]]:
-    """Where latents fire most, unless they are too many for a page."""
-    if not store.has(COMPARED_TEXTS) or latents > _TEXTS:
-        return {}
-    return places_of(store.table(COMPARED_TEXTS, "contexts.parquet"))
 
 
 def _pair_data(pair: PairPage, tau: float) -> dict[str, Any]:
@@ -144,14 +124,13 @@ def _verdict(pairs: Sequence[PairPage], tau: float) -> list[Html | None]:
         {
             "question": text(f"pairs-question-{name}"),
             "quote": text(f"quote-{name}", range=share, tau=f"{tau:g}"),
-            "chance": at_most([number[measure]["null"]["mean"] for number in numbers]),
+            "chance": at_most([n[measure][f"null_{s}"]["mean"] for n in numbers for s in "ab"]),
         }
         for name, measure, share in (("shared", SHARED.id, shared), ("fdr", MATCH_AT_FDR, matched))
         if all(number[measure]["null"] for number in numbers)
     ]
-    shown = table(
-        rows, caption="Which number to quote", words=("quote", "chance"), class_="numbers which"
-    )
+    words = ("quote", "chance")
+    shown = table(rows, caption="Which number to quote", words=words, class_="numbers which")
     brief = {
         name: _shares(pairs, measure, brief=True)
         for name, measure in (("shared", SHARED.id), ("matched", MATCH_AT_FDR))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from reseed.matching.measures import MATCH_AT_FDR, SHARED
 from reseed.report.html import (
@@ -19,7 +19,7 @@ from reseed.report.html import (
     text,
 )
 from reseed.report.parts import figure, glossary, link, note
-from reseed.spec.statistics import Number
+from reseed.spec.statistics import Headline, Number
 from reseed.spec.summary import ControlSummary, StudyGroup, Summary
 
 Groups = Sequence[StudyGroup]
@@ -49,10 +49,11 @@ def shares_table(groups: Groups) -> Html | None:
             continue
         tau = f"shared at tau {group.headline.tau:g}"
         ceiling: str | None = percent(group.headline.ceiling_same_run)
-        for stratum in _strata(group):
+        chosen = _strata(group.headline)
+        for stratum in chosen:
             for measure, what in ((SHARED.id, tau), (MATCH_AT_FDR, "match at FDR 5%")):
                 if (share := group.headline.of(measure).get(stratum)) is not None:
-                    latents = stratum if any(group.counts.dead) else "all (live)"
+                    latents = stratum if len(chosen) > 1 else "all or live"
                     rows.append(_share_row(name, what, latents, share, ceiling))
                     name = ceiling = None
         for kind, control in group.controls.items():
@@ -70,9 +71,13 @@ def shares_table(groups: Groups) -> Html | None:
     return table(shown, caption="What comes back", words=("latents", "what counts"))
 
 
-def _strata(group: StudyGroup) -> Iterable[str]:
-    """Live latents have rows of their own only where some are not."""
-    return ("all", "live") if any(group.counts.dead) else ("all",)
+def _strata(headline: Headline) -> tuple[str, ...]:
+    """Live latents have rows of their own only where that changes a share."""
+    for strata in (headline.of(SHARED.id), headline.of(MATCH_AT_FDR)):
+        both, live = strata.get("all"), strata.get("live")
+        if both and live and percent(both.value) != percent(live.value):
+            return "all", "live"
+    return ("all",)
 
 
 def _share_row(

@@ -11,11 +11,16 @@ from reseed.report.figures import short
 from reseed.report.html import Html, join, marked, text
 from reseed.report.latents.listing import Columns, Filters, listing_section
 from reseed.report.latents.partners import Place, shortened
+from reseed.runs import COMPARED_TEXTS
+from reseed.store import Store
 
 KINDS = ("shared", "match at FDR 5%", "no better than chance", "no partner")
 """What a latent is, surest first."""
 
 _FDR = 0.05
+
+_TEXTS = 20_000
+"""Rows up to which the page shows text."""
 
 _COLUMNS: Columns = (
     ("latent", "latent", "latent"),
@@ -85,6 +90,14 @@ def pair_data(
     return out | {"firing_rate": short(shown), "state": [int((r or 0.0) > 0) for r in shown]}
 
 
+def pair_entry(
+    table: pl.DataFrame, names: Sequence[str], places: Mapping[tuple[str, int], Sequence[Place]],
+    firing: pl.DataFrame | None, tau: float
+) -> dict[str, Any]:  # fmt: skip
+    """`pair_data` as the script finds it, beside what its two sides are called."""
+    return {"runs": ["A", "B"], "listing": pair_data(table, names, places, firing, tau)}
+
+
 def _columns(firing: pl.DataFrame | None) -> Columns:
     return _COLUMNS if firing is None else (*_COLUMNS, ("firing_rate", "fires on", "rate"))
 
@@ -102,11 +115,20 @@ def pair_section(
     return listing_section(len(table), _columns(firing), filters, words, texts=texts)
 
 
-def places_of(contexts: pl.DataFrame) -> dict[tuple[str, int], list[Place]]:
-    """SAE and latent to the strongest places of `contexts.parquet`."""
+def firing_of(latents: pl.DataFrame) -> pl.DataFrame | None:
+    """sae, latent, firing_rate; None where the SAEs were not run."""
+    if "firing_rate" not in latents.columns:
+        return None
+    return latents.select("sae", "latent", "firing_rate").unique(maintain_order=True)
+
+
+def places_of(store: Store, latents: int) -> dict[tuple[str, int], list[Place]]:
+    """SAE and latent to where it fires most; empty without text, or too many for a page."""
     out: dict[tuple[str, int], list[Place]] = {}
-    for sae, latent, tokens, values in contexts.select(
-        "sae", "latent", "tokens", "activations"
-    ).iter_rows():
+    if not store.has(COMPARED_TEXTS) or latents > _TEXTS:
+        return out
+    contexts = store.table(COMPARED_TEXTS, "contexts.parquet")
+    columns = contexts.select("sae", "latent", "tokens", "activations")
+    for sae, latent, tokens, values in columns.iter_rows():
         out.setdefault((sae, latent), []).append(shortened(tokens, values))
     return out

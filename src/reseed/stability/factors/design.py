@@ -187,7 +187,8 @@ def _summary(
         parts = decompose(cells[measure], factors, last, design)
         if parts is not None:
             measured[measure] = parts
-    apart = _apart(about, set(_FACTORS))
+    common = set[str].intersection(*(set(sae) for sae in about.values()))
+    apart = [key for key in _apart(about, set(_FACTORS)) if key in common]
     levels = levels_of(about)
     factors = Factors(
         tau=matching.tau,

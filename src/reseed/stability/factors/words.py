@@ -39,11 +39,16 @@ def words(factors: Factors) -> list[str]:
 def change(number: Estimate, unit: str = "points") -> str:
     """A change of a share with its interval, e.g. `-3.1 points (-4.0 to -2.2)`."""
     scale, digits = (100.0, 1) if unit == "points" else (1.0, 3)
-    value = f"{scale * _value(number):+.{digits}f} {unit}".strip()
+    value = f"{_signed(scale * _value(number), digits)} {unit}".strip()
     if number.interval_95 is None:
         return f"{value} (no interval: fewer than three seeds)"
-    low, high = (f"{scale * end:+.{digits}f}" for end in number.interval_95)
+    low, high = (_signed(scale * end, digits) for end in number.interval_95)
     return f"{value} ({low} to {high})"
+
+
+def _signed(value: float, digits: int) -> str:
+    """With its sign; what rounds to nothing has none below it."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def certain(number: Estimate) -> bool | None:
@@ -65,7 +70,8 @@ def _effect(factor: str, effect: Effect) -> str | None:
         others = " and ".join(NAMES[other] for other in effect.changes_with)
         return say("together", name=name, others=others)
     if effect.doubling is None:
-        shown = ", ".join(f"{100 * _value(level):.1f} % at {level.level}" for level in levels)
+        shares = ((max(100 * _value(level), 0.0), level.level) for level in levels)
+        shown = ", ".join(f"{share:.1f} % at {level}" for share, level in shares)
         return say("levels", name=name.removeprefix("the "), levels=shown)
     return say(
         "doubling",
