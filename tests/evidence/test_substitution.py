@@ -1,10 +1,14 @@
 """Latents taken out of a language model and replaced: against passes written out."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+import reseed
+from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.evidence.rows import Reader
 from reseed.evidence.substitution.draw import COPY, KINDS, ORPHAN, Windows, choose_pairs
@@ -13,6 +17,8 @@ from reseed.evidence.substitution.restart import Restart, layers_before
 from reseed.evidence.substitution.swap import EFFECT_SCHEMA, measure_pairs
 from reseed.matching.match import Views, compare
 from reseed.sae.model import SAE
+from reseed.spec.refusals import read_spec
+from reseed.spec.study import StudySpec
 from reseed.spec.subject import LanguageModelSpec
 from reseed.subjects.language.activations import SplicedModel, divergence, put_rows
 from reseed.subjects.language.blocks import TokenBlocks
@@ -199,3 +205,41 @@ def test_pairs_are_spread_over_cosines_and_rates():
     assert wrong["cosine"].min() < 0.7 < 0.9 < wrong["cosine"].max()
     assert pairs.filter(kind="matched")["cosine"].min() >= 0.8
     assert (pairs.filter(kind="copy")["run_b"] == "a").all()
+
+
+@pytest.fixture
+def tables(tiny_folder, tmp_path):
+    words = ["the", "cat", "sat", "on", "a", "mat", "dog"]
+    rng = np.random.default_rng(0)
+    lines = [json.dumps({"text": " ".join(rng.choice(words, 20))}) for _ in range(120)]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    return {
+        "subject": {"model": str(tiny_folder)},
+        "text": {"source": str(tmp_path / "text.jsonl"), "block": 16},
+        "activations": {"sites": ["layers.1"], "tokens": 1200, "held_out": 0.3},
+        "sae": [{"architecture": "topk", "latents": 8, "k": 2, "lr": 3e-3}],
+        "seeds": {"init": [0, 1]},
+        "training": {"tokens": 2560, "batch": 64, "snapshots": []},
+        "evidence": {"substitution_pairs": 12, "examples": 0, "contexts": 0},
+        "stability": {"null_draws": 1},
+    }
+
+
+def test_a_study_says_whether_counterparts_stand_in(tables, tmp_path):
+    study = reseed.Study(read_spec(StudySpec, tables, "test"), tmp_path / "study")
+    reseed.run(study, progress=False)
+    group = study.summary["groups"][0]
+    found = group["substitution"]
+    assert found["windows"] > 0
+    assert set(found["kinds"]) <= set(KINDS)
+    pairs = study.store.table(f"substitution/{group['group']}", "pairs.parquet")
+    assert {"kl_ablate", "kl_replace", "r_kl", "cosine", "windows"} <= set(pairs.columns)
+    assert "What counterparts do" in (study.folder / "report.html").read_text("utf-8")
+
+
+def test_a_subject_that_predicts_nothing_is_refused(tables):
+    tables["subject"] = {"kind": "toy"}
+    tables["activations"]["sites"] = ["toy"]
+    del tables["text"]
+    with pytest.raises(SpecError, match=r"evidence\.substitution_pairs.*of kind 'toy'"):
+        read_spec(StudySpec, tables, "study.toml")
