@@ -5,6 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from reseed.spec.summary import GroupSummary
+from reseed.stability import notes
 from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
 from reseed.stability.over_seeds.outlying import outlying_runs
 
@@ -76,14 +78,15 @@ def test_a_bad_run_is_named_and_where_it_is_the_interval_holds(runs) -> None:
         return rng.random((m, 400)) < _u_shaped() * quality, quality[:, 0] < 1
 
     truth = np.mean([shares_of(draw(100)[0]).mean() for _ in range(40)])
-    pairs = list(combinations(range(runs), 2))
+    names = "abcdefghi"
+    pairs = list(combinations(names[:runs], 2))
     named, held, wrong = [], [], 0
     for _ in range(150):
         found, bad = draw(runs)
         out = outlying_runs(pairs, shares_of(found), 400)
-        wrong += any(not bad[run.run] for run in out)
+        wrong += any(not bad[names.index(run.run)] for run in out)
         if bad.sum() == 1:
-            named.append({run.run for run in out} == set(np.flatnonzero(bad)))
+            named.append([run.run for run in out] == [names[at] for at in np.flatnonzero(bad)])
             _, low, high = mean_over_pairs(pairs, shares_of(found), latents=400)
             held.append(low <= truth <= high)
             assert all(run.share < run.others for run in out)
@@ -98,3 +101,13 @@ def test_runs_alike_are_not_named() -> None:
     every = [outlying_runs(pairs, shares_of(SHARES["U"](rng, 5)), 400) for _ in range(200)]
     assert not any(every)
     assert outlying_runs([(0, 1)], np.array([0.3]), 400) == []
+
+
+def test_the_notes_name_the_run_and_the_share_without_it() -> None:
+    pairs = list(combinations(["good", "fine", "bad"], 2))
+    out = outlying_runs(pairs, np.array([0.31, 0.1, 0.09]), 4096)
+    assert [run.run for run in out] == ["bad"]
+    group = GroupSummary.model_construct(outlying=out)
+    (said,) = notes._outlying(group)
+    assert said.startswith("bad stands out: it shares 9.5% with the other runs, less than")
+    assert "31.0%" in said
