@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -105,6 +106,8 @@ def test_files_that_changed_are_refused(tmp_path, rows, change):
     os.utime(path, (1, 1))  # touched, or copied to another machine: the same
     check_files(spec, store, "x", Events())
     other = rows.copy()
+    store.path("activations/shard-00000").mkdir(parents=True)
+    store.path("runs/a.part").mkdir(parents=True)
     if change == "all rows":
         other *= 1.01
     elif change == "a tenth":
@@ -116,8 +119,13 @@ def test_files_that_changed_are_refused(tmp_path, rows, change):
     np.save(path, other)
     with pytest.raises(StoreError, match=r"a\.npy \(site 'site'\) changed under the same name"):
         check_files(spec, store, "x", Events())
+    assert store.path("activations").exists()
     np.save(path, rows)
     check_files(spec, store, "x", Events())
+    np.save(path, other)
+    shutil.rmtree(store.path("runs"))  # nothing was trained: all may change
+    check_files(spec, store, "x", Events())
+    assert not store.path("activations").exists()
 
 
 def test_files_are_known_one_by_one(tmp_path, rows):
@@ -126,6 +134,7 @@ def test_files_are_known_one_by_one(tmp_path, rows):
         paths[site] = str(npy(tmp_path / f"{site}.npy", rows))
         check_files(ArraysSpec(kind="arrays", paths=paths), store, "x", Events())
     np.save(paths["b"], rows + 1)
+    store.path("runs/a").mkdir(parents=True)
     check_files(ArraysSpec(kind="arrays", paths={"a": paths["a"]}), store, "x", Events())
     with pytest.raises(StoreError, match=r"b\.npy"):
         check_files(ArraysSpec(kind="arrays", paths=paths), store, "x", Events())

@@ -6,6 +6,7 @@ N rows, D dimensions of a site.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,9 @@ def check_files(spec: ArraysSpec, store: Store, made_from: str, events: Events) 
     """Refuse files that are not what they were when this study first read them.
 
     Size and time of the last change are compared at each opening, the checksum where one of them is
-    another, since a file that was only copied is the same. `made_from` is another where the study
-    names other files.
+    another, since a file that was only copied is the same. As long as nothing was trained files may
+    change; what was harvested of them is dropped. `made_from` is another where the study names
+    other files.
 
     Raises:
         StoreError: if the content is another.
@@ -104,7 +106,7 @@ def check_files(spec: ArraysSpec, store: Store, made_from: str, events: Events) 
     known: dict[str, dict[str, Any]] = (
         store.document(FILES, "files.json") if store.has(FILES, made_from) else {}
     )
-    now = dict(known)
+    now, trained = dict(known), any(store.path("runs").glob("*"))
     for site, where in spec.paths.items():
         path = _split(where)[0]
         if not path.is_file():
@@ -116,12 +118,15 @@ def check_files(spec: ArraysSpec, store: Store, made_from: str, events: Events) 
         if before is None and about.st_size > _LARGE:
             events.say(f"checksum of {path} ({about.st_size / 1e9:.1f} GB), once")
         now[site] = {**look, "sha256": file_sha256(path)}
-        if before is not None and now[site]["sha256"] != before["sha256"]:
+        if before is None or now[site]["sha256"] == before["sha256"]:
+            continue
+        if trained:
             raise StoreError(
                 f"{path} (site {site!r}) changed under the same name since {store.root} first read "
                 "it: its checksum is another. Runs on both could not be compared: put the old file "
                 "back, or give this study a folder of its own with `--out`."
             )
+        shutil.rmtree(store.path("activations"), ignore_errors=True)
     if now != known:
         with store.piece(FILES, made_from) as folder:
             (folder / "files.json").write_bytes(json_bytes(now))
