@@ -31,7 +31,7 @@ PIECE = "calibration/instrument"
 TABLES = ("by_count", "by_distribution", "by_crowding")
 """Parquet files of the piece; columns in docs/calibration.md."""
 
-VERSION = 1
+VERSION = 2
 
 POPULATIONS: Mapping[str, Callable[[np.random.Generator, int], Floats]] = {
     "the paper's": lambda rng, n: rng.beta(0.274, 0.396, n),
@@ -61,7 +61,7 @@ def make_instrument(store: Store) -> None:
                 encoders=("tied",),
                 widths=((128, 128), (32, 512)),
                 planted=((0.25, 0.9),),
-                repeats=1,
+                repeats=4,
             ),
             "by_crowding.parquet": recall_by_crowding(),
         },

@@ -102,7 +102,7 @@ PLOTS.subspaces = (plot, group, c) => {
 };
 
 // The instrument in worlds whose truth is known; not of one group.
-const WORLD_COLOURS = (c) => [c.observed, c.null, c.untrained, c.always, c.middle];
+const WORLD_COLOURS = (c) => [c.observed, c.null, c.untrained, c.middle, c.muted];
 
 PLOTS["by-count"] = (plot, _, c) => {
   const colours = WORLD_COLOURS(c), worlds = Object.entries(DATA.groups[0].instrument.counts);
@@ -136,7 +136,7 @@ PLOTS["by-distribution"] = (plot, _, c) => {
   }));
   const names = [...new Set(rows.name)];
   const level = line("nominal", [rows.nominal[0], rows.nominal[0]], [names[0], names[names.length - 1]], c.muted, { quiet: true, hoverinfo: "skip", line: { color: c.muted, width: 1.5, dash: "dot" } });
-  return show(plot, [level, ...traces], layout(c,
+  return show(plot, [...traces, level], layout(c,
     axis(c, "false among what is found", { tickformat: "~p", rangemode: "tozero" }), axis(c, "", { automargin: true, autorange: "reversed" })));
 };
 
