@@ -51,7 +51,7 @@ TRUSTED = 0.01
 
 GAUSSIAN, RAW, AXES, OWN = "gaussian", "mirrored, raw", "mirrored, axes", "own rows"
 
-_LEAST, _MOST = 2_000, 16_000
+_LEAST, _MOST = 2_000, 8_000
 """Decoys of a kind for one side; three for each latent between them."""
 
 _QUERIES, _CANDIDATES = 1_024, 8_192

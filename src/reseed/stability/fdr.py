@@ -74,7 +74,7 @@ def reject_threshold(
         view: which rows, as they will be matched.
         covariance: `[D, D]` of the SAEs' input, for `"whitened"` only.
         quantile: share of the decoys whose best is at or below the threshold.
-        draws: decoys of a kind for each latent, at least 2,000 and at most 16,000 for a side.
+        draws: decoys of a kind for each latent, at least 2,000 and at most 8,000 for a side.
         seed: of the decoys.
 
     Returns:
