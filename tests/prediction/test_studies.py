@@ -116,7 +116,7 @@ def test_every_live_latent_is_predicted_unseen(three) -> None:
     )
     assert found.skill["metric"].to_list() == ["log_loss", "brier", "auroc"]
     assert found.reliability["trials"].sum() == 2 * len(live)
-    assert "beyond frequency" in found.says
+    assert found.says.startswith("Withheld")  # three runs of latents that hardly fire
 
 
 def test_one_study_predicts_another_and_a_file(three, finished, tmp_path) -> None:
@@ -164,7 +164,7 @@ def test_the_command_prints_and_writes(cli, three, finished, tmp_path) -> None:
         "frequency alone",
         "predicted and observed",
         "where it was applied",
-        "beyond frequency",
+        "Withheld",
     ):
         assert words in done.stdout
     assert len(pl.read_ndjson(path)) == len(reseed.Study.load(finished).latents)
