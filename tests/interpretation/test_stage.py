@@ -418,11 +418,13 @@ def test_one_signal_ends_explain_though_the_server_is_silent(study, tmp_path, si
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         folder = with_server(study, tmp_path / "study", url)
         command = [sys.executable, "-m", "reseed.cli", "explain", str(folder), "--quiet"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            with silent.accept()[0] as asked:
-                asked.recv(1)
-                process.send_signal(signum)
-                _, message = process.communicate(timeout=60)
+        with (
+            subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
+            silent.accept()[0] as connection,
+        ):
+            connection.recv(1)
+            process.send_signal(signum)
+            _, message = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in message
     assert signum == signal.SIGINT or "the same command continues" in message
