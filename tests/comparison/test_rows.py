@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import reseed
-from reseed.comparison.activations import open_activations
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.spec.analysis import FromSubject
 from reseed.store import Store
+
+pytest.importorskip("torch")
+from reseed.comparison.activations import open_activations  # noqa: E402
 
 
 @pytest.mark.parametrize(("tokens", "blocks"), [(None, 4), (1, 1), (256, 1), (257, 2), (9999, 4)])

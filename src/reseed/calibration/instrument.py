@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -75,7 +76,7 @@ def coverage_by_count(runs: tuple[int, ...] = (3, 5, 9), studies: int = 3) -> pl
         population, runs, n (other runs that found it), share (of latents that have it), coverage
         (of the 95 % interval), said (posterior mean), true (mean probability).
     """
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for name, m in product(POPULATIONS, runs):
         draw = generator("calibration-by-count", name, m)
         sums = np.zeros((4, m))
@@ -111,7 +112,7 @@ def recall_by_crowding(
         crowd (cosine of a feature to three others), noise, runs, recall (of pairs of latents of one
         feature), precision (of pairs inside families; null without any).
     """
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for crowd, noise, m in product(CROWDS, NOISES, runs):
         draw = generator("calibration-crowds", str(crowd), str(noise), m)
         centres = _unit(draw.normal(size=(features // 4, dimensions)))
@@ -139,8 +140,10 @@ def recall_by_crowding(
             "family"
         ].to_numpy()
         both, one_feature, right = _pairs(family, feature)
-        row = {"crowd": crowd, "noise": noise, "runs": m, "recall": right / one_feature}
-        rows.append(row | {"precision": right / both if both else None})
+        rows.append({
+            "crowd": crowd, "noise": noise, "runs": m, "recall": right / one_feature,
+            "precision": right / both if both else None,
+        })  # fmt: skip
     return pl.DataFrame(rows, schema_overrides={"precision": pl.Float64})
 
 

@@ -238,9 +238,10 @@ class _Making:
         rows: list[dict[str, Any]] = []
         for name, firing in held_out.items():
             fired, sums = firing.table()["fired"], firing.reconstruction()
+            fvu, l0 = (float(sums[name] or 0.0) for name in ("fvu", "l0"))
             head = {"sae": name, "latents": len(fired), "k": self.sae.k, "tokens": tokens[name]}
             dead = [float((fired == 0).mean())]  # pyright: ignore[reportArgumentType]
-            rows.append(_row(head, {"fvu": [sums["fvu"]], "l0": [sums["l0"]], "dead": dead}))
+            rows.append(_row(head, {"fvu": [fvu], "l0": [l0], "dead": dead}))
         families = self.members.unique("latent")
         sizes = families["size"].value_counts().sort("size")
         return {
