@@ -56,5 +56,6 @@ def words(text: str | None) -> list[str] | None:
 def open_study(path: Path, out: Path | None = None) -> Study:
     """A study whose results are shown, with a word if it was edited after they were made."""
     study = Study.load(path, out)
+    study.check_folder()
     warn(Screen(stderr=True), study.edited())
     return study

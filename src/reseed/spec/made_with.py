@@ -40,8 +40,15 @@ def differences(there: Any, wanted: Any, at: str = "") -> Iterator[str]:
     if isinstance(there, dict) and isinstance(wanted, dict):
         for key in sorted(there.keys() | wanted.keys()):
             yield from differences(there.get(key), wanted.get(key), f"{at}.{key}".strip("."))
+    elif _tables(there) and _tables(wanted) and len(there) == len(wanted):
+        for number, (old, new) in enumerate(zip(there, wanted, strict=True)):
+            yield from differences(old, new, f"{at}[{number}]")
     elif there != wanted:
         yield f"{at}: there {there!r}, now {wanted!r}"
+
+
+def _tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def edited(made_with: dict[str, Any], spec: StudySpec) -> list[str]:
