@@ -380,7 +380,7 @@ def test_a_silent_server_holds_nobody_back(serve, hostile, path, silence, times)
         stdout=subprocess.PIPE,
     )
     with process:
-        while len(server.questions) < 4:
+        while len(server.questions) < 2:  # a refusal may hold back all that were not yet sent
             time.sleep(0.02)
         for _ in range(times):
             time.sleep(0.5)
