@@ -174,10 +174,10 @@ def test_a_plan_promises_runs_that_share_no_seed_with_each_other(init, data, ind
         ({"seeds": {"init": [0, 1]}}, ["two independent runs"]),
         (
             {
-                "sae": [{"architecture": "jumprelu", "latents": 16, "target_l0": 2}],
-                "training": {"tokens": 30_016},
+                "sae": [{"architecture": "jumprelu", "latents": 3, "target_l0": 1}],
+                "training": {"tokens": 3840},
             },
-            ["jumprelu", "the penalty hardly settles"],
+            ["the penalty of jumprelu", "does not settle"],
         ),
     ],
     ids=str,

@@ -194,7 +194,10 @@ def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:
 
 
 _FEW_STEPS = 500
-"""Below which decoder rows hardly leave their start, and a penalty does not settle."""
+"""Below which decoder rows hardly leave their start."""
+
+_UNSETTLED = 80
+"""Steps below which L0 does not come to `target_l0` (docs/training.md)."""
 
 _FEW_TOKENS = 1000
 """For a latent."""
@@ -205,10 +208,10 @@ def warnings(spec: StudySpec, training_rows: int) -> list[str]:
     training, seeds, out = spec.training, spec.seeds, list[str]()
     penalised = [sae.label for sae in spec.sae if isinstance(sae, PenalisedSpec)]
     if training.steps < _FEW_STEPS:
-        whom = f"{', '.join(penalised)}: the penalty" if penalised else "decoder rows"
-        verb = "hardly settles" if penalised else "hardly leave where they start"
+        unsettled = training.steps < _UNSETTLED and penalised
+        also = f", and the penalty of {', '.join(penalised)} does not settle" if unsettled else ""
         out.append(
-            f"{training.steps:,} steps are few: {whom} {verb} in fewer than about {_FEW_STEPS}. "
+            f"{training.steps:,} steps are few: decoder rows hardly leave where they start{also}. "
             f"Take training.tokens = {_FEW_STEPS * training.batch:_} or more, or a smaller "
             "training.batch."
         )
