@@ -149,7 +149,7 @@ def test_runs_at_different_steps_and_one_fails(write_study, monkeypatch, faults)
 @pytest.mark.parametrize("what", ["constant", "zero"])
 def test_activations_all_alike(cli, arrays, what):
     rows = np.full((1280, 8), 3.0 if what == "constant" else 0.0, np.float32)
-    path = arrays({"x": rows})
+    path = arrays({"x": rows}, training={"scale": False})
     done = cli("run", path, "--quiet")
     assert done.returncode == 1
     assert "all alike" in done.stdout
@@ -160,6 +160,16 @@ def test_activations_all_alike(cli, arrays, what):
     with pytest.raises(reseed.StoreError, match="no finished runs"):
         _ = study.latents
     assert study.matches == []
+
+
+@pytest.mark.parametrize("value", [3.0, 0.0, 1e-20])
+def test_a_site_that_says_nothing_is_refused_before_training(cli, arrays, value):
+    path = arrays({"good": normal(), "flat": np.full((1280, 8), value, np.float32)})
+    done = cli("run", path, "--quiet")
+    assert done.returncode == 2
+    assert "site 'flat'" in done.stderr
+    assert "all alike" in done.stderr
+    assert not (path.with_suffix("") / "runs").exists()
 
 
 # -- subjects that fail ----------------------------------------------------------------------------

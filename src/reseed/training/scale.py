@@ -90,25 +90,28 @@ def measured(
     Measured on about `ROWS` rows of blocks spread evenly over those given, in float64.
 
     Raises:
-        SubjectError: if all those rows of a site are 0.
+        SubjectError: if all those rows of a site are alike.
     """
     every = np.asarray(blocks, dtype=np.int64)
     each = max(1.0, float(source.rows[every].mean()))
     count = min(len(every), int(np.ceil(ROWS / each)))
     chosen = every[np.linspace(0, len(every) - 1, count).round().astype(np.int64)]
     total, rows = dict.fromkeys(sites, 0.0), int(source.rows[chosen].sum())
+    first, vary = dict[str, Tensor](), set[str]()
 
     def add(chunk: Chunk) -> None:
         for site in sites:
-            total[site] += float(chunk.rows[site].double().norm(dim=1).sum())
+            x = chunk.rows[site]
+            total[site] += float(x.double().norm(dim=1).sum())
+            if site not in vary and len(x) and (x != first.setdefault(site, x[0].clone())).any():
+                vary.add(site)
 
     read_over(source, chosen, add, events, "scale")
-    for site, length in total.items():
-        if length == 0:
-            raise SubjectError(
-                f"site {site!r}: {rows:,} rows that were looked at are all 0, so there is nothing "
-                "to learn; is it the right site?"
-            )
+    if alike := [site for site in sites if site not in vary]:
+        raise SubjectError(
+            f"site {alike[0]!r}: the {rows:,} rows that were looked at are all alike, so there is "
+            "nothing to learn; is it the right site?"
+        )
     return {site: rows / length for site, length in total.items()}
 
 
