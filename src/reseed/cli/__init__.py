@@ -49,7 +49,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _signals() -> Generator[None, None, None]:
-    """SIGTERM ends a command as Ctrl-C does; stages that save on a signal take it themselves."""
+    """Ctrl-C and SIGTERM end a command alike; stages that save on a signal take it themselves."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -57,11 +57,12 @@ def _signals() -> Generator[None, None, None]:
     def hear(signum: int, _frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
-    before = signal.signal(signal.SIGTERM, hear)
+    before = {signum: signal.signal(signum, hear) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _exit_code(error: BaseException) -> int:
