@@ -49,8 +49,8 @@ def test_a_model_that_knows_the_features_scores_near_one(known, name):
         assert one.failures == ()
         if one.interval:
             assert one.interval[0] <= one.value <= one.interval[1]
-            # the intruders come from two quantiles, and two clusters show no spread between them
-            assert one.interval[0] > one.chance or len(one.about.get("by_quantile", ())) == 2
+            # questions of a quantile share windows, and two or three clusters tell little
+            assert one.interval[0] > one.chance or len(one.about.get("by_quantile", ())) in (2, 3)
 
 
 @pytest.mark.parametrize("name", ["embedding", "example embedding", "surprisal"])
