@@ -45,7 +45,7 @@ def test_text_is_no_markup(monkeypatch, text):
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_text_commands_no_terminal(monkeypatch, terminal):
-    out = screen(monkeypatch, terminal=terminal)
+    out = screen(monkeypatch, width=160, terminal=terminal)
     out.print(COMMANDS)
     out.print(bold(COMMANDS, COMMANDS))
     out.print(tables.facts([(COMMANDS, COMMANDS)], style="dim"))
