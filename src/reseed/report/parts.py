@@ -234,4 +234,4 @@ def words_of(key: str, *without: str, **blanks: Inside) -> Html:
     words = prose()[key].items()
     meanings = {word: fill(said, **blanks) for word, said in words if word not in without}
     title = tag("summary", "What the words and columns mean")
-    return tag("details", title, listed(meanings, "glossary"), open=True)
+    return tag("details", title, listed(meanings, "glossary"))
