@@ -7,7 +7,7 @@ import pytest
 
 from reseed.spec.summary import GroupSummary
 from reseed.stability import notes
-from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
+from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs, wider_than_counts
 from reseed.stability.over_seeds.outlying import outlying_runs
 
 SHARES = {
@@ -111,3 +111,12 @@ def test_the_notes_name_the_run_and_the_share_without_it() -> None:
     (said,) = notes._outlying(group)
     assert said.startswith("bad stands out: it shares 9.5% with the other runs, less than")
     assert "31.0%" in said
+
+
+def test_no_interval_is_narrower_than_its_counts():
+    share = np.array([0.0, 1.0, 0.5, 0.5])
+    ends = np.array([0.0, 1.0, 0.5, np.nan]), np.array([0.0, 1.0, 0.5, np.nan])
+    low, high = wider_than_counts(ends, share, 20)
+    np.testing.assert_allclose(low[:3], [0, 0.025 ** (1 / 20), 0.27196], rtol=1e-4)
+    np.testing.assert_allclose(high[:3], [1 - 0.025 ** (1 / 20), 1, 0.72804], rtol=1e-4)
+    assert np.isnan([low[3], high[3]]).all()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv
 
 from reseed.calibration.detector import Recurrence, strata, subsets
-from reseed.stability.intervals import jackknife_ends, wilson
+from reseed.stability.intervals import jackknife_ends, wider_than_counts, wilson
 from reseed.stability.over_seeds.beta_binomial import fit
 from reseed.stability.over_seeds.posterior import fit_mixture
 
@@ -134,7 +134,7 @@ def _row(counts: Integers, left: list[Integers], ends: Floats) -> dict[str, obje
     """Coverage of the intervals, with its own interval from the counts `left` without each run."""
     value = _covered(counts, ends)
     around = jackknife_ends(np.array(value), np.array([_covered(fewer, ends) for fewer in left]))
-    low, high = (min(max(float(end), 0.0), 1.0) for end in around)
+    low, high = map(float, wider_than_counts(around, np.array(value), counts.sum() / len(counts)))
     return {
         "coverage": value,
         "coverage_lo": low,

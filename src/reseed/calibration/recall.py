@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from reseed.calibration.detector import Recurrence, subsets
 from reseed.matching.measures import shared_pairs
 from reseed.runs import Pair
-from reseed.stability.intervals import jackknife_ends, mean_over_pairs
+from reseed.stability.intervals import jackknife_ends, mean_over_pairs, wider_than_counts
 from reseed.subjects.toy_truth import Truth
 
 Bools = NDArray[np.bool_]
@@ -57,7 +57,8 @@ def recall(recurrence: Recurrence, truth: Truth, bins: int) -> pl.DataFrame:
         each = has.mean(axis=1)
         mean, runs = each.mean(), len(each)
         left = np.array([np.delete(each, run).mean() for run in range(runs)] if runs > 1 else [])
-        low, high = jackknife_ends(np.array(mean), left)
+        over_runs = jackknife_ends(np.array(mean), left)
+        low, high = wider_than_counts(over_runs, np.array(mean), len(at))
         rows.append(
             {
                 "stratum": name,
@@ -66,8 +67,8 @@ def recall(recurrence: Recurrence, truth: Truth, bins: int) -> pl.DataFrame:
                 "features": len(at),
                 "any": float(has.any(axis=0).mean()),
                 "mean": float(mean),
-                "mean_lo": max(float(low), 0.0),
-                "mean_hi": min(float(high), 1.0),
+                "mean_lo": float(low),
+                "mean_hi": float(high),
                 "all": float(has.all(axis=0).mean()),
                 "twice": float((times[:, at] > 1).sum() / max(has.sum(), 1)),
             }

@@ -14,7 +14,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.prediction.features import LiveLatents
-from reseed.stability.intervals import auroc, jackknife_ends, jackknife_over_pairs
+from reseed.stability.intervals import (
+    auroc,
+    jackknife_ends,
+    jackknife_over_pairs,
+    wider_than_counts,
+)
 from reseed.stability.shares import quantile_edges
 
 Floats = NDArray[np.float64]
@@ -106,9 +111,9 @@ def reliability(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> p
     Predicted are `[L]` of each group.
 
     Returns:
-        predicted (mean), observed (share of trials), lo, hi (95 %, leaving out one run at a time),
-        trials, of at most `BINS` bins from the lowest to the highest; lo and hi are null with
-        fewer than three runs.
+        predicted (mean), observed (share of trials), lo, hi (95 %, leaving out one run at a time,
+        and no narrower than the counts allow), trials, of at most `BINS` bins from the lowest to
+        the highest; lo and hi are null with fewer than three runs.
     """
     p, outcome, ends = _trials(groups, predicted)
     if not len(p):
@@ -132,13 +137,16 @@ def reliability(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> p
     expected, _ = sums(p)
     use = trials > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = jackknife_ends((hits / trials)[use], (fewer_hits / fewer_trials)[:, use])
+        observed = (hits / trials)[use]
+        ends_of_runs = jackknife_ends(observed, (fewer_hits / fewer_trials)[:, use])
+    # a feature is tried from the side of every run that has it
+    low, high = wider_than_counts(ends_of_runs, observed, trials[use] / runs)
     return pl.DataFrame(
         {
             "predicted": expected[use] / trials[use],
-            "observed": hits[use] / trials[use],
-            "lo": low.clip(0, 1),
-            "hi": high.clip(0, 1),
+            "observed": observed,
+            "lo": low,
+            "hi": high,
             "trials": trials[use].astype(np.int64),
         }
     ).with_columns(pl.selectors.float().fill_nan(None))

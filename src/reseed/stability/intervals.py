@@ -169,10 +169,24 @@ def _of_counts(share: Floats, latents: float, runs: int) -> tuple[Floats, Floats
     pairs = runs * (runs - 1) / 2
     resolved = latents * np.minimum(share, 1 - share) / MANY
     trials = latents * pairs / (1 + 2 * (runs - 2) * p / (1 + p)) * np.maximum(1.0, resolved)
+    return clopper_pearson(share, trials)
+
+
+def clopper_pearson(share: Floats, trials: Floats | float) -> tuple[Floats, Floats]:
+    """95 % interval of a probability from the share of so many trials, which need not be whole."""
     hits = share * trials
     low = stats.beta.ppf(0.025, np.maximum(hits, 1e-12), trials - hits + 1)
     high = stats.beta.ppf(0.975, hits + 1, np.maximum(trials - hits, 1e-12))
     return np.where(hits > 0, low, 0.0), np.where(hits < trials, high, 1.0)
+
+
+def wider_than_counts(
+    ends: tuple[Floats, Floats], share: Floats, trials: Floats | float
+) -> tuple[Floats, Floats]:
+    """Ends of a share within [0, 1], no narrower than so many trials allow; NaN stays."""
+    few, many = clopper_pearson(share, trials)
+    low, high = (end.clip(0, 1) for end in ends)
+    return np.where(few < low, few, low), np.where(many > high, many, high)
 
 
 def jackknife_over_pairs(
