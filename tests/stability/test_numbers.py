@@ -94,8 +94,8 @@ def test_one_pair_has_no_interval() -> None:
 
 
 def test_wilson_knows_how_little_three_runs_tell() -> None:
-    low, _ = wilson(np.array([2, 4, 9]), 9)
-    assert wilson(np.array([2]), 2)[0][0] == pytest.approx(2 / (2 + 1.96**2), abs=1e-3)
+    low, _ = wilson(np.array([2, 4, 9]) / 9, 9)
+    assert wilson(np.array([1.0]), 2)[0][0] == pytest.approx(2 / (2 + 1.96**2), abs=1e-3)
     assert (np.diff(low) > 0).all()
 
 

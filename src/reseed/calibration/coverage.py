@@ -90,7 +90,7 @@ def intervals(rule: str, counts: NDArray[np.generic]) -> tuple[Floats, Floats, F
     trials = len(counts) - 1
     n = np.arange(trials + 1)
     if rule == "Wilson":
-        low, high = wilson(n, trials)
+        low, high = wilson(n / trials, trials)
         return n / trials, low, high
     if not counts.sum():
         return n / trials, np.zeros(trials + 1), np.ones(trials + 1)

@@ -206,14 +206,15 @@ def _subspaces(table: pl.DataFrame) -> dict[str, Any] | None:
     counts = {
         name: int((table["verdict"] == name).sum()) for name in ("stable", "partial", "absent")
     }
-    low, high = wilson(np.array([counts["stable"]]), len(table))
+    stable = counts["stable"] / len(table)
+    low, high = wilson(np.array(stable), len(table))
     there = table.filter(pl.col("verdict") != "absent")
     mean = there.select(pl.col("latents", "dimensions", "agreement", "null", "recurrence").mean())
     return {
         "planted": len(table),
         **counts,
-        "stable_share": counts["stable"] / len(table),
-        "stable_lo": float(low[0]),
-        "stable_hi": float(high[0]),
+        "stable_share": stable,
+        "stable_lo": float(low),
+        "stable_hi": float(high),
         **mean.row(0, named=True),
     }

@@ -68,7 +68,7 @@ def trials_needed(
 
 def prospect(trials: int) -> Prospect:
     """What so many independent runs beside its own say about a latent."""
-    low, high = wilson(np.array([trials, round(trials / 2)]), trials)
+    low, high = wilson(np.array([1.0, round(trials / 2) / trials]), trials)
     return Prospect(
         trials=trials,
         bound_if_all=float(low[0]),

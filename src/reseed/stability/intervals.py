@@ -25,7 +25,7 @@ MANY = 30
 """Latents of a pair, shared or not, from which on runs say more than counts do."""
 
 
-def t_quantile(freedom: int) -> float:
+def t_quantile(freedom: float) -> float:
     """How many standard errors a 95 % interval reaches, by Student's t."""
     return float(stats.t.ppf(0.975, freedom))
 
@@ -132,8 +132,8 @@ def mean_over_pairs(
     latents = _least_whole(values) if latents is None else latents
     if latents is None or not latents:
         return mean, low, high
-    few, many = _of_counts(mean, latents, _units(pairs, design))
-    return mean, np.where(few < low, few, low), np.where(many > high, many, high)
+    trials = _independent_trials(mean, latents, _units(pairs, design))
+    return mean, *wider_than_counts((low, high), mean, trials)
 
 
 def _asin_root(share: Floats) -> Floats:
@@ -158,8 +158,8 @@ def _units(pairs: Sequence[tuple[str, str]], design: Design | None) -> int:
     return min(len({design[run][axis] for run in runs}) for axis in (0, 1))
 
 
-def _of_counts(share: Floats, latents: float, runs: int) -> tuple[Floats, Floats]:
-    """Clopper-Pearson's interval of a mean share over all pairs of some runs.
+def _independent_trials(share: Floats, latents: float, runs: int) -> Floats:
+    """How many independent trials a mean share over all pairs of some runs is worth.
 
     Of latents that runs find with one probability p the mean over pairs, a U-statistic of p^2, has
     the variance of 1 / (1 + 2 (runs - 2) p / (1 + p)) times as many trials (Hoeffding 1948). Above
@@ -168,8 +168,20 @@ def _of_counts(share: Floats, latents: float, runs: int) -> tuple[Floats, Floats
     p = np.sqrt(share)
     pairs = runs * (runs - 1) / 2
     resolved = latents * np.minimum(share, 1 - share) / MANY
-    trials = latents * pairs / (1 + 2 * (runs - 2) * p / (1 + p)) * np.maximum(1.0, resolved)
-    return clopper_pearson(share, trials)
+    return latents * pairs / (1 + 2 * (runs - 2) * p / (1 + p)) * np.maximum(1.0, resolved)
+
+
+def wilson(
+    share: Floats, trials: float, z: float = float(stats.norm.ppf(0.975))
+) -> tuple[Floats, Floats]:
+    """Score interval (Wilson 1927) of a probability from the share of so many trials.
+
+    These need not be whole; z is how many standard errors it reaches, for 95 % if left out.
+    """
+    wider = 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / wider
+    reach = z / wider * np.sqrt(share * (1 - share) / trials + (z / trials / 2) ** 2)
+    return np.where(share > 0, middle - reach, 0.0), np.where(share < 1, middle + reach, 1.0)
 
 
 def clopper_pearson(share: Floats, trials: Floats | float) -> tuple[Floats, Floats]:
@@ -287,13 +299,3 @@ def _ends(value: Floats, error: Floats | None, freedom: int) -> Ends:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     reach = t_quantile(freedom) * error
     return value, value - reach, value + reach
-
-
-def wilson(counts: NDArray[np.int64], trials: int) -> tuple[Floats, Floats]:
-    """95 % Wilson interval of a proportion for each count from 0 to `trials`, at least 1."""
-    by_count = [
-        stats.binomtest(n, trials).proportion_ci(0.95, method="wilson") for n in range(trials + 1)
-    ]
-    low = np.array([ci.low for ci in by_count])
-    high = np.array([ci.high for ci in by_count])
-    return low[counts], high[counts]

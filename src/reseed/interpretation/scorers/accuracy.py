@@ -21,11 +21,9 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from reseed.interpretation.records import Example, Interval, Latent, Score
-from reseed.stability.intervals import jackknife_ends, t_quantile
+from reseed.stability.intervals import jackknife_ends, t_quantile, wider_than_counts, wilson
 
 Numbers = NDArray[np.float64]
-
-Z = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +47,11 @@ def rate(right: Sequence[bool], clusters: Sequence[int]) -> Rate:
     values = np.asarray(right, np.float64)
     effective = len(values) / design_effect(values, clusters)
     value = float(values.mean())
+    of_score = wilson(values.mean(), effective, _reach(_even(clusters) - 1))
+    low, high = wider_than_counts(of_score, values.mean(), effective)
     return Rate(
         value=value,
-        interval=_wider(
-            _wilson(value, effective, _reach(_even(clusters) - 1)), _exact(value, effective)
-        ),
+        interval=(float(low), float(high)),
         answers=len(values),
         effective=effective,
     )
@@ -67,27 +65,7 @@ def _even(clusters: Sequence[int]) -> float:
 
 def _reach(freedom: float) -> float:
     """Standard errors of a 95 % interval, by Student's t; at least one degree of freedom."""
-    return float(stats.t.ppf(0.975, max(freedom, 1.0)))
-
-
-def _wider(a: Interval, b: Interval) -> Interval:
-    return min(a[0], b[0]), max(a[1], b[1])
-
-
-def _exact(value: float, answers: float) -> Interval:
-    """Clopper-Pearson's interval for a number of answers that need not be whole."""
-    right, wrong = value * answers, (1 - value) * answers
-    low = float(stats.beta.ppf(0.025, right, wrong + 1)) if right > 0 else 0.0
-    return low, float(stats.beta.ppf(0.975, right + 1, wrong)) if wrong > 0 else 1.0
-
-
-def _wilson(value: float, answers: float, z: float) -> Interval:
-    """Wilson's score interval (1927) for a number of answers that need not be whole."""
-    middle = (value + z**2 / (2 * answers)) / (1 + z**2 / answers)
-    reach = (
-        z / (1 + z**2 / answers) * np.sqrt(value * (1 - value) / answers + (z / answers / 2) ** 2)
-    )
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    return t_quantile(max(freedom, 1.0))
 
 
 def design_effect(values: Numbers, clusters: Sequence[int]) -> float:
