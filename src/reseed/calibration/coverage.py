@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv
 
 from reseed.calibration.detector import Recurrence, strata, subsets
-from reseed.stability.intervals import jackknife_ends, wider_than_counts, wilson
+from reseed.stability.intervals import jackknife_ends
 from reseed.stability.over_seeds.beta_binomial import fit
 from reseed.stability.over_seeds.posterior import fit_mixture
+from reseed.stability.proportions import wider_than_counts, wilson
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

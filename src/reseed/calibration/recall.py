@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from reseed.calibration.detector import Recurrence, subsets
 from reseed.matching.measures import shared_pairs
 from reseed.runs import Pair
-from reseed.stability.intervals import jackknife_ends, mean_over_pairs, wider_than_counts
+from reseed.stability.intervals import jackknife_ends, mean_over_pairs
+from reseed.stability.proportions import wider_than_counts
 from reseed.subjects.toy_truth import Truth
 
 Bools = NDArray[np.bool_]
@@ -152,7 +153,7 @@ def pair_errors(
             latents = max(1.0, row["judged" if at == 3 else "both"])
             mean, low, high = mean_over_pairs(pairs, values, latents=latents)
             row |= {name: float(mean)}
-            row |= {f"{name}_lo": float(low.clip(0, 1)), f"{name}_hi": float(high.clip(0, 1))}
+            row |= {f"{name}_lo": float(low), f"{name}_hi": float(high)}
         rows.append(row)
     return pl.DataFrame(rows).with_columns(pl.selectors.float().fill_nan(None))
 

@@ -19,7 +19,7 @@ from reseed.matching.stage import load_snapshot
 from reseed.runs import Group, calibration_name, evidence_name, pair_name, pairs_of
 from reseed.spec.analysis import CalibrationSpec
 from reseed.spec.subject import ToySpec
-from reseed.stability.intervals import wilson
+from reseed.stability.proportions import wilson
 from reseed.store import Store
 from reseed.study import Study
 from reseed.subjects.toy_truth import Truth, truth_of

@@ -217,8 +217,8 @@ def _size(dictionary: Dictionary) -> str:
 
 def _alone(dictionary: Dictionary) -> list[str]:
     name, latents = dictionary.name, dictionary.latents
-    said = dictionary.about.get("warnings")
-    out = [f"{name}: {text}." for text in said] if isinstance(said, list | tuple) else []
+    of_file = dictionary.about.get("warnings")
+    out = [f"{name}: {text}." for text in of_file] if isinstance(of_file, list | tuple) else []
     decoder = np.linalg.norm(dictionary.views.decoder, axis=1)
     encoder = np.linalg.norm(dictionary.views.encoder, axis=1)
     zero = int((decoder == 0).sum())

@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import polars as pl
 
 from reseed.comparison.dictionary import Dictionary, check, dictionaries
 from reseed.comparison.pair import VERSION, Members, PairFacts, measure_pair
@@ -160,17 +159,10 @@ def stage(
     pairs = _pairs(turned, behaviour, tau, null_draws, store, events)
     matched = {(pair.a, pair.b): pair.matched for pair in pairs}
     together, contexts = fire_together(turned, opened, behaviour, matched, events)
-    if store is not None:
-        _keep_texts(store, compared, activations, contexts)
+    if store is not None:  # for the page; empty where activations have no text
+        texts = {"contexts.parquet": contexts}
+        store.make(COMPARED_TEXTS, None, lambda: texts, again=True)
     return assembled(turned, pairs, tau, warnings, behaviour, together, crossing)
-
-
-def _keep_texts(
-    store: Store, compared: Sequence[Dictionary], activations: Any, contexts: pl.DataFrame
-) -> None:
-    """What latents fire on most, for the page; empty where activations have no text."""
-    made_from = [[[d.name, d.sha256] for d in compared], repr(activations)]
-    store.make(COMPARED_TEXTS, made_from, lambda: {"contexts.parquet": contexts})
 
 
 def _pairs(

@@ -15,6 +15,9 @@ from reseed.formats.containers.arrays import Array, Arrays, read_npy, read_npz, 
 from reseed.formats.containers.torch_file import read_torch
 from reseed.formats.containers.wrappings import unwrapped
 
+OF_ARRAYS = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
+"""Endings of files whose arrays have names."""
+
 _MOST_NAMES, _DEEPEST = 10_000, 6
 _LARGEST_JSON = 16 * 2**20
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -116,20 +119,11 @@ class Files:
         except (SpecError, StoreError):
             return frozenset()
 
-    def damage(self, name: str) -> str | None:
-        """What is wrong with a file of arrays, if it cannot be read."""
-        try:
-            self.arrays(name)
-        except (SpecError, StoreError) as error:
-            return str(error)
-        return None
-
     def arrays(self, name: str) -> Arrays | None:
         """The arrays of a file that names them; None if it is of no such kind, by its ending."""
         readers = {".safetensors": self.tensors, ".npz": self.npz}
-        readers |= dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), self.torch_dict)
-        reader = readers.get(Path(name).suffix)
-        return reader(name) if reader else None
+        suffix = Path(name).suffix
+        return readers.get(suffix, self.torch_dict)(name) if suffix in OF_ARRAYS else None
 
     def settings(self, name: str) -> dict[str, Any]:
         """Like `json`, but an empty table if there is none that can be read; for recognising."""

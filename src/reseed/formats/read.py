@@ -20,7 +20,6 @@ from reseed.formats import own, unknown
 from reseed.formats.checks import Format, closed, complete
 from reseed.formats.files import Files
 from reseed.formats.hub import Place, resolve
-from reseed.formats.placed import placed
 from reseed.formats.published import (
     batchtopk,
     dictionary_learning,
@@ -34,6 +33,7 @@ from reseed.formats.published import (
     sparsify,
 )
 from reseed.formats.published.by_names import lone_file
+from reseed.formats.put_in_place import put_in_place
 from reseed.records import SAEArrays
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def write(
         )
     sae = complete(sae, "the SAE to write")
     chosen.refuse(sae)
-    placed(path, lambda to: chosen.write(to, sae, **options), overwrite=overwrite)
+    put_in_place(path, lambda to: chosen.write(to, sae, **options), overwrite=overwrite)
 
 
 def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str, Any]:

@@ -121,8 +121,8 @@ def conventions(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide what an SAE reads: of the model, its beginning, its windows."""
     tables = [settings, *(t for name in _NESTED if isinstance(t := settings.get(name), Mapping))]
     keys = (*_PROCESSED, *_READING)
-    found = {key: table[key] for table in tables for key in keys if key in table}
-    return {k: v for k, v in found.items() if isinstance(v, bool | int | float | str)}
+    kept = {key: table[key] for table in tables for key in keys if key in table}
+    return {k: v for k, v in kept.items() if isinstance(v, bool | int | float | str)}
 
 
 def processed(about: Mapping[str, Any]) -> list[str]:

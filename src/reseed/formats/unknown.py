@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from reseed.errors import SpecError, StoreError
-from reseed.formats.files import Files
+from reseed.formats.files import OF_ARRAYS, Files
 from reseed.formats.published.by_names import described
 
-WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy")
+WEIGHTS = (*OF_ARRAYS, ".npy")
 
 _SETTINGS = {
     "sae.safetensors": ("cfg.json", "sparsify and reseed"),
@@ -38,7 +38,8 @@ def refuse_damage(files: Files) -> None:
         files.arrays(name)
     for name in settings:
         try:
-            files.json(name) if files.has(name) else None
+            if files.has(name):
+                files.json(name)
         except StoreError as error:
             if error.__cause__ is not None:  # it is no JSON; a list in JSON is somebody else's
                 raise

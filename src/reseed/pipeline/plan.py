@@ -57,6 +57,12 @@ _BYTES_AN_EXAMPLE = 8
 _BYTES_A_MATCHED_LATENT = 200
 """On disk, for each pair."""
 
+_OF_PAIRS = ("match", "structure", "stability", "across")
+"""Stages that are measured on two dictionaries."""
+
+_OF_SUBJECT = ("through the subject", "substitution")
+"""Stages that are as slow as a token through the subject."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -126,7 +132,7 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
         stages += _harvests(study, inputs, choice, missing)
         if missing:
             stages.append(_training(missing, sites, len(groups), learners))
-        stages += _analysis(study, sites)
+        stages += _analysis(study, inputs, sites)
         chunks = 3 * rows * study.spec.activations.mix_blocks * sum(sites.values()) * 4
         events.emit("planned", stages={stage.name: round(stage.seconds, 1) for stage in stages})
     return Plan(
@@ -187,7 +193,7 @@ def _training(missing: list[RunSpec], sites: dict[str, int], passes: int, larges
     )
 
 
-def _analysis(study: Study, sites: dict[str, int]) -> list[Stage]:
+def _analysis(study: Study, inputs: Inputs, sites: dict[str, int]) -> list[Stage]:
     """The stages after training, by the pieces that each misses."""
     store, runs = study.store, [run.spec for run in study.runs]
     names = names_of(study)
@@ -198,11 +204,12 @@ def _analysis(study: Study, sites: dict[str, int]) -> list[Stage]:
     held_out = study.store.document(SUBJECT, "subject.json")["held_out_rows"]
     encode = encode_seconds(runs, sites) if shares.get("evidence") else 0.0
     pairs = seconds_of_pairs(study, sites) if any(map(left.get, _OF_PAIRS)) else {}
+    read = _read_seconds(inputs) if any(map(left.get, _OF_SUBJECT)) else 0.0
     seconds = {
         "evidence": held_out * (encode + len(runs) * _row_seconds(study)),
         "co-firing": held_out * encode,
-        "through the subject": _through_seconds(study, len(runs)),
-        "substitution": _substitution_seconds(study, len(names.get("substitution", ()))),
+        "through the subject": study.spec.evidence.through_tokens * (1 + len(runs)) * read,
+        "substitution": _substitution_tokens(study, len(names.get("substitution", ()))) * read,
         **(pairs or dict.fromkeys(_OF_PAIRS, 0.0)),
     }
     out = [
@@ -220,31 +227,15 @@ def _analysis(study: Study, sites: dict[str, int]) -> list[Stage]:
     return [*out, Stage(name="report", what="a page", seconds=_SECONDS_A_PAGE)]
 
 
-_OF_PAIRS = ("match", "structure", "stability", "across")
-
-
 def _row_seconds(study: Study) -> float:
     return _SECONDS_A_ROW if _example_bytes(study) else _SECONDS_A_SILENT_ROW
 
 
-def _through_seconds(study: Study, runs: int) -> float:
-    """Tokens through the subject once, and once more for each run; as fast as it is harvested."""
-    tokens = study.spec.evidence.through_tokens
-    if not tokens:
-        return 0.0
-    inputs = Inputs(study, events_of(study.folder, progress=False))
-    return tokens * (1 + runs) * _read_seconds(inputs)
-
-
-def _substitution_seconds(study: Study, groups: int) -> float:
+def _substitution_tokens(study: Study, groups: int) -> float:
     """Windows of a pair through the subject as they are, without the latent, with its partner."""
-    pairs = study.spec.evidence.substitution_pairs
-    if not pairs or not groups:
-        return 0.0
     from reseed.evidence.substitution.stage import LENGTH, WINDOWS  # which needs torch
 
-    inputs = Inputs(study, events_of(study.folder, progress=False))
-    return groups * pairs * 3 * 1.5 * WINDOWS * LENGTH * _read_seconds(inputs)
+    return groups * study.spec.evidence.substitution_pairs * 3 * 1.5 * WINDOWS * LENGTH
 
 
 def _disk(study: Study, stage: str) -> float:

@@ -19,7 +19,7 @@ from reseed.spec.study import StudySpec
 from reseed.spec.training import RunSpec
 from reseed.stability.factors.across import across_name, neighbours
 from reseed.stability.factors.design import levels_of
-from reseed.stability.intervals import wilson
+from reseed.stability.proportions import wilson
 
 HIGH, HALF = 0.9, 0.5
 """The two reproducibilities that are to be told apart."""

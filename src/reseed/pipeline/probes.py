@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +22,10 @@ from reseed.stability.nulls import CovarianceNull
 from reseed.study import Study
 
 if TYPE_CHECKING:
+    from reseed.sae import Tensor
     from reseed.sae.architecture import Batch
     from reseed.spec.training import RunSpec
+    from reseed.training.learner import Learner
 
 _PROBE = 1024
 """Latents at the most in a dictionary that is matched to see what it takes."""
@@ -35,7 +38,6 @@ _NULL_LATENTS = 1_000
 
 _POWER = 2.5
 """Of the latents, by which a dense match grows: products by 2, assignments by up to 3."""
-
 
 _SECONDS_A_GROUP = 1.0
 """Of its curves, families and posterior."""
@@ -110,44 +112,38 @@ def _rows(name: str, latents: int, dimensions: int) -> NDArray[np.float32]:
 
 
 def step_seconds(runs: Sequence[RunSpec], sites: dict[str, int]) -> float:
-    """Of one step of all these runs; each kind of SAE at each site is timed once."""
-    import torch
-
-    from reseed.spec.training import RunSpec, TrainingSpec
-    from reseed.training.learner import Learner
-
-    batch, total = runs[0].training.batch, 0.0
-    training = TrainingSpec(tokens=100 * batch, batch=batch)
-    shapes = [(run.sae, sites[run.site], run.site) for run in runs]
-    for shape in dict.fromkeys(shapes):
-        sae, dimensions, _ = shape
-        x = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, dimensions))).float()
-        spec = RunSpec(data="", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
-        learner = Learner(spec, x, batches=_Random(batch, dimensions, sae.latents))
-        seconds = timed(lambda learner=learner, x=x: learner.update(x), times=3)
-        total += shapes.count(shape) * seconds
+    """Of one step of all these runs; each kind of SAE is timed once for each size of site."""
+    total = 0.0
+    for learner, x, alike in _learners(runs, sites, runs[0].training.batch):
+        total += alike * timed(lambda learner=learner, x=x: learner.update(x), times=3)
     return total
 
 
 def encode_seconds(runs: Sequence[RunSpec], sites: dict[str, int]) -> float:
-    """Of one row by all these runs: codes and reconstruction; each kind of SAE is timed once."""
+    """Of one row by all these runs, codes and reconstruction; timed as `step_seconds` are."""
+    from reseed.sae.model import from_arrays
+
+    rows, total = 1024, 0.0
+    for learner, x, alike in _learners(runs, sites, rows):
+        sae = from_arrays(learner.sae().arrays())
+        total += alike * timed(lambda sae=sae, x=x: sae.reconstruct(x)) / rows
+    return total
+
+
+def _learners(
+    runs: Sequence[RunSpec], sites: dict[str, int], batch: int
+) -> Iterator[tuple[Learner, Tensor, int]]:
+    """A learner of each kind of SAE and size of site, rows for it, and how many runs are so."""
     import torch
 
-    from reseed.sae.model import from_arrays
     from reseed.spec.training import RunSpec, TrainingSpec
     from reseed.training.learner import Learner
 
-    rows, total = 1024, 0.0
-    shapes = [(run.sae, sites[run.site]) for run in runs]
-    for sae, dimensions in dict.fromkeys(shapes):
-        x = torch.from_numpy(generator("plan", "x").normal(size=(rows, dimensions))).float()
-        training = TrainingSpec(tokens=100 * rows, batch=rows)
+    training = TrainingSpec(tokens=100 * batch, batch=batch)
+    for (sae, dimensions), alike in Counter((run.sae, sites[run.site]) for run in runs).items():
+        x = torch.from_numpy(generator("plan", "x").normal(size=(batch, dimensions))).float()
         spec = RunSpec(data="", site="probe", sae=sae, training=training, init_seed=0, data_seed=0)
-        learner = Learner(spec, x, batches=_Random(rows, dimensions, sae.latents))
-        model = from_arrays(learner.sae().arrays())
-        seconds = timed(lambda model=model, x=x: model.reconstruct(x), times=2)
-        total += shapes.count((sae, dimensions)) * seconds / rows
-    return total
+        yield Learner(spec, x, batches=_Random(batch, dimensions, sae.latents)), x, alike
 
 
 class _Random:
@@ -161,7 +157,7 @@ class _Random:
 
         from reseed.sae.architecture import Batch
 
-        numbers = np.random.default_rng(1)
+        numbers = generator("plan", "batches")
         for _ in range(-(-min(rows, self._most) // self._shape[0])):
             x = torch.from_numpy(numbers.normal(size=self._shape)).float()
             yield Batch(x, x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from reseed.pipeline.run import REPORT
 from reseed.runs import (
     Failed,
     Missing,
+    Pair,
     Run,
     cofiring_name,
     evidence_name,
@@ -27,6 +28,7 @@ from reseed.runs import (
     weights_name,
 )
 from reseed.spec.training import RunSpec
+from reseed.store import Store
 from reseed.study import SUBJECT, SUMMARY_FILE, Study
 
 StageState = Literal["done", "under way", "stopped", "waiting", "missing"]
@@ -67,8 +69,7 @@ def names_of(study: Study) -> dict[str, list[str]]:
     for run in runs:
         groups.setdefault(run.group, []).append(run)
     question = {name: group for name, group in groups.items() if group[0].control is None}
-    pairs = [pair for group in groups.values() for pair in pairs_of([run.id for run in group])]
-    asked = [pair for group in question.values() for pair in pairs_of([run.id for run in group])]
+    pairs, cofiring = _pairs(groups), _pairs(question)
     through = study.spec.evidence.through_tokens > 0
     substituted = study.spec.evidence.substitution_pairs > 0
     alone = [run.id for run in runs if run.reads is None]
@@ -78,7 +79,7 @@ def names_of(study: Study) -> dict[str, list[str]]:
         "train": [run_name(run) for run in runs],
         "match": [weights_name(run.id) for run in runs] + [pair_name(pair) for pair in pairs],
         "evidence": [evidence_name(run.id) for run in runs],
-        "co-firing": [cofiring_name(pair) for pair in asked],
+        "co-firing": [cofiring_name(pair) for pair in cofiring],
         "through the subject": [through_name(run) for run in alone] if through else [],
         "substitution": [substitution_name(name) for name in several] if substituted else [],
         "structure": [structure_name(pair) for pair in pairs],
@@ -86,6 +87,10 @@ def names_of(study: Study) -> dict[str, list[str]]:
         "across": across_of(several),
     }
     return {stage: names for stage, names in out.items() if names}
+
+
+def _pairs(groups: Mapping[str, Sequence[RunSpec]]) -> list[Pair]:
+    return [pair for group in groups.values() for pair in pairs_of([run.id for run in group])]
 
 
 def stages(study: Study) -> list[StageProgress]:
@@ -110,10 +115,18 @@ def run_states(study: Study) -> list[tuple[Run, str]]:
     working = study.store.holder() is not None
     out: list[tuple[Run, str]] = []
     for run in study.runs:
-        begun = isinstance(run.state, Missing) and part_folder(run.spec, study.store).exists()
-        words = ("under way" if working else "stopped") if begun else run.state.state
+        words = run.state.state
+        if _tokens_saved(run, study.store) is not None:
+            words = "under way" if working else "stopped"
         out.append((run, words))
     return out
+
+
+def _tokens_saved(run: Run, store: Store) -> int | None:
+    """At the last checkpoint of a run that was begun and not finished; None for others."""
+    if not isinstance(run.state, Missing) or not part_folder(run.spec, store).exists():
+        return None
+    return run.state.tokens_done
 
 
 def _pieces(study: Study, last: dict[str, Any] | None) -> list[_Pieces]:
@@ -150,14 +163,9 @@ def _trained(study: Study, last: dict[str, Any] | None) -> _Pieces:
     for run in runs:
         done += run.state.tokens_done if isinstance(run.state, Missing) else each
     if last is not None and last["task"] == "train" and last.get("total"):
-        begun = [
-            run
-            for run in runs
-            if isinstance(run.state, Missing) and part_folder(run.spec, study.store).exists()
-        ]
+        begun = [saved for run in runs if (saved := _tokens_saved(run, study.store)) is not None]
         left = (last["total"] - last.get("done", 0)) * study.spec.training.batch
-        saved = sum(run.state.tokens_done for run in begun if isinstance(run.state, Missing))
-        done += max(0.0, len(begun) * (each - left) - saved)
+        done += max(0.0, len(begun) * (each - left) - sum(begun))
     return _Pieces(name="train", done=done, of=each * len(runs), unit="tokens")
 
 
@@ -180,16 +188,16 @@ def _progress(
     working: bool,
 ) -> StageProgress:
     rate, rate_unit = None, ""
-    whole = pieces.done >= pieces.of
-    left = None if whole else planned.get(pieces.name)
+    complete = pieces.done >= pieces.of
+    left = None if complete else planned.get(pieces.name)
     if left is not None:
         left *= 1 - pieces.done / pieces.of
-    state: StageState = "done" if whole else ("waiting" if working else "missing")
+    state: StageState = "done" if complete else ("waiting" if working else "missing")
     if last is not None and last["task"] == pieces.name:
         state, rate, rate_unit = "under way", last.get("rate"), last.get("unit", "")
         if rate:
             left = (last["total"] - last["done"]) / rate
-    elif not whole and not working and pieces.done:
+    elif not complete and not working and pieces.done:
         state = "stopped"
     return StageProgress(
         name=pieces.name,

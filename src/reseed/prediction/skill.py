@@ -14,12 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.prediction.features import LiveLatents
-from reseed.stability.intervals import (
-    auroc,
-    jackknife_ends,
-    jackknife_over_pairs,
-    wider_than_counts,
-)
+from reseed.stability.intervals import auroc, jackknife_ends, jackknife_over_pairs
+from reseed.stability.proportions import wider_than_counts
 from reseed.stability.shares import quantile_edges
 
 Floats = NDArray[np.float64]

@@ -119,6 +119,13 @@ def q_values(p: Floats) -> Floats:
     return stats.false_discovery_control(p, method="bh") if len(p) else p
 
 
+def in_place(kind: str, own: CovarianceNull, other: CovarianceNull) -> CovarianceNull | Mirrored:
+    """What draws random dictionaries of a kind in place of one that is matched with another."""
+    if kind == GAUSSIAN:
+        return own
+    return Mirrored(own, other if kind == AXES else None)
+
+
 class _AsTheyAre:
     """Unit rows of latents of one dictionary, by kind."""
 

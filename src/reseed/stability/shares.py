@@ -17,9 +17,9 @@ from reseed.matching import measures
 from reseed.matching.match import Views, compare
 from reseed.matching.measures import Measure
 from reseed.runs import Pair
-from reseed.stability.decoys import AXES, GAUSSIAN, RAW, Decoys
+from reseed.stability.decoys import GAUSSIAN, Decoys, in_place
 from reseed.stability.intervals import Design, mean_over_pairs
-from reseed.stability.nulls import CovarianceNull, Mirrored
+from reseed.stability.nulls import CovarianceNull
 
 RATE_BINS = 5
 
@@ -193,16 +193,11 @@ def draw_nulls(
     `key` is that of the generators, the pair if left out.
     """
     a, b = (nulls[run] for run in pair)
-    makers: dict[str, tuple[CovarianceNull | Mirrored, CovarianceNull | Mirrored]] = {
-        GAUSSIAN: (a, b),
-        RAW: (Mirrored(a), Mirrored(b)),
-        AXES: (Mirrored(a, b), Mirrored(b, a)),
-    }
+    makers = in_place(kind, a, b), in_place(kind, b, a)
     out: list[PairTable] = []
     for draw in range(draws):
         first, second = (
-            maker.draw(*(key or pair), side, draw)
-            for side, maker in zip("ab", makers[kind], strict=True)
+            maker.draw(*(key or pair), side, draw) for side, maker in zip("ab", makers, strict=True)
         )
         out.append(PairTable(pair, compare(first, second, show).table))
     return out
@@ -256,7 +251,7 @@ def share_table(
         for measure in (measures.SHARED,) if by_rate else measures.THRESHOLDED:
             shares = np.stack([curve(t, measure, members) for t in after])
             mean, low, high = mean_over_pairs(pairs, shares, design, members_of_run(members))
-            columns = {"tau": TAUS, "share": mean, "lo": low.clip(0, 1), "hi": high.clip(0, 1)}
+            columns = {"tau": TAUS, "share": mean, "lo": low, "hi": high}
             columns |= null_columns(nulls[stratum].draws if stratum in nulls else (), measure)
             before = [curve(t, measure, members) for t in start]
             columns["untrained"] = np.mean(before, axis=0)

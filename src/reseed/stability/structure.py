@@ -46,8 +46,8 @@ from reseed.records import Floats, SAEArrays
 from reseed.runs import Group, Pair, pair_name, pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.statistics import FitsByChance, Structure, Subspaces
-from reseed.stability.decoys import AXES, GAUSSIAN, RAW, decoys
-from reseed.stability.nulls import CovarianceNull, Mirrored, rows_left
+from reseed.stability.decoys import AXES, GAUSSIAN, RAW, decoys, in_place
+from reseed.stability.nulls import CovarianceNull, rows_left
 from reseed.store import Store
 
 VERDICTS = (
@@ -223,21 +223,15 @@ def _nulls(pair: Pair, saes: Sequence[SAEArrays], tau: float) -> list[list[tuple
         return [[]]
     first, second = (CovarianceNull(rows) for rows in views)
     draws = ceil(_NULL_LATENTS / min(first.count, second.count))
-    ways = {
-        GAUSSIAN: (first, second),
-        RAW: (Mirrored(first), Mirrored(second)),
-        AXES: (Mirrored(first, second), Mirrored(second, first)),
-    }
-
-    def drawn(null: CovarianceNull | Mirrored, side: str, draw: int) -> Floats:
-        return null.draw("structure", *pair, side, draw).decoder.astype(np.float32)
-
     heaviest = decoys(first, second, "structure", *pair).heaviest(tau)
-    order = sorted(ways, key=lambda kind: kind != heaviest)
-    return [
-        [
-            (drawn(ways[kind][0], "a", draw), drawn(ways[kind][1], "b", draw))
-            for draw in range(draws)
-        ]
-        for kind in order
-    ]
+    ways: list[list[tuple[Floats, Floats]]] = []
+    for kind in sorted((GAUSSIAN, RAW, AXES), key=lambda kind: kind != heaviest):
+        a, b = in_place(kind, first, second), in_place(kind, second, first)
+        key = "structure", *pair
+        ways.append(
+            [
+                (a.draw(*key, "a", draw).decoder, b.draw(*key, "b", draw).decoder)
+                for draw in range(draws)
+            ]
+        )
+    return ways

@@ -111,8 +111,7 @@ def found_at_fdr(
             latents = shares.members_of_run(members)
             mean, low, high = mean_over_pairs(pairs, values, design, latents)
             untrained = np.mean([fdr.share_found(tests, members) for tests in before])
-            ends = low.clip(0.0, 1.0), high.clip(0.0, 1.0)
-            out[stratum] = number(float(mean), ends, by_chance, untrained)
+            out[stratum] = number(float(mean), (low, high), by_chance, untrained)
     return out
 
 

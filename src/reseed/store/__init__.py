@@ -3,6 +3,7 @@
 from reseed.store.files import (
     BUILDING,
     PIECE,
+    checked_sha256,
     existing,
     file_bytes,
     file_sha256,
@@ -22,6 +23,7 @@ __all__ = [
     "BUILDING",
     "PIECE",
     "Store",
+    "checked_sha256",
     "existing",
     "file_bytes",
     "file_sha256",

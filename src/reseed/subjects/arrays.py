@@ -137,9 +137,9 @@ _LARGE = 10**9
 
 def _split(where: str) -> tuple[Path, str]:
     """The file and the name of an array in it; `#` may be part of a name of a file."""
-    whole = Path(os.path.expanduser(where))
-    if whole.is_file() or "#" not in where:
-        return whole, ""
+    path = Path(os.path.expanduser(where))
+    if path.is_file() or "#" not in where:
+        return path, ""
     name, _, key = where.rpartition("#")
     return Path(os.path.expanduser(name)), key
 

@@ -138,8 +138,8 @@ class Inputs:
         study, spec = self._study, self._study.spec
         tokens, where = spec.activations.tokens, (study.store, self._events, self._device)
         with self._events.short("open"):
-            given = spec.subject, spec.text, spec.read, tokens
-            opened = open_subject(*given, *where, base=study.base)
+            named = spec.subject, spec.text, spec.read, tokens
+            opened = open_subject(*named, *where, base=study.base)
         if study.store.has(SUBJECT, digest(self._made_from)):
             dtype = spec.subject.dtype if isinstance(spec.subject, LanguageModelSpec) else "float32"
             check_same(self._about["sample"], sample(opened), study.folder, dtype)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.sae import Tensor, torch
-from reseed.store import Store, file_bytes
+from reseed.store import Store
 from reseed.subjects.source import BlockSource, Chunk, read_over
 
 NORMS = "activations/norms"
@@ -54,12 +54,13 @@ def short_rows(
         SpecError: if nothing is left.
     """
     counts = source.rows[:blocks]
-    if not store.has(NORMS, made_from):
+
+    def write() -> dict[str, object]:
         keep, about = _measured(source, blocks, max_norm, events)
-        arrays = {"keep": keep.astype(np.uint8)}
-        with store.piece(NORMS, made_from) as folder:
-            (folder / _ARRAYS).write_bytes(file_bytes(_ARRAYS, arrays))
-            (folder / _ABOUT).write_bytes(file_bytes(_ABOUT, about))
+        return {_ARRAYS: {"keep": keep.astype(np.uint8)}, _ABOUT: about}
+
+    if store.make(NORMS, made_from, write):
+        about = store.document(NORMS, _ABOUT)
         events.say(
             f"{about['left_out']:,} of {about['rows']:,} rows are left out: they are more than "
             f"{max_norm:g} times as long as the median at a site"

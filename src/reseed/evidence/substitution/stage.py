@@ -9,12 +9,11 @@ import polars as pl
 
 from reseed.events import Events
 from reseed.evidence.rows import readers_of
-from reseed.evidence.substitution.draw import KINDS, MATCHED, Windows, choose_pairs
+from reseed.evidence.substitution.draw import KINDS, MATCHED, ORPHAN, Windows, choose_pairs
 from reseed.evidence.substitution.ratio import of_pairs, part_of
 from reseed.evidence.substitution.swap import measure_pairs
 from reseed.matching.stage import read_match
 from reseed.runs import Group, evidence_name, pair_name, pairs_of, substitution_name
-from reseed.seeds import digest
 from reseed.spec.statistics import Substitution, SubstitutionPart
 from reseed.spec.summary import document_of
 from reseed.study import Study
@@ -34,8 +33,6 @@ _COSINES = (-1.0, 0.5, 0.7, 0.9, 1.01)
 def substitute(study: Study, inputs: Inputs, events: Events) -> None:
     """Make the pieces of all groups of two runs or more that are missing."""
     count = study.spec.evidence.substitution_pairs
-    if not count:
-        return
     for group in study.groups():
         pairs, store = pairs_of(group.runs), study.store
         if not pairs:
@@ -43,9 +40,11 @@ def substitute(study: Study, inputs: Inputs, events: Events) -> None:
         made_from = [count, WINDOWS, LENGTH, study.spec.matching.tau]
         made_from += [store.checksum(pair_name(pair)) for pair in pairs]
         made_from += [store.checksum(f"runs/{run}") for run in group.runs]
-        name = substitution_name(group.name)
-        if not store.has(name, digest(made_from)):
-            store.make(name, made_from, lambda group=group: _measured(study, group, inputs, events))
+        store.make(
+            substitution_name(group.name),
+            made_from,
+            lambda group=group: _measured(study, group, inputs, events),
+        )
 
 
 def _measured(study: Study, group: Group, inputs: Inputs, events: Events) -> dict[str, Any]:
@@ -92,17 +91,17 @@ def summary_of(pairs: pl.DataFrame, effects: pl.DataFrame, name: str) -> Substit
         return part_of(rows, effects, f"{name} {key}")
 
     kinds = {kind: part(kind, pairs.filter(kind=kind)) for kind in KINDS}
-    own = pairs.filter(pl.col("kind").is_in([MATCHED, "orphan"]))
+    own = pairs.filter(pl.col("kind").is_in([MATCHED, ORPHAN]))
     cosines = {
         f"{low:g} to {min(high, 1.0):g}" if low > 0 else f"below {high:g}": own.filter(
             pl.col("cosine").is_between(low, high, closed="left")
         )
         for low, high in pairwise(_COSINES)
     }
-    live = own.filter(pl.col("kind") == MATCHED)
+    matched = own.filter(kind=MATCHED)
     third = (3 * (pl.col("rate").rank("ordinal") - 1)) // pl.len()
     thirds = {
-        label: live.filter(third == number)
+        label: matched.filter(third == number)
         for number, label in enumerate(("rarest", "middle", "most frequent"))
     }
     return Substitution(

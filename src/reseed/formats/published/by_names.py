@@ -10,10 +10,8 @@ from reseed.errors import SpecError
 from reseed.formats.checks import Weights, shown
 from reseed.formats.containers.arrays import Arrays
 from reseed.formats.containers.wrappings import flattened
-from reseed.formats.files import Files
+from reseed.formats.files import OF_ARRAYS, Files
 from reseed.records import Floats
-
-_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "W_enc": (
@@ -50,7 +48,7 @@ class Roles:
 
 def lone_file(files: Files) -> str | None:
     """The file itself, or the only one of a folder that holds arrays."""
-    names = [n for n in files.names() if n.endswith(_ENDINGS) and "/" not in n]
+    names = [n for n in files.names() if n.endswith(OF_ARRAYS) and "/" not in n]
     return names[0] if len(names) == 1 else None
 
 
@@ -151,13 +149,13 @@ def described(held: Arrays) -> str:
 
 def matrices(files: Files) -> tuple[Floats, Floats]:
     """(W_enc `[F, D]`, W_dec `[F, E]`), for what needs no rule: comparing directions."""
-    found = find(files, {})
-    weights = Weights(arrays=found.held, where=str(found.held.path))
-    encoder, decoder = (matrix(weights, found, field) for field in ("W_enc", "W_dec"))
+    roles = find(files, {})
+    weights = Weights(arrays=roles.held, where=str(roles.held.path))
+    encoder, decoder = (matrix(weights, roles, field) for field in ("W_enc", "W_dec"))
     return encoder, decoder
 
 
-def matrix(weights: Weights, found: Roles, field: str) -> Floats:
+def matrix(weights: Weights, roles: Roles, field: str) -> Floats:
     """One of the two matrices, latents as rows."""
-    letters = found.letters[field]
-    return weights.take(found.names[field], letters, to="FE" if "E" in letters else "FD")
+    letters = roles.letters[field]
+    return weights.take(roles.names[field], letters, to="FE" if "E" in letters else "FD")

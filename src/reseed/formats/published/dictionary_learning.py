@@ -24,7 +24,7 @@ from reseed.formats.containers.arrays import Arrays
 from reseed.formats.containers.torch_file import torch_bytes
 from reseed.formats.containers.wrappings import unwrapped
 from reseed.formats.files import Files
-from reseed.formats.said import said
+from reseed.formats.settings_near import settings_near
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, write_bytes
 
@@ -109,7 +109,7 @@ def _recognise(files: Files) -> bool:
         return bool(candidates) or set(keys) >= _BACKUP
     # two linear layers are anybody's: with settings of another training they are not of this
     with contextlib.suppress(SpecError, StoreError):
-        return (said(files, files.torch_dict(name)).rule() or ("relu", None))[0] == "relu"
+        return (settings_near(files, files.torch_dict(name)).rule() or ("relu", None))[0] == "relu"
     return False
 
 
@@ -120,7 +120,7 @@ def _read(files: Files, *, dict_class: str | None = None) -> SAEArrays:
     """
     name = _file(files)
     state, where = files.torch_dict(name), str(files.folder / name)
-    settings = said(files, state)
+    settings = settings_near(files, state)
     config, factor, folded, notes = _config(files), 1.0, list[str](), list[str]()
     if state.keys() >= _BACKUP:
         outer, state = state, state["ae"]
@@ -134,8 +134,8 @@ def _read(files: Files, *, dict_class: str | None = None) -> SAEArrays:
     dict_class = _class_of(state.keys(), config, dict_class, where)
     weights = Weights(arrays=_with_k(state, config), where=where)
     sae = _READERS[dict_class](weights, weights.fields(_LAYOUTS[dict_class]), notes)
-    settings.agrees(files.folder / name, sae, f"as its arrays are those of {dict_class}")
-    if dict_class == _UNCENTRED and not settings.kinds:
+    settings.check(files.folder / name, sae, f"as its arrays are those of {dict_class}")
+    if dict_class == _UNCENTRED and not settings.rules:
         notes.append(_ANYBODY)
     if factor != 1.0:
         sae = _scaled_back(sae, factor)

@@ -16,7 +16,7 @@ from reseed.formats import folds
 from reseed.formats.checks import Format, Weights, about, stored
 from reseed.formats.containers.torch_file import torch_bytes
 from reseed.formats.files import Files
-from reseed.formats.said import said
+from reseed.formats.settings_near import settings_near
 from reseed.records import SAEArrays
 from reseed.store import write_bytes
 
@@ -83,7 +83,7 @@ def _read(files: Files, *, inner: str | None = None) -> SAEArrays:
     site = {"site": inner.replace("-", ".")} if inner else {}
     record, rule = about(folded, notes, site), {"kind": "relu"}
     sae = SAEArrays(**fields, activation=rule, centred=False, about=record)
-    said(files, arrays).agrees(arrays.path, sae, "as the SAEs of e2e_sae are")
+    settings_near(files, arrays).check(arrays.path, sae, "as the SAEs of e2e_sae are")
     return sae
 
 

@@ -27,7 +27,7 @@ from reseed.formats.checks import Format, about, stored, take, texts
 from reseed.formats.containers.arrays import Arrays
 from reseed.formats.files import Files
 from reseed.formats.folds import uncentred
-from reseed.formats.said import said
+from reseed.formats.settings_near import settings_near
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
 
@@ -106,7 +106,7 @@ def _read(files: Files, *, embedding: bool | None = None) -> SAEArrays:
     notes = [] if held.path.name == _NPZ else [_OTHER_NAME]
     sae = _sae(fields, about(folded, notes, {}))
     ruled = replace(sae, activation={"kind": "jumprelu"})  # a ReLU has thresholds of 0 there
-    said(files).agrees(held.path, ruled, "as the SAEs of Gemma Scope are")
+    settings_near(files).check(held.path, ruled, "as the SAEs of Gemma Scope are")
     return sae
 
 

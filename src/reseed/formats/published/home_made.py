@@ -21,7 +21,7 @@ from reseed.errors import SpecError
 from reseed.formats.checks import Format, Weights, about, shown
 from reseed.formats.files import Files
 from reseed.formats.published.by_names import NAMES, Roles, described, find, matrix, recognise
-from reseed.formats.said import Said, said
+from reseed.formats.settings_near import SettingsNear, settings_near
 from reseed.formats.unknown import missing
 from reseed.records import Floats, SAEArrays
 
@@ -69,37 +69,37 @@ def _read(
     """
     ignored = [name.strip() for name in str(ignore).split(",")]
     every = find(files, more)
-    found = replace(every, names={f: n for f, n in every.names.items() if n not in ignored})
-    where, notes = str(found.held.path), list[str]()
-    weights = Weights(arrays=found.held, where=where)
-    fields: dict[str, Any] = {name: matrix(weights, found, name) for name in ("W_enc", "W_dec")}
+    roles = replace(every, names={f: n for f, n in every.names.items() if n not in ignored})
+    where, notes = str(roles.held.path), list[str]()
+    weights = Weights(arrays=roles.held, where=where)
+    fields: dict[str, Any] = {name: matrix(weights, roles, name) for name in ("W_enc", "W_dec")}
     (F, D), E = fields["W_enc"].shape, fields["W_dec"].shape[1]
     for bias, letter, size in (("b_enc", "F", F), ("b_dec", "E", E)):
-        there = bias in found.names
-        fields[bias] = weights.take(found.names[bias], letter) if there else np.zeros(size, "f4")
-    settings = said(files, found.held)
+        there = bias in roles.names
+        fields[bias] = weights.take(roles.names[bias], letter) if there else np.zeros(size, "f4")
+    settings = settings_near(files, roles.held)
     _refuse_scales(settings, ignored, where)
-    activation = _rule(files, found, settings, rule, k, notes)
+    activation = _rule(files, roles, settings, rule, k, notes)
     if activation["kind"] == "jumprelu":
-        fields["threshold"] = _threshold(weights, found, F)
-    counters = [name for name in found.held if _COUNTERS.search(name) and name not in weights.taken]
-    plain = [name for name in found.held if found.held.shape(name) is None]
+        fields["threshold"] = _threshold(weights, roles, F)
+    counters = [name for name in roles.held if _COUNTERS.search(name) and name not in weights.taken]
+    plain = [name for name in roles.held if roles.held.shape(name) is None]
     weights.nothing_left(f"an SAE with {activation['kind']}", [*counters, *plain, "k", *ignored])
     if counters:
         notes.append(f"{shown(counters)} are left out, as counters of the training")
-    names = {f"array of {field}": name for field, name in found.names.items()}
+    names = {f"array of {field}": name for field, name in roles.names.items()}
     sae = SAEArrays(
         **fields,
         activation=activation,
-        centred=D == E and _centred(found, settings, centred, fields["b_dec"], notes),
+        centred=D == E and _centred(roles, settings, centred, fields["b_dec"], notes),
         about=about([], notes, names),
     )
     if rule is None and k is None:
-        settings.agrees(found.held.path, sae, "as far as it says")
+        settings.check(roles.held.path, sae, "as far as it says")
     return sae
 
 
-def _refuse_scales(settings: Said, ignored: Collection[str], where: str) -> None:
+def _refuse_scales(settings: SettingsNear, ignored: Collection[str], where: str) -> None:
     for name in sorted(_SCALES & settings.values.keys() - set(ignored)):
         value = settings.values[name]
         if value is True or value not in _NOTHING:
@@ -111,28 +111,27 @@ def _refuse_scales(settings: Said, ignored: Collection[str], where: str) -> None
 
 
 def _rule(
-    files: Files, found: Roles, settings: Said, kind: Any, k: Any, notes: list[str]
+    files: Files, roles: Roles, settings: SettingsNear, kind: Any, k: Any, notes: list[str]
 ) -> dict[str, Any]:
     """The rule: the caller's, else that of settings, else that of a threshold for each latent."""
-    named, inside = settings.rule() if kind is None else None, found.held.held.get("k")
-    stored = found.held["k"] if inside is not None else None
+    named, stored = settings.rule() if kind is None else None, roles.held.get("k")
     if kind is None and k is not None and (named is None or named[0] == "topk"):
         kind = "topk"
         notes.append(f"the rule is taken to be topk, since k = {k} was given")
     if kind is None and named is not None:
-        kind, notes_of = named[0], settings.where()
-        notes.append(f"the rule is that of settings beside the weights: {notes_of}")
-    if kind is None and "threshold" in found.names and stored is None:
+        kind = named[0]
+        notes.append(f"the rule is that of settings beside the weights: {settings.quoted()}")
+    if kind is None and "threshold" in roles.names and stored is None:
         kind = "jumprelu"
         notes.append("the rule is taken to be jumprelu, since there is a threshold")
-    if kind == "batchtopk" and "threshold" in found.names:
+    if kind == "batchtopk" and "threshold" in roles.names:
         kind = "jumprelu"
     if kind not in ("relu", "topk", "batchtopk", "groupmax", "jumprelu"):
         what = (
             f"{kind!r}, which is not read" if kind else "not said in it, nor in settings beside it"
         )
         raise SpecError(
-            f"{found.held.path} holds {described(found.held)}. {missing(files)}How codes are made "
+            f"{roles.held.path} holds {described(roles.held)}. {missing(files)}How codes are made "
             f"with these is {what}: say --read rule=relu, or rule=topk and k=32 (rule=..., k=...). "
             "To compare directions no rule is needed: `reseed compare` takes the file as it is."
         )
@@ -141,15 +140,15 @@ def _rule(
     k = k if k is not None else stored if stored is not None else named[1] if named else None
     number = np.asarray(k if k is not None else np.nan)
     if number.size != 1 or number.dtype.kind not in "fiu" or number != np.floor(number):
-        raise SpecError(f"{found.held.path}: the k of {kind} is not said; give it: --read k=32")
+        raise SpecError(f"{roles.held.path}: the k of {kind} is not said; give it: --read k=32")
     return {"kind": kind, "k": int(number)}
 
 
-def _threshold(weights: Weights, found: Roles, F: int) -> Floats:
-    name = found.names.get("threshold")
+def _threshold(weights: Weights, roles: Roles, F: int) -> Floats:
+    name = roles.names.get("threshold")
     if name is None:
         raise SpecError(f"{weights.where}: jumprelu needs thresholds; which array holds them?")
-    if found.held.shape(name) in ((), (1,)):
+    if roles.held.shape(name) in ((), (1,)):
         value = weights.number(name)
         if value < 0:
             raise SpecError(
@@ -160,17 +159,19 @@ def _threshold(weights: Weights, found: Roles, F: int) -> Floats:
     return weights.take(name, "F")
 
 
-def _centred(found: Roles, settings: Said, chosen: Any, b_dec: Floats, notes: list[str]) -> bool:
-    value = next((settings.values[n] for n in _CENTRED if n in settings.values), chosen)
-    value = value if chosen is None else chosen
+def _centred(
+    roles: Roles, settings: SettingsNear, chosen: Any, b_dec: Floats, notes: list[str]
+) -> bool:
+    named = next((settings.values[n] for n in _CENTRED if n in settings.values), None)
+    value = named if chosen is None else chosen
     if value is not None:
         if not isinstance(value, bool):
             raise SpecError(f"centred is true or false, not {value!r}")
         return value
-    subtracted = found.names.get("b_dec") not in _AFTER
+    subtracted = roles.names.get("b_dec") not in _AFTER
     if b_dec.any():
         notes.append(
-            f"whether {found.names.get('b_dec')} is subtracted from the input is not saved; it is "
+            f"whether {roles.names.get('b_dec')} is subtracted from the input is not saved; it is "
             f"read as {'subtracted' if subtracted else 'only added to the output'}, as SAEs that "
             "call it so mostly do. If not: centred="
             f"{'false' if subtracted else 'true'}"

@@ -30,7 +30,7 @@ from reseed.formats.checks import Format, about, check_shapes, named, stored, ta
 from reseed.formats.containers.torch_file import torch_bytes
 from reseed.formats.files import Files
 from reseed.formats.folds import uncentred
-from reseed.formats.said import said
+from reseed.formats.settings_near import settings_near
 from reseed.records import SAEArrays
 from reseed.store import safetensors_bytes, write_bytes
 
@@ -64,7 +64,7 @@ def _read_goodfire(files: Files) -> SAEArrays:
     held, rule = files.torch_dict(name), {"kind": "relu"}
     fields, record = take(held, _GOODFIRE), about([], [], {})
     sae = SAEArrays(**fields, activation=rule, centred=False, about=record)
-    said(files, held).agrees(held.path, sae, "as the SAEs of this format are")
+    settings_near(files, held).check(held.path, sae, "as the SAEs of this format are")
     return sae
 
 
@@ -113,7 +113,7 @@ def _read_qwen(files: Files, *, k: Any = None) -> SAEArrays:
         )
     record, rule = about([], [], {"k": f"{k}, {source}"}), {"kind": "topk", "k": k}
     sae = SAEArrays(**fields, activation=rule, centred=False, about=record)
-    said(files, held).agrees(held.path, sae, "as the SAEs of Qwen Scope are")
+    settings_near(files, held).check(held.path, sae, "as the SAEs of Qwen Scope are")
     return sae
 
 
@@ -167,13 +167,13 @@ def _read_tracer(files: Files) -> SAEArrays:
             "negative codes through, which no SAE here has"
         )
     rule: dict[str, Any] = {"kind": "relu" if threshold is None else "jumprelu"}
-    settings, notes = said(files, arrays), list[str]()
+    settings, notes = settings_near(files, arrays), list[str]()
     kind, k = settings.rule() or ("", None)
     if threshold is None and kind == "topk":
         rule = {"kind": "topk", "k": k}
-        notes.append(f"the rule is that of settings beside the weights: {settings.where()}")
+        notes.append(f"the rule is that of settings beside the weights: {settings.quoted()}")
     sae = SAEArrays(**fields, activation=rule, centred=False, about=about([], notes, {}))
-    settings.agrees(arrays.path, sae, "by the names of its arrays")
+    settings.check(arrays.path, sae, "by the names of its arrays")
     return sae
 
 

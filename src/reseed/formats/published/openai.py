@@ -20,7 +20,7 @@ from reseed.formats.containers.arrays import Arrays
 from reseed.formats.containers.torch_file import torch_bytes
 from reseed.formats.files import Files
 from reseed.formats.folds import centred
-from reseed.formats.said import said
+from reseed.formats.settings_near import settings_near
 from reseed.records import SAEArrays
 from reseed.store import write_bytes
 
@@ -49,7 +49,7 @@ def _read(files: Files) -> SAEArrays:
     normalised = rule["kind"] == "topk"
     record = about([], [], {})
     sae = SAEArrays(**fields, activation=rule, normalised=normalised, about=record)
-    said(files).agrees(held.path, sae, "as the file itself says")
+    settings_near(files).check(held.path, sae, "as the file itself says")
     return sae
 
 

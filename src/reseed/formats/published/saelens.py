@@ -20,7 +20,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.formats import folds
 from reseed.formats.checks import Format, Weights, about, flag, named, natural, stored, texts
 from reseed.formats.files import Files
-from reseed.formats.said import kind_of
+from reseed.formats.settings_near import kind_of
 from reseed.formats.site_names import conventions, lens_name, processed
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, safetensors_bytes, write_bytes

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from reseed.interpretation.records import Example, Interval, Latent, Score
-from reseed.stability.intervals import jackknife_ends, t_quantile, wider_than_counts, wilson
+from reseed.stability.intervals import jackknife_ends, t_quantile
+from reseed.stability.proportions import wider_than_counts, wilson
 
 Numbers = NDArray[np.float64]
 

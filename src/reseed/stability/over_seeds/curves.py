@@ -189,8 +189,8 @@ def _foretold(
         smooth = _beta_binomial(fewer, members)
         if law is None or smooth is None:
             return None, None
-        said = law.a * runs**law.b + law.c, float(smooth.only_here(np.array([runs]))[0])
-        errors.append(np.abs(np.array(said) - share[-1]))
+        by_both = law.a * runs**law.b + law.c, float(smooth.only_here(np.array([runs]))[0])
+        errors.append(np.abs(np.array(by_both) - share[-1]))
     power, beta = np.mean(errors, axis=0)
     return float(power), float(beta)
 

@@ -208,8 +208,7 @@ def reproducibility(
             which = part & (trials == t)
             middle, *_ = of_bin.plain.posterior(int(t))
             _, *ends = of_bin.wide.posterior(int(t), min(int(t), occasions))
-            said = (middle, *ends)
-            for column, values in zip((mean, low, high), said, strict=True):
+            for column, values in zip((mean, low, high), (middle, *ends), strict=True):
                 column[which] = values[matched[which]]
     return Reproducibility(mean, low, high, fits)
 

@@ -15,12 +15,11 @@ import os
 import shutil
 import tempfile
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from reseed.errors import SubjectError
-from reseed.store import file_sha256, json_bytes, write_bytes
+from reseed.store import checked_sha256, json_bytes, write_bytes
 from reseed.subjects.language.gguf_header import check_header
 from reseed.subjects.language.tokenizer import quiet_transformers
 
@@ -76,13 +75,7 @@ def _cached(models: Path, content: str) -> Path | None:
 
 
 def _content(path: Path) -> str:
-    there = path.stat()
-    return f"{_sha256(path.resolve(), there.st_size, there.st_mtime_ns)[:16]}-{_CONVERSION}"
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (the file as it is now)
-    return file_sha256(path)
+    return f"{checked_sha256(path.resolve())[:16]}-{_CONVERSION}"
 
 
 def _cache_folder() -> Path:

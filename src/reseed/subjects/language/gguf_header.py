@@ -15,8 +15,8 @@ from reseed.errors import SubjectError
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Type of a value to its bytes."""
 
-_WHOLE = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
-"""Type of a whole number to how it is read."""
+_INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
+"""Type of an integer to how it is read."""
 
 _TEXT, _ARRAY = 8, 9
 _LEAST_TENSOR = 32
@@ -43,9 +43,9 @@ def check_header(path: Path) -> None:
         tensors, keys = struct.unpack_from("<QQ", data, 8)
         walk.at = 24
         walk.claims(keys, 8 + 4 + 1, "settings")
-        whole = walk.settings(keys)
+        integers = walk.settings(keys)
         walk.claims(tensors, _LEAST_TENSOR, "tensors")
-    for key, value in whole.items():
+    for key, value in integers.items():
         if key.endswith(_NOT_ZERO) and value <= 0:
             raise _damaged(path, f"says {key} = {value}")
         if key.endswith(".block_count") and value > tensors:
@@ -65,19 +65,19 @@ class _Walk:
             raise _damaged(self._path, f"claims {count:,} {what} in {left:,} bytes")
 
     def settings(self, count: int) -> dict[str, int]:
-        """Whole numbers by key; everything else is stepped over."""
-        whole: dict[str, int] = {}
+        """Integers by key; everything else is stepped over."""
+        integers: dict[str, int] = {}
         for _ in range(count):
             key = self._text().decode("utf-8", "replace")
             kind = self._number("<I")
             value = self._value(kind, 0)
             if value is not None:
-                whole[key] = value
-        return whole
+                integers[key] = value
+        return integers
 
     def _value(self, kind: int, depth: int) -> int | None:
-        if kind in _WHOLE:
-            return self._number(_WHOLE[kind])
+        if kind in _INTEGERS:
+            return self._number(_INTEGERS[kind])
         if kind in _SIZES:
             self._step(_SIZES[kind])
         elif kind == _TEXT:

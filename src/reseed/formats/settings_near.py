@@ -75,10 +75,10 @@ BatchTopK is a JumpReLU, and so is a gated SAE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class SettingsNear:
     """Rules that settings name, and the k; each with the place where it stands."""
 
-    kinds: dict[str, str] = field(default_factory=dict[str, str])
+    rules: dict[str, str] = field(default_factory=dict[str, str])
     ks: dict[int, str] = field(default_factory=dict[int, str])
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     """every plain setting by its last name"""
@@ -89,22 +89,21 @@ class Said:
         Raises:
             SpecError: if several are, and they do not go together.
         """
-        kinds = [kind for kind in self.kinds if kind != "relu"] or list(self.kinds)
-        if "batchtopk" in kinds:
-            kinds = [kind for kind in kinds if kind != "topk"]
+        rules = [rule for rule in self.rules if rule != "relu"] or list(self.rules)
+        if "batchtopk" in rules:
+            rules = [rule for rule in rules if rule != "topk"]
         ks = list(self.ks)
-        if len(kinds) > 1 or (len(ks) > 1 and kinds != ["relu"]):
-            places = "; ".join([*self.kinds.values(), *self.ks.values()])
-            raise SpecError(f"settings say several things of one SAE: {places}")
-        if not kinds and not ks:
+        if len(rules) > 1 or (len(ks) > 1 and rules != ["relu"]):
+            raise SpecError(f"settings say several things of one SAE: {self.quoted()}")
+        if not rules and not ks:
             return None
-        return (kinds[0] if kinds else "topk"), (ks[0] if ks else None)
+        return (rules[0] if rules else "topk"), (ks[0] if ks else None)
 
-    def where(self) -> str:
-        """What was said and where, for messages."""
-        return "; ".join([*self.kinds.values(), *self.ks.values()])
+    def quoted(self) -> str:
+        """The settings of the rule and where they stand, for messages."""
+        return "; ".join([*self.rules.values(), *self.ks.values()])
 
-    def agrees(self, path: Path, sae: SAEArrays, because: str) -> None:
+    def check(self, path: Path, sae: SAEArrays, because: str) -> None:
         """Refuse a file that is read as another rule than settings say, or with other sizes.
 
         Args:
@@ -116,7 +115,7 @@ class Said:
             SpecError: naming the setting of the rule.
             StoreError: naming the setting of the size.
         """
-        self._fits(path, sae)
+        self._check_sizes(path, sae)
         rule, activation = self.rule(), sae.activation
         if rule is None:
             return
@@ -126,11 +125,11 @@ class Said:
         name = kind if k is None else f"{kind} with k = {k}"
         raise SpecError(
             f"{path} would be read as {name}, {because}, but settings beside it say otherwise: "
-            f"{self.where()}. Are they of this SAE? If so, say how it computes its codes: "
+            f"{self.quoted()}. Are they of this SAE? If so, say how it computes its codes: "
             "--format home_made --read rule=topk --read k=8 --read centred=true (or what it is)."
         )
 
-    def _fits(self, path: Path, sae: SAEArrays) -> None:
+    def _check_sizes(self, path: Path, sae: SAEArrays) -> None:
         for keys, size in ((_D_KEYS, sae.W_enc.shape[1]), (_F_KEYS, len(sae.W_enc))):
             for key in keys & self.values.keys():
                 value = self.values[key]
@@ -141,13 +140,13 @@ class Said:
                     )
 
 
-def said(files: Files, held: Arrays | None = None) -> Said:
-    """What settings say: in JSON and YAML near a file, and in the file itself.
+def settings_near(files: Files, held: Arrays | None = None) -> SettingsNear:
+    """The settings in JSON and YAML near a file, and in the file itself.
 
     Raises:
         StoreError: if settings are there and cannot be read.
     """
-    out = Said()
+    out = SettingsNear()
     inside = {} if held is None else {**held.metadata, **held.beside}
     label = "" if held is None else held.path.name
     for name, table in [(label, inside), *_near(files)]:
@@ -193,12 +192,12 @@ def _walk(table: Mapping[str, Any], above: str = "", depth: int = 0) -> Iterator
             yield place, str(key).lower(), value
 
 
-def _note(out: Said, place: str, key: str, value: Any) -> None:
+def _note(out: SettingsNear, place: str, key: str, value: Any) -> None:
     out.values.setdefault(key, value)
     if key in _RULE_KEYS and isinstance(value, str) and (kind := kind_of(value)):
-        out.kinds.setdefault(kind, place)
-    whole = not isinstance(value, bool) and re.fullmatch(r"\d{1,9}(\.0+)?", str(value))
-    if key in _K_KEYS and whole and float(value) >= 1:
+        out.rules.setdefault(kind, place)
+    natural = not isinstance(value, bool) and re.fullmatch(r"\d{1,9}(\.0+)?", str(value))
+    if key in _K_KEYS and natural and float(value) >= 1:
         out.ks.setdefault(int(float(value)), place)
 
 

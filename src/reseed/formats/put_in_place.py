@@ -18,7 +18,7 @@ from reseed.store import BUILDING, fsync, move_into_place
 _SETTINGS = ".json"
 
 
-def placed(to: Path, write: Callable[[Path], None], *, overwrite: bool) -> None:
+def put_in_place(to: Path, write: Callable[[Path], None], *, overwrite: bool) -> None:
     """Let `write` write a file or a folder, and put it in its place.
 
     Args:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import reseed
 from reseed.errors import ReseedError, SpecError, StoreError
 from reseed.formats import read
-from reseed.formats.said import kind_of
+from reseed.formats.settings_near import kind_of
 
 D, F = 6, 12
 
