@@ -18,8 +18,9 @@ FLOORS = (
     {"study"},
     {"subjects", "matching"},
     {"training", "evidence", "stability", "report"},
-    {"interpretation", "comparison", "calibration", "prediction", "consensus_sae"},
-    {"pipeline"},
+    {"interpretation", "comparison", "calibration", "prediction", "consensus_sae"}
+    | {"cluster", "publish"},
+    {"pipeline", "explore"},
     {"cli", "__init__"},
 )
 """From the ground up: what stands on a floor imports only what stands below it."""

@@ -1,0 +1,1 @@
+"""The web app that shows latents of a study over its runs."""

@@ -1,0 +1,1 @@
+"""A study taken along: to the hub, to Neuronpedia, into notebooks."""
