@@ -178,9 +178,8 @@ def test_co_firing_is_what_matched_latents_do_on_held_out_tokens(study) -> None:
         assert row["act_corr"] == pytest.approx(want, abs=1e-6)
         either = ((one > 0) | (other > 0)).sum()
         assert row["act_jaccard"] == pytest.approx(((one > 0) & (other > 0)).sum() / max(either, 1))
-    assert (
-        found["act_corr"].mean() > found["null_corr"].mean() + 0.15
-    )  # the pairs of the null depend on the name of the model
+    # with room for the null's own noise: its pairs depend on the name of the model
+    assert found["act_corr"].mean() > found["null_corr"].mean() + 0.15
 
 
 def test_contexts_are_the_strongest_and_show_their_activations(study) -> None:
