@@ -16,9 +16,10 @@ from reseed.matching.match import Views, compare
 from reseed.pipeline.power import trials_of
 from reseed.pipeline.progress import names_of
 from reseed.seeds import generator
-from reseed.stability.decoys import decoys
+from reseed.stability.decoys import decoys, decoys_of
 from reseed.stability.factors.across import PARTNERS
 from reseed.stability.nulls import CovarianceNull
+from reseed.stability.structure import null_decoders
 from reseed.study import Study
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ _PROBE = 1024
 _PRODUCTS = 2.2
 """Time of a match without the matrix, in bare products of its size (docs/matching.md)."""
 
-_NULL_LATENTS = 1_000
-"""Random latents that the null of what is left over has at the least."""
-
 _POWER = 2.5
 """Of the latents, by which a dense match grows: products by 2, assignments by up to 3."""
 
@@ -49,7 +47,7 @@ class PairSeconds(NamedTuple):
     match: float
     """both assignments and the table"""
     structure: float
-    """what becomes of what is left over, with its null"""
+    """what becomes of what is left over, with decoys and nulls of its own"""
     prepare: float
     """the null of one dictionary, once"""
     decoys: float
@@ -64,9 +62,15 @@ def pair_seconds(latents: int, dimensions: int) -> PairSeconds:
     a, b, c, d = (_rows(name, probe, dimensions) for name in "abcd")
     left = np.full(probe, -1, dtype=np.int64)
     first, second = CovarianceNull(Views(a, b)), CovarianceNull(Views(c, d))
-    others = [(b, d)] * -(-_NULL_LATENTS // probe)
-    sides = Side(a, left), Side(c, left)
+    sides, settings = (Side(a, left), Side(c, left)), Settings()
+
+    def explained() -> None:
+        nulls, *others = null_decoders(("a", "c"), (a, c), settings.tau)
+        structure(*sides, nulls, settings, others=others)
+
     square = (latents / probe) ** 2
+    # decoys of a side are capped, and each has the whole other side as candidates
+    best = decoys_of(latents) / decoys_of(probe) * latents / probe
     if latents**2 <= DENSE_BELOW:
         match = timed(lambda: compare(Views(a, b), Views(c, d)), times=1)
         match *= (latents / probe) ** _POWER
@@ -74,9 +78,9 @@ def pair_seconds(latents: int, dimensions: int) -> PairSeconds:
         match = 2 * _PRODUCTS * timed(lambda: a @ c.T) * square
     return PairSeconds(
         match=match,
-        structure=timed(lambda: structure(*sides, others, Settings()), times=1) * square,
+        structure=timed(explained, times=1) * square,
         prepare=timed(lambda: CovarianceNull(Views(a, b)), times=1),
-        decoys=timed(lambda: decoys(first, second, "a", "b", "all"), times=1) * square,
+        decoys=timed(lambda: decoys(first, second, "a", "b", "all"), times=1) * best,
         draw=match + 2 * timed(lambda: first.draw("plan"), times=1) * latents / probe,
     )
 

@@ -141,6 +141,11 @@ class _AsTheyAre:
 _Source = _AsTheyAre | Mirrored
 
 
+def decoys_of(latents: int, each: int = 3) -> int:
+    """Decoys of a kind for a side of so many latents, each held against all candidates."""
+    return min(max(each * latents, _LEAST), _MOST)
+
+
 def decoys(a: CovarianceNull, b: CovarianceNull, *key: int | str, each: int = 3) -> Decoys:
     """What latents of two dictionaries reach at best by chance.
 
@@ -157,7 +162,7 @@ def decoys(a: CovarianceNull, b: CovarianceNull, *key: int | str, each: int = 3)
     sides: list[dict[str, Best]] = []
     itself = [0.0, 0.0]
     for side, (own, other) in enumerate(((a, b), (b, a))):
-        wanted = min(max(each * own.count, _LEAST), _MOST)
+        wanted = decoys_of(own.count, each)
         drawn = _gaussian(own, other, wanted, *key, "ab"[side])
         if side and a.count == b.count:
             # all but the Gaussian decoys are the same where widths are equal

@@ -42,7 +42,7 @@ from reseed.matching.beyond.labels import Settings
 from reseed.matching.beyond.structure import Side, structure
 from reseed.matching.match import Views
 from reseed.matching.stage import load_snapshot, read_match, shown
-from reseed.records import Floats, SAEArrays
+from reseed.records import Floats
 from reseed.runs import Group, Pair, pair_name, pairs_of, structure_name
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.statistics import FitsByChance, Structure, Subspaces
@@ -199,7 +199,8 @@ def _structure(
         for name, sae in zip("ab", saes, strict=True)
     ]
     left = any((side.shared < 0).any() for side in sides)
-    nulls, *others = _nulls(pair, saes, settings.tau) if left else [[]]
+    rows = [sae.W_dec for sae in saes]
+    nulls, *others = null_decoders(pair, rows, settings.tau) if left else [[]]
     show = shown(task, f"{pair[0]} with {pair[1]}", len(saes[0].W_dec) * len(saes[1].W_dec))
     explained = structure(sides[0], sides[1], nulls, settings, show, others)
     return {_TABLE: explained.table, _ABOUT: explained.about}
@@ -212,13 +213,15 @@ def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64
     return np.where(shared, rows["decoder_match"].fill_null(-1).to_numpy(), -1)
 
 
-def _nulls(pair: Pair, saes: Sequence[SAEArrays], tau: float) -> list[list[tuple[Floats, Floats]]]:
+def null_decoders(
+    pair: Pair, decoders: Sequence[Any], tau: float
+) -> list[list[tuple[Floats, Floats]]]:
     """Random decoders in place of the two of a pair, made in each way; none if one is zero.
 
     Of the same covariance (null N2), and mirrored. First comes the way whose rows reach tau most
     often (`Decoys.heaviest`): it is that of the fits.
     """
-    views = [Views(sae.W_dec, sae.W_dec) for sae in saes]
+    views = [Views(rows, rows) for rows in decoders]
     if min(map(rows_left, views)) < 2:
         return [[]]
     first, second = (CovarianceNull(rows) for rows in views)
