@@ -138,7 +138,7 @@ def test_runs_at_different_steps_and_one_fails(write_study, monkeypatch, faults)
     monkeypatch.setattr(Work, "checkpoint", only_second)
     with pytest.raises(Interrupted):
         run(path)
-    (path.with_suffix("") / "runs").glob("*i0*.part/checkpoint.safetensors").__next__().unlink()
+    (path.with_suffix("") / "runs").glob("*i0*.part/*/checkpoint.safetensors").__next__().unlink()
     monkeypatch.setattr(Work, "checkpoint", checkpoint)
     monkeypatch.setattr(Learner, "update", sometimes)
     study, outcome = run(path)
@@ -309,7 +309,7 @@ def test_a_full_disk_at_any_time(write_study, tree, faults):
     study, stopped = Study.load(write_study("disturbed/tiny")), 0
     draw = random.Random(0)
     while stopped < 100:
-        with faults.at_call(draw.randint(5, 50), full, onwards=True):
+        with faults.at_call(draw.randint(5, 80), full, onwards=True):
             try:
                 reseed.run(study, progress=False)
                 break

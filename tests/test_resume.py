@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import reseed
+from reseed.runs import OWNED
 from reseed.study import Study
 
 SERVER = Path(__file__).parent / "faults.py"
@@ -116,7 +117,9 @@ def test_a_sealed_run_is_moved_not_made_again(finished, tmp_path, tree):
     run = study.runs[0]
     folder = study.folder / "runs" / run.id
     other = study.folder / "runs" / study.runs[1].id
-    folder.rename(folder.with_name(f"{run.id}.part"))
+    part = folder.with_name(f"{run.id}.part")
+    part.mkdir()
+    folder.rename(part / "of a process that is gone")
     shutil.rmtree(other)
     reseed.run(study, progress=False)
     assert tree(study.folder) == before
@@ -144,8 +147,10 @@ def test_a_damaged_checkpoint(write_study, tree, faults, monkeypatch):
     monkeypatch.undo()
     assert [run.state.tokens_done for run in study.runs] == [640, 640]
     part = study.folder / "runs" / f"{study.runs[0].id}.part"
-    for harm in (b"", b"garbage", (part / "checkpoint.safetensors").read_bytes()[:-10]):
-        (part / "checkpoint.safetensors").write_bytes(harm)
+    (checkpoint,) = part.glob("*/checkpoint.safetensors")
+    for harm in (b"", b"garbage", checkpoint.read_bytes()[:-10]):
+        (checkpoint,) = part.glob("*/checkpoint.safetensors")
+        checkpoint.write_bytes(harm)
         with pytest.raises(reseed.StoreError, match=r"checkpoint\.safetensors.*Delete .*\.part"):
             reseed.run(study, progress=False)
     shutil.rmtree(part)
@@ -160,8 +165,9 @@ def test_a_damaged_progress_file(write_study, finished, tmp_path, text):
     path = write_study()
     study = Study.load(path)
     reseed.plan(study)
-    part = study.folder / "runs" / f"{study.runs[0].id}.part"
+    part = study.folder / "runs" / f"{study.runs[0].id}.part" / "of a process that is gone"
     part.mkdir(parents=True)
+    (part / OWNED).touch()
     (part / "progress.json").write_text(text)
     with pytest.raises(reseed.StoreError, match=r"progress\.json.*Delete it"):
         _ = study.runs

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.records import Spec
 from reseed.spec.training import RunSpec
-from reseed.store import Store, read_json, snapshot_folder
+from reseed.store import PIECE, Store, read_json, snapshot_folder
 
 if TYPE_CHECKING:
     from reseed.sae.model import SAE
@@ -228,19 +228,25 @@ def run_name(run: RunSpec | str) -> str:
     return f"runs/{run if isinstance(run, str) else run.id}"
 
 
+OWNED = "owned"
+"""File that marks the folder of a process that moves a run on."""
+
+
 def part_folder(run: RunSpec, store: Store) -> Path:
-    """Where a run in work lies."""
+    """Where a run in work lies, in a folder named after the process that moves it on."""
     return store.path(f"{run_name(run)}.part")
+
+
+def attempts(run: RunSpec, store: Store) -> list[Path]:
+    """The folders of processes that have begun a run: none, or one unless two began at once."""
+    part = part_folder(run, store)
+    marked = [folder for folder in part.glob("*/") if (folder / OWNED).exists()]
+    return marked or [folder for folder in part.glob("*/") if (folder / PIECE).exists()]
 
 
 def failure_file(run: RunSpec | str) -> str:
     """Where the reason of a failed run lies."""
     return f"{run_name(run)}.failed.json"
-
-
-def progress_file(run: RunSpec, store: Store) -> Path:
-    """Where it lies how far a run in work has come."""
-    return part_folder(run, store) / "progress.json"
 
 
 def run_state(run: RunSpec, store: Store) -> RunState:
@@ -254,8 +260,9 @@ def run_state(run: RunSpec, store: Store) -> RunState:
     failure = store.path(failure_file(run))
     if failure.exists():
         return _read(Failed, failure)
-    progress = progress_file(run, store)
-    return Missing(tokens_done=_read(Progress, progress).tokens if progress.exists() else 0)
+    told = [folder / "progress.json" for folder in attempts(run, store)]
+    tokens = [_read(Progress, progress).tokens for progress in told if progress.exists()]
+    return Missing(tokens_done=max(tokens, default=0))
 
 
 def _read(kind: type[T], path: Path) -> T:

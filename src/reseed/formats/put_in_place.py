@@ -8,12 +8,11 @@ replaced its folder is swapped for the new one, and nothing but files of these n
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from reseed.errors import SpecError, explained
-from reseed.store import BUILDING, fsync, move_into_place
+from reseed.store import built_beside, fsync, move_into_place, sweep_beside
 
 _SETTINGS = ".json"
 
@@ -31,19 +30,14 @@ def put_in_place(to: Path, write: Callable[[Path], None], *, overwrite: bool) ->
         StoreError: if it cannot be written.
     """
     to = to.absolute()
-    building = to.with_name(to.name + BUILDING)
     with explained(to):
-        if building.is_dir() and not building.is_symlink():
-            shutil.rmtree(building)  # left by a process that was killed
-        building.mkdir(parents=True)
-    try:
-        write(building / to.name)
-        made = building / to.name
-        # one file, perhaps with settings beside it, or a folder of files
-        base, final = (made, to) if made.is_dir() else (building, to.parent)
-        _move(base, final, overwrite=overwrite)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        with built_beside(to) as building:
+            write(building / to.name)
+            made = building / to.name
+            # one file, perhaps with settings beside it, or a folder of files
+            base, final = (made, to) if made.is_dir() else (building, to.parent)
+            _move(base, final, overwrite=overwrite)
+        sweep_beside(to)  # only now: what was replaced when a process was killed may lie there
 
 
 def _move(base: Path, final: Path, *, overwrite: bool) -> None:

@@ -1,15 +1,13 @@
-"""The study folder: whole pieces in `pieces`, single files in `files`."""
+"""The study folder: whole pieces, single files, and who works in it."""
 
+from reseed.store.claims import Process, alive, workers, working
 from reseed.store.files import (
-    BUILDING,
     PIECE,
     checked_sha256,
     existing,
     file_bytes,
     file_sha256,
-    fsync,
     json_bytes,
-    move_into_place,
     parquet_bytes,
     read_json,
     safetensors_bytes,
@@ -18,11 +16,23 @@ from reseed.store.files import (
 )
 from reseed.store.pieces import Store, snapshot_folder
 from reseed.store.sealed import read_sealed, write_sealed
+from reseed.store.temporary import (
+    BUILDING,
+    beside,
+    built_beside,
+    fsync,
+    move_into_place,
+    sweep_beside,
+)
 
 __all__ = [
     "BUILDING",
     "PIECE",
+    "Process",
     "Store",
+    "alive",
+    "beside",
+    "built_beside",
     "checked_sha256",
     "existing",
     "file_bytes",
@@ -36,6 +46,9 @@ __all__ = [
     "safetensors_bytes",
     "seal",
     "snapshot_folder",
+    "sweep_beside",
+    "workers",
+    "working",
     "write_bytes",
     "write_sealed",
 ]

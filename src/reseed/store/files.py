@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,31 +19,34 @@ import polars as pl
 from safetensors.numpy import save as save_safetensors
 
 from reseed.errors import StoreError, explained
+from reseed.store.temporary import BUILDING, beside, fsync, taken
 
-BUILDING = ".reseed-building"
-"""Ending of what is not in its place yet; no name that a person would give."""
-OLD = ".reseed-old"
-"""Ending of what is being replaced."""
 PIECE = "piece.json"
 """File that makes a folder a piece: its name, what it was made from, sizes and checksums."""
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, parents: bool = True) -> None:
     """Write one file whole: temporary file, fsync, rename, fsync of the folder.
+
+    Args:
+        path: of the file.
+        data: its content.
+        parents: whether folders above are made if they are missing.
 
     Raises:
         StoreError: if the disk is full or the folder read-only; the older file is untouched.
     """
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(path.name + BUILDING)
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        building = beside(path, BUILDING)
         try:
-            building.unlink(missing_ok=True)
             with open(building, "xb") as handle:
+                taken(handle.fileno())
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
-            os.replace(building, path)
+                os.replace(building, path)
         except BaseException:
             building.unlink(missing_ok=True)
             raise
@@ -80,15 +82,6 @@ def checked_sha256(path: Path) -> str:
 @lru_cache(maxsize=4096)
 def _sha256_of_state(path: Path, inode: int, size: int, changed: int) -> str:
     return file_sha256(path)
-
-
-def fsync(path: Path) -> None:
-    """Push a file, or the entries of a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def existing(path: Path) -> Path:
@@ -151,15 +144,3 @@ def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ())
         for inner in (p for p in folder.rglob("*") if p.is_dir()):
             fsync(inner)
     write_bytes(folder / PIECE, json_bytes({"name": name, "made_from": made_from, "files": files}))
-
-
-def move_into_place(building: Path, final: Path) -> None:
-    """Rename a sealed folder to its place; an older piece there is replaced."""
-    old = final.with_name(final.name + OLD)
-    shutil.rmtree(old, ignore_errors=True)
-    with explained(final):
-        if final.exists():
-            os.rename(final, old)
-        os.rename(building, final)
-        fsync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)

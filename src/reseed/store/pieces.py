@@ -8,12 +8,10 @@ crash at any moment leaves either the whole piece or a leftover that the next st
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
-import shutil
 import socket
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -26,17 +24,16 @@ from safetensors.numpy import load as load_safetensors
 
 from reseed.errors import BusyError, StoreError, explained, no_link
 from reseed.seeds import digest
+from reseed.store.claims import owner_of, sweep, workers
 from reseed.store.files import (
-    BUILDING,
-    OLD,
     PIECE,
     checked_sha256,
     file_bytes,
-    move_into_place,
     read_json,
     seal,
     write_bytes,
 )
+from reseed.store.temporary import built_beside, move_into_place, taken
 
 
 class Store:
@@ -56,16 +53,13 @@ class Store:
     # -- the folder ------------------------------------------------------------------------------
 
     def open_for_writing(self) -> None:
-        """Make the folder, check that it can be written, and sweep leftovers of a crash.
+        """Make the folder, check that it can be written, and sweep what dead processes left.
 
         Call it under `lock`.
         """
         with explained(self.root):
-            for leftover in [*self.root.rglob("*" + BUILDING), *self.root.rglob("*" + OLD)]:
-                if leftover.is_dir() and not leftover.is_symlink():
-                    shutil.rmtree(leftover)
-                else:
-                    leftover.unlink(missing_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
+            sweep(self.root)
 
     @contextlib.contextmanager
     def lock(self, what: str) -> Generator[None, None, None]:
@@ -83,7 +77,7 @@ class Store:
             folder = os.open(self.root, os.O_RDONLY)
         try:
             with handle:
-                if not (_taken(handle.fileno()) and _taken(folder)):
+                if not (taken(handle.fileno()) and taken(folder)):
                     raise BusyError(
                         f"{self.root} is in use by {_holder(handle) or 'another process'}. Wait "
                         "for it to end or stop it; two processes in one study would overwrite each "
@@ -109,7 +103,13 @@ class Store:
         with handle:
             about = _holder(handle)
             # empty unless somebody works or was killed, so that a look never keeps anybody out
-            return about if about and not _taken(handle.fileno(), fcntl.LOCK_SH) else None
+            return about if about and not taken(handle.fileno(), fcntl.LOCK_SH) else None
+
+    def owner_of(self, part: str) -> str | None:
+        """What the process that has claimed a part of the work calls itself; None if none has."""
+        owner = owner_of(self.root, part)
+        about = next((p.about for p in workers(self.root) if p.id == owner), None)
+        return None if about is None else f"process {about['process']} on {about['host']}"
 
     # -- single files ----------------------------------------------------------------------------
 
@@ -133,23 +133,29 @@ class Store:
     def piece(self, name: str, made_from: str = "") -> Generator[Path, None, None]:
         """Build a piece in a folder beside its place; when the block ends well it moves there.
 
-        An older piece of the same name is replaced. Nothing remains of a block that fails.
+        An older piece of the same name is replaced; of several processes that make the same piece
+        from the same at once the first one's stays. Nothing remains of a block that fails.
 
         Raises:
             StoreError: if the disk is full or the folder read-only.
         """
-        final = self.path(name)
-        building = final.with_name(final.name + BUILDING)
-        with explained(self.root):
-            shutil.rmtree(building, ignore_errors=True)
-            building.mkdir(parents=True)
-            try:
-                yield building
-                seal(building, name, made_from)
-            except BaseException:
-                shutil.rmtree(building, ignore_errors=True)
-                raise
-            move_into_place(building, final)
+        final, there = self.path(name), self._identity(name)
+        with explained(self.root), built_beside(final) as building:
+            yield building
+            seal(building, name, made_from)
+            move_into_place(building, final, lambda: self._made_since(name, made_from, there))
+
+    def _identity(self, name: str) -> int | None:
+        """What tells a piece from another that is put in its place later; None if none is there."""
+        with contextlib.suppress(OSError):
+            return (self.path(name) / PIECE).stat().st_ino
+        return None
+
+    def _made_since(self, name: str, made_from: str, before: int | None) -> bool:
+        """Whether another process has made the same piece from the same in the meantime."""
+        with contextlib.suppress(StoreError):
+            return self._identity(name) != before and self.has(name, made_from)
+        return False
 
     def make(
         self,
@@ -263,16 +269,6 @@ class Store:
 def snapshot_folder(step: int) -> str:
     """Folder, inside the piece of a run, of the SAE as it was after a step."""
     return f"snapshots/{step:08d}"
-
-
-def _taken(handle: int, how: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:  # a network's file system that locks no folders: the file is locked
-        return error.errno in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP)
-    return True
 
 
 def _holder(handle: IO[bytes]) -> str:

@@ -5,39 +5,55 @@ Where they do not fit into memory together, they are split over passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 
+from reseed.errors import BusyError
 from reseed.events import Events, Stop
-from reseed.runs import Missing, run_state
+from reseed.runs import Missing, run_name, run_state
 from reseed.sae.architectures.baselines import Fitted
 from reseed.spec.training import Control, RunSpec
-from reseed.store import Store
+from reseed.store import Process, Store, working
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.source import Stream
 from reseed.training.device import free_memory, passes, units
 from reseed.training.learner import learners_of
+from reseed.training.run_folder import RunFolder
 from reseed.training.scale import BatchStream, scales_of
 from reseed.training.through import block_streams
-from reseed.training.work import RunFolder, Work, train_all
+from reseed.training.work import Work, train_all
 
 
 def stage(
-    study: Study, events: Events, inputs: Inputs, stop: Stop | None = None, device: str = "cpu"
+    study: Study,
+    events: Events,
+    inputs: Inputs,
+    stop: Stop | None = None,
+    device: str = "cpu",
+    only: Collection[str] | None = None,
 ) -> None:
-    """Train the runs of a study that are missing, on the device that `device.chosen` gave.
+    """Train the runs of a study that are missing.
 
-    `stop` is asked between steps; everything is saved before it raises.
+    Args:
+        study: of the runs.
+        events: progress.
+        inputs: the activations.
+        stop: asked between steps; everything is saved before it raises.
+        device: as `device.chosen` gave it.
+        only: names of the pieces that may be made; those that another process is at are left to it.
 
     Raises:
+        BusyError: if another process is at a run, and all are to be made.
         Interrupted: after a signal.
         SpecError: if the subject cannot be trained through.
         SubjectError: if the activations are NaN or infinite.
         StoreError: if the disk is full or a checkpoint damaged.
     """
     missing = _missing((run.spec for run in study.runs), study.store)
+    if only is not None:
+        missing = [run for run in missing if run_name(run) in only]
     if any(run.reads == "random_subject" for run in missing):
         inputs.check_random_subject()  # before the others have taken their time
     through = [run for run in missing if run.sae.end_to_end is not None]
@@ -59,6 +75,18 @@ def stage(
             return BatchStream(blocks(data_seed), scales)
 
         train_missing(through, stream_of, study.store, events, stop, device)
+    if only is None:
+        _refuse_others(missing, study.store)
+
+
+def _refuse_others(runs: Sequence[RunSpec], store: Store) -> None:
+    """Say of runs that another process is still at that nothing can be said of them yet."""
+    for run in _missing(runs, store):
+        process = store.owner_of(run_name(run))
+        raise BusyError(
+            f"run {run.id} is being trained by {process or 'another process'}. Wait for it or stop "
+            "it (`reseed status` shows it), then run this again; what is done is kept."
+        )
 
 
 def rows_of(
@@ -99,6 +127,19 @@ def train_missing(
     `stream_of` gives the batches of a data seed; the rest is as `stage` has it.
     """
     missing = _missing(runs, store)
+    with working(store.root, stage="train") as process:
+        _train(missing, stream_of, store, process, events, stop, device)
+
+
+def _train(
+    missing: Sequence[RunSpec],
+    stream_of: Callable[[int], BatchStream],
+    store: Store,
+    process: Process,
+    events: Events,
+    stop: Stop | None,
+    device: str,
+) -> None:
     for data_seed in sorted({run.data_seed for run in missing}):
         of_seed = [run for run in missing if run.data_seed == data_seed]
         stream = stream_of(data_seed)
@@ -110,7 +151,7 @@ def train_missing(
                 f"they are trained in {len(groups)} passes"
             )
         for together in groups:
-            work = work_of(together, stream, store, device)
+            work = work_of(together, stream, store, process, device)
             for sae in dict.fromkeys(w.run.sae for w in work if w.step == 0):
                 if isinstance(sae, Fitted):
                     events.say(sae.found_from(together[0].training.tokens))
@@ -121,16 +162,21 @@ def work_of(
     runs: Sequence[RunSpec],
     stream: BatchStream,
     store: Store,
+    process: Process,
     device: str = "cpu",
 ) -> list[Work]:
     """What is to be moved on for these runs of one data seed, all missing, ensembles whole.
 
-    Those already sealed are put in place.
+    Those already sealed are put in place; those that another process is at are left to it.
     """
     out: list[Work] = []
     for unit in units(runs):
         seeds = unit[0].ensemble or (unit[0].init_seed,)
-        folders = {seeds.index(run.init_seed): RunFolder(run, store) for run in unit}
+        if not process.claim(run_name(unit[-1])):
+            continue
+        if len(unit) > len(_missing(unit, store)):
+            continue  # finished by another while this one looked
+        folders = {seeds.index(run.init_seed): RunFolder(run, store, process) for run in unit}
         out.append(Work(learners_of(unit[0], seeds, stream, device), folders))
     return [work for work in out if work.alive]
 

@@ -1,124 +1,31 @@
-"""Runs in training: what moves them on step by step, and the folders that they lie in.
+"""Runs in training: what moves them on step by step.
 
-A run in work lies in `runs/ID.part` (one checkpoint file, replaced whole; snapshots), a finished
-one in the piece `runs/ID`, a failed one leaves `runs/ID.failed.json`. Runs that are trained
-together have one checkpoint of them all, so that they are always at the same step; it lies with the
-one that is finished last. They become pieces one after the other: a process that is killed in
-between trains on from the checkpoint and writes those that are still missing.
+Runs that are trained together have one checkpoint of them all, so that they are always at the same
+step; it lies with the one that is finished last. They become pieces one after the other: a process
+that is killed in between trains on from the checkpoint and writes those that are still missing.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
-from reseed.errors import StoreError, TrainingError, explained
+from reseed.errors import StoreError, TrainingError
 from reseed.events import Events, Stop
-from reseed.formats import own
-from reseed.runs import Failed, failure_file, part_folder, run_name
-from reseed.spec.training import RunSpec
-from reseed.store import (
-    PIECE,
-    Store,
-    file_sha256,
-    json_bytes,
-    move_into_place,
-    parquet_bytes,
-    read_sealed,
-    seal,
-    snapshot_folder,
-    write_bytes,
-    write_sealed,
-)
+from reseed.store import read_sealed
 from reseed.training.learner import Learner, Metrics, Through
 from reseed.training.mutual import Together
+from reseed.training.run_folder import CHECKPOINT, METRICS, RunFolder, TakenOverError
 from reseed.training.scale import Subject
 
-METRICS = ("fvu", "l0", "dead")
-CHECKPOINT = "checkpoint.safetensors"
 _EVENT_EVERY_STEPS = 100
 
 Rows = Mapping[str, Tensor]
 """Site to `[B, D]`"""
-
-
-class RunFolder:
-    """Where a run in work lies, until it is moved to its place as a piece of the store."""
-
-    def __init__(self, run: RunSpec, store: Store) -> None:
-        self.run, self._store, self.path = run, store, part_folder(run, store)
-        self.kept: dict[str, str] = {}
-        """snapshots, file to SHA-256 as it was written; part of the checkpoint"""
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is one to go on from."""
-        return (self.path / CHECKPOINT).exists()
-
-    @property
-    def sealed(self) -> bool:
-        """Whether it is whole, and was killed before it was moved."""
-        return not self.has_checkpoint and (self.path / PIECE).exists()
-
-    def clear(self) -> None:
-        """Take out whatever is there."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def snapshot(self, learner: Learner) -> None:
-        """Keep the SAE as it is; that of the last step is the run itself."""
-        if learner.finished:
-            return
-        inner = snapshot_folder(learner.step)
-        own.write(self.path / inner, learner.sae().arrays())
-        files = (self.path / inner).iterdir()
-        self.kept |= {f"{inner}/{file.name}": file_sha256(file) for file in files}
-
-    def check_kept(self) -> None:
-        """Refuse snapshots that are not as they were written."""
-        for name, sha256 in self.kept.items():
-            file = self.path / name
-            if not file.is_file() or file_sha256(file) != sha256:
-                what = "damaged: its checksum is wrong" if file.is_file() else "missing"
-                raise StoreError(f"{file} is {what}")
-
-    def tell_progress(self, learner: Learner) -> None:
-        """Say how far the run has come; for people."""
-        progress = {"step": learner.step, "tokens": learner.tokens}
-        write_bytes(self.path / "progress.json", json_bytes(progress))
-
-    def finish(self, learner: Learner, history: Tensor) -> None:
-        """Turn the folder into a piece after the last step; history is `[steps, METRICS]`."""
-        self.check_kept()
-        own.write(self.path, learner.sae().arrays())
-        write_bytes(self.path / "spec.json", json_bytes(self.run.identity))
-        columns = {name: history[:, i].numpy() for i, name in enumerate(METRICS)}
-        tokens = (np.arange(len(history)) + 1) * self.run.training.batch
-        metrics = pl.DataFrame({"step": np.arange(len(history)), "tokens": tokens, **columns})
-        write_bytes(self.path / "metrics.parquet", parquet_bytes(metrics))
-        passing = ("progress.json", CHECKPOINT)
-        seal(self.path, run_name(self.run), self.run.id, leave_out=passing)
-        with explained(self.path):
-            for name in passing:
-                (self.path / name).unlink(missing_ok=True)
-        self.move()
-
-    def move(self) -> None:
-        """Put the sealed folder in its place."""
-        move_into_place(self.path, self._store.path(run_name(self.run)))
-
-    def fail(self, step: int, reason: str, events: Events) -> None:
-        """Leave nothing of the run but why it failed."""
-        failed = Failed(step=step, reason=reason)
-        self._store.write(failure_file(self.run), failed.model_dump())
-        self.clear()
-        events.emit("failed", run=self.run.id, step=step, reason=reason)
-        events.say(f"run {self.run.id} failed at step {step}: {reason}. The other runs go on.")
 
 
 class Work:
@@ -196,6 +103,10 @@ class Work:
             for folder in self.folders.values():
                 folder.fail(step, str(error), events)
             return
+        except TakenOverError as error:  # by a worker that took this one for dead; it goes on there
+            self.alive = False
+            events.say(str(error))
+            return
         for number in self.folders:
             _tell(learners[number], metrics[number], events, steps_per_second)
 
@@ -214,7 +125,7 @@ class Work:
         state = {**self.together.state(), **history}
         about = {folder.run.id: folder.kept for folder in self.folders.values()}
         arrays = {name: value.numpy() for name, value in state.items()}
-        write_sealed(self._last.path / CHECKPOINT, arrays, about)
+        self._last.checkpoint(arrays, about)
         for number, folder in self.folders.items():
             folder.tell_progress(self.together.learners[number])
 

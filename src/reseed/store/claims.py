@@ -1,0 +1,208 @@
+"""Who works in a folder: processes on one machine or many, known to each other by small files.
+
+A worker is a file `work/ID.json`, locked as long as its process lives and touched every half
+minute. On the same machine the lock says whether a worker is alive; on another the age of the file
+does, by the clock of the file system and not by that of any machine. Claims save double work; what
+is right never depends on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Generator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reseed.errors import StoreError, explained
+from reseed.store.files import write_bytes
+from reseed.store.temporary import BUILDING, OLD, left_over, now_at, taken, this_machine
+
+FOLDER = "work"
+_CLAIMS = f"{FOLDER}/claims"
+
+_TOUCHED_EVERY = 30.0
+_SILENT = 600.0
+"""Seconds after which a worker on another machine is taken to be dead."""
+
+_OLD = 86_400.0
+"""Seconds after which what a worker of another machine left behind is swept."""
+
+
+class Known(NamedTuple):
+    """A worker as others see it."""
+
+    id: str
+    about: dict[str, Any]
+    alive: bool
+    silent: float
+    """seconds since it was last heard of"""
+
+
+class Process:
+    """This process in one folder.
+
+    Args:
+        root: the folder of the study.
+        about: what others are shown, e.g. the command.
+    """
+
+    def __init__(self, root: Path, **about: Any) -> None:
+        self.id = f"{this_machine()}-{secrets.token_hex(4)}"
+        self._root, self._path = root, _file(root, self.id)
+        self._about = {"host": socket.gethostname(), "process": os.getpid(), **about}
+        write_bytes(self._path, json.dumps(self._about).encode())
+        self._handle = os.open(self._path, os.O_RDONLY)
+        fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._ended = threading.Event()
+        threading.Thread(target=self._touch, daemon=True, name="heartbeat").start()
+
+    def _touch(self) -> None:
+        while not self._ended.wait(_TOUCHED_EVERY):
+            with contextlib.suppress(OSError):
+                os.utime(self._handle)  # the time is the server's
+
+    def end(self) -> None:
+        """Say that this worker is gone."""
+        self._ended.set()
+        os.close(self._handle)
+        with contextlib.suppress(OSError):  # the lock is gone, so that others see it all the same
+            for claim in _claims(self._root):
+                if _owner(claim) == self.id:
+                    claim.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+            for folder in (self._root / _CLAIMS, self._root / FOLDER):
+                folder.rmdir()  # fails where others are
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    def claim(self, part: str) -> bool:
+        """Take a part of the work, unless a living worker has it.
+
+        Two may believe that they have the same part if both take over that of a dead one at the
+        same moment; then it is done twice.
+        """
+        path = self._root / _CLAIMS / part.replace("/", ",")
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(2):
+                try:
+                    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                except FileExistsError:
+                    owner = _owner(path)
+                    if owner == self.id or (owner and alive(self._root, owner)):
+                        return owner == self.id
+                    path.unlink(missing_ok=True)
+                    continue
+                os.write(handle, self.id.encode())
+                os.close(handle)
+                return True
+        return False
+
+    def release(self, part: str) -> None:
+        """Give a part back, done or not."""
+        path = self._root / _CLAIMS / part.replace("/", ",")
+        if _owner(path) == self.id:
+            path.unlink(missing_ok=True)
+
+
+_CURRENT: dict[tuple[int, Path], Process] = {}
+
+
+@contextlib.contextmanager
+def working(root: Path, **about: Any) -> Generator[Process, None, None]:
+    """This process as a worker in a folder; inside such a block, the same worker."""
+    key = os.getpid(), root.absolute()
+    if key in _CURRENT:
+        yield _CURRENT[key]
+        return
+    with explained(root):
+        worker = _CURRENT[key] = Process(root, **about)
+    try:
+        yield worker
+    finally:
+        del _CURRENT[key]
+        worker.end()
+
+
+def alive(root: Path, worker: str) -> bool:
+    """Whether a worker of this id still works in a folder."""
+    path = _file(root, worker)
+    try:
+        if worker.partition("-")[0] == this_machine():
+            return not _free(path)
+        return now_at(path.parent) - path.stat().st_mtime < _SILENT
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error})") from error
+
+
+def workers(root: Path) -> list[Known]:
+    """All workers that a folder knows of, the dead ones that were never swept among them."""
+    out: list[Known] = []
+    for path in sorted((root / FOLDER).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            about, silent = json.loads(path.read_text("utf-8")), now_at(path.parent)
+            silent -= path.stat().st_mtime
+            out.append(Known(path.stem, about, alive(root, path.stem), max(0.0, silent)))
+    return out
+
+
+def owner_of(root: Path, part: str) -> str | None:
+    """The worker that has claimed a part; None if there is none."""
+    return _owner(root / _CLAIMS / part.replace("/", ",")) or None
+
+
+def sweep(root: Path) -> None:
+    """Take out what dead processes left behind: half-made pieces, workers, claims.
+
+    What belongs to a process of another machine must be a day old, by the file system's clock.
+    """
+    if not root.is_dir():
+        return
+    now = cache(lambda: now_at(root))
+    for path in [*root.rglob("*" + BUILDING), *root.rglob("*" + OLD)]:
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
+        elif left_over(path, now, _OLD):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in (root / FOLDER).glob("*.json"):
+        dead = not alive(root, path.stem)
+        same = path.stem.partition("-")[0] == this_machine()
+        if dead and (same or now() - path.stat().st_mtime > _OLD):
+            path.unlink(missing_ok=True)
+    for claim in _claims(root):
+        owner = _owner(claim)
+        if not owner or not alive(root, owner):
+            claim.unlink(missing_ok=True)
+
+
+def _file(root: Path, worker: str) -> Path:
+    return root / FOLDER / f"{worker}.json"
+
+
+def _claims(root: Path) -> list[Path]:
+    return list((root / _CLAIMS).glob("*"))
+
+
+def _owner(claim: Path) -> str:
+    try:
+        return claim.read_text("utf-8")
+    except OSError:
+        return ""
+
+
+def _free(path: Path) -> bool:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return taken(handle, fcntl.LOCK_SH)
+    finally:
+        os.close(handle)

@@ -1,0 +1,149 @@
+"""What is not in its place yet: names that nobody else takes, locked while somebody works on them.
+
+Several processes, on one machine or on many, may make the same thing at once: each in a folder of
+its own, and a rename puts one of them in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import glob
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Generator
+from functools import cache
+from pathlib import Path
+
+from reseed.errors import StoreError, explained
+
+BUILDING = ".reseed-building"
+"""Ending of what is not in its place yet; no name that a person would give."""
+OLD = ".reseed-old"
+"""Ending of what is being replaced."""
+_TRIES = 100
+
+_MARKED = re.compile(r".*\.([0-9a-f]{8})-[0-9a-f]{12}\.reseed-(building|old)")
+
+
+@cache
+def this_machine() -> str:
+    """Eight letters for the running system: other after a restart, the same in all containers."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    except OSError:  # no Linux
+        text = f"{os.uname().nodename}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A name that nobody else takes, beside a path, marked as ours by its ending."""
+    return path.with_name(f"{path.name}.{this_machine()}-{secrets.token_hex(6)}{ending}")
+
+
+def left_over(path: Path, now: Callable[[], float], age: float) -> bool:
+    """Whether nobody works on what `beside` has named.
+
+    On this machine the lock of whoever does tells; of other machines it must be `age` seconds old.
+    """
+    mark = _MARKED.fullmatch(path.name)
+    if mark is None:
+        return False
+    try:
+        if mark[1] == this_machine():
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                return taken(handle)
+            finally:
+                os.close(handle)
+        inner = [path, *path.rglob("*")] if path.is_dir() else [path]
+        return now() - max(entry.lstat().st_mtime for entry in inner) > age
+    except FileNotFoundError:
+        return False
+
+
+def taken(handle: int, how: int = fcntl.LOCK_EX) -> bool:
+    """Take the lock of an open file or folder, unless another has it."""
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a network's file system that locks no folders
+        return error.errno in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP)
+    return True
+
+
+def now_at(folder: Path) -> float:
+    """The time by the clock of the file system of a folder, in seconds since 1970."""
+    probe = beside(folder / "clock", BUILDING)
+    try:
+        probe.touch(exist_ok=False)
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def fsync(path: Path) -> None:
+    """Push a file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep_beside(final: Path) -> None:
+    """Take out what killed processes of this machine left beside a place."""
+    for path in final.parent.glob(glob.escape(final.name) + ".*"):
+        if not path.is_symlink() and left_over(path, lambda: 0.0, 0.0):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def built_beside(final: Path) -> Generator[Path, None, None]:
+    """A folder of this process alone beside a place; gone at the end, unless it was moved."""
+    folder = beside(final, BUILDING)
+    folder.mkdir(parents=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        taken(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def move_into_place(
+    building: Path, final: Path, stands: Callable[[], bool] = lambda: False
+) -> bool:
+    """Rename a sealed folder to its place.
+
+    Of several that come at once the first stays, where `stands` says of what is there that it is as
+    good; else what is there is replaced.
+
+    Returns:
+        Whether it was moved; what was not is left where it is.
+    """
+    old = beside(final, OLD)
+    with explained(final):
+        for _ in range(_TRIES):
+            try:
+                os.rename(building, final)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+            else:
+                fsync(final.parent)
+                shutil.rmtree(old, ignore_errors=True)
+                return True
+            if stands():
+                return False
+            # what is replaced is gone for the moment of two renames, and deleted only then
+            shutil.rmtree(old, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(final, old)
+        raise StoreError(f"{final} is replaced again and again by other processes")
