@@ -13,10 +13,10 @@ from reseed.stability.group import RunFacts, RunMatches, worth_of
 from reseed.stability.over_seeds.posterior import Mixture, reproducibility
 from reseed.stability.shares import PairTable, RateBin, bin_of
 
-VERSION = 3
+VERSION = 4
 """Of the definitions of the columns. 2: recurrence_lo and _hi are of a posterior, not Wilson's;
 n_seeds counts independent runs. 3: the posterior assumes no shape, and of crossed seeds counts
-what the seed with fewer levels is worth."""
+what the seed with fewer levels is worth. 4: mirrored decoys lie along the axes of more latents."""
 
 EDGE = {"run_a": pl.String, "latent_a": pl.Int64, "run_b": pl.String, "latent_b": pl.Int64}
 
