@@ -101,6 +101,13 @@ _EXTRAS = {
     "tokenizers": "train",
     "gguf": "train",
     "httpx": "llm",
+    "duckdb": "explore",
+    "starlette": "explore",
+    "uvicorn": "explore",
+    "jinja2": "explore",
+    "pandas": "notebook",
+    "pyarrow": "notebook",
+    "huggingface_hub": "publish",
 }
 """Module to the extra that installs it."""
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import reseed.cli.explore as explore
 import reseed.cli.latents as latents
 import reseed.cli.saes as saes
 import reseed.cli.studies as studies
@@ -25,7 +26,7 @@ app = typer.Typer(
     "continue).",
 )
 
-for command in (*studies.COMMANDS, *latents.COMMANDS, *saes.COMMANDS):
+for command in (*studies.COMMANDS, *latents.COMMANDS, *explore.COMMANDS, *saes.COMMANDS):
     app.command()(command)
 
 

@@ -31,6 +31,10 @@ class Html(str):
 
     __slots__ = ()
 
+    def __html__(self) -> Html:
+        """For templates that ask whether a text is HTML already."""
+        return self
+
 
 Inside = str | Html | None
 

@@ -119,13 +119,14 @@ def _texts(contexts: Sequence[dict[str, Any]]) -> Html | None:
     if not contexts:
         return None
     top = max(context["activation"] for context in contexts)
-    shown = [_context(context, top) for context in contexts]
+    shown = [context_shown(context, top) for context in contexts]
     more = shown[_SHOWN:]
     rest = tag("details", tag("summary", f"{len(more)} more"), *more) if more else None
     return tag("div", *shown[:_SHOWN], rest, class_="texts")
 
 
-def _context(context: dict[str, Any], top: float) -> Html:
+def context_shown(context: dict[str, Any], top: float) -> Html:
+    """A context as HTML, each token by its activation over `top`."""
     # Neighbours of one activation share an element: silent and excluded tokens come in long rows.
     tokens = zip(context["activations"], context["tokens"], strict=True)
     rows = [

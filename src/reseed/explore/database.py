@@ -1,0 +1,290 @@
+"""The Parquet files of a study as tables of an SQL database, read where they lie."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+
+from reseed.errors import StoreError
+from reseed.explore.sql import numbered, pattern, quoted, text
+from reseed.runs import (
+    Done,
+    Failed,
+    Group,
+    Missing,
+    evidence_name,
+    explanations_name,
+    scores_name,
+    stability_name,
+)
+from reseed.store import PIECE
+from reseed.study import Study
+
+_MEMORY = "600MB"
+"""Most that the database holds; sorts of more go to a temporary folder."""
+
+_AGAIN = 2.0
+"""Seconds after which it is looked again what is there."""
+
+_KEPT = 16
+"""Text searches whose hits are kept."""
+
+Row = dict[str, Any]
+Config = dict[str, str | bool | int | float | list[str]]
+
+
+class Database:
+    """What is there of one study, as SQL views.
+
+    `latents` has one row for each latent of each run, with the columns of docs/latent_table.md;
+    `words` the explanations and scores. Runs without statistics yet are there with how often they
+    fire. Views are made anew when pieces were added or changed.
+
+    Args:
+        study: whose folder is read.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._lock = threading.RLock()
+        self._hits: dict[tuple[str, str], str] = {}
+        self._values: dict[str, list[str]] = {}
+        self._ends: dict[str, tuple[float, float] | None] = {}
+        self._state: Any = None
+        self._looked = 0.0
+        self.version = 0
+        self.columns: dict[str, str] = {}
+        self.words: dict[str, str] = {}
+        self.groups: list[Group] = []
+        self.evidence: dict[str, str] = {}
+        config: Config = {
+            "memory_limit": _MEMORY,
+            "threads": 2,
+            "autoinstall_known_extensions": False,
+        }
+        self._connection = duckdb.connect(":memory:", config=config)
+        # whatever is asked, no file outside the study can be read, and none written elsewhere
+        self._connection.execute(
+            f"SET allowed_directories = [{text(str(study.folder.resolve()) + '/')}]"
+        )
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+
+    # -- questions --------------------------------------------------------------------------------
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """The rows of a query, by the names of their columns."""
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(sql, list(parameters))
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0][:300]
+            raise StoreError(
+                f"{self.study.folder}: a table cannot be read ({reason}). "
+                "Where it is damaged, delete its piece and run `reseed run` again."
+            ) from error
+        finally:
+            cursor.close()
+
+    def ends(self, value: str) -> tuple[float, float] | None:
+        """The least and the largest of a value over all latents; None where it is never known."""
+        with self._lock:
+            if value not in self._ends:
+                row = self.rows(f"SELECT min({value}) AS lo, max({value}) AS hi FROM latents")[0]
+                self._ends[value] = None if row["lo"] is None else (row["lo"], row["hi"])
+            return self._ends[value]
+
+    def distinct(self, name: str) -> list[str]:
+        """The values of a column of text, looked up once."""
+        with self._lock:
+            if name not in self._values:
+                rows = self.rows(f"SELECT DISTINCT {quoted(name)} AS v FROM latents ORDER BY 1")
+                self._values[name] = [row["v"] for row in rows if row["v"] is not None]
+            return self._values[name]
+
+    def width(self, run: str) -> int:
+        """How many latents a run has."""
+        row = self.rows("SELECT max(latent) + 1 AS n FROM latents WHERE run = ?", [run])[0]
+        return int(row["n"] or 0)
+
+    def contexts(self, run: str, latents: Sequence[int], each: int) -> dict[int, list[Row]]:
+        """The strongest contexts of latents of a run: tokens, activations; none without text."""
+        if run not in self.evidence or not latents:
+            return {}
+        numbers = ", ".join(str(int(latent)) for latent in latents)
+        rows = self.rows(
+            "SELECT latent, tokens, activations FROM "
+            f"{self.source(self.evidence[run], 'contexts.parquet')} WHERE latent IN ({numbers})"
+        )
+        out: dict[int, list[Row]] = {}
+        for row in rows:
+            if len(kept := out.setdefault(row["latent"], [])) < each:
+                kept.append(row)
+        return out
+
+    def source(self, piece: str, file: str) -> str:
+        """A table of a piece as SQL, after its checksum was found right.
+
+        Raises:
+            StoreError: if it is not there or damaged.
+        """
+        return f"read_parquet({pattern(self.study.store.checked(piece, file))})"
+
+    def has(self, piece: str, file: str) -> bool:
+        """Whether a whole piece with this file is there."""
+        store = self.study.store
+        return store.has(piece) and store.holds(piece, file)
+
+    # -- what is there ----------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Make the views anew if pieces were added or changed since."""
+        with self._lock:
+            if time.monotonic() - self._looked < _AGAIN and self._state is not None:
+                return
+            self._looked = time.monotonic()
+            states = {run.id: run.state for run in self.study.runs}
+            self.groups = self.study.groups()
+            state = [self._there(piece) for piece in self._pieces()], states
+            if state != self._state:
+                self._make()
+                self._state = state
+                self.version += 1
+
+    def states(self) -> list[str]:
+        """How far the runs are, in sentences: none where all are finished and judged."""
+        runs = self.study.runs
+        missing = [run for run in runs if isinstance(run.state, Missing)]
+        failed = [(run.id, run.state) for run in runs if isinstance(run.state, Failed)]
+        done = sum(isinstance(run.state, Done) for run in runs)
+        out = []
+        if missing:
+            out.append(
+                f"{done} of {len(runs)} runs are finished; this page shows what is there. "
+                "`reseed run` makes the rest, `reseed status` shows how far it is."
+            )
+        bare = [g for g in self.groups if not self.study.store.has(stability_name(g.name))]
+        if bare:
+            out.append(
+                f"Not matched yet: {', '.join(group.label for group in bare)}. Until `reseed run` "
+                "is through, only how often latents fire is known of them."
+            )
+        out += [f"{run} failed at step {state.step:,}: {state.reason}" for run, state in failed]
+        return out
+
+    def _pieces(self) -> list[str]:
+        names = [f(g.name) for g in self.groups for f in (stability_name, explanations_name)]
+        names += [scores_name(group.name) for group in self.groups]
+        return names + [evidence_name(run) for group in self.groups for run in group.runs]
+
+    def _there(self, piece: str) -> tuple[int, int] | None:
+        path = self.study.store.path(piece) / PIECE
+        if not path.exists():
+            return None
+        state = path.stat()
+        return state.st_ino, state.st_mtime_ns
+
+    def _make(self) -> None:
+        latents, words = [], []
+        self.evidence = {}
+        for group in self.groups:
+            label = f'{text(group.label)} AS "group"'
+            piece = stability_name(group.name)
+            judged = self.has(piece, "latents.parquet")
+            if judged:
+                source = numbered(self.source(piece, "latents.parquet"), len(latents))
+                latents.append(f"SELECT {label}, * FROM {source}")
+            for run in group.runs:
+                if self.has(evidence_name(run), "contexts.parquet"):
+                    self.evidence[run] = evidence_name(run)
+                if not judged and self.has(evidence_name(run), "firing.parquet"):
+                    source = self.source(evidence_name(run), "firing.parquet")
+                    latents.append(
+                        f"SELECT {label}, {text(run)} AS run, latent, fired, rate AS firing_rate, "
+                        "mean_act, max_act, rate > 0 AS alive, place "
+                        f"FROM {numbered(source, len(latents))}"
+                    )
+            words += self._words_of(group)
+        empty = 'SELECT NULL::VARCHAR AS "group", NULL::VARCHAR AS run, NULL::BIGINT AS latent'
+        nothing = f"{empty}, NULL::DOUBLE AS firing_rate, NULL::BIGINT AS place WHERE false"
+        self._view("latents", latents or [nothing])
+        self._view("words", words or [f"{empty}, NULL::VARCHAR AS explanation WHERE false"])
+        self.columns = self._described("latents", "place")
+        self.words = self._described("words", "group", "run", "latent") if words else {}
+        for table in self._hits.values():
+            self._connection.execute(f"DROP TABLE IF EXISTS {table}")
+        self._hits.clear()
+        self._ends.clear()
+        self._values.clear()
+
+    def _words_of(self, group: Group) -> list[str]:
+        piece, scored = explanations_name(group.name), scores_name(group.name)
+        if not self.has(piece, "explanations.parquet"):
+            return []
+        sql = (
+            "SELECT DISTINCT ON (run, latent) run, latent, explanation FROM "
+            f"{self.source(piece, 'explanations.parquet')}"
+        )
+        if not self.has(scored, "scores.parquet"):
+            return [sql]
+        scores = f"(SELECT * FROM {self.source(scored, 'scores.parquet')} WHERE control IS NULL)"
+        names = [row["scorer"] for row in self.rows(f"SELECT DISTINCT scorer FROM {scores}")]
+        values = ", ".join(
+            f"max(value) FILTER (scorer = {text(name)}) AS {quoted('score_' + name)}"
+            for name in sorted(names)
+        )
+        table = f"(SELECT run, latent, {values or 'NULL AS score'} FROM {scores} GROUP BY ALL)"
+        return [f"SELECT * FROM ({sql}) LEFT JOIN {table} USING (run, latent)"]
+
+    def _view(self, name: str, parts: Sequence[str]) -> None:
+        self._connection.execute(
+            f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(parts)}"
+        )
+
+    def _described(self, view: str, *without: str) -> dict[str, str]:
+        types = {row["column_name"]: row["column_type"] for row in self.rows(f"DESCRIBE {view}")}
+        return {name: type_ for name, type_ in types.items() if name not in without}
+
+    # -- text -------------------------------------------------------------------------------------
+
+    def hits(self, words: str, where: str) -> str:
+        """Name of a table of the places of latents with these words; kept for later pages.
+
+        Args:
+            words: to look for; letter case does not matter.
+            where: `"explanations"`, `"contexts"`, or `"anywhere"`.
+        """
+        key = (words.lower(), where)
+        with self._lock:
+            if key not in self._hits:
+                while len(self._hits) >= _KEPT:
+                    oldest = next(iter(self._hits))
+                    self._connection.execute(f"DROP TABLE {self._hits.pop(oldest)}")
+                name = f"hits_{self.version}_{abs(hash(key))}"
+                parts, values = self._searches(words, where)
+                self._connection.execute(
+                    f"CREATE OR REPLACE TABLE {name} AS SELECT place FROM latents SEMI JOIN "
+                    f"({' UNION ALL '.join(parts)}) USING (run, latent)",
+                    values,
+                )
+                self._hits[key] = name
+            return self._hits[key]
+
+    def _searches(self, words: str, where: str) -> tuple[list[str], list[str]]:
+        parts: list[str] = []
+        if where != "contexts":
+            parts.append("SELECT run, latent FROM words WHERE contains(lower(explanation), ?)")
+        if where != "explanations":
+            parts += [
+                f"SELECT {text(run)} AS run, latent FROM {self.source(piece, 'contexts.parquet')} "
+                "WHERE contains(lower(array_to_string(tokens, '')), ?)"
+                for run, piece in self.evidence.items()
+            ]
+        parts = parts or ["SELECT run, latent FROM latents WHERE false AND ? IS NULL"]
+        return parts, [words.lower()] * len(parts)

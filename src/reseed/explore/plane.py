@@ -1,0 +1,99 @@
+"""A map: decoder rows of all runs of a group on their first two principal components."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.errors import SpecError, nearest
+from reseed.explore.listing import columns_of
+from reseed.explore.shelf import Query, Shelf
+from reseed.explore.sql import quoted
+from reseed.explore.views import names_of
+from reseed.explore.weights import plane_of
+from reseed.runs import Group
+
+_POINTS = 6000
+_COLOUR = "recurrence_mean"
+
+
+def map_view(query: Query, shelf: Shelf) -> dict[str, Any]:
+    """Decoder rows of a `group`, coloured by a column, `colour`.
+
+    Raises:
+        SpecError: if there is no such group or column.
+    """
+    database = shelf.database
+    labels = [group.label for group in database.groups]
+    known = columns_of(database)
+    colours = [
+        name for name, column in known.items()
+        if not column.is_list and name not in ("group", "explanation", "place", "latent")
+    ]  # fmt: skip
+    facts: dict[str, Any] = {
+        "labels": labels, "colours": colours, "group": "", "colour": "", "figure": None,
+    }  # fmt: skip
+    if not labels:
+        return facts
+    label = query.get("group") or labels[0]
+    if label not in labels:
+        raise SpecError(f"there is no group {label!r}; {nearest(label, labels)}")
+    colour = query.get("colour") or (_COLOUR if _COLOUR in colours else "firing_rate")
+    if colour not in colours:
+        raise SpecError(f"there is no column {colour!r} to colour by; {nearest(colour, colours)}")
+    group = database.groups[labels.index(label)]
+    figure = _figure(shelf, group, colour)
+    figure["title"] = known[colour].title
+    return facts | {"group": label, "colour": colour, "figure": figure}
+
+
+def _figure(shelf: Shelf, group: Group, colour: str) -> dict[str, Any]:
+    database = shelf.database
+    width = min(database.width(run) for run in group.runs)
+    chosen = _sample(width, max(1, _POINTS // len(group.runs)))
+    plane = _plane(shelf.key, database.version, group.name, width, shelf)
+    numbers = ", ".join(map(str, chosen.tolist()))
+    words = "" if colour in database.columns else "LEFT JOIN words USING (run, latent) "
+    rows = database.rows(
+        f"SELECT run, latent, {quoted(colour)} AS value FROM latents {words}"
+        f'WHERE "group" = ? AND latent IN ({numbers})',
+        [group.label],
+    )
+    values = {(row["run"], row["latent"]): row["value"] for row in rows}
+    keys = [(run, int(latent)) for run in group.runs for latent in chosen]
+    names = names_of(database)
+    return {
+        "kind": "map",
+        "runs": list(group.runs),
+        "names": [names[run] for run in group.runs],
+        "run": [at for at in range(len(group.runs)) for _ in chosen],
+        "latent": [latent for _, latent in keys],
+        "value": [_plain(values.get(key)) for key in keys],
+        "log": colour == "firing_rate",
+        "x": np.round(plane["x"], 4).tolist(),
+        "y": np.round(plane["y"], 4).tolist(),
+        "shares": plane["shares"],
+        "all": width * len(group.runs),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _sample(width: int, count: int) -> NDArray[np.int64]:
+    """The same latents of each run: all, or so many at random."""
+    if width <= count:
+        return np.arange(width)
+    return np.sort(np.random.default_rng(0).choice(width, count, replace=False))
+
+
+@lru_cache(maxsize=8)
+def _plane(key: str, version: int, name: str, width: int, shelf: Shelf) -> dict[str, Any]:
+    """Kept until the study changes; `key` and `version` say which state of it."""
+    group = next(group for group in shelf.database.groups if group.name == name)
+    chosen = _sample(width, max(1, _POINTS // len(group.runs)))
+    return plane_of(shelf.study.store, [(run, chosen) for run in group.runs])
