@@ -26,25 +26,7 @@ from reseed.runs import (
 )
 from reseed.study import SUBJECT, Study
 
-WORDS = tuple(
-    [
-        "bank",
-        "city",
-        "music",
-        "of",
-        "the",
-        "in",
-        "a",
-        "year",
-        "born",
-        "was",
-        "album",
-        "county",
-        "team",
-        "game",
-        "law",
-    ]
-)
+WORDS = ("bank", "city", "music", "of", "the", "in", "a", "year", "born", "was", "album", "team")
 
 
 def write_study(

@@ -18,9 +18,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from reseed.errors import ReseedError, SpecError
-from reseed.explore.columns import written
 from reseed.explore.notes import Note
 from reseed.explore.shelf import Query, Shelf
+from reseed.explore.tables.columns import written
 from reseed.report.html import asset, count, decimals, percent, rate, visible
 from reseed.report.latents.cards import context_shown
 

@@ -32,7 +32,7 @@ class _Kept(Spec):
     notes: list[Note] = []
 
 
-class Notes:
+class NoteFile:
     """The notes about one study; each change is written at once.
 
     Args:

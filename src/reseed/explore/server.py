@@ -11,17 +11,17 @@ from starlette.applications import Starlette
 
 from reseed.errors import SpecError
 from reseed.explore.app import make_app
-from reseed.explore.plane import map_view
-from reseed.explore.shelf import shelves
-from reseed.explore.try_text import try_view
-from reseed.explore.two_runs import pair_view
-from reseed.explore.views import (
+from reseed.explore.pages.principal_axes import map_view
+from reseed.explore.pages.table_view import (
     feature_view,
     histograms_data,
     latents_view,
     nearest_view,
     texts_data,
 )
+from reseed.explore.pages.try_text import try_view
+from reseed.explore.pages.two_runs import pair_view
+from reseed.explore.shelf import shelves
 from reseed.study import Study
 
 HOST, PORT = "127.0.0.1", 8765

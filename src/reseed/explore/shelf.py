@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reseed.explore.database import Database
-from reseed.explore.notes import Notes
+from reseed.explore.notes import NoteFile
+from reseed.explore.tables.database import Database
 from reseed.study import Study
 
 Query = Mapping[str, str]
@@ -20,7 +20,7 @@ class Shelf:
     key: str
     """in addresses"""
     database: Database
-    notes: Notes
+    notes: NoteFile
 
     @property
     def study(self) -> Study:
@@ -39,5 +39,5 @@ def shelves(studies: Sequence[Study]) -> dict[str, Shelf]:
     for study in studies:
         name = study.folder.resolve().name or "study"
         key = name if name not in out else f"{name}-{len(out) + 1}"
-        out[key] = Shelf(key, Database(study), Notes(study.folder))
+        out[key] = Shelf(key, Database(study), NoteFile(study.folder))
     return out

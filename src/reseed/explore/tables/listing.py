@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from reseed.errors import SpecError, nearest
-from reseed.explore.columns import HISTOGRAMS, LOGARITHMIC, SHOWN, Column
-from reseed.explore.database import Database, Row
-from reseed.explore.sql import quoted
+from reseed.explore.tables.columns import HISTOGRAMS, LOGARITHMIC, SHOWN, Column
+from reseed.explore.tables.database import Database, Row
+from reseed.explore.tables.sql import quoted
 
 PAGE = 50
 """Rows of a page."""
@@ -31,7 +31,7 @@ _OTHERS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class TableQuery:
     """Which latents, in which order; equal to the address that it was read from."""
 
     sort: str = "n_matched"
@@ -63,7 +63,7 @@ class Listing:
             pairs.append(("page", str(shown.page)))
         return urlencode(pairs)
 
-    def with_filter(self, column: str, value: str) -> Listing:
+    def with_filter(self, column: str, value: str) -> TableQuery:
         """The same from its first page, with another filter of a column; empty for none."""
         rest = tuple(pair for pair in self.filters if pair[0] != column)
         return replace(self, filters=(*rest, (column, value)) if value else rest, page=1)
@@ -79,7 +79,7 @@ def columns_of(database: Database) -> dict[str, Column]:
     return {name: Column(name=name, type=type_) for name, type_ in both.items()}
 
 
-def read_listing(query: Mapping[str, str], known: Mapping[str, Column]) -> Listing:
+def read_listing(query: Mapping[str, str], known: Mapping[str, Column]) -> TableQuery:
     """What an address asks for.
 
     Raises:
@@ -95,7 +95,7 @@ def read_listing(query: Mapping[str, str], known: Mapping[str, Column]) -> Listi
     chosen = tuple(filter(None, query.get("columns", "").split(",")))
     for column in chosen:
         _check(column, known)
-    return Listing(
+    return TableQuery(
         sort=name,
         down=sort.startswith("-"),
         filters=filters,
@@ -165,11 +165,11 @@ Marked = Mapping[tuple[str, int], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Latents:
+class TableRows:
     """The rows of a listing in a database; `marked` are the latents that the filter keeps."""
 
     database: Database
-    listing: Listing
+    listing: TableQuery
     marked: Sequence[tuple[str, int]] = ()
 
     def count(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from reseed.errors import SpecError, StoreError
-from reseed.explore.database import Database, Row
+from reseed.explore.tables.database import Database, Row
 from reseed.explore.weights import cosines_of, nearest_of
 from reseed.report.html import decimals, percent, rate
 from reseed.runs import Group, cofiring_name, pair_name, stability_name, structure_name

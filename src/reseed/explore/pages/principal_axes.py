@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError, nearest
-from reseed.explore.listing import columns_of
+from reseed.explore.pages.table_view import names_of
 from reseed.explore.shelf import Query, Shelf
-from reseed.explore.sql import quoted
-from reseed.explore.views import names_of
+from reseed.explore.tables.listing import columns_of
+from reseed.explore.tables.sql import quoted
 from reseed.explore.weights import plane_of
 from reseed.runs import Group
 

@@ -6,9 +6,9 @@ import threading
 from typing import Any
 
 from reseed.errors import SpecError, needs_train
-from reseed.explore.database import Database
+from reseed.explore.pages.table_view import names_of
 from reseed.explore.shelf import Query, Shelf
-from reseed.explore.views import names_of
+from reseed.explore.tables.database import Database
 from reseed.runs import Group
 from reseed.spec.subject import LanguageModelSpec, subject_beside
 

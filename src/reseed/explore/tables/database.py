@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from reseed.errors import StoreError
-from reseed.explore.sql import numbered, pattern, quoted, text
+from reseed.explore.tables.sql import numbered, pattern, quoted, text
 from reseed.runs import (
     Done,
     Failed,

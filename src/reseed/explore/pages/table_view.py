@@ -6,26 +6,26 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from reseed.explore.columns import CHOICES
-from reseed.explore.database import Database, Row
-from reseed.explore.feature import feature_of, neighbours
-from reseed.explore.listing import (
+from reseed.explore.pages.features import feature_of, neighbours
+from reseed.explore.shelf import Query, Shelf
+from reseed.explore.tables.columns import CHOICES
+from reseed.explore.tables.database import Database, Row
+from reseed.explore.tables.listing import (
     MARKS,
     PAGE,
     PLACES,
-    Latents,
+    TableRows,
     columns_of,
     read_listing,
 )
-from reseed.explore.shelf import Query, Shelf
 from reseed.report.latents.partners import shortened
 
 
-def latents_of(query: Query, shelf: Shelf) -> Latents:
+def latents_of(query: Query, shelf: Shelf) -> TableRows:
     """The rows that an address asks for."""
     listing = read_listing(query, columns_of(shelf.database))
     marked = shelf.notes.marked(listing.marked) if listing.marked else ()
-    return Latents(shelf.database, listing, marked)
+    return TableRows(shelf.database, listing, marked)
 
 
 def latents_view(query: Query, shelf: Shelf) -> dict[str, Any]:

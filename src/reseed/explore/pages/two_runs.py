@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from reseed.errors import SpecError, nearest
-from reseed.explore.feature import match_table
+from reseed.explore.pages.features import match_table
+from reseed.explore.pages.table_view import names_of
 from reseed.explore.shelf import Query, Shelf
-from reseed.explore.views import names_of
 from reseed.report.latents.partners import shortened
 
 _POINTS = 6000
