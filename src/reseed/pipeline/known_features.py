@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -19,13 +19,20 @@ from reseed.calibration.instrument import TABLES as INSTRUMENT
 from reseed.calibration.stage import check, stage
 from reseed.errors import SpecError, nearest
 from reseed.events import Sink, session
+from reseed.notebook.markup import ends, html_table, percent
 from reseed.pipeline.run import run_study
-from reseed.report.calibration import write_calibration
+from reseed.records import to_pandas
+from reseed.report.calibration import calibration_data, write_calibration
+from reseed.report.notebook.plots import plot_calibration
 from reseed.runs import Run, calibration_name
 from reseed.spec.refusals import read_spec
 from reseed.spec.study import StudySpec
 from reseed.spec.subject import ToySpec
 from reseed.study import Study
+
+if TYPE_CHECKING:
+    import pandas
+    from plotly.graph_objects import Figure
 
 CALIBRATION = "calibration.json"
 
@@ -35,7 +42,7 @@ PRESETS = ("small", "laptop", "large", "full")
 """Studies that come with the package, `calibration/presets/NAME.toml`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Calibration:
     """What a calibration found. Tables are read from its folder; columns in docs/calibration.md."""
 
@@ -64,6 +71,50 @@ class Calibration:
     def roc(self) -> pl.DataFrame:
         """Recall, false alarms and precision of every threshold n of m, by label and stratum."""
         return self.read("detector")
+
+    def __repr__(self) -> str:
+        saes = ", ".join(group["label"] for group in self.summary["groups"])
+        return f"Calibration({self.study.folder}: {saes or 'nothing judged'})"
+
+    def _repr_html_(self) -> str:
+        """What "found by all of M runs" is worth, beside the share that exists, with counts."""
+        rows: list[dict[str, object]] = [
+            {
+                "SAE": row["sae"],
+                "precision": percent(row["precision"]),
+                "95% interval": ends((row["precision_lo"], row["precision_hi"])),
+                "share that exists": percent(row["base"]),
+                "recall": percent(row["recall"]),
+                "AUC": f"{row['auc']:.3f}" if row["auc"] is not None else None,
+                "judges": row["judges"],
+                "runs": row["runs"],
+                "live latents of a run": row["live"],
+            }
+            for row in self.table.iter_rows(named=True)
+        ]
+        return html_table(repr(self), rows)
+
+    @property
+    def latents(self) -> pl.DataFrame:
+        """The table "latents" of all architectures, with their label as `sae`."""
+        return self.read("latents")
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`table` as a pandas frame; needs the extra `notebook`."""
+        return to_pandas(self.table, "Calibration.to_pandas")
+
+    def plot(self, figure: str = "roc", group: str | None = None) -> Figure:
+        """A figure of the page as a Plotly figure.
+
+        Args:
+            figure: `"roc"` or `"rule"`.
+            group: label of an architecture; left out, the first.
+
+        Raises:
+            SpecError: if there is no such figure or architecture.
+        """
+        drawn = [calibration_data(self.study.store, g) for g in self.summary["groups"]]
+        return plot_calibration(drawn, figure, group)
 
     def read(self, name: str) -> pl.DataFrame:
         """A table of all architectures, with their label as `sae`.

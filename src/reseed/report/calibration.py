@@ -214,6 +214,11 @@ def _worlds(store: Store) -> dict[str, Any]:
     }
 
 
+def calibration_data(store: Store, summary: dict[str, Any]) -> dict[str, Any]:
+    """What the figures of one of the summary's groups are drawn from."""
+    return _drawn(_read(store, summary))
+
+
 def _drawn(group: _Group) -> dict[str, Any]:
     tables, summary = group.tables, group.summary
     measured = [f"{name}{end}" for name in ("recall", "false_alarm", "precision") for end in _ENDS]

@@ -9,7 +9,6 @@ from typing import Any
 import polars as pl
 
 from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
-from reseed.report.figures import agreement_data
 from reseed.report.html import (
     Html,
     Inside,
@@ -26,6 +25,7 @@ from reseed.report.html import (
     text,
 )
 from reseed.report.latents.counterparts import firing_of, pair_entry, pair_section, places_of
+from reseed.report.notebook.plots import pair_data
 from reseed.report.parts import (
     agreement_figures,
     answer,
@@ -41,7 +41,6 @@ from reseed.report.parts import (
     words_of,
 )
 from reseed.runs import compared_name
-from reseed.spec.statistics import Range
 from reseed.store import Store
 
 
@@ -90,7 +89,7 @@ def write_comparison(store: Store, name: str, latents: pl.DataFrame) -> None:
         tag("footer", _provenance(summary)),
     )
     data = [
-        _pair_data(pair, tau) | pair_entry(pair.table, (pair.a, pair.b), places, firing, tau)
+        pair_data(pair, tau) | pair_entry(pair.table, (pair.a, pair.b), places, firing, tau)
         for pair in pairs
     ]
     store.write(name, document(f"{title} · reseed", body, data).encode())
@@ -104,13 +103,6 @@ def _read_pair(store: Store, pair: Mapping[str, Any]) -> PairPage:
         curve=store.table(piece, "curve.parquet"),
         cosines=store.table(piece, "cosines.parquet"),
     )
-
-
-def _pair_data(pair: PairPage, tau: float) -> dict[str, Any]:
-    shared = pair.numbers[SHARED.id]
-    null = Range(**{end: shared["null"][end] for end in ("mean", "lo", "hi")})
-    number = {"tau": tau, "value": shared["value"], "interval": None, "untrained": None}
-    return {"label": pair.label, **agreement_data(number, null, pair.cosines, pair.curve)}
 
 
 # -- the answers ---------------------------------------------------------------------------------

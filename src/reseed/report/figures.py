@@ -11,7 +11,7 @@ import polars as pl
 from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
 from reseed.report.facts import GroupFacts
 from reseed.report.html import rate
-from reseed.spec.statistics import Components, Range
+from reseed.spec.statistics import Components, Headline, Range
 from reseed.spec.summary import StudyGroup, Summary
 
 POINTS = 6000
@@ -113,16 +113,8 @@ def agreement_data(
 # -- a group of runs -----------------------------------------------------------------------------
 
 
-def group_data(group: GroupFacts) -> dict[str, Any]:
-    """Everything that is drawn of a group."""
-    out: dict[str, Any] = {
-        "label": group.label,
-        "runs": [run.seeds for run in group.runs],
-        "training": [_training(run.metrics) for run in group.runs],
-    }
-    tables, summary, headline = group.tables, group.summary, group.summary.headline
-    if headline is None:
-        return out
+def headline_data(headline: Headline, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """`agreement_data` of a group, out of its tables `cosines` and `shares`."""
     share = headline.shared["all"]
     number = {
         "tau": headline.tau,
@@ -130,15 +122,32 @@ def group_data(group: GroupFacts) -> dict[str, Any]:
         "interval": share.interval_95,
         "untrained": share.null_untrained,
     }
+    return agreement_data(number, share.null_covariance, tables["cosines"], tables["shares"])
+
+
+def n_of_m_data(table: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """How many runs latents are found in, by stratum."""
+    return split(table, ["stratum"], "n", "m", "latents", "share", "binomial", "beta_binomial")
+
+
+def group_data(group: GroupFacts) -> dict[str, Any]:
+    """Everything that is drawn of a group."""
+    out: dict[str, Any] = {
+        "label": group.label,
+        "runs": [run.seeds for run in group.runs],
+        "training": [_training(run.metrics) for run in group.runs],
+    }
+    tables, summary = group.tables, group.summary
+    if summary.headline is None:
+        return out
     frequency = ("rate_lo", "rate_hi", "latents", "recurrence", "max_decoder_cos")
-    counts = ("n", "m", "latents", "share", "binomial", "beta_binomial")
     laws, unseen = summary.only_in_one or {}, summary.unseen
     only = split(tables["only_in_one"], ["stratum"], "m", "share", "lo", "hi", "fitted")
     return out | {
-        **agreement_data(number, share.null_covariance, tables["cosines"], tables["shares"]),
+        **headline_data(summary.headline, tables),
         "strata": _strata(summary, tables["strata"]),
         "reproducibility": _reproducibility(tables["reproducibility"]),
-        "n_of_m": split(tables["n_of_m"], ["stratum"], *counts),
+        "n_of_m": n_of_m_data(tables["n_of_m"]),
         "only_in_one": {name: rows | {"c": _short(laws[name].c)} for name, rows in only.items()},
         "accumulation": columns(tables["accumulation"], "m", "features")
         | {"chao2": unseen and unseen.chao2, "ice": unseen and unseen.ice},

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError, SubjectError
+from reseed.notebook.doors import door
+from reseed.notebook.markup import html_table
 from reseed.records import SAEArrays, check_rule
 from reseed.sae import Tensor, torch
 from reseed.sae import codes as kernels
 from reseed.sae.codes import Codes
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from plotly.graph_objects import Figure
+    from torch import nn
 
 Rows: TypeAlias = "Tensor | NDArray[Any]"
 _LEAST_DEVIATION = 1e-5
@@ -65,6 +74,10 @@ class SAE:
     def __repr__(self) -> str:
         rule = ", ".join(f"{v}" for v in self.activation.values())
         return f"SAE({self.latents} latents, {self.dimensions} dimensions, {rule})"
+
+    def _repr_html_(self) -> str:
+        """Sizes and rule, and where a study measured it, held-out numbers beside chance."""
+        return html_table(repr(self), about_rows(self.about), "as `about` says")
 
     def pre_activations(self, x: Rows) -> Tensor:
         """`[N, D] -> [N, F]`."""
@@ -179,6 +192,60 @@ class SAE:
     def arrays(self) -> SAEArrays:
         """The same as NumPy arrays."""
         return SAEArrays(**_turned(self, lambda t: t.detach().to("cpu", torch.float32).numpy()))
+
+    # -- as people use it -------------------------------------------------------------------------
+
+    def to(self, device: str | torch.device) -> SAE:
+        """The same SAE on another device, e.g. `"cuda"`; this one stays where it is."""
+        return replace(self, **_turned(self, lambda t: t.to(device)))
+
+    def as_module(self) -> nn.Module:
+        """A `torch.nn.Module` with `encode`, `decode` and `forward` (`reconstruct`).
+
+        Its parameters are copies that take gradients; see `reseed.sae.torch_module.SAEModule`.
+        """
+        return door("SAEModule")(self)
+
+    def spliced(
+        self,
+        model: nn.Module,
+        site: str | None = None,
+        *,
+        target: str | None = None,
+        edit: Callable[[Tensor], Tensor] | None = None,
+        keep_error: bool = False,
+    ) -> AbstractContextManager[None]:
+        """A context in which a model computes with this SAE's reconstructions at a site.
+
+        Arguments and errors as in `reseed.subjects.language.splice.spliced`.
+
+        Example:
+            with sae.spliced(model, "layers.6.mlp", edit=lambda codes: codes * keep):
+                logits = model(ids).logits
+        """
+        how = {"target": target, "edit": edit, "keep_error": keep_error}
+        return door("spliced")(self, model, site, **how)
+
+    def save(self, path: str | PathLike[str], *, format: str = "reseed", **options: Any) -> None:
+        """Write it in a format, e.g. `"saelens"`: `reseed.save` with the SAE first."""
+        door("save")(self, path, format=format, **options)
+
+    def plot(self) -> Figure:
+        """How each latent's encoder and decoder row agree, beside chance; a Plotly figure."""
+        return door("plot_sae")(self)
+
+
+def about_rows(about: Mapping[str, Any]) -> list[dict[str, object]]:
+    """What `about` says in plain values, a row each; tables in it a row for each of their keys."""
+    rows: list[dict[str, object]] = []
+    for key, value in about.items():
+        if isinstance(value, str | int | float | bool):
+            rows.append({"what": key, "value": value})
+        elif isinstance(value, Mapping):
+            for name, inner in value.items():
+                if isinstance(inner, str | int | float | bool | list):
+                    rows.append({"what": f"{key}: {name}", "value": inner})
+    return rows
 
 
 def refuse_bad(rows: Tensor, what: str, first: int = 0) -> None:

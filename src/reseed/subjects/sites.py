@@ -7,8 +7,8 @@ the first call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -133,6 +133,30 @@ def register(module: nn.Module, site: str, visit: Callable[[object], object]) ->
     if suffix == _IN:
         return part.register_forward_pre_hook(before, with_kwargs=True)
     return part.register_forward_hook(after)
+
+
+@contextmanager
+def replaced(
+    module: nn.Module, site: str, replace: Callable[[Tensor], Tensor]
+) -> Generator[None, None, None]:
+    """Let the first tensor that passes a site go on as `replace` makes it, inside the context.
+
+    Raises:
+        SpecError: if the module has no such site.
+        SubjectError: in a pass, if no tensor passes there.
+    """
+
+    def change(value: object) -> object:
+        there = first_tensor(value)
+        if there is None:
+            raise SubjectError(f"site {site!r}: no tensor passes there, so none is replaced")
+        return with_first_tensor(value, replace(there))
+
+    handle = register(module, site, change)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _split(site: str) -> tuple[str, str]:

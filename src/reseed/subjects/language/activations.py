@@ -19,7 +19,7 @@ from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
 from reseed.subjects.language.blocks import NO_DOCUMENT, TokenBlocks
 from reseed.subjects.language.model import LanguageModel, load_causal, model_inputs
-from reseed.subjects.sites import first_tensor, register, resolve_sites, with_first_tensor
+from reseed.subjects.sites import first_tensor, register, replaced, resolve_sites
 from reseed.subjects.source import first_bad_row
 
 _POSITIONS = 256
@@ -243,15 +243,7 @@ class SplicedModel:
         attention: Tensor | None = None,
     ) -> Outputs:
         """A pass in which a site is replaced; gradients flow back to what replaces it."""
-
-        def change(value: object) -> object:
-            there = first_tensor(value)
-            if there is None:
-                raise SubjectError(f"site {site!r}: no tensor passes there, so none is replaced")
-            return with_first_tensor(value, replace(there))
-
-        with ExitStack() as hooks:
-            hooks.callback(register(self._body, site, change).remove)
+        with replaced(self._body, site, replace):
             return self._run(ids, sites, attention)
 
     def _run(self, ids: Tensor, sites: Sequence[str], attention: Tensor | None) -> Outputs:
