@@ -253,7 +253,9 @@ def test_every_sentence_of_the_prose_has_a_place():
     whole = ("no-most", "no-least", "pair-cosines", "pair-shares")  # put together from two words
     whole += tuple(f"{a}-{b}" for a in ("question", "quote") for b in ("shared", "fdr", "mean"))
     whole += ("pairs-question-shared", "pairs-question-fdr")
-    whole += tuple(f"next-{step}" for step in ("export", "explain", "predict", "consensus"))
+    whole += tuple(
+        f"next-{step}" for step in ("explore", "export", "explain", "predict", "consensus")
+    )
     source += " ".join(f'"{key}"' for key in whole)
     keys = [key for kind in ("figures", "sentences") for key in prose()[kind]]
     assert [key for key in keys if f'"{key}"' not in source] == []

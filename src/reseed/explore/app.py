@@ -86,13 +86,13 @@ def make_app(
         shelf = known.get(request.path_params["study"])
         if shelf is None:
             raise _Absent
-        shelf.database.refresh()
         return shelf
 
     def page(name: str, view: View) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             shelf = shelf_of(request)
             try:
+                shelf.database.refresh()
                 query = {**request.query_params, **request.path_params}
                 return shown(name, shelf, view(query, shelf))
             except ReseedError as error:
@@ -104,6 +104,7 @@ def make_app(
         def answer(request: Request) -> Response:
             shelf = shelf_of(request)
             try:
+                shelf.database.refresh()
                 return JSONResponse(view(request.query_params, shelf))
             except ReseedError as error:
                 return JSONResponse({"error": str(error)}, 400)

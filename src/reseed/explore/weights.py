@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.linalg import svds
 
 from reseed.errors import StoreError
 from reseed.records import Floats
 from reseed.runs import run_name
 from reseed.store import Store
+
+_DENSE = 64
+"""Dimensions up to which all principal components are computed."""
 
 _ROWS = 8192
 """Rows that are in memory at once while nearest ones are looked for."""
@@ -102,13 +106,18 @@ def plane_of(store: Store, samples: Sequence[tuple[str, NDArray[np.int64]]]) -> 
     """
     rows = np.concatenate([Matrix(store, run, "W_dec").unit_rows(some) for run, some in samples])
     centred = rows - rows.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-    first = vectors[:, ::-1][:, :2]
-    first = first * np.where(first[np.abs(first).argmax(axis=0), range(first.shape[1])] < 0, -1, 1)
-    places = centred @ first
-    total = float(values.sum()) or 1.0
+    if min(centred.shape) > _DENSE:
+        start = np.ones(min(centred.shape), np.float32)
+        _, values, first = svds(centred, k=2, v0=start, solver="arpack")
+        values, first = values[::-1], first[::-1]
+    else:
+        _, values, first = np.linalg.svd(centred, full_matrices=False)
+    # which of two opposite directions is taken is fixed by the largest weight
+    first = first[:2] * np.sign([row[np.abs(row).argmax()] or 1.0 for row in first[:2]])[:, None]
+    places = centred @ first.T
+    total = float(np.square(centred).sum()) or 1.0
     return {
         "x": places[:, 0],
         "y": places[:, 1] if places.shape[1] > 1 else np.zeros(len(places)),
-        "shares": [float(value) / total for value in values[::-1][:2]],
+        "shares": [float(value) ** 2 / total for value in values[:2]],
     }

@@ -142,7 +142,7 @@ def next_steps(summary: Summary, facts: Sequence[GroupFacts]) -> Html | None:
     """Commands that go on from here; what the study lacks is in the notes, with its keys."""
     if not any(group.headline for group in summary.groups):
         return None
-    steps = ["export"]
+    steps = ["explore", "export"]
     steps += ["explain"] if any(card.contexts for fact in facts for card in fact.most) else []
     found = any(
         (number := _number(group, SHARED.id)) and (number.value or 0.0) >= _NONE

@@ -19,6 +19,7 @@ from reseed.explore.tables.listing import (
     read_listing,
 )
 from reseed.report.latents.partners import shortened
+from reseed.study import SUMMARY_FILE
 
 
 def latents_of(query: Query, shelf: Shelf) -> TableRows:
@@ -160,10 +161,12 @@ def _turn(query: Query, shelf: Shelf, run: str, latent: int) -> tuple[str, Row |
 
 def _in_report(database: Database, run: str, latent: int) -> str | None:
     """Where the report has the latent: the fragment of an address."""
-    judged = [group for group in database.groups if len(group.runs) > 1]
-    for number, group in enumerate(judged):
-        if run in group.runs and (database.study.folder / "report.html").exists():
-            return f"latent-{number}-{list(group.runs).index(run)}-{latent}"
+    store = database.study.store
+    if not all(store.path(name).exists() for name in ("report.html", SUMMARY_FILE)):
+        return None
+    for number, group in enumerate(store.read_json(SUMMARY_FILE)["groups"]):
+        if run in group["runs"] and len(group["runs"]) > 1:
+            return f"latent-{number}-{group['runs'].index(run)}-{latent}"
     return None
 
 

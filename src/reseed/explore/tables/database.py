@@ -68,9 +68,9 @@ class Database:
         }
         self._connection = duckdb.connect(":memory:", config=config)
         # whatever is asked, no file outside the study can be read, and none written elsewhere
-        self._connection.execute(
-            f"SET allowed_directories = [{text(str(study.folder.resolve()) + '/')}]"
-        )
+        folder = study.folder.resolve()
+        allowed = f"{text(f'{folder}/')}, {pattern(folder).removesuffix(chr(39))}/'"
+        self._connection.execute(f"SET allowed_directories = [{allowed}]")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
 

@@ -2,6 +2,8 @@
 // The table of all latents: filters, search, sorting, pages. A row opens a card with its partners.
 
 const PAGE = 25;
+// `reseed explore` shows this page beside its own.
+const SERVED = location.protocol !== "file:" && location.pathname.endsWith("/report");
 const STATES = { 0: "dead", 1: "", 2: "dense" };
 
 function element(name, className, ...inside) {
@@ -113,6 +115,11 @@ function card(list, row) {
   if (rows.family) words.append(kin.length ? " Same feature: " : " No counterpart that counts as the same feature.");
   kin.forEach((place, n) => words.append(n ? ", " : "",
     toLatent(rows.run[place], rows.latent[place], rows.latent[place].toLocaleString("en") + " (" + group.runs[rows.run[place]] + ")")));
+  if (rows.ids && SERVED) {
+    const there = element("a", "", "in the explorer");
+    there.href = "feature/" + rows.latent[row] + "/" + encodeURIComponent(rows.ids[rows.run[row]]);
+    words.append(" ", there);
+  }
   const own = element("div", "side",
     element("h4", "", "Latent " + rows.latent[row].toLocaleString("en"), element("small", "", group.runs[rows.run[row]])), texts(list, row));
   return element("div", "", words, element("div", "sides", own, ...others));

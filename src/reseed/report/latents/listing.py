@@ -27,6 +27,7 @@ def listing_data(listing: Catalogue, latents: pl.DataFrame, runs: Sequence[str])
     return {
         "columns": COLUMNS,
         "sort": ["found", "max_decoder_cos"],
+        "ids": list(runs),
         "run": [place[run] for run, _ in keys],
         "latent": latents["latent"].to_list(),
         "found": latents["n_matched"].to_list(),
