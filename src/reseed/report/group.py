@@ -181,7 +181,9 @@ def _training(group: GroupFacts) -> Html:
     silent = sorted({run.spec["sae"].get("dead_after") for run in group.runs} - {None})
     after = f"{span(silent)} tokens" if silent else "a number of tokens"
     died = any((run.metrics["dead"] > 0).any() for run in group.runs)
-    none = None if died else text("none-died", after=after)
+    # in a shorter training no latent can have been silent for so long, so that says nothing
+    long = any((run.metrics["tokens"] >= max(silent, default=0)).any() for run in group.runs)
+    none = join(" ", text("none-died", after=after)) if long and not died else None
     fvu = figure("training", key="fvu", data={"data_metric": "fvu"}, thinned=thinned, none=none)
     data = {"data_metric": "dead"}
     dead = figure("training", key="dead", data=data, thinned=thinned, after=after)
