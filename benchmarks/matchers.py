@@ -1,7 +1,7 @@
 """Which way of matching finds the latents that can stand in for each other?
 
-    reseed run studies/matchers.toml
-    python -m benchmarks.matchers studies/matchers.toml --latents 60
+    reseed run studies/quickstart.toml
+    python -m benchmarks.matchers studies/quickstart --group "topk 1,024" --latents 330
     python -m benchmarks.matchers --toy
 
 Every matcher names partners for the same latents, with a score. On a language model a partner is
@@ -159,11 +159,12 @@ def _shown(values: Floats, *, sign: bool = False) -> str:
 # -- a language model ------------------------------------------------------------------------------
 
 
-def on_study(path: str, latents: int, each: int) -> pl.DataFrame:
-    """Judged by what partners do in the subject."""
+def on_study(path: str, label: str, latents: int, each: int) -> pl.DataFrame:
+    """Judged by what partners do in the subject; runs of the first group with such a label."""
     study = reseed.Study.load(path)
     events = Events()
-    inputs, group = Inputs(study, events), study.groups()[0]
+    inputs = Inputs(study, events)
+    group = next(group for group in study.groups() if label in group.label)
     specs = {run.id: run.spec for run in study.runs if run.id in group.runs}
     readers = readers_of({run: spec.site for run, spec in specs.items()}, study.store)
     sites = next((spec.site, spec.target) for spec in specs.values())
@@ -342,6 +343,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", nargs="?")
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--group", default="", help="part of the label of a group of the study")
     parser.add_argument("--latents", type=int, default=60)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--svg", type=Path)
@@ -349,7 +351,9 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.toy == (asked.study is not None):
         parser.error("give a study, or --toy")
-    judged = on_toy() if asked.toy else on_study(asked.study, asked.latents, asked.windows)
+    judged = (
+        on_toy() if asked.toy else on_study(asked.study, asked.group, asked.latents, asked.windows)
+    )
     if asked.keep is not None:
         judged.write_parquet(asked.keep)
     table = ranking(judged)
