@@ -145,7 +145,7 @@ class Run:
         with needs_train("Run.sae"):
             from reseed.sae.model import from_arrays
 
-        return from_arrays(own.read_piece(self._store, run_name(self.spec)))
+        return from_arrays(own.read_run(self._store, run_name(self.spec)))
 
     def metrics(self) -> pl.DataFrame:
         """step, tokens, fvu, l0, dead of every step."""

@@ -22,8 +22,7 @@ class Format:
     recognise: Callable[[Files], bool]
     """by what files hold; cheap, and never fails on foreign files"""
     read: Callable[..., SAEArrays]
-    """(files, **choices): in raw units; raises SpecError for what has no counterpart here, and
-    StoreError for what is damaged or does not fit"""
+    """(files, **choices): in raw units; SpecError without a counterpart, StoreError if damaged"""
     write: Callable[..., None]
     """(path, sae, **options): of an SAE that `refuse` let through"""
     choices: tuple[str, ...] = ()
@@ -42,6 +41,8 @@ class Format:
     """whether it has normalised rows"""
     transcoder: bool = False
     """whether it has output dimensions of its own"""
+    notes: tuple[str, ...] = ()
+    """file of settings, and keys of its table that takes what a study measured, if one can"""
 
     def refuse(self, sae: SAEArrays) -> None:
         """Refuse to write what the format cannot express.
@@ -71,8 +72,7 @@ class Format:
 
 
 Layout = Mapping[str, tuple[str, str]]
-"""Field of an SAE to the name of its array in a file and the letters of its dimensions there:
-F latents, D input, E output."""
+"""Field of an SAE to its array's name in a file, and the letters of its dimensions: F, D, E."""
 
 
 def named(**dims: str) -> dict[str, tuple[str, str]]:

@@ -8,7 +8,10 @@ they are used `threshold [F]` and `W_skip [E, D]`; `cfg.json` holds `format`, `v
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +114,52 @@ def subject_of(folder: Path) -> dict[str, str]:
         model = subject.get("model") if isinstance(subject, dict) else None
         return {"subject": model} if isinstance(model, str) else {}
     return {}
+
+
+def read_run(store: Store, piece: str) -> SAEArrays:
+    """Read the SAE of a finished run, with the model it reads and what its study measured of it."""
+    sae = read_piece(store, piece)
+    return replace(sae, about=with_study(sae.about, store.path(piece)))
+
+
+def with_study(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What an SAE says of itself, and what the study says in which it lies, if it lies in one."""
+    if "run" not in about or "subject" in about:
+        return dict(about)
+    measured = measured_of(folder)
+    return {**about, **subject_of(folder), **({"measured": measured} if measured else {})}
+
+
+def measured_of(folder: Path) -> dict[str, Any]:
+    """Held-out numbers of a run and what its group shares, beside chance, as its study has them.
+
+    Returns:
+        study, held_out_tokens, fvu, fvu_robust, l0, dead_share (latents silent on held-out tokens);
+        runs of the group; and of their latents `shared` at `tau` and `match_at_fdr`, each with
+        _interval_95, _chance (mean over draws of the null) and _untrained, where there are two
+        runs. Empty if the study has not come this far.
+    """
+    run, study = folder.absolute().name, folder.absolute().parent.parent
+    try:
+        summary = json.loads((study / "summary.json").read_text("utf-8"))
+        fit = json.loads((study / "evidence" / run / "reconstruction.json").read_text("utf-8"))
+        group = next(group for group in summary["groups"] if run in group["runs"])
+        counts, headline = group["counts"], group.get("headline") or {}
+        dead = counts["dead"][group["runs"].index(run)] / counts["latents"]
+        out = {"study": summary["study"], "held_out_tokens": fit["rows"]}
+        out |= {name: fit[name] for name in ("fvu", "fvu_robust", "l0") if name in fit}
+        out |= {"dead_share": dead, "runs": counts["runs"], "latents": counts["latents"]}
+        out |= {"tau": headline["tau"]} if headline else {}
+        for name in ("shared", "match_at_fdr"):
+            if share := headline.get(name, {}).get("all"):
+                out[name] = share["value"]
+                out[f"{name}_interval_95"] = share["interval_95"]
+                out[f"{name}_chance"] = (share["null_covariance"] or {}).get("mean")
+                out[f"{name}_untrained"] = share["null_untrained"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, ArithmeticError,
+            AttributeError, StopIteration):  # fmt: skip
+        return {}
+    return out
 
 
 FORMATS = (

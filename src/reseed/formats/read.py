@@ -35,6 +35,7 @@ from reseed.formats.published import (
 from reseed.formats.published.by_names import lone_file
 from reseed.formats.put_in_place import put_in_place
 from reseed.records import SAEArrays
+from reseed.store import json_bytes, read_json, write_bytes
 
 if TYPE_CHECKING:
     from reseed.sae.model import SAE
@@ -52,6 +53,9 @@ FORMATS: tuple[Format, ...] = (
     *layer_files.FORMATS,
     *home_made.FORMATS,
 )
+
+NOTES = "reseed"
+"""Key in the settings of other formats of what a study measured of an SAE."""
 
 
 def names() -> list[str]:
@@ -135,8 +139,10 @@ def read(
     with np.errstate(all="ignore"):  # what overflows is found below
         sae = complete(chosen.read(files, **which), str(files.path))
     about = sae.about
-    if chosen.name == own.NAME and "run" in about and "subject" not in about:
-        about = {**about, **own.subject_of(files.folder)}
+    if chosen.name == own.NAME:
+        about = own.with_study(about, files.folder)
+    if chosen.notes and (measured := _table(files.settings(chosen.notes[0]), chosen).get(NOTES)):
+        about = {**about, "measured": measured}
     return replace(sae, about=_with_source(about, chosen.name, place))
 
 
@@ -182,7 +188,24 @@ def write(
         )
     sae = complete(sae, "the SAE to write")
     chosen.refuse(sae)
-    put_in_place(path, lambda to: chosen.write(to, sae, **options), overwrite=overwrite)
+
+    def written(to: Path) -> None:
+        chosen.write(to, sae, **options)
+        if chosen.notes and (measured := sae.about.get("measured")):
+            file = (to if to.is_dir() else to.parent) / chosen.notes[0]
+            settings = read_json(file)
+            _table(settings, chosen)[NOTES] = measured
+            write_bytes(file, json_bytes(settings))
+
+    put_in_place(path, written, overwrite=overwrite)
+
+
+def _table(settings: dict[str, Any], chosen: Format) -> dict[str, Any]:
+    """The table of a format's settings that takes what a study measured."""
+    for key in chosen.notes[1:]:
+        inner = settings.get(key)
+        settings = inner if isinstance(inner, dict) else {}
+    return settings
 
 
 def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-ROWS = 12
+ROWS = 24
 """Most rows that are shown; the frame behind them has all."""
 
 NONE = "–"

@@ -134,6 +134,7 @@ FORMATS = (
         recognise=_recognise,
         read=_read,
         write=_write,
+        notes=(_CFG,),
         kinds=tuple(_KINDS.values()),
         normalised=True,
     ),

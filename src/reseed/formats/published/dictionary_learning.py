@@ -259,9 +259,6 @@ _READERS: Mapping[str, _Reader] = {
 }
 
 
-# -- writing -------------------------------------------------------------------------------------
-
-
 def _write(to: Path, sae: SAEArrays) -> None:
     """Write `ae.pt` and `config.json` into a folder (or a `.pt` file and `config.json` beside it).
 
@@ -294,6 +291,7 @@ FORMATS = (
         recognise=_recognise,
         read=_read,
         write=_write,
+        notes=(_CFG,),
         choices=("dict_class",),
         kinds=("relu", "jumprelu", "topk", "batchtopk"),
     ),

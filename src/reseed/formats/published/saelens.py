@@ -294,5 +294,6 @@ FORMATS = (
         skip=True,
         normalised=True,
         transcoder=True,
+        notes=("cfg.json", "metadata"),
     ),
 )

@@ -99,5 +99,6 @@ FORMATS = (
         write=_write,
         kinds=("topk", "groupmax"),
         skip=True,
+        notes=("cfg.json",),
     ),
 )
