@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -9,7 +10,7 @@ from ipaddress import ip_address
 import uvicorn
 from starlette.applications import Starlette
 
-from reseed.errors import SpecError
+from reseed.errors import Interrupted, SpecError
 from reseed.explore.app import make_app
 from reseed.explore.pages.principal_axes import map_view
 from reseed.explore.pages.table_view import (
@@ -72,6 +73,7 @@ def explore(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
+            listening.listen()  # who is told the address may ask at once
         except (OSError, OverflowError) as error:
             raise SpecError(
                 f"the explorer cannot listen on {host}, port {port}: {error}. If another program "
@@ -81,7 +83,8 @@ def explore(
         port = listening.getsockname()[1]
         started(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-        uvicorn.Server(config).run(sockets=[listening])
+        with contextlib.suppress(Interrupted, KeyboardInterrupt):  # a signal is how it ends
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def is_local(host: str) -> bool:

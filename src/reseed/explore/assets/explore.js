@@ -124,24 +124,36 @@ async function fillTexts(table) {
 }
 
 async function fillFragment(box) {
-  const answer = await fetch(box.dataset.fragment);
+  const answer = await fetch(box.dataset.fragment || box.dataset.look);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   box.replaceChildren(...page.querySelector("main").childNodes);
 }
 
 // -- stars and notes -------------------------------------------------------------------------
 
-async function keep(mine) {
+// One after the other, so that what was chosen last is what stays, also if the page is left.
+let saving = Promise.resolve(), waiting = 0;
+
+function keep(mine) {
+  waiting += 1;
+  mine.querySelector("[role=status]").textContent = "";
+  saving = saving.then(() => send(mine));
+  return saving;
+}
+
+async function send(mine) {
   const star = mine.querySelector("[data-star]"), said = mine.querySelector("[role=status]");
-  const body = {
+  const body = JSON.stringify({
     run: mine.dataset.run, latent: Number(mine.dataset.latent),
     star: star.getAttribute("aria-pressed") === "true", note: mine.querySelector("textarea").value,
-  };
+  });
   const answer = await fetch(mine.dataset.keep, {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+    method: "POST", headers: { "Content-Type": "application/json" }, body, keepalive: true,
   });
   const value = await answer.json();
-  said.textContent = answer.ok ? "kept" : value.error;
+  waiting -= 1;
+  if (!answer.ok) said.textContent = value.error;
+  else if (!waiting) said.textContent = "kept";
 }
 
 function turnStar(mine) {
@@ -196,6 +208,11 @@ document.addEventListener("keydown", (event) => {
 
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-help]")) help();
+  const look = event.target.closest("[data-look] button");
+  if (look) {
+    look.disabled = true;
+    fillFragment(look.closest("[data-look]"));
+  }
   const star = event.target.closest("[data-star]");
   if (star) turnStar(star.closest("[data-keep]"));
 });

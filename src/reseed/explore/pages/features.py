@@ -10,12 +10,15 @@ import polars as pl
 
 from reseed.errors import SpecError, StoreError
 from reseed.explore.tables.database import Database, Row
-from reseed.explore.weights import cosines_of, nearest_of
+from reseed.explore.weights import Matrix, cosines_of, nearest_of
 from reseed.report.html import decimals, percent, rate
 from reseed.runs import Group, cofiring_name, pair_name, stability_name, structure_name
 
 _TEXTS = 6
 _NEAREST = 6
+_UNASKED = 1_000_000_000
+"""Bytes of decoder rows that are read without asking."""
+
 _REACHED = 0.99
 """Share of random latents below what is shown as chance."""
 
@@ -135,6 +138,14 @@ def neighbours(database: Database, run: str, latent: int) -> list[dict[str, Any]
     ]
 
 
+def looks_through(database: Database, run: str) -> int:
+    """Bytes of decoder rows that `neighbours` reads; 0 where they are few enough not to ask."""
+    group = next(g for g in database.groups if run in g.runs)
+    rows = Matrix(database.study.store, run, "W_dec").shape
+    total = 4 * rows[0] * rows[1] * len(group.runs)
+    return total if total > _UNASKED else 0
+
+
 # -- what it is made of --------------------------------------------------------------------------
 
 
@@ -151,7 +162,7 @@ def _family(database: Database, row: Row) -> dict[str, int]:
 def _side(
     database: Database, run: str, latent: int, *, kin: bool, became: str | None = None
 ) -> Side:
-    contexts = database.contexts(run, [latent], _TEXTS).get(latent, [])
+    contexts = database.contexts([(run, latent)], _TEXTS).get((run, latent), [])
     activations = [value or 0.0 for context in contexts for value in context["activations"]]
     return Side(
         run=run,

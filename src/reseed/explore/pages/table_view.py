@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from reseed.explore.pages.features import feature_of, neighbours
+from reseed.explore.pages.features import feature_of, looks_through, neighbours
 from reseed.explore.shelf import Query, Shelf
 from reseed.explore.tables.columns import CHOICES
 from reseed.explore.tables.database import Database, Row
@@ -90,15 +90,12 @@ def texts_data(query: Query, shelf: Shelf) -> dict[str, Any]:
     total = latents.count()
     first = (latents.listing.page - 1) * PAGE
     rows = latents.rows(first, PAGE, total) if total > first else []
-    words, wanted = latents.listing.q.lower(), dict[str, list[int]]()
-    for row in rows:
-        wanted.setdefault(row["run"], []).append(row["latent"])
-    out: dict[str, Any] = {}
-    for run, numbers in wanted.items():
-        for latent, contexts in shelf.database.contexts(run, numbers, 9).items():
-            hits = (c for c in contexts if words in "".join(c["tokens"]).lower())
-            chosen = next(hits, contexts[0])
-            out[f"{run} {latent}"] = shortened(chosen["tokens"], chosen["activations"])
+    words, out = latents.listing.q.lower(), dict[str, Any]()
+    keys = [(row["run"], row["latent"]) for row in rows]
+    for (run, latent), contexts in shelf.database.contexts(keys, 9).items():
+        hits = (c for c in contexts if words in "".join(c["tokens"]).lower())
+        chosen = next(hits, contexts[0])
+        out[f"{run} {latent}"] = shortened(chosen["tokens"], chosen["activations"])
     return {"texts": out}
 
 
@@ -128,6 +125,7 @@ def feature_view(query: Query, shelf: Shelf) -> dict[str, Any]:
         "back": back,
         "previous": previous,
         "following": following,
+        "looks_through": looks_through(database, run),
         "in_report": _in_report(database, run, latent),
     }
 

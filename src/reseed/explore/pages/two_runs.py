@@ -89,9 +89,9 @@ def _side(shelf: Shelf, table: str, run: str, other: str, side: str, tau: float)
         f"{source} AND {lacks} ORDER BY m.decoder_max_cos, latent LIMIT {_LISTED}",
         [run, side],
     )
-    texts = database.contexts(run, [row["latent"] for row in rows], 1)
+    texts = database.contexts([(run, row["latent"]) for row in rows], 1)
     for row in rows:
-        context = texts.get(row["latent"])
+        context = texts.get((run, row["latent"]))
         place = shortened(context[0]["tokens"], context[0]["activations"]) if context else None
         row["text"] = None if place is None else (place[0][-40:], place[1], place[2][:40])
     return {"run": run, "other": other, "rows": rows, **counts}

@@ -113,19 +113,30 @@ class Database:
         row = self.rows("SELECT max(latent) + 1 AS n FROM latents WHERE run = ?", [run])[0]
         return int(row["n"] or 0)
 
-    def contexts(self, run: str, latents: Sequence[int], each: int) -> dict[int, list[Row]]:
-        """The strongest contexts of latents of a run: tokens, activations; none without text."""
-        if run not in self.evidence or not latents:
-            return {}
-        numbers = ", ".join(str(int(latent)) for latent in latents)
-        rows = self.rows(
-            "SELECT latent, tokens, activations FROM "
-            f"{self.source(self.evidence[run], 'contexts.parquet')} WHERE latent IN ({numbers})"
-        )
-        out: dict[int, list[Row]] = {}
-        for row in rows:
-            if len(kept := out.setdefault(row["latent"], [])) < each:
-                kept.append(row)
+    def contexts(
+        self, latents: Sequence[tuple[str, int]], each: int
+    ) -> dict[tuple[str, int], list[Row]]:
+        """The strongest contexts of latents `(run, latent)`: tokens, activations, strongest first.
+
+        Latents without text are left out.
+        """
+        wanted: dict[str, list[int]] = {}
+        for run, latent in latents:
+            if run in self.evidence:
+                wanted.setdefault(run, []).append(int(latent))
+        parts = [
+            f"SELECT {text(run)} AS run, latent, tokens, activations FROM "
+            f"{self.source(self.evidence[run], 'contexts.parquet')} "
+            f"SEMI JOIN (VALUES {', '.join(f'({n})' for n in numbers)}) AS few(latent) "
+            "USING (latent)"
+            for run, numbers in wanted.items()
+        ]
+        out: dict[tuple[str, int], list[Row]] = {}
+        for row in self.rows(" UNION ALL ".join(parts)) if parts else ():
+            out.setdefault((row["run"], row["latent"]), []).append(row)
+        for rows in out.values():
+            rows.sort(key=lambda row: -max(value or 0.0 for value in row["activations"]))
+            del rows[each:]
         return out
 
     def source(self, piece: str, file: str) -> str:
@@ -165,10 +176,8 @@ class Database:
         done = sum(isinstance(run.state, Done) for run in runs)
         out = []
         if missing:
-            out.append(
-                f"{done} of {len(runs)} runs are finished; this page shows what is there. "
-                "`reseed run` makes the rest, `reseed status` shows how far it is."
-            )
+            there = f"{done} of {len(runs)} runs are finished; this page shows what is there."
+            out.append(f"{there} `reseed run` makes the rest, `reseed status` shows how far it is.")
         bare = [g for g in self.groups if not self.study.store.has(stability_name(g.name))]
         if bare:
             out.append(

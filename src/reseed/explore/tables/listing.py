@@ -175,6 +175,9 @@ class TableRows:
     def count(self) -> int:
         """How many rows there are."""
         source, condition, values = self._rows()
+        asked = self.listing
+        if asked.q and not (asked.filters or asked.marked or asked.q.isdecimal()):
+            source, condition, values = self.database.hits(asked.q, asked.where), "true", []
         sql = f"SELECT count(*) AS n FROM {source} WHERE {condition}"
         return int(self.database.rows(sql, values)[0]["n"])
 
