@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from reseed.errors import SpecError
 from reseed.screen import Screen, bold
 from reseed.study import Study
 
@@ -30,7 +31,7 @@ def explore(
     """
     from reseed.explore.server import explore, is_local
 
-    opened = [Study.load(path) for path in studies]
+    opened = [_study(path) for path in studies]
     for study in opened:
         study.check_folder()
     screen = Screen()
@@ -48,6 +49,15 @@ def explore(
             webbrowser.open(address)
 
     explore(opened, host=host, port=port, started=started)
+
+
+def _study(path: Path) -> Study:
+    if (path / "comparison.json").exists():
+        raise SpecError(
+            f"{path} is the folder of a comparison, not of a study. Its latents are in {path}/"
+            "report.html, which needs no server."
+        )
+    return Study.load(path)
 
 
 COMMANDS = (explore,)

@@ -61,6 +61,12 @@ class Matrix:
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         return rows / np.where(lengths > 0, lengths, 1).astype(np.float32)
 
+    def cosines(self, latents: slice, row: Floats) -> Floats:
+        """Cosines of rows with a row `[D]` of length 1; 0 for rows of zeros."""
+        rows = self._map[latents]
+        squared = np.einsum("nd,nd->n", rows, rows)
+        return (rows @ row) / np.sqrt(np.where(squared > 0, squared, 1)).astype(np.float32)
+
 
 def cosines_of(store: Store, members: Sequence[tuple[str, int]], name: str) -> Floats:
     """Cosines `[n, n]` of rows of `name` (`W_dec`, `W_enc`) of latents, each `(run, latent)`."""
@@ -85,7 +91,7 @@ def nearest_of(
         return []
     best: list[tuple[float, int]] = []
     for first in range(0, matrix.shape[0], _ROWS):
-        cosines = matrix.unit_rows(slice(first, first + _ROWS)) @ row
+        cosines = matrix.cosines(slice(first, first + _ROWS), row)
         if latent[0] == run and first <= latent[1] < first + _ROWS:
             cosines[latent[1] - first] = -2.0
         few = np.argpartition(-cosines, min(count, len(cosines) - 1))[:count]

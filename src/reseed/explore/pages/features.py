@@ -216,7 +216,8 @@ def _became(database: Database, run: str, latent: int, other: str) -> str | None
     parts = [row[f"partner_{n}"] for n in (1, 2, 3)]
     named = [f"{part:,}" for part in parts if part is not None]
     fit = f" (cosine of the fit {decimals(row['cos'])})" if row["cos"] is not None else ""
-    return f"{_BECAME[row['label']]} latent {' and '.join(named)}{fit}"
+    which = f"latent{'s' if len(named) > 1 else ''} {' and '.join(named)}"
+    return f"{_BECAME[row['label']]} {which}{fit}"
 
 
 def _between(database: Database, members: Sequence[tuple[str, int]]) -> list[Between]:

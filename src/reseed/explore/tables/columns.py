@@ -18,6 +18,9 @@ COLUMN_WORDS = {
     "verdict": "verdict",
     "explanation": "explanation",
     "enc_dec_cos": "encoder–decoder cosine",
+    "own_max_cos": "nearest in its own run",
+    "mean_act": "mean activation",
+    "max_act": "largest activation",
 }
 """Titles; other columns are titled by their name."""
 
@@ -68,7 +71,9 @@ class Column:
         """An example of a filter."""
         if self.is_number:
             return "e.g. 0.1..0.5"
-        return "true or false" if self.type == "BOOLEAN" else "part of it"
+        if self.type == "BOOLEAN":
+            return "true or false"
+        return "all of it" if self.name in CHOICES else "part of it"
 
 
 def written(name: str, row: dict[str, Any]) -> str:

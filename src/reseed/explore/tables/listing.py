@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from reseed.errors import SpecError, nearest
-from reseed.explore.tables.columns import HISTOGRAMS, LOGARITHMIC, SHOWN, Column
+from reseed.explore.tables.columns import CHOICES, HISTOGRAMS, LOGARITHMIC, SHOWN, Column
 from reseed.explore.tables.database import Database, Row
 from reseed.explore.tables.sql import quoted
 
@@ -141,7 +141,7 @@ def _condition(column: Column, value: str) -> tuple[str, list[Any]]:
         limits = [(sign, _number(column, end)) for sign, end in ends if end.strip()]
         sql = " AND ".join(f"{name} {sign} ?" for sign, _ in limits)
         return sql or f"{name} IS NOT NULL", [limit for _, limit in limits]
-    if column.name in ("group", "run", "verdict"):
+    if column.name in CHOICES:
         return f"{name} = ?", [value]
     return f"contains(lower({name}::VARCHAR), ?)", [value.lower()]
 
