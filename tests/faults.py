@@ -3,7 +3,8 @@
 `python faults.py STUDY OUT MODE N [N ...]` runs the study once for each N in a process of its own;
 at the N-th change (0: never) the process is killed (`kill`) or gets a signal (`term`, `int`). It
 prints the exit status of each; a status below 0 is the signal that killed it. What each one left
-is kept as `OUT.0`, `OUT.1`, ... Importing torch once for all of them makes many kills cheap.
+is kept as `OUT.0`, `OUT.1`, ... With the mode `work` four at a time share the study (`reseed work`),
+each killed at its own change. Importing torch once for all of them makes many kills cheap.
 """
 
 import contextlib
@@ -65,6 +66,11 @@ def interrupt(signum):
 
 def forked(work):
     """Exit status of a copy of this process that does the work."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
+
+
+def fork(work):
+    """Process of a copy that does the work."""
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -76,7 +82,19 @@ def forked(work):
             traceback.print_exc()
         finally:
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return pid
+
+
+def beside_each_other(works, most=4):
+    """Exit statuses of copies, up to four at a time, in the order in which they end."""
+    waiting, under_way, statuses = list(works), 0, []
+    while waiting or under_way:
+        while waiting and under_way < most:
+            fork(waiting.pop(0))
+            under_way += 1
+        statuses.append(os.waitstatus_to_exitcode(os.wait()[1]))
+        under_way -= 1
+    return statuses
 
 
 def serve(study, out, mode, numbers):
@@ -91,17 +109,22 @@ def serve(study, out, mode, numbers):
         "kill": die,
         "term": interrupt(signal.SIGTERM),
         "int": interrupt(signal.SIGINT),
+        "work": die,
     }[mode]
+    command = "work" if mode == "work" else "run"
 
     def run(number):
         if number < 0:
             shutil.rmtree(out)
             sys.exit()
-        sys.argv = ["reseed", "run", study, "--out", out, "--quiet"]
+        sys.argv = ["reseed", command, study, "--out", out, "--quiet"]
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         with at_call(number, act):
             main()
 
+    if mode == "work":
+        print(*beside_each_other([partial(run, number) for number in numbers]))  # noqa: T201
+        return
     for place, number in enumerate(numbers):
         print(forked(partial(run, number)), flush=True)  # noqa: T201
         if os.path.isdir(out):

@@ -141,7 +141,7 @@ def test_a_process_of_another_machine_is_dead_when_it_is_silent(tmp_path, monkey
         other.setattr(claims, "this_machine", lambda: "0" * 8)
         far = claims.Process(tmp_path)
         assert far.claim("runs/a")
-    file = tmp_path / "work" / f"{far.id}.json"
+    file = tmp_path / "work" / f"{far.id}.process"
     with working(tmp_path) as process:
         for seconds, mine in ((30, False), (590, False), (610, True)):
             now = temporary.now_at(tmp_path)
@@ -183,7 +183,7 @@ def test_an_owner_that_wakes_up_after_it_was_fenced(write_study, monkeypatch, tr
             write()
     assert not late.path.exists()
     for process in workers(study.folder):
-        (study.folder / "work" / f"{process.id}.json").unlink()
+        (study.folder / "work" / f"{process.id}.process").unlink()
     assert [run.state.tokens_done for run in study.runs] == [640, 640]
     reseed.run(study, progress=False)
     skip = (".lock", "events.jsonl")

@@ -29,6 +29,8 @@ from reseed.errors import Interrupted, explained, no_link
 from reseed.screen import Screen
 
 EVENTS_FILE = "events.jsonl"
+EVENTS_FOLDER = "events"
+"""Of files of processes that work beside each other, one each."""
 
 _LINE_EVERY_SECONDS = 60.0
 _PROGRESS_EVERY_SECONDS = 5.0
@@ -197,17 +199,20 @@ def _short(value: float) -> str:
 def read_events(folder: Path, *kinds: str) -> list[dict[str, Any]]:
     """The events of these kinds in a study's folder, oldest first; lines that are cut are left out.
 
-    The last session begins with the last event of kind `session`.
+    Those of all processes; of each machine by its own clock. The last session begins with the last
+    event of kind `session`.
     """
     wanted, out = [f'"event": "{kind}"' for kind in kinds], list[dict[str, Any]]()
-    try:
-        with open(folder / EVENTS_FILE, encoding="utf-8", errors="replace") as lines:
+    for path in [folder / EVENTS_FILE, *sorted((folder / EVENTS_FOLDER).glob("*.jsonl"))]:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(path, encoding="utf-8", errors="replace") as lines,
+        ):
             for line in lines:
                 if any(kind in line for kind in wanted):
                     with contextlib.suppress(ValueError):
                         out.append(json.loads(line))
-    except FileNotFoundError:
-        return []
+    out.sort(key=lambda event: event.get("time", 0.0))
     return [event for event in out if event.get("event") in kinds]
 
 

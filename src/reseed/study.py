@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from reseed.errors import SpecError, StoreError
-from reseed.events import EVENTS_FILE
+from reseed.events import EVENTS_FILE, EVENTS_FOLDER
 from reseed.notebook.front import StudyView
 from reseed.runs import (
     Done,
@@ -38,10 +38,11 @@ from reseed.store import BUILDING, Store
 
 SPEC_FILE = "study.toml"
 SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.html"
 DATA_FILE = "data.json"
 MADE_WITH_FILE = "made_with.json"
 SUBJECT = "subject"
-_BEFORE_DATA = (".lock", SPEC_FILE, EVENTS_FILE, "work")
+_BEFORE_DATA = (".lock", SPEC_FILE, EVENTS_FILE, EVENTS_FOLDER, "work")
 """What can lie in the folder of a study that was stopped before `DATA_FILE` was there."""
 
 

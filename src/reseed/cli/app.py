@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import reseed.cli.cluster as cluster
 import reseed.cli.explore as explore
 import reseed.cli.latents as latents
 import reseed.cli.saes as saes
@@ -26,8 +27,9 @@ app = typer.Typer(
     "continue).",
 )
 
-for command in (*studies.COMMANDS, *latents.COMMANDS, *explore.COMMANDS, *saes.COMMANDS):
-    app.command()(command)
+for room in (studies, cluster, latents, explore, saes):
+    for command in room.COMMANDS:
+        app.command()(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ from reseed.errors import SpecError
 from reseed.runs import Failed, Run
 from reseed.screen import Screen, bold
 from reseed.store import write_bytes
-from reseed.study import Study
+from reseed.study import REPORT_FILE, Study
 
 if TYPE_CHECKING:
     from reseed.spec.new_study import Kind
@@ -98,15 +98,32 @@ def run(
     device: Annotated[
         str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto for a GPU if any.")
     ] = "cpu",
+    on: Annotated[
+        str | None,
+        typer.Option(help="Make parts in other processes: local, slurm or ray.", metavar="ENGINE"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Parts at a time.", min=1)] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus-per-worker", help="GPUs of each part.", min=0)
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="Of Slurm.")] = None,
+    engine: Annotated[
+        Path | None, typer.Option(help="A TOML file with all of these and more, docs/cluster.md.")
+    ] = None,
 ) -> None:
     """Train, match and judge the SAEs of a study, and write its report.
 
     Stop it whenever you like: the same command continues where it was.
     """
+    from reseed.cluster.engine import read_engine
     from reseed.pipeline.run import run
 
     opened, console = Study.load(study, out), Screen()
-    outcome = run(opened, progress=not quiet, retry_failed=retry_failed, device=device)
+    options = {"on": on, "workers": workers, "gpus": gpus, "partition": partition}
+    elsewhere = any(value is not None for value in (on, workers, gpus, partition, engine))
+    settings = read_engine(engine, **options) if elsewhere else None
+    again = retry_failed
+    outcome = run(opened, progress=not quiet, retry_failed=again, device=device, engine=settings)
     tables.show_summary(console, opened.summary)
     _end(console, "Report: ", outcome.report, outcome.seconds, outcome.failed)
 
@@ -138,7 +155,6 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
 def status(study: StudyPath, out: OutPath = None) -> None:
     """Show how far runs and stages are, with the time left, and why runs failed."""
     from reseed.pipeline.progress import run_states, stages
-    from reseed.pipeline.run import REPORT
 
     opened, console = open_study(study, out), Screen()
     opened.check_folder()
@@ -146,7 +162,7 @@ def status(study: StudyPath, out: OutPath = None) -> None:
     console.print(progress.stages(stages(opened)))
     holder = opened.store.holder()
     console.print(f"working now: {holder or 'nobody'}", soft_wrap=True)
-    page = opened.folder / REPORT
+    page = opened.folder / REPORT_FILE
     console.print(f"report: {page if page.exists() else 'not yet'}", soft_wrap=True)
 
 

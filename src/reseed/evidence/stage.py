@@ -5,7 +5,8 @@ All runs that miss a piece share a pass; memory does not grow with the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from reseed.events import Events
@@ -39,37 +40,50 @@ from reseed.subjects.language.blocks import TextPositions
 Key = TypeVar("Key")
 
 
-def stage(study: Study, events: Events, inputs: Inputs) -> None:
+def stage(
+    study: Study, events: Events, inputs: Inputs, only: Collection[str] | None = None
+) -> None:
     """Make the pieces `evidence/RUN`, `cofiring/A--B`, `through/RUN`, `substitution/GROUP`.
 
-    Those that are missing; the last two if the study asks for them.
+    Those that are missing, of `only` if it is given; the last two if the study asks for them.
     """
     finished = [run.spec for run in study.runs if isinstance(run.state, Done)]
-    _gather_evidence(study, finished, inputs, events)
-    _gather_cofiring(study, inputs, events)
-    _gather_predictions(study, finished, inputs, events)
+    _gather_evidence(study, finished, inputs, events, only)
+    _gather_cofiring(study, inputs, events, only)
+    _gather_predictions(study, finished, inputs, events, only)
     if study.spec.evidence.substitution_pairs:
         from reseed.evidence.substitution.stage import substitute
 
-        substitute(study, inputs, events)
+        substitute(study, inputs, events, only)
 
 
 def _missing(
-    store: Store, made_from: Mapping[Key, Any], name_of: Callable[[Key], str]
+    store: Store,
+    made_from: Mapping[Key, Any],
+    name_of: Callable[[Key], str],
+    only: Collection[str] | None,
 ) -> list[Key]:
     """Whose piece is not there, or was made from something else."""
-    return [key for key, made in made_from.items() if not store.has(name_of(key), digest(made))]
+    return [
+        key
+        for key, made in made_from.items()
+        if (only is None or name_of(key) in only) and not store.has(name_of(key), digest(made))
+    ]
 
 
 def _gather_evidence(
-    study: Study, finished: Iterable[RunSpec], inputs: Inputs, events: Events
+    study: Study,
+    finished: Iterable[RunSpec],
+    inputs: Inputs,
+    events: Events,
+    only: Collection[str] | None,
 ) -> None:
     store, spec = study.store, study.spec.evidence
     settings = digest(
         spec.model_dump(mode="json", exclude={"through_tokens", "substitution_pairs"})
     )
     made_from = {run: [store.checksum(run_name(run)), settings] for run in finished}
-    missing = _missing(store, made_from, lambda run: evidence_name(run.id))
+    missing = _missing(store, made_from, lambda run: evidence_name(run.id), only)
     kinds: dict[Control | None, None] = dict.fromkeys(run.reads for run in missing)
     for reads in kinds:
         runs, data = [run for run in missing if run.reads == reads], inputs.data(reads)
@@ -92,10 +106,17 @@ def _gather_evidence(
             store.make(evidence_name(run.id), made_from[run], gathered[run.id].files)
 
 
-def _gather_cofiring(study: Study, inputs: Inputs, events: Events) -> None:
+def _gather_cofiring(
+    study: Study, inputs: Inputs, events: Events, only: Collection[str] | None
+) -> None:
     """How the latents that decoder rows match at the end of training fire together."""
     store = study.store
-    last = {pair: group.steps[-1] for group in study.groups() for pair in pairs_of(group.runs)}
+    last = {
+        pair: group.steps[-1]
+        for group in study.groups()
+        for pair in pairs_of(group.runs)
+        if only is None or cofiring_name(pair) in only
+    }
     made_from = {
         pair: [
             store.checksum(pair_name(pair)),
@@ -104,7 +125,7 @@ def _gather_cofiring(study: Study, inputs: Inputs, events: Events) -> None:
         ]
         for pair in last
     }
-    missing = _missing(store, made_from, cofiring_name)
+    missing = _missing(store, made_from, cofiring_name, only)
     if not missing:
         return
     fired = {
@@ -126,17 +147,21 @@ def _gather_cofiring(study: Study, inputs: Inputs, events: Events) -> None:
     feed(add, readers, inputs.source, inputs.split[1], events, "co-firing")
     for pair, counter in counters.items():
         files = {"matched.parquet": counter.table()}
-        store.make(cofiring_name(pair), made_from[pair], lambda files=files: files)
+        store.make(cofiring_name(pair), made_from[pair], partial(dict[str, Any], files))
 
 
 def _gather_predictions(
-    study: Study, finished: Iterable[RunSpec], inputs: Inputs, events: Events
+    study: Study,
+    finished: Iterable[RunSpec],
+    inputs: Inputs,
+    events: Events,
+    only: Collection[str] | None,
 ) -> None:
     """What reconstructions do to the subject's predictions, if the study asks for it."""
     store, tokens = study.store, study.spec.evidence.through_tokens
     runs = {run.id: run for run in finished if run.reads is None}
     made_from = {name: [store.checksum(run_name(run)), tokens] for name, run in runs.items()}
-    names = _missing(store, made_from, through_name)
+    names = _missing(store, made_from, through_name, only)
     missing = {name: (runs[name].site, runs[name].target) for name in names}
     if not missing or not tokens:
         return
@@ -148,7 +173,7 @@ def _gather_predictions(
     measured = measure(saes, missing, inputs.spliced, inputs.text, blocks, events)
     for name, numbers in measured.items():
         files = {"through.json": numbers}
-        store.make(through_name(name), made_from[name], lambda files=files: files)
+        store.make(through_name(name), made_from[name], partial(dict[str, Any], files))
 
 
 class _Evidence:

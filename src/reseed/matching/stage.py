@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,13 +21,14 @@ from reseed.store import Store
 from reseed.study import Study
 
 
-def stage(study: Study, events: Events) -> None:
+def stage(study: Study, events: Events, only: Collection[str] | None = None) -> None:
     """Make the pieces `matches/A--B` and `weights/RUN` that are missing.
 
     Args:
         study: whose finished runs are matched inside their groups, controls among them, at every
             snapshot.
         events: progress.
+        only: names of the pieces that may be made; all if left out.
 
     Raises:
         SpecError: if numba is missing and a dictionary is too large for dense matching.
@@ -36,6 +37,9 @@ def stage(study: Study, events: Events) -> None:
     groups, store = study.all_groups(), study.store
     pairs = [(pair, group.steps) for group in groups for pair in pairs_of(group.runs)]
     runs = [(run, group.steps) for group in groups for run in group.runs]
+    if only is not None:
+        pairs = [(pair, steps) for pair, steps in pairs if pair_name(pair) in only]
+        runs = [(run, steps) for run, steps in runs if weights_name(run) in only]
     with events.task("match", len(pairs) + len(runs), "pieces") as task:
         for run, steps in runs:
             _describe(run, steps, store)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from reseed.events import read_events
 from reseed.pipeline.power import across_of
-from reseed.pipeline.run import REPORT
 from reseed.runs import (
     Failed,
     Missing,
@@ -29,7 +28,7 @@ from reseed.runs import (
 )
 from reseed.spec.training import RunSpec
 from reseed.store import Store
-from reseed.study import SUBJECT, SUMMARY_FILE, Study
+from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
 
 StageState = Literal["done", "under way", "stopped", "waiting", "missing"]
 
@@ -139,7 +138,7 @@ def _pieces(study: Study, last: dict[str, Any] | None) -> list[_Pieces]:
             out.append(_trained(study, last))
         else:
             out.append(_Pieces(name=stage, done=there, of=len(names)))
-    page = all(store.path(name).exists() for name in (SUMMARY_FILE, REPORT))
+    page = all(store.path(name).exists() for name in (SUMMARY_FILE, REPORT_FILE))
     made = page and all(pieces.done == pieces.of for pieces in out)
     return [*out, _Pieces(name="report", done=int(made), of=1)]
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reseed.cluster.engine import EngineSpec
 from reseed.errors import StoreError
 from reseed.events import Events, Sink, Stop, session
 from reseed.evidence.stage import stage as gather
@@ -43,12 +44,10 @@ from reseed.stability.notes import notes
 from reseed.stability.nulls import CONTROLS
 from reseed.stability.stage import stage as assess
 from reseed.stability.summary import read_summary
-from reseed.study import SUBJECT, SUMMARY_FILE, Study
+from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.norms import NORMS
 from reseed.training.device import chosen
-
-REPORT = "report.html"
 
 
 class Outcome(NamedTuple):
@@ -66,6 +65,7 @@ def run(
     sinks: Sequence[Sink] = (),
     retry_failed: bool = False,
     device: str = "cpu",
+    engine: EngineSpec | None = None,
 ) -> Outcome:
     """Make everything of a study that is not there yet; calling it again continues.
 
@@ -76,6 +76,7 @@ def run(
         retry_failed: whether runs that failed are tried again.
         device: where the subject and the trainings compute: `"cpu"`, `"cuda"`, `"cuda:1"` and so
             on, or `"auto"` for a GPU if there is one.
+        engine: where parts of the work are made by other processes; left out, all is made here.
 
     Returns:
         Path of the report, and the runs that failed.
@@ -86,7 +87,8 @@ def run(
         Interrupted: after a signal; the same call continues.
     """
     with session(study.folder, progress, sinks) as (events, stop):
-        return run_study(study, events, stop, retry_failed=retry_failed, device=device)
+        again = retry_failed
+        return run_study(study, events, stop, retry_failed=again, device=device, engine=engine)
 
 
 def run_study(
@@ -97,6 +99,7 @@ def run_study(
     command: str = "reseed run",
     retry_failed: bool = False,
     device: str = "cpu",
+    engine: EngineSpec | None = None,
 ) -> Outcome:
     """What `run` does, with events and signals of the caller."""
     started, place = time.monotonic(), chosen(device)
@@ -111,6 +114,10 @@ def run_study(
         if retry_failed:
             for run in study.runs:
                 forget_failure(run.spec, study.store)
+        if engine is not None:
+            from reseed.pipeline.fan_out import make_on
+
+            make_on(study, engine, events, device)
         if any(isinstance(run.state, Missing) for run in study.runs):
             from reseed.training.stage import stage as train
 
@@ -120,9 +127,9 @@ def run_study(
         _summarise(study, assess(study, events))
         study.record()
         with events.short("report"):
-            write_report(study.store, REPORT)
+            write_report(study.store, REPORT_FILE)
     failed = [run for run in study.runs if isinstance(run.state, Failed)]
-    return Outcome(study.folder / REPORT, failed, time.monotonic() - started)
+    return Outcome(study.folder / REPORT_FILE, failed, time.monotonic() - started)
 
 
 def _summarise(study: Study, factors: Factors | None) -> None:
@@ -231,5 +238,5 @@ def rewrite_report(study: Study) -> Path:
     for group in study.all_groups():
         study.latent_table(group)  # which is refused if it is not of the last run of the stages
     with study.store.lock("reseed report"):
-        write_report(study.store, REPORT)
-    return study.folder / REPORT
+        write_report(study.store, REPORT_FILE)
+    return study.folder / REPORT_FILE

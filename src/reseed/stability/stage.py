@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,27 +64,30 @@ Files = dict[str, Any]
 """File of a piece to its content."""
 
 
-def stage(study: Study, events: Events) -> Factors | None:
+def stage(study: Study, events: Events, only: Collection[str] | None = None) -> Factors | None:
     """Make the pieces `structure/A--B`, `stability/GROUP`, `across/A--B`, `stability/factors`.
 
     Args:
         study: whose runs are matched and have evidence; groups of one run get firing and weights
             only.
         events: progress.
+        only: names of the pieces of pairs and groups that may be made; all if left out.
 
     Returns:
-        How the groups compare; None with fewer than two.
+        How the groups compare; None with fewer than two, or where `only` is given.
 
     Raises:
         StoreError: if a match or a run is missing or damaged.
     """
     groups = study.all_groups()
-    make_structures(groups, study.spec.matching, study.store, events)
+    make_structures(groups, study.spec.matching, study.store, events, only)
+    groups = [group for group in groups if only is None or stability_name(group.name) in only]
     with events.task("stability", len(groups), "groups") as task:
         for group in groups:
             _make(group, study)
             task.advance(1)
-    return compare_groups(study.groups(), study.spec.matching, study.store, events)
+    where = study.spec.matching, study.store, events
+    return compare_groups(study.groups(), *where) if only is None else None
 
 
 def _make(group: Group, study: Study) -> None:
@@ -256,9 +259,8 @@ def _histograms(
     end: Sequence[PairTable], start: Sequence[PairTable], nulls: Sequence[PairTable]
 ) -> pl.DataFrame:
     kinds = {"observed": end, UNTRAINED: start, COVARIANCE: nulls}
-    return pl.concat(
-        [shares.histogram(kind, [pair.table for pair in pairs]) for kind, pairs in kinds.items()]
-    )
+    tables = {kind: [pair.table for pair in pairs] for kind, pairs in kinds.items()}
+    return pl.concat([shares.histogram(kind, table) for kind, table in tables.items()])
 
 
 def _ceiling(group: Group, store: Store, tau: float) -> float:

@@ -26,7 +26,7 @@ work of `matching.beyond.structure`, the nulls that of this room.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from math import ceil
 from typing import Any, NamedTuple
@@ -161,10 +161,19 @@ _NULL_LATENTS = 1_000
 
 
 def make_structures(
-    groups: Sequence[Group], matching: MatchingSpec, store: Store, events: Events
+    groups: Sequence[Group],
+    matching: MatchingSpec,
+    store: Store,
+    events: Events,
+    only: Collection[str] | None = None,
 ) -> None:
     """Make what is missing of `structure/A--B` of matched runs, for the end of training."""
-    pairs = [(pair, group.steps[-1]) for group in groups for pair in pairs_of(group.runs)]
+    pairs = [
+        (pair, group.steps[-1])
+        for group in groups
+        for pair in pairs_of(group.runs)
+        if only is None or structure_name(pair) in only
+    ]
     settings = Settings(tau=matching.tau)
     with events.task("structure", len(pairs), "pairs") as task:
         for pair, step in pairs:

@@ -1,6 +1,6 @@
 """The study folder: whole pieces, single files, and who works in it."""
 
-from reseed.store.claims import Process, alive, workers, working
+from reseed.store.claims import Known, Process, alive, ask_to_stop, called, workers, working
 from reseed.store.files import (
     PIECE,
     checked_sha256,
@@ -28,11 +28,14 @@ from reseed.store.temporary import (
 __all__ = [
     "BUILDING",
     "PIECE",
+    "Known",
     "Process",
     "Store",
     "alive",
+    "ask_to_stop",
     "beside",
     "built_beside",
+    "called",
     "checked_sha256",
     "existing",
     "file_bytes",

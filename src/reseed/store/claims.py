@@ -1,6 +1,6 @@
 """Who works in a folder: processes on one machine or many, known to each other by small files.
 
-A worker is a file `work/ID.json`, locked as long as its process lives and touched every half
+A worker is a file `work/ID.process`, locked as long as its process lives and touched every half
 minute. On the same machine the lock says whether a worker is alive; on another the age of the file
 does, by the clock of the file system and not by that of any machine. Claims save double work; what
 is right never depends on them.
@@ -16,7 +16,8 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,13 @@ from reseed.store.temporary import BUILDING, OLD, left_over, now_at, taken, this
 FOLDER = "work"
 _CLAIMS = f"{FOLDER}/claims"
 
+_STOP = f"{FOLDER}/stop"
+"""File that asks all to stop."""
+
+_SIZE = 512
+"""Bytes of the file of a process, so that it is written over in one go."""
+
+_ASKED_EVERY = 1.0
 _TOUCHED_EVERY = 30.0
 _SILENT = 600.0
 """Seconds after which a worker on another machine is taken to be dead."""
@@ -51,23 +59,38 @@ class Process:
 
     Args:
         root: the folder of the study.
-        about: what others are shown, e.g. the command.
+        asked: called when all are asked to stop, see `ask_to_stop`.
+        about: what others are shown, e.g. the part that is made.
     """
 
-    def __init__(self, root: Path, **about: Any) -> None:
+    def __init__(self, root: Path, asked: Callable[[], None] | None = None, **about: Any) -> None:
         self.id = f"{this_machine()}-{secrets.token_hex(4)}"
-        self._root, self._path = root, _file(root, self.id)
+        self._root, self._path, self._asked = root, _file(root, self.id), asked
         self._about = {"host": socket.gethostname(), "process": os.getpid(), **about}
-        write_bytes(self._path, json.dumps(self._about).encode())
-        self._handle = os.open(self._path, os.O_RDONLY)
+        write_bytes(self._path, self._text())
+        self._handle = os.open(self._path, os.O_RDWR)
         fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._ended = threading.Event()
         threading.Thread(target=self._touch, daemon=True, name="heartbeat").start()
 
+    def say(self, **about: Any) -> None:
+        """Show others something else."""
+        self._about |= about
+        os.pwrite(self._handle, self._text(), 0)  # in place: the lock is that of this very file
+
+    def _text(self) -> bytes:
+        return json.dumps(self._about).ljust(_SIZE).encode()
+
     def _touch(self) -> None:
-        while not self._ended.wait(_TOUCHED_EVERY):
-            with contextlib.suppress(OSError):
-                os.utime(self._handle)  # the time is the server's
+        last = time.monotonic()
+        while not self._ended.wait(_ASKED_EVERY):
+            if self._asked is not None and (self._root / _STOP).exists():
+                self._asked()
+                self._asked = None
+            if time.monotonic() - last >= _TOUCHED_EVERY:
+                last = time.monotonic()
+                with contextlib.suppress(OSError):
+                    os.utime(self._handle)  # the time is the server's
 
     def end(self) -> None:
         """Say that this worker is gone."""
@@ -117,14 +140,16 @@ _CURRENT: dict[tuple[int, Path], Process] = {}
 
 
 @contextlib.contextmanager
-def working(root: Path, **about: Any) -> Generator[Process, None, None]:
-    """This process as a worker in a folder; inside such a block, the same worker."""
+def working(
+    root: Path, asked: Callable[[], None] | None = None, **about: Any
+) -> Generator[Process, None, None]:
+    """This process as a worker in a folder, see `Process`; inside such a block, the same one."""
     key = os.getpid(), root.absolute()
     if key in _CURRENT:
         yield _CURRENT[key]
         return
     with explained(root):
-        worker = _CURRENT[key] = Process(root, **about)
+        worker = _CURRENT[key] = Process(root, asked, **about)
     try:
         yield worker
     finally:
@@ -148,12 +173,38 @@ def alive(root: Path, worker: str) -> bool:
 def workers(root: Path) -> list[Known]:
     """All workers that a folder knows of, the dead ones that were never swept among them."""
     out: list[Known] = []
-    for path in sorted((root / FOLDER).glob("*.json")):
+    for path in sorted((root / FOLDER).glob("*.process")):
         with contextlib.suppress(OSError, ValueError):
             about, silent = json.loads(path.read_text("utf-8")), now_at(path.parent)
             silent -= path.stat().st_mtime
             out.append(Known(path.stem, about, alive(root, path.stem), max(0.0, silent)))
     return out
+
+
+def ask_to_stop(root: Path, wait: float) -> list[str]:
+    """Ask every process that works in a folder to end; what each calls itself that has not.
+
+    Args:
+        root: the folder.
+        wait: seconds to wait for them.
+    """
+    asked, last = root / _STOP, time.monotonic() + wait
+    if not (root / FOLDER).is_dir():
+        return []
+    write_bytes(asked, b"")
+    try:
+        while left := [worker for worker in workers(root) if worker.alive]:
+            if time.monotonic() > last:
+                break
+            time.sleep(_ASKED_EVERY / 4)
+    finally:
+        asked.unlink(missing_ok=True)
+    return [called(worker) for worker in left]
+
+
+def called(worker: Known) -> str:
+    """What a worker is called in messages."""
+    return f"process {worker.about['process']} on {worker.about['host']}"
 
 
 def owner_of(root: Path, part: str) -> str | None:
@@ -174,7 +225,7 @@ def sweep(root: Path) -> None:
             path.unlink(missing_ok=True)
         elif left_over(path, now, _OLD):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    for path in (root / FOLDER).glob("*.json"):
+    for path in (root / FOLDER).glob("*.process"):
         dead = not alive(root, path.stem)
         same = path.stem.partition("-")[0] == this_machine()
         if dead and (same or now() - path.stat().st_mtime > _OLD):
@@ -186,7 +237,7 @@ def sweep(root: Path) -> None:
 
 
 def _file(root: Path, worker: str) -> Path:
-    return root / FOLDER / f"{worker}.json"
+    return root / FOLDER / f"{worker}.process"
 
 
 def _claims(root: Path) -> list[Path]:

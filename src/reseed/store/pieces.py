@@ -24,7 +24,7 @@ from safetensors.numpy import load as load_safetensors
 
 from reseed.errors import BusyError, StoreError, explained, no_link
 from reseed.seeds import digest
-from reseed.store.claims import owner_of, sweep, workers
+from reseed.store.claims import called, owner_of, sweep, workers
 from reseed.store.files import (
     PIECE,
     checked_sha256,
@@ -108,8 +108,7 @@ class Store:
     def owner_of(self, part: str) -> str | None:
         """What the process that has claimed a part of the work calls itself; None if none has."""
         owner = owner_of(self.root, part)
-        about = next((p.about for p in workers(self.root) if p.id == owner), None)
-        return None if about is None else f"process {about['process']} on {about['host']}"
+        return next((called(worker) for worker in workers(self.root) if worker.id == owner), None)
 
     # -- single files ----------------------------------------------------------------------------
 

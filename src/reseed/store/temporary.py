@@ -141,6 +141,7 @@ def move_into_place(
                 shutil.rmtree(old, ignore_errors=True)
                 return True
             if stands():
+                shutil.rmtree(old, ignore_errors=True)
                 return False
             # what is replaced is gone for the moment of two renames, and deleted only then
             shutil.rmtree(old, ignore_errors=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.seeds import digest, generator
+from reseed.spec.training import Control
 from reseed.store import Store, safetensors_bytes
 from reseed.subjects.source import BlockSource, Chunk, DerivedSource, one_after_other, read_over
 
@@ -86,6 +87,31 @@ def _root(covariance: Tensor) -> Tensor:
     """The symmetric root; what rounding made negative counts as 0."""
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+
+
+def made_up(
+    control: Control,
+    source: BlockSource,
+    training: NDArray[np.int64],
+    store: Store,
+    data: Any,
+    events: Events,
+) -> BlockSource:
+    """The rows of a control that is made of the subject's own: shuffled, or Gaussian.
+
+    Args:
+        control: "shuffled", or one whose rows are Gaussian.
+        source: the subject's activations.
+        training: blocks whose moments the Gaussian rows have.
+        store: where the moments lie.
+        data: JSON value of what the activations depend on.
+        events: progress.
+    """
+    if control == "shuffled":
+        return shuffled(source)
+    made_from = {site: digest([data, site]) for site in source.sites}
+    estimate_moments(source, training, store, made_from, events)
+    return GaussianSource({site: read_moments(store, site) for site in source.sites})
 
 
 class GaussianSource:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.events import Events
 from reseed.runs import Missing
+from reseed.sae import torch
 from reseed.seeds import digest
 from reseed.spec.analysis import JOIN, plain, trained_at
 from reseed.spec.subject import LanguageModelSpec, SubjectSpec, ToySpec, subject_beside
@@ -26,8 +27,9 @@ from reseed.subjects.shards import (
     harvested,
     passes_over,
     rounded_source,
+    shard_names,
 )
-from reseed.subjects.source import BlockSource, split_blocks, with_joined
+from reseed.subjects.source import BlockSource, Data, split_blocks, with_joined
 
 if TYPE_CHECKING:
     from reseed.subjects.language.activations import SplicedModel
@@ -36,17 +38,8 @@ if TYPE_CHECKING:
     from reseed.subjects.subject import Opened
 
 
-class Data(NamedTuple):
-    """What some runs learn from and are evaluated on."""
-
-    source: BlockSource
-    training: NDArray[np.int64]
-    """blocks to train on"""
-    held_out: NDArray[np.int64]
-    places: Callable[[], TextPositions | None]
-    """where held-out rows stand in the text; None if they stand in none"""
-    on_disk: bool
-    """whether its rows are read, so that reading ahead spares the training a wait"""
+DECIDED = "work/decided.json"
+"""What was settled once for all processes that work at a study."""
 
 
 class Inputs:
@@ -69,20 +62,11 @@ class Inputs:
         on_disk = isinstance(self._read_source, ShardSource)
         if control is None:
             return Data(self.source, *self.split, self.places, on_disk)
-        from reseed.subjects.controls import (
-            GaussianSource,
-            estimate_moments,
-            read_moments,
-            shuffled,
-        )
+        from reseed.subjects.controls import made_up
 
-        if control == "shuffled":
-            return Data(shuffled(self.source), *self.split, _nowhere, on_disk)
-        store, sites = self._study.store, self.source.sites
-        made_from = {site: digest([self._study.spec.data, site]) for site in sites}
-        estimate_moments(self.source, self.split[0], store, made_from, self._events)
-        moments = {site: read_moments(store, site) for site in sites}
-        return Data(GaussianSource(moments), *self.split, _nowhere, on_disk=False)
+        where = self._study.store, self._study.spec.data, self._events
+        source = made_up(control, self.source, self.split[0], *where)
+        return Data(source, *self.split, _nowhere, on_disk and control == "shuffled")
 
     @cached_property
     def of_random_subject(self) -> Inputs:
@@ -203,15 +187,35 @@ class Inputs:
     def choice(self) -> Choice:
         """Live or shards."""
         study, about = self._study, self._about
+        keep = study.spec.activations.keep
         missing = [run.spec for run in study.runs if isinstance(run.state, Missing)]
         streams = {(r.reads, r.data_seed) for r in missing if r.reads in (None, "shuffled")}
         return choose(
-            study.spec.activations,
+            study.spec.activations.model_copy(update={"keep": self._decided.get("keep", keep)}),
             rows=about["training_rows"] + about["held_out_rows"],
             dimensions=sum(about["read"].values()),
             passes=passes_over(about["training_rows"], study.spec.training.tokens, len(streams)),
             free_disk=shutil.disk_usage(existing(study.folder)).free,
         )
+
+    def decide(self) -> None:
+        """Settle once what many processes would each settle for themselves: threads, shards."""
+        spec, store = self._study.spec, self._study.store
+        keep = "live" if spec.activations.keep == "live" else "shards"
+        if not store.path(DECIDED).exists():
+            threads = spec.training.threads or torch.get_num_threads()
+            base = self._study.base and str(self._study.base)
+            store.write(DECIDED, {"keep": keep, "threads": threads, "base": base})
+
+    def shards(self) -> list[str]:
+        """Names of the shards that `harvest` makes; none where activations come live."""
+        if self.choice().keep == "live":
+            return []
+        return shard_names(self._about["blocks"], self._study.spec.activations)
+
+    def harvest(self, only: Collection[str]) -> None:
+        """Write those of these shards that are missing."""
+        self._harvest(only)
 
     @property
     def shards_made_from(self) -> str:
@@ -222,11 +226,8 @@ class Inputs:
     @cached_property
     def _read_source(self) -> BlockSource:
         """Of the sites that are read: shards, harvested if not there, or the subject itself."""
-        store, spec, made_from = (
-            self._study.store,
-            self._study.spec.activations,
-            self.shards_made_from,
-        )
+        store, spec = self._study.store, self._study.spec.activations
+        made_from = self.shards_made_from
         choice, there = self.choice(), harvested(store, made_from)
         if choice.keep == "live" and not there:
             self._events.say(f"activations live from the subject: {choice.reason}")
@@ -235,10 +236,14 @@ class Inputs:
         self._set_threads()
         if not there:
             self._events.say(f"activations to shards: {choice.reason}")
-            source, blocks, _, _ = self.opened
-            change = self._change_from_float32()
-            harvest(source, blocks, spec, store, made_from, self._events, change)
+            self._harvest(None)
         return ShardSource(store)
+
+    def _harvest(self, only: Collection[str] | None) -> None:
+        study, change, made_from = self._study, self._change_from_float32(), self.shards_made_from
+        source, blocks, _, _ = self.opened
+        where = study.spec.activations, study.store, made_from, self._events
+        harvest(source, blocks, *where, change, only)
 
     def _change_from_float32(self) -> dict[str, Any] | None:
         """What it does to the activations that the subject computes in another format."""
@@ -280,10 +285,14 @@ class Inputs:
         return {"subject.json": about}
 
     def _set_threads(self) -> None:
-        if self._study.spec.training.threads:
-            import torch
+        threads = self._study.spec.training.threads or self._decided.get("threads")
+        if threads:
+            torch.set_num_threads(threads)
 
-            torch.set_num_threads(self._study.spec.training.threads)
+    @cached_property
+    def _decided(self) -> dict[str, Any]:
+        path = self._study.store.path(DECIDED)
+        return self._study.store.read_json(DECIDED) if path.exists() else {}
 
 
 def _nowhere() -> None:

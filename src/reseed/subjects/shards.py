@@ -5,7 +5,7 @@ And whether it pays to keep them. Importable without torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
@@ -70,6 +70,11 @@ def shard_name(number: int) -> str:
     return f"{FOLDER}/shard-{number:05d}"
 
 
+def shard_names(blocks: int, spec: ActivationSpec) -> list[str]:
+    """Names of all shards that so many blocks make."""
+    return [shard_name(number) for number in range(-(-blocks // spec.shard_blocks))]
+
+
 def harvested(store: Store, made_from: str) -> bool:
     """Whether the index and all its shards are there and were made from this."""
     index = f"{FOLDER}/index"
@@ -88,8 +93,11 @@ def harvest(
     made_from: str,
     events: Events,
     change: Mapping[str, Any] | None = None,
+    only: Collection[str] | None = None,
 ) -> None:
     """Write the first blocks of a source to shards; what is there already is not made again.
+
+    With `only`, names of shards, no others are written, and the index when all are there.
 
     A shard is rounded and written while the next one is read, so the rows of two are in memory.
     When the reading stops, for whatever reason, the shard before is still written whole.
@@ -99,28 +107,31 @@ def harvest(
         return
     rows, error = source.rows[:blocks], dict.fromkeys(source.sites, 0.0)
     starts = range(0, len(rows), spec.shard_blocks)
-    parts = [range(first, min(first + spec.shard_blocks, len(rows))) for first in starts]
+    parts = {
+        number: range(first, min(first + spec.shard_blocks, len(rows)))
+        for number, first in enumerate(starts)
+    }
+    mine = [number for number in parts if only is None or shard_name(number) in only]
+    total = sum(int(rows[list(parts[number])].sum()) for number in mine)
     with (
-        events.task("harvest", int(rows.sum()), "tokens") as task,
+        events.task("harvest", total, "tokens") as task,
         ThreadPoolExecutor(1, "shards") as writer,
     ):
 
         def finish(number: int, written: Future[None]) -> None:
             written.result()
-            for site, value in store.document(shard_name(number), "rounding.json").items():
-                error[site] = max(error[site], value)
             if number in there:
                 task.advance(int(rows[list(parts[number])].sum()))
 
         there = set[int]()
         under_way: tuple[int, Future[None]] | None = None
-        for number, part in enumerate(parts):
+        for number in mine:
             exact: dict[str, Tensor] = {}
             try:
                 if store.has(shard_name(number), made_from):
                     there.add(number)
                 else:
-                    exact = _read(source, list(part), task)
+                    exact = _read(source, list(parts[number]), task)
             finally:
                 # also when the reading failed: the shard before it is whole and counts
                 if under_way is not None:
@@ -129,6 +140,11 @@ def harvest(
             under_way = number, written
         if under_way is not None:
             finish(*under_way)
+    if not all(store.has(shard_name(number), made_from) for number in parts):
+        return
+    for number in parts:
+        for site, value in store.document(shard_name(number), "rounding.json").items():
+            error[site] = max(error[site], value)
     about = {
         "sites": dict(source.sites),
         "rows": rows.tolist(),

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from reseed.events import Events
 from reseed.sae import Tensor, torch
 from reseed.seeds import generator
 from reseed.spec.analysis import parts_of
+
+if TYPE_CHECKING:
+    from reseed.subjects.language.blocks import TextPositions
 
 CHUNK = 32
 """Blocks that are read together in a pass."""
@@ -258,3 +261,16 @@ def split_blocks(blocks: int, held_out: float) -> tuple[NDArray[np.int64], NDArr
             f"{held_out:g}); ask for more tokens or smaller blocks"
         )
     return np.arange(blocks - last - 1), np.arange(blocks - last, blocks)
+
+
+class Data(NamedTuple):
+    """What some runs learn from and are evaluated on."""
+
+    source: BlockSource
+    training: NDArray[np.int64]
+    """blocks to train on"""
+    held_out: NDArray[np.int64]
+    places: Callable[[], TextPositions | None]
+    """where held-out rows stand in the text; None if they stand in none"""
+    on_disk: bool
+    """whether its rows are read, so that reading ahead spares the training a wait"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,14 @@ LENGTH = 32
 _COSINES = (-1.0, 0.5, 0.7, 0.9, 1.01)
 
 
-def substitute(study: Study, inputs: Inputs, events: Events) -> None:
-    """Make the pieces of all groups of two runs or more that are missing."""
+def substitute(
+    study: Study, inputs: Inputs, events: Events, only: Collection[str] | None = None
+) -> None:
+    """Make the pieces of all groups of two runs or more that are missing, of `only` if given."""
     count = study.spec.evidence.substitution_pairs
     for group in study.groups():
         pairs, store = pairs_of(group.runs), study.store
-        if not pairs:
+        if not pairs or (only is not None and substitution_name(group.name) not in only):
             continue
         made_from = [count, WINDOWS, LENGTH, study.spec.matching.tau]
         made_from += [store.checksum(pair_name(pair)) for pair in pairs]

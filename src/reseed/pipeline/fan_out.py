@@ -1,0 +1,63 @@
+"""A study on an engine: all stages that are made in parts, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reseed.cluster.engine import Engine, EngineSpec, Needs, fan_out
+from reseed.events import Events
+from reseed.pipeline.parts import ON_DEVICE, STAGES, Parts, make_part, prepare
+from reseed.study import Study
+
+LOGS = "work/logs"
+
+
+def engine_of(spec: EngineSpec, logs: Path) -> Engine:
+    """The engine that a spec names.
+
+    Args:
+        spec: of the engine.
+        logs: folder for what workers print.
+
+    Raises:
+        SpecError: if its extra is not installed, or there is no such scheduler here.
+    """
+    if spec.on == "slurm":
+        from reseed.cluster.slurm import Slurm
+
+        return Slurm(spec, logs)
+    if spec.on == "ray":
+        from reseed.cluster.ray import Ray
+
+        return Ray(spec)
+    from reseed.cluster.local import Local
+
+    return Local(spec, logs)
+
+
+def make_on(study: Study, engine: EngineSpec, events: Events, device: str) -> None:
+    """Make all stages but the last ones on an engine; the study is held by this process.
+
+    Raises:
+        SpecError: if the engine is not there.
+        StoreError: if parts are missing after three tries.
+        Interrupted: after a signal.
+    """
+    engine_there = engine_of(engine, study.folder.absolute() / LOGS)
+    inputs = prepare(study, events, device)
+    parts = Parts(study, inputs, engine.workers)
+    for stage in STAGES:
+        needs = Needs(device, engine.gpus) if stage in ON_DEVICE else Needs()
+        total = len(parts.of(stage))
+        if not parts.missing(stage):
+            continue
+        events.say(f"{stage}: {total} parts on {engine.on}, {engine.workers} workers")
+        with events.short(stage):
+            fan_out(
+                engine_there,
+                make_part,
+                study.folder,
+                lambda stage=stage: [str(part) for part in parts.missing(stage)],
+                needs,
+                events,
+            )

@@ -1,0 +1,207 @@
+"""A study's work in parts, made by processes anywhere that see its folder.
+
+A part is some pieces of one stage. Who makes it asks the store what is there, so that a part may be
+started again, or twice at once: it costs time, and the bits stay the same.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reseed.errors import SpecError
+from reseed.events import EVENTS_FOLDER, Events, JsonlSink, Stop
+from reseed.evidence.stage import stage as gather
+from reseed.matching.stage import stage as match
+from reseed.pipeline.progress import names_of
+from reseed.runs import Failed, run_name
+from reseed.stability.stage import stage as assess
+from reseed.store import Process, working
+from reseed.study import Study
+from reseed.subjects.inputs import DECIDED, Inputs
+from reseed.training.device import chosen, units
+
+STAGES = (
+    "harvest", "train", "match", "evidence", "co-firing", "through the subject", "substitution",
+    "structure", "stability",
+)  # fmt: skip
+"""Those that are made in parts, in order; each needs all of those before."""
+
+ON_DEVICE = ("harvest", "train", "evidence", "co-firing", "through the subject", "substitution")
+
+_TOGETHER = ("train", "evidence", "through the subject")
+"""Stages whose pieces share a pass over the rows: as few parts as there are workers."""
+
+_PARTS_A_WORKER = 4
+"""Of the other stages at the most, so that nobody waits long for the slowest."""
+
+_LEAST_IN_A_PART = 8
+"""Pieces, where a worker makes several parts: each costs a start."""
+
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The `number`-th of `of` parts of a stage, counted from 1."""
+
+    stage: str
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.number}/{self.of}"
+
+    @classmethod
+    def read(cls, text: str) -> Part:
+        """What `str` gave.
+
+        Raises:
+            SpecError: if it is no part.
+        """
+        stage, _, share = text.rpartition(" ")
+        number, of = read_share(share)
+        if stage not in STAGES:
+            raise SpecError(f"{text!r} is no part of a stage; stages are {', '.join(STAGES)}")
+        return cls(stage, number, of)
+
+
+def read_share(text: str) -> tuple[int, int]:
+    """Number and count of a share like `3/16`.
+
+    Raises:
+        SpecError: if it is none.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise SpecError(f"{text!r} is no share; the third of sixteen is 3/16")
+    return int(number), int(of)
+
+
+class Parts:
+    """Which parts a study has and which are missing.
+
+    Args:
+        study: whose subject was opened once.
+        inputs: its activations.
+        workers: that share the work.
+    """
+
+    def __init__(self, study: Study, inputs: Inputs, workers: int) -> None:
+        self._study, self._inputs, self._workers = study, inputs, workers
+
+    def of(self, stage: str) -> list[Part]:
+        """All parts of a stage."""
+        bundles = len(self._bundles(stage))
+        share = 1
+        if stage not in _TOGETHER:
+            share = max(1, min(_PARTS_A_WORKER, bundles // (_LEAST_IN_A_PART * self._workers)))
+        count = min(bundles, share * self._workers)
+        return [Part(stage, number, count) for number in range(1, count + 1)]
+
+    def missing(self, stage: str) -> list[Part]:
+        """Those that lack a piece."""
+        return [part for part in self.of(stage) if self.lacks(part)]
+
+    def lacks(self, part: Part) -> list[str]:
+        """Names of the pieces of a part that are not there."""
+        made_from = self._inputs.shards_made_from if part.stage == "harvest" else None
+        bundles = self._bundles(part.stage)
+        ends = [len(bundles) * end // part.of for end in (part.number - 1, part.number)]
+        names = [name for bundle in bundles[slice(*ends)] for name in bundle]
+        missing = [name for name in names if not self._study.store.has(name, made_from)]
+        if part.stage != "train":
+            return missing
+        failed = {run_name(run.spec) for run in self._study.runs if isinstance(run.state, Failed)}
+        return [name for name in missing if name not in failed]
+
+    def _bundles(self, stage: str) -> list[list[str]]:
+        """Names of the pieces of a stage; those that must be made together are one bundle."""
+        if stage == "harvest":
+            return [[name] for name in self._inputs.shards()]
+        if stage != "train":
+            return [[name] for name in names_of(self._study).get(stage, [])]
+        # also those that fail meanwhile, so that parts stay what they are; runs of one data seed
+        # lie side by side, so that a part reads the activations once
+        runs = [run.spec for run in self._study.runs]
+        runs.sort(key=lambda run: (run.reads or "", run.data_seed))
+        return [[run_name(run) for run in unit] for unit in units(runs)]
+
+
+def make_part(folder: str, part: str, device: str) -> None:
+    """Make the pieces of a part that are missing; the door of engines.
+
+    Args:
+        folder: of the study, prepared by `prepare`.
+        part: as `str(Part)` gives it.
+        device: where to compute.
+
+    Raises:
+        Interrupted: after a signal; everything is saved.
+        ReseedError: what a stage raises.
+    """
+    wanted, study = Part.read(part), shared(folder)
+    with worker(study, part=part) as (events, stop, _):
+        inputs = Inputs(study, events, chosen(device))
+        make(study, wanted, Parts(study, inputs, wanted.of), events, inputs, stop, device)
+
+
+def make(
+    study: Study,
+    part: Part,
+    parts: Parts,
+    events: Events,
+    inputs: Inputs,
+    stop: Stop,
+    device: str,
+) -> None:
+    """Make a part; what another process is at is waited for, and falls to this one if it dies."""
+    while names := parts.lacks(part):
+        if part.stage == "harvest":
+            inputs.harvest(names)
+        elif part.stage == "train":
+            from reseed.training.stage import stage as train
+
+            train(study, events, inputs, stop, chosen(device), names)
+        elif part.stage == "match":
+            match(study, events, names)
+        elif part.stage in ("structure", "stability"):
+            assess(study, events, names)
+        else:
+            gather(study, events, inputs, names)
+        if parts.lacks(part):
+            time.sleep(POLL_SECONDS)
+
+
+def shared(folder: str | Path) -> Study:
+    """A study by its folder, as whoever prepared it saw it."""
+    study = Study.load(folder)
+    path = study.store.path(DECIDED)
+    if path.exists() and (base := study.store.read_json(DECIDED).get("base")):
+        study.base = Path(base)
+    return study
+
+
+@contextmanager
+def worker(study: Study, **about: str) -> Generator[tuple[Events, Stop, Process], None, None]:
+    """Events of a file of its own, signals, and a name that others see."""
+
+    def end() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with Stop().listening() as stop, working(study.folder, end, **about) as process:
+        folder = study.folder / EVENTS_FOLDER
+        folder.mkdir(exist_ok=True)
+        yield Events(JsonlSink(folder / f"{process.id}.jsonl")), stop, process
+
+
+def prepare(study: Study, events: Events, device: str) -> Inputs:
+    """Open the subject once for all, and settle what each worker would settle for itself."""
+    inputs = Inputs(study, events, chosen(device))
+    inputs.decide()
+    return inputs

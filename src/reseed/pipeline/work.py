@@ -1,0 +1,140 @@
+"""Plain processes that share a study, under any scheduler or none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+
+from reseed.errors import BusyError, Interrupted, SpecError
+from reseed.events import Events, Stop
+from reseed.pipeline.parts import POLL_SECONDS, STAGES, Parts, make, prepare, worker
+from reseed.pipeline.run import run_study
+from reseed.screen import Screen
+from reseed.store import Process, ask_to_stop
+from reseed.study import DATA_FILE, Study
+from reseed.subjects.inputs import Inputs
+
+
+def work(
+    study: Study,
+    *,
+    stage: str | None = None,
+    share: tuple[int, int] = (1, 1),
+    minutes: float | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> bool:
+    """Make what is missing until nothing is left, beside any number of processes that do the same.
+
+    Args:
+        study: whose folder all of them see.
+        stage: one stage alone, whose predecessors are done; left out, all and the page.
+        share: number and count of this process among them, from 1; where it begins.
+        minutes: after which it saves and ends.
+        device: where to compute.
+        progress: whether to say what is done.
+
+    Returns:
+        Whether all is made; False when the time was up.
+
+    Raises:
+        SpecError: if there is no such stage.
+        Interrupted: after a signal; everything is saved.
+    """
+    if stage is not None and stage not in STAGES:
+        raise SpecError(f"there is no stage {stage!r}; stages are {', '.join(STAGES)}")
+    timer = threading.Timer(60 * (minutes or 0), os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    ends = time.monotonic() + 60 * minutes if minutes else float("inf")
+    try:
+        if minutes:
+            timer.start()
+        with worker(study, part="waiting") as (events, stop, process):
+            inputs = _opened(study, process, events, device)
+            for name in STAGES if stage is None else (stage,):
+                _work_at(study, name, share, process, events, inputs, stop, device, progress)
+            if stage is None:
+                _finish(study, process, events, stop, device)
+    except Interrupted:
+        if time.monotonic() >= ends:
+            return False
+        raise
+    finally:
+        timer.cancel()
+    return True
+
+
+def _opened(study: Study, process: Process, events: Events, device: str) -> Inputs:
+    """The inputs, after one of all processes has looked up sites and cut the text."""
+    while True:
+        if process.claim("open"):
+            try:
+                if not study.store.path(DATA_FILE).exists():
+                    with suppress(BusyError), study.locked("reseed work"):
+                        pass
+                return prepare(study, events, device)
+            finally:
+                process.release("open")
+        time.sleep(POLL_SECONDS)
+
+
+def _work_at(
+    study: Study,
+    stage: str,
+    share: tuple[int, int],
+    process: Process,
+    events: Events,
+    inputs: Inputs,
+    stop: Stop,
+    device: str,
+    progress: bool,
+) -> None:
+    parts, (number, of) = Parts(study, inputs, share[1]), share
+    while missing := parts.missing(stage):
+        begin = (number - 1) * len(missing) // of
+        claimed = False
+        for part in [*missing[begin:], *missing[:begin]]:
+            if not process.claim(str(part)):
+                continue
+            claimed = True
+            try:
+                if parts.lacks(part):  # not made by another in the meantime
+                    process.say(part=str(part))
+                    if progress:
+                        Screen(stderr=True).print(str(part))
+                    make(study, part, parts, events, inputs, stop, device)
+            finally:
+                process.release(str(part))
+        process.say(part="waiting")
+        if not claimed:
+            time.sleep(POLL_SECONDS)
+
+
+def _finish(study: Study, process: Process, events: Events, stop: Stop, device: str) -> None:
+    """The last stages and the page, made by one of all; the others wait for it."""
+    if process.claim("report"):
+        try:
+            process.say(part="report")
+            run_study(study, events, stop, command="reseed work", device=device)
+        finally:
+            process.release("report")
+        return
+    while not process.claim("report"):
+        time.sleep(POLL_SECONDS)
+    process.release("report")
+
+
+def cancel(study: Study, wait: float = 120.0) -> list[str]:
+    """Ask all processes that work at a study, on any machine, to save and to end.
+
+    Args:
+        study: whose folder they see.
+        wait: seconds until which they should be gone.
+
+    Returns:
+        Those that are still there.
+    """
+    return ask_to_stop(study.folder, wait)

@@ -1,0 +1,151 @@
+"""Processes that share a study end with the bytes of one alone, however often they are killed."""
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import reseed
+from reseed.errors import SpecError
+from reseed.events import Events
+from reseed.pipeline.parts import STAGES, Part, Parts, read_share
+from reseed.pipeline.work import work
+from reseed.store import workers
+from reseed.study import Study
+from reseed.subjects.inputs import Inputs
+
+SERVER = Path(__file__).parents[1] / "faults.py"
+SKIP = (".lock", "events.jsonl", "summary.json", "report.html")
+"""Files that say when, or the folder's name."""
+
+
+@pytest.fixture
+def same_pieces(tree):
+    """Whether two folders have the same files, but for what the work itself leaves."""
+
+    def same(one, other):
+        trees = [tree(folder, skip=SKIP) for folder in (one, other)]
+        for files in trees:
+            for name in [name for name in files if name.startswith(("events/", "work/"))]:
+                del files[name]
+        return trees[0] == trees[1]
+
+    return same
+
+
+def start(*args):
+    return subprocess.Popen(
+        [sys.executable, "-m", "reseed.cli", *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process):
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    assert "Traceback" not in out
+    return out
+
+
+def test_two_processes_make_what_one_makes(finished, tmp_path, same_pieces):
+    study, out = finished / "study.toml", tmp_path / "tiny"
+    processes = [start("work", study, "--out", out, "--share", f"{i}/2") for i in (1, 2)]
+    for process in processes:
+        ended(process)
+    assert same_pieces(out, finished)
+    assert reseed.Study.load(out).summary["groups"]
+    assert not list((out / "work").glob("*.process"))
+
+
+def test_fifty_kills_over_four_processes(finished, tmp_path, same_pieces):
+    draw = random.Random(0)
+    numbers = [draw.randint(5, 60) for _ in range(60)] + [0] * 4
+    command = [sys.executable, SERVER, finished / "study.toml", tmp_path / "tiny", "work"]
+    done = subprocess.run(
+        [*map(str, command), *map(str, numbers)], capture_output=True, text=True, timeout=280
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    statuses = [int(status) for status in done.stdout.split()]
+    assert set(statuses) == {0, -9}, done.stderr
+    assert statuses.count(-9) >= 50
+    assert same_pieces(tmp_path / "tiny", finished)
+
+
+def test_run_on_this_machines_processes(finished, tmp_path, same_pieces, cli):
+    done = cli(
+        "run", finished / "study.toml", "--out", tmp_path / "tiny", "--on", "local", "--workers", 2
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train: 2 parts on local, 2 workers" in done.stderr
+    assert same_pieces(tmp_path / "tiny", finished)
+    again = cli("run", tmp_path / "tiny", "--on", "local")
+    assert again.returncode == 0
+    assert "parts" not in again.stderr
+
+
+@pytest.mark.parametrize("text", ["train 0/2", "train 3/2", "train", "sleep 1/2", "train 1/x"])
+def test_a_part_that_is_none(text):
+    with pytest.raises(SpecError, match="share|part of a stage"):
+        Part.read(text)
+    assert str(Part.read("co-firing 2/3")) == "co-firing 2/3"
+
+
+def test_shares():
+    assert read_share("3/16") == (3, 16)
+
+
+def test_a_stage_that_is_none(finished):
+    with pytest.raises(SpecError, match="no stage 'sleep'; stages are harvest, train"):
+        work(Study.load(finished), stage="sleep")
+
+
+def test_parts_hold_every_piece_once(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "tiny")
+    study = Study.load(tmp_path / "tiny")
+    inputs = Inputs(study, Events())
+    inputs.decide()
+    for count in (1, 2, 3, 100):
+        parts = Parts(study, inputs, count)
+        for stage in STAGES:
+            assert all(not parts.lacks(part) for part in parts.of(stage))
+    for folder in ("runs", "matches", "weights", "evidence", "cofiring", "structure"):
+        shutil.rmtree(study.folder / folder)
+    for count in (1, 2, 3, 100):
+        parts = Parts(study, inputs, count)
+        for stage in ("train", "match", "evidence", "structure"):
+            names = [name for part in parts.of(stage) for name in parts.lacks(part)]
+            assert len(names) == len(set(names)) > 0
+            assert len(parts.of(stage)) <= 4 * count
+
+
+def test_minutes_end_it(write_study):
+    path = write_study(
+        "long", training={"tokens": 2560 * 400, "checkpoint_tokens": 640, "snapshots": []}
+    )
+    process = start("work", path, "--minutes", 0.15)
+    assert "The time is up and all is saved" in ended(process)
+    study = Study.load(path)
+    assert {run.state.state for run in study.runs} == {"missing"}
+
+
+def test_cancel_reaches_every_process(write_study, cli):
+    path = write_study("long", training={"tokens": 2560 * 4000, "checkpoint_tokens": 6400})
+    processes = [start("work", path) for _ in range(2)]
+    study = Study.load(path)
+    for _ in range(600):
+        if study.folder.is_dir() and sum("train" in w.about["part"] for w in workers(study.folder)):
+            break
+        assert processes[0].poll() is None, processes[0].communicate()
+        time.sleep(0.1)
+    done = cli("cancel", path)
+    assert done.returncode == 0, done.stderr
+    assert "Nobody works at it any more" in done.stdout
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 143
