@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from reseed.errors import SpecError, StoreError
+from reseed.explore.pages import two_runs
 from reseed.explore.pages.features import feature_of, neighbours
 from reseed.explore.pages.principal_axes import map_view
 from reseed.explore.pages.table_view import feature_view, names_of
@@ -114,7 +115,7 @@ def test_the_map_is_coloured_by_any_column(shelf, made_up):
         map_view({"group": "x"}, shelf)
 
 
-def test_two_runs_count_what_they_share(shelf, made_up, runs):
+def test_two_runs_count_what_they_share(shelf, made_up, runs, monkeypatch):
     facts = pair_view({"a": runs[1], "b": runs[0]}, shelf)
     match = made_up.store.table(f"matches/{runs[0]}--{runs[1]}", "00000040.parquet")
     alive = made_up.latents.filter("alive").select("run", "latent").rows()
@@ -127,6 +128,10 @@ def test_two_runs_count_what_they_share(shelf, made_up, runs):
         assert (side["live"], side["lacks"]) == (len(live), len(live - shared))
         assert {row["latent"] for row in side["rows"]} <= live - shared
     assert len(facts["figure"]["x"]) == 64
+    monkeypatch.setattr(two_runs, "_POINTS", 16)
+    few = pair_view({"a": runs[1], "b": runs[0]}, shelf)["figure"]
+    assert few["step"] == 4
+    assert {latent % 2 for latent in few["latent"]} == {0, 1}  # no period of the numbers
     with pytest.raises(SpecError, match="no finished run 'x'"):
         pair_view({"a": "x"}, shelf)
 

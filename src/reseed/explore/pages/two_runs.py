@@ -56,14 +56,14 @@ def _shared(tau: float) -> str:
 
 
 def _points(shelf: Shelf, table: tuple[str, str], a: str, b: str, tau: float) -> dict[str, Any]:
-    """Each latent of `a` that has a counterpart by decoder rows, thinned out evenly."""
+    """Each latent of `a` that has a counterpart by decoder rows, thinned out by chance."""
     width = shelf.database.width(a)
     step = max(1, -(-width // _POINTS))
     rows = shelf.database.rows(
         "SELECT m.latent, m.decoder_match AS partner, m.decoder_cos AS x, "
         f"m.encoder_cos_at_decoder AS y, coalesce({_shared(tau)}, false) AS shared "
         f"FROM {table[0]} AS m WHERE side::VARCHAR = ? AND m.decoder_match >= 0 "
-        f"AND m.latent % {step} = 0 ORDER BY m.latent",
+        f"AND hash(m.latent) % {step} = 0 ORDER BY m.latent",
         [table[1]],
     )
     columns = {name: [row[name] for row in rows] for name in ("latent", "partner", "shared")}
