@@ -10,6 +10,11 @@ from reseed.errors import SpecError, StoreError
 from reseed.explore.notes import Note, NoteFile
 
 
+@pytest.mark.parametrize("name", ["duckdb", "starlette", "uvicorn", "jinja2"])
+def test_the_extra_is_there_or_all_else_is_skipped(name):
+    pytest.importorskip(name, reason="without reseed[explore] only notes are tested")
+
+
 def test_notes_are_kept_beside_the_study_and_exported(tmp_path):
     folder = tmp_path / "study"
     folder.mkdir()
