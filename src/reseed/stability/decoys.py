@@ -181,7 +181,10 @@ def decoys(a: CovarianceNull, b: CovarianceNull, *key: int | str, each: int = 3)
         kinds = {GAUSSIAN: drawn}
         for name, source in mirrored.items():
             rng = generator("decoys", *key, "ab"[side], name)
-            kinds[name] = _among_own(source, other.count, wanted, rng)
+            # a row of the wide side drawn twice is not two: p would fall below what rows can tell
+            rows = len(source.rows[0])
+            size = min(wanted, rows) if rows > own.count else wanted
+            kinds[name] = _among_own(source, other.count, size, rng)
         crowded: dict[str, Best] = {}
         for at, null in enumerate((a, b)):
             # fewer rows than there are candidates would make it look rarer than it is
