@@ -23,9 +23,9 @@ from benchmarks.made_up_study import write_study
 
 SERVE = """
 import sys
-from reseed.explore.server import explore
-from reseed.study import Study
-explore([Study.load(sys.argv[1])], port=0, started=lambda address: print(address, flush=True))
+from pathlib import Path
+from reseed.explore.server import explore, folder_at
+explore([folder_at(Path(sys.argv[1]))], port=0, started=lambda address: print(address, flush=True))
 """
 
 

@@ -45,8 +45,9 @@ def shelf(made_up, tmp_path, monkeypatch):
     from reseed.explore.notes import NoteFile
     from reseed.explore.shelf import Shelf
     from reseed.explore.tables.database import Database
+    from reseed.explore.tables.of_study import StudyFolder
 
-    database = Database(made_up)
+    database = Database(StudyFolder(made_up))
     database.refresh()
     return Shelf("made-up", database, NoteFile(tmp_path / "made-up"))
 

@@ -8,6 +8,7 @@ import pytest
 from reseed.errors import SpecError
 from reseed.explore.app import POLICY
 from reseed.explore.server import app_of, explore, is_local
+from reseed.explore.tables.of_study import StudyFolder
 from reseed.study import Study
 
 PAGES = [
@@ -90,7 +91,7 @@ def test_a_fault_is_a_page(client, monkeypatch, shelf):
     def broken(*_):
         raise RuntimeError("<i>broken")
 
-    monkeypatch.setattr(type(shelf.database), "states", broken)
+    monkeypatch.setattr(type(shelf.database), "missing", broken)
     client.raise_server_exceptions = False
     from starlette.testclient import TestClient
 
@@ -103,7 +104,9 @@ def test_a_fault_is_a_page(client, monkeypatch, shelf):
 def _asks(studies):
     from starlette.testclient import TestClient
 
-    return TestClient(app_of(studies), base_url="http://127.0.0.1")
+    return TestClient(
+        app_of([StudyFolder(study) for study in studies]), base_url="http://127.0.0.1"
+    )
 
 
 def test_a_study_that_is_being_computed_shows_what_is_there(write_made_up, tmp_path):
@@ -168,9 +171,9 @@ def test_a_port_that_is_taken_is_a_sentence(made_up):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SpecError, match=f"port {port}.*--port 0"):
-            explore([made_up], port=port)
+            explore([StudyFolder(made_up)], port=port)
     with pytest.raises(SpecError, match="cannot listen"):
-        explore([made_up], host="203.0.113.7", port=0)
+        explore([StudyFolder(made_up)], host="203.0.113.7", port=0)
 
 
 def test_what_is_local_is_known():

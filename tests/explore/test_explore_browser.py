@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from reseed.explore.server import app_of
+from reseed.explore.tables.of_study import StudyFolder
 
 pytestmark = pytest.mark.browser
 
@@ -46,7 +47,9 @@ def serving(studies):
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app_of(studies), log_level="warning"))
+        server = uvicorn.Server(
+            uvicorn.Config(app_of([StudyFolder(study) for study in studies]), log_level="warning")
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -8,7 +8,7 @@ from reseed.errors import SpecError, StoreError
 from reseed.explore.pages import two_runs
 from reseed.explore.pages.features import feature_of, neighbours
 from reseed.explore.pages.principal_axes import map_view
-from reseed.explore.pages.table_view import feature_view, names_of
+from reseed.explore.pages.table_view import feature_view
 from reseed.explore.pages.try_text import try_view
 from reseed.explore.pages.two_runs import pair_view
 from reseed.explore.weights import Matrix, nearest_of, plane_of
@@ -162,7 +162,7 @@ def _rows(shelf, **query):
 
 
 def test_runs_are_named_by_what_differs(shelf, runs):
-    assert names_of(shelf.database) == {run: f"init {n}" for n, run in enumerate(runs)}
+    assert shelf.database.names() == {run: f"init {n}" for n, run in enumerate(runs)}
 
 
 def test_a_subject_without_text_says_so(shelf):

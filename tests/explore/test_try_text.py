@@ -11,6 +11,7 @@ from reseed.explore.notes import NoteFile  # noqa: E402
 from reseed.explore.pages import try_text  # noqa: E402
 from reseed.explore.shelf import Shelf  # noqa: E402
 from reseed.explore.tables.database import Database  # noqa: E402
+from reseed.explore.tables.of_study import StudyFolder  # noqa: E402
 
 TEXT = "the cat sat on a mat"
 
@@ -58,7 +59,7 @@ null_draws = 1
 
 @pytest.fixture
 def shelf(language_study, tmp_path):
-    database = Database(language_study)
+    database = Database(StudyFolder(language_study))
     database.refresh()
     return Shelf("language", database, NoteFile(tmp_path / "language"))
 

@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
-from reseed.errors import SpecError
 from reseed.screen import Screen, bold
-from reseed.study import Study
 
 
 def explore(
     studies: Annotated[
         list[Path],
-        typer.Argument(help="TOML files or folders of studies, finished or not.", metavar="STUDY"),
+        typer.Argument(
+            help="TOML files or folders of studies, finished or not; folders of `compare`.",
+            metavar="STUDY",
+        ),
     ],
     port: Annotated[int, typer.Option(help="0 for any that is free.", min=0, max=65535)] = 8765,
     host: Annotated[
@@ -29,11 +30,9 @@ def explore(
 
     Works offline, writes nothing into a study, and ends with Ctrl-C.
     """
-    from reseed.explore.server import explore, is_local
+    from reseed.explore.server import explore, folder_at, is_local
 
-    opened = [_study(path) for path in studies]
-    for study in opened:
-        study.check_folder()
+    opened = [folder_at(path) for path in studies]
     screen = Screen()
     if not is_local(host):
         Screen(stderr=True).print(
@@ -49,15 +48,6 @@ def explore(
             webbrowser.open(address)
 
     explore(opened, host=host, port=port, started=started)
-
-
-def _study(path: Path) -> Study:
-    if (path / "comparison.json").exists():
-        raise SpecError(
-            f"{path} is the folder of a comparison, not of a study. Its latents are in {path}/"
-            "report.html, which needs no server."
-        )
-    return Study.load(path)
 
 
 COMMANDS = (explore,)

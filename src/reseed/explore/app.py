@@ -73,7 +73,7 @@ def make_app(
     ) -> Response:
         base: dict[str, Any] = {"shelf": shelf, "known": known, "view": name, "states": []}
         if shelf is not None and status == 200:
-            base["states"] = shelf.database.states()
+            base["states"] = shelf.database.missing()
         return HTMLResponse(
             templates.get_template(f"{name}.html").render({**base, **facts}), status
         )
@@ -125,7 +125,7 @@ def make_app(
         return Response(shelf.notes.exported(kind), media_type=media, headers=disposition)
 
     def report(request: Request) -> Response:
-        path = shelf_of(request).study.folder / "report.html"
+        path = shelf_of(request).database.folder.folder / "report.html"
         if not path.exists():
             raise _Absent
         return HTMLResponse(path.read_bytes())

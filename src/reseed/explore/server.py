@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,6 +24,10 @@ from reseed.explore.pages.table_view import (
 from reseed.explore.pages.try_text import try_view
 from reseed.explore.pages.two_runs import pair_view
 from reseed.explore.shelf import shelves
+from reseed.explore.tables.folder import Folder
+from reseed.explore.tables.of_comparison import FILE as COMPARISON
+from reseed.explore.tables.of_comparison import ComparisonFolder
+from reseed.explore.tables.of_study import StudyFolder
 from reseed.study import Study
 
 HOST, PORT = "127.0.0.1", 8765
@@ -43,14 +48,28 @@ DATA = {"histograms": histograms_data, "texts": texts_data}
 """Last part of an address to what it gives as JSON."""
 
 
-def app_of(studies: Sequence[Study], host: str = HOST) -> Starlette:
-    """The app over studies, for the host names of `host`."""
+def folder_at(path: Path) -> Folder:
+    """The study or the comparison at a path.
+
+    Raises:
+        SpecError: if it is neither.
+        StoreError: if it cannot be read.
+    """
+    if (path / COMPARISON).exists():
+        return ComparisonFolder(path)
+    study = Study.load(path)
+    study.check_folder()
+    return StudyFolder(study)
+
+
+def app_of(folders: Sequence[Folder], host: str = HOST) -> Starlette:
+    """The app over folders, for the host names of `host`."""
     hosts = _LOCAL if is_local(host) else (*_LOCAL, host)
-    return make_app(shelves(studies), VIEWS, DATA, ["*"] if _is_any(host) else hosts)
+    return make_app(shelves(folders), VIEWS, DATA, ["*"] if _is_any(host) else hosts)
 
 
 def explore(
-    studies: Sequence[Study],
+    folders: Sequence[Folder],
     *,
     host: str = HOST,
     port: int = PORT,
@@ -59,7 +78,7 @@ def explore(
     """Serve the explorer until a signal ends it.
 
     Args:
-        studies: to show; each may still be computed.
+        folders: to show; each may still be computed.
         host: address to listen on.
         port: 0 for any that is free.
         started: is told the address once it listens.
@@ -67,7 +86,7 @@ def explore(
     Raises:
         SpecError: if the port is taken or the host is none of this machine.
     """
-    app = app_of(studies, host)
+    app = app_of(folders, host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reseed.explore.notes import NoteFile
 from reseed.explore.tables.database import Database
-from reseed.study import Study
+from reseed.explore.tables.folder import Folder
 
 Query = Mapping[str, str]
 """Keys and values of an address; `_run` and `_latent` stand in its path."""
@@ -23,21 +23,16 @@ class Shelf:
     notes: NoteFile
 
     @property
-    def study(self) -> Study:
-        """Whose folder it is."""
-        return self.database.study
-
-    @property
     def has_report(self) -> bool:
         """Whether there is a report to link to."""
-        return (self.study.folder / "report.html").exists()
+        return (self.database.folder.folder / "report.html").exists()
 
 
-def shelves(studies: Sequence[Study]) -> dict[str, Shelf]:
-    """Studies by the names of their folders; a second one of a name gets a number."""
+def shelves(folders: Sequence[Folder]) -> dict[str, Shelf]:
+    """Folders by their names; a second one of a name gets a number."""
     out: dict[str, Shelf] = {}
-    for study in studies:
-        name = study.folder.resolve().name or "study"
+    for shown in folders:
+        name = shown.folder.resolve().name or "study"
         key = name if name not in out else f"{name}-{len(out) + 1}"
-        out[key] = Shelf(key, Database(study), NoteFile(study.folder))
+        out[key] = Shelf(key, Database(shown), NoteFile(shown.folder))
     return out

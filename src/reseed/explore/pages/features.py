@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 
 from reseed.errors import SpecError, StoreError
-from reseed.explore.tables.database import Database, Row
+from reseed.explore.tables.database import Database
+from reseed.explore.tables.folder import Row
 from reseed.explore.weights import Matrix, cosines_of, nearest_of
 from reseed.report.html import decimals, percent, rate
-from reseed.runs import Group, cofiring_name, pair_name, stability_name, structure_name
+from reseed.runs import Group, cofiring_name, stability_name, structure_name
 
 _TEXTS = 6
 _NEAREST = 6
@@ -128,10 +129,12 @@ def feature_of(database: Database, run: str, latent: int) -> Feature:
 
 def neighbours(database: Database, run: str, latent: int) -> list[dict[str, Any]]:
     """For each run of the group, the own one first: its most similar latents by decoder rows."""
+    if not database.folder.has_weights:
+        return []
     row = row_of(database, run, latent)
     group = next(g for g in database.groups if g.label == row["group"])
     runs = [run, *(other for other in group.runs if other != run)]
-    store = database.study.store
+    store = database.folder.store
     return [
         {"run": other, "latents": nearest_of(store, (run, latent), other, _NEAREST)}
         for other in runs
@@ -140,8 +143,10 @@ def neighbours(database: Database, run: str, latent: int) -> list[dict[str, Any]
 
 def looks_through(database: Database, run: str) -> int:
     """Bytes of decoder rows that `neighbours` reads; 0 where they are few enough not to ask."""
+    if not database.folder.has_weights:
+        return 0
     group = next(g for g in database.groups if run in g.runs)
-    rows = Matrix(database.study.store, run, "W_dec").shape
+    rows = Matrix(database.folder.store, run, "W_dec").shape
     total = 4 * rows[0] * rows[1] * len(group.runs)
     return total if total > _UNASKED else 0
 
@@ -175,25 +180,8 @@ def _side(
     )
 
 
-def _pair_of(database: Database, piece: Any, file: str, a: str, b: str) -> tuple[str, str] | None:
-    """A table of two runs and the side of the first, in whichever order they are kept."""
-    for pair, side in (((a, b), "a"), ((b, a), "b")):
-        if database.has(piece(pair), file):
-            return database.source(piece(pair), file), side
-    return None
-
-
-def match_table(database: Database, a: str, b: str) -> tuple[str, str] | None:
-    """The matches of two runs at the end of training as SQL, and which side `a` is."""
-    for pair, side in (((a, b), "a"), ((b, a), "b")):
-        if database.study.store.has(pair_name(pair)):
-            steps = database.study.store.document(pair_name(pair), "certificates.json")
-            return database.source(pair_name(pair), f"{max(map(int, steps)):08d}.parquet"), side
-    return None
-
-
 def _nearest(database: Database, run: str, latent: int, other: str) -> int | None:
-    table = match_table(database, run, other)
+    table = database.folder.match(run, other)
     if table is None:
         return None
     sql = f"SELECT decoder_nearest AS n FROM {table[0]} WHERE side::VARCHAR = ? AND latent = ?"
@@ -202,7 +190,7 @@ def _nearest(database: Database, run: str, latent: int, other: str) -> int | Non
 
 
 def _became(database: Database, run: str, latent: int, other: str) -> str | None:
-    table = _pair_of(database, structure_name, "latents.parquet", run, other)
+    table = database.folder.pair(structure_name, "latents.parquet", run, other)
     if table is None:
         return None
     rows = database.rows(
@@ -221,7 +209,9 @@ def _became(database: Database, run: str, latent: int, other: str) -> str | None
 
 
 def _between(database: Database, members: Sequence[tuple[str, int]]) -> list[Between]:
-    store = database.study.store
+    store = database.folder.store
+    if not database.folder.has_weights:
+        return _matched(database, members)
     try:
         decoder = cosines_of(store, members, "W_dec")
         encoder = cosines_of(store, members, "W_enc")
@@ -240,10 +230,26 @@ def _between(database: Database, members: Sequence[tuple[str, int]]) -> list[Bet
     return out
 
 
+def _matched(database: Database, members: Sequence[tuple[str, int]]) -> list[Between]:
+    """Of the first latent with those that are its counterparts, as they were matched."""
+    (run, latent), out = members[0], list[Between]()
+    for other in members[1:]:
+        table = database.folder.match(run, other[0])
+        rows = table and database.rows(
+            "SELECT decoder_cos, encoder_cos_at_decoder AS encoder_cos FROM "
+            f"{table[0]} WHERE side::VARCHAR = ? AND latent = ? AND decoder_match = ?",
+            [table[1], latent, other[1]],
+        )
+        for row in rows or ():
+            cosines = {"decoder": row["decoder_cos"], "encoder": row["encoder_cos"]}
+            out.append(Between(a=members[0], b=other, fires=None, fires_null=None, **cosines))
+    return out
+
+
 def _fire_together(
     database: Database, a: tuple[str, int], b: tuple[str, int]
 ) -> tuple[float | None, float | None]:
-    table = _pair_of(database, cofiring_name, "matched.parquet", a[0], b[0])
+    table = database.folder.pair(cofiring_name, "matched.parquet", a[0], b[0])
     if table is None:
         return None, None
     first, second = (a, b) if table[1] == "a" else (b, a)
@@ -257,9 +263,9 @@ def _fire_together(
 def _chance(database: Database, group: Group, view: str) -> float | None:
     """The cosine to their counterparts that 1 in 100 covariance-matched random latents reach."""
     piece = stability_name(group.name)
-    if not database.has(piece, "cosines.parquet"):
+    if not database.folder.has(piece, "cosines.parquet"):
         return None
-    table = database.study.store.table(piece, "cosines.parquet")
+    table = database.folder.store.table(piece, "cosines.parquet")
     null = table.filter(pl.col("kind").str.starts_with("N2"), pl.col("view") == view).sort("bin")
     below = null["latents"].cum_sum()
     if not len(null) or not below[-1]:

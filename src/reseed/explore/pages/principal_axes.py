@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError, nearest
-from reseed.explore.pages.table_view import names_of
 from reseed.explore.shelf import Query, Shelf
 from reseed.explore.tables.listing import columns_of
 from reseed.explore.tables.sql import quoted
@@ -17,6 +16,8 @@ from reseed.explore.weights import plane_of
 from reseed.runs import Group
 
 _POINTS = 6000
+_NO_RUN = "No run is finished yet; `reseed run` makes them."
+_NO_WEIGHTS = "The folder of a comparison holds no SAEs, so there are no decoder rows to draw."
 _COLOUR = "recurrence_mean"
 
 
@@ -27,7 +28,7 @@ def map_view(query: Query, shelf: Shelf) -> dict[str, Any]:
         SpecError: if there is no such group or column.
     """
     database = shelf.database
-    labels = [group.label for group in database.groups]
+    labels = [g.label for g in database.groups if database.folder.has_weights]
     known = columns_of(database)
     colours = [
         name for name, column in known.items()
@@ -35,6 +36,7 @@ def map_view(query: Query, shelf: Shelf) -> dict[str, Any]:
     ]  # fmt: skip
     facts: dict[str, Any] = {
         "labels": labels, "colours": colours, "group": "", "colour": "", "figure": None,
+        "why": _NO_RUN if database.folder.has_weights else _NO_WEIGHTS,
     }  # fmt: skip
     if not labels:
         return facts
@@ -64,7 +66,7 @@ def _figure(shelf: Shelf, group: Group, colour: str) -> dict[str, Any]:
     )
     values = {(row["run"], row["latent"]): row["value"] for row in rows}
     keys = [(run, int(latent)) for run in group.runs for latent in chosen]
-    names = names_of(database)
+    names = database.names()
     return {
         "kind": "map",
         "runs": list(group.runs),
@@ -96,4 +98,4 @@ def _plane(key: str, version: int, name: str, width: int, shelf: Shelf) -> dict[
     """Kept until the study changes; `key` and `version` say which state of it."""
     group = next(group for group in shelf.database.groups if group.name == name)
     chosen = _sample(width, max(1, _POINTS // len(group.runs)))
-    return plane_of(shelf.study.store, [(run, chosen) for run in group.runs])
+    return plane_of(shelf.database.folder.store, [(run, chosen) for run in group.runs])

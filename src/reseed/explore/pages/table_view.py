@@ -9,7 +9,8 @@ from urllib.parse import quote
 from reseed.explore.pages.features import feature_of, looks_through, neighbours
 from reseed.explore.shelf import Query, Shelf
 from reseed.explore.tables.columns import CHOICES
-from reseed.explore.tables.database import Database, Row
+from reseed.explore.tables.database import Database
+from reseed.explore.tables.folder import Row
 from reseed.explore.tables.listing import (
     MARKS,
     PAGE,
@@ -51,7 +52,7 @@ def latents_view(query: Query, shelf: Shelf) -> dict[str, Any]:
         "marks": MARKS,
         "notes": shelf.notes,
         "query": listing.address(page=1),
-        "names": names_of(shelf.database),
+        "names": shelf.database.names(),
         "has_text": bool(shelf.database.evidence),
     }
 
@@ -63,19 +64,6 @@ def choices(database: Database, name: str) -> list[str]:
     if name == "run":
         return [run for group in database.groups for run in group.runs]
     return database.distinct(name)
-
-
-def names_of(database: Database) -> dict[str, str]:
-    """Run to its name for people: what it does not share with the other runs of its group."""
-    out: dict[str, str] = {}
-    specs = {run.id: run.spec for run in database.study.runs}
-    for group in database.groups:
-        own = [specs[run] for run in group.runs]
-        kinds = [k for k in ("init", "data") if len({getattr(s, f"{k}_seed") for s in own}) > 1]
-        for spec in own:
-            seeds = (f"{kind} {getattr(spec, f'{kind}_seed')}" for kind in kinds or ["init"])
-            out[spec.id] = ", ".join(seeds)
-    return out
 
 
 def histograms_data(query: Query, shelf: Shelf) -> dict[str, Any]:
@@ -119,12 +107,13 @@ def feature_view(query: Query, shelf: Shelf) -> dict[str, Any]:
         "run": run,
         "latent": latent,
         "note": shelf.notes.of(run, latent),
-        "names": names_of(database),
+        "names": database.names(),
         "facts": names,
         "titles": {name: known[name].title for name in names if name in known},
         "back": back,
         "previous": previous,
         "following": following,
+        "has_weights": database.folder.has_weights,
         "looks_through": looks_through(database, run),
         "in_report": _in_report(database, run, latent),
     }
@@ -159,8 +148,10 @@ def _turn(query: Query, shelf: Shelf, run: str, latent: int) -> tuple[str, Row |
 
 def _in_report(database: Database, run: str, latent: int) -> str | None:
     """Where the report has the latent: the fragment of an address."""
-    store = database.study.store
-    if not all(store.path(name).exists() for name in ("report.html", SUMMARY_FILE)):
+    store = database.folder.store
+    if not database.folder.has_weights or not all(
+        store.path(name).exists() for name in ("report.html", SUMMARY_FILE)
+    ):
         return None
     for number, group in enumerate(store.read_json(SUMMARY_FILE)["groups"]):
         if run in group["runs"] and len(group["runs"]) > 1:
@@ -171,4 +162,4 @@ def _in_report(database: Database, run: str, latent: int) -> str | None:
 def nearest_view(query: Query, shelf: Shelf) -> dict[str, Any]:
     """The most similar latents of each run, for a page that asks for them later."""
     found = neighbours(shelf.database, str(query["_run"]), int(query["_latent"]))
-    return {"nearest": found, "names": names_of(shelf.database)}
+    return {"nearest": found, "names": shelf.database.names()}

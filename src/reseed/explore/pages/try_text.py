@@ -6,9 +6,9 @@ import threading
 from typing import Any
 
 from reseed.errors import SpecError, needs_train
-from reseed.explore.pages.table_view import names_of
 from reseed.explore.shelf import Query, Shelf
 from reseed.explore.tables.database import Database
+from reseed.explore.tables.of_study import StudyFolder
 from reseed.runs import Group
 from reseed.spec.subject import LanguageModelSpec, subject_beside
 
@@ -31,7 +31,7 @@ def try_view(query: Query, shelf: Shelf) -> dict[str, Any]:
     label = query.get("group") or (labels[0] if labels else "")
     facts: dict[str, Any] = {
         "labels": labels, "group": label, "text": text, "tokens": [], "rows": [], "cut": False,
-        "names": names_of(database), "why": _why_not(database), "most": _TOKENS, "listed": _LISTED,
+        "names": database.names(), "why": _why_not(database), "most": _TOKENS, "listed": _LISTED,
     }  # fmt: skip
     if facts["why"] or not text.strip():
         return facts
@@ -45,8 +45,11 @@ def try_view(query: Query, shelf: Shelf) -> dict[str, Any]:
 def _why_not(database: Database) -> str | None:
     if not database.groups:
         return "No run is finished yet; `reseed run` makes them."
-    if not isinstance(database.study.spec.subject, LanguageModelSpec):
-        kind = database.study.spec.subject.kind
+    if not isinstance(database.folder, StudyFolder):
+        return "SAEs that are compared outside a study have no subject to read a text with."
+    subject = database.folder.study.spec.subject
+    if not isinstance(subject, LanguageModelSpec):
+        kind = subject.kind
         return f"The subject of this study is of kind {kind!r}: it reads no text."
     return None
 
@@ -57,7 +60,9 @@ def _fired(shelf: Shelf, group: Group, text: str) -> dict[str, Any]:
 
         from reseed.subjects.language.model import load_language_model
 
-    database, study = shelf.database, shelf.study
+    database, folder = shelf.database, shelf.database.folder
+    assert isinstance(folder, StudyFolder)
+    study = folder.study
     site = group.label.partition(" · ")[0]
     subject = subject_beside(study.spec.subject, study.base)
     assert isinstance(subject, LanguageModelSpec)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from reseed.errors import SpecError, nearest
-from reseed.explore.pages.features import match_table
-from reseed.explore.pages.table_view import names_of
 from reseed.explore.shelf import Query, Shelf
 from reseed.report.latents.partners import shortened
 
@@ -24,7 +22,7 @@ def pair_view(query: Query, shelf: Shelf) -> dict[str, Any]:
     groups = [group for group in database.groups if len(group.runs) > 1]
     runs = [run for group in groups for run in group.runs]
     facts: dict[str, Any] = {
-        "names": names_of(database), "groups": groups, "a": "", "b": "", "figure": None,
+        "names": database.names(), "groups": groups, "a": "", "b": "", "figure": None,
         "sides": [],
     }  # fmt: skip
     if not groups:
@@ -39,10 +37,10 @@ def pair_view(query: Query, shelf: Shelf) -> dict[str, Any]:
     if b not in others:
         raise SpecError(f"run {b!r} is not of the group of {a!r}; {nearest(b, others)}")
     facts |= {"a": a, "b": b}
-    table = match_table(database, a, b)
+    table = database.folder.match(a, b)
     if table is None:
         return facts
-    tau = database.study.spec.matching.tau
+    tau = database.folder.tau
     sides = [
         _side(shelf, table[0], run, other, side, tau)
         for run, other, side in ((a, b, table[1]), (b, a, "b" if table[1] == "a" else "a"))
@@ -75,17 +73,20 @@ def _side(shelf: Shelf, table: str, run: str, other: str, side: str, tau: float)
     """What a run has that the other lacks: counts, and those that fire most."""
     database = shelf.database
     source = (
-        f"FROM {table} AS m JOIN (SELECT latent, firing_rate, max_decoder_cos FROM latents "
-        "WHERE run = ?) AS l USING (latent) WHERE m.side::VARCHAR = ?"
+        f"FROM {table} AS m JOIN (SELECT * FROM latents WHERE run = ?) AS l USING (latent) "
+        "WHERE m.side::VARCHAR = ?"
     )
-    lacks = f"l.firing_rate > 0 AND NOT coalesce({_shared(tau)}, false)"
+    known = "firing_rate" in database.columns  # not of SAEs that were compared by weights alone
+    rate = "l.firing_rate" if known else "NULL::DOUBLE AS firing_rate"
+    live = "l.firing_rate > 0" if known else "true"
+    lacks = f"{live} AND NOT coalesce({_shared(tau)}, false)"
     counts = database.rows(
-        f"SELECT count(*) FILTER (l.firing_rate > 0) AS live, count(*) FILTER ({lacks}) AS lacks, "
+        f"SELECT count(*) FILTER ({live}) AS live, count(*) FILTER ({lacks}) AS lacks, "
         f"count(*) FILTER (coalesce({_shared(tau)}, false)) AS shared {source}",
         [run, side],
     )[0]
     rows = database.rows(
-        "SELECT latent, firing_rate, m.decoder_nearest AS nearest, m.decoder_max_cos AS cosine "
+        f"SELECT latent, {rate}, m.decoder_nearest AS nearest, m.decoder_max_cos AS cosine "
         f"{source} AND {lacks} ORDER BY m.decoder_max_cos, latent LIMIT {_LISTED}",
         [run, side],
     )
@@ -94,4 +95,4 @@ def _side(shelf: Shelf, table: str, run: str, other: str, side: str, tau: float)
         context = texts.get((run, row["latent"]))
         place = shortened(context[0]["tokens"], context[0]["activations"]) if context else None
         row["text"] = None if place is None else (place[0][-40:], place[1], place[2][:40])
-    return {"run": run, "other": other, "rows": rows, **counts}
+    return {"run": run, "other": other, "rows": rows, "known": known, **counts}

@@ -10,19 +10,9 @@ from typing import Any
 import duckdb
 
 from reseed.errors import StoreError
-from reseed.explore.tables.sql import numbered, pattern, quoted, text
-from reseed.runs import (
-    Done,
-    Failed,
-    Group,
-    Missing,
-    evidence_name,
-    explanations_name,
-    scores_name,
-    stability_name,
-)
-from reseed.store import PIECE
-from reseed.study import Study
+from reseed.explore.tables.folder import Folder, Row
+from reseed.explore.tables.sql import pattern, quoted, text
+from reseed.runs import Group
 
 _MEMORY = "600MB"
 """Most that the database holds; sorts of more go to a temporary folder."""
@@ -33,23 +23,22 @@ _AGAIN = 2.0
 _KEPT = 16
 """Text searches whose hits are kept."""
 
-Row = dict[str, Any]
 Config = dict[str, str | bool | int | float | list[str]]
 
 
 class Database:
-    """What is there of one study, as SQL views.
+    """What is there of one study or comparison, as SQL views.
 
     `latents` has one row for each latent of each run, with the columns of docs/latent_table.md;
     `words` the explanations and scores. Runs without statistics yet are there with how often they
     fire. Views are made anew when pieces were added or changed.
 
     Args:
-        study: whose folder is read.
+        folder: that is read.
     """
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
         self._lock = threading.RLock()
         self._hits: dict[tuple[str, str], str] = {}
         self._values: dict[str, list[str]] = {}
@@ -68,8 +57,8 @@ class Database:
         }
         self._connection = duckdb.connect(":memory:", config=config)
         # whatever is asked, no file outside the study can be read, and none written elsewhere
-        folder = study.folder.resolve()
-        allowed = f"{text(f'{folder}/')}, {pattern(folder).removesuffix(chr(39))}/'"
+        place = folder.folder.resolve()
+        allowed = f"{text(f'{place}/')}, {pattern(place).removesuffix(chr(39))}/'"
         self._connection.execute(f"SET allowed_directories = [{allowed}]")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
@@ -86,7 +75,7 @@ class Database:
         except duckdb.Error as error:
             reason = str(error).splitlines()[0][:300]
             raise StoreError(
-                f"{self.study.folder}: a table cannot be read ({reason}). "
+                f"{self.folder.folder}: a table cannot be read ({reason}). "
                 "Where it is damaged, delete its piece and run `reseed run` again."
             ) from error
         finally:
@@ -126,7 +115,7 @@ class Database:
                 wanted.setdefault(run, []).append(int(latent))
         parts = [
             f"SELECT {text(run)} AS run, latent, tokens, activations FROM "
-            f"{self.source(self.evidence[run], 'contexts.parquet')} "
+            f"{self.evidence[run]} "
             f"SEMI JOIN (VALUES {', '.join(f'({n})' for n in numbers)}) AS few(latent) "
             "USING (latent)"
             for run, numbers in wanted.items()
@@ -139,19 +128,6 @@ class Database:
             del rows[each:]
         return out
 
-    def source(self, piece: str, file: str) -> str:
-        """A table of a piece as SQL, after its checksum was found right.
-
-        Raises:
-            StoreError: if it is not there or damaged.
-        """
-        return f"read_parquet({pattern(self.study.store.checked(piece, file))})"
-
-    def has(self, piece: str, file: str) -> bool:
-        """Whether a whole piece with this file is there."""
-        store = self.study.store
-        return store.has(piece) and store.holds(piece, file)
-
     # -- what is there ----------------------------------------------------------------------------
 
     def refresh(self) -> None:
@@ -160,66 +136,27 @@ class Database:
             if time.monotonic() - self._looked < _AGAIN and self._state is not None:
                 return
             self._looked = time.monotonic()
-            states = {run.id: run.state for run in self.study.runs}
-            self.groups = self.study.groups()
-            state = [self._there(piece) for piece in self._pieces()], states
+            self.groups = self.folder.groups()
+            state = self.folder.state(self.groups)
             if state != self._state:
                 self._make()
                 self._state = state
                 self.version += 1
 
-    def states(self) -> list[str]:
-        """How far the runs are, in sentences: none where all are finished and judged."""
-        runs = self.study.runs
-        missing = [run for run in runs if isinstance(run.state, Missing)]
-        failed = [(run.id, run.state) for run in runs if isinstance(run.state, Failed)]
-        done = sum(isinstance(run.state, Done) for run in runs)
-        out = []
-        if missing:
-            there = f"{done} of {len(runs)} runs are finished; this page shows what is there."
-            out.append(f"{there} `reseed run` makes the rest, `reseed status` shows how far it is.")
-        bare = [g for g in self.groups if not self.study.store.has(stability_name(g.name))]
-        if bare:
-            out.append(
-                f"Not matched yet: {', '.join(group.label for group in bare)}. Until `reseed run` "
-                "is through, only how often latents fire is known of them."
-            )
-        out += [f"{run} failed at step {state.step:,}: {state.reason}" for run, state in failed]
-        return out
+    def missing(self) -> list[str]:
+        """What is not there yet, in sentences."""
+        return self.folder.missing(self.groups)
 
-    def _pieces(self) -> list[str]:
-        names = [f(g.name) for g in self.groups for f in (stability_name, explanations_name)]
-        names += [scores_name(group.name) for group in self.groups]
-        return names + [evidence_name(run) for group in self.groups for run in group.runs]
-
-    def _there(self, piece: str) -> tuple[int, int] | None:
-        path = self.study.store.path(piece) / PIECE
-        if not path.exists():
-            return None
-        state = path.stat()
-        return state.st_ino, state.st_mtime_ns
+    def names(self) -> dict[str, str]:
+        """Run to its name for people."""
+        return self.folder.names(self.groups)
 
     def _make(self) -> None:
-        latents, words = [], []
-        self.evidence = {}
-        for group in self.groups:
-            label = f'{text(group.label)} AS "group"'
-            piece = stability_name(group.name)
-            judged = self.has(piece, "latents.parquet")
-            if judged:
-                source = numbered(self.source(piece, "latents.parquet"), len(latents))
-                latents.append(f"SELECT {label}, * FROM {source}")
-            for run in group.runs:
-                if self.has(evidence_name(run), "contexts.parquet"):
-                    self.evidence[run] = evidence_name(run)
-                if not judged and self.has(evidence_name(run), "firing.parquet"):
-                    source = self.source(evidence_name(run), "firing.parquet")
-                    latents.append(
-                        f"SELECT {label}, {text(run)} AS run, latent, fired, rate AS firing_rate, "
-                        "mean_act, max_act, rate > 0 AS alive, place "
-                        f"FROM {numbered(source, len(latents))}"
-                    )
-            words += self._words_of(group)
+        latents = self.folder.latents(self.groups)
+        words = self.folder.words(self.groups, self.rows)
+        runs = [run for group in self.groups for run in group.runs]
+        contexts = {run: self.folder.contexts(run) for run in runs}
+        self.evidence = {run: source for run, source in contexts.items() if source is not None}
         empty = 'SELECT NULL::VARCHAR AS "group", NULL::VARCHAR AS run, NULL::BIGINT AS latent'
         nothing = f"{empty}, NULL::DOUBLE AS firing_rate, NULL::BIGINT AS place WHERE false"
         self._view("latents", latents or [nothing])
@@ -231,25 +168,6 @@ class Database:
         self._hits.clear()
         self._ends.clear()
         self._values.clear()
-
-    def _words_of(self, group: Group) -> list[str]:
-        piece, scored = explanations_name(group.name), scores_name(group.name)
-        if not self.has(piece, "explanations.parquet"):
-            return []
-        sql = (
-            "SELECT DISTINCT ON (run, latent) run, latent, explanation FROM "
-            f"{self.source(piece, 'explanations.parquet')}"
-        )
-        if not self.has(scored, "scores.parquet"):
-            return [sql]
-        scores = f"(SELECT * FROM {self.source(scored, 'scores.parquet')} WHERE control IS NULL)"
-        names = [row["scorer"] for row in self.rows(f"SELECT DISTINCT scorer FROM {scores}")]
-        values = ", ".join(
-            f"max(value) FILTER (scorer = {text(name)}) AS {quoted('score_' + name)}"
-            for name in sorted(names)
-        )
-        table = f"(SELECT run, latent, {values or 'NULL AS score'} FROM {scores} GROUP BY ALL)"
-        return [f"SELECT * FROM ({sql}) LEFT JOIN {table} USING (run, latent)"]
 
     def _view(self, name: str, parts: Sequence[str]) -> None:
         self._connection.execute(
@@ -291,9 +209,9 @@ class Database:
             parts.append("SELECT run, latent FROM words WHERE contains(lower(explanation), ?)")
         if where != "explanations":
             parts += [
-                f"SELECT {text(run)} AS run, latent FROM {self.source(piece, 'contexts.parquet')} "
+                f"SELECT {text(run)} AS run, latent FROM {source} "
                 "WHERE contains(lower(array_to_string(tokens, '')), ?)"
-                for run, piece in self.evidence.items()
+                for run, source in self.evidence.items()
             ]
         parts = parts or ["SELECT run, latent FROM latents WHERE false AND ? IS NULL"]
         return parts, [words.lower()] * len(parts)

@@ -1,0 +1,69 @@
+"""The folder of a comparison, whose SAEs stand for runs."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import reseed
+from reseed.explore.server import app_of, folder_at
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((40, 12)).astype(np.float32)
+    others = [first + s * rng.standard_normal(first.shape).astype(np.float32) for s in (0.2, 0.6)]
+    out = tmp_path_factory.mktemp("compared") / "folder"
+    reseed.compare(first, *others, names=["a", "b 1", "c"], out=out)
+    return out
+
+
+@pytest.fixture
+def client(folder):
+    from starlette.testclient import TestClient
+
+    return TestClient(app_of([folder_at(folder)]), base_url="http://127.0.0.1")
+
+
+def test_each_latent_is_there_over_all_others(client, folder):
+    page = client.get("/folder/latents?sort=-n_matched").text
+    assert "120 latents" in page
+    table = pl.read_parquet(folder / "latents.parquet")
+    both = pl.min_horizontal("decoder_cos", "encoder_cos") >= 0.7
+    shared = (pl.col("decoder_match") == pl.col("encoder_match")) & both
+    most = table.group_by("sae", "latent").agg(shared.sum())["decoder_match"].max()
+    assert f"{most} of 2" in page
+    drawn = client.get("/folder/histograms?run=a").json()["histograms"]
+    assert {axis["name"] for axis in drawn} == {"n_matched", "max_decoder_cos", "q_fdr"}
+    assert sum(drawn[0]["counts"]) == 40
+
+
+def test_a_latent_stands_beside_its_nearest(client):
+    page = client.get("/folder/feature/7/b 1").text
+    assert "Latent 7" in page
+    assert page.count('class="side near"') == 2
+    assert "Nearest by decoder rows" not in page
+    assert client.get("/folder/nearest/7/b 1").status_code == 200
+
+
+def test_what_needs_the_saes_is_said(client):
+    assert "holds no SAEs" in client.get("/folder/map").text
+    assert "no subject" in client.get("/folder/try").text
+    page = client.get("/folder/pair?a=c&b=a").text
+    assert "At tau = 0.7 they share" in page
+    assert client.get("/folder/report").status_code == 200
+    assert client.get("/folder/latents?q=7&in=contexts").status_code == 200
+
+
+def test_with_activations_it_shows_firing_rates(tmp_path):
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((512, 12)).astype(np.float32)
+    saes = reseed.train(x, latents=16, k=2, init_seeds=[0, 1], tokens=2048)
+    reseed.compare(*saes, names=["a", "b"], activations=x, out=tmp_path / "on")
+    from starlette.testclient import TestClient
+
+    client = TestClient(app_of([folder_at(tmp_path / "on")]), base_url="http://127.0.0.1")
+    assert "firing_rate" in client.get("/on/latents").text
+    assert "32 latents" in client.get("/on/latents?sort=-firing_rate").text
+    assert "live latents" in client.get("/on/pair").text
