@@ -24,7 +24,7 @@ from reseed.explore.pages.table_view import (
 from reseed.explore.pages.try_text import try_view
 from reseed.explore.pages.two_runs import pair_view
 from reseed.explore.shelf import shelves
-from reseed.explore.tables.folder import Folder
+from reseed.explore.tables.layout import Folder
 from reseed.explore.tables.of_comparison import FILE as COMPARISON
 from reseed.explore.tables.of_comparison import ComparisonFolder
 from reseed.explore.tables.of_study import StudyFolder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reseed.explore.notes import NoteFile
 from reseed.explore.tables.database import Database
-from reseed.explore.tables.folder import Folder
+from reseed.explore.tables.layout import Folder
 
 Query = Mapping[str, str]
 """Keys and values of an address; `_run` and `_latent` stand in its path."""

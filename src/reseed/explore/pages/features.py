@@ -10,7 +10,7 @@ import polars as pl
 
 from reseed.errors import SpecError, StoreError
 from reseed.explore.tables.database import Database
-from reseed.explore.tables.folder import Row
+from reseed.explore.tables.layout import Row
 from reseed.explore.weights import Matrix, cosines_of, nearest_of
 from reseed.report.html import decimals, percent, rate
 from reseed.runs import Group, cofiring_name, stability_name, structure_name

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError, nearest
 from reseed.explore.shelf import Query, Shelf
+from reseed.explore.tables.layout import quoted
 from reseed.explore.tables.listing import columns_of
-from reseed.explore.tables.sql import quoted
 from reseed.explore.weights import plane_of
 from reseed.runs import Group
 

@@ -10,7 +10,7 @@ from reseed.explore.pages.features import feature_of, looks_through, neighbours
 from reseed.explore.shelf import Query, Shelf
 from reseed.explore.tables.columns import CHOICES
 from reseed.explore.tables.database import Database
-from reseed.explore.tables.folder import Row
+from reseed.explore.tables.layout import Row
 from reseed.explore.tables.listing import (
     MARKS,
     PAGE,

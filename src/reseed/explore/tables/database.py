@@ -10,8 +10,7 @@ from typing import Any
 import duckdb
 
 from reseed.errors import StoreError
-from reseed.explore.tables.folder import Folder, Row
-from reseed.explore.tables.sql import pattern, quoted, text
+from reseed.explore.tables.layout import Folder, Row, pattern, quoted, text
 from reseed.runs import Group
 
 _MEMORY = "600MB"

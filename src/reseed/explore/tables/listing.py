@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from reseed.errors import SpecError, nearest
 from reseed.explore.tables.columns import CHOICES, HISTOGRAMS, LOGARITHMIC, SHOWN, Column
 from reseed.explore.tables.database import Database, Row
-from reseed.explore.tables.sql import quoted
+from reseed.explore.tables.layout import quoted
 
 PAGE = 50
 """Rows of a page."""

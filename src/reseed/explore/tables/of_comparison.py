@@ -9,8 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from reseed.explore.tables.folder import Ask, Folder
-from reseed.explore.tables.sql import pattern, text
+from reseed.explore.tables.layout import Ask, Folder, pattern, text
 from reseed.runs import COMPARED_TEXTS, Group, compared_name
 from reseed.store import Store, read_json
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reseed.explore.tables.folder import Ask, Folder
-from reseed.explore.tables.sql import numbered, quoted, text
+from reseed.explore.tables.layout import Ask, Folder, numbered, quoted, text
 from reseed.runs import (
     Done,
     Failed,
