@@ -42,6 +42,8 @@ def test_a_latent_stands_beside_its_nearest(client):
     page = client.get("/folder/feature/7/b 1").text
     assert "Latent 7" in page
     assert page.count('class="side near"') == 2
+    assert "of 2 other SAEs" in page
+    assert "family" not in page
     assert "Nearest by decoder rows" not in page
     assert client.get("/folder/nearest/7/b 1").status_code == 200
 

@@ -99,8 +99,7 @@ NAME = "/%3Cimg%20src%3Dx%3E"
 VIEWS = ["latents", "feature/8/{run}", "pair", "map?colour=verdict", "try", "latents?n_matched=9"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
 def test_nothing_spills_and_hostile_text_is_text(browser, address, hostile, width, scheme):
     run = hostile.groups()[0].runs[0]
     with opened(browser, address, NAME + "/latents", width=width, scheme=scheme) as page:

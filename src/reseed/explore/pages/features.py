@@ -123,7 +123,7 @@ def feature_of(database: Database, run: str, latent: int) -> Feature:
         sides=sides,
         between=_between(database, members),
         chance={view: _chance(database, group, view) for view in ("decoder", "encoder")},
-        sentences=_sentences(row, sides),
+        sentences=_sentences(row, sides, database.folder.what),
     )
 
 
@@ -273,10 +273,11 @@ def _chance(database: Database, group: Group, view: str) -> float | None:
     return float(null.filter(below >= _REACHED * below[-1])["bin"][0])
 
 
-def _sentences(row: Row, sides: Sequence[Side]) -> list[str]:
+def _sentences(row: Row, sides: Sequence[Side], what: str) -> list[str]:
     out: list[str] = []
     if row.get("n_matched") is not None and row.get("n_seeds"):
-        sentence = f"Found in {row['n_matched']} of {row['n_seeds'] - 1} other independent runs"
+        others = f"other {'independent runs' if what == 'run' else what + 's'}"
+        sentence = f"Found in {row['n_matched']} of {row['n_seeds'] - 1} {others}"
         if row.get("recurrence_mean") is not None:
             ends = f"{percent(row['recurrence_lo'])} to {percent(row['recurrence_hi'])}"
             sentence += f"; reproducibility {percent(row['recurrence_mean'])} (95% interval {ends})"
@@ -290,6 +291,6 @@ def _sentences(row: Row, sides: Sequence[Side]) -> list[str]:
         )
     if row.get("firing_rate"):
         out.append(f"It fires on {rate(row['firing_rate'])} of the held-out tokens.")
-    if sum(side.kin for side in sides) == 1 and len(sides) > 1:
+    if "family" in row and sum(side.kin for side in sides) == 1 and len(sides) > 1:
         out.append("It has no family: beside it stands its nearest latent in each other run.")
     return out

@@ -51,6 +51,8 @@ def latents_view(query: Query, shelf: Shelf) -> dict[str, Any]:
         "places": PLACES,
         "marks": MARKS,
         "notes": shelf.notes,
+        "what": shelf.database.folder.what,
+        "tau": shelf.database.folder.tau,
         "query": listing.address(page=1),
         "names": shelf.database.names(),
         "has_text": bool(shelf.database.evidence),

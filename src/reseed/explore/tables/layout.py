@@ -25,6 +25,8 @@ class Folder(ABC):
 
     tau: float
     """cosine from which on a latent counts as shared"""
+    what = "run"
+    """what is compared with each other"""
     has_weights = True
     """whether there are SAEs, so that any two rows can be compared"""
 

@@ -30,6 +30,7 @@ class ComparisonFolder(Folder):
         StoreError: if its summary cannot be read.
     """
 
+    what = "SAE"
     has_weights = False
 
     def __init__(self, folder: Path) -> None:
