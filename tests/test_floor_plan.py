@@ -19,8 +19,8 @@ FLOORS = (
     {"subjects", "matching"},
     {"training", "evidence", "stability", "report"},
     {"interpretation", "comparison", "calibration", "prediction", "consensus_sae"}
-    | {"cluster", "publish"},
-    {"pipeline", "explore"},
+    | {"cluster"},
+    {"pipeline", "explore", "publish"},
     {"cli", "__init__"},
 )
 """From the ground up: what stands on a floor imports only what stands below it."""

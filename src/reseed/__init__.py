@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from reseed.pipeline.run import run
     from reseed.prediction.export import export
     from reseed.prediction.predict import predict
+    from reseed.publish.export import export_to
+    from reseed.publish.push import push
     from reseed.records import Match
     from reseed.sae.model import SAE
     from reseed.spec.study import StudySpec
@@ -45,6 +47,8 @@ _HOMES = {
     "reseed.pipeline.run": ("run",),
     "reseed.prediction.predict": ("predict",),
     "reseed.prediction.export": ("export",),
+    "reseed.publish.export": ("export_to",),
+    "reseed.publish.push": ("push",),
     "reseed.subjects.module": ("harvest",),
     "reseed.comparison.stage": ("compare",),
     "reseed.comparison.summary": ("Comparison",),
@@ -87,12 +91,14 @@ __all__ = [
     "compare",
     "consensus",
     "export",
+    "export_to",
     "harvest",
     "load",
     "match",
     "match_activations",
     "plan",
     "predict",
+    "push",
     "reject_threshold",
     "run",
     "save",

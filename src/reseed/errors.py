@@ -5,6 +5,7 @@
     ├── SubjectError   the subject, its sites or its text cannot be read or give NaN
     ├── TrainingError  a run stopped: NaN or infinity in its loss or weights
     ├── ModelError     the model that is asked refuses or is gone; no further question is put to it
+    ├── HubError       the hub refuses or is not reached; what was sent is kept
     ├── BudgetError    a budget of calls, tokens or money is spent; what was answered is kept
     └── StoreError     the study folder is damaged, full, read-only or made by another spec
         └── BusyError  another process works in the study
@@ -50,6 +51,10 @@ class ModelError(ReseedError):
     """A server refuses the key, lacks the model, or answers nobody; asking on would be useless."""
 
     exit_code = 2
+
+
+class HubError(ReseedError):
+    """The hub refuses or is not reached. What was sent is kept; the same command goes on."""
 
 
 class BudgetError(ReseedError):

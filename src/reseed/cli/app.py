@@ -10,6 +10,7 @@ import typer
 import reseed.cli.cluster as cluster
 import reseed.cli.explore as explore
 import reseed.cli.latents as latents
+import reseed.cli.publish as publish
 import reseed.cli.saes as saes
 import reseed.cli.studies as studies
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     "continue).",
 )
 
-for room in (studies, cluster, latents, explore, saes):
+for room in (studies, cluster, latents, explore, publish, saes):
     for command in room.COMMANDS:
         app.command()(command)
 

@@ -121,7 +121,17 @@ def _target(path: Path) -> Study | pl.DataFrame:
 
 def export(
     study: StudyPath,
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write; a folder with --to or --json.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="Write for others instead: neuronpedia, or circuit-tracer."),
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(help="Write a record of each pair of runs instead: pw-mcc.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="How Neuronpedia calls the subject, e.g. gemma-2-2b.")
+    ] = None,
     where: Annotated[
         str | None, typer.Option(help="A condition in SQL, e.g. 'alive AND n_matched >= 2'.")
     ] = None,
@@ -134,10 +144,22 @@ def export(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a table with one row for each latent, all of them or some. Needs no torch."""
+    """Write a table with one row for each latent, all of them or some. Needs no torch.
+
+    Or features for Neuronpedia or circuit-tracer, or records of how consistent runs are.
+    """
     from reseed.prediction.export import export
 
     opened = open_study(study)
+    if to is not None or json is not None:
+        if to is not None and json is not None:
+            raise SpecError("give --to or --json, not both")
+        if where is not None or columns is not None or format is not None:
+            raise SpecError(
+                "--where, --columns and --format are of the table, not of --to or --json"
+            )
+        _export_to(opened, out, str(to or json), group, model, overwrite=overwrite)
+        return
     written = export(
         opened, out, where=where, group=group, columns=words(columns), format=format,
         overwrite=overwrite,
@@ -152,6 +174,17 @@ def export(
         sep="",
         soft_wrap=True,
     )
+
+
+def _export_to(
+    study: Study, out: Path, to: str, group: str | None, model: str | None, *, overwrite: bool
+) -> None:
+    from reseed.publish.export import export_to
+
+    files, notes = export_to(study, out, to, group=group, model=model, overwrite=overwrite)
+    tables.warn(Screen(stderr=True), notes)
+    size = sum(path.stat().st_size for path in files)
+    Screen().print(f"{len(files):,} files, {size:,} bytes: ", bold(out), sep="", soft_wrap=True)
 
 
 def explain(

@@ -1,0 +1,197 @@
+"""A study in the files of others."""
+
+import gzip
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+import reseed
+from reseed.errors import SpecError
+from reseed.publish.circuit_tracer import unpacked
+from reseed.publish.export import export_to
+from reseed.publish.pw_mcc import pw_mcc
+from reseed.runs import evidence_name
+
+torch = pytest.importorskip("torch", reason="studies are made with torch")
+
+NEURONPEDIA = {
+    "feature_index", "neuron_alignment_indices", "neuron_alignment_values", "neuron_alignment_l1",
+    "correlated_neurons_indices", "correlated_neurons_l1", "correlated_neurons_pearson",
+    "correlated_features_indices", "correlated_features_l1", "correlated_features_pearson",
+    "neg_str", "neg_values", "pos_str", "pos_values", "frac_nonzero", "freq_hist_data_bar_values",
+    "freq_hist_data_bar_heights", "logits_hist_data_bar_heights", "logits_hist_data_bar_values",
+    "n_prompts_total", "n_tokens_in_prompt", "dataset", "activations", "decoder_weights_dist",
+    "vector",
+}  # fmt: skip
+"""Fields of `NeuronpediaDashboardFeature`, SAEDashboard 0.8.0."""
+ACTIVATION = {
+    "bin_min", "bin_max", "bin_contains", "tokens", "values", "qualifying_token_index"
+}  # fmt: skip
+
+
+def parsed(path):
+    return json.loads(path.read_text("utf-8"), parse_constant=lambda word: pytest.fail(word))
+
+
+@pytest.fixture(scope="module")
+def neuronpedia(language, tmp_path_factory):
+    out = tmp_path_factory.mktemp("np") / "out"
+    written, notes = export_to(language, out, "neuronpedia", group="topk 12")
+    assert not notes
+    return out, written
+
+
+def test_batches_have_the_keys_of_neuronpedia(neuronpedia, language):
+    out, written = neuronpedia
+    group = language.groups_named("layers.1.mlp:in · topk 12 k2")[0]
+    assert {path.parent.name for path in written} == set(group.runs)
+    for run in group.runs:
+        batch = parsed(out / run / "batch-0.json")
+        assert batch["layer"] == 1
+        assert {"model_id", "sae_set", "sae_id_suffix"} <= batch.keys()
+        skipped = parsed(out / run / "skipped_indexes.json")["skipped_indexes"]
+        indices = [feature["feature_index"] for feature in batch["features"]]
+        assert sorted([*indices, *skipped]) == list(range(12))
+        for feature in batch["features"]:
+            assert feature.keys() == NEURONPEDIA | {"reseed"}
+            assert all(a.keys() == ACTIVATION for a in feature["activations"])
+
+
+def test_numbers_are_those_of_the_study(neuronpedia, language):
+    out, _ = neuronpedia
+    table = language.latents
+    run = language.runs[0]
+    firing = language.store.table(evidence_name(run.id), "firing.parquet")
+    batch = parsed(out / run.id / "batch-0.json")
+    shared = language.summary["groups"][0]["headline"]["shared"]["all"]
+    assert batch["reseed"]["shared"] == shared["value"]
+    assert batch["reseed"]["shared_chance"] == shared["null_covariance"]["mean"]
+    for feature in batch["features"]:
+        row = table.filter(run=run.id, latent=feature["feature_index"]).row(0, named=True)
+        assert feature["frac_nonzero"] == row["firing_rate"]
+        told = feature["reseed"]
+        assert told["n_matched"] == row["n_matched"]
+        assert told["verdict"] == row["verdict"]
+        if not math.isnan(row["recurrence_mean"] or 0.0):
+            assert told["recurrence_mean"] == row["recurrence_mean"]
+        most = max(max(a["values"]) for a in feature["activations"])
+        exact = firing.filter(latent=feature["feature_index"])["max_act"][0]
+        assert most == pytest.approx(exact, rel=1e-4)
+        for a in feature["activations"]:
+            assert len(a["tokens"]) == len(a["values"])
+            assert a["values"][a["qualifying_token_index"]] == max(a["values"])
+        parts = {(a["bin_min"], a["bin_max"]): a["bin_contains"] for a in feature["activations"]
+                 if a["bin_contains"] >= 0}  # fmt: skip
+        assert not parts or sum(parts.values()) == pytest.approx(1, abs=0.35)
+
+
+def test_logits_are_those_of_the_head(neuronpedia, language, tiny_folder):
+    from transformers import AutoModelForCausalLM
+
+    out, _ = neuronpedia
+    run = language.runs[0]
+    head = AutoModelForCausalLM.from_pretrained(tiny_folder).get_output_embeddings().weight
+    feature = parsed(out / run.id / "batch-0.json")["features"][0]
+    values = (head.detach() @ run.sae().W_dec[feature["feature_index"]]).sort().values
+    assert feature["pos_values"] == pytest.approx(values.flip(0)[:10].tolist(), rel=1e-3)
+    assert feature["neg_values"] == pytest.approx(values[:10].tolist(), rel=1e-3)
+    assert sum(feature["logits_hist_data_bar_heights"]) == len(head)
+
+
+def test_feature_files_of_transcoders(language, tmp_path):
+    written, notes = export_to(language, tmp_path / "ct", "circuit-tracer", group="transcoder")
+    assert not notes
+    for seeds in ("init0-data0", "init1-data0"):
+        folder = tmp_path / "ct" / seeds / "features"
+        index = json.loads(gzip.decompress((folder / "index.json.gz").read_bytes()))["1"]
+        data, offsets = (folder / index["filename"]).read_bytes(), index["offsets"]
+        assert len(offsets) == 12 + 1
+        assert offsets[-1] == len(data)
+        for first, last in zip(offsets, offsets[1:], strict=False):
+            shown = unpacked(data, first, last)
+            assert len(shown["top_logits"]) == len(shown["bottom_logits"]) == 10
+            for group in shown["examples_quantiles"]:
+                for example in group["examples"]:
+                    values = example["tokens_acts_list"]
+                    assert len(values) == len(example["tokens"])
+                    assert (
+                        values[example["train_token_ind"]]
+                        == max(values)
+                        <= shown["act_max"] * 1.001
+                    )
+    assert len(written) == 4
+
+
+def test_a_plain_sae_is_no_transcoder(language, tmp_path):
+    with pytest.raises(SpecError, match="--group"):
+        export_to(language, tmp_path / "ct", "circuit-tracer", group="topk 12")
+
+
+def plain_pw_mcc(a, b):
+    a, b = (
+        x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a.astype(float), b.astype(float))
+    )
+    S = np.abs(a @ b.T)
+    rows, columns = linear_sum_assignment(S, maximize=True)
+    return S[rows, columns].mean()
+
+
+def test_pw_mcc_records(language, tmp_path):
+    written, _ = export_to(language, tmp_path / "r", "pw-mcc")
+    assert len(written) == 2
+    for path in written:
+        record = parsed(path)
+        a, b = (next(r for r in language.runs if r.id == told["name"]) for told in record["runs"])
+        first, other = a.sae().arrays(), b.sae().arrays()
+        assert record["value"] == pytest.approx(plain_pw_mcc(first.W_dec, other.W_dec))
+        assert record["certificate"]["optimal"]
+        assert record["counts"]["pairs"] == len(record["matching"]) == 12
+        cosines = [abs(pair["cosine"]) for pair in record["matching"]]
+        assert np.mean(cosines) == pytest.approx(record["value"], abs=1e-5)
+        assert 0 <= record["null"]["lo"] <= record["null"]["mean"] <= record["null"]["hi"] <= 1
+        assert record["runs"][0]["measured"]["fvu"] > 0
+        assert (record["schema"], record["version"]) == ("reseed.pw-mcc", 1)
+
+
+def test_pw_mcc_takes_no_heed_of_signs(language):
+    from dataclasses import replace
+
+    sae = language.runs[0].sae().arrays()
+    turned = replace(sae, W_dec=-sae.W_dec[::-1])
+    record = pw_mcc(sae, turned, ("a", "b"))
+    assert record["value"] == pytest.approx(1)
+    assert record["counts"]["negative"] == 12
+    assert record["matching"][0] == {"a": 0, "b": 11, "cosine": -1.0}
+    with pytest.raises(SpecError, match="writes 16 dimensions and b 8"):
+        pw_mcc(sae, replace(sae, W_dec=sae.W_dec[:, :8]), ("a", "b"))
+    zero = sae.W_dec.copy()
+    zero[3] = 0
+    with pytest.raises(SpecError, match="1 decoder rows are zero"):
+        pw_mcc(sae, replace(sae, W_dec=zero), ("a", "b"))
+
+
+def test_what_cannot_be_written_is_said(language, finished, tmp_path):
+    with pytest.raises(SpecError, match="did you mean 'neuronpedia'"):
+        export_to(language, tmp_path / "a", "neuronpaedia")
+    with pytest.raises(SpecError, match="names no layer"):
+        export_to(reseed.Study.load(finished), tmp_path / "a", "neuronpedia")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    with pytest.raises(SpecError, match="--overwrite"):
+        export_to(language, tmp_path / "full", "pw-mcc")
+    assert export_to(language, tmp_path / "full", "pw-mcc", overwrite=True)[0]
+
+
+def test_without_the_subject_there_are_no_logits(language, tmp_path, monkeypatch):
+    def gone(*_):
+        raise SpecError("the model is gone")
+
+    monkeypatch.setattr("reseed.subjects.language.model.load_causal", gone)
+    _, notes = export_to(language, tmp_path / "a", "neuronpedia", group="topk 12")
+    assert notes == ["no logits: the model is gone"]
+    feature = parsed(tmp_path / "a" / language.runs[0].id / "batch-0.json")["features"][0]
+    assert feature["pos_str"] == feature["neg_values"] == []
+    assert feature["activations"]
