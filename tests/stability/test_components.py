@@ -6,7 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from reseed.matching.measures import SHARED
+from reseed.stability import shares
 from reseed.stability.factors.components import components, distance_from_init
+from reseed.stability.intervals import share_over_pairs
 from reseed.stability.shares import PairTable
 
 DESIGN = {f"{i}{d}": (i, d) for i in range(3) for d in range(3)}
@@ -44,6 +47,23 @@ def study(feature: float, init: float, data: float, rng) -> tuple[list, list]:
         end.append(table(pair, rng.random(FEATURES) < p, i == j))
         start.append(table(pair, np.full(FEATURES, i == j), i == j))
     return end, start
+
+
+def test_shares_by_what_two_runs_share_have_the_intervals_of_the_headline():
+    end, start = study(0.05, 0.3, 0.1, np.random.default_rng(0))
+    everyone = {run: np.ones(FEATURES, dtype=bool) for run in DESIGN}
+    found = components(end, start, DESIGN, everyone, 0.7)
+    assert found is not None
+    neither = [pair for pair in end if all(map(str.__ne__, *pair.pair))]
+    values = np.array([shares.share_of(pair, SHARED, everyone, 0.7) for pair in neither])
+    pairs = [pair.pair for pair in neither]
+    assert found.classes["share neither seed"].shared == share_over_pairs(
+        pairs, values, DESIGN, FEATURES
+    )
+    # equal in all pairs by accident, and still no interval of width zero
+    alike = share_over_pairs(pairs, np.full(len(pairs), 0.05), DESIGN, FEATURES)
+    assert alike.interval_95 is not None
+    assert alike.interval_95[0] < 0.05 < alike.interval_95[1]
 
 
 def test_planted_components_come_out_and_a_shared_start_is_seen():

@@ -126,7 +126,7 @@ def test_what_a_narrow_sae_finds_is_found_in_the_wide_one(made):
     assert two["nearest"]["value"] == pytest.approx(8 / 12)
     assert two["found"]["null"] < 0.1
     low, high = two["found"]["interval_95"]
-    assert low <= 8 / 12 <= high
+    assert 0 <= low < 8 / 12 < high <= 1
     assert found["measures"]["shared"]["effects"]["k"]["changes_with"] == []
     assert not [words for words in found["words"] if "of k " in words or "k does" in words]
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from reseed.spec.statistics import Estimate
 from reseed.stability.proportions import wider_than_counts
 
 Floats = NDArray[np.float64]
@@ -136,6 +137,15 @@ def mean_over_pairs(
         return mean, low, high
     trials = _independent_trials(mean, latents, _units(pairs, design))
     return mean, *wider_than_counts((low, high), mean, trials)
+
+
+def share_over_pairs(
+    pairs: Sequence[tuple[str, str]], values: Floats, design: Design, latents: float | None = None
+) -> Estimate:
+    """`mean_over_pairs` of one share, `[pairs]`; no value where a pair has none."""
+    value, low, high = (float(number) for number in mean_over_pairs(pairs, values, design, latents))
+    known = None if np.isnan(value) else value
+    return Estimate(value=known, interval_95=None if np.isnan(low) else (low, high))
 
 
 def _asin_root(share: Floats) -> Floats:

@@ -23,8 +23,7 @@ from reseed.records import SAEArrays
 from reseed.runs import Group
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.summary import AcrossGroups, CorrectedEstimate
-from reseed.stability.factors.effects import Cell, estimates
-from reseed.stability.intervals import Design
+from reseed.stability.intervals import Design, share_over_pairs
 from reseed.stability.nulls import chance_corrected, covariance_null
 from reseed.stability.shares import draw_nulls
 from reseed.store import Store
@@ -170,8 +169,7 @@ def _estimate(table: pl.DataFrame, seeds: Design) -> CorrectedEstimate | None:
         return None
     pairs = [(seed_name(seeds[a]), seed_name(seeds[b])) for a, b in _runs(table)]
     design = {seed_name(seeds[run]): seeds[run] for pair in _runs(table) for run in pair}
-    cell = Cell(group="", levels={}, pairs=pairs, values=table["value"].to_numpy())
-    mean = estimates(np.ones((1, 1)), [cell], design)[0]
+    mean = share_over_pairs(pairs, table["value"].to_numpy(), design)
     nulls = table["null"].drop_nulls().to_numpy()
     null = float(nulls.mean()) if len(nulls) else None
     corrected = None

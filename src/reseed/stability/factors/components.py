@@ -27,7 +27,7 @@ from reseed.matching import measures
 from reseed.spec.statistics import Agreement, Components, Estimate, Range
 from reseed.stability import shares
 from reseed.stability.group import CLASSES, NEITHER, SAME_DATA, SAME_INIT, class_of
-from reseed.stability.intervals import Design, is_crossed, seed_ends
+from reseed.stability.intervals import Design, is_crossed, seed_ends, share_over_pairs
 from reseed.stability.shares import Members, PairTable
 
 Floats = NDArray[np.float64]
@@ -64,14 +64,16 @@ def components(
     parts = _estimates(
         lambda left: _parts(_class_means(end, shared[:, None], design, left)), design, -np.inf
     )
+    classes: dict[str, Agreement] = {}
+    for at, kind in enumerate(CLASSES):
+        of_kind = [place for place, other in enumerate(kinds) if other == kind]
+        pairs, latents = [end[place].pair for place in of_kind], shares.members_of_run(members)
+        numbers = {name: agreement(at, column) for column, name in enumerate(_NUMBERS)}
+        # as in the headline
+        numbers["shared"] = share_over_pairs(pairs, shared[of_kind], design, latents)
+        classes[kind] = Agreement(pairs=len(of_kind), **numbers)
     return Components(
-        classes={
-            kind: Agreement(
-                pairs=kinds.count(kind),
-                **{name: agreement(at, column) for column, name in enumerate(_NUMBERS)},
-            )
-            for at, kind in enumerate(CLASSES)
-        },
+        classes=classes,
         parts={name: parts(at) for at, name in enumerate(PARTS)},
     )
 

@@ -22,15 +22,15 @@ from reseed.stability.factors.across import (
     seed_name,
     summarise,
 )
-from reseed.stability.factors.effects import Cell, decompose, estimates
+from reseed.stability.factors.effects import Cell, decompose
 from reseed.stability.factors.words import words
 from reseed.stability.fdr import FOUND, LIVE
-from reseed.stability.intervals import Design
+from reseed.stability.intervals import Design, share_over_pairs
 from reseed.stability.nulls import chance_corrected
 from reseed.stability.summary import read_summary
 from reseed.store import Store
 
-VERSION = 1
+VERSION = 2
 """Of what it means."""
 
 CORRECTED = "chance_corrected"
@@ -214,7 +214,7 @@ def _table(cells: Mapping[str, Sequence[Cell]], designs: Mapping[str, Design]) -
     for measure, of_measure in cells.items():
         for cell in of_measure:
             seeds = {seed_name(seed): seed for seed in designs[cell.group].values()}
-            mean = estimates(np.ones((1, 1)), [cell], seeds)[0]
+            mean = share_over_pairs(cell.pairs, cell.values, seeds)
             low, high = mean.interval_95 or (None, None)
             levels = {key: cell.levels.get(key) for key in (*_FACTORS, "tokens")}
             row = {"group": cell.group, **levels, "measure": measure, "pairs": len(cell.pairs)}
