@@ -31,9 +31,12 @@ def main() -> None:
                     stream.reconfigure(errors="replace")
             Path.cwd()  # torch's libraries end the process where it is gone
             from reseed.cli import app
+            from reseed.training.shards.launch import ranks
 
             try:
-                app.app()
+                with ranks() as is_first:
+                    if is_first:
+                        app.app()
             finally:
                 if sys.stdout:  # here, since at its exit Python does not say that the disk is full
                     sys.stdout.flush()

@@ -25,8 +25,8 @@ from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.arrays import MemorySource
 from reseed.subjects.source import Stream
 from reseed.training.device import chosen
-from reseed.training.learner import learners_of
 from reseed.training.scale import BatchStream, measured
+from reseed.training.shards.learner import learners_of
 from reseed.training.work import Work, train_all
 
 _SITE, _TARGET = "x", "target"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ from reseed.sae.architectures import architecture
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
 from reseed.spec.training import RunSpec
-from reseed.training.scale import BatchStream, Scales, raw
+from reseed.training.scale import Scales, raw
 from reseed.training.schedule import UNMOVED, Held, factor, learning_rate, moved, rising
 from reseed.training.start import FROZEN, aligned, first_parameters, keep_near
 from reseed.training.step import step_of
-from reseed.training.step.plain import Look
+from reseed.training.step.plain import Look, Step
 
 
 class RunBatches:
@@ -102,9 +103,13 @@ class Learner:
         trained = frozenset(self.parameters) - not_trained
         soft = spec.control == "soft_frozen_decoder"
         self._near = self.parameters["W_dec"].clone() if soft else None
-        self._path = step_of(self.parameters, trained, spec.sae, spec.training.clip, self._plain)
+        self._path = self._path_of(trained)
         self._silent = torch.zeros(spec.sae.latents, dtype=torch.int64, device=self.device)
         self._held = UNMOVED
+
+    def _path_of(self, trained: frozenset[str]) -> Step:
+        clip = self.spec.training.clip
+        return step_of(self.parameters, trained, self.spec.sae, clip, self._plain)
 
     @property
     def tokens(self) -> int:
@@ -163,7 +168,11 @@ class Learner:
         self.step += 1
         if self.finished and (settle := self._architecture.settle) is not None:
             self._take(settle(self._on_cpu, self.spec.sae, self._batches))
-        return {"fvu": look.fvu, "l0": look.l0, "dead": float(dead.float().mean())}
+        return {"fvu": look.fvu, "l0": look.l0, "dead": self._share(dead)}
+
+    def _share(self, dead: Tensor) -> float:
+        """Of all latents that these, `[F]` bool, are."""
+        return float(dead.float().mean())
 
     @property
     def _on_cpu(self) -> Parameters:
@@ -256,6 +265,12 @@ class Learner:
             out["restarts"] = torch.tensor(self.restarts)
         return {name: value.cpu() for name, value in (out | self._path.state()).items()}
 
+    def write_parts(self, folder: Path) -> None:
+        """Write what does not go into one checkpoint beside it; nothing, unless ranks share it."""
+
+    def read_parts(self, folder: Path) -> None:
+        """Continue from what `write_parts` wrote, once the rest is restored."""
+
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` gave; KeyError or RuntimeError if that is another run's."""
         state = {name: value.to(self.device) for name, value in state.items()}
@@ -269,24 +284,3 @@ class Learner:
         for name, value in self.parameters.items():
             value.copy_(state[f"parameter.{name}"])
         self._path.restore(state)
-
-
-def learners_of(
-    run: RunSpec,
-    init_seeds: Sequence[int],
-    stream: BatchStream,
-    device: str,
-) -> list[Learner]:
-    """A learner of a run for each init seed, with the batches of its stream."""
-    first = stream.batch(0)
-    return [
-        Learner(
-            spec,
-            first[spec.site],
-            first[spec.target],
-            batches=RunBatches(spec, stream.batch),
-            device=device,
-            scales=stream.scales,
-        )
-        for spec in (run.model_copy(update={"init_seed": seed}) for seed in init_seeds)
-    ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ METRICS = ("fvu", "l0", "dead")
 CHECKPOINT = "checkpoint.safetensors"
 _PASSING = ("progress.json", CHECKPOINT, OWNED)
 """No part of the piece, in the order in which they go; killed in between, the rest goes later."""
+PARTS = "checkpoint"
+"""Folder of what each block of a run has, where several ranks share it: STEP-BLOCK.safetensors."""
 
 
 class TakenOverError(StoreError):
@@ -94,10 +96,29 @@ class RunFolder:
                 "dead since it was silent for ten minutes; it goes on there"
             )
 
-    def checkpoint(self, arrays: Mapping[str, np.ndarray[Any, Any]], about: Any) -> None:
+    def checkpoint(
+        self,
+        arrays: Mapping[str, np.ndarray[Any, Any]],
+        about: Any,
+        learners: Sequence[Learner] = (),
+    ) -> None:
         """Replace the checkpoint of this run, or of all that are trained together with it."""
         self._check_owned()
+        for learner in learners:
+            learner.write_parts(self.path / PARTS)
         write_sealed(self.path / CHECKPOINT, arrays, about)
+        for learner in learners:
+            self._drop_parts(learner.step)
+
+    def _drop_parts(self, but: int | None = None) -> None:
+        """Take out the parts of all checkpoints, but of that after this step."""
+        parts = self.path / PARTS
+        with explained(parts):
+            for path in parts.glob("*"):
+                if but is None or not path.name.startswith(f"{but:08d}-"):
+                    path.unlink()
+            if but is None and parts.exists():
+                parts.rmdir()
 
     def snapshot(self, learner: Learner) -> None:
         """Keep the SAE as it is; that of the last step is the run itself."""
@@ -134,7 +155,8 @@ class RunFolder:
         metrics = pl.DataFrame({"step": np.arange(len(history)), "tokens": tokens, **columns})
         write_bytes(self.path / "metrics.parquet", parquet_bytes(metrics))
         self._check_owned()
-        seal(self.path, run_name(self.run), self.run.id, leave_out=_PASSING)
+        passing = [*_PASSING, *(path.name for path in (self.path / PARTS).glob("*"))]
+        seal(self.path, run_name(self.run), self.run.id, leave_out=passing)
         self.move()
 
     def move(self) -> None:
@@ -143,6 +165,7 @@ class RunFolder:
         with explained(self.path):
             for passing in _PASSING:
                 (self.path / passing).unlink(missing_ok=True)
+        self._drop_parts()
         moved = move_into_place(
             self.path, self._store.path(name), lambda: self._store.has(name, self.run.id)
         )

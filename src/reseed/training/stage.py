@@ -19,9 +19,9 @@ from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.source import Stream
 from reseed.training.device import free_memory, passes, units
-from reseed.training.learner import learners_of
 from reseed.training.run_folder import RunFolder
 from reseed.training.scale import BatchStream, scales_of
+from reseed.training.shards.learner import learners_of
 from reseed.training.through import block_streams
 from reseed.training.work import Work, train_all
 

@@ -19,7 +19,7 @@ from reseed.events import Events, Stop
 from reseed.store import read_sealed
 from reseed.training.learner import Learner, Metrics, Through
 from reseed.training.mutual import Together
-from reseed.training.run_folder import CHECKPOINT, METRICS, RunFolder, TakenOverError
+from reseed.training.run_folder import CHECKPOINT, METRICS, PARTS, RunFolder, TakenOverError
 from reseed.training.scale import Subject
 
 _EVENT_EVERY_STEPS = 100
@@ -125,7 +125,7 @@ class Work:
         state = {**self.together.state(), **history}
         about = {folder.run.id: folder.kept for folder in self.folders.values()}
         arrays = {name: value.numpy() for name, value in state.items()}
-        self._last.checkpoint(arrays, about)
+        self._last.checkpoint(arrays, about, self.together.learners)
         for number, folder in self.folders.items():
             folder.tell_progress(self.together.learners[number])
 
@@ -150,6 +150,8 @@ class Work:
             state = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
             self.history = [state.pop(f"history.{n}") for n in range(len(self.history))]
             self.together.restore(state)
+            for learner in self.together.learners:
+                learner.read_parts(self._last.path / PARTS)
         except (StoreError, KeyError, RuntimeError) as error:
             several = len(self.together.learners) > 1
             what = (

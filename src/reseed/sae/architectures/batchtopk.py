@@ -26,6 +26,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from reseed.sae import Tensor, codes, parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
+from reseed.sae.in_blocks import InBlocksSpec
 from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec, Share
@@ -51,7 +52,7 @@ class BatchSpec(ArchitectureSpec):
         return self.k
 
 
-class BatchTopKSpec(BatchSpec):
+class BatchTopKSpec(InBlocksSpec, BatchSpec):
     """The k B largest pre-activations of a batch fire; saved as JumpReLU (arXiv 2412.06410)."""
 
     architecture: Literal["batchtopk"] = "batchtopk"

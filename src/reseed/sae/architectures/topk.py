@@ -21,15 +21,15 @@ from pydantic import Field
 from reseed.sae import Tensor, parts, torch
 from reseed.sae import codes as kernels
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters
+from reseed.sae.in_blocks import InBlocksSpec
 from reseed.sae.model import SAE
 from reseed.sae.parts import auxk_size, initial
-from reseed.sae.settings import ArchitectureSpec
 
 
-class TopKSpec(ArchitectureSpec):
+class TopKSpec(InBlocksSpec):
     """The k largest pre-activations of each row fire (arXiv 2406.04093; recipe of 2501.16615)."""
 
-    OPTIONAL: ClassVar[frozenset[str]] = ArchitectureSpec.OPTIONAL | {"multi_topk"}
+    OPTIONAL: ClassVar[frozenset[str]] = InBlocksSpec.OPTIONAL | {"multi_topk"}
 
     architecture: Literal["topk"] = "topk"
     k: Annotated[int, Field(ge=1)] = 32

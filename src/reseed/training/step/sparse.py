@@ -219,12 +219,12 @@ def gathered(
     has all codes that fire, `vectors` other gradients, `buffers` new values of what is not trained.
     """
     latents = len(g.p["W_enc"])
-    entries = _by_latent(parts, latents)
+    entries = entries_of(parts, latents)
     residual = parts[0].residual
     b_dec = residual.sum(0)
     if len(parts) > 1:
         residual = np.concatenate([part.residual for part in parts])
-    bias, through, squared = _norms(g, entries, residual)
+    bias, through, squared = norms_of(g, entries, residual)
     b_dec -= through
     own = dict(vectors or {}) | {"b_dec": b_dec}
     if "b_enc" in g.p:
@@ -246,7 +246,8 @@ def gathered(
     )
 
 
-def _by_latent(parts: Sequence[Part], latents: int) -> Entries:
+def entries_of(parts: Sequence[Part], latents: int) -> Entries:
+    """The codes of all parts by latent; rows of part i begin at i B."""
     starts = np.zeros(latents + 1, np.int64)
     for part in parts:
         loops.count_entries(part.codes.latents, part.codes.values, part.flow, starts)
@@ -259,7 +260,7 @@ def _by_latent(parts: Sequence[Part], latents: int) -> Entries:
     return Entries(starts, rows, both[0], both[1])
 
 
-def _norms(g: ReadBatch, entries: Entries, residual: Floats) -> tuple[Floats, Floats, float]:
+def norms_of(g: ReadBatch, entries: Entries, residual: Floats) -> tuple[Floats, Floats, float]:
     """Sums of the flow, what they send through the encoder to b_dec, and the squared norm."""
     W_enc = g.p["W_enc"].numpy()
     latents, dimensions = W_enc.shape

@@ -1,0 +1,130 @@
+"""How several processes become the ranks of one run. Read without torch.
+
+`torchrun` starts the same command as often as there are to be ranks. The first does it; the others
+serve it: they wait for orders, and hold their part of every run whose `blocks` is above 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from reseed.errors import StoreError, TrainingError, needs_train
+
+if TYPE_CHECKING:
+    from reseed.training.shards.learner import BlockLearner
+    from reseed.training.shards.ranks import RankGroup
+
+_PATIENCE = timedelta(days=30)
+"""For which a rank waits: the first one does much between two orders, such as a harvest."""
+_LEFT_TO_THE_FIRST = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+def world_size() -> int:
+    """How many processes were started together, by what `torchrun` tells each of them."""
+    told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+    return int(os.environ["WORLD_SIZE"]) if told else 1
+
+
+def command(count: int, arguments: Sequence[str]) -> list[str]:
+    """What starts `reseed ARGUMENTS` as so many ranks on this machine."""
+    start = "--standalone", "--nproc-per-node", str(count), "-m", "reseed.cli"
+    return [sys.executable, "-m", "torch.distributed.run", *start, *arguments]
+
+
+@contextlib.contextmanager
+def ranks() -> Generator[bool, None, None]:
+    """Join the ranks that were started together; whether this is the first, which does the work.
+
+    On the others the block begins when the first one is done with it, and there is nothing to do.
+    A process that was started alone is the first.
+
+    Raises:
+        TrainingError: on the others, if the first rank is gone.
+    """
+    if world_size() == 1:
+        yield True
+        return
+    with needs_train("several ranks"):
+        import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=_PATIENCE)
+    from reseed.training.shards.ranks import RankGroup
+
+    all_ranks = RankGroup()
+    try:
+        if all_ranks.rank == 0:
+            try:
+                yield True
+            finally:
+                all_ranks.order(do="end")
+        else:
+            serve(all_ranks)
+            yield False
+    finally:
+        dist.destroy_process_group()
+
+
+def serve(all_ranks: RankGroup) -> None:
+    """Do what the first rank asks for until it says that this was all.
+
+    Raises:
+        TrainingError: if it is gone.
+    """
+    for number in _LEFT_TO_THE_FIRST:  # it saves everything first, and then says so
+        signal.signal(number, signal.SIG_IGN)
+    learners: dict[int, BlockLearner] = {}
+    looks: dict[int, Any] = {}
+    while True:
+        try:
+            order = all_ranks.order()
+            if order["do"] == "end":
+                return
+            _obey(order, learners, looks, all_ranks)
+        except RuntimeError as error:
+            raise TrainingError(
+                f"rank {all_ranks.rank} of {all_ranks.size} has lost the others ({error}); one of "
+                "them has ended, look at what it said"
+            ) from error
+
+
+def _obey(
+    order: Mapping[str, Any],
+    learners: dict[int, BlockLearner],
+    looks: dict[int, Any],
+    all_ranks: RankGroup,
+) -> None:
+    """Do the part of this rank; what the first one raises too is its to say."""
+    import torch
+
+    from reseed.training.shards.learner import BlockLearner
+
+    number = order["learner"]
+    if order["do"] == "begin":
+        for done in [n for n, learner in learners.items() if learner.over]:
+            del learners[done]
+        learners[number] = BlockLearner.follow(order, all_ranks)
+        return
+    learner = learners[number]
+    with contextlib.suppress(StoreError, TrainingError):
+        match order["do"]:
+            case "look":
+                x = torch.empty(order["rows"], len(learner.parameters["b_dec"]))
+                looks[number] = learner.look_too(x)
+            case "apply":
+                learner.apply_too(looks.pop(number), order["rows"])
+            case "collect":
+                learner.collect()
+            case "check":
+                learner.check_too()
+            case "write":
+                learner.write(order["folder"])
+            case "read":
+                learner.read(order["folder"], order["step"])
+            case what:
+                raise RuntimeError(f"{what!r} is no order")
