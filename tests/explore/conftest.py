@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -62,3 +63,47 @@ def client(shelf):
 
     app = make_app({"made-up": shelf}, VIEWS, DATA, ["127.0.0.1", "localhost"])
     return TestClient(app, base_url="http://127.0.0.1:8765")
+
+
+@pytest.fixture(scope="session")
+def language_study(tmp_path_factory, tiny_folder):
+    """Two runs on a random llama; finished."""
+    pytest.importorskip("torch", reason="training needs torch")
+    import numpy as np
+
+    import reseed
+
+    folder = tmp_path_factory.mktemp("language")
+    rng = np.random.default_rng(0)
+    words = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "far", "away", "red", "green"]
+    lines = [json.dumps({"text": " ".join(rng.choice(words, 40))}) for _ in range(60)]
+    (folder / "text.jsonl").write_text("\n".join(lines))
+    (folder / "language.toml").write_text(
+        f"""
+[subject]
+model = {json.dumps(str(tiny_folder))}
+[text]
+source = {json.dumps(str(folder / "text.jsonl"))}
+block = 32
+[activations]
+sites = ["layers.1"]
+tokens = 1600
+mix_blocks = 8
+shard_blocks = 8
+[[sae]]
+latents = 16
+k = 2
+lr = 3e-3
+[seeds]
+init = [0, 1]
+[training]
+tokens = 2560
+batch = 64
+threads = 1
+[stability]
+null_draws = 1
+"""
+    )
+    study = reseed.Study.load(folder / "language.toml")
+    reseed.run(study, progress=False)
+    return study

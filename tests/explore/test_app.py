@@ -44,6 +44,7 @@ def test_data_are_json(client, data):
 def test_one_study_is_shown_at_once(client):
     answer = client.get("/", follow_redirects=False)
     assert answer.headers["location"] == "/made-up/latents"
+    assert client.get("/made-up").url.path == client.get("/made-up/").url.path == "/made-up/latents"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "10.0.0.1:8765"])
@@ -58,7 +59,7 @@ def test_other_hosts_are_refused(client, host):
     [
         "/made-up/../../etc/passwd", "/made-up/%2e%2e/%2e%2e/etc/passwd", "/other/latents",
         "/static/../app.py", "/static/%2e%2e%2fapp.py", "/static/base.html", "/made-up/report/../x",
-        "/made-up/notes.xml", "/made-up/report", "/made-up/", "/..%2f..%2fetc/latents", "/nothing",
+        "/made-up/notes.xml", "/made-up/report", "/..%2f..%2fetc/latents", "/nothing",
         "/made-up/feature/8/..%2f..%2fetc", "/made-up/feature/x/y",
     ],
 )  # fmt: skip

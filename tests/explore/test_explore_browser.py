@@ -224,3 +224,40 @@ def test_a_real_study_is_walked_through_and_its_report_leads_back(browser, finis
         page.click("nav >> text=Try a text")
         ready(page)
         assert "reads no text" in page.inner_text("main")
+
+
+def test_a_text_of_ones_own_is_tried(browser, language_study):
+    with serving([language_study]) as address, opened(browser, address, "/language/try") as page:
+        page.fill("textarea", "the cat sat on a mat")
+        page.click("text=Which latents fire?")
+        ready(page)
+        assert page.locator("tbody [data-row]").count() > 0
+        assert page.locator("td.text mark").count() > 0
+        number = page.inner_text("tbody th a >> nth=0")
+        page.click("tbody th a >> nth=0")
+        ready(page)
+        assert page.inner_text("h1").startswith(f"Latent {number}")
+
+
+@pytest.mark.slow
+def test_more_than_a_million_latents_are_walked_through(browser, write_made_up, tmp_path):
+    size = {"latents": 131_072, "runs": 9, "dimensions": 16, "contexts": 1, "all_pairs": False}
+    study = write_made_up(tmp_path / "large.toml", **size)
+    with serving([study]) as address, opened(browser, address, "/large/latents") as page:
+        assert "1,179,648 latents of 9 runs" in page.inner_text(".top .caption")
+        page.click("th.c-max_decoder_cos a")
+        ready(page)
+        page.click("text=last")
+        ready(page)
+        assert "page 23,593 of 23,593" in page.inner_text(".pages")
+        page.click("tbody th a >> nth=0")
+        ready(page)
+        assert page.locator(".side").count() >= 9
+        page.click("nav >> text=Two runs")
+        ready(page)
+        assert page.locator(".points path").count() > 1000
+        page.click("nav >> text=Map")
+        ready(page)
+        assert page.locator(".points path").count() > 1000
+        page.click("nav >> text=Try a text")
+        ready(page)

@@ -1,8 +1,5 @@
 """A text of one's own, on a tiny language model: what fires is what the SAEs say of it."""
 
-import json
-
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,47 +11,6 @@ from reseed.explore.tables.database import Database  # noqa: E402
 from reseed.explore.tables.of_study import StudyFolder  # noqa: E402
 
 TEXT = "the cat sat on a mat"
-
-
-@pytest.fixture(scope="module")
-def language_study(tmp_path_factory, tiny_folder):
-    """Two runs on a random llama; finished."""
-    import reseed
-
-    folder = tmp_path_factory.mktemp("language")
-    rng = np.random.default_rng(0)
-    words = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "far", "away", "red", "green"]
-    lines = [json.dumps({"text": " ".join(rng.choice(words, 40))}) for _ in range(60)]
-    (folder / "text.jsonl").write_text("\n".join(lines))
-    (folder / "language.toml").write_text(
-        f"""
-[subject]
-model = {json.dumps(str(tiny_folder))}
-[text]
-source = {json.dumps(str(folder / "text.jsonl"))}
-block = 32
-[activations]
-sites = ["layers.1"]
-tokens = 1600
-mix_blocks = 8
-shard_blocks = 8
-[[sae]]
-latents = 16
-k = 2
-lr = 3e-3
-[seeds]
-init = [0, 1]
-[training]
-tokens = 2560
-batch = 64
-threads = 1
-[stability]
-null_draws = 1
-"""
-    )
-    study = reseed.Study.load(folder / "language.toml")
-    reseed.run(study, progress=False)
-    return study
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from pydantic import ValidationError
@@ -113,8 +114,11 @@ def make_app(
 
     def start(_: Request) -> Response:
         if len(known) == 1:
-            return RedirectResponse(f"/{next(iter(known))}/latents")
+            return RedirectResponse(f"/{quote(next(iter(known)))}/latents")
         return shown("studies", None, {})
+
+    def first(request: Request) -> Response:
+        return RedirectResponse(f"/{quote(shelf_of(request).key)}/latents")
 
     def export(request: Request) -> Response:
         shelf, kind = shelf_of(request), request.path_params["kind"]
@@ -169,6 +173,8 @@ def make_app(
     routes += [Route(f"/{{study}}/{name}", json_of(view)) for name, view in data.items()]
     routes += [
         Route("/{study}/notes.{kind}", export),
+        Route("/{study}", first),
+        Route("/{study}/", first),
         Route("/{study}/report", report),
         Route("/{study}/note", keep, methods=["POST"]),
     ]
