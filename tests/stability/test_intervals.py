@@ -60,6 +60,12 @@ def test_the_number_of_latents_narrows_what_equal_shares_leave_open() -> None:
     assert (low, high) == (pytest.approx(1 - ends[256][2], abs=0.01), 1)
 
 
+def test_a_share_of_one_latent_in_a_thousand_is_not_taken_for_one_of_a_single_latent() -> None:
+    pairs = list(combinations("abc", 2))
+    _, low, high = mean_over_pairs(pairs, np.array([0.0, 1.0, 2.0]) / 1024)
+    assert low < 1 / 1024 < high < 0.03  # with one latent .73
+
+
 def test_what_is_no_share_gets_the_jackknife() -> None:
     pairs = list(combinations("abcd", 2))
     gains = np.array([0.1, -0.2, 0.3, 0.0, 0.1, 0.2])

@@ -158,7 +158,7 @@ def _least_whole(values: Floats, most: int = 10_000) -> int | None:
     fits = np.ones(most, dtype=bool)
     for value in np.unique(values[np.isfinite(values)]):
         parts = value * numbers
-        fits &= np.abs(parts - np.rint(parts)) < 2e-3
+        fits &= np.abs(parts - np.rint(parts)) < np.minimum(2e-6 * numbers, 2e-3)
     return int(numbers[fits][0]) if fits.any() else None
 
 
