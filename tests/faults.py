@@ -3,8 +3,9 @@
 `python faults.py STUDY OUT MODE N [N ...]` runs the study once for each N in a process of its own;
 at the N-th change (0: never) the process is killed (`kill`) or gets a signal (`term`, `int`). It
 prints the exit status of each; a status below 0 is the signal that killed it. What each one left
-is kept as `OUT.0`, `OUT.1`, ... With the mode `work` four at a time share the study (`reseed work`),
-each killed at its own change. Importing torch once for all of them makes many kills cheap.
+is kept as `OUT.0`, `OUT.1`, ... With the mode `work` four at a time share the study
+(`reseed work`), each killed at its own change. Importing torch once for all of them makes many
+kills cheap.
 """
 
 import contextlib

@@ -19,22 +19,6 @@ from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 
 SERVER = Path(__file__).parents[1] / "faults.py"
-SKIP = (".lock", "events.jsonl", "summary.json", "report.html")
-"""Files that say when, or the folder's name."""
-
-
-@pytest.fixture
-def same_pieces(tree):
-    """Whether two folders have the same files, but for what the work itself leaves."""
-
-    def same(one, other):
-        trees = [tree(folder, skip=SKIP) for folder in (one, other)]
-        for files in trees:
-            for name in [name for name in files if name.startswith(("events/", "work/"))]:
-                del files[name]
-        return trees[0] == trees[1]
-
-    return same
 
 
 def start(*args):

@@ -13,6 +13,7 @@ from reseed.runs import Damaged, Failed, Missing, Run
 if TYPE_CHECKING:
     from reseed.pipeline.plan import Plan
     from reseed.pipeline.progress import StageProgress
+    from reseed.store import Known
 
 
 def plan(plan: Plan, name: str) -> Table:
@@ -64,4 +65,18 @@ def stages(progress: Iterable[StageProgress]) -> Table:
     out.add_row(
         "all", "", "", "", "", tables.duration(total) if known else f"> {tables.duration(total)}"
     )
+    return out
+
+
+def at_work(known: Iterable[Known]) -> Table:
+    """The processes that share a study, where they are and what they make."""
+    out = tables.table(heads := ("process", "host", "part", ""), left=heads)
+    for worker in known:
+        heard = (
+            "" if worker.alive else f"silent for {tables.duration(worker.silent)}: taken for dead"
+        )
+        about = worker.about
+        out.add_row(
+            str(about.get("process")), str(about.get("host")), str(about.get("part")), heard
+        )
     return out

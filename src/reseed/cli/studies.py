@@ -14,7 +14,7 @@ from reseed.cli.options import OutPath, Quiet, StudyPath, open_study, words
 from reseed.errors import SpecError
 from reseed.runs import Failed, Run
 from reseed.screen import Screen, bold
-from reseed.store import write_bytes
+from reseed.store import workers, write_bytes
 from reseed.study import REPORT_FILE, Study
 
 if TYPE_CHECKING:
@@ -107,6 +107,9 @@ def run(
         int | None, typer.Option("--gpus-per-worker", help="GPUs of each part.", min=0)
     ] = None,
     partition: Annotated[str | None, typer.Option(help="Of Slurm.")] = None,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Accept runs of one group from unlike machines.")
+    ] = False,
     engine: Annotated[
         Path | None, typer.Option(help="A TOML file with all of these and more, docs/cluster.md.")
     ] = None,
@@ -122,8 +125,14 @@ def run(
     options = {"on": on, "workers": workers, "gpus": gpus, "partition": partition}
     elsewhere = any(value is not None for value in (on, workers, gpus, partition, engine))
     settings = read_engine(engine, **options) if elsewhere else None
-    again = retry_failed
-    outcome = run(opened, progress=not quiet, retry_failed=again, device=device, engine=settings)
+    outcome = run(
+        opened,
+        progress=not quiet,
+        retry_failed=retry_failed,
+        device=device,
+        engine=settings,
+        mixed=mixed,
+    )
     tables.show_summary(console, opened.summary)
     _end(console, "Report: ", outcome.report, outcome.seconds, outcome.failed)
 
@@ -160,6 +169,8 @@ def status(study: StudyPath, out: OutPath = None) -> None:
     opened.check_folder()
     console.print(progress.states(run_states(opened)))
     console.print(progress.stages(stages(opened)))
+    if known := [worker for worker in workers(opened.folder) if "part" in worker.about]:
+        console.print(progress.at_work(known))
     holder = opened.store.holder()
     console.print(f"working now: {holder or 'nobody'}", soft_wrap=True)
     page = opened.folder / REPORT_FILE

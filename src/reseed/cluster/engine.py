@@ -49,10 +49,27 @@ class EngineSpec(Spec):
     """lines of shell before each worker on Slurm: modules, a container's activation"""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """variables of each worker"""
+    instructions: Literal["native", "avx2"] = "native"
+    """that workers use; those of AVX2 are the same on processors that have more"""
     address: str = "auto"
     """of the Ray cluster"""
     price: float | None = None
     """of one worker for an hour, for `reseed plan`"""
+
+
+_AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+sse4.2,+popcnt,"
+    "-avx512f,-avx512bw,-avx512vl,-avx512dq",
+}
+
+
+def variables(spec: EngineSpec) -> dict[str, str]:
+    """Environment of a worker: what pins the instruction set, then what the user says."""
+    return {**(_AVX2 if spec.instructions == "avx2" else {}), **spec.environment}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from reseed.cluster.engine import Door, EngineSpec, Needs
+from reseed.cluster.engine import Door, EngineSpec, Needs, variables
 from reseed.errors import StoreError
 from reseed.events import Events
 
@@ -55,7 +55,7 @@ class Local:
                         self._ended(part, process.returncode, events)
 
     def _start(self, folder: Path, part: str, slot: int, needs: Needs) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **self._spec.environment}
+        environment = {**os.environ, **variables(self._spec)}
         if needs.gpus:
             first = slot * needs.gpus
             cards = ",".join(str(first + number) for number in range(needs.gpus))

@@ -8,15 +8,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from reseed.cluster.engine import Door, EngineSpec, Needs
+from reseed.cluster.engine import Door, EngineSpec, Needs, variables
 from reseed.errors import Interrupted, ReseedError, SpecError, StoreError
 from reseed.events import Events
 
 _POLL_SECONDS = 0.5
+_ANSWERS_WITHIN = 10.0
+"""Seconds, the head of a cluster."""
+
 _RETRIES = 3
 """Of a task whose worker or node is lost."""
 
@@ -37,17 +41,20 @@ class Ray:
         self._spec, self._ray = spec, ray
         try:
             more: dict[str, Any] = {}
-            if ":" in spec.address:
+            host, _, port = spec.address.rpartition(":")
+            if host and "://" not in spec.address:
+                # Ray itself asks for minutes
+                socket.create_connection((host, int(port)), _ANSWERS_WITHIN).close()
                 more["_node_ip_address"] = os.environ.get("RAY_NODE_IP_ADDRESS")
             ray.init(
                 spec.address,
                 ignore_reinit_error=True,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": dict(spec.environment)},
+                runtime_env={"env_vars": variables(spec)},
                 **{name: value for name, value in more.items() if value},
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise SpecError(
                 f"there is no Ray cluster at {spec.address!r} ({error}); `ray start --head` starts "
                 "one, and `--engine FILE` with address = 'HOST:6379' names another"

@@ -17,7 +17,7 @@ from shlex import quote
 from shutil import which
 from typing import Any
 
-from reseed.cluster.engine import Door, EngineSpec, Needs
+from reseed.cluster.engine import Door, EngineSpec, Needs, variables
 from reseed.errors import Interrupted, ReseedError, SpecError, StoreError
 from reseed.events import Events
 
@@ -126,7 +126,7 @@ class Slurm:
             "slurm_constraint": spec.constraint,
             "gpus_per_node": needs.gpus or None,
         }
-        exports = [f"export {name}={quote(value)}" for name, value in spec.environment.items()]
+        exports = [f"export {name}={quote(value)}" for name, value in variables(spec).items()]
         executor = submitit.AutoExecutor(
             self._logs, cluster="slurm", slurm_max_num_timeout=_REQUEUES
         )

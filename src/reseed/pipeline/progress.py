@@ -27,7 +27,7 @@ from reseed.runs import (
     weights_name,
 )
 from reseed.spec.training import RunSpec
-from reseed.store import Store
+from reseed.store import Store, workers
 from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
 
 StageState = Literal["done", "under way", "stopped", "waiting", "missing"]
@@ -103,15 +103,21 @@ def stages(study: Study) -> list[StageProgress]:
     for event in events:
         if event["event"] == "finished":
             took[event["task"]] += event.get("seconds", 0.0)
-    working = study.store.holder() is not None
+    working = _working(study)
     last = _under_way(events) if working else None
     planned = next((e["stages"] for e in reversed(events) if e["event"] == "planned"), {})
     return [_progress(pieces, took, last, planned, working) for pieces in _pieces(study, last)]
 
 
+def _working(study: Study) -> bool:
+    """Whether a process holds the study, or shares it."""
+    shared = any(worker.alive for worker in workers(study.folder))
+    return shared or study.store.holder() is not None
+
+
 def run_states(study: Study) -> list[tuple[Run, str]]:
     """Each run and its state in words: done, under way, stopped, missing or failed."""
-    working = study.store.holder() is not None
+    working = _working(study)
     out: list[tuple[Run, str]] = []
     for run in study.runs:
         words = run.state.state

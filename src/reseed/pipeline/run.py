@@ -13,6 +13,7 @@ from reseed.errors import StoreError
 from reseed.events import Events, Sink, Stop, session
 from reseed.evidence.stage import stage as gather
 from reseed.matching.stage import stage as match
+from reseed.pipeline.mixed import note, refuse_mixed
 from reseed.report.study import write_report
 from reseed.runs import (
     Damaged,
@@ -66,6 +67,7 @@ def run(
     retry_failed: bool = False,
     device: str = "cpu",
     engine: EngineSpec | None = None,
+    mixed: bool = False,
 ) -> Outcome:
     """Make everything of a study that is not there yet; calling it again continues.
 
@@ -77,6 +79,8 @@ def run(
         device: where the subject and the trainings compute: `"cpu"`, `"cuda"`, `"cuda:1"` and so
             on, or `"auto"` for a GPU if there is one.
         engine: where parts of the work are made by other processes; left out, all is made here.
+        mixed: whether runs of one group may come from different arithmetic (processors, GPUs,
+            versions); the page then says so.
 
     Returns:
         Path of the report, and the runs that failed.
@@ -87,8 +91,8 @@ def run(
         Interrupted: after a signal; the same call continues.
     """
     with session(study.folder, progress, sinks) as (events, stop):
-        again = retry_failed
-        return run_study(study, events, stop, retry_failed=again, device=device, engine=engine)
+        options: dict[str, Any] = {"device": device, "engine": engine, "mixed": mixed}
+        return run_study(study, events, stop, retry_failed=retry_failed, **options)
 
 
 def run_study(
@@ -100,6 +104,7 @@ def run_study(
     retry_failed: bool = False,
     device: str = "cpu",
     engine: EngineSpec | None = None,
+    mixed: bool = False,
 ) -> Outcome:
     """What `run` does, with events and signals of the caller."""
     started, place = time.monotonic(), chosen(device)
@@ -122,6 +127,8 @@ def run_study(
             from reseed.training.stage import stage as train
 
             train(study, events, inputs, stop, place)
+        if not mixed:
+            refuse_mixed(study.all_groups(), study.store)
         match(study, events)
         gather(study, events, inputs)
         _summarise(study, assess(study, events))
@@ -189,7 +196,10 @@ def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
         controls=controls,
         through_subject=_through(study, group.runs),
         substitution=_substitution(study, group),
-        notes=notes(numbers, controls, trend, epochs, promised, nearest=nearest, pulled=pulled),
+        notes=[
+            *notes(numbers, controls, trend, epochs, promised, nearest=nearest, pulled=pulled),
+            *note(group, study.store),
+        ],
     )
 
 

@@ -123,7 +123,13 @@ def safetensors_bytes(
     return save_safetensors(tight, dict(metadata) if metadata else None)
 
 
-def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ()) -> None:
+def seal(
+    folder: Path,
+    name: str,
+    made_from: str,
+    leave_out: Sequence[str] = (),
+    arithmetic: Mapping[str, Any] | None = None,
+) -> None:
     """Write `piece.json` into a folder that is about to become a piece, and sync its files.
 
     Args:
@@ -131,6 +137,7 @@ def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ())
         name: of the piece.
         made_from: digest of what it was made from.
         leave_out: names of files that are deleted before the folder moves into place.
+        arithmetic: what the last bits of the content depend on beside that, if they do.
     """
     files: dict[str, dict[str, Any]] = {}
     skip = {PIECE, *leave_out}
@@ -143,4 +150,7 @@ def seal(folder: Path, name: str, made_from: str, leave_out: Sequence[str] = ())
             }
         for inner in (p for p in folder.rglob("*") if p.is_dir()):
             fsync(inner)
-    write_bytes(folder / PIECE, json_bytes({"name": name, "made_from": made_from, "files": files}))
+    card: dict[str, Any] = {"name": name, "made_from": made_from, "files": files}
+    if arithmetic is not None:
+        card["arithmetic"] = dict(arithmetic)
+    write_bytes(folder / PIECE, json_bytes(card))

@@ -129,7 +129,9 @@ class Store:
         return made_from is None or self._card(name)["made_from"] == made_from
 
     @contextlib.contextmanager
-    def piece(self, name: str, made_from: str = "") -> Generator[Path, None, None]:
+    def piece(
+        self, name: str, made_from: str = "", arithmetic: Mapping[str, Any] | None = None
+    ) -> Generator[Path, None, None]:
         """Build a piece in a folder beside its place; when the block ends well it moves there.
 
         An older piece of the same name is replaced; of several processes that make the same piece
@@ -141,7 +143,7 @@ class Store:
         final, there = self.path(name), self._identity(name)
         with explained(self.root), built_beside(final) as building:
             yield building
-            seal(building, name, made_from)
+            seal(building, name, made_from, arithmetic=arithmetic)
             move_into_place(building, final, lambda: self._made_since(name, made_from, there))
 
     def _identity(self, name: str) -> int | None:
@@ -226,6 +228,13 @@ class Store:
         """What is to be done about a piece that a file was taken from; None if all are there."""
         gone = [file for file in self._card(name)["files"] if not (self.path(name) / file).exists()]
         return str(self._damaged(name, f"{gone[0]} is missing")) if gone else None
+
+    def arithmetic(self, name: str) -> dict[str, Any] | None:
+        """What the last bits of a piece depended on where it was made; None if that is not known.
+
+        Keys: torch, numba (versions), instructions, processor (of numba's code), device, threads.
+        """
+        return self._card(name).get("arithmetic")
 
     def checksum(self, name: str) -> str:
         """One digest over all files of a piece, as its `piece.json` states them."""

@@ -243,7 +243,7 @@ class Inputs:
         study, change, made_from = self._study, self._change_from_float32(), self.shards_made_from
         source, blocks, _, _ = self.opened
         where = study.spec.activations, study.store, made_from, self._events
-        harvest(source, blocks, *where, change, only)
+        harvest(source, blocks, *where, change, only, self._device)
 
     def _change_from_float32(self) -> dict[str, Any] | None:
         """What it does to the activations that the subject computes in another format."""

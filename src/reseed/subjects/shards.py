@@ -17,6 +17,7 @@ from safetensors import safe_open
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events, Task
 from reseed.sae import Tensor, torch
+from reseed.sae.arithmetic import arithmetic
 from reseed.spec.analysis import ActivationSpec
 from reseed.store import Store, json_bytes
 from reseed.subjects.source import BlockSource, DerivedSource, WatchedSource
@@ -94,6 +95,7 @@ def harvest(
     events: Events,
     change: Mapping[str, Any] | None = None,
     only: Collection[str] | None = None,
+    device: str = "cpu",
 ) -> None:
     """Write the first blocks of a source to shards; what is there already is not made again.
 
@@ -136,7 +138,8 @@ def harvest(
                 # also when the reading failed: the shard before it is whole and counts
                 if under_way is not None:
                     finish(*under_way)
-            written = writer.submit(_write_shard, exact, spec.dtype, store, number, made_from)
+            where = store, number, made_from, device
+            written = writer.submit(_write_shard, exact, spec.dtype, *where)
             under_way = number, written
         if under_way is not None:
             finish(*under_way)
@@ -167,7 +170,12 @@ def _read(source: BlockSource, blocks: list[int], task: Task) -> dict[str, Tenso
 
 
 def _write_shard(
-    exact: Mapping[str, Tensor], dtype: str, store: Store, number: int, made_from: str
+    exact: Mapping[str, Tensor],
+    dtype: str,
+    store: Store,
+    number: int,
+    made_from: str,
+    device: str,
 ) -> None:
     if not exact:
         return  # it was there
@@ -175,7 +183,7 @@ def _write_shard(
 
     kept = _rounded(exact, dtype)
     rounding = {site: _rounding_error(exact[site], kept[site]) for site in kept}
-    with store.piece(shard_name(number), made_from) as folder:
+    with store.piece(shard_name(number), made_from, arithmetic(device)) as folder:
         (folder / "rows.safetensors").write_bytes(save(kept))
         (folder / "rounding.json").write_bytes(json_bytes(rounding))
 

@@ -21,6 +21,7 @@ from reseed.errors import StoreError, explained
 from reseed.events import Events
 from reseed.formats import own
 from reseed.runs import OWNED, Failed, attempts, failure_file, part_folder, run_name
+from reseed.sae.arithmetic import arithmetic
 from reseed.spec.training import RunSpec
 from reseed.store import (
     PIECE,
@@ -56,10 +57,13 @@ class RunFolder:
         run: what is trained.
         store: of the study.
         process: that has claimed the run; whatever was begun becomes its own.
+        device: where it is trained.
     """
 
-    def __init__(self, run: RunSpec, store: Store, process: Process) -> None:
-        self.run, self._store = run, store
+    def __init__(
+        self, run: RunSpec, store: Store, process: Process, device: str = "cpu"
+    ) -> None:
+        self.run, self._store, self._device = run, store, device
         self._part = part_folder(run, store)
         self.path = self._part / process.id
         self.kept: dict[str, str] = {}
@@ -156,7 +160,7 @@ class RunFolder:
         write_bytes(self.path / "metrics.parquet", parquet_bytes(metrics))
         self._check_owned()
         passing = [*_PASSING, *(path.name for path in (self.path / PARTS).glob("*"))]
-        seal(self.path, run_name(self.run), self.run.id, leave_out=passing)
+        seal(self.path, run_name(self.run), self.run.id, passing, arithmetic(self._device))
         self.move()
 
     def move(self) -> None:

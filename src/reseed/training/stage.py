@@ -176,7 +176,7 @@ def work_of(
             continue
         if len(unit) > len(_missing(unit, store)):
             continue  # finished by another while this one looked
-        folders = {seeds.index(run.init_seed): RunFolder(run, store, process) for run in unit}
+        folders = {seeds.index(run.init_seed): RunFolder(run, store, process, device) for run in unit}
         out.append(Work(learners_of(unit[0], seeds, stream, device), folders))
     return [work for work in out if work.alive]
 
