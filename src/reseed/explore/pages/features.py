@@ -286,8 +286,8 @@ def _sentences(row: Row, sides: Sequence[Side], what: str) -> list[str]:
         out.append(VERDICTS[row["verdict"]])
     if row.get("q_fdr") is not None:
         out.append(
-            f"Likenesses as close as its closest are chance at a false discovery rate of "
-            f"q = {row['q_fdr']:.2g}."
+            f"q = {row['q_fdr']:.2g}: the share of chance that is expected among matches at least "
+            "as good as its best."
         )
     if row.get("firing_rate"):
         out.append(f"It fires on {rate(row['firing_rate'])} of the held-out tokens.")
