@@ -32,7 +32,7 @@ PIECE = "calibration/instrument"
 TABLES = ("by_count", "by_distribution", "by_crowding")
 """Parquet files of the piece; columns in docs/calibration.md."""
 
-VERSION = 2
+VERSION = 3
 
 POPULATIONS: Mapping[str, Callable[[np.random.Generator, int], Floats]] = {
     "the paper's": lambda rng, n: rng.beta(0.274, 0.396, n),
@@ -62,7 +62,7 @@ def make_instrument(store: Store) -> None:
                 encoders=("tied",),
                 widths=((128, 128), (32, 512)),
                 planted=((0.25, 0.9),),
-                repeats=4,
+                repeats=12,
             ),
             "by_crowding.parquet": recall_by_crowding(),
         },
