@@ -14,7 +14,7 @@ from reseed.explore.tables.layout import Folder, Row, pattern, quoted, text
 from reseed.runs import Group
 
 _MEMORY = "600MB"
-"""Most that the database holds; sorts of more go to a temporary folder."""
+"""Most that the database holds; it writes nothing to disk, so what needs more is refused."""
 
 _AGAIN = 2.0
 """Seconds after which it is looked again what is there."""
@@ -52,6 +52,7 @@ class Database:
         config: Config = {
             "memory_limit": _MEMORY,
             "threads": 2,
+            "temp_directory": "",
             "autoinstall_known_extensions": False,
         }
         self._connection = duckdb.connect(":memory:", config=config)
