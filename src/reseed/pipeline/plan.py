@@ -30,7 +30,7 @@ from reseed.store import existing
 from reseed.study import SUBJECT, Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.shards import Choice
-from reseed.training.device import free_memory, learner_bytes, passes
+from reseed.training.device import free_memory, learner_bytes, passes, sharing
 
 if TYPE_CHECKING:
     from reseed.spec.training import RunSpec
@@ -143,7 +143,7 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
         choice=choice,
         memory=_peak() + max(_matching_bytes(study), _example_bytes(study), chunks + learners),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
-        tells=tells(study.spec, len(sites)) + cost_sentences(study),
+        tells=tells(study.spec, len(sites)) + cost_sentences(study) + _shared(missing, sites),
         warnings=warnings(study.spec, training_rows),
     )
 
@@ -271,6 +271,12 @@ def _matching_bytes(study: Study) -> int:
     widest = max(sae.latents for sae in study.spec.sae)
     dense = widest**2 <= DENSE_BELOW
     return _ARRAYS_OF_A_MATCH * 8 * widest**2 if dense else _BYTES_A_LATENT * widest
+
+
+def _shared(missing: Sequence[RunSpec], sites: dict[str, int]) -> list[str]:
+    free = free_memory()
+    sentences = [sharing(run, sites[run.site], free) for run in missing]
+    return list(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
 def _passes(missing: list[RunSpec], sites: dict[str, int]) -> list[list[RunSpec]]:

@@ -42,3 +42,8 @@ class InBlocksSpec(ArchitectureSpec):
     def _words(self) -> list[str]:
         blocks = [f"blocks{self.blocks}"] if self.blocks > 1 else []
         return [*super()._words, *blocks]
+
+
+def blocks_of(sae: ArchitectureSpec) -> int:
+    """Blocks of latents of an SAE; 1 where its architecture has none."""
+    return sae.blocks if isinstance(sae, InBlocksSpec) else 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reseed.errors import SpecError
+from reseed.sae.in_blocks import blocks_of
 from reseed.sae.settings import PenalisedSpec
 from reseed.spec.training import RunSpec
+from reseed.training.shards.launch import world_size
 from reseed.training.step import has_loops
 
 
@@ -66,7 +69,26 @@ def learner_bytes(run: RunSpec, dimensions: int, output: int | None = None) -> i
     elif isinstance(run.sae, PenalisedSpec):
         extra = _A_WHOLE_GRADIENT
     both = dimensions + (dimensions if output is None else output)
-    return (_A_WEIGHT + soft + extra) * run.sae.latents * both // 2
+    every = (_A_WEIGHT + soft + extra) * run.sae.latents * both // 2
+    return every // (world_size() if blocks_of(run.sae) > 1 else 1)
+
+
+def sharing(run: RunSpec, dimensions: int, free: int | None) -> str | None:
+    """For people: whether ranks should share a run, by the bytes that are free for it."""
+    size = learner_bytes(run, dimensions)
+    state = f"{run.sae.label} takes {size / 1e9:.3g} GB of weights and optimizer state a process"
+    if free is not None and size > _SHARE * free:
+        least = 2 ** math.ceil(math.log2(size / (_SHARE * free)))
+        return (
+            f"{state}, and {free / 1e9:.3g} GB are free here: with `blocks = {least}`, or a larger "
+            "power of two, as many ranks can share a run of topk or batchtopk (docs/sharding.md)"
+        )
+    if blocks_of(run.sae) > 1 and world_size() == 1:
+        return (
+            f"{state}, which fits: runs side by side, each in one process, are the better use of "
+            "several processors than ranks that share one, unless one run is to be over sooner"
+        )
+    return None
 
 
 def free_memory(root: Path = Path("/")) -> int | None:

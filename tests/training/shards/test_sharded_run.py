@@ -19,6 +19,7 @@ from tests.training.shards import rank
 from reseed.sae.above import where
 from reseed.sae.codes import Codes, batch_top, codes_of, dense
 from reseed.spec.training import RunSpec
+from reseed.training.device import sharing
 from reseed.training.learner import Learner, RunBatches
 from reseed.training.shards.launch import command
 from reseed.training.shards.learner import BlockLearner
@@ -199,6 +200,14 @@ def test_blocks_that_cannot_be_dealt_out_are_refused():
     ranks.size = 3
     with pytest.raises(Exception, match=r"blocks = 4 cannot be dealt out to 3 ranks"):
         own_blocks(4, ranks)
+
+
+def test_a_plan_says_when_ranks_should_share_a_run():
+    large, small = rank.run("topk", latents=2**20, blocks=1), rank.run("topk", latents=2**17)
+    assert "takes 112 GB" in sharing(large, 4096, 80 * 10**9)
+    assert "`blocks = 2`" in sharing(large, 4096, 80 * 10**9)
+    assert "side by side" in sharing(small, 4096, 80 * 10**9)
+    assert sharing(rank.run("topk", blocks=1), 64, 80 * 10**9) is None
 
 
 STUDY = """

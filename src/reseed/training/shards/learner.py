@@ -22,6 +22,7 @@ from reseed.sae.architecture import Batch, BatchSource, Parameters
 from reseed.sae.architectures.batchtopk import BatchTopKSpec
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.codes import compiles
+from reseed.sae.in_blocks import blocks_of
 from reseed.spec.training import RunSpec
 from reseed.store import read_sealed, write_sealed
 from reseed.training.learner import Learner, RunBatches, Through
@@ -81,7 +82,7 @@ class BlockLearner(Learner):
         """On the first rank: make a run's parameters and deal them out."""
         if not compiles():
             raise SpecError("blocks needs numba, which reseed[train] installs")
-        own_blocks(blocks_of(spec), ranks)
+        own_blocks(blocks_of(spec.sae), ranks)
         every, number = first_parameters(spec, Batch(first, first), batches), next(_NUMBERS)
         shapes = {name: list(value.shape) for name, value in every.items()}
         run = spec.model_dump(mode="json")
@@ -129,6 +130,10 @@ class BlockLearner(Learner):
 
     @property
     def _on_cpu(self) -> Parameters:
+        return self.all_parameters()
+
+    def all_parameters(self) -> Parameters:
+        """Those of all ranks, on the CPU."""
         self._order("collect")
         return self.collect()
 
@@ -267,10 +272,10 @@ def learners_of(
     out: list[Learner] = []
     for spec in (run.model_copy(update={"init_seed": seed}) for seed in init_seeds):
         batches = RunBatches(spec, stream.batch)
-        if blocks_of(spec) > 1:
+        if blocks_of(spec.sae) > 1:
             if device != "cpu":
                 raise SpecError(
-                    f"blocks = {blocks_of(spec)} is computed on CPUs so far; take --device cpu, "
+                    f"blocks = {blocks_of(spec.sae)} has a step for CPUs alone; take --device cpu, "
                     "or blocks = 1 and a GPU for each run"
                 )
             about: dict[str, Any] = {"batches": batches, "scales": stream.scales}
@@ -287,8 +292,3 @@ def learners_of(
             )
         )
     return out
-
-
-def blocks_of(run: RunSpec) -> int:
-    """Blocks of latents of a run; 1 where its architecture has none."""
-    return getattr(run.sae, "blocks", 1)
