@@ -3,12 +3,13 @@
 `python faults.py STUDY OUT MODE N [N ...]` runs the study once for each N in a process of its own;
 at the N-th change (0: never) the process is killed (`kill`) or gets a signal (`term`, `int`). It
 prints the exit status of each; a status below 0 is the signal that killed it. What each one left
-is kept as `OUT.0`, `OUT.1`, ... With the mode `work` four at a time share the study
-(`reseed work`), each killed at its own change. Importing torch once for all of them makes many
-kills cheap.
+is kept as `OUT.0`, `OUT.1`, ... With the modes `work` and `full` four at a time share the study
+(`reseed work`), each killed at its own change, or without space from there on. Importing torch once
+for all of them makes many kills cheap.
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import shutil
@@ -61,6 +62,10 @@ def die(name, args):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def no_space(_name, _args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def interrupt(signum):
     return lambda _name, _args: os.kill(os.getpid(), signum)
 
@@ -111,8 +116,10 @@ def serve(study, out, mode, numbers):
         "term": interrupt(signal.SIGTERM),
         "int": interrupt(signal.SIGINT),
         "work": die,
+        "full": no_space,
     }[mode]
-    command = "work" if mode == "work" else "run"
+    shared = mode in ("work", "full")
+    command = "work" if shared else "run"
 
     def run(number):
         if number < 0:
@@ -120,10 +127,10 @@ def serve(study, out, mode, numbers):
             sys.exit()
         sys.argv = ["reseed", command, study, "--out", out, "--quiet"]
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        with at_call(number, act):
+        with at_call(number, act, onwards=mode == "full" and number > 0):
             main()
 
-    if mode == "work":
+    if shared:
         print(*beside_each_other([partial(run, number) for number in numbers]))  # noqa: T201
         return
     for place, number in enumerate(numbers):

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,64 @@ def stop(pid: Path, signum=signal.SIGTERM):
         os.kill(int(pid.read_text()), signum)
     except (OSError, ValueError):
         return
+
+
+BRICK = """
+volume posix
+  type storage/posix
+  option directory {folder}/brick
+end-volume
+volume locks
+  type features/locks
+  subvolumes posix
+end-volume
+volume server
+  type protocol/server
+  option transport-type tcp
+  option transport.socket.bind-address 127.0.0.1
+  option transport.socket.listen-port 24123
+  option auth.addr.locks.allow 127.0.0.1
+  subvolumes locks
+end-volume
+"""
+
+CLIENT = """
+volume client
+  type protocol/client
+  option transport-type tcp
+  option remote-host 127.0.0.1
+  option remote-port 24123
+  option remote-subvolume locks
+end-volume
+"""
+
+
+@pytest.fixture(scope="session")
+def mounts(tmp_path_factory):
+    """Two folders that are clients of one network file system (GlusterFS over loopback)."""
+    root_of_debian()
+    if not Path("/dev/fuse").exists():
+        pytest.skip("a client of GlusterFS needs /dev/fuse")
+    installed("glusterfsd", "glusterfs-server", "glusterfs-client", "attr")
+    folder = tmp_path_factory.mktemp("gluster")
+    for name in ("brick", "a", "b"):
+        (folder / name).mkdir()
+    (folder / "brick.vol").write_text(BRICK.format(folder=folder))
+    (folder / "client.vol").write_text(CLIENT)
+    volume = f"0x{uuid.uuid4().hex}"
+    command("setfattr", "-n", "trusted.glusterfs.volume-id", "-v", volume, str(folder / "brick"))
+    server = folder / "brick.vol", folder / "brick.log", folder / "brick.pid"
+    done = command("glusterfsd", *words(*server))
+    for name in ("a", "b"):
+        client = folder / "client.vol", folder / f"{name}.log", folder / f"{name}.pid"
+        done = done.returncode and done or command("glusterfs", *words(*client), str(folder / name))
+    if done.returncode or not os.path.ismount(folder / "b"):
+        pytest.skip(f"GlusterFS does not start here: {done.stderr.strip()[-200:]}")
+    yield folder / "a", folder / "b"
+    for name in ("a", "b"):
+        command("umount", "-l", str(folder / name))
+    stop(folder / "brick.pid")
+
+
+def words(volume, log, pid):
+    return "-f", str(volume), "-l", str(log), "-p", str(pid)

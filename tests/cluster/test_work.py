@@ -61,6 +61,19 @@ def test_fifty_kills_over_four_processes(finished, tmp_path, same_pieces):
     assert same_pieces(tmp_path / "tiny", finished)
 
 
+def test_a_full_disk_at_some_ends_those(finished, tmp_path, same_pieces):
+    draw = random.Random(1)
+    numbers = [draw.randint(5, 60) for _ in range(8)] + [0] * 2
+    command = [sys.executable, SERVER, finished / "study.toml", tmp_path / "tiny", "full"]
+    done = subprocess.run(
+        [*map(str, command), *map(str, numbers)], capture_output=True, text=True, timeout=280
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    statuses = [int(status) for status in done.stdout.split()]
+    assert sorted(set(statuses)) == [0, 3], done.stderr
+    assert same_pieces(tmp_path / "tiny", finished)
+
+
 def test_run_on_this_machines_processes(finished, tmp_path, same_pieces, cli):
     done = cli(
         "run", finished / "study.toml", "--out", tmp_path / "tiny", "--on", "local", "--workers", 2

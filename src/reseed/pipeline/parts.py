@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reseed.errors import SpecError
+from reseed.errors import SpecError, explained
 from reseed.events import EVENTS_FOLDER, Events, JsonlSink, Stop
 from reseed.evidence.stage import stage as gather
 from reseed.matching.stage import stage as match
@@ -196,7 +196,8 @@ def worker(study: Study, **about: str) -> Generator[tuple[Events, Stop, Process]
 
     with Stop().listening() as stop, working(study.folder, end, **about) as process:
         folder = study.folder / EVENTS_FOLDER
-        folder.mkdir(exist_ok=True)
+        with explained(folder):
+            folder.mkdir(exist_ok=True)
         yield Events(JsonlSink(folder / f"{process.id}.jsonl")), stop, process
 
 

@@ -132,8 +132,9 @@ class Process:
     def release(self, part: str) -> None:
         """Give a part back, done or not."""
         path = self._root / _CLAIMS / part.replace("/", ",")
-        if _owner(path) == self.id:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # then it ends with this process
+            if _owner(path) == self.id:
+                path.unlink(missing_ok=True)
 
 
 _CURRENT: dict[tuple[int, Path], Process] = {}

@@ -80,11 +80,12 @@ def taken(handle: int, how: int = fcntl.LOCK_EX) -> bool:
 def now_at(folder: Path) -> float:
     """The time by the clock of the file system of a folder, in seconds since 1970."""
     probe = beside(folder / "clock", BUILDING)
-    try:
-        probe.touch(exist_ok=False)
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
+    with explained(folder):
+        try:
+            probe.touch(exist_ok=False)
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def fsync(path: Path) -> None:
