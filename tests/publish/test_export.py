@@ -88,6 +88,17 @@ def test_numbers_are_those_of_the_study(neuronpedia, language):
         assert not parts or sum(parts.values()) == pytest.approx(1, abs=0.35)
 
 
+def test_batches_hold_all_whatever_their_size(neuronpedia, language, tmp_path, monkeypatch):
+    out, _ = neuronpedia
+    monkeypatch.setattr("reseed.publish.neuronpedia._BATCH", 5)
+    export_to(language, tmp_path / "small", "neuronpedia", group="topk 12")
+    run = language.runs[0].id
+    whole = parsed(out / run / "batch-0.json")["features"]
+    parts = sorted((tmp_path / "small" / run).glob("batch-*.json"))
+    assert len(parts) == -(-len(whole) // 5) > 1
+    assert [f for part in parts for f in parsed(part)["features"]] == whole
+
+
 def test_logits_are_those_of_the_head(neuronpedia, language, tiny_folder):
     from transformers import AutoModelForCausalLM
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def neuronpedia(
                 "sae_id_suffix": f"i{spec.init_seed}-d{spec.data_seed}",
             }
             common = {**_held_out(study, run), "dataset": dataset}
-            shown = list(dashboards(study, group, run, head))
+            shown = dashboards(study, group, run, head)
             decoder = own.read_piece(study.store, run_name(run)).W_dec
             yield from _run(run, about, common, shown, decoder, _null(study, group, spec))
 
@@ -70,26 +70,32 @@ def _run(
     run: str,
     about: Mapping[str, Any],
     common: Mapping[str, Any],
-    shown: list[Dashboard],
+    shown: Iterable[Dashboard],
     decoder: Floats,
     null: Mapping[str, Any],
 ) -> Iterator[Content]:
-    live = [dashboard for dashboard in shown if dashboard.strongest]
-    dead = [dashboard.latent for dashboard in shown if not dashboard.strongest]
-    for number, first in enumerate(range(0, len(live), _BATCH)):
-        features = [feature(d, decoder[d.latent], common) for d in live[first : first + _BATCH]]
+    dead, lines, number = list[int](), list[dict[str, Any]](), 0
+    features: list[dict[str, Any]] = []
+    for dashboard in shown:
+        if not dashboard.strongest:
+            dead.append(dashboard.latent)
+            continue
+        features.append(feature(dashboard, decoder[dashboard.latent], common))
+        if words := dashboard.row.get("explanation"):
+            lines.append(
+                {
+                    "modelId": about["model_id"],
+                    "layer": f"{about['layer']}-{about['sae_set']}__{about['sae_id_suffix']}",
+                    "index": str(dashboard.latent),
+                    "description": words,
+                }
+            )
+        if len(features) == _BATCH:
+            yield f"{run}/batch-{number}.json", {**about, "features": features, "reseed": null}
+            features, number = [], number + 1
+    if features:
         yield f"{run}/batch-{number}.json", {**about, "features": features, "reseed": null}
     yield f"{run}/skipped_indexes.json", {**about, "skipped_indexes": dead}
-    lines = [
-        {
-            "modelId": about["model_id"],
-            "layer": f"{about['layer']}-{about['sae_set']}__{about['sae_id_suffix']}",
-            "index": str(dashboard.latent),
-            "description": words,
-        }
-        for dashboard in shown
-        if (words := dashboard.row.get("explanation"))
-    ]
     if lines:
         yield f"{run}/explanations.jsonl", lines
 

@@ -22,8 +22,8 @@ SCHEMA = "reseed.pw-mcc"
 VERSION = 1
 """Rises when a key changes its name or its meaning; not when one is added."""
 
-_LARGEST = 1 << 29
-"""Entries of a matrix of cosines that are held at a time, 4 GB in float64."""
+_LARGEST = 1 << 28
+"""Entries of a matrix of cosines that are held at a time, 2 GB in float64."""
 
 _DRAWS = 3
 
