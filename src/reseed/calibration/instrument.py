@@ -62,7 +62,7 @@ def make_instrument(store: Store) -> None:
                 encoders=("tied",),
                 widths=((128, 128), (32, 512)),
                 planted=((0.25, 0.9),),
-                repeats=12,
+                repeats=8,
             ),
             "by_crowding.parquet": recall_by_crowding(),
         },
