@@ -22,15 +22,14 @@ from reseed.runs import (
     explanations_name,
     group_called,
     group_of,
-    in_order,
     pair_name,
     pairs_of,
     run_state,
     scores_name,
     stability_name,
-    with_interpretation,
 )
 from reseed.spec.analysis import plain
+from reseed.spec.latent_columns import in_order, with_interpretation
 from reseed.spec.made_with import BY_RUN, differences, edited, settings_of
 from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec

@@ -12,7 +12,7 @@ import pytest
 import reseed
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.pipeline.parts import STAGES, Part, Parts, read_share
+from reseed.pipeline.parts import STAGES, Division, Part, read_share
 from reseed.pipeline.work import work
 from reseed.store import workers
 from reseed.study import Study
@@ -108,13 +108,13 @@ def test_parts_hold_every_piece_once(finished, tmp_path):
     inputs = Inputs(study, Events())
     inputs.decide()
     for count in (1, 2, 3, 100):
-        parts = Parts(study, inputs, count)
+        parts = Division(study, inputs, count)
         for stage in STAGES:
             assert all(not parts.lacks(part) for part in parts.of(stage))
     for folder in ("runs", "matches", "weights", "evidence", "cofiring", "structure"):
         shutil.rmtree(study.folder / folder)
     for count in (1, 2, 3, 100):
-        parts = Parts(study, inputs, count)
+        parts = Division(study, inputs, count)
         for stage in ("train", "match", "evidence", "structure"):
             names = [name for part in parts.of(stage) for name in parts.lacks(part)]
             assert len(names) == len(set(names)) > 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reseed.cluster.engine import Engine, EngineSpec, Needs, fan_out
 from reseed.events import Events
-from reseed.pipeline.parts import ON_DEVICE, STAGES, Parts, make_part, prepare
+from reseed.pipeline.parts import ON_DEVICE, STAGES, Division, make_part, prepare
 from reseed.study import Study
 
 LOGS = "work/logs"
@@ -45,7 +45,7 @@ def make_on(study: Study, engine: EngineSpec, events: Events, device: str) -> No
     """
     engine_there = engine_of(engine, study.folder.absolute() / LOGS)
     inputs = prepare(study, events, device)
-    parts = Parts(study, inputs, engine.workers)
+    parts = Division(study, inputs, engine.workers)
     for stage in STAGES:
         needs = Needs(device, engine.gpus) if stage in ON_DEVICE else Needs()
         total = len(parts.of(stage))

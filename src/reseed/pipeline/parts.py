@@ -83,7 +83,7 @@ def read_share(text: str) -> tuple[int, int]:
     return int(number), int(of)
 
 
-class Parts:
+class Division:
     """Which parts a study has and which are missing.
 
     Args:
@@ -148,13 +148,13 @@ def make_part(folder: str, part: str, device: str) -> None:
     wanted, study = Part.read(part), shared(folder)
     with worker(study, part=part) as (events, stop, _):
         inputs = Inputs(study, events, chosen(device))
-        make(study, wanted, Parts(study, inputs, wanted.of), events, inputs, stop, device)
+        make(study, wanted, Division(study, inputs, wanted.of), events, inputs, stop, device)
 
 
 def make(
     study: Study,
     part: Part,
-    parts: Parts,
+    parts: Division,
     events: Events,
     inputs: Inputs,
     stop: Stop,

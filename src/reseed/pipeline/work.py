@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from reseed.errors import BusyError, Interrupted, SpecError
 from reseed.events import Events, Stop
-from reseed.pipeline.parts import POLL_SECONDS, STAGES, Parts, make, prepare, worker
+from reseed.pipeline.parts import POLL_SECONDS, STAGES, Division, make, prepare, worker
 from reseed.pipeline.run import run_study
 from reseed.screen import Screen
 from reseed.store import Process, ask_to_stop
@@ -92,7 +92,7 @@ def _work_at(
     device: str,
     progress: bool,
 ) -> None:
-    parts, (number, of) = Parts(study, inputs, share[1]), share
+    parts, (number, of) = Division(study, inputs, share[1]), share
     while missing := parts.missing(stage):
         begin = (number - 1) * len(missing) // of
         claimed = False
