@@ -14,6 +14,7 @@ import polars as pl
 from reseed.errors import SpecError, StoreError
 from reseed.events import EVENTS_FILE, EVENTS_FOLDER
 from reseed.notebook.front import StudyView
+from reseed.records import in_order, with_interpretation
 from reseed.runs import (
     Done,
     Group,
@@ -29,7 +30,6 @@ from reseed.runs import (
     stability_name,
 )
 from reseed.spec.analysis import plain
-from reseed.spec.latent_columns import in_order, with_interpretation
 from reseed.spec.made_with import BY_RUN, differences, edited, settings_of
 from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec
