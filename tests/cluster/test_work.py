@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import reseed
+from reseed.cluster.engine import EngineSpec
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.pipeline.parts import STAGES, Division, Part, read_share
@@ -146,3 +147,26 @@ def test_cancel_reaches_every_process(write_study, cli):
     for process in processes:
         process.communicate(timeout=60)
         assert process.returncode == 143
+
+
+@pytest.mark.slow
+def test_ranks_of_a_worker_share_a_run(write_study, tmp_path, same_pieces):
+    sae = [{"latents": 16, "k": 2, "lr": 3e-3, "blocks": 4}]
+    alone = Study.load(write_study("alone/tiny", sae=sae))
+    reseed.run(alone, progress=False)
+    together = Study.load(write_study("together/tiny", sae=sae))
+    engine = EngineSpec(on="local", workers=1, ranks=2)
+    reseed.run(together, progress=False, engine=engine)
+    assert same_pieces(alone.folder, together.folder)
+
+
+def test_a_plan_on_many_workers(write_study, cli, tmp_path):
+    engine = tmp_path / "engine.toml"
+    engine.write_text("workers = 8\nprice = 2.5\n")
+    shown = cli("plan", write_study(), "--engine", engine).stdout
+    assert "on 8 workers: about" in shown
+    assert "at 2.5 an hour" in shown
+    engine.write_text("wrokers = 8\n")
+    done = cli("plan", write_study(), "--engine", engine)
+    assert done.returncode == 2
+    assert "did you mean 'workers'?" in done.stderr

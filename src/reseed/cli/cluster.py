@@ -25,6 +25,7 @@ def work(
         float | None, typer.Option(help="Save and end after this time.", min=0.01)
     ] = None,
     part: Annotated[str | None, typer.Option(hidden=True)] = None,
+    ranks: Annotated[int, typer.Option(hidden=True)] = 1,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, auto.")] = "cpu",
     quiet: Quiet = False,
 ) -> None:
@@ -37,7 +38,7 @@ def work(
 
     opened = Study.load(study, out)
     if part is not None:
-        make_part(str(opened.folder), part, device)
+        make_part(str(opened.folder), part, device, ranks)
         return
     done = work(
         opened,

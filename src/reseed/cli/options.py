@@ -21,6 +21,11 @@ OutPath = Annotated[
     typer.Option(help="Folder of the results.", show_default="name of the TOML file without .toml"),
 ]
 
+EngineFile = Annotated[
+    Path | None,
+    typer.Option("--engine", help="A TOML file: workers, memory, price and more; docs/cluster.md."),
+]
+
 GroupName = Annotated[
     str | None,
     typer.Option(

@@ -10,7 +10,7 @@ import typer
 
 import reseed.cli.progress as progress
 import reseed.cli.tables as tables
-from reseed.cli.options import OutPath, Quiet, StudyPath, open_study, words
+from reseed.cli.options import EngineFile, OutPath, Quiet, StudyPath, open_study, words
 from reseed.errors import SpecError
 from reseed.runs import Failed, Run
 from reseed.screen import Screen, bold
@@ -110,9 +110,7 @@ def run(
     mixed: Annotated[
         bool, typer.Option("--mixed", help="Accept runs of one group from unlike machines.")
     ] = False,
-    engine: Annotated[
-        Path | None, typer.Option(help="A TOML file with all of these and more, docs/cluster.md.")
-    ] = None,
+    engine: EngineFile = None,
 ) -> None:
     """Train, match and judge the SAEs of a study, and write its report.
 
@@ -137,7 +135,14 @@ def run(
     _end(console, "Report: ", outcome.report, outcome.seconds, outcome.failed)
 
 
-def plan(study: StudyPath, out: OutPath = None) -> None:
+def plan(
+    study: StudyPath,
+    out: OutPath = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Say what so many workers would take.", min=1)
+    ] = None,
+    engine: EngineFile = None,
+) -> None:
     """Show what `run` would take (time, disk, memory), and what its results could show.
 
     The time is measured by a short probe; nothing is trained.
@@ -155,6 +160,17 @@ def plan(study: StudyPath, out: OutPath = None) -> None:
         f"memory: about {planned.memory / 1e9:.1f} GB at the most; "
         f"free disk: {planned.free_disk / 1e9:.0f} GB"
     )
+    if workers is not None or engine is not None:
+        from reseed.cluster.engine import read_engine
+        from reseed.pipeline.fan_out import estimate
+
+        settings = read_engine(engine, workers=workers)
+        hours, worker_hours, cost = estimate(planned, settings)
+        price = "" if cost is None else f", {cost:,.2f} at {settings.price:g} an hour"
+        console.print(
+            f"on {settings.workers} workers: about {tables.duration(3600 * hours)}; "
+            f"{worker_hours:.2g} worker-hours{price}"
+        )
     console.print("what it will be able to tell:")
     for line in planned.tells:
         console.print(f"  {line}")

@@ -20,8 +20,8 @@ from reseed.spec.refusals import read_spec
 TRIES = 3
 """How often parts that are still missing are started."""
 
-Door = Callable[[str, str, str], None]
-"""Makes one part: folder of the study, name of the part, device."""
+Door = Callable[[str, str, str, int], None]
+"""Makes one part: folder of the study, name of the part, device, ranks that share a run."""
 
 
 class EngineSpec(Spec):
@@ -37,6 +37,8 @@ class EngineSpec(Spec):
     """for each worker"""
     gpus: int = 0
     """for each worker"""
+    ranks: int = 1
+    """processes of each worker that share a run whose `blocks` is above 1, docs/sharding.md"""
     gib: float = 4.0
     """memory of each worker"""
     minutes: int = 240
@@ -78,6 +80,7 @@ class Needs:
 
     device: str = "cpu"
     gpus: int = 0
+    ranks: int = 1
 
 
 class Engine(Protocol):

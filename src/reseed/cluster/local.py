@@ -61,7 +61,7 @@ class Local:
             cards = ",".join(str(first + number) for number in range(needs.gpus))
             environment["CUDA_VISIBLE_DEVICES"] = cards
         command = [sys.executable, "-m", "reseed.cli", "work", str(folder), "--part", part]
-        command += ["--device", needs.device]
+        command += ["--device", needs.device, "--ranks", str(needs.ranks)]
         with open(self._log(part), "ab") as log:
             # in a session of its own: a Ctrl-C in the terminal reaches this process only, which
             # then asks each to save and to stop

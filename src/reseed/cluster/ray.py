@@ -77,7 +77,7 @@ class Ray:
             while waiting or under_way:
                 while waiting and len(under_way) < self._spec.workers:
                     part = waiting.pop(0)
-                    under_way[task.remote(where, part, needs.device)] = part
+                    under_way[task.remote(where, part, needs.device, needs.ranks)] = part
                 done, _ = ray.wait(list(under_way), timeout=_POLL_SECONDS)
                 for reference in done:
                     part = under_way.pop(reference)

@@ -37,6 +37,7 @@ class SavedTask:
     door: Door
     folder: str
     device: str
+    ranks: int
 
     def __call__(self, part: str) -> None:
         """Make a part; one that was stopped before its time limit goes back into the queue.
@@ -53,7 +54,7 @@ class SavedTask:
 
         signal.signal(signal.SIGUSR2, hear)
         try:
-            self.door(self.folder, part, self.device)
+            self.door(self.folder, part, self.device, self.ranks)
         except Interrupted:
             if warned:
                 signal.signal(signal.SIGUSR2, requeue)
@@ -98,7 +99,7 @@ class Slurm:
     ) -> None:
         """See `Engine.run`."""
         executor = self._executor(needs)
-        task = SavedTask(door, str(folder.absolute()), needs.device)
+        task = SavedTask(door, str(folder.absolute()), needs.device, needs.ranks)
         try:
             jobs = executor.map_array(task, list(parts))
         except Exception as error:

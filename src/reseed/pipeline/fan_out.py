@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from reseed.cluster.engine import Engine, EngineSpec, Needs, fan_out
 from reseed.events import Events
 from reseed.pipeline.parts import ON_DEVICE, STAGES, Division, make_part, prepare
+from reseed.pipeline.plan import Plan
 from reseed.study import Study
 
 LOGS = "work/logs"
@@ -35,6 +37,36 @@ def engine_of(spec: EngineSpec, logs: Path) -> Engine:
     return Local(spec, logs)
 
 
+_START_SECONDS = 10.0
+"""Of a part: a process, its imports, opening the subject."""
+
+
+class Estimate(NamedTuple):
+    """What a study takes on an engine."""
+
+    hours: float
+    """until it is done"""
+    worker_hours: float
+    """that are paid for"""
+    cost: float | None
+    """in the unit of the price"""
+
+
+def estimate(planned: Plan, engine: EngineSpec) -> Estimate:
+    """From the times of one process here: stages that are made in parts divide evenly.
+
+    Args:
+        planned: of the study.
+        engine: how many workers, and the price of one for an hour.
+    """
+    shared = [stage.seconds for stage in planned.stages if stage.name in STAGES and stage.seconds]
+    busy = sum(shared) / engine.workers + _START_SECONDS * len(shared)
+    hours = (busy + planned.seconds - sum(shared)) / 3600
+    worker_hours = busy / 3600 * engine.workers
+    price = engine.price
+    return Estimate(hours, worker_hours, None if price is None else price * worker_hours)
+
+
 def make_on(study: Study, engine: EngineSpec, events: Events, device: str) -> None:
     """Make all stages but the last ones on an engine; the study is held by this process.
 
@@ -47,7 +79,7 @@ def make_on(study: Study, engine: EngineSpec, events: Events, device: str) -> No
     inputs = prepare(study, events, device)
     parts = Division(study, inputs, engine.workers)
     for stage in STAGES:
-        needs = Needs(device, engine.gpus) if stage in ON_DEVICE else Needs()
+        needs = Needs(device, engine.gpus, engine.ranks) if stage in ON_DEVICE else Needs()
         total = len(parts.of(stage))
         if not parts.missing(stage):
             continue

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reseed.errors import SpecError, explained
+from reseed.errors import Interrupted, SpecError, TrainingError, explained
 from reseed.events import EVENTS_FOLDER, Events, JsonlSink, Stop
 from reseed.evidence.stage import stage as gather
 from reseed.matching.stage import stage as match
@@ -25,6 +26,7 @@ from reseed.store import Process, working
 from reseed.study import Study
 from reseed.subjects.inputs import DECIDED, Inputs
 from reseed.training.device import chosen, units
+from reseed.training.shards.launch import command, world_size
 
 STAGES = (
     "harvest", "train", "match", "evidence", "co-firing", "through the subject", "substitution",
@@ -133,22 +135,40 @@ class Division:
         return [[run_name(run) for run in unit] for unit in units(runs)]
 
 
-def make_part(folder: str, part: str, device: str) -> None:
+def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:
     """Make the pieces of a part that are missing; the door of engines.
 
     Args:
         folder: of the study, prepared by `prepare`.
         part: as `str(Part)` gives it.
         device: where to compute.
+        ranks: processes that share each run whose `blocks` is above 1.
 
     Raises:
         Interrupted: after a signal; everything is saved.
         ReseedError: what a stage raises.
     """
     wanted, study = Part.read(part), shared(folder)
+    if ranks > 1 and wanted.stage == "train" and world_size() == 1:
+        _on_ranks(ranks, ["work", folder, "--part", part, "--device", device])
+        return
     with worker(study, part=part) as (events, stop, _):
         inputs = Inputs(study, events, chosen(device))
         make(study, wanted, Division(study, inputs, wanted.of), events, inputs, stop, device)
+
+
+def _on_ranks(ranks: int, arguments: list[str]) -> None:
+    """The same by several processes; what they print goes where this one's goes."""
+    with Stop().listening() as stop, subprocess.Popen(command(ranks, arguments)) as started:
+        try:
+            code = started.wait()
+        except Interrupted:
+            started.send_signal(signal.SIGTERM)
+            code = started.wait()
+    if stop.requested is not None or code in (128 + signal.SIGTERM, -signal.SIGTERM):
+        raise Interrupted(stop.requested or signal.SIGTERM)
+    if code:
+        raise TrainingError(f"{ranks} ranks ended with {code}; above is what they said")
 
 
 def make(
