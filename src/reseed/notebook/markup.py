@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import cast
 
-ROWS = 24
+ROWS = 30
 """Most rows that are shown; the frame behind them has all."""
 
 NONE = "–"
@@ -51,4 +52,8 @@ def _shown(value: object) -> str:
         return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(inner) for inner in cast(Sequence[object], value))
     return f"{value:,}" if isinstance(value, int) else str(value)

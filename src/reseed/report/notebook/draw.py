@@ -90,7 +90,8 @@ def shares(groups: Sequence[Data]) -> Figure:
         line = {"color": colour, "dash": dash}
         traces.append(go.Scatter(x=tau, y=curve[name], name=words, mode="lines", line=line))
     out = figure_of(traces, "tau", "share of latents", group["label"])
-    out.add_vline(x=group["tau"], line_dash="dot", annotation_text=f"tau {group['tau']:g}")
+    line = {"dash": "dot", "width": 1.5, "color": colour_of("muted")}
+    out.add_vline(x=group["tau"], line=line, opacity=1, annotation_text=f"tau {group['tau']:g}")
     return out.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
 
 
