@@ -75,7 +75,8 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu(gpus, cli, write_study):
 
 
 def test_a_study_hands_its_device_to_all_learners(gpus, cli, write_study, monkeypatch):
-    from reseed.training import learner, stage, work
+    from reseed.training import stage, work
+    from reseed.training.shards import learner
 
     gpus(1)
     devices, made = [], learner.Learner
@@ -87,6 +88,7 @@ def test_a_study_hands_its_device_to_all_learners(gpus, cli, write_study, monkey
     monkeypatch.setattr(learner, "Learner", spy)
     monkeypatch.setattr(work, "_on", lambda device, batch: devices.append(device) or batch)
     monkeypatch.setattr(stage, "_free", lambda device: devices.append(device))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "none that is there")
     done = cli("run", write_study(), "--device", "auto")
     assert done.returncode == 0
     assert set(devices) == {"cuda"}

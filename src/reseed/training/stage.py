@@ -21,7 +21,7 @@ from reseed.subjects.source import Stream
 from reseed.training.device import free_memory, passes, units
 from reseed.training.run_folder import RunFolder
 from reseed.training.scale import BatchStream, scales_of
-from reseed.training.shards.learner import learners_of
+from reseed.training.shards.learner import learners_of, refuse_device
 from reseed.training.through import block_streams
 from reseed.training.work import Work, train_all
 
@@ -54,6 +54,8 @@ def stage(
     missing = _missing((run.spec for run in study.runs), study.store)
     if only is not None:
         missing = [run for run in missing if run_name(run) in only]
+    for run in missing:
+        refuse_device(run, device)
     if any(run.reads == "random_subject" for run in missing):
         inputs.check_random_subject()  # before the others have taken their time
     through = [run for run in missing if run.sae.end_to_end is not None]
@@ -176,7 +178,9 @@ def work_of(
             continue
         if len(unit) > len(_missing(unit, store)):
             continue  # finished by another while this one looked
-        folders = {seeds.index(run.init_seed): RunFolder(run, store, process, device) for run in unit}
+        folders = {
+            seeds.index(run.init_seed): RunFolder(run, store, process, device) for run in unit
+        }
         out.append(Work(learners_of(unit[0], seeds, stream, device), folders))
     return [work for work in out if work.alive]
 

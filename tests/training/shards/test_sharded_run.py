@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tests.training.shards import rank
 
+from reseed.errors import SpecError
 from reseed.sae.above import where
 from reseed.sae.codes import Codes, batch_top, codes_of, dense
 from reseed.spec.training import RunSpec
 from reseed.training.device import sharing
 from reseed.training.learner import Learner, RunBatches
 from reseed.training.shards.launch import command
-from reseed.training.shards.learner import BlockLearner
+from reseed.training.shards.learner import BlockLearner, refuse_device
 from reseed.training.shards.own_latents import cut, cut_batch
 from reseed.training.shards.ranks import RankGroup, prefixes, tree
 from reseed.training.shards.step import own_blocks
@@ -198,8 +199,14 @@ def test_what_has_no_step_in_blocks_is_refused(settings, says):
 def test_blocks_that_cannot_be_dealt_out_are_refused():
     ranks = RankGroup()
     ranks.size = 3
-    with pytest.raises(Exception, match=r"blocks = 4 cannot be dealt out to 3 ranks"):
+    with pytest.raises(SpecError, match=r"blocks = 4 cannot be dealt out to 3 ranks"):
         own_blocks(4, ranks)
+
+
+def test_a_gpu_is_refused_before_any_work():
+    with pytest.raises(SpecError, match=r"blocks = 4 has a step for CPUs alone"):
+        refuse_device(rank.run("topk"), "cuda")
+    refuse_device(rank.run("topk", blocks=1), "cuda")
 
 
 def test_a_plan_says_when_ranks_should_share_a_run():

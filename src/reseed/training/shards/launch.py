@@ -45,7 +45,7 @@ def ranks() -> Generator[bool, None, None]:
     A process that was started alone is the first.
 
     Raises:
-        TrainingError: on the others, if the first rank is gone.
+        TrainingError: if another rank is gone.
     """
     if world_size() == 1:
         yield True
@@ -61,8 +61,11 @@ def ranks() -> Generator[bool, None, None]:
         if all_ranks.rank == 0:
             try:
                 yield True
+            except RuntimeError as error:
+                raise _lost(all_ranks, error) if "gloo" in str(error) else error from error
             finally:
-                all_ranks.order(do="end")
+                with contextlib.suppress(RuntimeError):  # there may be no one left
+                    all_ranks.order(do="end")
         else:
             serve(all_ranks)
             yield False
@@ -87,10 +90,15 @@ def serve(all_ranks: RankGroup) -> None:
                 return
             _obey(order, learners, looks, all_ranks)
         except RuntimeError as error:
-            raise TrainingError(
-                f"rank {all_ranks.rank} of {all_ranks.size} has lost the others ({error}); one of "
-                "them has ended, look at what it said"
-            ) from error
+            raise _lost(all_ranks, error) from error
+
+
+def _lost(all_ranks: RankGroup, error: Exception) -> TrainingError:
+    cause = " ".join(str(error).split())[:200]
+    return TrainingError(
+        f"rank {all_ranks.rank} of {all_ranks.size} has lost the others ({cause}): one of them has "
+        "ended, look at what it said. Start all again; runs go on at their last checkpoint"
+    )
 
 
 def _obey(

@@ -33,7 +33,7 @@ from reseed.training.start import first_parameters
 from reseed.training.step.plain import Look, Step
 
 _NUMBERS = count()
-"""By which the first rank names the learners of a process."""
+"""Names of learners in orders."""
 
 
 class BlockLearner(Learner):
@@ -261,11 +261,17 @@ def _file(folder: Path | str, step: int, block: int) -> Path:
     return Path(folder) / f"{step:08d}-{block:04d}.safetensors"
 
 
+def refuse_device(run: RunSpec, device: str) -> None:
+    """Refuse (SpecError) a run in blocks where they cannot be computed."""
+    if blocks_of(run.sae) > 1 and device != "cpu":
+        raise SpecError(
+            f"run {run.id}: blocks = {blocks_of(run.sae)} has a step for CPUs alone; take "
+            "--device cpu, or blocks = 1 and a GPU for each run"
+        )
+
+
 def learners_of(
-    run: RunSpec,
-    init_seeds: Sequence[int],
-    stream: BatchStream,
-    device: str,
+    run: RunSpec, init_seeds: Sequence[int], stream: BatchStream, device: str
 ) -> list[Learner]:
     """A learner of a run for each init seed, with the batches of its stream."""
     first = stream.batch(0)
@@ -273,11 +279,7 @@ def learners_of(
     for spec in (run.model_copy(update={"init_seed": seed}) for seed in init_seeds):
         batches = RunBatches(spec, stream.batch)
         if blocks_of(spec.sae) > 1:
-            if device != "cpu":
-                raise SpecError(
-                    f"blocks = {blocks_of(spec.sae)} has a step for CPUs alone; take --device cpu, "
-                    "or blocks = 1 and a GPU for each run"
-                )
+            refuse_device(spec, device)
             about: dict[str, Any] = {"batches": batches, "scales": stream.scales}
             out.append(BlockLearner.lead(spec, first[spec.site], RankGroup(), **about))
             continue
