@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from reseed.subjects.subject import Opened
 
 
-DECIDED = "work/decided.json"
+DECIDED = "decided.json"
 """What was settled once for all processes that work at a study."""
 
 
