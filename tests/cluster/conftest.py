@@ -47,7 +47,8 @@ def same_pieces(tree):
     def same(one, other):
         trees = [tree(folder, skip=SKIP) for folder in (one, other)]
         for files in trees:
-            for name in [name for name in files if name.startswith(("events/", "work/", "decided.json"))]:
+            shared = ("events/", "work/", "decided.json")
+            for name in [name for name in files if name.startswith(shared)]:
                 del files[name]
         return trees[0] == trees[1]
 
