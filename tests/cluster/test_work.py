@@ -141,6 +141,9 @@ def test_cancel_reaches_every_process(write_study, cli):
             break
         assert processes[0].poll() is None, processes[0].communicate()
         time.sleep(0.1)
+    shown = cli("status", path).stdout
+    assert "working now: 2 processes that share it" in shown
+    assert f"{processes[0].pid}" in shown
     done = cli("cancel", path)
     assert done.returncode == 0, done.stderr
     assert "Nobody works at it any more" in done.stdout

@@ -62,9 +62,8 @@ def stages(progress: Iterable[StageProgress]) -> Table:
         total += stage.left or 0.0
         known = known and (stage.state == "done" or stage.left is not None)
     out.add_section()
-    out.add_row(
-        "all", "", "", "", "", tables.duration(total) if known else f"> {tables.duration(total)}"
-    )
+    left = tables.duration(total) if total or known else "–"
+    out.add_row("all", "", "", "", "", left if known or not total else f"> {left}")
     return out
 
 

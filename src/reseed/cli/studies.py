@@ -185,10 +185,13 @@ def status(study: StudyPath, out: OutPath = None) -> None:
     opened.check_folder()
     console.print(progress.states(run_states(opened)))
     console.print(progress.stages(stages(opened)))
-    if known := [worker for worker in workers(opened.folder) if "part" in worker.about]:
+    known = [worker for worker in workers(opened.folder) if "part" in worker.about]
+    if known:
         console.print(progress.at_work(known))
     holder = opened.store.holder()
-    console.print(f"working now: {holder or 'nobody'}", soft_wrap=True)
+    shared = sum(worker.alive for worker in known)
+    someone = f"{shared} processes that share it" if shared else "nobody"
+    console.print(f"working now: {holder or someone}", soft_wrap=True)
     page = opened.folder / REPORT_FILE
     console.print(f"report: {page if page.exists() else 'not yet'}", soft_wrap=True)
 
