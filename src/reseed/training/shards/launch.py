@@ -25,10 +25,17 @@ _PATIENCE = timedelta(days=30)
 _LEFT_TO_THE_FIRST = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
+_TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
+"""What `torchrun` tells each process of the others."""
+_joined: list[int] = []
+"""size of the group that this process has joined, while it has"""
+
+
 def world_size() -> int:
-    """How many processes were started together, by what `torchrun` tells each of them."""
-    told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
-    return int(os.environ["WORLD_SIZE"]) if told else 1
+    """How many processes share runs: those that were started together with this one."""
+    if _joined:
+        return _joined[-1]
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _TOLD) else 1
 
 
 def command(count: int, arguments: Sequence[str]) -> list[str]:
@@ -57,6 +64,9 @@ def ranks() -> Generator[bool, None, None]:
     from reseed.training.shards.ranks import RankGroup
 
     all_ranks = RankGroup()
+    _joined.append(all_ranks.size)
+    for name in _TOLD:  # what this process starts is no rank
+        del os.environ[name]
     try:
         if all_ranks.rank == 0:
             try:
@@ -70,6 +80,7 @@ def ranks() -> Generator[bool, None, None]:
             serve(all_ranks)
             yield False
     finally:
+        _joined.clear()
         dist.destroy_process_group()
 
 
