@@ -15,7 +15,7 @@ from reseed.comparison.dictionary import Dictionary, described
 from reseed.comparison.pair import PairFacts
 from reseed.matching import measures
 from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
-from reseed.notebook.markup import NONE, ends, html_table, percent
+from reseed.notebook.markup import NONE, html_table, percent
 from reseed.records import to_pandas
 from reseed.report.notebook.plots import pair_data, plot_agreement
 from reseed.stability.decoys import GAUSSIAN, TRUSTED
@@ -103,7 +103,8 @@ class Comparison:
         for pair in self.pairs:
             for measure in _SHOWN:
                 number = pair.numbers[measure]
-                null, several = number["null"], self.summary["over_pairs"].get(measure, {})
+                null = number["null"]
+                over = self.summary["over_pairs"].get(measure, {}).get("interval_95")
                 share = percent if measure != PW_MCC.id else _three
                 rows.append(
                     {
@@ -115,7 +116,7 @@ class Comparison:
                         "mean": share(number["value"]),
                         "chance": share(null["mean"]),
                         "draws of chance": f"{share(null['lo'])} to {share(null['hi'])}",
-                        "95% over pairs": ends(several.get("interval_95")),
+                        "95% over pairs": " to ".join(map(share, over)) if over else None,
                     }
                 )
         return html_table("Comparison", rows, "Counts of latents stand beside the names.")
