@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,10 @@ def read_share(text: str) -> tuple[int, int]:
     return int(number), int(of)
 
 
+Bundle = list[str]
+"""Names of pieces that must be made together."""
+
+
 class Division:
     """Which parts a study has and which are missing.
 
@@ -99,30 +103,38 @@ class Division:
 
     def of(self, stage: str) -> list[Part]:
         """All parts of a stage."""
-        bundles = len(self._bundles(stage))
-        share = 1
-        if stage not in _TOGETHER:
-            share = max(1, min(_PARTS_A_WORKER, bundles // (_LEAST_IN_A_PART * self._workers)))
-        count = min(bundles, share * self._workers)
-        return [Part(stage, number, count) for number in range(1, count + 1)]
+        return self._parts(stage, self._bundles(stage))
 
     def missing(self, stage: str) -> list[Part]:
         """Those that lack a piece."""
-        return [part for part in self.of(stage) if self.lacks(part)]
+        bundles = self._bundles(stage)
+        absent = set(self._absent(stage, [name for bundle in bundles for name in bundle]))
+        return [
+            part for part in self._parts(stage, bundles) if absent.intersection(_of(part, bundles))
+        ]
 
     def lacks(self, part: Part) -> list[str]:
         """Names of the pieces of a part that are not there."""
-        made_from = self._inputs.shards_made_from if part.stage == "harvest" else None
-        bundles = self._bundles(part.stage)
-        ends = [len(bundles) * end // part.of for end in (part.number - 1, part.number)]
-        names = [name for bundle in bundles[slice(*ends)] for name in bundle]
-        missing = [name for name in names if not self._study.store.has(name, made_from)]
-        if part.stage != "train":
-            return missing
-        failed = {run_name(run.spec) for run in self._study.runs if isinstance(run.state, Failed)}
-        return [name for name in missing if name not in failed]
+        return self._absent(part.stage, _of(part, self._bundles(part.stage)))
 
-    def _bundles(self, stage: str) -> list[list[str]]:
+    def _parts(self, stage: str, bundles: Sequence[Bundle]) -> list[Part]:
+        share = 1
+        if stage not in _TOGETHER:
+            share = len(bundles) // (_LEAST_IN_A_PART * self._workers)
+            share = max(1, min(_PARTS_A_WORKER, share))
+        count = min(len(bundles), share * self._workers)
+        return [Part(stage, number, count) for number in range(1, count + 1)]
+
+    def _absent(self, stage: str, names: Sequence[str]) -> list[str]:
+        """Those that are not there; runs that have failed are as good as made."""
+        made_from = self._inputs.shards_made_from if stage == "harvest" else None
+        absent = [name for name in names if not self._study.store.has(name, made_from)]
+        if stage != "train" or not absent:
+            return absent
+        failed = {run_name(run.spec) for run in self._study.runs if isinstance(run.state, Failed)}
+        return [name for name in absent if name not in failed]
+
+    def _bundles(self, stage: str) -> list[Bundle]:
         """Names of the pieces of a stage; those that must be made together are one bundle."""
         if stage == "harvest":
             return [[name] for name in self._inputs.shards()]
@@ -133,6 +145,12 @@ class Division:
         runs = [run.spec for run in self._study.runs]
         runs.sort(key=lambda run: (run.reads or "", run.data_seed))
         return [[run_name(run) for run in unit] for unit in units(runs)]
+
+
+def _of(part: Part, bundles: Sequence[Bundle]) -> list[str]:
+    """Names of the pieces of a part."""
+    ends = (len(bundles) * end // part.of for end in (part.number - 1, part.number))
+    return [name for bundle in bundles[slice(*ends)] for name in bundle]
 
 
 def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:

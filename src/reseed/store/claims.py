@@ -35,7 +35,7 @@ _STOP = f"{FOLDER}/stop"
 _SIZE = 512
 """Bytes of the file of a process, so that it is written over in one go."""
 
-_ASKED_EVERY = 1.0
+_ASKED_EVERY = 3.0
 _TOUCHED_EVERY = 30.0
 _SILENT = 600.0
 """Seconds after which a worker on another machine is taken to be dead."""
@@ -197,7 +197,7 @@ def ask_to_stop(root: Path, wait: float) -> list[str]:
         while left := [worker for worker in workers(root) if worker.alive]:
             if time.monotonic() > last:
                 break
-            time.sleep(_ASKED_EVERY / 4)
+            time.sleep(_ASKED_EVERY / 12)
     finally:
         asked.unlink(missing_ok=True)
     return [called(worker) for worker in left]
