@@ -47,6 +47,8 @@ def arguments(finished, tmp_path_factory):
         "consensus": [finished, "--group", "topk 16", "--found-in", "1", "--k", "2", "-q"],
         "predict": [finished, "--group", "topk 16"],
         "export": [finished, "--out", folder / "latents.csv", "--overwrite"],
+        "push": [finished, "hf:me/features", "--dry-run"],
+        "demo": ["--out", run],  # a folder that is no study, so nothing is trained
         "explain": [finished, "--dry"],
         "score": [finished],
         "select": [finished, "--run", "toy"],
