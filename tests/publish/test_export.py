@@ -206,3 +206,27 @@ def test_without_the_subject_there_are_no_logits(language, tmp_path, monkeypatch
     feature = parsed(tmp_path / "a" / language.runs[0].id / "batch-0.json")["features"][0]
     assert feature["pos_str"] == feature["neg_values"] == []
     assert feature["activations"]
+
+
+def test_explanations_and_dead_latents_go_along():
+    from reseed.publish.dashboards import Dashboard
+    from reseed.publish.neuronpedia import _run
+
+    context = {"tokens": ["a", "b"], "activations": [0.0, 2.0]}
+    shown = [
+        Dashboard(
+            latent=n, row={"explanation": words, "firing_rate": 0.1, "recurrence_mean": math.nan},
+            strongest=[context] if n else [], sample=[], bars=([], []), logits=None,
+        )
+        for n, words in enumerate((None, "cats", None))
+    ]  # fmt: skip
+    about = {"model_id": "m", "layer": 1, "sae_set": "s", "sae_id_suffix": "i0-d0"}
+    files = dict(_run("r", about, {}, shown, np.eye(3, dtype=np.float32), {}))
+    assert files["r/skipped_indexes.json"]["skipped_indexes"] == [0]
+    assert [f["feature_index"] for f in files["r/batch-0.json"]["features"]] == [1, 2]
+    told = files["r/batch-0.json"]["features"][0]["reseed"]
+    assert told["explanation"] == "cats"
+    assert told["recurrence_mean"] is None
+    assert files["r/explanations.jsonl"] == [
+        {"modelId": "m", "layer": "1-s__i0-d0", "index": "1", "description": "cats"}
+    ]
