@@ -48,6 +48,9 @@ def arguments(finished, tmp_path_factory):
         "predict": [finished, "--group", "topk 16"],
         "export": [finished, "--out", folder / "latents.csv", "--overwrite"],
         "push": [finished, "hf:me/features", "--dry-run"],
+        "work": [finished, "--quiet"],
+        "cancel": [finished],
+        "explore": [run, "--no-browser"],  # a folder that is no study, so nothing is served
         "demo": ["--out", run],  # a folder that is no study, so nothing is trained
         "explain": [finished, "--dry"],
         "score": [finished],
