@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 
 import reseed
 
@@ -31,3 +32,15 @@ def test_latents_are_named_with_their_partner(tmp_path):
         assert words in page
     assert "&quot;sha256" not in page  # no raw JSON
     assert "<b>y" not in page
+
+
+def test_what_matched_latents_add_stands_beside_chance(tmp_path):
+    pytest.importorskip("torch", reason="SAEs are run on activations")
+    x = np.random.default_rng(1).standard_normal((512, 16)).astype(np.float32)
+    a, b = reseed.train(x, latents=24, k=4, init_seeds=[0, 1], tokens=4096)
+    reseed.compare(a, b, activations=x, out=tmp_path / "run")
+    page = (tmp_path / "run/report.html").read_text("utf-8")
+    assert "What matched latents add to reconstructions" in page
+    assert "cosine of contributions" in page
+    reseed.compare(a.W_dec, b.W_dec, out=tmp_path / "weights")
+    assert "cosine of contributions" not in (tmp_path / "weights/report.html").read_text("utf-8")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SHOWN = (SHARED.id, MATCH_AT_FDR, PW_MCC.id)
 """Measures in the short table."""
 
-_TOGETHER = {"act_corr": pl.Float64, "contribution": pl.Float64}
+_TOGETHER = dict.fromkeys(("act_corr", "contribution", "null_contribution"), pl.Float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +212,8 @@ def _latents(
 ) -> pl.DataFrame:
     """All pair tables under each other, seen from each side, with firing where it is known.
 
-    Columns alive, firing_rate, mean_act, act_corr and contribution only with activations; null
-    where an SAE cannot be run.
+    Columns alive, firing_rate, mean_act, act_corr, contribution and null_contribution only with
+    activations; null where an SAE cannot be run.
     """
     sides = [
         (pair, side, own, other)

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
+from reseed.report.function import what_pairs_add
 from reseed.report.html import (
     Html,
     Inside,
@@ -80,7 +81,7 @@ def write_comparison(store: Store, name: str, latents: pl.DataFrame) -> None:
         "main",
         header("Which latents are in both?", title, *_verdict(pairs, tau)),
         notes(summary["warnings"]),
-        _headline(summary, pairs),
+        _headline(summary, pairs, latents),
         details(
             "pair",
             [p.label for p in pairs],
@@ -149,9 +150,11 @@ def _shares(pairs: Sequence[PairPage], measure: str, *, brief: bool = False) -> 
     return join(low, f" ({ordered[0].label}) to ", high, f" ({ordered[-1].label})")
 
 
-def _headline(summary: Mapping[str, Any], pairs: Sequence[PairPage]) -> Html:
+def _headline(summary: Mapping[str, Any], pairs: Sequence[PairPage], latents: pl.DataFrame) -> Html:
     forest = figure("forest", key="pairs-forest") if len(pairs) > 1 else None
-    shown = (_pairs_table(pairs), _over(summary), _saes_table(summary["saes"]))
+    of_pairs = {pair.label: latents.filter(sae=pair.a, other=pair.b) for pair in pairs}
+    added = what_pairs_add(of_pairs)
+    shown = (_pairs_table(pairs), _over(summary), added, _saes_table(summary["saes"]))
     crossing = _crossing(summary.get("crossing", []))
     meanings = words_of("pair-words")
     return tag("section", tag("h2", "Headline"), forest, *shown, crossing, meanings)

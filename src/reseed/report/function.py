@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import polars as pl
+
 from reseed.report.html import Html, Inside, count, decimals, interval, join, table, tag, text
 from reseed.report.parts import note
 from reseed.spec.statistics import Contributions, Estimate, Substitution, SubstitutionPart
@@ -63,3 +65,24 @@ def _told(number: Estimate) -> Html:
     if number.interval_95 is None:
         return join(decimals(number.value))
     return join(f"{decimals(number.value)} ({interval(number.interval_95, decimals)})")
+
+
+def what_pairs_add(pairs: Mapping[str, pl.DataFrame]) -> Html | None:
+    """What matched latents add to reconstructions; None where the SAEs were not run.
+
+    Args:
+        pairs: label to the latents of A, with contribution, null_contribution and act_corr.
+    """
+    rows: list[dict[str, Inside]] = []
+    for label, latents in pairs.items():
+        if "contribution" not in latents.columns:
+            continue
+        matched = latents.drop_nulls("contribution")
+        columns = ("contribution", "null_contribution", "act_corr")
+        means = (matched[column].mean() for column in columns)
+        value, chance, together = (m if isinstance(m, float) else None for m in means)
+        row: dict[str, Inside] = {"A and B": label, "latents of A that fire": count(len(matched))}
+        row |= {"cosine of contributions": decimals(value), "chance": decimals(chance)}
+        rows.append(row | {"correlation of activations": decimals(together)})
+    shown = table(rows, caption="What matched latents add to reconstructions")
+    return join(shown, note(text("added"))) if rows else None
