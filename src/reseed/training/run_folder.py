@@ -60,9 +60,7 @@ class RunFolder:
         device: where it is trained.
     """
 
-    def __init__(
-        self, run: RunSpec, store: Store, process: Process, device: str = "cpu"
-    ) -> None:
+    def __init__(self, run: RunSpec, store: Store, process: Process, device: str = "cpu") -> None:
         self.run, self._store, self._device = run, store, device
         self._part = part_folder(run, store)
         self.path = self._part / process.id
