@@ -1,5 +1,6 @@
 """Effects of width, k and tokens: those that were put in come out, and intervals hold them."""
 
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -259,3 +260,14 @@ def test_groups_that_share_alike_have_no_spread(groups, value):
     assert spread["sd"] == 0
     assert spread["parts"]["site"] == {"share": None, "by_seeds": None}
     assert spread["seeds"] is None
+
+
+def test_means_of_shares_have_intervals_of_shares():
+    cells, names = study(3, np.random.default_rng(0), runs=0.08, extra=lambda _: -0.33)
+    cells = [replace(cell, values=cell.values.clip(0, 1)) for cell in cells]
+    levels = decompose(cells, FACTORS, TOKENS[-1], names)["effects"]["latents"]["levels"]
+    ends = [level["interval_95"] for level in levels]
+    assert min(low for low, _ in ends) == 0.0
+    assert all(
+        low <= level["value"] <= high for level, (low, high) in zip(levels, ends, strict=True)
+    )

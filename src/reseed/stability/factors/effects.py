@@ -118,12 +118,21 @@ def _effect(cells: Sequence[Cell], factor: str, factors: Sequence[str], design: 
     slope = _slope(cells, _logs(cells, factor), others) if factor in DOUBLED else None
     return Effect(
         levels=[
-            LevelEstimate(level=at, value=mean.value, interval_95=mean.interval_95)
+            LevelEstimate(level=at, value=mean.value, interval_95=_of_share(mean, cells))
             for at, mean in zip(levels, means, strict=True)
         ],
         doubling=None if slope is None else estimates(slope[None], cells, design)[0],
         changes_with=None,
     )
+
+
+def _of_share(mean: Estimate, cells: Sequence[Cell]) -> tuple[float, float] | None:
+    """The interval of a mean of shares, no part of which lies outside [0, 1]."""
+    shares = all(((cell.values >= 0) & (cell.values <= 1)).all() for cell in cells)
+    if mean.interval_95 is None or mean.value is None or not shares or not 0 <= mean.value <= 1:
+        return mean.interval_95
+    low, high = mean.interval_95
+    return max(low, 0.0), min(high, 1.0)
 
 
 def _interaction(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> Estimate | None:
