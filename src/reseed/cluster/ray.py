@@ -35,10 +35,11 @@ class Ray:
     def __init__(self, spec: EngineSpec) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise SpecError("Ray is not installed: pip install 'reseed[ray]'") from error
-        self._spec, self._ray = spec, ray
+        self._spec: EngineSpec = spec
+        self._ray: Any = ray
         try:
             more: dict[str, Any] = {}
             host, _, port = spec.address.rpartition(":")
