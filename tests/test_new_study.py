@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import reseed
+from reseed.cluster.engine import EngineSpec
 from reseed.spec.keys import keys
 from reseed.spec.new_study import NewStudy, new_study
 from reseed.spec.refusals import read_spec
@@ -59,7 +60,11 @@ def completed(fragment):
 
 @pytest.mark.parametrize("text", FRAGMENTS)
 def test_every_example_of_the_docs_can_be_pasted(text):
-    read_spec(StudySpec, completed(tomllib.loads(text)), "an example")
+    fragment = tomllib.loads(text)
+    if "engine" in fragment:
+        read_spec(EngineSpec, fragment["engine"], "an example")
+    else:
+        read_spec(StudySpec, completed(fragment), "an example")
 
 
 # -- every key -------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ def _write_shard(
     store: Store,
     number: int,
     made_from: str,
-    device: str,
+    device: str = "cpu",
 ) -> None:
     if not exact:
         return  # it was there
