@@ -1,5 +1,6 @@
 """Many processes in one store: nothing is torn, the living are not swept, the fenced stay out."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -104,6 +105,21 @@ def test_another_machines_leftovers_are_swept_after_a_day(tmp_path, monkeypatch)
                 os.utime(left, (now - hours * 3600, now - hours * 3600))
             store.open_for_writing()
         assert left.exists() is there
+
+
+def test_where_folders_cannot_be_locked_age_decides(tmp_path, monkeypatch):
+    """As on NFS: nothing of the living is taken for a leftover."""
+
+    def refuse(handle, how):
+        raise OSError(errno.EBADF, "no locks here")
+
+    store = Store(tmp_path)
+    with store.piece("p", "x") as folder, monkeypatch.context() as system:
+        (folder / "x").write_bytes(b"1")
+        system.setattr(temporary.fcntl, "flock", refuse)
+        assert not temporary.left_over(folder, lambda: temporary.now_at(tmp_path), 60.0)
+        assert temporary.left_over(folder, lambda: temporary.now_at(tmp_path) + 61.0, 60.0)
+    assert store.has("p", "x")
 
 
 def test_claims_are_kept_by_the_living(tmp_path):

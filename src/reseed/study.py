@@ -13,7 +13,7 @@ import polars as pl
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import EVENTS_FILE, EVENTS_FOLDER
-from reseed.notebook.front import StudyView
+from reseed.notebook.of_study import StudyView
 from reseed.records import in_order, with_interpretation
 from reseed.runs import (
     Done,

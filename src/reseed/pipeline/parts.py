@@ -13,9 +13,10 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from reseed.errors import Interrupted, SpecError, TrainingError, explained
+from reseed.errors import Interrupted, SpecError, StoreError, TrainingError, explained
 from reseed.events import EVENTS_FOLDER, Events, JsonlSink, Stop
 from reseed.evidence.stage import stage as gather
 from reseed.matching.stage import stage as match
@@ -153,11 +154,28 @@ def _of(part: Part, bundles: Sequence[Bundle]) -> list[str]:
     return [name for bundle in bundles[slice(*ends)] for name in bundle]
 
 
+@dataclass
+class Job:
+    """This process at a study, beside others."""
+
+    study: Study
+    process: Process
+    events: Events
+    stop: Stop
+    device: str
+    """as `device.chosen` gave it"""
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The activations; at the first use the subject's sites are looked up, if nobody did."""
+        return Inputs(self.study, self.events, self.device)
+
+
 def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:
     """Make the pieces of a part that are missing; the door of engines.
 
     Args:
-        folder: of the study, prepared by `prepare`.
+        folder: of the study, whose inputs have been settled (`Inputs.decide`).
         part: as `str(Part)` gives it.
         device: where to compute.
         ranks: processes that share each run whose `blocks` is above 1.
@@ -170,9 +188,8 @@ def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:
     if ranks > 1 and wanted.stage == "train" and world_size() == 1:
         _on_ranks(ranks, ["work", folder, "--part", part, "--device", device])
         return
-    with worker(study, part=part) as (events, stop, _):
-        inputs = Inputs(study, events, chosen(device))
-        make(study, wanted, Division(study, inputs, wanted.of), events, inputs, stop, device)
+    with session(study, chosen(device), part=part) as job:
+        make(wanted, Division(study, job.inputs, wanted.of), job)
 
 
 def _on_ranks(ranks: int, arguments: list[str]) -> None:
@@ -189,30 +206,32 @@ def _on_ranks(ranks: int, arguments: list[str]) -> None:
         raise TrainingError(f"{ranks} ranks ended with {code}; above is what they said")
 
 
-def make(
-    study: Study,
-    part: Part,
-    parts: Division,
-    events: Events,
-    inputs: Inputs,
-    stop: Stop,
-    device: str,
-) -> None:
-    """Make a part; what another process is at is waited for, and falls to this one if it dies."""
+def make(part: Part, parts: Division, job: Job) -> None:
+    """Make a part; runs that another process is at are waited for, and fall to this one if it dies.
+
+    Raises:
+        StoreError: if a stage has not made what it should.
+    """
     while names := parts.lacks(part):
         if part.stage == "harvest":
-            inputs.harvest(names)
+            job.inputs.harvest(names)
         elif part.stage == "train":
             from reseed.training.stage import stage as train
 
-            train(study, events, inputs, stop, chosen(device), names)
+            train(job.study, job.events, job.inputs, job.stop, job.device, names)
         elif part.stage == "match":
-            match(study, events, names)
+            match(job.study, job.events, names)
         elif part.stage in ("structure", "stability"):
-            assess(study, events, names)
+            assess(job.study, job.events, names)
         else:
-            gather(study, events, inputs, names)
-        if parts.lacks(part):
+            gather(job.study, job.events, job.inputs, names)
+        left = parts.lacks(part)
+        if left and part.stage != "train":
+            raise StoreError(
+                f"{part.stage} has not made {', '.join(left[:3])}, since what it is made from is "
+                "missing; `reseed run` makes all that is."
+            )
+        if left:
             time.sleep(POLL_SECONDS)
 
 
@@ -226,8 +245,8 @@ def shared(folder: str | Path) -> Study:
 
 
 @contextmanager
-def worker(study: Study, **about: str) -> Generator[tuple[Events, Stop, Process], None, None]:
-    """Events of a file of its own, signals, and a name that others see."""
+def session(study: Study, device: str, **about: str) -> Generator[Job, None, None]:
+    """This process at a study beside others: its events, signals, and a name that they see."""
 
     def end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -236,11 +255,5 @@ def worker(study: Study, **about: str) -> Generator[tuple[Events, Stop, Process]
         folder = study.folder / EVENTS_FOLDER
         with explained(folder):
             folder.mkdir(exist_ok=True)
-        yield Events(JsonlSink(folder / f"{process.id}.jsonl")), stop, process
-
-
-def prepare(study: Study, events: Events, device: str) -> Inputs:
-    """Open the subject once for all, and settle what each worker would settle for itself."""
-    inputs = Inputs(study, events, chosen(device))
-    inputs.decide()
-    return inputs
+        events = Events(JsonlSink(folder / f"{process.id}.jsonl"))
+        yield Job(study, process, events, stop, device)

@@ -9,13 +9,12 @@ import time
 from contextlib import suppress
 
 from reseed.errors import BusyError, Interrupted, SpecError
-from reseed.events import Events, Stop
-from reseed.pipeline.parts import POLL_SECONDS, STAGES, Division, make, prepare, worker
+from reseed.pipeline.parts import POLL_SECONDS, STAGES, Division, Job, make, session
 from reseed.pipeline.run import run_study
 from reseed.screen import Screen
-from reseed.store import Process, ask_to_stop
+from reseed.store import ask_to_stop
 from reseed.study import DATA_FILE, Study
-from reseed.subjects.inputs import Inputs
+from reseed.training.device import chosen
 
 
 def work(
@@ -52,12 +51,12 @@ def work(
     try:
         if minutes:
             timer.start()
-        with worker(study, part="waiting") as (events, stop, process):
-            inputs = _opened(study, process, events, device)
+        with session(study, chosen(device), part="waiting") as job:
+            _open(job)
             for name in STAGES if stage is None else (stage,):
-                _work_at(study, name, share, process, events, inputs, stop, device, progress)
+                _work_at(name, share, job, progress=progress)
             if stage is None:
-                _finish(study, process, events, stop, device)
+                _finish(job)
     except Interrupted:
         if time.monotonic() >= ends:
             return False
@@ -67,32 +66,24 @@ def work(
     return True
 
 
-def _opened(study: Study, process: Process, events: Events, device: str) -> Inputs:
-    """The inputs, after one of all processes has looked up sites and cut the text."""
-    while True:
-        if process.claim("open"):
-            try:
-                if not study.store.path(DATA_FILE).exists():
-                    with suppress(BusyError), study.locked("reseed work"):
-                        pass
-                return prepare(study, events, device)
-            finally:
-                process.release("open")
+def _open(job: Job) -> None:
+    """Let one of all processes look up sites and cut the text, and settle what all must share."""
+    study = job.study
+    while not job.process.claim("open"):
         time.sleep(POLL_SECONDS)
+    try:
+        if not study.store.path(DATA_FILE).exists():
+            with suppress(BusyError), study.locked("reseed work"):
+                pass
+        job.inputs.decide()
+    finally:
+        job.process.release("open")
 
 
-def _work_at(
-    study: Study,
-    stage: str,
-    share: tuple[int, int],
-    process: Process,
-    events: Events,
-    inputs: Inputs,
-    stop: Stop,
-    device: str,
-    progress: bool,
-) -> None:
-    parts, (number, of) = Division(study, inputs, share[1]), share
+def _work_at(stage: str, share: tuple[int, int], job: Job, *, progress: bool) -> None:
+    """Make parts of a stage that nobody is at, beginning at this share, until none is missing."""
+    number, of = share
+    parts, process = Division(job.study, job.inputs, of), job.process
     while missing := parts.missing(stage):
         begin = (number - 1) * len(missing) // of
         claimed = False
@@ -105,7 +96,7 @@ def _work_at(
                     process.say(part=str(part))
                     if progress:
                         Screen(stderr=True).print(str(part))
-                    make(study, part, parts, events, inputs, stop, device)
+                    make(part, parts, job)
             finally:
                 process.release(str(part))
         process.say(part="waiting")
@@ -113,18 +104,18 @@ def _work_at(
             time.sleep(POLL_SECONDS)
 
 
-def _finish(study: Study, process: Process, events: Events, stop: Stop, device: str) -> None:
+def _finish(job: Job) -> None:
     """The last stages and the page, made by one of all; the others wait for it."""
-    if process.claim("report"):
-        try:
-            process.say(part="report")
-            run_study(study, events, stop, command="reseed work", device=device)
-        finally:
-            process.release("report")
-        return
-    while not process.claim("report"):
+    process = job.process
+    first = process.claim("report")
+    while not first and not process.claim("report"):
         time.sleep(POLL_SECONDS)
-    process.release("report")
+    try:
+        if first:
+            process.say(part="report")
+            run_study(job.study, job.events, job.stop, command="reseed work", device=job.device)
+    finally:
+        process.release("report")
 
 
 def cancel(study: Study, wait: float = 120.0) -> list[str]:

@@ -48,22 +48,33 @@ def beside(path: Path, ending: str) -> Path:
 def left_over(path: Path, now: Callable[[], float], age: float) -> bool:
     """Whether nobody works on what `beside` has named.
 
-    On this machine the lock of whoever does tells; of other machines it must be `age` seconds old.
+    On this machine the lock of whoever does tells. Of other machines, and where the file system
+    locks no folders, it must be `age` seconds old.
     """
     mark = _MARKED.fullmatch(path.name)
     if mark is None:
         return False
     try:
-        if mark[1] == this_machine():
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                return taken(handle)
-            finally:
-                os.close(handle)
+        if mark[1] == this_machine() and (held := _held(path)) is not None:
+            return not held
         inner = [path, *path.rglob("*")] if path.is_dir() else [path]
         return now() - max(entry.lstat().st_mtime for entry in inner) > age
     except FileNotFoundError:
         return False
+
+
+def _held(path: Path) -> bool | None:
+    """Whether a process has locked a file or folder; None where that cannot be asked."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return False
 
 
 def taken(handle: int, how: int = fcntl.LOCK_EX) -> bool:
