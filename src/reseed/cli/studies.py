@@ -36,16 +36,16 @@ def init(
     ] = None,
     architecture: Annotated[str, typer.Option(help="See `reseed architectures`.")] = "topk",
     latents: Annotated[
-        int | None, typer.Option(help="Width.", show_default="1024, or 128 for the toy")
+        int | None, typer.Option(help="Width.", show_default="1024, or 64 for the toy")
     ] = None,
     k: Annotated[
         int | None,
-        typer.Option(help="Latents that fire at a time.", show_default="32, or 8 for the toy"),
+        typer.Option(help="Latents that fire at a time.", show_default="32, or 3 for the toy"),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many init seeds.", min=1, max=1000)] = 3,
     tokens: Annotated[
         int | None,
-        typer.Option(help="Of each training.", show_default="1000000, or 100000 for the toy"),
+        typer.Option(help="Of each training.", show_default="1000000, or 128000 for the toy"),
     ] = None,
 ) -> None:
     """Write a commented study to begin with; what is needed and not given is asked for.

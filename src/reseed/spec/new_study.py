@@ -29,12 +29,20 @@ class NewStudy:
     sites: tuple[str, ...] = ()
     architecture: str = "topk"
     latents: int | None = None
-    """1,024; 128 for the toy"""
+    """1,024; 64 for the toy"""
     k: int | None = None
-    """32; 8 for the toy"""
+    """32; 3 for the toy"""
     seeds: int = 3
     tokens: int | None = None
-    """a million; 100,000 for the toy"""
+    """a million; 128,000 for the toy"""
+
+
+_TOY = """\
+kind = "toy"                 # sparse sums of known directions; no files needed
+features = 64
+dimensions = 32
+active = 3.0                 # that fire at a time, on average"""
+"""With the sizes below, most features come back within seconds."""
 
 
 def new_study(choices: NewStudy) -> str:
@@ -54,9 +62,7 @@ def _subject(choices: NewStudy) -> tuple[str, tuple[str, ...]]:
     if choices.kind not in KINDS:
         raise SpecError(f"subject {choices.kind!r}: {nearest(choices.kind, KINDS)}")
     if choices.kind == "toy":
-        return 'kind = "toy"                 # sparse sums of known directions; no files needed', (
-            "toy",
-        )
+        return _TOY, ("toy",)
     if not choices.model:
         what = {
             "language_model": "a hub name, a local folder, or a GGUF file",
@@ -83,15 +89,16 @@ def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
             f"architecture {choices.architecture!r}: {nearest(choices.architecture, ARCHITECTURES)}"
         )
     small = choices.kind == "toy"
-    latents = choices.latents or (128 if small else 1024)
-    tokens = choices.tokens or (100_000 if small else 1_000_000)
-    k = choices.k or min(latents, 8 if small else 32)
+    latents = choices.latents or (64 if small else 1024)
+    tokens = choices.tokens or (128_000 if small else 1_000_000)
+    k = choices.k or min(latents, 3 if small else 32)
     fields = ARCHITECTURES[choices.architecture].settings.model_fields
     active = next((name for name in ("k", "target_l0") if name in fields), None)
     lines = {
         "architecture": choices.architecture,
         "latents": latents,
         **({} if active is None else {active: k}),
+        **({"lr": 1e-2} if small and choices.architecture == "topk" else {}),
     }
     batch = 1024 if tokens >= 512_000 else max(2, min(256, tokens // 20))
     text = ""
@@ -116,6 +123,7 @@ def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
         f"[seeds]\ninit = {list(range(choices.seeds))}             # three or more: intervals\n"
         f"\n[training]\ntokens = {tokens:_}            # that each run sees\n"
         f"batch = {batch}\n"
+        + ("threads = 1                   # matrices this small gain nothing by more\n" * small)
     )
 
 
