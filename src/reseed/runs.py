@@ -42,6 +42,10 @@ weights_name = _piece_of("weights")
 """Of a run: what its weights alone show."""
 evidence_name = _piece_of("evidence")
 """Of a run: what its latents fire on, and held-out reconstruction."""
+logits_name = _piece_of("logits")
+"""Of a run: which tokens its decoder rows make likely."""
+HELD_OUT_TEXT = "text"
+"""What latents are shown on, to be searched."""
 through_name = _piece_of("through")
 """Of a run: what its reconstructions do to the subject's predictions."""
 pair_name = _piece_of_pair("matches")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SubjectError
 from reseed.events import Events
+from reseed.evidence.display.strengths import Strengths
 from reseed.evidence.distance import ErrorByDistance
 from reseed.formats import own
 from reseed.sae import Tensor, torch
@@ -126,6 +127,7 @@ class Firing:
         self._fired = torch.zeros(latents, dtype=torch.int64)
         self._sum = torch.zeros(latents, dtype=torch.float64)
         self._max = torch.zeros(latents, dtype=torch.float32)
+        self.strengths = Strengths(latents)
         self._error = ErrorByDistance()
 
     def add(self, x: Tensor, codes: Codes, reconstruction: Tensor) -> None:
@@ -136,6 +138,7 @@ class Firing:
         self._fired += torch.bincount(latents, minlength=len(self._fired))
         self._sum.scatter_add_(0, latents, values.double())
         self._max.scatter_reduce_(0, latents, values.float(), "amax")
+        self.strengths.add(latents, values)
         self._error.add(x, reconstruction)
 
     def table(self) -> pl.DataFrame:

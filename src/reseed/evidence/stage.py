@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from reseed.events import Events
+from reseed.evidence.display.held_out_text import text_files
+from reseed.evidence.display.strengths import FILE as STRENGTHS
 from reseed.evidence.features import Contexts
 from reseed.evidence.frequency import MatchedFiring
 from reseed.evidence.rows import Encoded, Firing, Reader, entries_of, feed, readers_of
@@ -19,6 +21,7 @@ from reseed.evidence.windows import Windows, cut
 from reseed.matching.match import decoder_pairs
 from reseed.matching.stage import read_match
 from reseed.runs import (
+    HELD_OUT_TEXT,
     Done,
     Pair,
     cofiring_name,
@@ -43,12 +46,13 @@ Key = TypeVar("Key")
 def stage(
     study: Study, events: Events, inputs: Inputs, only: Collection[str] | None = None
 ) -> None:
-    """Make the pieces `evidence/RUN`, `cofiring/A--B`, `through/RUN`, `substitution/GROUP`.
+    """Make `evidence/RUN`, `text`, `cofiring/A--B`, `through/RUN`, `substitution/GROUP`.
 
     Those that are missing, of `only` if it is given; the last two if the study asks for them.
     """
     finished = [run.spec for run in study.runs if isinstance(run.state, Done)]
     _gather_evidence(study, finished, inputs, events, only)
+    _gather_text(study, inputs, only)
     _gather_cofiring(study, inputs, events, only)
     _gather_predictions(study, finished, inputs, events, only)
     if study.spec.evidence.substitution_pairs:
@@ -82,7 +86,7 @@ def _gather_evidence(
     settings = digest(
         spec.model_dump(mode="json", exclude={"through_tokens", "substitution_pairs"})
     )
-    made_from = {run: [store.checksum(run_name(run)), settings] for run in finished}
+    made_from = {run: [store.checksum(run_name(run)), settings, "strengths"] for run in finished}
     missing = _missing(store, made_from, lambda run: evidence_name(run.id), only)
     kinds: dict[Control | None, None] = dict.fromkeys(run.reads for run in missing)
     for reads in kinds:
@@ -104,6 +108,22 @@ def _gather_evidence(
         feed(add, readers, data.source, data.held_out, events, "evidence")
         for run in runs:
             store.make(evidence_name(run.id), made_from[run], gathered[run.id].files)
+
+
+def _gather_text(study: Study, inputs: Inputs, only: Collection[str] | None) -> None:
+    """The held-out text, if there is any."""
+    spec = study.spec.evidence
+    reads = study.spec.text is not None or spec.toy_text
+    if not reads or (only is not None and HELD_OUT_TEXT not in only):
+        return
+    made_from = [study.spec.data, study.spec.activations.held_out, spec.before, spec.after]
+    if study.store.has(HELD_OUT_TEXT, digest(made_from)):
+        return
+    places = inputs.places()
+    if places is not None:
+        study.store.make(
+            HELD_OUT_TEXT, made_from, lambda: text_files(places, inputs.split[1], spec)
+        )
 
 
 def _gather_cofiring(
@@ -169,7 +189,7 @@ def _gather_predictions(
 
     readers = readers_of({name: site for name, (site, _) in missing.items()}, store)
     saes = {name: reader.sae for name, reader in readers.items()}
-    blocks = inputs.held_out_blocks(tokens)
+    blocks = inputs.text.first(inputs.split[1], tokens)
     measured = measure(saes, missing, inputs.spliced, inputs.text, blocks, events)
     for name, numbers in measured.items():
         files = {"through.json": numbers}
@@ -206,6 +226,7 @@ class _Evidence:
     def files(self) -> dict[str, Any]:
         return {
             "firing.parquet": self._firing.table(),
+            STRENGTHS: self._firing.strengths.table(),
             "contexts.parquet": self._contexts.table(),
             "reconstruction.json": self._reconstruction(),
             **tables_of(self._examples, self._places).files(),

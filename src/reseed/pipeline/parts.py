@@ -18,6 +18,7 @@ from pathlib import Path
 
 from reseed.errors import Interrupted, SpecError, StoreError, TrainingError, explained
 from reseed.events import EVENTS_FOLDER, Events, JsonlSink, Stop
+from reseed.evidence.display.logits import gather_logits
 from reseed.evidence.stage import stage as gather
 from reseed.matching.stage import stage as match
 from reseed.pipeline.progress import names_of
@@ -31,13 +32,16 @@ from reseed.training.shards.launch import command, world_size
 
 STAGES = (
     "harvest", "train", "match", "evidence", "co-firing", "through the subject", "substitution",
-    "structure", "stability",
+    "logits", "structure", "stability",
 )  # fmt: skip
 """Those that are made in parts, in order; each needs all of those before."""
 
-ON_DEVICE = ("harvest", "train", "evidence", "co-firing", "through the subject", "substitution")
+ON_DEVICE = (
+    "harvest", "train", "evidence", "co-firing", "through the subject", "substitution",
+    "logits",
+)  # fmt: skip
 
-_TOGETHER = ("train", "evidence", "through the subject")
+_TOGETHER = ("train", "evidence", "through the subject", "logits")
 """Stages whose pieces share a pass over the rows: as few parts as there are workers."""
 
 _PARTS_A_WORKER = 4
@@ -223,6 +227,8 @@ def make(part: Part, parts: Division, job: Job) -> None:
             match(job.study, job.events, names)
         elif part.stage in ("structure", "stability"):
             assess(job.study, job.events, names)
+        elif part.stage == "logits":
+            gather_logits(job.study, job.events, job.device, names)
         else:
             gather(job.study, job.events, job.inputs, names)
         left = parts.lacks(part)

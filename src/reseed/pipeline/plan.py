@@ -54,6 +54,12 @@ _SECONDS_A_PAGE = 2.0
 _BYTES_AN_EXAMPLE = 8
 """On disk, compressed (docs/evidence.md)."""
 
+_VOCABULARY = 100_000
+"""Tokens of which each latent's logits are computed, since a head is opened only then."""
+
+_BYTES_A_LENS = 250
+"""On disk, for each latent (docs/evidence.md)."""
+
 _BYTES_A_MATCHED_LATENT = 200
 """On disk, for each pair."""
 
@@ -202,13 +208,15 @@ def _analysis(study: Study, inputs: Inputs, sites: dict[str, int]) -> list[Stage
     }  # fmt: skip
     shares = {stage: left[stage] / len(pieces) for stage, pieces in names.items()}
     held_out = study.store.document(SUBJECT, "subject.json")["held_out_rows"]
-    encode = encode_seconds(runs, sites) if shares.get("evidence") else 0.0
+    rows = any(map(shares.get, ("evidence", "logits")))
+    encode = encode_seconds(runs, sites) if rows else 0.0
     pairs = seconds_of_pairs(study, sites) if any(map(left.get, _OF_PAIRS)) else {}
     read = _read_seconds(inputs) if any(map(left.get, _OF_SUBJECT)) else 0.0
     seconds = {
         "evidence": held_out * (encode + len(runs) * _row_seconds(study)),
         "co-firing": held_out * encode,
         "through the subject": study.spec.evidence.through_tokens * (1 + len(runs)) * read,
+        "logits": _VOCABULARY * encode,
         "substitution": _substitution_tokens(study, len(names.get("substitution", ()))) * read,
         **(pairs or dict.fromkeys(_OF_PAIRS, 0.0)),
     }
@@ -243,6 +251,8 @@ def _disk(study: Study, stage: str) -> float:
     latents = sum(run.spec.sae.latents for run in runs)
     if stage == "evidence":
         return latents * example_rows(spec) * _BYTES_AN_EXAMPLE if _example_bytes(study) else 0.0
+    if stage == "logits":
+        return latents * _BYTES_A_LENS
     others = len(study.spec.seeds.init) * len(study.spec.seeds.data) - 1
     return latents * others * _BYTES_A_MATCHED_LATENT / 2 if stage == "match" else 0.0
 

@@ -10,12 +10,14 @@ from typing import Any, Literal
 from reseed.events import read_events
 from reseed.pipeline.power import across_of
 from reseed.runs import (
+    HELD_OUT_TEXT,
     Failed,
     Missing,
     Pair,
     Run,
     cofiring_name,
     evidence_name,
+    logits_name,
     pair_name,
     pairs_of,
     part_folder,
@@ -26,6 +28,7 @@ from reseed.runs import (
     through_name,
     weights_name,
 )
+from reseed.spec.subject import LanguageModelSpec
 from reseed.spec.training import RunSpec
 from reseed.store import Store, workers
 from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
@@ -72,15 +75,18 @@ def names_of(study: Study) -> dict[str, list[str]]:
     through = study.spec.evidence.through_tokens > 0
     substituted = study.spec.evidence.substitution_pairs > 0
     alone = [run.id for run in runs if run.reads is None]
+    text = study.spec.text is not None or study.spec.evidence.toy_text
+    lens = isinstance(study.spec.subject, LanguageModelSpec)
     several = {name: group[0] for name, group in question.items() if len(group) > 1}
     out = {
         "open": [SUBJECT],
         "train": [run_name(run) for run in runs],
         "match": [weights_name(run.id) for run in runs] + [pair_name(pair) for pair in pairs],
-        "evidence": [evidence_name(run.id) for run in runs],
+        "evidence": [evidence_name(run.id) for run in runs] + [HELD_OUT_TEXT] * text,
         "co-firing": [cofiring_name(pair) for pair in cofiring],
         "through the subject": [through_name(run) for run in alone] if through else [],
         "substitution": [substitution_name(name) for name in several] if substituted else [],
+        "logits": [logits_name(run) for run in alone] if lens else [],
         "structure": [structure_name(pair) for pair in pairs],
         "stability": [stability_name(name) for name in groups],
         "across": across_of(several),

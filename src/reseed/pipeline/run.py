@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from reseed.cluster.engine import EngineSpec
 from reseed.errors import StoreError
 from reseed.events import Events, Sink, Stop, session
+from reseed.evidence.display.logits import gather_logits
 from reseed.evidence.stage import stage as gather
 from reseed.matching.stage import stage as match
 from reseed.pipeline.mixed import note, refuse_mixed
@@ -131,6 +132,8 @@ def run_study(
             refuse_mixed(study.all_groups(), study.store)
         match(study, events)
         gather(study, events, inputs)
+        del inputs  # the subject is opened with its head now, and one is enough in memory
+        gather_logits(study, events, place)
         _summarise(study, assess(study, events))
         study.record()
         with events.short("report"):
