@@ -6,7 +6,6 @@ Names are loaded when they are first used, so that reading a study needs no torc
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -108,7 +107,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("reseed")
+        from importlib.metadata import version
+
+        return version("reseed")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'reseed' has no attribute {name!r}")
     from reseed.errors import needs_train

@@ -16,12 +16,10 @@ Every message names the object, the numbers, the likely cause and the next step.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import json
 import os
 from collections.abc import Generator, Iterable
-from importlib import metadata
 from pathlib import Path
 
 
@@ -127,6 +125,8 @@ def extra_missing(error: ModuleNotFoundError, what: str) -> str | None:
 
 def installing(extra: str) -> str:
     """The command that installs an extra, from where the package itself came."""
+    from importlib import metadata
+
     url = ""
     with contextlib.suppress(metadata.PackageNotFoundError, ValueError, TypeError):
         known = metadata.distribution("reseed").read_text("direct_url.json")
@@ -141,6 +141,8 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
         >>> nearest("latent", ["latents", "k"])
         "did you mean 'latents'?"
     """
+    import difflib
+
     known = list(known)
     hits = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     if hits:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from reseed.errors import SpecError, extra_missing, nearest
@@ -18,10 +15,13 @@ from reseed.notebook.markup import html_table
 from reseed.seeds import digest
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
+    import polars as pl
+    from numpy.typing import NDArray
     from plotly.graph_objects import Figure
 
-Floats = NDArray[np.float32]
+Floats: TypeAlias = "NDArray[np.float32]"
 
 NOT_SHOWN = "not_shown"
 """Type of a `PydanticCustomError` about a value that may be a secret: messages leave it out."""
@@ -30,9 +30,7 @@ NOT_SHOWN = "not_shown"
 class Spec(BaseModel):
     """A small, frozen part of a study's settings, closed to unknown keys."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     def digest(self, length: int = 64) -> str:
         """Digest of the whole content, defaults included."""
@@ -189,6 +187,8 @@ class Match:
     def __repr__(self) -> str:
         if not len(self.pairs):
             return "Match(no pairs)"
+        import numpy as np
+
         proof = "proven optimal" if self.optimal else f"gap {self.gap:.3g}"
         values = f"mean {self.similarity.mean():.3f}, median {np.median(self.similarity):.3f}"
         return f"Match({len(self.pairs):,} pairs, similarity {values}, {proof})"
@@ -197,6 +197,8 @@ class Match:
         """Counts, similarities and the proof; chance is not part of a match."""
         if not len(self.pairs):
             return html_table(repr(self), [])
+        import numpy as np
+
         low, middle, high = np.quantile(self.similarity, (0.05, 0.5, 0.95))
         row = {
             "pairs": len(self.pairs),
@@ -212,6 +214,8 @@ class Match:
     @property
     def latents(self) -> pl.DataFrame:
         """A row for each pair: latent_a, latent_b, similarity."""
+        import polars as pl
+
         a, b = self.pairs.T
         return pl.DataFrame({"latent_a": a, "latent_b": b, "similarity": self.similarity})
 
@@ -242,6 +246,8 @@ def with_interpretation(
     latents: pl.DataFrame, explanations: pl.DataFrame, scores: pl.DataFrame | None
 ) -> pl.DataFrame:
     """The same rows with `explanation`, and `score_NAME` of each scorer; null where not asked."""
+    import polars as pl
+
     keys = ["run", "latent"]
 
     def joined(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
@@ -263,6 +269,8 @@ _FIRST = ("group", "run", "latent", "verdict", "n_matched", "n_seeds", "firing_r
 
 def in_order(latents: pl.DataFrame) -> pl.DataFrame:
     """The same table, with what people look at in front and digests and versions behind."""
+    import polars as pl
+
     behind = [name for name in latents.columns if name.endswith(("sha256", "_version", "_id"))]
     front = [name for name in _FIRST if name in latents.columns]
     return latents.select(*front, pl.exclude(*front, *behind), *behind)

@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import polars as pl
 from pydantic import ValidationError
 
 from reseed.errors import SpecError, StoreError, nearest, needs_train
@@ -18,6 +17,8 @@ from reseed.spec.training import RunSpec
 from reseed.store import PIECE, Store, read_json, snapshot_folder
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from reseed.sae.model import SAE
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def digest(value: Any, length: int = 64) -> str:
@@ -26,4 +27,6 @@ def generator(purpose: str, *key: int | str) -> np.random.Generator:
         purpose: what the numbers are for, e.g. `"block-order"`.
         key: seeds and indices, e.g. the data seed and the epoch.
     """
+    import numpy as np
+
     return np.random.Generator(np.random.PCG64(int(digest([purpose, *key], 32), 16)))

@@ -7,9 +7,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import EVENTS_FILE, EVENTS_FOLDER
@@ -34,6 +32,9 @@ from reseed.spec.made_with import BY_RUN, differences, edited, settings_of
 from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec
 from reseed.store import BUILDING, Store
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SPEC_FILE = "study.toml"
 SUMMARY_FILE = "summary.json"
@@ -184,12 +185,16 @@ class Study(StudyView):
         Raises:
             StoreError: if the study has not come this far.
         """
+        import polars as pl
+
         self._warn()
         tables = [self.latents_of(group) for group in self.groups_named(None)]
         return pl.concat(tables, how="diagonal")
 
     def latents_of(self, group: Group) -> pl.DataFrame:
         """The rows of `latents` of one group, with explanations and scores where there are some."""
+        import polars as pl
+
         table = in_order(self.latent_table(group).with_columns(group=pl.lit(group.label)))
         explained, scored = explanations_name(group.name), scores_name(group.name)
         if not self.store.has(explained):

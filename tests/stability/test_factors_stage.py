@@ -14,8 +14,9 @@ from reseed.records import SAEArrays
 from reseed.runs import Group, evidence_name
 from reseed.spec.analysis import MatchingSpec, StabilitySpec
 from reseed.spec.summary import document_of
-from reseed.stability.factors.across import Neighbours, across_name, neighbours, partners
-from reseed.stability.factors.design import FACTORS, compare_groups, levels_of
+from reseed.stability.factors.across import partners
+from reseed.stability.factors.design import FACTORS, compare_groups
+from reseed.stability.factors.levels import Neighbours, across_name, levels_of, neighbours
 from reseed.stability.stage import stage as assess
 from reseed.store import Store, json_bytes, parquet_bytes, snapshot_folder
 

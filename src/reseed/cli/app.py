@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
@@ -35,6 +34,8 @@ for room in (studies, cluster, latents, explore, publish, saes):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as version_of
+
         typer.echo(f"reseed {version_of('reseed')}")
         raise typer.Exit
 

@@ -1,15 +1,13 @@
-"""The commands of a study that many processes share."""
+"""The commands of what several processes share: a study, and a cache of activations."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reseed.cli.options import OutPath, Quiet, StudyPath
+from reseed.cli.options import OutPath, Quiet, StudyPath, load_study
 from reseed.errors import BusyError
 from reseed.screen import Screen
-from reseed.study import Study
 
 
 def work(
@@ -36,7 +34,7 @@ def work(
     from reseed.pipeline.parts import make_part, read_share
     from reseed.pipeline.work import work
 
-    opened = Study.load(study, out)
+    opened = load_study(study, out)
     if part is not None:
         make_part(str(opened.folder), part, device, ranks)
         return
@@ -56,10 +54,35 @@ def cancel(study: StudyPath, out: OutPath = None) -> None:
     """Ask every process that works at a study, on any machine, to save and to end."""
     from reseed.pipeline.work import cancel
 
-    left = cancel(Study.load(study, out))
+    left = cancel(load_study(study, out))
     if left:
         raise BusyError(f"still there after two minutes: {', '.join(left)}")
     Screen().print("Nobody works at it any more; `reseed run` continues.")
 
 
-COMMANDS = (work, cancel)
+def cache(
+    folder: Annotated[Path, typer.Argument(help="What `activations.cache` of studies names.")],
+    keep: Annotated[
+        float | None,
+        typer.Option(help="Delete what was longest unused until this many GB are left.", min=0),
+    ] = None,
+) -> None:
+    """Show the activations that studies share, or make room.
+
+    A study keeps its own links to what it has taken; nothing of it is lost.
+    """
+    from rich.table import Table
+
+    from reseed.store.cache import entries, trim
+
+    screen, there = Screen(), entries(folder)
+    gone = [] if keep is None else trim(folder, keep * 1e9)
+    table = Table("activations", "GB", "last used", box=None)
+    for entry in there:
+        read, sites = entry.about["subject"]["model"], ", ".join(entry.about["sites"])
+        used = "deleted" if entry in gone else f"{entry.used:%Y-%m-%d %H:%M}"
+        table.add_row(f"{read}, {sites}", f"{entry.bytes / 1e9:.2f}", used)
+    screen.print(table if there else f"{folder} holds nothing yet.")
+
+
+COMMANDS = (work, cancel, cache)

@@ -1,22 +1,20 @@
 """The commands about the latents of finished studies."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import polars as pl
 import typer
 
 import reseed.cli.tables as tables
 from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath, open_study, words
 from reseed.errors import SpecError
-from reseed.events import events_of
 from reseed.screen import Screen, bold
-from reseed.study import Study
 
-_READERS = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
+if TYPE_CHECKING:
+    import polars as pl
+
+    from reseed.study import Study
 
 
 def consensus(
@@ -110,11 +108,14 @@ def predict(
         console.print(f"{len(result.latents):,} latents: ", bold(out), sep="", soft_wrap=True)
 
 
-def _target(path: Path) -> Study | pl.DataFrame:
-    if path.suffix not in _READERS or not path.is_file():
+def _target(path: Path) -> "Study | pl.DataFrame":
+    import polars as pl
+
+    readers = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
+    if path.suffix not in readers or not path.is_file():
         return open_study(path)
     try:
-        return _READERS[path.suffix](path)
+        return readers[path.suffix](path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SpecError(f"{path} cannot be read as a table: {error}") from error
 
@@ -177,7 +178,7 @@ def export(
 
 
 def _export_to(
-    study: Study, out: Path, to: str, group: str | None, model: str | None, *, overwrite: bool
+    study: "Study", out: Path, to: str, group: str | None, model: str | None, *, overwrite: bool
 ) -> None:
     from reseed.publish.export import export_to
 
@@ -201,6 +202,7 @@ def explain(
     The study names the model. Its answers are kept: stop it whenever you like, the same command
     continues.
     """
+    from reseed.events import events_of
     from reseed.interpretation.costs import estimate_costs, table
     from reseed.interpretation.results import chosen_groups, spec_of
     from reseed.interpretation.stage import explain
@@ -231,6 +233,7 @@ def score(
     The question is whether latents that come back are easier to explain than orphans that fire as
     often.
     """
+    from reseed.events import events_of
     from reseed.interpretation.results import chosen_groups
     from reseed.interpretation.stage import score
     from reseed.pipeline.run import rewrite_report
@@ -271,6 +274,7 @@ def select(
     quiet: Quiet = False,
 ) -> None:
     """Choose latents for a labelled task by several methods, and compare probes on them."""
+    from reseed.events import events_of
     from reseed.interpretation.select import stage
 
     opened, console = open_study(study, out), Screen()
@@ -280,7 +284,7 @@ def select(
     console.print(result.says)
 
 
-def _run_of(study: Study, begins: str) -> str:
+def _run_of(study: "Study", begins: str) -> str:
     hits = [run.id for run in study.runs if run.id.startswith(begins)]
     if begins in hits:
         return begins

@@ -1,15 +1,12 @@
 """Arguments and options that several commands have."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reseed.cli.tables import warn
-from reseed.screen import Screen
-from reseed.study import Study
+if TYPE_CHECKING:
+    from reseed.study import Study
 
 StudyPath = Annotated[
     Path,
@@ -58,9 +55,19 @@ def words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",")]
 
 
-def open_study(path: Path, out: Path | None = None) -> Study:
+def load_study(path: Path | str, out: Path | None = None) -> "Study":
+    """A study as it stands; what it needs is loaded here, since the help of commands needs none."""
+    from reseed.study import Study
+
+    return Study.load(path, out)
+
+
+def open_study(path: Path, out: Path | None = None) -> "Study":
     """A study whose results are shown, with a word if it was edited after they were made."""
-    study = Study.load(path, out)
+    from reseed.cli.tables import warn
+    from reseed.screen import Screen
+
+    study = load_study(path, out)
     study.check_folder()
     warn(Screen(stderr=True), study.edited())
     return study

@@ -1,7 +1,5 @@
 """The commands about SAEs that are already there."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

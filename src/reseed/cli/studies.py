@@ -1,23 +1,26 @@
 """The commands about a study."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-import reseed.cli.progress as progress
 import reseed.cli.tables as tables
-from reseed.cli.options import EngineFile, OutPath, Quiet, StudyPath, open_study, words
+from reseed.cli.options import (
+    EngineFile,
+    OutPath,
+    Quiet,
+    StudyPath,
+    load_study,
+    open_study,
+    words,
+)
 from reseed.errors import SpecError
-from reseed.runs import Failed, Run
 from reseed.screen import Screen, bold
-from reseed.store import workers, write_bytes
-from reseed.study import REPORT_FILE, Study
 
 if TYPE_CHECKING:
+    from reseed.runs import Run
     from reseed.spec.new_study import Kind
 
 
@@ -53,6 +56,7 @@ def init(
     A file that is there is never overwritten.
     """
     from reseed.spec.new_study import KINDS, NewStudy, new_study
+    from reseed.store import write_bytes
 
     if out.exists():
         raise SpecError(f"{out} is there already; choose another name with --out")
@@ -119,7 +123,7 @@ def run(
     from reseed.cluster.engine import read_engine
     from reseed.pipeline.run import run
 
-    opened, console = Study.load(study, out), Screen()
+    opened, console = load_study(study, out), Screen()
     options = {"on": on, "workers": workers, "gpus": gpus, "partition": partition}
     elsewhere = any(value is not None for value in (on, workers, gpus, partition, engine))
     settings = read_engine(engine, **options) if elsewhere else None
@@ -147,9 +151,10 @@ def plan(
 
     The time is measured by a short probe; nothing is trained.
     """
+    import reseed.cli.progress as progress
     from reseed.pipeline.plan import plan
 
-    opened, console = Study.load(study, out), Screen()
+    opened, console = load_study(study, out), Screen()
     planned = plan(opened, progress=True)
     console.print(progress.plan(planned, opened.folder.name))
     done = planned.runs - planned.missing - planned.failed
@@ -179,7 +184,10 @@ def plan(
 
 def status(study: StudyPath, out: OutPath = None) -> None:
     """Show how far runs and stages are, with the time left, and why runs failed."""
+    import reseed.cli.progress as progress
     from reseed.pipeline.progress import run_states, stages
+    from reseed.store import workers
+    from reseed.study import REPORT_FILE
 
     opened, console = open_study(study, out), Screen()
     opened.check_folder()
@@ -221,7 +229,7 @@ def sites(
 
     is_study = subject.endswith(".toml")
     if is_study:
-        study = Study.load(subject)
+        study = load_study(subject)
         spec = subject_beside(study.spec.subject, study.base)
     else:
         spec = LanguageModelSpec(model=subject)
@@ -263,8 +271,10 @@ def calibrate(
     _end(console, "Page: ", calibration.report, calibration.seconds, calibration.failed)
 
 
-def _end(console: Screen, what: str, page: Path, seconds: float, failed: list[Run]) -> None:
+def _end(console: Screen, what: str, page: Path, seconds: float, failed: "list[Run]") -> None:
     """Name the page, and the runs that failed with their reasons."""
+    from reseed.runs import Failed
+
     console.print(f"\n{what}", bold(page, f"  ({seconds:.0f} s)"), sep="", soft_wrap=True)
     for run in failed:
         reason = run.state.reason if isinstance(run.state, Failed) else run.state.state

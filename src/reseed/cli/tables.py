@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +12,8 @@ from rich.text import Text
 from reseed.screen import Screen
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from reseed.comparison.summary import Comparison
     from reseed.interpretation.select.stage import Selection
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from reseed.notebook.doors import door
 from reseed.notebook.markup import ends, html_table, percent
 
 if TYPE_CHECKING:
     import pandas
+    import polars as pl
     from plotly.graph_objects import Figure
 
 

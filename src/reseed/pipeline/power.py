@@ -6,7 +6,7 @@ binomial test.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,7 @@ from scipy import stats
 from reseed.sae.architectures import SAESpec
 from reseed.sae.settings import PenalisedSpec
 from reseed.spec.study import StudySpec
-from reseed.spec.training import RunSpec
-from reseed.stability.factors.across import across_name, neighbours
-from reseed.stability.factors.design import levels_of
+from reseed.stability.factors.levels import levels_of
 from reseed.stability.proportions import wilson
 
 HIGH, HALF = 0.9, 0.5
@@ -175,16 +173,6 @@ def tells(spec: StudySpec, sites: int) -> list[str]:
     snapshots = len(spec.training.snapshot_steps) - 1
     groups = of_factors(shapes, sites, snapshots, len(seeds.init) * len(seeds.data), what)
     return sentences(len(seeds.init), len(seeds.data)) + groups
-
-
-def across_of(groups: Mapping[str, RunSpec]) -> list[str]:
-    """Names of the pieces in which groups are matched with each other; a run of each is given."""
-    about = {
-        name: {"site": run.site, **run.sae.model_dump(mode="json")} for name, run in groups.items()
-    }
-    if len(about) < 2:
-        return []
-    return [across_name(two) for two in neighbours(levels_of(about))]
 
 
 def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:

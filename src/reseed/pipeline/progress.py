@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reseed.events import read_events
-from reseed.pipeline.power import across_of
 from reseed.runs import (
     HELD_OUT_TEXT,
     Failed,
@@ -30,6 +29,7 @@ from reseed.runs import (
 )
 from reseed.spec.subject import LanguageModelSpec
 from reseed.spec.training import RunSpec
+from reseed.stability.factors.levels import across_name, levels_of, neighbours
 from reseed.store import Store, workers
 from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
 
@@ -89,13 +89,21 @@ def names_of(study: Study) -> dict[str, list[str]]:
         "logits": [logits_name(run) for run in alone] if lens else [],
         "structure": [structure_name(pair) for pair in pairs],
         "stability": [stability_name(name) for name in groups],
-        "across": across_of(several),
+        "across": _across(several),
     }
     return {stage: names for stage, names in out.items() if names}
 
 
 def _pairs(groups: Mapping[str, Sequence[RunSpec]]) -> list[Pair]:
     return [pair for group in groups.values() for pair in pairs_of([run.id for run in group])]
+
+
+def _across(groups: Mapping[str, RunSpec]) -> list[str]:
+    """Names of the pieces in which groups are matched with each other; a run of each is given."""
+    about = {
+        name: {"site": run.site, **run.sae.model_dump(mode="json")} for name, run in groups.items()
+    }
+    return [across_name(two) for two in neighbours(levels_of(about))] if len(about) > 1 else []
 
 
 def stages(study: Study) -> list[StageProgress]:

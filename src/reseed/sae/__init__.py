@@ -1,7 +1,7 @@
 """Sparse autoencoders: what one is, and one file for each architecture that can be trained.
 
-`torch` and `Tensor` are those of torch, imported when torch is first used: an architecture's
-settings and formulas share a file, and settings are read where there is no torch.
+`torch`, `Tensor` and `np` are imported when they are first used: an architecture's settings and
+formulas share a file, and settings are read where there is no torch and where seconds count.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch as torch
     from torch import Tensor as Tensor
+
+    __all__ = ["Tensor", "np", "torch"]
 else:
     import importlib
     from types import ModuleType
@@ -26,5 +29,5 @@ else:
             setattr(self, name, value)
             return value
 
-    torch = _Lazy("torch")
+    torch, np = _Lazy("torch"), _Lazy("numpy")
     Tensor = Any  # annotations are never evaluated

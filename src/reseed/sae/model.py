@@ -7,20 +7,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from reseed.errors import SpecError, SubjectError
 from reseed.notebook.doors import door
 from reseed.notebook.markup import html_table
 from reseed.records import SAEArrays, check_rule
-from reseed.sae import Tensor, torch
+from reseed.sae import Tensor, np, torch
 from reseed.sae import codes as kernels
 from reseed.sae.codes import Codes
 
 if TYPE_CHECKING:
     from os import PathLike
 
+    from numpy.typing import NDArray
     from plotly.graph_objects import Figure
     from torch import nn
 

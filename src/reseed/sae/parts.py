@@ -15,11 +15,9 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
-import numpy as np
-
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import Tensor, torch
+from reseed.sae import Tensor, np, torch
 from reseed.sae import codes as kernels
 from reseed.sae.architecture import BatchSource, Parameters, Start
 from reseed.sae.model import SAE

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
+from copy import copy
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -13,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reseed.errors import SpecError, nearest
+from reseed.records import Spec
 from reseed.sae.architectures import ARCHITECTURES
 from reseed.sae.settings import ArchitectureSpec
 from reseed.spec.study import StudySpec
@@ -44,7 +50,7 @@ def keys(table: str | None = None) -> str:
 
 
 def _tables() -> Iterator[tuple[str, str]]:
-    for name, field in StudySpec.model_fields.items():
+    for name, field in _fields(StudySpec).items():
         if name == "sae":
             yield from _saes(field)
             continue
@@ -53,14 +59,14 @@ def _tables() -> Iterator[tuple[str, str]]:
 
 def _saes(field: FieldInfo) -> Iterator[tuple[str, str]]:
     """What all architectures have, its tables, then what each has besides or otherwise."""
-    common = ArchitectureSpec.model_fields
+    common = _fields(ArchitectureSpec)
     yield "sae", _section("[[sae]] of every architecture", ArchitectureSpec, field, common)
     yield from _below("sae", ArchitectureSpec, "sae")
     for name, architecture in ARCHITECTURES.items():
         spec = architecture.settings
         own = {
             key: inner
-            for key, inner in spec.model_fields.items()
+            for key, inner in _fields(spec).items()
             if key not in common or _row(key, inner) != _row(key, common[key])
         }
         yield f"sae {name}", _section(f'[[sae]] architecture = "{name}"', spec, None, own)
@@ -74,18 +80,35 @@ def _of_field(at: str, field: FieldInfo, title: str) -> Iterator[tuple[str, str]
         kind = _tag(model)
         shown = f"[{title}]" + (f' kind = "{kind}"' if kind and len(models) > 1 else "")
         name = f"{at} {kind}" if kind and len(models) > 1 else at
-        yield name, _section(shown, model, field, model.model_fields)
+        yield name, _section(shown, model, field, _fields(model))
         yield from _below(at, model, title)
 
 
 def _below(at: str, model: type[BaseModel], title: str) -> Iterator[tuple[str, str]]:
-    yield from _tables_in(model.model_fields, at, title)
+    yield from _tables_in(_fields(model), at, title)
 
 
 def _tables_in(fields: Mapping[str, FieldInfo], at: str, title: str) -> Iterator[tuple[str, str]]:
     for name, field in fields.items():
         if _models(field.annotation):
             yield from _of_field(f"{at}.{name}", field, f"{title}.{name}")
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a spec with the text below each; read here, since no other command needs it."""
+    texts: dict[str, str] = {}
+    for kind in reversed(model.__mro__[: model.__mro__.index(Spec)]):
+        parsed = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        for field, text in pairwise(parsed.body if isinstance(parsed, ast.ClassDef) else ()):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(words))):
+                    texts[name] = words
+                case _:
+                    pass
+    fields = {name: copy(field) for name, field in model.model_fields.items()}
+    for name, field in fields.items():
+        field.description = texts.get(name)
+    return fields
 
 
 def _section(

@@ -15,12 +15,7 @@ import os
 import socket
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-import polars as pl
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
+from typing import IO, TYPE_CHECKING, Any
 
 from reseed.errors import BusyError, StoreError, explained, no_link
 from reseed.seeds import digest
@@ -34,6 +29,10 @@ from reseed.store.files import (
     write_bytes,
 )
 from reseed.store.temporary import built_beside, move_into_place, taken
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
 
 
 class Store:
@@ -190,17 +189,25 @@ class Store:
 
     def table(self, name: str, file: str) -> pl.DataFrame:
         """A Parquet table of a piece, checked against its checksum."""
-        with self._readable(name, file) as path:
+        import polars as pl
+
+        path = self.checked(name, file)
+        with self._readable(name, file, pl.exceptions.PolarsError):
             return pl.read_parquet(path, glob=False)
 
     def tensors(self, name: str, file: str) -> dict[str, np.ndarray[Any, Any]]:
         """The arrays of a safetensors file of a piece, checked against its checksum."""
-        with self._readable(name, file) as path:
-            return load_safetensors(path.read_bytes())
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        path = self.checked(name, file)
+        with self._readable(name, file, SafetensorError):
+            return load(path.read_bytes())
 
     def document(self, name: str, file: str) -> Any:
         """A JSON file of a piece, checked against its checksum."""
-        with self._readable(name, file) as path:
+        path = self.checked(name, file)
+        with self._readable(name, file):
             return json.loads(path.read_text("utf-8"))
 
     def checked(self, name: str, file: str) -> Path:
@@ -260,11 +267,12 @@ class Store:
         return card
 
     @contextlib.contextmanager
-    def _readable(self, name: str, file: str) -> Generator[Path, None, None]:
-        path = self.checked(name, file)
+    def _readable(
+        self, name: str, file: str, *damage: type[Exception]
+    ) -> Generator[None, None, None]:
         try:
-            yield path
-        except (OSError, ValueError, SafetensorError, pl.exceptions.PolarsError) as error:
+            yield
+        except (OSError, ValueError, *damage) as error:
             raise self._damaged(name, f"{file} cannot be read ({error})") from error
 
     def _damaged(self, name: str, what: str) -> StoreError:

@@ -9,22 +9,24 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reseed.errors import StoreError
 from reseed.store.files import write_bytes
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
+if TYPE_CHECKING:
+    import numpy as np
+
+Arrays: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
 
 _ABOUT, _SUM = "about", "sha256"
 
 
 def write_sealed(path: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
     """Write arrays whole, with `about` (JSON) and a checksum over both."""
+    import numpy as np
+    from safetensors.numpy import save
+
     text = json.dumps(about, sort_keys=True)
     tight = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     write_bytes(path, save(tight, {_ABOUT: text, _SUM: _sum(tight, text)}))
@@ -36,6 +38,8 @@ def read_sealed(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, 
     Raises:
         StoreError: if the file cannot be read, or a bit of it is another than was written.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "numpy") as handle:  # pyright: ignore[reportUnknownVariableType]
             held: Any = handle
@@ -52,6 +56,8 @@ def read_sealed(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, 
 
 
 def _sum(arrays: Arrays, about: str) -> str:
+    import numpy as np
+
     out = hashlib.sha256(about.encode())
     for name in sorted(arrays):
         array = arrays[name]

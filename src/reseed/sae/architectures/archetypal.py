@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import Tensor, parts, torch
+from reseed.sae import Tensor, np, parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.architectures.baselines import centroids, rows_of
 from reseed.sae.model import SAE

@@ -26,15 +26,13 @@ import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import Tensor, parts, torch
+from reseed.sae import Tensor, np, parts, torch
 from reseed.sae.architecture import (
     Architecture,
     At,
@@ -47,6 +45,9 @@ from reseed.sae.architecture import (
 from reseed.sae.model import SAE
 from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import digest, generator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _AT_ONCE, _MINI_BATCH = 4096, 1024
 """Rows up to which NMF takes all in each iteration, and in a mini-batch where there are more."""

@@ -17,15 +17,13 @@ Saved codes are f n, decoder rows have summed norms 1 in scaled units. B batch, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
-import polars as pl
 from pydantic import Field, model_validator
 
 from reseed.errors import SpecError
 from reseed.records import Floats
-from reseed.sae import Tensor, parts, torch
+from reseed.sae import Tensor, np, parts, torch
 from reseed.sae.architecture import (
     Architecture,
     At,
@@ -38,6 +36,9 @@ from reseed.sae.architecture import (
 from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class CrosscoderSpec(ArchitectureSpec):
@@ -105,6 +106,8 @@ def relative_norms(
     Raises:
         SpecError: if the widths do not add up, or there is not one scale a part.
     """
+    import polars as pl
+
     scales = [1.0] * len(parts) if scales is None else scales
     if sum(parts) != W_dec.shape[1] or len(scales) != len(parts):
         raise SpecError(

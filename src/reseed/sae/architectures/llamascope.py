@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from reseed.sae import parts, torch
+from reseed.sae import np, parts, torch
 from reseed.sae.architecture import (
     Architecture,
     At,

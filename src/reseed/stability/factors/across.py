@@ -9,8 +9,7 @@ groups, `across/A--B`, A the one with fewer latents or the smaller k.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +22,7 @@ from reseed.records import SAEArrays
 from reseed.runs import Group
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.summary import AcrossGroups, CorrectedEstimate
+from reseed.stability.factors.levels import Neighbours, across_name
 from reseed.stability.intervals import Design, share_over_pairs
 from reseed.stability.nulls import chance_corrected, covariance_null
 from reseed.stability.shares import draw_nulls
@@ -35,31 +35,6 @@ PARTNERS = 2
 """Runs of the other group that each run is matched with."""
 
 _MEASURES = (measures.SHARED, measures.MAX_COS_BOTH)
-
-
-class Neighbours(NamedTuple):
-    """Two groups that differ in one factor."""
-
-    small: str
-    large: str
-    differ: str
-    """`latents` or `k`"""
-
-
-def across_name(two: Neighbours) -> str:
-    """Name of the piece of two groups."""
-    return f"across/{two.small}--{two.large}"
-
-
-def neighbours(levels: Mapping[str, Mapping[str, Any]]) -> list[Neighbours]:
-    """All groups that differ in exactly one of width and k."""
-    out: list[Neighbours] = []
-    for a, b in combinations(levels, 2):
-        apart = [name for name in levels[a] if levels[a][name] != levels[b].get(name)]
-        if apart in (["latents"], ["k"]):
-            small, large = sorted((a, b), key=lambda group: levels[group][apart[0]])
-            out.append(Neighbours(small, large, apart[0]))
-    return out
 
 
 def partners(small: Design, large: Design) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,15 +13,17 @@ from reseed.matching import measures
 from reseed.runs import FACTORS, Group, stability_name
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.summary import Decomposition, Factors, document_of, read_record
-from reseed.stability.factors.across import (
+from reseed.stability.factors.across import match_across, seed_name, summarise
+from reseed.stability.factors.effects import Cell, decompose
+from reseed.stability.factors.levels import (
+    BETWEEN_GROUPS,
     Neighbours,
     across_name,
-    match_across,
+    apart_in,
+    factors_of,
+    levels_of,
     neighbours,
-    seed_name,
-    summarise,
 )
-from reseed.stability.factors.effects import Cell, decompose
 from reseed.stability.factors.words import words
 from reseed.stability.fdr import FOUND, LIVE
 from reseed.stability.intervals import Design, share_over_pairs
@@ -38,11 +39,6 @@ CORRECTED = "chance_corrected"
 MEASURES = (measures.SHARED.id, CORRECTED, LIVE, FOUND, measures.PW_MCC.id)
 """What is decomposed: shares at tau on all latents (as it is and chance-corrected) and on live
 ones, the share with a match at FDR 5 %, the mean matched cosine."""
-
-_FACTORS = ("site", "architecture", "latents", "k")
-
-_RECIPE = ("lr", "dead_after")
-"""Keys that all architectures have."""
 
 _END_ONLY = (CORRECTED, LIVE, FOUND)
 
@@ -103,42 +99,6 @@ def _about(group: Group, store: Store) -> dict[str, Any]:
     return {"site": spec["site"], **spec["sae"]}
 
 
-def factors_of(about: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """What groups can differ in: without k where some architecture has none."""
-    has_k = all(sae.get("k") is not None for sae in about.values())
-    return _FACTORS if has_k else _FACTORS[:-1]
-
-
-def levels_of(about: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Group to the level of each factor.
-
-    Where some architecture has no k, the architecture is named with the settings in which groups
-    of it differ, and is one factor with them: a k and a penalty have no common scale.
-    """
-    factors = factors_of(about)
-    if "k" in factors:
-        return {name: {f: sae[f] for f in factors} for name, sae in about.items()}
-    known, alike = {*_FACTORS[:-1], *_RECIPE}, defaultdict[str, dict[str, Mapping[str, Any]]](dict)
-    for name, sae in about.items():
-        alike[sae["architecture"]][name] = sae
-    apart = {architecture: _apart(saes, known) for architecture, saes in alike.items()}
-    return {
-        name: {f: sae[f] for f in factors}
-        | {"architecture": " ".join([kind := sae["architecture"], *_named(sae, apart[kind])])}
-        for name, sae in about.items()
-    }
-
-
-def _apart(about: Mapping[str, Mapping[str, Any]], known: set[str]) -> list[str]:
-    """Other settings in which groups differ."""
-    keys = sorted({key for sae in about.values() for key in sae} - known)
-    return [key for key in keys if len({str(sae.get(key)) for sae in about.values()}) > 1]
-
-
-def _named(sae: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    return [f"{key} {sae[key]}" for key in keys if sae.get(key) is not None]
-
-
 def _cells(
     group: Group,
     measure: str,
@@ -188,7 +148,7 @@ def _summary(
         if parts is not None:
             measured[measure] = parts
     common = set[str].intersection(*(set(sae) for sae in about.values()))
-    apart = [key for key in _apart(about, set(_FACTORS)) if key in common]
+    apart = [key for key in apart_in(about, set(BETWEEN_GROUPS)) if key in common]
     levels = levels_of(about)
     factors = Factors(
         tau=matching.tau,
@@ -216,7 +176,7 @@ def _table(cells: Mapping[str, Sequence[Cell]], designs: Mapping[str, Design]) -
             seeds = {seed_name(seed): seed for seed in designs[cell.group].values()}
             mean = share_over_pairs(cell.pairs, cell.values, seeds)
             low, high = mean.interval_95 or (None, None)
-            levels = {key: cell.levels.get(key) for key in (*_FACTORS, "tokens")}
+            levels = {key: cell.levels.get(key) for key in (*BETWEEN_GROUPS, "tokens")}
             row = {"group": cell.group, **levels, "measure": measure, "pairs": len(cell.pairs)}
             rows.append({**row, "value": mean.value, "lo": low, "hi": high})
     texts, counts = (
