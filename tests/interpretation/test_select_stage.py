@@ -132,7 +132,7 @@ def test_features_are_those_of_the_saes_codes(study):
     """The first training document, token by token."""
     from reseed.subjects.language.blocks import TokenBlocks
     from reseed.subjects.shards import ShardSource
-    from reseed.subjects.subject import TOKENS
+    from reseed.subjects.shards import TOKENS
 
     run = study.runs[0]
     found = document_features(study, Events(), [run.id])[run.id]

@@ -85,5 +85,5 @@ def _cross_entropy(inputs: Inputs, study: Study, site: str, tokens: int) -> Cros
 
     if not isinstance(study.spec.subject, LanguageModelSpec):
         raise SpecError("interpretation.dropping_tokens needs a language model as subject")
-    blocks = inputs.held_out_blocks(tokens)
+    blocks = inputs.text.first(inputs.split[1], tokens)
     return spliced_cross_entropy(inputs.spliced, inputs.text, blocks, site)

@@ -166,9 +166,7 @@ def _harvests(
 
 
 def _harvest(study: Study, inputs: Inputs, choice: Choice) -> Stage:
-    from reseed.subjects.shards import harvested
-
-    if harvested(study.store, inputs.shards_made_from):
+    if inputs.harvested():
         return Stage(name="harvest", what="done")
     about = study.store.document(SUBJECT, "subject.json")
     rows = about["training_rows"] + about["held_out_rows"]

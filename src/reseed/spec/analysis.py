@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from reseed.records import Spec
 
@@ -92,6 +92,10 @@ class ActivationSpec(Spec):
     keep: Literal["auto", "live", "shards"] = "auto"
     """`live`: through the subject at every pass; `shards`: once, then from disk; `auto`: decided by
     the size and the number of passes."""
+    cache: str | None = None
+    """Folder outside the study, seen from where the command runs, that shards are shared through:
+    studies of the same activations harvest once. `reseed cache` shows and trims it. Language models
+    only."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """In which shards are kept; the rounding error is measured and written down."""
     shard_blocks: Annotated[int, Field(ge=1)] = 64
@@ -104,6 +108,12 @@ class ActivationSpec(Spec):
     def _joined(cls, sites: list[str]) -> list[str]:
         check_joined(sites)
         return sites
+
+    @model_validator(mode="after")
+    def _kept(self) -> ActivationSpec:
+        if self.cache is not None and self.keep == "live":
+            raise ValueError('keep = "live" keeps no shards that a cache could hold; leave one out')
+        return self
 
 
 class MatchingSpec(Spec):

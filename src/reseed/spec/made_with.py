@@ -19,7 +19,7 @@ MADE_BY = dict.fromkeys(BY_RUN, "reseed run") | {
 """Table to the command that makes results of it."""
 
 _ELSEWHERE = {
-    "activations": {"tokens", "held_out", "dtype", "mix_blocks", "keep", "shard_blocks"},
+    "activations": {"tokens", "held_out", "dtype", "mix_blocks", "keep", "cache", "shard_blocks"},
     "training": {"checkpoint_tokens", "threads"},
     "interpretation": {"budget"},
 }

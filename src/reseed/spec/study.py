@@ -87,6 +87,11 @@ class StudySpec(Spec):
             raise ValueError(
                 f"a subject of kind {self.subject.kind!r} reads no [text]; take it out"
             )
+        if self.activations.cache is not None and not reads_text:
+            raise ValueError(
+                f"activations.cache holds what language models read; a subject of kind "
+                f"{self.subject.kind!r} has none of it, so take it out"
+            )
         if len(set(self.sae)) < len(self.sae):
             raise ValueError("two [[sae]] tables are the same; they would be the same runs")
         if self.training.tokens < 10 * self.training.batch:

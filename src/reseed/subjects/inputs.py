@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from reseed.sae import torch
 from reseed.seeds import digest
 from reseed.spec.analysis import JOIN, plain, trained_at
 from reseed.spec.subject import LanguageModelSpec, SubjectSpec, ToySpec, subject_beside
-from reseed.spec.training import Control, RunSpec
+from reseed.spec.training import Control
 from reseed.store import existing
+from reseed.store.cache import Cached
 from reseed.study import SUBJECT, Study
 from reseed.subjects.shards import (
+    INDEX,
+    TOKENS,
     Choice,
     ShardSource,
     choose,
@@ -45,8 +49,7 @@ DECIDED = "decided.json"
 class Inputs:
     """The activations of a study and what belongs to them.
 
-    Which sites the patterns mean is looked up at once and kept in the study; beyond that the
-    subject is opened only if something needs it.
+    Its sites are looked up at once; beyond that the subject is opened if something needs it.
     """
 
     def __init__(self, study: Study, events: Events, device: str = "cpu") -> None:
@@ -66,7 +69,7 @@ class Inputs:
 
         where = self._study.store, self._study.spec.data, self._events
         source = made_up(control, self.source, self.split[0], *where)
-        return Data(source, *self.split, _nowhere, on_disk and control == "shuffled")
+        return Data(source, *self.split, lambda: None, on_disk and control == "shuffled")
 
     @cached_property
     def of_random_subject(self) -> Inputs:
@@ -136,7 +139,6 @@ class Inputs:
     def text(self) -> TokenBlocks:
         """What a language model reads, and which positions are rows."""
         from reseed.subjects.language.blocks import TokenBlocks
-        from reseed.subjects.subject import TOKENS
 
         text = TokenBlocks.open(self._study.store, TOKENS)
         return text if self._short is None else text.without(~self._short.rows)
@@ -155,12 +157,6 @@ class Inputs:
 
         return TextPlaces(self.text, load_tokenizer(subject))
 
-    def held_out_blocks(self, tokens: int) -> list[int]:
-        """The first held-out blocks with at least this many rows, or all."""
-        blocks = self.split[1]
-        enough = np.cumsum(self.text.rows[blocks]) >= tokens
-        return blocks[: int(enough.argmax()) + 1 if enough.any() else len(blocks)].tolist()
-
     @cached_property
     def spliced(self) -> SplicedModel:
         """The whole subject, with its head; a language model."""
@@ -171,16 +167,6 @@ class Inputs:
         self._set_threads()
         self._events.say(f"opening {subject.model} with its head")
         return SplicedModel.load(subject, self._device)
-
-    def check_end_to_end(self, runs: Sequence[RunSpec]) -> None:
-        """Refuse sites that cannot be trained through."""
-        from reseed.subjects.language.activations import blocks_of
-
-        ids = blocks_of(self.text, [0]).ids[:, :8]
-        replaced = [(run.target, run.sae.end_to_end) for run in runs]
-        later = [(target, spec.sites if spec else ()) for target, spec in replaced]
-        for target, sites in dict.fromkeys(later):
-            self.spliced.check_sites(target, sites, ids)
 
     # -- live or from shards -----------------------------------------------------------------------
 
@@ -200,22 +186,17 @@ class Inputs:
 
     def decide(self) -> None:
         """Settle once what many processes would each settle for themselves: threads, shards."""
-        spec, store = self._study.spec, self._study.store
-        keep = "live" if spec.activations.keep == "live" else "shards"
+        spec, store, base = self._study.spec, self._study.store, self._study.base
         if not store.path(DECIDED).exists():
+            keep = "live" if spec.activations.keep == "live" else "shards"
             threads = spec.training.threads or torch.get_num_threads()
-            base = self._study.base and str(self._study.base)
-            store.write(DECIDED, {"keep": keep, "threads": threads, "base": base})
+            store.write(DECIDED, {"keep": keep, "threads": threads, "base": base and str(base)})
 
     def shards(self) -> list[str]:
         """Names of the shards that `harvest` makes; none where activations come live."""
         if self.choice().keep == "live":
             return []
         return shard_names(self._about["blocks"], self._study.spec.activations)
-
-    def harvest(self, only: Collection[str]) -> None:
-        """Write those of these shards that are missing."""
-        self._harvest(only)
 
     @property
     def shards_made_from(self) -> str:
@@ -227,8 +208,7 @@ class Inputs:
     def _read_source(self) -> BlockSource:
         """Of the sites that are read: shards, harvested if not there, or the subject itself."""
         store, spec = self._study.store, self._study.spec.activations
-        made_from = self.shards_made_from
-        choice, there = self.choice(), harvested(store, made_from)
+        choice, there = self.choice(), self.harvested()
         if choice.keep == "live" and not there:
             self._events.say(f"activations live from the subject: {choice.reason}")
             self._change_from_float32()
@@ -236,24 +216,45 @@ class Inputs:
         self._set_threads()
         if not there:
             self._events.say(f"activations to shards: {choice.reason}")
-            self._harvest(None)
+            self.harvest()
         return ShardSource(store)
 
-    def _harvest(self, only: Collection[str] | None) -> None:
+    @cached_property
+    def _cache(self) -> Cached | None:
+        """These shards in a folder outside the study; None where it names none."""
+        spec = self._study.spec
+        if spec.activations.cache is None:
+            return None
+        # what paths led to, not the paths: the first and last activations, and all that was read
+        of = [self.shards_made_from, self._about["sample"], self._study.store.checksum(TOKENS)]
+        names = [*shard_names(self._about["blocks"], spec.activations), INDEX]
+        folder, about = spec.activations.cache, spec.data | {"sites": self._about["read"]}
+        return Cached(Path(folder).expanduser(), digest(of), names, about)
+
+    def harvested(self) -> bool:
+        """Whether all shards are there; those that the cache has are taken from it."""
+        store, made_from = self._study.store, self.shards_made_from
+        if self._cache and not harvested(store, made_from) and self._cache.fetch(store):
+            self._events.say(f"activations from {self._cache.folder}")
+        return harvested(store, made_from)
+
+    def harvest(self, only: Collection[str] | None = None) -> None:
+        """Write the shards that are missing, or those of them that are asked for."""
+        if self.harvested():
+            return
         study, change, made_from = self._study, self._change_from_float32(), self.shards_made_from
         source, blocks, _, _ = self.opened
         where = study.spec.activations, study.store, made_from, self._events
         harvest(source, blocks, *where, change, only, self._device)
+        if self._cache:
+            self._cache.give(study.store)
 
     def _change_from_float32(self) -> dict[str, Any] | None:
         """What it does to the activations that the subject computes in another format."""
-        subject, (source, _, text, _) = self._subject, self.opened
-        if not isinstance(subject, LanguageModelSpec) or text is None:
-            return None
         from reseed.subjects.subject import kept_change
 
-        store, made_from = self._study.store, self.shards_made_from
-        return kept_change(subject, source, text, store, made_from, self._events)
+        opened, where = self.opened, (self._study.store, self.shards_made_from, self._events)
+        return kept_change(self._subject, opened.source, opened.text, *where)
 
     # -- what is known of the subject without opening it -------------------------------------------
 
@@ -291,9 +292,5 @@ class Inputs:
 
     @cached_property
     def _decided(self) -> dict[str, Any]:
-        path = self._study.store.path(DECIDED)
-        return self._study.store.read_json(DECIDED) if path.exists() else {}
-
-
-def _nowhere() -> None:
-    """Rows that were made up stand nowhere in a text."""
+        store = self._study.store
+        return store.read_json(DECIDED) if store.path(DECIDED).exists() else {}

@@ -23,6 +23,9 @@ from reseed.store import Store, json_bytes
 from reseed.subjects.source import BlockSource, DerivedSource, WatchedSource
 
 FOLDER = "activations"
+INDEX = f"{FOLDER}/index"
+TOKENS = "tokens"
+"""Piece with what a language model reads."""
 
 _MAPPED = 64
 """Shards that are mapped at a time."""
@@ -56,6 +59,8 @@ def choose(
     """Decide by size (`dimensions` summed over sites) and passes, unless the study says it."""
     disk = rows * dimensions * _BYTES[spec.dtype]
     size = f"{disk / 1e9:.2g} GB"
+    if spec.cache is not None:
+        return Choice("shards", f"they are shared through {spec.cache}", passes, disk)
     if spec.keep != "auto":
         return Choice(spec.keep, "the study says so", passes, disk)
     if passes <= 1:

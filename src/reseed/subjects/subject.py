@@ -38,12 +38,10 @@ from reseed.subjects.language.loading import opening
 from reseed.subjects.language.model import body_without_weights, load_language_model
 from reseed.subjects.language.tokenizer import Tokenizer
 from reseed.subjects.module import ModuleSource, open_factory
+from reseed.subjects.shards import TOKENS
 from reseed.subjects.sites import list_sites, resolve_sites
 from reseed.subjects.source import BlockSource
 from reseed.subjects.toy import SITE, ToySource
-
-TOKENS = "tokens"
-"""Piece with what a language model reads."""
 
 _SAMPLED = 8
 """Rows and columns of a block that are compared."""
@@ -211,14 +209,16 @@ def change_from_float32(
 
 
 def kept_change(
-    spec: LanguageModelSpec,
+    spec: SubjectSpec,
     source: BlockSource,
-    text: TokenBlocks,
+    text: TokenBlocks | None,
     store: Store,
     made_from: str,
     events: Events,
 ) -> dict[str, Any] | None:
     """`change_from_float32`, measured and said once, and kept in the piece `PRECISION`."""
+    if text is None or not isinstance(spec, LanguageModelSpec):
+        return None
     if store.has(PRECISION, made_from):
         return store.document(PRECISION, "change.json")
     change = change_from_float32(spec, source, text)

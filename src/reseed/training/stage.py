@@ -22,7 +22,7 @@ from reseed.training.device import free_memory, passes, units
 from reseed.training.run_folder import RunFolder
 from reseed.training.scale import BatchStream, scales_of
 from reseed.training.shards.learner import learners_of, refuse_device
-from reseed.training.through import block_streams
+from reseed.training.through import block_streams, check_sites
 from reseed.training.work import Work, train_all
 
 
@@ -60,7 +60,7 @@ def stage(
         inputs.check_random_subject()  # before the others have taken their time
     through = [run for run in missing if run.sae.end_to_end is not None]
     if through:
-        inputs.check_end_to_end(through)
+        check_sites(inputs, through)
     by_activations: dict[Control | None, list[RunSpec]] = {}
     for run in missing:
         if run.sae.end_to_end is None:

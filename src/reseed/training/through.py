@@ -108,6 +108,19 @@ class BlockStream:
         return Downstream(self._model, blocks, passed)
 
 
+def check_sites(inputs: Inputs, runs: Sequence[RunSpec]) -> None:
+    """Refuse sites that cannot be trained through.
+
+    Raises:
+        SpecError: if a later site does not come after the one that is replaced.
+    """
+    ids = blocks_of(inputs.text, [0]).ids[:, :8]
+    replaced = [(run.target, run.sae.end_to_end) for run in runs]
+    later = [(target, spec.sites if spec else ()) for target, spec in replaced]
+    for target, sites in dict.fromkeys(later):
+        inputs.spliced.check_sites(target, sites, ids)
+
+
 def block_streams(
     inputs: Inputs, runs: Sequence[RunSpec], batch: int
 ) -> Callable[[int], BlockStream]:

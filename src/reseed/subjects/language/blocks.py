@@ -117,6 +117,11 @@ class TokenBlocks:
         keep[self.keep] = ~rows
         return replace(self, keep=keep, rows=keep.sum(axis=1, dtype=np.int64))
 
+    def first(self, blocks: NDArray[np.int64], tokens: int) -> list[int]:
+        """The first of these blocks with at least so many kept positions, or all."""
+        before = np.cumsum(self.rows[blocks]) < tokens
+        return blocks[: 1 + int(before.sum())].tolist()
+
     def attention(self, blocks: Sequence[int]) -> NDArray[np.bool_]:
         """[n, L] what is no padding."""
         real = self.document[list(blocks)] != NO_DOCUMENT
