@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+import reseed.loops as loops
 from reseed.errors import Interrupted, explained, no_link
 from reseed.screen import Screen
 
@@ -264,6 +265,7 @@ class Stop:
 def events_of(folder: Path, progress: bool, sinks: Sequence[Sink] = ()) -> Events:
     """Events of the work in a folder: to `events.jsonl`, to other sinks, and to the terminal."""
     console = Screen(stderr=True) if progress else None
+    loops.says = console.print if console else None
     return Events(JsonlSink(folder / EVENTS_FILE), *sinks, console=console)
 
 

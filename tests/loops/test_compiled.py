@@ -51,3 +51,32 @@ def test_without_a_folder_for_machine_code_loops_are_compiled_all_the_same(pytho
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["42"]
+
+
+FULL = """
+import os, resource, signal, sys
+os.environ["NUMBA_CACHE_DIR"] = {folder!r}
+import reseed.loops
+from reseed.loops.compiled import compiled
+reseed.loops.says = print
+def twice(x):
+    return 2 * x
+def thrice(x):
+    return 3 * x
+loops = compiled(twice), compiled(thrice)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+if sys.argv[1]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+print(*(loop(7) for loop in loops))
+"""
+
+
+def test_a_disk_that_is_full_ends_nothing_and_compiling_is_told_once(python, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(FULL.format(folder=str(tmp_path / "kept")))
+    for full, told in (("full", True), ("", True), ("", False)):
+        done = python(script, full)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "14 21"
+        assert ("compiling loops" in done.stdout) == told
+        assert len(done.stdout.splitlines()) == 1 + told

@@ -10,6 +10,7 @@ thread and compiled loops, when it is done with one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.core.caching import FunctionCache, NullCache
+
+import reseed.loops as loops
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,10 +45,46 @@ _ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 
 def _compiled(function: F, **settings: Any) -> F:
+    loop: Any = njit(nogil=True, **settings)(function)
     try:
-        return njit(cache=True, nogil=True, **settings)(function)  # pyright: ignore[reportReturnType, reportCallIssue]
+        loop._cache = _Kept(function)
     except (RuntimeError, OSError):  # no folder to keep it in: a container, another user's home
-        return njit(nogil=True, **settings)(function)  # pyright: ignore[reportReturnType, reportCallIssue]
+        loop._cache = _NotKept()
+    return loop
+
+
+class _Kept(FunctionCache):
+    """Machine code on the disk; where that is full or read-only by now, code of this process."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The machine code for these types; None if it is to be made."""
+        found = None
+        with contextlib.suppress(OSError):
+            found = super().load_overload(sig, target_context)
+        if found is None:
+            _tell("once on this machine")
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was made."""
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
+
+
+class _NotKept(NullCache):
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """There is none."""
+        _tell("in every process, since no folder can keep them (NUMBA_CACHE_DIR names one)")
+
+
+def _tell(how_often: str) -> None:
+    """Say why nothing seems to happen, the first time that loops are compiled in a process."""
+    if loops.says is not None and not _told:
+        _told.append(how_often)
+        loops.says(f"compiling loops for this processor: up to 20 seconds, {how_often}")
+
+
+_told: list[str] = []
 
 
 Stretch = Callable[[int, int], None]
