@@ -8,8 +8,8 @@ from scipy.optimize import linear_sum_assignment
 
 pytest.importorskip("numba")
 from reseed.loops import offers
+from reseed.loops.offers import Lists  # noqa: E402
 from reseed.matching import sparse  # noqa: E402
-from reseed.matching.candidates import Lists  # noqa: E402
 from reseed.matching.sparse import Edges  # noqa: E402
 
 

@@ -8,7 +8,7 @@ bar; among equal entries those offered first stay.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,32 @@ Short = NDArray[np.int32]
 
 _STRIDE = 32
 """Entries that are tested together before any is looked at alone."""
+
+
+class Lists(NamedTuple):
+    """What each row (or column) keeps."""
+
+    values: Floats32
+    others: Short
+    length: Integers
+    bar: Floats32
+
+    @staticmethod
+    def of(size: int, room: int, bar: Floats32) -> Lists:
+        """Empty lists that keep at least `room` entries above the bar."""
+        return Lists(
+            np.empty((size, 2 * room), np.float32),
+            np.empty((size, 2 * room), np.int32),
+            np.zeros(size, np.int64),
+            bar,
+        )
+
+    def entries(self) -> tuple[Integers, Integers]:
+        """Own and other end of everything kept."""
+        kept = np.arange(self.values.shape[1]) < self.length[:, None]
+        return np.repeat(np.arange(len(self.length)), self.length), self.others[kept].astype(
+            np.int64
+        )
 
 
 @compiled

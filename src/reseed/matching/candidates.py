@@ -15,15 +15,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reseed.loops import offers
 from reseed.matching.entries import float64_block, score, stretches
 from reseed.matching.geometry import Floats, Floats32, Geometry, Integers
 from reseed.matching.sparse import Edges
+
+if TYPE_CHECKING:
+    from reseed.loops.gpu_offers import Products
 
 ROWS, COLUMNS = 1_024, 2_048
 """Size of a block; both of its buffers stay in a third-level cache."""
@@ -31,38 +34,14 @@ ROWS, COLUMNS = 1_024, 2_048
 PRICE_ROWS = 256
 """Rows of a block in a pass at prices: fewer are more alike, so bounds leave less of it open."""
 
+ON_DEVICE = 65_536  # columns of a block in a pass at prices on a GPU
+
 _SAMPLE = 64
 """Rows on which the width of a pass is chosen."""
 
 
 class OutOfTime(Exception):  # noqa: N818  (an ending, not an error)
     """The deadline passed inside a pass."""
-
-
-class Lists(NamedTuple):
-    """What each row (or column) keeps; see `kernels`."""
-
-    values: Floats32
-    others: NDArray[np.int32]
-    length: NDArray[np.int64]
-    bar: Floats32
-
-    @staticmethod
-    def of(size: int, room: int, bar: Floats32) -> Lists:
-        """Empty lists that keep at least `room` entries above the bar."""
-        return Lists(
-            np.empty((size, 2 * room), np.float32),
-            np.empty((size, 2 * room), np.int32),
-            np.zeros(size, np.int64),
-            bar,
-        )
-
-    def entries(self) -> tuple[Integers, Integers]:
-        """Own and other end of everything kept."""
-        kept = np.arange(self.values.shape[1]) < self.length[:, None]
-        return np.repeat(np.arange(len(self.length)), self.length), self.others[kept].astype(
-            np.int64
-        )
 
 
 @dataclass(slots=True)
@@ -82,6 +61,11 @@ class Pool:
     """whether the last pass at prices left out pairs that it found as good as the best"""
     multiplied: int = 0
     """entries of blocks that were made"""
+    products: Products | None = field(init=False)
+    """what makes blocks on a device; None on a CPU"""
+
+    def __post_init__(self) -> None:
+        self.products = self.geometry.products()
 
     @property
     def edges(self) -> Edges:
@@ -114,9 +98,14 @@ class Pool:
 
 def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], None]) -> None:
     """Take in the best `room` (and up to twice as many) of each row and of each column."""
+    if pool.products is not None:
+        from reseed.loops.gpu_offers import best_of_both
+
+        best = best_of_both(pool.products, room, partial(_told, pool, deadline, show))
+        return _first_bounds(pool, best[0][:2], best[1][:2], best[0].bar, best[1].bar)
     n, m = pool.geometry.shape
-    by_row = Lists.of(n, min(room, m), np.full(n, -np.inf, np.float32))
-    by_column = Lists.of(m, min(room, n), np.full(m, -np.inf, np.float32))
+    by_row = offers.Lists.of(n, min(room, m), np.full(n, -np.inf, np.float32))
+    by_column = offers.Lists.of(m, min(room, n), np.full(m, -np.inf, np.float32))
 
     free = np.zeros(m, np.float32)
     with ThreadPoolExecutor(1) as beside:
@@ -130,11 +119,19 @@ def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], N
 
         blocks = ((r, c) for r in stretches(n, ROWS) for c in _from_diagonal(r.start, m))
         _multiply(pool, blocks, offer, deadline, show)
-    rows, columns = by_row.entries()
-    columns_, rows_ = by_column.entries()
-    pool.add(np.concatenate([rows, rows_]), np.concatenate([columns, columns_]))
-    pool.top_row = by_row.bar.astype(np.float64) + pool.geometry.error
-    pool.top_column = by_column.bar.astype(np.float64) + pool.geometry.error
+    return _first_bounds(pool, by_row.entries(), by_column.entries(), by_row.bar, by_column.bar)
+
+
+def _first_bounds(
+    pool: Pool,
+    by_row: tuple[Integers, Integers],
+    by_column: tuple[Integers, Integers],
+    bar_row: Floats32,
+    bar_column: Floats32,
+) -> None:
+    pool.add(*(np.concatenate(ends) for ends in zip(by_row, by_column[::-1], strict=True)))
+    pool.top_row = bar_row.astype(np.float64) + pool.geometry.error
+    pool.top_column = bar_column.astype(np.float64) + pool.geometry.error
 
 
 def _from_diagonal(start: int, m: int) -> list[slice]:
@@ -159,30 +156,51 @@ def price_pass(
     that this pass leaves behind tighter.
     """
     geometry = pool.geometry
-    n, _ = geometry.shape
     # prices move most after the first pass at prices; a wide one then leaves a bound that holds on
     width = 2 * geometry.error
     if not pool.bounds:
         width = max(width, _width(pool, u, v, room))
     least = (u - width).astype(np.float32)
-    lists = Lists.of(n, room, least.copy())
     price = v.astype(np.float32)
+    blocks = _not_ruled_out(pool, u, v, width, ON_DEVICE if pool.products else COLUMNS)
+    if pool.products is None:
+        bar = _offered(pool, blocks, price, least, room, deadline, show)
+    else:
+        from reseed.loops.gpu_offers import above_prices
 
-    def offer(block: Floats32, rows: Integers, columns: Integers) -> None:
-        offers.offer_rows(block, rows, columns, price[columns], *lists)
-
-    try:
-        _multiply(pool, _not_ruled_out(pool, u, v, width), offer, deadline, show)
-    finally:
-        pool.add(*lists.entries())
-    bound = lists.bar.astype(np.float64) + geometry.error
+        told = partial(_told, pool, deadline, show)
+        *pairs, bar = above_prices(pool.products, blocks, price, least, 2 * room, told)
+        pool.add(*pairs)
+    bound = bar.astype(np.float64) + geometry.error
     # where a full list was cut among entries as good as its best, float32 cannot say which is best
     close = np.flatnonzero(bound > pool.worth(v))
     if len(close):
         best, bound[close] = _best_exactly(geometry, close, v, deadline)
         pool.add(close, best)
-    pool.cut = bool((lists.bar > np.maximum(least, (u - 2 * geometry.error))).any())
+    pool.cut = bool((bar > np.maximum(least, (u - 2 * geometry.error))).any())
     pool.bounds.append((bound, v.copy()))
+
+
+def _offered(
+    pool: Pool,
+    blocks: Iterator[tuple[Integers, Integers]],
+    price: Floats32,
+    least: Floats32,
+    room: int,
+    deadline: float,
+    show: Callable[[float], None],
+) -> Floats32:
+    """Take in pairs of these blocks above `least` at prices; what bounds those left out."""
+    lists = offers.Lists.of(pool.geometry.shape[0], room, least.copy())
+
+    def offer(block: Floats32, rows: Integers, columns: Integers) -> None:
+        offers.offer_rows(block, rows, columns, price[columns], *lists)
+
+    try:
+        _multiply(pool, blocks, offer, deadline, show)
+    finally:
+        pool.add(*lists.entries())
+    return lists.bar
 
 
 def _best_exactly(
@@ -222,7 +240,7 @@ def _width(pool: Pool, u: Floats, v: Floats, room: int) -> float:
 
 
 def _not_ruled_out(
-    pool: Pool, u: Floats, v: Floats, width: float
+    pool: Pool, u: Floats, v: Floats, width: float, across: int
 ) -> Iterator[tuple[Integers, Integers]]:
     """Blocks that may hold a pair with S_ij > u_i + v_j - width by all the bounds."""
     n, _ = pool.geometry.shape
@@ -239,7 +257,7 @@ def _not_ruled_out(
         if pool.top_column is not None:
             open_ &= pool.top_column - v + width > u[rows].min()
         columns = np.flatnonzero(open_)
-        for some in stretches(len(columns), COLUMNS):
+        for some in stretches(len(columns), across):
             yield np.sort(rows), columns[some]
 
 
@@ -271,3 +289,11 @@ def _multiply(
         offer(block, rows, columns)
         pool.multiplied += block.size
         show(block.size)
+
+
+def _told(pool: Pool, deadline: float, show: Callable[[float], None], entries: int) -> None:
+    """Of blocks that a device is about to make."""
+    if time.perf_counter() > deadline:
+        raise OutOfTime
+    pool.multiplied += entries
+    show(entries)

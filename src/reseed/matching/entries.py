@@ -134,6 +134,19 @@ def largest(geometry: Geometry, *, absolute: bool) -> BothNearest:
     With `absolute` opposite counts as similar; the similarities given keep their sign.
     """
     n, m = geometry.shape
+    rows, columns = _largest(geometry, absolute)
+    return BothNearest(
+        Nearest(rows, cosines_of(geometry, np.arange(n), rows)),
+        Nearest(columns, cosines_of(geometry, columns, np.arange(m))),
+    )
+
+
+def _largest(geometry: Geometry, absolute: bool) -> tuple[Integers, Integers]:
+    if (products := geometry.products()) is not None:
+        from reseed.loops.gpu_offers import nearest
+
+        return nearest(products, absolute=absolute)
+    n, m = geometry.shape
     multiplier = geometry.multiplier(_BLOCK, _BLOCK)
     rows, columns = _Best(n), _Best(m)
     for part in stretches(n, _BLOCK):
@@ -143,10 +156,7 @@ def largest(geometry: Geometry, *, absolute: bool) -> BothNearest:
                 np.abs(block, out=block)
             rows.offer(block, part, across)
             columns.offer(block.T, across, part)
-    return BothNearest(
-        Nearest(rows.latent, cosines_of(geometry, np.arange(n), rows.latent)),
-        Nearest(columns.latent, cosines_of(geometry, columns.latent, np.arange(m))),
-    )
+    return rows.latent, columns.latent
 
 
 class _Best:
@@ -171,6 +181,11 @@ def nearest_in_itself(rows: Rows) -> Nearest:
     if size == 1:
         return Nearest(np.zeros(1, np.int64), np.zeros(1))
     geometry = Geometry(views=((rows, rows),))
+    if (products := geometry.products()) is not None:
+        from reseed.loops.gpu_offers import nearest
+
+        latent, _ = nearest(products, itself=True)
+        return Nearest(latent, cosines_of(geometry, np.arange(size), latent))
     multiplier, best = geometry.multiplier(_BLOCK, _BLOCK), _Best(size)
     for part in stretches(size, _BLOCK):
         for across in stretches(size, _BLOCK):

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -229,12 +229,31 @@ def pairs_above(
     geometry: Geometry, least: float, show: Callable[[float], None] | None = None
 ) -> Edges:
     """All pairs more similar than `least`, with their similarity in float64."""
-    n, m = geometry.shape
-    multiplier = geometry.multiplier(ROWS, COLUMNS)
-    limit = np.float32(least - geometry.error)
-    room = np.empty(4096, np.int64), np.empty(4096, np.int64)
     pairs: list[tuple[Integers, Integers]] = []
     total = 0
+    for found in _found_above(geometry, np.float32(least - geometry.error), show or nothing):
+        total += len(found[0])
+        _check_number(total, least)
+        pairs.append(found)
+    rows, columns_ = (
+        np.concatenate([block_pairs[side] for block_pairs in pairs]) for side in (0, 1)
+    )
+    values = score(geometry, rows, columns_)
+    keep = values > least
+    return Edges(rows[keep], columns_[keep], values[keep])
+
+
+def _found_above(
+    geometry: Geometry, limit: np.float32, show: Callable[[float], None]
+) -> Iterator[tuple[Integers, Integers]]:
+    """Rows and columns of what may be above a limit, some at a time."""
+    if (products := geometry.products()) is not None:
+        from reseed.loops.gpu_offers import above
+
+        yield from above(products, limit, show)
+        return
+    (n, m), multiplier = geometry.shape, geometry.multiplier(ROWS, COLUMNS)
+    room = np.empty(4096, np.int64), np.empty(4096, np.int64)
     for part in stretches(n, ROWS):
         for columns in stretches(m, COLUMNS):
             block = multiplier.block(part, columns)
@@ -242,16 +261,8 @@ def pairs_above(
             if count > len(room[0]):
                 room = np.empty(2 * count, np.int64), np.empty(2 * count, np.int64)
                 offers.above(block, limit, *room)
-            total += count
-            _check_number(total, least)
-            pairs.append((room[0][:count] + part.start, room[1][:count] + columns.start))
-            (show or nothing)(block.size)
-    rows, columns_ = (
-        np.concatenate([block_pairs[side] for block_pairs in pairs]) for side in (0, 1)
-    )
-    values = score(geometry, rows, columns_)
-    keep = values > least
-    return Edges(rows[keep], columns_[keep], values[keep])
+            yield room[0][:count] + part.start, room[1][:count] + columns.start
+            show(block.size)
 
 
 def _check_number(total: int, least: float) -> None:

@@ -14,14 +14,18 @@ off by at most `error`, so what a block cannot rule out by more than that is sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
+
+if TYPE_CHECKING:
+    from reseed.loops.gpu_offers import Products
 
 Floats32 = NDArray[np.float32]
 
@@ -44,6 +48,24 @@ class Rows(NamedTuple):
     """[F, D] unit rows for products"""
 
 
+_in_force = ["cpu"]
+"""Where products are made unless it is said; the last one counts."""
+
+
+@contextmanager
+def products_on(device: str) -> Generator[None, None, None]:
+    """Let products of all matching in this block be made on a device, as torch names it.
+
+    Like a number of threads it changes no assignment that is proven the best, so that it stands in
+    no settings and goes through no arguments.
+    """
+    _in_force.append(device)
+    try:
+        yield
+    finally:
+        _in_force.pop()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
     """Similarities between n rows of A and m rows of B: the least over the views of their cosines.
@@ -52,7 +74,7 @@ class Geometry:
     """
 
     views: tuple[tuple[Rows, Rows], ...]
-    device: str = "cpu"
+    device: str = field(default_factory=lambda: _in_force[-1])
     """where products are made: `"cpu"` by NumPy, anything else by torch"""
 
     @property
@@ -79,6 +101,20 @@ class Geometry:
         """What makes blocks of up to `rows` x `columns`."""
         return Multiplier(self, rows, columns)
 
+    def products(self) -> Products | None:
+        """What makes them on the device; None on a CPU.
+
+        Raises:
+            SpecError: if float32 products are rounded there.
+        """
+        if self.device == "cpu":
+            return None
+        from reseed.loops.gpu_offers import Products
+        from reseed.sae.arithmetic import refuse_tf32
+
+        refuse_tf32(self.device)
+        return Products([(a.screen, b.screen) for a, b in self.views], self.device)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -98,11 +134,6 @@ class Multiplier:
     def __init__(self, geometry: Geometry, rows: int, columns: int) -> None:
         self._geometry = geometry
         self._out = [np.empty(rows * columns, np.float32) for _ in geometry.views[:2]]
-        self._torch: Any = None
-        if geometry.device != "cpu":
-            import torch
-
-            self._torch = torch
 
     def block(self, rows: Any, columns: Any) -> Floats32:
         """`[rows, columns]` similarities; slices or index arrays."""
@@ -110,26 +141,19 @@ class Multiplier:
         for view, (left, right) in enumerate(self._geometry.views):
             a, b = left.screen[rows], right.screen[columns]
             buffer = self._out[min(view, 1)][: len(a) * len(b)].reshape(len(a), len(b))
-            self._multiply(a, b, buffer)
+            np.matmul(a, b.T, out=buffer)
             out = buffer if out is None else np.minimum(out, buffer, out=out)
         assert out is not None
         return out
 
-    def _multiply(self, a: Floats32, b: Floats32, out: Floats32) -> None:
-        if self._torch is None:
-            np.matmul(a, b.T, out=out)
-            return
-        x, y = (self._torch.from_numpy(part).to(self._geometry.device) for part in (a, b))
-        self._torch.from_numpy(out).copy_(x @ y.T)
 
-
-def cosine(A: Any, B: Any, *, device: str = "cpu", names: Sequence[str] = "AB") -> Geometry:
+def cosine(A: Any, B: Any, *, device: str | None = None, names: Sequence[str] = "AB") -> Geometry:
     """Signed cosine of the rows of `[n, D]` and `[m, D]`, whatever their length."""
     return least_cosine([(A, B)], device=device, names=names)
 
 
 def least_cosine(
-    views: Sequence[tuple[Any, Any]], *, device: str = "cpu", names: Sequence[str] = "AB"
+    views: Sequence[tuple[Any, Any]], *, device: str | None = None, names: Sequence[str] = "AB"
 ) -> Geometry:
     """The least of the cosines of several views, e.g. decoder and encoder rows."""
     made = tuple((rows(a, names[0]), rows(b, names[1])) for a, b in views)
@@ -137,11 +161,11 @@ def least_cosine(
         check_dimensions(a.exact.shape[1], b.exact.shape[1])
         if (len(a.scale), len(b.scale)) != (len(made[0][0].scale), len(made[0][1].scale)):
             raise SpecError("the views have different numbers of latents; they must be of one SAE")
-    return Geometry(views=made, device=device)
+    return Geometry(views=made, device=device or _in_force[-1])
 
 
 def mean_cosine(
-    views: Sequence[tuple[Any, Any]], *, device: str = "cpu", names: Sequence[str] = "AB"
+    views: Sequence[tuple[Any, Any]], *, device: str | None = None, names: Sequence[str] = "AB"
 ) -> Geometry:
     """The mean of the cosines of several views: the cosine of their unit rows set side by side.
 
@@ -157,7 +181,7 @@ def mean_cosine(
         sides.append(Rows(exact, np.ones(len(exact)), exact.astype(np.float32)))
     for a, b in views:
         check_dimensions(np.shape(a)[1], np.shape(b)[1])
-    return Geometry(views=((sides[0], sides[1]),), device=device)
+    return Geometry(views=((sides[0], sides[1]),), device=device or _in_force[-1])
 
 
 def whitened(encoder: Any, covariance: Any) -> Floats:

@@ -6,6 +6,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from reseed.errors import SpecError
 from reseed.sae import torch
 
 
@@ -27,6 +28,21 @@ def arithmetic(device: str = "cpu") -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "threads": torch.get_num_threads(),
     }
+
+
+def refuse_tf32(device: str) -> None:
+    """Refuse a device that rounds the factors of float32 products: no bound of ours holds there.
+
+    Raises:
+        SpecError: saying what makes it do so.
+    """
+    odd = torch.full((64,), 4097.0, device=device)  # 2^12 + 1: 13 bits, of which TF32 has 11
+    if float((torch.diag(odd) @ torch.eye(64, device=device)).diagonal().min()) != 4097.0:
+        raise SpecError(
+            f"float32 products on {device} are rounded, as TF32 does it, so that nothing could be "
+            "proven by them: unset NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, and "
+            "call torch.set_float32_matmul_precision('highest')"
+        )
 
 
 def _version(package: str) -> str | None:

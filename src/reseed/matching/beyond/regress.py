@@ -12,6 +12,7 @@ three. docs/structure.md says how often that is the optimum over all rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -19,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.matching.entries import stretches
-from reseed.matching.geometry import Floats, Integers, Rows, check_dimensions
+from reseed.matching.geometry import (
+    Floats,
+    Floats32,
+    Geometry,
+    Integers,
+    Rows,
+    check_dimensions,
+)
 
 _STRETCH = 64
 """Entries of which first only the largest is looked at."""
@@ -99,8 +107,9 @@ def fits(rows: Rows, on: Rows, show: Callable[[float], None] | None = None) -> F
         np.zeros(n, np.int64),
         np.zeros(n),
     )
+    search = _search(on)
     for part in stretches(n, rows_at_once(m, 256)):
-        block = _fit(unit_part(rows, part), on)
+        block = _fit(unit_part(rows, part), on, search)
         for array, values in zip(out, block, strict=True):
             array[part] = values
         if show:
@@ -118,12 +127,22 @@ def unit_part(rows: Rows, part: slice | Integers) -> Floats:
     return rows.exact[part] * rows.scale[part][:, None]
 
 
-def _fit(a: Floats, on: Rows) -> Fits:
+def _search(on: Rows) -> Callable[[Floats32, int], Integers]:
+    """What finds the rows of `on` that are most similar to others, as `top` does."""
+    products = Geometry(views=((on, on),)).products()
+    if products is None:
+        return lambda rows, count: top(rows @ on.screen.T, count)
+    from reseed.loops import gpu_offers
+
+    return partial(gpu_offers.top, products)
+
+
+def _fit(a: Floats, on: Rows, search: Callable[[Floats32, int], Integers]) -> Fits:
     lists = _Lists(a, on)
     best = None
     for partners in range(1, MOST + 1):
         residual = a if best is None else a - lists.fitted(best)
-        lists.extend(top(residual.astype(np.float32) @ on.screen.T, _LISTED))
+        lists.extend(search(residual.astype(np.float32), _LISTED))
         best = best_supports(lists.cosines, lists.gram, partners)
     assert best is not None
     which = np.arange(len(a)), lists.cosines.argmax(axis=1)
