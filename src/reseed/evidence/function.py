@@ -59,7 +59,7 @@ _TOGETHER = 4
 
 
 def measure(
-    saes: Mapping[str, SAE],
+    saes: Mapping[str, SAE | Reader],
     sites: Mapping[str, tuple[str, str]],
     model: SplicedModel,
     text: TokenBlocks,

@@ -21,6 +21,7 @@ from reseed.evidence.display.strengths import Strengths
 from reseed.evidence.distance import ErrorByDistance
 from reseed.formats import own
 from reseed.sae import Tensor, torch
+from reseed.sae.arithmetic import refuse_tf32
 from reseed.sae.codes import Codes
 from reseed.sae.model import SAE, from_arrays
 from reseed.store import Store
@@ -29,19 +30,78 @@ from reseed.subjects.source import CHUNK, BlockSource, Chunk, read_over
 Integers = NDArray[np.int64]
 
 
+class Device:
+    """Where the SAEs of a pass compute. Those that fit stay; others come again for each chunk.
+
+    Args:
+        name: as torch names it.
+        room: bytes for those that stay; left out, half of what is free on a GPU.
+
+    Raises:
+        SpecError: if float32 products are rounded there.
+    """
+
+    def __init__(self, name: str, room: float | None = None) -> None:
+        refuse_tf32(name)
+        self.name, self._there = name, dict[int, tuple[SAE, SAE]]()
+        if room is None:
+            on_gpu = torch.device(name).type == "cuda"
+            room = torch.cuda.mem_get_info(name)[0] / 2 if on_gpu else float("inf")
+        self._room = room
+
+    def copy(self, sae: SAE) -> SAE:
+        """An SAE there."""
+        if id(sae) in self._there:
+            return self._there[id(sae)][1]
+        copy, size = sae.to(self.name), sae.W_enc.nbytes + sae.W_dec.nbytes
+        if size <= self._room:
+            self._room -= size
+            self._there[id(sae)] = sae, copy  # both, so that no other takes its place in memory
+        return copy
+
+
 class Reader(NamedTuple):
     """An SAE and where it reads."""
 
     sae: SAE
+    """on the CPU"""
     site: str
+    device: Device | None = None
+    """where it computes, if not on the CPU; what comes back is there again"""
+
+    def encode(self, rows: Tensor) -> Codes:
+        """Codes of rows `[N, D]`."""
+        if self.device is None:
+            return self.sae.encode_sparse(rows)
+        codes = self.device.copy(self.sae).encode_sparse(rows)
+        return Codes(codes.values.cpu(), codes.latents.cpu())
+
+    def rebuild(self, rows: Tensor, codes: Codes) -> Tensor:
+        """What it makes of rows whose codes are there already, `[N, E]`."""
+        if self.device is None:
+            return self.sae.rebuild(rows, codes)
+        sae = self.device.copy(self.sae)
+        there = Codes(*(part.to(sae.W_dec.device) for part in codes))
+        return sae.rebuild(rows, there).cpu()
+
+    def reconstruct(self, rows: Tensor) -> Tensor:
+        """The same of rows anywhere; where it computes."""
+        sae = self.sae if self.device is None else self.device.copy(self.sae)
+        return sae.reconstruct(rows)
 
 
-def readers_of(sites: Mapping[str, str], store: Store) -> dict[str, Reader]:
-    """The SAEs of finished runs, given the site that each reads."""
+def readers_of(sites: Mapping[str, str], store: Store, device: str = "cpu") -> dict[str, Reader]:
+    """The SAEs of finished runs, given the site that each reads, for a device."""
+    there = device_of(device)
     return {
-        run: Reader(from_arrays(own.read_piece(store, f"runs/{run}")), site)
+        run: Reader(from_arrays(own.read_piece(store, f"runs/{run}")), site, there)
         for run, site in sites.items()
     }
+
+
+def device_of(name: str) -> Device | None:
+    """The device of this name; None for the CPU."""
+    return None if name == "cpu" else Device(name)
 
 
 class Encoded:
@@ -59,13 +119,13 @@ class Encoded:
         """What an SAE makes of its rows."""
         if name not in self._codes:
             with torch.no_grad():
-                self._codes[name] = self._readers[name].sae.encode_sparse(self.rows(name))
+                self._codes[name] = self._readers[name].encode(self.rows(name))
         return self._codes[name]
 
     def rebuilt(self, name: str) -> Tensor:
         """`[N, E]` what an SAE reconstructs."""
         with torch.no_grad():
-            return self._readers[name].sae.rebuild(self.rows(name), self.codes(name))
+            return self._readers[name].rebuild(self.rows(name), self.codes(name))
 
 
 def feed(

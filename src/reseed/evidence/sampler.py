@@ -245,14 +245,14 @@ def _entries(
     return out
 
 
-def nearest_decoders(W_dec: Tensor, count: int) -> Neighbours:
+def nearest_decoders(W_dec: Tensor, count: int, device: str = "cpu") -> Neighbours:
     """The `count` latents whose rows of `[F, D]` have the largest positive cosine to each."""
-    rows = torch.nn.functional.normalize(W_dec.detach().float(), dim=1)
+    rows = torch.nn.functional.normalize(W_dec.detach().float().to(device), dim=1)
     latents, most = len(rows), max(0, min(count, len(rows) - 1))
     cosines, indices = torch.empty(latents, most), torch.empty(latents, most, dtype=torch.int64)
     for first in range(0, latents, _BLOCK):
         block = rows[first : first + _BLOCK] @ rows.T
-        here = torch.arange(len(block))
+        here = torch.arange(len(block), device=device)
         block[here, first + here] = -2.0
         cosines[first : first + _BLOCK], indices[first : first + _BLOCK] = block.topk(most, dim=1)
     return _edges(cosines.numpy(), indices.numpy())

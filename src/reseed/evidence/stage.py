@@ -91,7 +91,8 @@ def _gather_evidence(
     kinds: dict[Control | None, None] = dict.fromkeys(run.reads for run in missing)
     for reads in kinds:
         runs, data = [run for run in missing if run.reads == reads], inputs.data(reads)
-        readers, places = readers_of({run.id: run.site for run in runs}, store), data.places()
+        sites, places = {run.id: run.site for run in runs}, data.places()
+        readers = readers_of(sites, store, inputs.device)
         gathered = {run.id: _Evidence(run, readers[run.id], places, spec) for run in runs}
 
         def add(
@@ -153,7 +154,7 @@ def _gather_cofiring(
         for run in dict.fromkeys(run for pair in missing for run in pair)
     }
     sites = {run.id: run.spec.site for run in study.runs if run.id in fired}
-    readers = readers_of(sites, store)
+    readers = readers_of(sites, store, inputs.device)
     counters: dict[Pair, MatchedFiring] = {}
     for a, b in missing:
         pairs = decoder_pairs(read_match(store, (a, b), last[a, b]))
@@ -187,10 +188,10 @@ def _gather_predictions(
         return
     from reseed.evidence.function import measure
 
-    readers = readers_of({name: site for name, (site, _) in missing.items()}, store)
-    saes = {name: reader.sae for name, reader in readers.items()}
+    sites = {name: site for name, (site, _) in missing.items()}
+    readers = readers_of(sites, store, inputs.device)
     blocks = inputs.text.first(inputs.split[1], tokens)
-    measured = measure(saes, missing, inputs.spliced, inputs.text, blocks, events)
+    measured = measure(readers, missing, inputs.spliced, inputs.text, blocks, events)
     for name, numbers in measured.items():
         files = {"through.json": numbers}
         store.make(through_name(name), made_from[name], partial(dict[str, Any], files))
@@ -209,7 +210,8 @@ class _Evidence:
         self._examples: WindowSampler | None = None
         if places is not None and spec.examples:
             W_dec, count = self._sae.W_dec, spec.neighbours
-            near = nearest_decoders(W_dec, count) if count else None
+            where = reader.device.name if reader.device else "cpu"
+            near = nearest_decoders(W_dec, count, where) if count else None
             self._examples = WindowSampler(self._sae.latents, spec, near)
 
     def add(self, chunk: Encoded, windows: Windows | None) -> None:

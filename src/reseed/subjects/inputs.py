@@ -53,7 +53,7 @@ class Inputs:
     """
 
     def __init__(self, study: Study, events: Events, device: str = "cpu") -> None:
-        self._study, self._events, self._device = study, events, device
+        self._study, self._events, self.device = study, events, device
         study.store.make(SUBJECT, self._made_from, self._look_up_sites)
 
     # -- what runs learn from ----------------------------------------------------------------------
@@ -75,11 +75,11 @@ class Inputs:
     def of_random_subject(self) -> Inputs:
         """The same for the subject with random weights, in a folder of its own in the study's."""
         self.check_random_subject()
-        return Inputs(self._study.with_random_weights(), self._events, self._device)
+        return Inputs(self._study.with_random_weights(), self._events, self.device)
 
     def check_random_subject(self) -> None:
         """Refuse a subject that cannot be given random weights; it is not kept in memory."""
-        Inputs(self._study.with_random_weights(), self._events, self._device)
+        Inputs(self._study.with_random_weights(), self._events, self.device)
 
     @cached_property
     def source(self) -> BlockSource:
@@ -123,7 +123,7 @@ class Inputs:
         from reseed.subjects.subject import check_same, open_subject, sample
 
         study, spec = self._study, self._study.spec
-        tokens, where = spec.activations.tokens, (study.store, self._events, self._device)
+        tokens, where = spec.activations.tokens, (study.store, self._events, self.device)
         with self._events.short("open"):
             named = spec.subject, spec.text, spec.read, tokens
             opened = open_subject(*named, *where, base=study.base)
@@ -166,7 +166,7 @@ class Inputs:
         assert isinstance(subject, LanguageModelSpec)
         self._set_threads()
         self._events.say(f"opening {subject.model} with its head")
-        return SplicedModel.load(subject, self._device)
+        return SplicedModel.load(subject, self.device)
 
     # -- live or from shards -----------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class Inputs:
         study, change, made_from = self._study, self._change_from_float32(), self.shards_made_from
         source, blocks, _, _ = self.opened
         where = study.spec.activations, study.store, made_from, self._events
-        harvest(source, blocks, *where, change, only, self._device)
+        harvest(source, blocks, *where, change, only, self.device)
         if self._cache:
             self._cache.give(study.store)
 

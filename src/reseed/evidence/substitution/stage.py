@@ -54,7 +54,7 @@ def _measured(study: Study, group: Group, inputs: Inputs, events: Events) -> dic
     store, tau = study.store, study.spec.matching.tau
     specs = {run.id: run.spec for run in study.runs if run.id in group.runs}
     sites = next((spec.site, spec.target) for spec in specs.values())
-    readers = readers_of({run: spec.site for run, spec in specs.items()}, store)
+    readers = readers_of({run: spec.site for run, spec in specs.items()}, store, inputs.device)
     pairs = _chosen(study, group, tau)
     windows = Windows(inputs.text, inputs.split[1], LENGTH)
     windows.gather(readers, inputs.source, events)
