@@ -16,6 +16,7 @@ from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks, make_tokens
 from reseed.subjects.language.loading import skeleton
 from reseed.subjects.language.model import load_causal, load_language_model
+from reseed.subjects.language.tokenizer import Tokenizer
 from reseed.subjects.sites import list_sites
 from reseed.subjects.subject import known_sites
 
@@ -187,3 +188,12 @@ def test_a_wrong_text_is_refused_before_the_model_is_opened(tmp_path):
     with pytest.raises(SubjectError, match=r"missing\.txt'?: no such file"):
         open_subject(spec, text, ["layers.0"], 8, Store(tmp_path / "study"), Events())
     np.testing.assert_array_equal(list(tmp_path.iterdir()), [])
+
+
+def test_residues_of_a_protein_are_tokens(tmp_path):
+    """The tokenizer of ESM keeps them beside its special tokens, which are ordinary text here."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["<cls>", "<pad>", "<eos>", "<unk>", *"LAGV"]))
+    wrapped = tf.EsmTokenizer(str(tmp_path / "vocab.txt"))
+    tokenizer = Tokenizer.of(wrapped, "esm")
+    assert tokenizer.encode(["LAGVLA", "V L"]) == [[4, 5, 6, 7, 4, 5], [7, 4]]
+    assert tokenizer.encode(["LA"]) == tokenizer.encode(["LA"], parse=True)

@@ -143,10 +143,18 @@ _Encode = Callable[[list[str]], list[list[int]]]
 def _encoders(wrapped: Any) -> tuple[_Encode, _Encode, str]:
     """Special spellings as text, and parsed; and a text that decides the ids."""
     if not wrapped.is_fast:
+        cut = _ordinary_pieces(wrapped)
 
         def one_by_one(texts: list[str], split: bool = True) -> list[list[int]]:
             options = {"add_special_tokens": False, "split_special_tokens": split}
-            return [wrapped.encode(text, **options) for text in texts]
+            return [
+                [
+                    id_
+                    for piece in (cut(text) if split else [text])
+                    for id_ in wrapped.encode(piece, **options)
+                ]
+                for text in texts
+            ]
 
         content = json.dumps(wrapped.get_vocab(), sort_keys=True)
         return one_by_one, partial(one_by_one, split=False), content
@@ -165,6 +173,21 @@ def _encoders(wrapped: Any) -> tuple[_Encode, _Encode, str]:
         return [list(text.ids) for text in encoded]
 
     return batch, partial(batch, spelled=False), content
+
+
+def _ordinary_pieces(wrapped: Any) -> Callable[[str], list[str]]:
+    """Cuts a text at the ordinary tokens that a tokenizer keeps among its special ones.
+
+    Those of ESM keep the letters of all amino acids there: left whole, a protein would be one
+    unknown word.
+    """
+    ordinary = set(getattr(wrapped, "unique_no_split_tokens", ())) - set(wrapped.all_special_tokens)
+    if not ordinary:
+        return lambda text: [text]
+    trie = type(wrapped.tokens_trie)()
+    for token in ordinary:
+        trie.add(token)
+    return trie.split
 
 
 def _shown(wrapped: Any, ids: tuple[int, ...]) -> str:
