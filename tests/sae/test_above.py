@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from reseed.sae import above as module
 from reseed.sae.above import BatchTop, above, share_above
-from reseed.sae.codes import batch_top, codes_of
+from reseed.sae.codes import apply, batch_top, codes_of
 from reseed.sae.codes import dense as kernels_dense
 from reseed.sae.encode import Reader, new_screen
+from reseed.sae.model import SAE
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
 
@@ -121,17 +122,19 @@ def test_the_share_is_that_of_some_rows(hard, threads):
     assert share_above(reader(many, W, b, threads=threads), bars) == some.mean()
 
 
+@pytest.mark.parametrize("rule", ["relu", "jumprelu"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [0, 1, 7])
-def test_codes_of_jumprelu_are_those_of_the_dense_way(hard, kind, rows, monkeypatch):
+def test_codes_are_those_of_the_dense_way(hard, kind, rows, rule, monkeypatch):
     monkeypatch.setattr(module, "AT_A_TIME", 3)
     x, W, b = hard.weights(kind, rows, 6, 40, 3)
     scored = torch.from_numpy(hard.scores(x, W, b).astype(np.float32).reshape(rows, 40))
     bars = np.abs(np.random.default_rng(1).normal(size=40)).astype(np.float32)
     bars[:20] = 0
     bars[5] = torch.finfo(torch.float32).max
-    given = map(torch.from_numpy, (x, W, b, bars))
-    found = module.codes_above(*given)
-    wanted = codes_of(torch.relu(scored) * (scored > torch.from_numpy(bars)))
+    x, W, b, bars = map(torch.from_numpy, (x, W, b, bars))
+    threshold = bars if rule == "jumprelu" else None
+    sae = SAE(W, W, b, torch.zeros(6), {"kind": rule}, threshold)
+    found, wanted = sae.encode_sparse(x), codes_of(apply(scored, {"kind": rule}, threshold))
     assert torch.equal(kernels_dense(found, 40), kernels_dense(wanted, 40))
     assert (found.latents.diff(dim=1) > 0).all(), "in order, each once"

@@ -156,12 +156,12 @@ class SAE:
         if self.activation["kind"] == "matching_pursuit":
             k = self.activation["k"]
             return kernels.top_codes(kernels.pursue(self._centred(scaled), self.W_dec, k)[0], k)
-        if self.activation["kind"] == "jumprelu" and self._loops(scaled):
+        if self.activation["kind"] in ("relu", "jumprelu") and self._loops(scaled):
             from reseed.sae.above import codes_above  # needs numba
 
-            assert self.threshold is not None
-            read = self._centred(scaled), self.W_enc, self.b_enc
-            return codes_above(*read, self.threshold.clamp(0, torch.finfo(torch.float32).max))
+            read, bars = (self._centred(scaled), self.W_enc, self.b_enc), self.threshold
+            bars = torch.zeros_like(self.b_enc) if bars is None else bars
+            return codes_above(*read, bars.clamp(0, torch.finfo(torch.float32).max))
         pre = self._pre(scaled)
         return kernels.codes_of(kernels.apply(pre, self.activation, self.threshold))
 
