@@ -16,9 +16,11 @@ import polars as pl
 from reseed.formats.own import contents
 from reseed.records import SAEArrays
 from reseed.runs import (
+    HELD_OUT_TEXT,
     cofiring_name,
     evidence_name,
     explanations_name,
+    logits_name,
     pair_name,
     run_name,
     scores_name,
@@ -49,7 +51,7 @@ def write_study(
         runs: init seeds.
         dimensions: D.
         contexts: of each latent.
-        window: tokens of each context.
+        window: tokens of each context, an odd number.
         all_pairs: whether there are tables of all pairs; else of the first run with the others.
         word: stands in the first context of each latent, in explanations and in the study's label.
         stability: False leaves the study as it is while it is being computed.
@@ -76,14 +78,19 @@ def write_study(
         store.make(run_name(spec), None, lambda sae=sae, facts=facts: contents(sae) | facts)
     table = _latents(rng, study, ids, latents)
     texts = _contexts(rng, latents, contexts, window, word)
+    store.make(HELD_OUT_TEXT, None, lambda: _text(texts, window))
+    lens = _logits(rng, latents)
     firing = ("latent", "fired", pl.col("firing_rate").alias("rate"), "mean_act", "max_act")
     for run in ids:
         rows = table.filter(run=run).select(*firing)
-        store.make(
-            evidence_name(run),
-            None,
-            lambda r=rows: {"firing.parquet": r, "contexts.parquet": texts},
-        )
+        live = rows.filter(pl.col("fired") > 0).select(
+            pl.col("latent").cast(pl.UInt32), pl.lit(-3, pl.Int8).alias("first"),
+            pl.concat_list(pl.col("fired") // 2, pl.col("fired") // 3, pl.col("fired") // 6)
+            .cast(pl.List(pl.UInt32)).alias("counts"),
+        )  # fmt: skip
+        files = {"firing.parquet": rows, "contexts.parquet": texts, "histogram.parquet": live}
+        store.make(evidence_name(run), None, lambda files=files: files)
+        store.make(logits_name(run), None, lambda: lens)
     if not stability:
         return study
     chosen = combinations(ids, 2) if all_pairs else ((ids[0], other) for other in ids[1:])
@@ -177,12 +184,36 @@ def _contexts(rng: np.random.Generator, F: int, each: int, window: int, word: st
     place = np.arange(n)
     return pl.DataFrame(
         {
-            "latent": latent, "activation": act.max(1), "block": place % 97,
-            "position": window // 2,
+            "latent": latent, "activation": act.max(1), "block": place // _IN_A_BLOCK,
+            "position": place % _IN_A_BLOCK * window + window // 2,
             "document": place, "tokens": pl.Series(tokens.tolist(), dtype=pl.List(pl.String)),
             "activations": pl.Series(act).arr.to_list(),
         }
     )  # fmt: skip
+
+
+_IN_A_BLOCK = 8
+
+
+def _text(contexts: pl.DataFrame, window: int) -> dict[str, Any]:
+    """The held-out text: all contexts in their order, some in each block."""
+    table = contexts.group_by("block", maintain_order=True).agg(pl.col("tokens").explode())
+    return {"text.parquet": table, "about.json": {"before": window // 2, "after": window // 2}}
+
+
+def _logits(rng: np.random.Generator, F: int) -> dict[str, Any]:
+    vocabulary = np.array([" " + name for name in WORDS])
+    tokens = pl.Series(vocabulary[rng.integers(0, len(WORDS), (F, 10))].tolist())
+    values = pl.Series(np.tile(np.linspace(4, 1, 10, dtype=np.float32), (F, 1))).arr.to_list()
+    counts = pl.Series(np.tile(np.arange(40, dtype=np.uint32), (F, 1))).arr.to_list()
+    table = pl.DataFrame(
+        {
+            "latent": np.arange(F, dtype=np.uint32), "top": tokens, "top_logits": values,
+            "bottom": tokens.list.reverse(), "bottom_logits": values.list.eval(-pl.element()),
+            "counts": counts,
+        }
+    )  # fmt: skip
+    return {"logits.parquet": table, "about.json": {"norm": "norm", "why": None}}
 
 
 def _match(rng: np.random.Generator, F: int) -> pl.DataFrame:

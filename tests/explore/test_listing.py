@@ -64,6 +64,20 @@ def test_filters_keep_what_they_say(shelf, latents, query, plain):
     assert len(found) == len(expected) == table.count()
 
 
+def test_a_search_by_place_finds_what_a_search_of_each_context_finds(shelf, monkeypatch):
+    """Also where most latents are found, which are kept as those that are not."""
+    for words in ("river", "n7 ", "born was", "k o", "n1 ", "zebra"):
+        query = {"q": words, "in": "contexts"}
+        with monkeypatch.context() as without:
+            without.setattr(shelf.database.folder, "has", lambda *_: False)
+            plain = all_keys(rows_of(shelf, **query))
+        shelf.database._hits.clear()
+        table = rows_of(shelf, **query)
+        assert all_keys(table) == plain
+        assert table.count() == len(plain)
+        assert shelf.database.hits(words, "contexts").found is (len(plain) <= 96)
+
+
 def test_text_is_searched_in_explanations_and_in_contexts(shelf, made_up):
     runs = made_up.groups()[0].runs
     contexts = made_up.store.table(f"evidence/{runs[0]}", "contexts.parquet")
@@ -73,7 +87,7 @@ def test_text_is_searched_in_explanations_and_in_contexts(shelf, made_up):
     found = all_keys(rows_of(shelf, q="N7 born", **{"in": "contexts"}))
     assert set(found) <= {(run, latent) for run in runs for latent in expected}
     hits = shelf.database.hits("n7 ", "contexts")
-    assert shelf.database.rows(f"SELECT count(*) AS n FROM {hits}")[0]["n"] == 3 * len(expected)
+    assert hits.size == 3 * len(expected)
     assert rows_of(shelf, q="number 63", **{"in": "explanations"}).count() == len(runs)
     assert rows_of(shelf, q="number 63", **{"in": "contexts"}).count() == 0
     assert rows_of(shelf, q="n63", sort="-firing_rate").count() == len(runs)

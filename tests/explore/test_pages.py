@@ -6,6 +6,7 @@ import pytest
 
 from reseed.errors import SpecError, StoreError
 from reseed.explore.pages import two_runs
+from reseed.explore.pages.display import display_view
 from reseed.explore.pages.features import feature_of, neighbours
 from reseed.explore.pages.principal_axes import map_view
 from reseed.explore.pages.table_view import feature_view
@@ -167,3 +168,33 @@ def test_runs_are_named_by_what_differs(shelf, runs):
 
 def test_a_subject_without_text_says_so(shelf):
     assert "reads no text" in try_view({"text": "hello"}, shelf)["why"]
+
+
+def test_strengths_and_logits_of_a_feature_stand_in_its_order(shelf, runs, made_up, client):
+    facts = display_view({"_run": runs[1], "_latent": "8"}, shelf)
+    sides = feature_of(shelf.database, runs[1], 8).sides
+    assert [(m["run"], m["latent"]) for m in facts["members"]] == [(s.run, s.latent) for s in sides]
+    for member in facts["members"]:
+        evidence, logits = (
+            made_up.store.table(f"{piece}/{member['run']}", file).filter(latent=8)
+            for piece, file in (("evidence", "histogram.parquet"), ("logits", "logits.parquet"))
+        )
+        assert [bar["count"] for bar in member["bars"]] == evidence["counts"][0].to_list()
+        assert member["logits"]["top"] == logits["top"][0].to_list()
+    assert facts["range"] == (pytest.approx(2**-2 * 1.5), pytest.approx(1.0))
+    page = client.get(f"/made-up/display/8/{runs[1]}").text
+    assert page.count("<svg") == 3
+    assert "through the gain of the final norm" in page
+    silent = display_view({"_run": runs[1], "_latent": "15"}, shelf)
+    assert silent["members"][0]["bars"] is None
+
+
+def test_an_older_study_says_what_makes_what_it_lacks(shelf, runs, monkeypatch, client):
+    there = shelf.database.folder.has
+    absent = ("histogram.parquet", "logits.parquet")
+    has = lambda piece, file: file not in absent and there(piece, file)  # noqa: E731
+    monkeypatch.setattr(shelf.database.folder, "has", has)
+    page = client.get(f"/made-up/display/8/{runs[1]}").text
+    assert "`reseed run` makes them" in page
+    assert "of kind &#39;toy&#39; and has no vocabulary" in page
+    assert client.get(f"/made-up/display/64/{runs[1]}").status_code == 400

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from reseed.errors import Interrupted, SpecError
 from reseed.explore.app import make_app
+from reseed.explore.pages.display import display_view
 from reseed.explore.pages.principal_axes import map_view
 from reseed.explore.pages.table_view import (
     feature_view,
@@ -37,6 +38,7 @@ _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 VIEWS = {
     "latents": latents_view,
     "feature/{_latent:int}/{_run:path}": feature_view,
+    "display/{_latent:int}/{_run:path}": display_view,
     "nearest/{_latent:int}/{_run:path}": nearest_view,
     "map": map_view,
     "pair": pair_view,

@@ -6,22 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
-from reseed.errors import SpecError, StoreError
+from reseed.errors import SpecError
+from reseed.explore.pages.likeness import Between, between, chance
 from reseed.explore.tables.database import Database
 from reseed.explore.tables.layout import Row
-from reseed.explore.weights import Matrix, cosines_of, nearest_of
+from reseed.explore.weights import Matrix, nearest_of
 from reseed.report.html import decimals, percent, rate
-from reseed.runs import Group, cofiring_name, stability_name, structure_name
+from reseed.runs import structure_name
 
 _TEXTS = 6
 _NEAREST = 6
 _UNASKED = 1_000_000_000
 """Bytes of decoder rows that are read without asking."""
-
-_REACHED = 0.99
-"""Share of random latents below what is shown as chance."""
 
 VERDICTS = {
     "dead": "It did not fire on held-out tokens, so nothing can be said of it.",
@@ -60,19 +56,6 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Between:
-    """Two of the latents beside each other."""
-
-    a: tuple[str, int]
-    b: tuple[str, int]
-    decoder: float
-    encoder: float
-    fires: float | None
-    """correlation of activations on held-out tokens, for matched latents"""
-    fires_null: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """What the page of a latent shows."""
 
@@ -90,12 +73,35 @@ def row_of(database: Database, run: str, latent: int) -> Row:
     Raises:
         SpecError: if there is none.
     """
-    keys = [run, latent]
-    rows = database.rows("SELECT * FROM latents WHERE run = ? AND latent = ?", keys)
+    rows = rows_of(database, [(run, latent)])
     if not rows:
         raise SpecError(f"there is no latent {latent:,} of a run {run!r} in this study")
-    words = database.rows("SELECT * FROM words WHERE run = ? AND latent = ?", keys)
-    return (words[0] if words else {}) | rows[0]
+    return rows[run, latent]
+
+
+def rows_of(database: Database, members: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Row]:
+    """`row_of` of those that are there, in one go."""
+    which = " OR ".join("run = ? AND latent = ?" for _ in members)
+    keys = [value for member in members for value in member]
+    found: dict[tuple[str, int], Row] = {}
+    for table in ("words", "latents"):
+        for row in database.rows(f"SELECT * FROM {table} WHERE {which}", keys):
+            found[row["run"], row["latent"]] = found.get((row["run"], row["latent"]), {}) | row
+    return {key: row for key, row in found.items() if "place" in row}
+
+
+def members_of(database: Database, row: Row) -> dict[tuple[str, int], bool]:
+    """A latent and its counterpart in each other run, each with whether it is of the family.
+
+    Where the family has none of a run it is the nearest.
+    """
+    run, latent = row["run"], row["latent"]
+    group = next(g for g in database.groups if g.label == row["group"])
+    kin = {other: at for other, at in _family(database, row).items() if other != run}
+    lacking = [other for other in group.runs if other != run and other not in kin]
+    found = kin | _nearest(database, run, latent, lacking)
+    others = {(other, found[other]): other in kin for other in group.runs if other in found}
+    return {(run, latent): True, **others}
 
 
 def feature_of(database: Database, run: str, latent: int) -> Feature:
@@ -106,23 +112,25 @@ def feature_of(database: Database, run: str, latent: int) -> Feature:
     """
     row = row_of(database, run, latent)
     group = next(g for g in database.groups if g.label == row["group"])
-    kin = _family(database, row)
+    kin = members_of(database, row)
+    members = list(kin)
+    rows, texts = rows_of(database, members), database.contexts(members, _TEXTS)
     sides: list[Side] = []
-    for other in group.runs:
-        if other == run:
-            sides.insert(0, _side(database, run, latent, kin=True))
-            continue
-        place = kin.get(other)
-        nearest = _nearest(database, run, latent, other) if place is None else place
-        if nearest is not None:
-            became = None if place is not None else _became(database, run, latent, other)
-            sides.append(_side(database, other, nearest, kin=place is not None, became=became))
-    members = [(side.run, side.latent) for side in sides]
+    for member, is_kin in kin.items():
+        contexts = texts.get(member, [])
+        activations = [value or 0.0 for context in contexts for value in context["activations"]]
+        became = None if is_kin else _became(database, run, latent, member[0])
+        sides.append(
+            Side(
+                run=member[0], latent=member[1], kin=is_kin, row=rows[member], contexts=contexts,
+                top=max(activations, default=0.0), became=became,
+            )
+        )  # fmt: skip
     return Feature(
         row=row,
         sides=sides,
-        between=_between(database, members),
-        chance={view: _chance(database, group, view) for view in ("decoder", "encoder")},
+        between=between(database, members),
+        chance={view: chance(database, group, view) for view in ("decoder", "encoder")},
         sentences=_sentences(row, sides, database.folder.what),
     )
 
@@ -164,29 +172,19 @@ def _family(database: Database, row: Row) -> dict[str, int]:
     return {member["run"]: member["latent"] for member in rows}
 
 
-def _side(
-    database: Database, run: str, latent: int, *, kin: bool, became: str | None = None
-) -> Side:
-    contexts = database.contexts([(run, latent)], _TEXTS).get((run, latent), [])
-    activations = [value or 0.0 for context in contexts for value in context["activations"]]
-    return Side(
-        run=run,
-        latent=latent,
-        kin=kin,
-        row=row_of(database, run, latent),
-        contexts=contexts,
-        top=max(activations, default=0.0),
-        became=became,
-    )
-
-
-def _nearest(database: Database, run: str, latent: int, other: str) -> int | None:
-    table = database.folder.match(run, other)
-    if table is None:
-        return None
-    sql = f"SELECT decoder_nearest AS n FROM {table[0]} WHERE side::VARCHAR = ? AND latent = ?"
-    rows = database.rows(sql, [table[1], latent])
-    return rows[0]["n"] if rows else None
+def _nearest(database: Database, run: str, latent: int, others: Sequence[str]) -> dict[str, int]:
+    """The nearest latent of each of these runs that is matched with the run."""
+    parts, values = list[str](), list[str]()
+    for at, other in enumerate(others):
+        table = database.folder.match(run, other)
+        if table is not None:
+            parts.append(
+                f"SELECT {at} AS at, decoder_nearest AS n FROM {table[0]} "
+                f"WHERE side::VARCHAR = ? AND latent = {latent:d}"
+            )
+            values.append(table[1])
+    rows: Sequence[Row] = database.rows(" UNION ALL ".join(parts), values) if parts else ()
+    return {others[int(row["at"])]: row["n"] for row in rows if row["n"] is not None}
 
 
 def _became(database: Database, run: str, latent: int, other: str) -> str | None:
@@ -206,71 +204,6 @@ def _became(database: Database, run: str, latent: int, other: str) -> str | None
     fit = f" (cosine of the fit {decimals(row['cos'])})" if row["cos"] is not None else ""
     which = f"latent{'s' if len(named) > 1 else ''} {' and '.join(named)}"
     return f"{_BECAME[row['label']]} {which}{fit}"
-
-
-def _between(database: Database, members: Sequence[tuple[str, int]]) -> list[Between]:
-    store = database.folder.store
-    if not database.folder.has_weights:
-        return _matched(database, members)
-    try:
-        decoder = cosines_of(store, members, "W_dec")
-        encoder = cosines_of(store, members, "W_enc")
-    except StoreError:
-        return []  # weights are gone or differ in shape; what was measured from them is shown
-    out: list[Between] = []
-    for i, a in enumerate(members):
-        for j in range(i + 1, len(members)):
-            fires, null = _fire_together(database, a, members[j])
-            out.append(
-                Between(
-                    a=a, b=members[j], decoder=float(decoder[i, j]), encoder=float(encoder[i, j]),
-                    fires=fires, fires_null=null,
-                )
-            )  # fmt: skip
-    return out
-
-
-def _matched(database: Database, members: Sequence[tuple[str, int]]) -> list[Between]:
-    """Of the first latent with those that are its counterparts, as they were matched."""
-    (run, latent), out = members[0], list[Between]()
-    for other in members[1:]:
-        table = database.folder.match(run, other[0])
-        rows = table and database.rows(
-            "SELECT decoder_cos, encoder_cos_at_decoder AS encoder_cos FROM "
-            f"{table[0]} WHERE side::VARCHAR = ? AND latent = ? AND decoder_match = ?",
-            [table[1], latent, other[1]],
-        )
-        for row in rows or ():
-            cosines = {"decoder": row["decoder_cos"], "encoder": row["encoder_cos"]}
-            out.append(Between(a=members[0], b=other, fires=None, fires_null=None, **cosines))
-    return out
-
-
-def _fire_together(
-    database: Database, a: tuple[str, int], b: tuple[str, int]
-) -> tuple[float | None, float | None]:
-    table = database.folder.pair(cofiring_name, "matched.parquet", a[0], b[0])
-    if table is None:
-        return None, None
-    first, second = (a, b) if table[1] == "a" else (b, a)
-    rows = database.rows(
-        f"SELECT act_corr, null_corr FROM {table[0]} WHERE latent_a = ? AND latent_b = ?",
-        [first[1], second[1]],
-    )
-    return (rows[0]["act_corr"], rows[0]["null_corr"]) if rows else (None, None)
-
-
-def _chance(database: Database, group: Group, view: str) -> float | None:
-    """The cosine to their counterparts that 1 in 100 covariance-matched random latents reach."""
-    piece = stability_name(group.name)
-    if not database.folder.has(piece, "cosines.parquet"):
-        return None
-    table = database.folder.store.table(piece, "cosines.parquet")
-    null = table.filter(pl.col("kind").str.starts_with("N2"), pl.col("view") == view).sort("bin")
-    below = null["latents"].cum_sum()
-    if not len(null) or not below[-1]:
-        return None
-    return float(null.filter(below >= _REACHED * below[-1])["bin"][0])
 
 
 def _sentences(row: Row, sides: Sequence[Side], what: str) -> list[str]:

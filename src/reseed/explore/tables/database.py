@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 
 from reseed.errors import StoreError
 from reseed.explore.tables.layout import Folder, Row, pattern, quoted, text
-from reseed.runs import Group
+from reseed.explore.tables.words_in_text import TextSearch
+from reseed.runs import HELD_OUT_TEXT, Group
 
 _MEMORY = "600MB"
 """Most that the database holds; it writes nothing to disk, so what needs more is refused."""
@@ -23,6 +24,21 @@ _KEPT = 16
 """Text searches whose hits are kept."""
 
 Config = dict[str, str | bool | int | float | list[str]]
+
+
+class Hits(NamedTuple):
+    """What a text search found: places of latents, or of those that it did not find."""
+
+    table: str
+    found: bool
+    """whether the table has what was found; it has whichever are fewer"""
+    size: int
+    """latents that were found"""
+
+    @property
+    def condition(self) -> str:
+        """As SQL."""
+        return f"place {'' if self.found else 'NOT '}IN (SELECT place FROM {self.table})"
 
 
 class Database:
@@ -39,7 +55,8 @@ class Database:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self._lock = threading.RLock()
-        self._hits: dict[tuple[str, str], str] = {}
+        self._hits: dict[tuple[str, str], Hits] = {}
+        self._search: TextSearch | None = None
         self._values: dict[str, list[str]] = {}
         self._ends: dict[str, tuple[float, float] | None] = {}
         self._state: Any = None
@@ -73,13 +90,16 @@ class Database:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except duckdb.Error as error:
-            reason = str(error).splitlines()[0][:300]
-            raise StoreError(
-                f"{self.folder.folder}: a table cannot be read ({reason}). "
-                "Where it is damaged, delete its piece and run `reseed run` again."
-            ) from error
+            raise self._cannot_read(error) from error
         finally:
             cursor.close()
+
+    def _cannot_read(self, error: duckdb.Error) -> StoreError:
+        reason = str(error).splitlines()[0][:300]
+        return StoreError(
+            f"{self.folder.folder}: a table cannot be read ({reason}). "
+            "Where it is damaged, delete its piece and run `reseed run` again."
+        )
 
     def ends(self, value: str) -> tuple[float, float] | None:
         """The least and the largest of a value over all latents; None where it is never known."""
@@ -163,9 +183,10 @@ class Database:
         self._view("words", words or [f"{empty}, NULL::VARCHAR AS explanation WHERE false"])
         self.columns = self._described("latents", "place")
         self.words = self._described("words", "group", "run", "latent") if words else {}
-        for table in self._hits.values():
-            self._connection.execute(f"DROP TABLE IF EXISTS {table}")
+        for hits in self._hits.values():
+            self._connection.execute(f"DROP TABLE IF EXISTS {hits.table}")
         self._hits.clear()
+        self._search = None
         self._ends.clear()
         self._values.clear()
 
@@ -180,8 +201,8 @@ class Database:
 
     # -- text -------------------------------------------------------------------------------------
 
-    def hits(self, words: str, where: str) -> str:
-        """Name of a table of the places of latents with these words; kept for later pages.
+    def hits(self, words: str, where: str) -> Hits:
+        """The latents with these words, as a table that is kept for later pages.
 
         Args:
             words: to look for; letter case does not matter.
@@ -191,27 +212,63 @@ class Database:
         with self._lock:
             if key not in self._hits:
                 while len(self._hits) >= _KEPT:
-                    oldest = next(iter(self._hits))
-                    self._connection.execute(f"DROP TABLE {self._hits.pop(oldest)}")
-                name = f"hits_{self.version}_{abs(hash(key))}"
-                parts, values = self._searches(words, where)
-                self._connection.execute(
-                    f"CREATE OR REPLACE TABLE {name} AS SELECT place FROM latents SEMI JOIN "
-                    f"({' UNION ALL '.join(parts)}) USING (run, latent)",
-                    values,
-                )
-                self._hits[key] = name
+                    oldest = self._hits.pop(next(iter(self._hits)))
+                    self._connection.execute(f"DROP TABLE {oldest.table}")
+                self._hits[key] = self._found(words, where, f"hits_{self.version}_{abs(hash(key))}")
             return self._hits[key]
 
-    def _searches(self, words: str, where: str) -> tuple[list[str], list[str]]:
-        parts: list[str] = []
+    def _found(self, words: str, where: str, table: str) -> Hits:
+        cursor = self._connection.cursor()
+        try:
+            sources, values = self._searches(cursor, words, where)
+            found = f"latents SEMI JOIN ({' UNION ALL '.join(sources)}) USING (run, latent)"
+            cursor.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT place FROM {found}", values)
+            counts = f"SELECT (SELECT count(*) FROM {table}), (SELECT count(*) FROM latents)"
+            count, every = cursor.execute(counts).fetchone() or (0, 0)
+            if 2 * count <= every:
+                return Hits(table, True, count)
+            others = f"SELECT place FROM latents WHERE place NOT IN (SELECT place FROM {table})"
+            cursor.execute(f"CREATE OR REPLACE TABLE {table}_not AS {others}")
+            cursor.execute(f"DROP TABLE {table}")
+            return Hits(f"{table}_not", False, count)
+        except duckdb.Error as error:
+            raise self._cannot_read(error) from error
+        finally:
+            cursor.close()
+
+    def _searches(
+        self, cursor: duckdb.DuckDBPyConnection, words: str, where: str
+    ) -> tuple[list[str], list[str]]:
+        """Queries whose rows together are `run, latent` with the words, and their values."""
+        parts, values = list[str](), list[str]()
         if where != "contexts":
             parts.append("SELECT run, latent FROM words WHERE contains(lower(explanation), ?)")
-        if where != "explanations":
-            parts += [
-                f"SELECT {text(run)} AS run, latent FROM {source} "
-                "WHERE contains(lower(array_to_string(tokens, '')), ?)"
+            values.append(words.lower())
+        if where == "explanations":
+            return parts, values
+        if not self.folder.has(HELD_OUT_TEXT, "text.parquet"):
+            parts += [self.plain_search(run) for run in self.evidence]
+            values += [words.lower()] * len(self.evidence)
+        else:
+            for at, (run, latents) in enumerate(self._text_search().latents(words).items()):
+                cursor.register(f"found_{at}", {"latent": latents})
+                parts.append(f"SELECT {text(run)} AS run, latent FROM found_{at}")
+        return parts or ["SELECT run, latent FROM latents WHERE false"], values
+
+    def plain_search(self, run: str) -> str:
+        """Searches each context of a run: the latents, given the words in small letters."""
+        return (
+            f"SELECT {text(run)} AS run, latent FROM {self.evidence[run]} "
+            "WHERE contains(lower(array_to_string(tokens, '')), ?)"
+        )
+
+    def _text_search(self) -> TextSearch:
+        if self._search is None:
+            cursor = self._connection.cursor()
+            places = {
+                run: cursor.execute(f"SELECT latent, block, position FROM {source}").fetchnumpy()
                 for run, source in self.evidence.items()
-            ]
-        parts = parts or ["SELECT run, latent FROM latents WHERE false AND ? IS NULL"]
-        return parts, [words.lower()] * len(parts)
+            }
+            cursor.close()
+            self._search = TextSearch(self.folder.store, places)
+        return self._search

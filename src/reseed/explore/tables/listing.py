@@ -177,7 +177,7 @@ class TableRows:
         source, condition, values = self._rows()
         asked = self.listing
         if asked.q and not (asked.filters or asked.marked or asked.q.isdecimal()):
-            source, condition, values = self.database.hits(asked.q, asked.where), "true", []
+            return self.database.hits(asked.q, asked.where).size
         sql = f"SELECT count(*) AS n FROM {source} WHERE {condition}"
         return int(self.database.rows(sql, values)[0]["n"])
 
@@ -263,10 +263,10 @@ class TableRows:
             conditions.append(sql)
             values += more
         if listing.q:
-            table = self.database.hits(listing.q, listing.where)
+            hits = self.database.hits(listing.q, listing.where)
             number = listing.q.isdecimal() and len(listing.q) < 12
             same = f" OR latent = {int(listing.q)}" if number else ""
-            conditions.append(f"(place IN (SELECT place FROM {table}){same})")
+            conditions.append(f"({hits.condition}{same})")
         if listing.marked:
             pairs = ", ".join("(?, ?)" for _ in self.marked)
             values += [value for pair in self.marked for value in pair]
