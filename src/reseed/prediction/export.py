@@ -100,8 +100,8 @@ def _condition(table: pl.DataFrame, where: str) -> pl.Expr:
             raise SpecError(f"the condition {where!r} has a sub-query; it can only name columns")
         if name not in table.columns:
             raise SpecError(
-                f"the condition {where!r} names {name!r}, which is no column; "
-                f"{nearest(name, table.columns)}. Text stands in single quotes."
+                f"the condition {where!r} names {name!r}, which is no column "
+                f"({nearest(name, table.columns)}). Text stands in single quotes."
             )
     try:
         keep = table.select(condition.alias("keep"))["keep"]

@@ -143,7 +143,7 @@ def open_factory(spec: ModuleSpec) -> tuple[nn.Module, Sequence[Batch]]:
     except ImportError as error:
         raise SpecError(
             f"subject.factory: {name} cannot be imported ({error}). "
-            "Install it, or put its folder on PYTHONPATH."
+            "Install it, or name the folder it lies in: `PYTHONPATH=FOLDER reseed ...`."
         ) from error
     factory = getattr(imported, function, None)
     if not callable(factory):
