@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from tests.processes import forks
 
 import reseed
 from reseed.errors import BusyError, Interrupted
@@ -21,12 +22,10 @@ FORK = multiprocessing.get_context("fork")
 
 def in_processes(*functions):
     """Run each in a process of its own; their exit codes."""
-    processes = [FORK.Process(target=function) for function in functions]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
+    with forks(*(FORK.Process(target=function) for function in functions)) as processes:
+        for process in processes:
+            process.join(240)
+        return [process.exitcode for process in processes]
 
 
 def make(store, name, letter, made_from="new"):
@@ -75,18 +74,17 @@ def test_what_the_living_build_is_not_swept(tmp_path):
         with Store(tmp_path).piece("p", "x") as folder:
             (folder / "x").write_bytes(b"1")
             built.set()
-            assert swept.wait(30)
+            assert swept.wait(120)
 
-    process = FORK.Process(target=build)
-    process.start()
-    assert built.wait(30)
-    dead = beside(store.path("q"), BUILDING)
-    dead.mkdir()
-    with store.lock("test"):
-        store.open_for_writing()
-    swept.set()
-    process.join(30)
-    assert process.exitcode == 0
+    with forks(FORK.Process(target=build)) as (process,):
+        assert built.wait(120)
+        dead = beside(store.path("q"), BUILDING)
+        dead.mkdir()
+        with store.lock("test"):
+            store.open_for_writing()
+        swept.set()
+        process.join(120)
+        assert process.exitcode == 0
     assert store.checked("p", "x").read_bytes() == b"1"
     assert not dead.exists()
 
@@ -117,8 +115,10 @@ def test_where_folders_cannot_be_locked_age_decides(tmp_path, monkeypatch):
     with store.piece("p", "x") as folder, monkeypatch.context() as system:
         (folder / "x").write_bytes(b"1")
         system.setattr(temporary.fcntl, "flock", refuse)
-        assert not temporary.left_over(folder, lambda: temporary.now_at(tmp_path), 60.0)
-        assert temporary.left_over(folder, lambda: temporary.now_at(tmp_path) + 61.0, 60.0)
+        assert not temporary.take_out(folder, lambda: temporary.now_at(tmp_path), 60.0)
+        old = beside(store.path("q"), BUILDING)
+        old.mkdir()
+        assert temporary.take_out(old, lambda: temporary.now_at(tmp_path) + 61.0, 60.0)
     assert store.has("p", "x")
 
 
@@ -129,12 +129,10 @@ def test_claims_are_kept_by_the_living(tmp_path):
         with working(tmp_path, stage="train") as process:
             assert process.claim("runs/a")
             claimed.set()
-            ended.wait(30)
+            ended.wait(240)
 
-    other = FORK.Process(target=claim)
-    other.start()
-    assert claimed.wait(30)
-    with working(tmp_path) as process:
+    with forks(FORK.Process(target=claim)) as (other,), working(tmp_path) as process:
+        assert claimed.wait(120)
         assert not process.claim("runs/a")
         assert process.claim("runs/b")
         assert process.claim("runs/b")
@@ -214,14 +212,43 @@ def test_run_says_who_is_at_a_run(write_study, monkeypatch):
         with working(study.folder, stage="train") as process:
             assert process.claim(name)
             ready.set()
-            ended.wait(60)
+            ended.wait(240)
 
-    other = FORK.Process(target=claim)
-    other.start()
-    assert ready.wait(30)
-    with pytest.raises(BusyError, match=rf"{study.runs[0].id} is being .* by process {other.pid}"):
-        reseed.run(study, progress=False)
-    assert [run.state.state for run in study.runs] == ["missing", "done"]
-    ended.set()
-    other.join()
+    with forks(FORK.Process(target=claim)) as (other,):
+        assert ready.wait(120)
+        said = rf"{study.runs[0].id} is being .* by process {other.pid}"
+        with pytest.raises(BusyError, match=said):
+            reseed.run(study, progress=False)
+        assert [run.state.state for run in study.runs] == ["missing", "done"]
+        ended.set()
+        other.join(120)
     assert reseed.run(study, progress=False).failed == []
+
+
+def test_of_many_that_come_at_once_one_has_a_claim(tmp_path):
+    """Also where the one that had it is dead; and none is swept while it enters."""
+    dead = claims.Process(tmp_path)
+    assert all(dead.claim(f"of the dead {number}") for number in range(12))
+    dead.end = None
+    os.close(dead._handle)
+    barrier = FORK.Barrier(4)
+
+    def take(me):
+        barrier.wait(60)
+        with working(tmp_path) as process:
+            store = Store(tmp_path)
+            for number in range(12):
+                barrier.wait(60)
+                claims.sweep(tmp_path)
+                for part in (f"of the dead {number}", f"new {number}"):
+                    if process.claim(part):
+                        store.write(f"taken/{part} by {me}.json", [])
+                with store.piece(f"pieces/{me}-{number}") as folder:
+                    (folder / "x").touch()
+            barrier.wait(60)
+
+    assert in_processes(*(lambda me=me: take(me) for me in range(4))) == [0] * 4
+    taken = [path.name.partition(" by ")[0] for path in (tmp_path / "taken").iterdir()]
+    assert sorted(taken) == sorted(
+        f"{kind} {n}" for kind in ("new", "of the dead") for n in range(12)
+    )

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from tests.processes import child
 
 from reseed.errors import BusyError, StoreError
 from reseed.events import JsonlSink
@@ -292,9 +293,8 @@ with Store(sys.argv[1]).lock("reseed run other.toml"):
 
 
 def test_a_second_process_is_told_who_is_first(store):
-    command = [sys.executable, "-c", HOLD, str(store.root)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
-        assert first.stdout.readline() == b"held\n"
+    with child(sys.executable, "-c", HOLD, store.root, stdin=subprocess.PIPE, stderr=None) as first:
+        assert first.stdout.readline() == "held\n"
         with pytest.raises(BusyError, match=rf"reseed run other.toml.*process {first.pid} on"):
             store.lock("second").__enter__()
         first.kill()

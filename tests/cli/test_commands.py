@@ -4,12 +4,10 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from importlib.metadata import version
 
 import pytest
+from tests.processes import RESEED, child, until
 
 from reseed.errors import Interrupted
 from reseed.events import Stop
@@ -231,13 +229,10 @@ def test_markup_in_names_is_shown_as_it_is(cli, tmp_path):
 def test_a_signal_stops_at_a_checkpoint(cli, write_study, signum, code):
     path = write_study(training={"tokens": 64_000_000, "checkpoint_tokens": 64_000_000})
     events = path.with_suffix("") / "events.jsonl"
-    command = [sys.executable, "-m", "reseed.cli", "run", str(path), "--quiet"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (events.exists() and '"metrics"' in events.read_text()):
-            assert process.poll() is None
-            time.sleep(0.02)
+    with child(*RESEED, "run", path, "--quiet") as process:
+        until(lambda: events.exists() and '"metrics"' in events.read_text(), process)
         process.send_signal(signum)
-        _, message = process.communicate(timeout=30)
+        message, _ = process.communicate(timeout=120)
     assert process.returncode == code
     assert "the same command continues" in message
     assert "Traceback" not in message

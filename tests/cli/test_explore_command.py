@@ -1,12 +1,11 @@
 """`reseed explore` as a user runs it, and what it says where it cannot."""
 
 import socket
-import subprocess
 import sys
-import time
 from urllib.request import urlopen
 
 import pytest
+from tests.processes import child
 
 FORBID = """
 import importlib.abc, sys
@@ -31,18 +30,13 @@ def test_without_the_extra_its_name_is_said(python, write_study, missing):
 def test_it_needs_no_torch(write_study):
     pytest.importorskip("duckdb")
     code = FORBID.format(missing="torch", study=str(write_study()))
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as server:
+    with child(sys.executable, "-c", code, stderr=None) as server:
         line = server.stdout.readline()
         address = line.split()[1]
         with urlopen(f"{address}tiny/latents") as answer:
             assert "reseed run" in answer.read().decode()
         server.send_signal(2)
-        deadline = time.monotonic() + 20
-        while server.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert server.returncode == 0
+        assert server.wait(60) == 0
 
 
 def test_what_is_no_study_is_said(cli, tmp_path):

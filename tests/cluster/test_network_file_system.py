@@ -3,11 +3,10 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from tests.processes import RESEED, children, forks, until
 
 from reseed.errors import BusyError
 from reseed.store import Store, alive, workers, working
@@ -34,14 +33,11 @@ def test_sixty_pieces_each_made_by_both_clients_at_once(mounts):
             barrier.wait()
             make(store, f"{number}", letter)
 
-    processes = [
-        FORK.Process(target=work, args=args) for args in zip(mounts, (b"a", b"b"), strict=True)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    args = zip(mounts, (b"a", b"b"), strict=True)
+    with forks(*(FORK.Process(target=work, args=both) for both in args)) as processes:
+        for process in processes:
+            process.join(120)
+        assert [process.exitcode for process in processes] == [0, 0]
     for store in (Store(mount / "pieces") for mount in mounts):
         for number in range(60):
             first, second = (store.checked(f"{number}", file).read_bytes() for file in "xy")
@@ -58,21 +54,16 @@ def test_a_claim_and_its_end_are_seen_by_the_other(mounts):
         with working(mounts[0] / "claims") as process:
             assert process.claim("a")
             claimed.set()
-            time.sleep(60)
+            time.sleep(600)
 
-    other = FORK.Process(target=claim)
-    other.start()
-    assert claimed.wait(30)
     root = mounts[1] / "claims"
-    with working(root) as process:
+    with forks(FORK.Process(target=claim)) as (other,), working(root) as process:
+        assert claimed.wait(120)
         assert not process.claim("a")
         (known,) = [worker for worker in workers(root) if worker.id != process.id]
         os.kill(other.pid, signal.SIGKILL)
         other.join()
-        for _ in range(100):
-            if not alive(root, known.id):
-                break
-            time.sleep(0.1)
+        until(lambda: not alive(root, known.id))
         assert process.claim("a")
 
 
@@ -85,18 +76,11 @@ def test_the_lock_of_a_study_is_seen_by_the_other(mounts):
 
 
 def test_two_machines_share_a_study(mounts, finished, same_pieces):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "reseed.cli", "work", finished / "study.toml"]
-            + ["--out", mount / "tiny", "--share", f"{number}/2"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number, mount in enumerate(mounts, 1)
-    ]
-    for process in processes:
-        out, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, out
+    work = (*RESEED, "work", finished / "study.toml", "--out")
+    both = ((*work, mount / "tiny", "--share", f"{i}/2") for i, mount in enumerate(mounts, 1))
+    with children(*both) as processes:
+        for process in processes:
+            out, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, out
     assert same_pieces(mounts[0] / "tiny", finished)
     assert same_pieces(mounts[1] / "tiny", finished)

@@ -4,9 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
+from tests.processes import RESEED, child, until
 
 import reseed
 from reseed.study import Study
@@ -69,20 +69,14 @@ def ray(tmp_path_factory):
 def start(study, out, address):
     engine = out.with_suffix(".engine.toml")
     engine.write_text(f'on = "ray"\nworkers = 2\ngib = 0.5\naddress = "{address}"\n')
-    command = [sys.executable, "-m", "reseed.cli", "run", study, "--out", out, "--engine", engine]
-    return subprocess.Popen(
-        ["ip", "netns", "exec", HEAD, *map(str, command)],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command = (*RESEED, "run", study, "--out", out, "--engine", engine)
+    return child("ip", "netns", "exec", HEAD, *command, env=ENVIRONMENT)
 
 
 @pytest.mark.slow
 def test_two_nodes_make_what_one_process_makes(ray, finished, tmp_path, same_pieces):
-    process = start(finished / "study.toml", tmp_path / "tiny", ray)
-    out, _ = process.communicate(timeout=280)
+    with start(finished / "study.toml", tmp_path / "tiny", ray) as process:
+        out, _ = process.communicate(timeout=280)
     assert process.returncode == 0, out
     assert same_pieces(tmp_path / "tiny", finished)
 
@@ -95,16 +89,12 @@ def test_a_node_dies_while_it_trains(ray, write_study, same_pieces):
     alone = write_study("alone/tiny", training=text)
     reseed.run(Study.load(alone), progress=False)
     shared = write_study("shared/tiny", training=text)
-    process = start(shared, shared.with_suffix(""), ray)
     folder = shared.with_suffix("") / "runs"
-    for _ in range(2400):
-        if folder.is_dir() and any(folder.glob("*.part/*/checkpoint.safetensors")):
-            break
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    pids = ip("netns", "pids", NODE).stdout.split()
-    subprocess.run(["kill", "-9", *pids], check=True)
-    out, _ = process.communicate(timeout=400)
+    with start(shared, shared.with_suffix(""), ray) as process:
+        until(lambda: list(folder.glob("*.part/*/checkpoint.safetensors")), process)
+        pids = ip("netns", "pids", NODE).stdout.split()
+        subprocess.run(["kill", "-9", *pids], check=True)
+        out, _ = process.communicate(timeout=400)
     assert process.returncode == 0, out
     assert same_pieces(shared.with_suffix(""), alone.with_suffix(""))
 

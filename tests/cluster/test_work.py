@@ -4,10 +4,10 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from tests.processes import RESEED, children, until
 
 import reseed
 from reseed.cluster.engine import EngineSpec
@@ -22,15 +22,6 @@ from reseed.subjects.inputs import Inputs
 SERVER = Path(__file__).parents[1] / "faults.py"
 
 
-def start(*args):
-    return subprocess.Popen(
-        [sys.executable, "-m", "reseed.cli", *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def ended(process):
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 0, out
@@ -40,9 +31,10 @@ def ended(process):
 
 def test_two_processes_make_what_one_makes(finished, tmp_path, same_pieces):
     study, out = finished / "study.toml", tmp_path / "tiny"
-    processes = [start("work", study, "--out", out, "--share", f"{i}/2") for i in (1, 2)]
-    for process in processes:
-        ended(process)
+    work = (*RESEED, "work", study, "--out", out, "--share")
+    with children((*work, "1/2"), (*work, "2/2")) as processes:
+        for process in processes:
+            ended(process)
     assert same_pieces(out, finished)
     assert reseed.Study.load(out).summary["groups"]
     assert not list((out / "work").glob("*.process"))
@@ -124,30 +116,30 @@ def test_minutes_end_it(write_study):
     path = write_study(
         "long", training={"tokens": 2560 * 400, "checkpoint_tokens": 640, "snapshots": []}
     )
-    process = start("work", path, "--minutes", 0.15)
-    assert "The time is up and all is saved" in ended(process)
+    with children((*RESEED, "work", path, "--minutes", 0.15)) as (process,):
+        assert "The time is up and all is saved" in ended(process)
     study = Study.load(path)
     assert {run.state.state for run in study.runs} == {"missing"}
 
 
 def test_cancel_reaches_every_process(write_study, cli):
     path = write_study("long", training={"tokens": 2560 * 4000, "checkpoint_tokens": 6400})
-    processes = [start("work", path) for _ in range(2)]
-    study = Study.load(path)
-    for _ in range(600):
-        if study.folder.is_dir() and sum("train" in w.about["part"] for w in workers(study.folder)):
-            break
-        assert processes[0].poll() is None, processes[0].communicate()
-        time.sleep(0.1)
-    shown = cli("status", path).stdout
+    study, work = Study.load(path), (*RESEED, "work", path, "--share")
+
+    def both_train():
+        parts = [worker.about["part"] for worker in workers(study.folder)]
+        return sorted(parts) == ["train 1/2", "train 2/2"]
+
+    with children((*work, "1/2"), (*work, "2/2")) as processes:
+        until(both_train, *processes)
+        shown = cli("status", path).stdout
+        done = cli("cancel", path)
+        said = [process.communicate(timeout=120)[0] for process in processes]
     assert "working now: 2 processes that share it" in shown
-    assert f"{processes[0].pid}" in shown
-    done = cli("cancel", path)
+    assert all(f"{process.pid}" in shown for process in processes)
     assert done.returncode == 0, done.stderr
     assert "Nobody works at it any more" in done.stdout
-    for process in processes:
-        process.communicate(timeout=60)
-        assert process.returncode == 143
+    assert [process.returncode for process in processes] == [143, 143], said
 
 
 @pytest.mark.slow

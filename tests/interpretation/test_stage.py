@@ -5,8 +5,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import polars as pl
 import pytest
+from tests.processes import RESEED, child
 
 pytest.importorskip("torch", reason="training needs torch")
 
@@ -417,14 +416,14 @@ def test_one_signal_ends_explain_though_the_server_is_silent(study, tmp_path, si
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         folder = with_server(study, tmp_path / "study", url)
-        command = [sys.executable, "-m", "reseed.cli", "explain", str(folder), "--quiet"]
+        silent.settimeout(200)
         with (
-            subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
+            child(*RESEED, "explain", folder, "--quiet") as process,
             silent.accept()[0] as connection,
         ):
             connection.recv(1)
             process.send_signal(signum)
-            _, message = process.communicate(timeout=60)
+            message, _ = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in message
     assert "the same command continues" in message

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import socket
 import threading
 import time
@@ -24,7 +23,15 @@ from typing import Any, NamedTuple
 
 from reseed.errors import StoreError, explained
 from reseed.store.files import write_bytes
-from reseed.store.temporary import BUILDING, OLD, left_over, now_at, taken, this_machine
+from reseed.store.temporary import (
+    BUILDING,
+    beside,
+    locked_beside,
+    now_at,
+    sweep_below,
+    taken,
+    this_machine,
+)
 
 FOLDER = "work"
 _CLAIMS = f"{FOLDER}/claims"
@@ -42,6 +49,7 @@ _SILENT = 600.0
 
 _OLD = 86_400.0
 """Seconds after which what a worker of another machine left behind is swept."""
+_TRIES = 100
 
 
 class Known(NamedTuple):
@@ -67,11 +75,24 @@ class Process:
         self.id = f"{this_machine()}-{secrets.token_hex(4)}"
         self._root, self._path, self._asked = root, _file(root, self.id), asked
         self._about = {"host": socket.gethostname(), "process": os.getpid(), **about}
-        write_bytes(self._path, self._text())
-        self._handle = os.open(self._path, os.O_RDWR)
-        fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._handle = self._entered()
         self._ended = threading.Event()
         threading.Thread(target=self._touch, daemon=True, name="heartbeat").start()
+
+    def _entered(self) -> int:
+        """Its file, which has its lock before others see it: without one they take it for dead."""
+
+        def make(path: Path) -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(exist_ok=False)
+
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):  # the last of the others has just left
+                path, handle = locked_beside(self._path, make, os.O_RDWR)
+                os.pwrite(handle, self._text(), 0)
+                os.replace(path, self._path)
+                return handle
+        raise StoreError(f"{self._path.parent} is deleted again and again")
 
     def say(self, **about: Any) -> None:
         """Show others something else."""
@@ -97,7 +118,7 @@ class Process:
         self._ended.set()
         os.close(self._handle)
         with contextlib.suppress(OSError):  # the lock is gone, so that others see it all the same
-            for claim in _claims(self._root):
+            for claim in _listed(self._root / _CLAIMS):
                 if _owner(claim) == self.id:
                     claim.unlink(missing_ok=True)
             self._path.unlink(missing_ok=True)
@@ -107,31 +128,50 @@ class Process:
     # -- claims ----------------------------------------------------------------------------------
 
     def claim(self, part: str) -> bool:
-        """Take a part of the work, unless a living worker has it.
+        """Take a part of the work, unless a living worker has it: of several that come one has it.
 
-        Two may believe that they have the same part if both take over that of a dead one at the
-        same moment; then it is done twice.
+        That of a dead one falls to whoever claims to be its heir.
         """
-        path = self._root / _CLAIMS / part.replace("/", ",")
+        path = self._claim_file(part)
         with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for _ in range(2):
-                try:
-                    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-                except FileExistsError:
-                    owner = _owner(path)
-                    if owner == self.id or (owner and alive(self._root, owner)):
+            for _ in range(_TRIES):
+                with contextlib.suppress(FileNotFoundError):  # given back, or the folder with it
+                    if self._put_claim(path, os.link):
+                        return True
+                    owner = path.read_text("utf-8")
+                    if owner == self.id or alive(self._root, owner):
                         return owner == self.id
-                    path.unlink(missing_ok=True)
-                    continue
-                os.write(handle, self.id.encode())
-                os.close(handle)
-                return True
+                    return self._inherit(part, owner)
         return False
+
+    def _inherit(self, part: str, dead: str) -> bool:
+        path, heir = self._claim_file(part), f"{part} after {dead}"
+        if not self.claim(heir):
+            return False
+        try:
+            return _owner(path) == dead and self._put_claim(path, os.replace)
+        finally:
+            self.release(heir)
+
+    def _put_claim(self, path: Path, put: Callable[[Path, Path], None]) -> bool:
+        """Put a claim in its place, whole; False if one is there that may not be replaced."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = beside(path, BUILDING)
+        try:
+            new.write_text(self.id, "utf-8")
+            put(new, path)
+        except FileExistsError:
+            return False
+        finally:
+            new.unlink(missing_ok=True)
+        return True
+
+    def _claim_file(self, part: str) -> Path:
+        return self._root / _CLAIMS / part.replace("/", ",")
 
     def release(self, part: str) -> None:
         """Give a part back, done or not."""
-        path = self._root / _CLAIMS / part.replace("/", ",")
+        path = self._claim_file(part)
         with contextlib.suppress(OSError):  # then it ends with this process
             if _owner(path) == self.id:
                 path.unlink(missing_ok=True)
@@ -174,7 +214,7 @@ def alive(root: Path, worker: str) -> bool:
 def workers(root: Path) -> list[Known]:
     """All workers that a folder knows of, the dead ones that were never swept among them."""
     out: list[Known] = []
-    for path in sorted((root / FOLDER).glob("*.process")):
+    for path in _listed(root / FOLDER, ".process"):
         with contextlib.suppress(OSError, ValueError):
             about, silent = json.loads(path.read_text("utf-8")), now_at(path.parent)
             silent -= path.stat().st_mtime
@@ -221,28 +261,28 @@ def sweep(root: Path) -> None:
     if not root.is_dir():
         return
     now = cache(lambda: now_at(root))
-    for path in [*root.rglob("*" + BUILDING), *root.rglob("*" + OLD)]:
-        if path.is_symlink():
-            path.unlink(missing_ok=True)
-        elif left_over(path, now, _OLD):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    for path in (root / FOLDER).glob("*.process"):
+    sweep_below(root, now, _OLD)
+    for path in _listed(root / FOLDER, ".process"):
         dead = not alive(root, path.stem)
         same = path.stem.partition("-")[0] == this_machine()
-        if dead and (same or now() - path.stat().st_mtime > _OLD):
-            path.unlink(missing_ok=True)
-    for claim in _claims(root):
-        owner = _owner(claim)
-        if not owner or not alive(root, owner):
-            claim.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if dead and (same or now() - path.stat().st_mtime > _OLD):
+                path.unlink()
+    for claim in _listed(root / _CLAIMS):  # an heir may take over a younger one at this moment
+        with contextlib.suppress(FileNotFoundError):
+            if now() - claim.stat().st_mtime > _OLD and not alive(root, _owner(claim)):
+                claim.unlink()
 
 
 def _file(root: Path, worker: str) -> Path:
     return root / FOLDER / f"{worker}.process"
 
 
-def _claims(root: Path) -> list[Path]:
-    return list((root / _CLAIMS).glob("*"))
+def _listed(folder: Path, ending: str = "") -> list[Path]:
+    try:
+        return [folder / name for name in sorted(os.listdir(folder)) if name.endswith(ending)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _owner(claim: Path) -> str:

@@ -12,14 +12,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import polars as pl
-from safetensors.numpy import save as save_safetensors
+from typing import TYPE_CHECKING, Any
 
 from reseed.errors import StoreError, explained
-from reseed.store.temporary import BUILDING, beside, fsync, taken
+from reseed.store.temporary import fsync, locked_beside
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
 
 PIECE = "piece.json"
 """File that makes a folder a piece: its name, what it was made from, sizes and checksums."""
@@ -39,10 +39,9 @@ def write_bytes(path: Path, data: bytes, *, parents: bool = True) -> None:
     with explained(path):
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        building = beside(path, BUILDING)
+        building, opened = locked_beside(path, lambda new: new.touch(exist_ok=False), os.O_WRONLY)
         try:
-            with open(building, "xb") as handle:
-                taken(handle.fileno())
+            with open(opened, "wb") as handle:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -114,6 +113,8 @@ _ROWS_WITH_TEXT = 8192
 
 def parquet_bytes(frame: pl.DataFrame) -> bytes:
     """A table as Parquet bytes; equal tables give equal bytes."""
+    import polars as pl
+
     buffer = io.BytesIO()
     size = _ROWS_WITH_TEXT if pl.List(pl.String) in frame.dtypes else None
     frame.write_parquet(buffer, compression="zstd", statistics=True, row_group_size=size)
@@ -124,8 +125,11 @@ def safetensors_bytes(
     arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str] | None = None
 ) -> bytes:
     """Arrays as safetensors bytes; equal arrays give equal bytes."""
+    import numpy as np
+    from safetensors.numpy import save
+
     tight = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-    return save_safetensors(tight, dict(metadata) if metadata else None)
+    return save(tight, dict(metadata) if metadata else None)
 
 
 def seal(

@@ -45,36 +45,69 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(f"{path.name}.{this_machine()}-{secrets.token_hex(6)}{ending}")
 
 
-def left_over(path: Path, now: Callable[[], float], age: float) -> bool:
-    """Whether nobody works on what `beside` has named.
+def take_out(path: Path, now: Callable[[], float], age: float) -> bool:
+    """Delete what `beside` has named, unless somebody works on it; whether it was deleted.
 
     On this machine the lock of whoever does tells. Of other machines, and where the file system
-    locks no folders, it must be `age` seconds old.
+    locks no folders, it must be `age` seconds old. The lock is held meanwhile: whoever has just
+    made it and comes for its lock now finds it taken, or the name gone, and makes another
+    (`locked_beside`).
     """
     mark = _MARKED.fullmatch(path.name)
     if mark is None:
         return False
     try:
-        if mark[1] == this_machine() and (held := _held(path)) is not None:
-            return not held
-        inner = [path, *path.rglob("*")] if path.is_dir() else [path]
-        return now() - max(entry.lstat().st_mtime for entry in inner) > age
+        if path.is_symlink():
+            path.unlink()
+            return True
+        handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
-
-
-def _held(path: Path) -> bool | None:
-    """Whether a process has locked a file or folder; None where that cannot be asked."""
-    handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        held = _held(handle)
+        if held or (held is None or mark[1] != this_machine()) and _age(path, now) <= age:
+            return False
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _age(path: Path, now: Callable[[], float]) -> float:
+    inner = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return now() - max(entry.lstat().st_mtime for entry in inner)
+
+
+def _held(handle: int) -> bool | None:
+    """Whether another has locked a file or folder, and if not, lock it; None if unknown."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return None
-    finally:
-        os.close(handle)
     return False
+
+
+def locked_beside(final: Path, make: Callable[[Path], object], how: int) -> tuple[Path, int]:
+    """What is to come to a place, made under a name of this process's own, and open and locked.
+
+    Args:
+        final: the place.
+        make: makes it at a path.
+        how: to open it, as `os.open` takes it.
+    """
+    for _ in range(_TRIES):
+        path = beside(final, BUILDING)
+        make(path)
+        with contextlib.suppress(FileNotFoundError):  # taken out before it had its lock
+            handle = os.open(path, how)
+            if taken(handle) and path.exists():
+                return path, handle
+            os.close(handle)
+    raise StoreError(f"what is built beside {final} is deleted again and again")
 
 
 def taken(handle: int, how: int = fcntl.LOCK_EX) -> bool:
@@ -92,10 +125,11 @@ def now_at(folder: Path) -> float:
     """The time by the clock of the file system of a folder, in seconds since 1970."""
     probe = beside(folder / "clock", BUILDING)
     with explained(folder):
+        handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         try:
-            probe.touch(exist_ok=False)
-            return probe.stat().st_mtime
+            return os.fstat(handle).st_mtime  # another may have swept its name already
         finally:
+            os.close(handle)
             probe.unlink(missing_ok=True)
 
 
@@ -111,18 +145,22 @@ def fsync(path: Path) -> None:
 def sweep_beside(final: Path) -> None:
     """Take out what killed processes of this machine left beside a place."""
     for path in final.parent.glob(glob.escape(final.name) + ".*"):
-        if not path.is_symlink() and left_over(path, lambda: 0.0, 0.0):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        take_out(path, lambda: 0.0, 0.0)
+
+
+def sweep_below(root: Path, now: Callable[[], float], age: float) -> None:
+    """`take_out` for all below a folder."""
+    for folder, inner, files in os.walk(root):  # which bears that folders vanish meanwhile
+        for name in [*inner, *files]:
+            if name.endswith((BUILDING, OLD)):
+                take_out(Path(folder, name), now, age)
 
 
 @contextlib.contextmanager
 def built_beside(final: Path) -> Generator[Path, None, None]:
     """A folder of this process alone beside a place; gone at the end, unless it was moved."""
-    folder = beside(final, BUILDING)
-    folder.mkdir(parents=True)
-    handle = os.open(folder, os.O_RDONLY)
+    folder, handle = locked_beside(final, lambda path: path.mkdir(parents=True), os.O_RDONLY)
     try:
-        taken(handle)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

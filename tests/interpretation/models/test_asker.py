@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
+from tests.processes import child, until
 
 from reseed.errors import BudgetError, ModelError
 from reseed.events import Events
@@ -333,22 +334,21 @@ def test_killed_in_the_middle_nothing_is_asked_twice(serve, hostile, path, signu
     def behave(text, times):
         if len(server.questions) > 12 and not killed.is_set():
             held.release()
-            killed.wait(30)
+            killed.wait(240)
             return "reset" if signum == signal.SIGKILL else hostile.completion(text.upper())
         return hostile.completion(text.upper())
 
     server = serve(behave)
     command = [sys.executable, "-c", RUN, server.url, str(path)]
     env = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    with process:
+    with child(*command, env=env) as process:
         for _ in range(4):
-            assert held.acquire(timeout=60)
+            assert held.acquire(timeout=200)
         process.send_signal(signum)
         if signum == signal.SIGINT:
             time.sleep(0.5)
             killed.set()
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
         killed.set()
     assert process.returncode != 0
     first = list(server.questions)
@@ -359,11 +359,13 @@ def test_killed_in_the_middle_nothing_is_asked_twice(serve, hostile, path, signu
         assert 16 <= len(known) < 40
     assert known <= set(first)
     server.questions.clear()
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.stdout == "40\n", done.stderr
     assert sorted(server.questions) == sorted({f"q{i}" for i in range(40)} - known)
     server.questions.clear()
-    assert subprocess.run(command, env=env, capture_output=True, timeout=60).stdout == b"40\n"
+    assert subprocess.run(command, env=env, capture_output=True, timeout=120).stdout == b"40\n"
     assert server.questions == []
 
 
@@ -374,18 +376,13 @@ def test_a_silent_server_holds_nobody_back(serve, hostile, path, silence, times)
     server = serve(lambda text, _: hostile.completion("ok") if text == "q0" else silence)
     grace = "from reseed.interpretation.models import asker\nasker.GRACE_SECONDS = "
     code = grace + ("1\n" if times == 1 else "60\n") + RUN
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, server.url, str(path)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        while len(server.questions) < 2:  # a refusal may hold back all that were not yet sent
-            time.sleep(0.02)
+    with child(sys.executable, "-c", code, server.url, path) as process:
+        # a refusal may hold back all that were not yet sent
+        until(lambda: len(server.questions) >= 2, process)
         for _ in range(times):
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
-        process.communicate(timeout=15)
+        process.communicate(timeout=50)  # below the longer grace
     assert process.returncode != 0
     assert [row["answer"]["text"] for row in entries(path)] == ["ok"]
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.processes import child
 
 from reseed.errors import BusyError, StoreError
 from reseed.interpretation.models.journal import Journal, entries
@@ -129,11 +130,8 @@ def test_one_process_at_a_time(path, three):
         "from reseed.interpretation.models.journal import Journal\n"
         "Journal(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with other:
-        assert other.stdout.readline() == b"open\n"
+    with child(sys.executable, "-c", code, path, stdin=subprocess.PIPE, stderr=None) as other:
+        assert other.stdout.readline() == "open\n"
         with pytest.raises(BusyError, match=r"journal.jsonl is in use"):
             Journal(path)
         assert [entry["key"] for entry in entries(path)] == list("abc")  # reading needs no lock

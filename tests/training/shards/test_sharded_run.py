@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from benchmarks.shards import SharedRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tests.processes import RESEED, child, until
 from tests.training.shards import rank
 
 from reseed.errors import SpecError
@@ -254,21 +254,22 @@ def test_ranks_that_are_stopped_go_on_as_others(tmp_path):
 
     def start(count, name):
         arguments = ["run", str(study), "--out", str(tmp_path / name)]
-        alone = [sys.executable, "-m", "reseed.cli", *arguments]
-        line = alone if count == 1 else command(count, arguments)
-        return subprocess.Popen(line, env=ALONE, stdout=output, stderr=output)
+        return child(
+            *(command(count, arguments) if count > 1 else (*RESEED, *arguments)), env=ALONE
+        )
 
-    with open(tmp_path / "output", "w+") as output:
-        assert start(1, "alone").wait(300) == 0
-        two = start(2, "shared")
-        for _ in range(3000):
-            if list((tmp_path / "shared").glob("runs/*.part/*/checkpoint.safetensors")):
-                break
-            time.sleep(0.1)
-        two.send_signal(signal.SIGTERM)
-        two.wait(120)
-        parts = list((tmp_path / "shared").glob("runs/*.part/*/checkpoint/*.safetensors"))
-        assert len(parts) == 12  # four blocks of three runs
-        assert start(4, "shared").wait(300) == 0
+    shared = tmp_path / "shared"
+    with start(1, "alone") as process:
+        process.communicate(timeout=280)
+        assert process.returncode == 0
+    with start(2, "shared") as process:
+        until(lambda: list(shared.glob("runs/*.part/*/checkpoint.safetensors")), process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    parts = list(shared.glob("runs/*.part/*/checkpoint/*.safetensors"))
+    assert len(parts) == 12  # four blocks of three runs
+    with start(4, "shared") as process:
+        out, _ = process.communicate(timeout=280)
+        assert process.returncode == 0, out
     assert saes(tmp_path / "shared") == saes(tmp_path / "alone")
     assert not list(Path(tmp_path / "shared" / "runs").glob("*.part"))
