@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 import reseed
 from reseed.errors import SpecError
 from reseed.matching import candidates
+from reseed.matching.blocks import passes
 from reseed.matching.entries import dense
 from reseed.matching.geometry import Limits, cosine, least_cosine, mean_cosine, whitened
 
@@ -105,8 +106,8 @@ def test_few_candidates_are_mended_by_pricing(n: int, m: int, seed: int) -> None
 
 def test_small_blocks_and_their_bounds(monkeypatch) -> None:
     """Bounds rule out part of the blocks, and what is left suffices."""
-    monkeypatch.setattr(candidates, "ROWS", 64)
-    monkeypatch.setattr(candidates, "COLUMNS", 96)
+    monkeypatch.setattr(passes, "ROWS", 64)
+    monkeypatch.setattr(passes, "COLUMNS", 96)
     monkeypatch.setattr(candidates, "PRICE_ROWS", 32)
     monkeypatch.setattr("reseed.matching.exact.ROOM", 8)
     for case in (planted, anisotropic, random):

@@ -47,6 +47,7 @@ def test_lists_keep_the_best(n, m, room, levels, start, seed) -> None:
     rng = np.random.default_rng(seed)
     price = rng.random(m).astype(np.float32)
     by_row = Lists.of(n, room, np.full(n, start, np.float32))
+    unpriced = Lists.of(n, room, np.full(n, start, np.float32))
     by_column = Lists.of(m, room, np.full(m, start, np.float32))
     cut = rng.integers(0, m + 1)
     for columns in (np.arange(cut), np.arange(cut, m)):
@@ -54,8 +55,9 @@ def test_lists_keep_the_best(n, m, room, levels, start, seed) -> None:
         if not part.size:
             continue
         offers.offer_rows(part, np.arange(n), columns, price[columns], *by_row)
-        offers.offer_columns(part, 0, int(columns[0]), *by_column)
+        offers.offer_both(part, 0, int(columns[0]), unpriced, by_column)
     check_lists(by_row, S - price, room, start)
+    check_lists(unpriced, S, room, start)
     check_lists(by_column, S.T, room, start)
 
 

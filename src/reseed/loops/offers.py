@@ -47,10 +47,18 @@ class Lists(NamedTuple):
 
     def entries(self) -> tuple[Integers, Integers]:
         """Own and other end of everything kept."""
-        kept = np.arange(self.values.shape[1]) < self.length[:, None]
-        return np.repeat(np.arange(len(self.length)), self.length), self.others[kept].astype(
-            np.int64
-        )
+        own = np.repeat(np.arange(len(self.length)), self.length)
+        return own, self.others[self.kept].astype(np.int64)
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """[F, room] which places are filled."""
+        return np.arange(self.values.shape[1]) < self.length[:, None]
+
+    @property
+    def room(self) -> int:
+        """How many it keeps at least."""
+        return self.values.shape[1] // 2
 
 
 @compiled
@@ -154,37 +162,59 @@ def offer_rows(
 
 
 @compiled
-def offer_columns(
-    block: Floats32,
-    first_row: int,
-    first_column: int,
-    values: Floats32,
-    others: Short,
-    count: Integers,
-    bar: Floats32,
+def _stretches_above(line: Floats32, limit: Any, bars: Floats32, hits: Short) -> None:
+    """How many entries of each full stretch are above the bar of the row or of their column.
+
+    For all stretches of a row at once: a call for each would cost more than the comparing.
+    """
+    for stride in range(len(line) // _STRIDE):
+        low, found = np.uint64(stride * _STRIDE), np.int32(0)
+        for k in range(_STRIDE):
+            c = low + np.uint64(k)
+            found += np.int32((line[c] > limit) | (line[c] > bars[c]))
+        hits[stride] = found
+
+
+@compiled
+def offer_both(
+    block: Floats32, first_row: int, first_column: int, by_row: Lists, by_column: Lists
 ) -> None:
-    """Offer a block of similarities to the lists of its columns.
+    """Offer a block of similarities to the lists of its rows and of its columns, in one go.
 
     Args:
         block: `[R, C]`.
         first_row: which row its first is.
         first_column: which column its first is.
-        values: `[m, room]` the lists of all columns.
-        others: `[m, room]` the rows in them.
-        count: `[m]` how long each is.
-        bar: `[m]` its bar.
+        by_row: lists of all rows; each goes round as in `offer_rows`.
+        by_column: lists of all columns.
     """
+    values, others, count, bar = by_row  # tuples are dear inside loops
+    values_, others_, count_, bar_ = by_column
     rows, width = block.shape
-    here = bar[first_column : first_column + width]
+    bars = bar_[first_column : first_column + width]
+    strides = (width + _STRIDE - 1) // _STRIDE
+    hits, places = np.ones(strides, np.int32), np.empty(_STRIDE + 1, np.int64)
     for r in range(rows):
-        line = block[r]
-        for low in range(0, width, _STRIDE):
-            high = min(width, low + _STRIDE)
-            if high == low + _STRIDE and not _any_above(line, here, low):
+        i, line = first_row + r, block[r]
+        _stretches_above(line, bar[i], bars, hits)
+        for turn in range(strides):
+            stride = (turn + i // _STRIDE) % strides
+            if hits[stride] == 0:
                 continue
-            for c in range(low, high):
-                if line[c] > here[c]:
-                    _offer(values, others, count, bar, first_column + c, line[c], first_row + r)
+            found, first, limit, low = 0, 0, bar[i], stride * _STRIDE
+            for c in range(low, min(width, low + _STRIDE)):
+                if c == low + i % _STRIDE:
+                    first = found
+                places[found] = c  # without a branch that cannot be predicted
+                found += (line[c] > limit) | (line[c] > bars[c])
+            for e in range(found):
+                # what is offered to a row must come in an order that its columns do not change
+                c = places[(e + first) % found]
+                x = line[c]
+                if x > bar[i]:
+                    _offer(values, others, count, bar, i, x, first_column + c)
+                if x > bars[c]:
+                    _offer(values_, others_, count_, bar_, first_column + c, x, i)
 
 
 @reordered

@@ -12,24 +12,25 @@ A pass at new prices multiplies only what these cannot rule out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reseed.loops import offers
+from reseed.matching.blocks import passes
+from reseed.matching.blocks.multiplier import Multiplier
+from reseed.matching.blocks.passes import Blocks
 from reseed.matching.entries import float64_block, score, stretches
 from reseed.matching.geometry import Floats, Floats32, Geometry, Integers
 from reseed.matching.sparse import Edges
 
 if TYPE_CHECKING:
     from reseed.loops.gpu_offers import Products
-
-ROWS, COLUMNS = 1_024, 2_048
-"""Size of a block; both of its buffers stay in a third-level cache."""
 
 PRICE_ROWS = 256
 """Rows of a block in a pass at prices: fewer are more alike, so bounds leave less of it open."""
@@ -38,6 +39,9 @@ ON_DEVICE = 65_536  # columns of a block in a pass at prices on a GPU
 
 _SAMPLE = 64
 """Rows on which the width of a pass is chosen."""
+
+
+_telling = Lock()
 
 
 class OutOfTime(Exception):  # noqa: N818  (an ending, not an error)
@@ -98,47 +102,18 @@ class Pool:
 
 def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], None]) -> None:
     """Take in the best `room` (and up to twice as many) of each row and of each column."""
-    if pool.products is not None:
+    told = partial(_told, pool, deadline, show)
+    if pool.products is None:
+        by_row, by_column = passes.best_of_both(pool.geometry, room, told)
+    else:
         from reseed.loops.gpu_offers import best_of_both
 
-        best = best_of_both(pool.products, room, partial(_told, pool, deadline, show))
-        return _first_bounds(pool, best[0][:2], best[1][:2], best[0].bar, best[1].bar)
-    n, m = pool.geometry.shape
-    by_row = offers.Lists.of(n, min(room, m), np.full(n, -np.inf, np.float32))
-    by_column = offers.Lists.of(m, min(room, n), np.full(m, -np.inf, np.float32))
-
-    free = np.zeros(m, np.float32)
-    with ThreadPoolExecutor(1) as beside:
-
-        def offer(block: Floats32, rows: slice, columns: slice) -> None:
-            place = (rows.start, columns.start)
-            other = beside.submit(offers.offer_columns, block, *place, *by_column)
-            numbers = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
-            offers.offer_rows(block, *numbers, free[columns], *by_row)
-            other.result()
-
-        blocks = ((r, c) for r in stretches(n, ROWS) for c in _from_diagonal(r.start, m))
-        _multiply(pool, blocks, offer, deadline, show)
-    return _first_bounds(pool, by_row.entries(), by_column.entries(), by_row.bar, by_column.bar)
-
-
-def _first_bounds(
-    pool: Pool,
-    by_row: tuple[Integers, Integers],
-    by_column: tuple[Integers, Integers],
-    bar_row: Floats32,
-    bar_column: Floats32,
-) -> None:
-    pool.add(*(np.concatenate(ends) for ends in zip(by_row, by_column[::-1], strict=True)))
-    pool.top_row = bar_row.astype(np.float64) + pool.geometry.error
-    pool.top_column = bar_column.astype(np.float64) + pool.geometry.error
-
-
-def _from_diagonal(start: int, m: int) -> list[slice]:
-    """Column blocks from the one on the diagonal on, round to it."""
-    blocks = list(stretches(m, COLUMNS))
-    turn = (start // COLUMNS) % len(blocks)
-    return blocks[turn:] + blocks[:turn]
+        by_row, by_column = best_of_both(pool.products, room, told)
+    pool.add(
+        np.concatenate([by_row.own, by_column.other]), np.concatenate([by_row.other, by_column.own])
+    )
+    pool.top_row = by_row.bar.astype(np.float64) + pool.geometry.error
+    pool.top_column = by_column.bar.astype(np.float64) + pool.geometry.error
 
 
 def price_pass(
@@ -162,13 +137,18 @@ def price_pass(
         width = max(width, _width(pool, u, v, room))
     least = (u - width).astype(np.float32)
     price = v.astype(np.float32)
-    blocks = _not_ruled_out(pool, u, v, width, ON_DEVICE if pool.products else COLUMNS)
+    told = partial(_told, pool, deadline, show)
+    groups = _not_ruled_out(pool, u, v, width, ON_DEVICE if pool.products else passes.COLUMNS)
     if pool.products is None:
-        bar = _offered(pool, blocks, price, least, room, deadline, show)
+        bar = _offered(pool, groups, price, least, room, told)
+        close = np.flatnonzero(bar + geometry.error > pool.worth(v))
+        if len(close):  # more are as good as the best than were kept: look again, in float32
+            finer = _rows_whole(close, len(v))
+            bar[close] = _offered(pool, finer, price, least, room, told, halves=False)[close]
     else:
         from reseed.loops.gpu_offers import above_prices
 
-        told = partial(_told, pool, deadline, show)
+        blocks = chain.from_iterable(groups)
         *pairs, bar = above_prices(pool.products, blocks, price, least, 2 * room, told)
         pool.add(*pairs)
     bound = bar.astype(np.float64) + geometry.error
@@ -183,24 +163,30 @@ def price_pass(
 
 def _offered(
     pool: Pool,
-    blocks: Iterator[tuple[Integers, Integers]],
+    groups: Sequence[Blocks],
     price: Floats32,
     least: Floats32,
     room: int,
-    deadline: float,
-    show: Callable[[float], None],
+    told: passes.Told,
+    *,
+    halves: bool | None = None,
 ) -> Floats32:
     """Take in pairs of these blocks above `least` at prices; what bounds those left out."""
     lists = offers.Lists.of(pool.geometry.shape[0], room, least.copy())
-
-    def offer(block: Floats32, rows: Integers, columns: Integers) -> None:
-        offers.offer_rows(block, rows, columns, price[columns], *lists)
-
     try:
-        _multiply(pool, blocks, offer, deadline, show)
+        passes.above_prices(pool.geometry, groups, price, lists, told, halves=halves)
     finally:
         pool.add(*lists.entries())
     return lists.bar
+
+
+def _rows_whole(rows: Integers, m: int) -> list[Blocks]:
+    """All blocks of chosen rows, in groups."""
+
+    def blocks(some: Integers) -> Blocks:
+        return ((some, np.arange(c.start, c.stop)) for c in stretches(m, passes.COLUMNS))
+
+    return [blocks(rows[part]) for part in stretches(len(rows), PRICE_ROWS)]
 
 
 def _best_exactly(
@@ -208,8 +194,8 @@ def _best_exactly(
 ) -> tuple[Integers, Floats]:
     """Column and value of max_j S_ij - v_j for chosen rows, by float64 products."""
     column, value = np.zeros(len(rows), np.int64), np.full(len(rows), -np.inf)
-    for part in stretches(len(rows), ROWS):
-        for across in stretches(len(v), COLUMNS):
+    for part in stretches(len(rows), passes.ROWS):
+        for across in stretches(len(v), passes.COLUMNS):
             if time.perf_counter() > deadline:
                 raise OutOfTime
             block = float64_block(geometry, rows[part], across) - v[across]
@@ -228,10 +214,10 @@ def _width(pool: Pool, u: Floats, v: Floats, room: int) -> float:
     price = v.astype(np.float32)
     wanted = min(max(1, room // 4) * len(rows), len(rows) * m)
     best = np.empty(0, np.float32)
-    multiplier = pool.geometry.multiplier(len(rows), COLUMNS)
-    for columns in stretches(m, COLUMNS):
+    multiplier = Multiplier(pool.geometry, len(rows), passes.COLUMNS)
+    for columns in stretches(m, passes.COLUMNS):
         block = (
-            multiplier.block(rows, columns) - price[columns] - u[rows].astype(np.float32)[:, None]
+            multiplier.uppers(rows, columns) - price[columns] - u[rows].astype(np.float32)[:, None]
         )
         best = np.concatenate([best, block.ravel()])
         if len(best) > wanted:
@@ -239,18 +225,16 @@ def _width(pool: Pool, u: Floats, v: Floats, room: int) -> float:
     return -float(best.min())
 
 
-def _not_ruled_out(
-    pool: Pool, u: Floats, v: Floats, width: float, across: int
-) -> Iterator[tuple[Integers, Integers]]:
-    """Blocks that may hold a pair with S_ij > u_i + v_j - width by all the bounds."""
+def _not_ruled_out(pool: Pool, u: Floats, v: Floats, width: float, across: int) -> list[Blocks]:
+    """Blocks that may hold a pair with S_ij > u_i + v_j - width by all the bounds, by rows."""
     n, _ = pool.geometry.shape
     bounds = [] if pool.top_row is None else [(pool.top_row, np.zeros_like(v))]
     bounds += pool.bounds
     slack_rows = [row - u + width for row, _ in bounds]
     slack_columns = [v - column for _, column in bounds]
     order = _alike(u, slack_rows[-1]) if slack_rows else np.arange(n)
-    for part in stretches(n, PRICE_ROWS):
-        rows = order[part]
+
+    def blocks(rows: Integers) -> Blocks:
         open_ = np.ones(len(v), dtype=bool)
         for row, column in zip(slack_rows, slack_columns, strict=True):
             open_ &= column < row[rows].max()
@@ -259,6 +243,8 @@ def _not_ruled_out(
         columns = np.flatnonzero(open_)
         for some in stretches(len(columns), across):
             yield np.sort(rows), columns[some]
+
+    return [blocks(order[part]) for part in stretches(n, PRICE_ROWS)]
 
 
 def _alike(u: Floats, slack: Floats) -> Integers:
@@ -269,31 +255,10 @@ def _alike(u: Floats, slack: Floats) -> Integers:
     return np.lexsort((-slack, rank * strips // len(u)))
 
 
-def _multiply(
-    pool: Pool,
-    blocks: Iterator[tuple[Any, Any]],
-    offer: Callable[[Floats32, Any, Any], None],
-    deadline: float,
-    show: Callable[[float], None],
-) -> None:
-    """Make blocks and look through them.
-
-    Looking in a thread of its own while the next block is made was slower on two cores: the product
-    waits for whichever of its threads lost its core.
-    """
-    multiplier = pool.geometry.multiplier(ROWS, COLUMNS)
-    for rows, columns in blocks:
-        if time.perf_counter() > deadline:
-            raise OutOfTime
-        block = multiplier.block(rows, columns)
-        offer(block, rows, columns)
-        pool.multiplied += block.size
-        show(block.size)
-
-
 def _told(pool: Pool, deadline: float, show: Callable[[float], None], entries: int) -> None:
-    """Of blocks that a device is about to make."""
+    """Of similarities that are about to be made, on whatever thread."""
     if time.perf_counter() > deadline:
         raise OutOfTime
-    pool.multiplied += entries
-    show(entries)
+    with _telling:
+        pool.multiplied += entries
+        show(entries)

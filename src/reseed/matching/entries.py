@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.errors import SpecError
+from reseed.matching.blocks.multiplier import Multiplier
 from reseed.matching.geometry import Floats, Geometry, Integers, Rows
 
 DENSE_LIMIT = 16_384 * 16_384
@@ -147,7 +148,7 @@ def _largest(geometry: Geometry, absolute: bool) -> tuple[Integers, Integers]:
 
         return nearest(products, absolute=absolute)
     n, m = geometry.shape
-    multiplier = geometry.multiplier(_BLOCK, _BLOCK)
+    multiplier = Multiplier(geometry, _BLOCK, _BLOCK)
     rows, columns = _Best(n), _Best(m)
     for part in stretches(n, _BLOCK):
         for across in stretches(m, _BLOCK):
@@ -186,7 +187,7 @@ def nearest_in_itself(rows: Rows) -> Nearest:
 
         latent, _ = nearest(products, itself=True)
         return Nearest(latent, cosines_of(geometry, np.arange(size), latent))
-    multiplier, best = geometry.multiplier(_BLOCK, _BLOCK), _Best(size)
+    multiplier, best = Multiplier(geometry, _BLOCK, _BLOCK), _Best(size)
     for part in stretches(size, _BLOCK):
         for across in stretches(size, _BLOCK):
             block = multiplier.block(part, across)

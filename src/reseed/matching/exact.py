@@ -33,7 +33,9 @@ from reseed.errors import SpecError
 from reseed.loops import offers
 from reseed.loops.bids import State
 from reseed.matching import candidates, sparse
-from reseed.matching.candidates import COLUMNS, ROWS, OutOfTime, Pool
+from reseed.matching.blocks.multiplier import Multiplier
+from reseed.matching.blocks.passes import COLUMNS, ROWS
+from reseed.matching.candidates import OutOfTime, Pool
 from reseed.matching.entries import BothNearest, from_pairs, score, stretches
 from reseed.matching.geometry import Geometry, Integers, Limits
 from reseed.matching.sparse import Edges, match_edges
@@ -252,11 +254,11 @@ def _found_above(
 
         yield from above(products, limit, show)
         return
-    (n, m), multiplier = geometry.shape, geometry.multiplier(ROWS, COLUMNS)
+    (n, m), multiplier = geometry.shape, Multiplier(geometry, ROWS, COLUMNS)
     room = np.empty(4096, np.int64), np.empty(4096, np.int64)
     for part in stretches(n, ROWS):
         for columns in stretches(m, COLUMNS):
-            block = multiplier.block(part, columns)
+            block = multiplier.uppers(part, columns)
             count = offers.above(block, limit, *room)
             if count > len(room[0]):
                 room = np.empty(2 * count, np.int64), np.empty(2 * count, np.int64)

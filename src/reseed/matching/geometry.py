@@ -14,9 +14,10 @@ off by at most `error`, so what a block cannot rule out by more than that is sco
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,19 +34,59 @@ Floats = NDArray[np.float64]
 
 Integers = NDArray[np.int64]
 
-_CHUNK = 8_192
+_CHUNK = 2_048
 """Rows that are scaled at a time."""
 
+_SMALL, _LARGE = 1e-30, 1e30
+"""Lengths between which rows are scaled as they are."""
 
-class Rows(NamedTuple):
-    """One view of one dictionary."""
+
+class Rounded(NamedTuple):
+    """Unit rows rounded to bfloat16."""
+
+    halves: Any
+    """[F, D] a tensor"""
+    lost: Floats32
+    """[F] lengths of what rounding took from them"""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One view of one dictionary. What products need is made once, whatever it is matched with."""
 
     exact: Floats32 | Floats
     """[F, D] as given, C-contiguous"""
     scale: Floats
     """[F] one over the length of each row; 0 for a zero row, which is similar to nothing"""
-    screen: Floats32
-    """[F, D] unit rows for products"""
+
+    @cached_property
+    def screen(self) -> Floats32:
+        """[F, D] unit rows for products in float32."""
+        out = np.empty(self.exact.shape, np.float32)
+        for part in _chunks(len(out)):
+            np.multiply(
+                self.exact[part], self.scale[part, None], out=out[part], casting="same_kind"
+            )
+        return out
+
+    @cached_property
+    def rounded(self) -> Rounded:
+        """For products in bfloat16; needs torch and numba."""
+        import torch
+
+        from reseed.loops.encode import to_halves
+
+        halves = torch.empty(self.exact.shape, dtype=torch.bfloat16)
+        bits = halves.view(torch.int16).numpy().view(np.uint16)
+        length, lost = np.empty((2, len(bits)), np.float32)
+        for part in _chunks(len(bits)):
+            rows = (self.exact[part] * self.scale[part, None]).astype(np.float32)
+            to_halves(rows, bits[part], length[part], lost[part])
+        return Rounded(halves, np.sqrt(lost))
+
+
+def _chunks(size: int) -> Iterator[slice]:
+    return (slice(low, low + _CHUNK) for low in range(0, size, _CHUNK))
 
 
 _in_force = ["cpu"]
@@ -90,16 +131,12 @@ class Geometry:
         Rounding of the unit rows and of D products and sums (Higham 2002, section 3.1), times two
         for prices and bars, which are rounded too.
         """
-        widest = max(left.screen.shape[1] for left, _ in self.views)
+        widest = max(left.exact.shape[1] for left, _ in self.views)
         return 2.0 * (widest + 16) * 2.0**-24
 
     def swapped(self) -> Geometry:
         """The same with A and B exchanged."""
         return Geometry(views=tuple((b, a) for a, b in self.views), device=self.device)
-
-    def multiplier(self, rows: int, columns: int) -> Multiplier:
-        """What makes blocks of up to `rows` x `columns`."""
-        return Multiplier(self, rows, columns)
 
     def products(self) -> Products | None:
         """What makes them on the device; None on a CPU.
@@ -126,25 +163,6 @@ class Limits:
     """solves of the sparse problem"""
     seconds: float = float("inf")
     """wall time"""
-
-
-class Multiplier:
-    """Makes blocks of similarities in memory of its own, which the next call overwrites."""
-
-    def __init__(self, geometry: Geometry, rows: int, columns: int) -> None:
-        self._geometry = geometry
-        self._out = [np.empty(rows * columns, np.float32) for _ in geometry.views[:2]]
-
-    def block(self, rows: Any, columns: Any) -> Floats32:
-        """`[rows, columns]` similarities; slices or index arrays."""
-        out: Floats32 | None = None
-        for view, (left, right) in enumerate(self._geometry.views):
-            a, b = left.screen[rows], right.screen[columns]
-            buffer = self._out[min(view, 1)][: len(a) * len(b)].reshape(len(a), len(b))
-            np.matmul(a, b.T, out=buffer)
-            out = buffer if out is None else np.minimum(out, buffer, out=out)
-        assert out is not None
-        return out
 
 
 def cosine(A: Any, B: Any, *, device: str | None = None, names: Sequence[str] = "AB") -> Geometry:
@@ -178,7 +196,7 @@ def mean_cosine(
         if len({len(part) for part in parts}) > 1:
             raise SpecError("the views have different numbers of latents; they must be of one SAE")
         exact = np.concatenate(parts, axis=1)
-        sides.append(Rows(exact, np.ones(len(exact)), exact.astype(np.float32)))
+        sides.append(Rows(exact, np.ones(len(exact))))
     for a, b in views:
         check_dimensions(np.shape(a)[1], np.shape(b)[1])
     return Geometry(views=((sides[0], sides[1]),), device=device or _in_force[-1])
@@ -203,21 +221,15 @@ def whitened(encoder: Any, covariance: Any) -> Floats:
 def rows(matrix: Any, name: str) -> Rows:
     """Prepare one view of one dictionary."""
     exact = finite_rows(matrix, name)
-    scale = np.empty(len(exact))
-    screen = np.empty(exact.shape, np.float32)
-    for low in range(0, len(exact), _CHUNK):
-        part = exact[low : low + _CHUNK].astype(np.float64)
-        top = np.abs(part).max(axis=1)
-        # lengths of rows of any magnitude must neither over- nor underflow
-        part /= np.where(top > 0, top, 1.0)[:, None]
-        length = np.linalg.norm(part, axis=1)
-        scale[low : low + _CHUNK] = np.where(length > 0, length * top, 0.0)
-        screen[low : low + _CHUNK] = part / np.where(length > 0, length, 1.0)[:, None]
-    tiny = (scale > 0) & ((scale < 1e-30) | (scale > 1e30))
-    if exact.dtype == np.float32 and not tiny.any():
-        return Rows(exact, np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0), screen)
+    if exact.dtype == np.float32:
+        length = np.empty(len(exact))
+        for part in _chunks(len(exact)):
+            chunk = exact[part].astype(np.float64)
+            length[part] = np.sqrt(np.einsum("fd,fd->f", chunk, chunk))
+        if ((length == 0) | (length > _SMALL) & (length < _LARGE)).all():
+            return Rows(exact, np.divide(1.0, length, out=np.zeros_like(length), where=length > 0))
     exact = unit(exact, name)
-    return Rows(exact, (np.abs(exact).max(axis=1) > 0).astype(np.float64), screen)
+    return Rows(exact, (np.abs(exact).max(axis=1) > 0).astype(np.float64))
 
 
 def finite_rows(rows: Any, name: str) -> NDArray[Any]:

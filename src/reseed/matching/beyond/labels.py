@@ -212,7 +212,7 @@ class Settings:
 
 def pick(side: Rows, which: Integers) -> Rows:
     """Some rows of a dictionary."""
-    return Rows(side.exact[which], side.scale[which], side.screen[which])
+    return Rows(side.exact[which], side.scale[which])
 
 
 class Chance(NamedTuple):

@@ -1,0 +1,1 @@
+"""Products of two dictionaries block by block, and what passes over them keep."""
