@@ -96,5 +96,5 @@ clean:
 	    -e ".[train]" pytest pytest-timeout hypothesis einops eai-sparsify==1.3.3 sae-lens==6.54.12 \
 	    llamascopium==2.0.0b34
 	.venv-peers/bin/python -m pip --disable-pip-version-check install -q --no-deps \
-	    dictionary-learning==0.1.0 circuit-tracer==0.5.0 eai-delphi==0.1.3
+	    dictionary-learning==0.1.0 circuit-tracer==0.5.0 eai-delphi==0.1.3 sae-dashboard==0.8.0
 	touch $@

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -51,13 +52,16 @@ def test_batches_have_the_keys_of_neuronpedia(neuronpedia, language):
     for run in group.runs:
         batch = parsed(out / run / "batch-0.json")
         assert batch["layer"] == 1
-        assert {"model_id", "sae_set", "sae_id_suffix"} <= batch.keys()
+        assert batch.keys() == {"model_id", "layer", "sae_set", "sae_id_suffix", "features"}
         skipped = parsed(out / run / "skipped_indexes.json")["skipped_indexes"]
         indices = [feature["feature_index"] for feature in batch["features"]]
         assert sorted([*indices, *skipped]) == list(range(12))
         for feature in batch["features"]:
-            assert feature.keys() == NEURONPEDIA | {"reseed"}
+            assert feature.keys() == NEURONPEDIA
             assert all(a.keys() == ACTIVATION for a in feature["activations"])
+        told = parsed(out / run / "reseed-0.json")
+        assert told["run"] == run
+        assert [int(index) for index in told["features"]] == indices
 
 
 def test_numbers_are_those_of_the_study(neuronpedia, language):
@@ -67,12 +71,15 @@ def test_numbers_are_those_of_the_study(neuronpedia, language):
     firing = language.store.table(evidence_name(run.id), "firing.parquet")
     batch = parsed(out / run.id / "batch-0.json")
     shared = language.summary["groups"][0]["headline"]["shared"]["all"]
-    assert batch["reseed"]["shared"] == shared["value"]
-    assert batch["reseed"]["shared_chance"] == shared["null_covariance"]["mean"]
+    beside = parsed(out / run.id / "reseed-0.json")
+    assert beside["shared"] == shared["value"]
+    assert beside["shared_chance"] == shared["null_covariance"]["mean"]
     for feature in batch["features"]:
         row = table.filter(run=run.id, latent=feature["feature_index"]).row(0, named=True)
         assert feature["frac_nonzero"] == row["firing_rate"]
-        told = feature["reseed"]
+        told = beside["features"][str(feature["feature_index"])]
+        tokens = firing.filter(latent=feature["feature_index"])["fired"][0]
+        assert sum(feature["freq_hist_data_bar_heights"]) == tokens
         assert told["n_matched"] == row["n_matched"]
         assert told["verdict"] == row["verdict"]
         if not math.isnan(row["recurrence_mean"] or 0.0):
@@ -104,7 +111,8 @@ def test_logits_are_those_of_the_head(neuronpedia, language, tiny_folder):
 
     out, _ = neuronpedia
     run = language.runs[0]
-    head = AutoModelForCausalLM.from_pretrained(tiny_folder).get_output_embeddings().weight
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    head = model.get_output_embeddings().weight * model.model.norm.weight
     feature = parsed(out / run.id / "batch-0.json")["features"][0]
     values = (head.detach() @ run.sae().W_dec[feature["feature_index"]]).sort().values
     assert feature["pos_values"] == pytest.approx(values.flip(0)[:10].tolist(), rel=1e-3)
@@ -196,13 +204,12 @@ def test_what_cannot_be_written_is_said(language, finished, tmp_path):
     assert export_to(language, tmp_path / "full", "pw-mcc", overwrite=True)[0]
 
 
-def test_without_the_subject_there_are_no_logits(language, tmp_path, monkeypatch):
-    def gone(*_):
-        raise SpecError("the model is gone")
-
-    monkeypatch.setattr("reseed.subjects.language.model.load_causal", gone)
-    _, notes = export_to(language, tmp_path / "a", "neuronpedia", group="topk 12")
-    assert notes == ["no logits: the model is gone"]
+def test_an_older_study_says_what_its_export_lacks(language, tmp_path):
+    shutil.copytree(language.folder, tmp_path / "older")
+    shutil.rmtree(tmp_path / "older" / "logits")
+    study = reseed.Study.load(tmp_path / "older")
+    _, notes = export_to(study, tmp_path / "a", "neuronpedia", group="topk 12")
+    assert notes == ["no logits: `reseed run` makes them"]
     feature = parsed(tmp_path / "a" / language.runs[0].id / "batch-0.json")["features"][0]
     assert feature["pos_str"] == feature["neg_values"] == []
     assert feature["activations"]
@@ -224,7 +231,7 @@ def test_explanations_and_dead_latents_go_along():
     files = dict(_run("r", about, {}, shown, np.eye(3, dtype=np.float32), {}))
     assert files["r/skipped_indexes.json"]["skipped_indexes"] == [0]
     assert [f["feature_index"] for f in files["r/batch-0.json"]["features"]] == [1, 2]
-    told = files["r/batch-0.json"]["features"][0]["reseed"]
+    told = files["r/reseed-0.json"]["features"]["1"]
     assert told["explanation"] == "cats"
     assert told["recurrence_mean"] is None
     assert files["r/explanations.jsonl"] == [

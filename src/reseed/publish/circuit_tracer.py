@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reseed.errors import SpecError
-from reseed.publish.dashboards import Dashboard, dashboards, head_of, layer_of, rounded
+from reseed.publish.dashboards import Dashboard, dashboards, layer_of, left_out, rounded
 from reseed.runs import Group
 from reseed.study import Study
 
@@ -33,9 +33,7 @@ def circuit_tracer(study: Study, groups: list[Group]) -> Iterator[tuple[str, byt
             no text.
         StoreError: if the study has not come this far.
     """
-    head, why = head_of(study)
-    if why:
-        yield why
+    yield from left_out(study, [run for group in groups for run in group.runs])
     specs = {run.id: run.spec for run in study.runs}
     sets: dict[str, dict[int, tuple[Group, str]]] = {}
     for group in groups:
@@ -58,7 +56,7 @@ def circuit_tracer(study: Study, groups: list[Group]) -> Iterator[tuple[str, byt
     for seeds, layers in sets.items():
         index: dict[str, Any] = {}
         for layer, (group, run) in sorted(layers.items()):
-            data, offsets = packed(map(feature, dashboards(study, group, run, head)))
+            data, offsets = packed(map(feature, dashboards(study, group, run)))
             name = f"layer_{layer}.bin"
             index[str(layer)] = {"filename": name, "offsets": offsets}
             yield f"{seeds}/features/{name}", data

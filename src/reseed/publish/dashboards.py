@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +12,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reseed.errors import ReseedError, SpecError
-from reseed.formats import own
-from reseed.records import Floats
-from reseed.runs import Group, evidence_name, run_name
+from reseed.errors import SpecError
+from reseed.evidence.display.logits import ABOUT
+from reseed.evidence.display.logits import FILE as LOGITS
+from reseed.evidence.display.strengths import FILE as STRENGTHS
+from reseed.evidence.display.strengths import bin_edges
+from reseed.runs import Group, evidence_name, logits_name
 from reseed.spec.subject import LanguageModelSpec
 from reseed.study import Study
-
-_AT_A_TIME = 256
-"""Latents whose logits are computed together."""
-
-_TOKENS = 10
-"""Tokens shown at each end of the logits."""
-
-_BARS = 40
 
 _FIRING, _UNIFORM = "firing", ("score", "judge")
 """Examples that are a uniform sample of the windows in which a latent fires."""
@@ -43,7 +37,7 @@ Bars = tuple[list[float], list[float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logits:
-    """What a decoder row adds to the logits, by the head alone: no norm before it is applied."""
+    """What a decoder row adds to the logits; `reseed.evidence.display.logits` has how."""
 
     top: list[tuple[str, float]]
     """largest first"""
@@ -64,7 +58,7 @@ class Dashboard:
     sample: list[Mapping[str, Any]]
     """a uniform sample of the windows in which it fires: tokens, activations, quantile"""
     bars: Bars
-    """activations above 0 in the sample"""
+    """activations above 0 on all held-out tokens, in bins of two an octave"""
     logits: Logits | None
 
     @property
@@ -74,40 +68,23 @@ class Dashboard:
         return {name: clean(value) for name, value in known.items()}
 
 
-class Head:
-    """The head of a subject and its tokenizer."""
-
-    def __init__(self, subject: Any) -> None:
-        weights = subject.model.get_output_embeddings().weight
-        self.rows: Floats = weights.detach().float().cpu().numpy()
-        self._pieces = subject.tokenizer.pieces
-
-    def logits(self, decoder: Floats) -> Iterator[Logits]:
-        """Of each decoder row, `[n, D]`."""
-        for values in decoder @ self.rows.T:
-            order = np.argsort(values)
-            ends = [order[::-1][:_TOKENS], order[:_TOKENS]]
-            top, bottom = (
-                list(zip(self._pieces(end.tolist()), rounded(values[end]), strict=True))
-                for end in ends
-            )
-            yield Logits(top=top, bottom=bottom, bars=histogram(values))
+def left_out(study: Study, runs: Iterable[str]) -> list[str]:
+    """Sentences about what the dashboards of these runs lack."""
+    store, sentences = study.store, list[str]()
+    kind = study.spec.subject.kind
+    for run in runs:
+        why = "`reseed run` makes them"
+        if store.has(logits_name(run)):
+            why = store.document(logits_name(run), ABOUT)["why"]
+        elif not isinstance(study.spec.subject, LanguageModelSpec):
+            why = f"the subject is a {kind}, which has no vocabulary"
+        sentences += [f"no logits: {why}"] if why else []
+        if not store.holds(evidence_name(run), STRENGTHS):
+            sentences.append("no histograms of activations: `reseed run` makes them")
+    return list(dict.fromkeys(sentences))
 
 
-def head_of(study: Study) -> tuple[Head | None, str | None]:
-    """The head of a study's subject; without one, why there are no logits."""
-    spec = study.spec.subject
-    if not isinstance(spec, LanguageModelSpec):
-        return None, f"no logits: the subject is a {spec.kind}, which has no vocabulary"
-    try:
-        from reseed.subjects.language.model import load_causal
-
-        return Head(load_causal(spec)), None
-    except (ReseedError, ImportError) as error:
-        return None, f"no logits: {error}"
-
-
-def dashboards(study: Study, group: Group, run: str, head: Head | None) -> Iterator[Dashboard]:
+def dashboards(study: Study, group: Group, run: str) -> Iterator[Dashboard]:
     """All latents of a run, in order.
 
     Raises:
@@ -126,26 +103,47 @@ def dashboards(study: Study, group: Group, run: str, head: Head | None) -> Itera
         pl.col("kind") == _FIRING, pl.col("split").is_in(_UNIFORM)
     )
     examples = examples.join(windows, on="window", how="inner", maintain_order="left")
-    latents = study.latents_of(group).filter(run=run).sort("latent")
-    decoder = own.read_piece(store, run_name(run)).W_dec
-    if head is not None and head.rows.shape[1] != decoder.shape[1]:
-        head = None
-    by_latent = _parts(contexts), _parts(examples)
-    for first in range(0, len(latents), _AT_A_TIME):
-        part = latents[first : first + _AT_A_TIME]
-        numbers = part["latent"].to_list()
-        logits = head.logits(decoder[numbers]) if head else iter([None] * len(numbers))
-        for row, own_logits in zip(part.iter_rows(named=True), logits, strict=True):
-            strongest, sample = (_rows(parts, row["latent"]) for parts in by_latent)
-            fired = [a for window in sample for a in window["activations"] if a]
-            yield Dashboard(
-                latent=row["latent"],
-                row=row,
-                strongest=strongest,
-                sample=sample,
-                bars=histogram(np.array(fired)),
-                logits=own_logits,
-            )
+    parts = _parts(contexts), _parts(examples)
+    logits, strengths = _logits(study, run), _strengths(study, run)
+    for row in study.latents_of(group).filter(run=run).sort("latent").iter_rows(named=True):
+        latent = row["latent"]
+        strongest, sample = (_rows(part, latent) for part in parts)
+        yield Dashboard(
+            latent=latent,
+            row=row,
+            strongest=strongest,
+            sample=sample,
+            bars=strengths.get(latent, ([], [])),
+            logits=logits.get(latent),
+        )
+
+
+def _logits(study: Study, run: str) -> dict[int, Logits]:
+    if not study.store.has(logits_name(run)):
+        return {}
+    out: dict[int, Logits] = {}
+    for row in study.store.table(logits_name(run), LOGITS).iter_rows(named=True):
+        top, bottom = (
+            list(zip(row[end], rounded(row[f"{end}_logits"]), strict=True))
+            for end in ("top", "bottom")
+        )
+        edges = np.linspace(row["bottom_logits"][0], row["top_logits"][0], len(row["counts"]) + 1)
+        out[row["latent"]] = Logits(top=top, bottom=bottom, bars=_bars(edges, row["counts"]))
+    return out
+
+
+def _strengths(study: Study, run: str) -> dict[int, Bars]:
+    if not study.store.holds(evidence_name(run), STRENGTHS):
+        return {}
+    table = study.store.table(evidence_name(run), STRENGTHS)
+    return {
+        latent: _bars(bin_edges(first, len(counts)), counts)
+        for latent, first, counts in table.iter_rows()
+    }
+
+
+def _bars(edges: NDArray[np.float64], heights: Sequence[int]) -> Bars:
+    return rounded((edges[:-1] + edges[1:]) / 2), [float(height) for height in heights]
 
 
 def _parts(table: pl.DataFrame) -> dict[Any, pl.DataFrame]:
@@ -157,14 +155,6 @@ def _rows(parts: Mapping[Any, pl.DataFrame], latent: int) -> list[Mapping[str, A
     part = parts.get((latent,))
     rows = [] if part is None else part.to_dicts()
     return [row | {"activations": [a or 0.0 for a in row["activations"]]} for row in rows]
-
-
-def histogram(values: NDArray[Any]) -> Bars:
-    """Bars of equal width from the least to the largest value; none without values."""
-    if not len(values):
-        return [], []
-    heights, edges = np.histogram(values, bins=_BARS)
-    return rounded((edges[:-1] + edges[1:]) / 2), [float(n) for n in heights]
 
 
 def rounded(values: NDArray[Any] | Sequence[float]) -> list[float]:

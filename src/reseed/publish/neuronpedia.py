@@ -1,8 +1,8 @@
 """Features as Neuronpedia takes them: the batches that SAEDashboard writes (0.8.0).
 
-`batch-N.json` has the keys of its `NeuronpediaDashboardBatch`, and in each feature one more,
-`reseed`: how the latent comes back. Its converter to Neuronpedia's upload leaves that out;
-`explanations.jsonl` has what latents were explained as.
+`batch-N.json` has the keys of its `NeuronpediaDashboardBatch` and no others, which that class
+refuses. How the latents of a batch come back is in `reseed-N.json` beside it, by their indices;
+`explanations.jsonl` has what they were explained as.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from reseed.formats import own
-from reseed.publish.dashboards import Bars, Dashboard, dashboards, head_of, layer_of, rounded
+from reseed.publish.dashboards import Bars, Dashboard, dashboards, layer_of, left_out, rounded
 from reseed.records import Floats
 from reseed.runs import Group, evidence_name, run_name
 from reseed.spec.training import RunSpec
 from reseed.study import Study
 
 VERSION = 1
-"""Of the key `reseed`; rises when one of its keys changes its meaning."""
+"""Of `reseed-N.json`; rises when one of its keys changes its meaning."""
 
 _BATCH = 1024
 _ALIGNED = 3
@@ -44,9 +44,7 @@ def neuronpedia(
         SpecError: if the subject read no text, or a site names no layer.
         StoreError: if the study has not come this far.
     """
-    head, why = head_of(study)
-    if why:
-        yield why
+    yield from left_out(study, [run for group in groups for run in group.runs])
     subject = study.spec.subject.model_dump(mode="json")
     name = model or str(subject.get("model") or subject["kind"]).rpartition("/")[2].lower()
     specs = {run.id: run.spec for run in study.runs}
@@ -61,7 +59,7 @@ def neuronpedia(
                 "sae_id_suffix": f"i{spec.init_seed}-d{spec.data_seed}",
             }
             common = {**_held_out(study, run), "dataset": dataset}
-            shown = dashboards(study, group, run, head)
+            shown = dashboards(study, group, run)
             decoder = own.read_piece(study.store, run_name(run)).W_dec
             yield from _run(run, about, common, shown, decoder, _null(study, group, spec))
 
@@ -76,11 +74,13 @@ def _run(
 ) -> Iterator[Content]:
     dead, lines, number = list[int](), list[dict[str, Any]](), 0
     features: list[dict[str, Any]] = []
+    recurrence: dict[str, Any] = {}
     for dashboard in shown:
         if not dashboard.strongest:
             dead.append(dashboard.latent)
             continue
         features.append(feature(dashboard, decoder[dashboard.latent], common))
+        recurrence[str(dashboard.latent)] = dashboard.recurrence
         if words := dashboard.row.get("explanation"):
             lines.append(
                 {
@@ -91,17 +91,28 @@ def _run(
                 }
             )
         if len(features) == _BATCH:
-            yield f"{run}/batch-{number}.json", {**about, "features": features, "reseed": null}
-            features, number = [], number + 1
+            yield from _batch(run, number, {**about, "features": features}, null, recurrence)
+            features, recurrence, number = [], {}, number + 1
     if features:
-        yield f"{run}/batch-{number}.json", {**about, "features": features, "reseed": null}
+        yield from _batch(run, number, {**about, "features": features}, null, recurrence)
     yield f"{run}/skipped_indexes.json", {**about, "skipped_indexes": dead}
     if lines:
         yield f"{run}/explanations.jsonl", lines
 
 
+def _batch(
+    run: str,
+    number: int,
+    batch: Mapping[str, Any],
+    null: Mapping[str, Any],
+    recurrence: Mapping[str, Any],
+) -> Iterator[Content]:
+    yield f"{run}/batch-{number}.json", dict(batch)
+    yield f"{run}/reseed-{number}.json", {**null, "features": dict(recurrence)}
+
+
 def feature(dashboard: Dashboard, row: Floats, common: Mapping[str, Any]) -> dict[str, Any]:
-    """One latent with the keys of `NeuronpediaDashboardFeature`, and `reseed`.
+    """One latent with the keys of `NeuronpediaDashboardFeature`.
 
     Args:
         dashboard: of the latent.
@@ -132,7 +143,6 @@ def feature(dashboard: Dashboard, row: Floats, common: Mapping[str, Any]) -> dic
         "decoder_weights_dist": [],
         "activations": list(_activations(dashboard)),
         "vector": [],
-        "reseed": {"version": VERSION, **dashboard.recurrence},
     }  # fmt: skip
 
 
