@@ -106,3 +106,15 @@ def test_nan_stops_the_refit_with_its_step(world) -> None:
     spoilt[650] = float("nan")
     with pytest.raises(TrainingError, match="refitting the encoder.*step 3"):
         refit(start(features), batches(spoilt), SPEC, TRAINING, Events())
+
+
+def test_a_device_that_every_machine_has_gives_the_same(world) -> None:
+    """`"cpu:0"` goes the way of a GPU."""
+    features, x = world
+    short = TrainingSpec(tokens=1000, batch=200)
+    plain, found = (
+        refit(start(features), batches(x), SPEC, short, Events(), device=device)
+        for device in ("cpu", "cpu:0")
+    )
+    for name in ("W_enc", "b_enc", "b_dec"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(found, name))

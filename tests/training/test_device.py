@@ -1,5 +1,7 @@
 """Where learners compute: what can be asked for, and that nothing stays behind on the CPU."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -88,9 +90,13 @@ def test_a_study_hands_its_device_to_all_learners(gpus, cli, write_study, monkey
     monkeypatch.setattr(learner, "Learner", spy)
     monkeypatch.setattr(work, "_on", lambda device, batch: devices.append(device) or batch)
     monkeypatch.setattr(stage, "_free", lambda device: devices.append(device))
+    monkeypatch.setattr("reseed.evidence.rows.device_of", devices.append)
+    monkeypatch.setattr(
+        "reseed.pipeline.run.products_on", lambda device: nullcontext(devices.append(device))
+    )
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "none that is there")
     done = cli("run", write_study(), "--device", "auto")
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     assert set(devices) == {"cuda"}
     assert len(devices) > 40
     assert "compute on cuda" in done.stderr
@@ -167,3 +173,40 @@ def test_without_triton_torch_makes_the_steps(fake, topk, monkeypatch):
     monkeypatch.setattr(steps, "triton_runs", lambda: False)
     p = {n: torch.empty(shape, device="cuda") for n, shape in topk.items()}
     assert isinstance(step_of(p, frozenset(), TopKSpec(latents=F, k=2), 1.0, False), PlainStep)
+
+
+def test_who_only_drives_does_without_a_gpu(gpus):
+    gpus(0)
+    assert chosen("cuda", elsewhere=True) == "cpu"
+    with pytest.raises(SpecError, match="is unknown"):
+        chosen("gpu", elsewhere=True)
+    gpus(1)
+    assert chosen("cuda", elsewhere=True) == "cuda"
+
+
+def test_all_stages_of_a_study_go_to_its_device(cli, write_study, monkeypatch, tree):
+    """`"cpu:0"` is where every machine can go: any name but `"cpu"` goes the way of a GPU."""
+    import reseed.pipeline.run as run
+    from reseed.evidence.rows import Device
+    from reseed.loops.gpu_offers import Products
+
+    went, study = [], write_study()
+    for room in (Device, Products):
+        made = room.__init__
+        monkeypatch.setattr(
+            room,
+            "__init__",
+            lambda self, *a, made=made, **k: went.append(self) or made(self, *a, **k),
+        )
+    assert cli("run", study, "-q", "--out", study.parent / "plain").returncode == 0
+    assert not went
+    monkeypatch.setattr(run, "chosen", lambda name, **_: "cpu:0")
+    monkeypatch.setattr("reseed.matching.assignment.DENSE_BELOW", 0)
+    done = cli("run", study, "-q", "--out", study.parent / "there")
+    assert done.returncode == 0, done.stderr
+    assert {type(one) for one in went} == {Device, Products}
+    plain, there = (tree(study.parent / name) for name in ("plain", "there"))
+    rooms = ("runs", "evidence", "cofiring")  # whose seals know how the pairs were found
+    same = [n for n in plain if n.split("/")[0] in rooms and not n.endswith("piece.json")]
+    assert len(same) > 20
+    assert {name: plain[name] for name in same} == {name: there[name] for name in same}

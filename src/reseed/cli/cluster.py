@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reseed.cli.options import OutPath, Quiet, StudyPath, load_study
+from reseed.cli.options import DeviceName, OutPath, Quiet, StudyPath, load_study
 from reseed.errors import BusyError
 from reseed.screen import Screen
 
@@ -24,7 +24,7 @@ def work(
     ] = None,
     part: Annotated[str | None, typer.Option(hidden=True)] = None,
     ranks: Annotated[int, typer.Option(hidden=True)] = 1,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, auto.")] = "cpu",
+    device: DeviceName = "cpu",
     quiet: Quiet = False,
 ) -> None:
     """Make what is missing of a study until nothing is left; start it as often as you like.

@@ -1,13 +1,21 @@
 """The commands about the latents of finished studies."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import reseed.cli.tables as tables
-from reseed.cli.options import GroupName, OutPath, Overwrite, Quiet, StudyPath, open_study, words
+from reseed.cli.options import (
+    DeviceName,
+    GroupName,
+    OutPath,
+    Overwrite,
+    Quiet,
+    StudyPath,
+    open_study,
+    words,
+)
 from reseed.errors import SpecError
 from reseed.screen import Screen, bold
 
@@ -29,8 +37,7 @@ def consensus(
         int | None, typer.Option(help="Smallest number of runs that have a family.")
     ] = None,
     k: Annotated[
-        int | None,
-        typer.Option(help="Latents that fire at a time.", show_default="that of the group"),
+        int | None, typer.Option(help="Latents that fire at a time; left out, that of the group.")
     ] = None,
     tokens: Annotated[
         int | None,
@@ -39,6 +46,7 @@ def consensus(
     same_width: Annotated[
         bool, typer.Option(help="Whether to train one SAE of the same width for comparison.")
     ] = True,
+    device: DeviceName = "cpu",
     quiet: Quiet = False,
 ) -> None:
     """Make one SAE of the families that come back, refit its encoder, and evaluate it.
@@ -50,24 +58,17 @@ def consensus(
     console = Screen()
     made = consensus(
         open_study(study, out), group=group, least=least, found_in=found_in, k=k, tokens=tokens,
-        same_width=same_width, progress=not quiet,
+        same_width=same_width, progress=not quiet, device=device,
     )  # fmt: skip
     about = made.about
     console.print(
-        f"{about['families']:,} families ({_by_size(about['families_by_size'])}) among "
+        f"{about['families']:,} families ({tables.by_size(about['families_by_size'])}) among "
         f"{len(about['runs'])} runs of {about['group']}; rule: {about['rule']}",
     )
     console.print(tables.evaluation(made.evaluation))
     if about["same_width_missing"] is not None:
         console.print(f"same width: none, {about['same_width_missing']}")
     console.print("SAE: ", bold(made.path), sep="", soft_wrap=True)
-
-
-def _by_size(families: Mapping[str, int]) -> str:
-    """How many families are found in how many runs, most runs first."""
-    sizes = sorted(families.items(), key=lambda item: -int(item[0]))
-    parts = (f"{count:,} in {size} run{'s' if size != '1' else ''}" for size, count in sizes)
-    return ", ".join(parts)
 
 
 def predict(

@@ -33,6 +33,10 @@ GroupName = Annotated[
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
+DeviceName = Annotated[
+    str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, or auto.")
+]
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 
 Source = Annotated[

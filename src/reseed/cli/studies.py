@@ -8,6 +8,7 @@ import typer
 
 import reseed.cli.tables as tables
 from reseed.cli.options import (
+    DeviceName,
     EngineFile,
     OutPath,
     Quiet,
@@ -99,9 +100,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Train the runs that failed once more.")
     ] = False,
-    device: Annotated[
-        str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto for a GPU if any.")
-    ] = "cpu",
+    device: DeviceName = "cpu",
     on: Annotated[
         str | None,
         typer.Option(help="Make parts in other processes: local, slurm or ray.", metavar="ENGINE"),

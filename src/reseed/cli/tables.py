@@ -134,6 +134,13 @@ def show_calibration(console: Screen, summary: Mapping[str, Any]) -> None:
         )
 
 
+def by_size(families: Mapping[str, int]) -> str:
+    """How many families are found in how many runs, most runs first."""
+    sizes = sorted(families.items(), key=lambda item: -int(item[0]))
+    parts = (f"{count:,} in {size} run{'s' if size != '1' else ''}" for size, count in sizes)
+    return ", ".join(parts)
+
+
 def evaluation(rows: pl.DataFrame) -> Table:
     """A consensus SAE beside what else there is."""
     out = table(("", "latents", "trained on", "FVU", "L0", "dead"), "on held-out tokens")

@@ -27,12 +27,13 @@ def refit(
     training: TrainingSpec,
     events: Events,
     scale: float = 1.0,
+    device: str = "cpu",
 ) -> SAEArrays:
     """Train encoder and biases of a TopK SAE; its unit decoder rows stay.
 
     A training with the decoder frozen, on the plain path, with the learning rate of `spec` and none
     of its options. `batch` gives the `[B, D]` of a step, which are `scale` times raw rows. Nothing
-    is drawn at random.
+    is drawn at random. `device` is where it computes.
 
     Returns:
         The SAE with its new encoder; `about` is that of `start`.
@@ -60,9 +61,17 @@ def refit(
     scaled = unraw(from_arrays(start), scale)
     parameters = {name: getattr(scaled, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     scales = {_SITE: scale}
-    learner = Learner(run, batch(0), plain=True, parameters=parameters, scales=scales)
+    learner = Learner(
+        run, batch(0), plain=True, parameters=parameters, scales=scales, device=device
+    )
     try:
-        train_all([Work([learner])], lambda step: {_SITE: batch(step)}, events, name="refit")
+        train_all(
+            [Work([learner])],
+            lambda step: {_SITE: batch(step)},
+            events,
+            name="refit",
+            device=device,
+        )
     except TrainingError as error:
         raise TrainingError(f"refitting the encoder: {error}") from error
     return replace(learner.sae().arrays(), about=start.about)

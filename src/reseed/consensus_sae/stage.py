@@ -23,6 +23,7 @@ from reseed.spec.refusals import read_spec
 from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
+from reseed.training.device import chosen
 
 if TYPE_CHECKING:
     from reseed.evidence.rows import Firing
@@ -61,6 +62,7 @@ def consensus(
     tokens: int | None = None,
     same_width: bool = True,
     progress: bool = True,
+    device: str = "cpu",
 ) -> Consensus:
     """One SAE of the families that come back, its encoder refitted; needs the activations.
 
@@ -79,9 +81,10 @@ def consensus(
         tokens: of the refit; left out, a quarter of those of a training.
         same_width: whether the SAE of the same width is trained, which costs a whole training.
         progress: whether to show it.
+        device: where to compute: `"cpu"`, `"cuda"`, `"cuda:1"` and so on, or `"auto"`.
 
     Raises:
-        SpecError: if too few families are left, or a setting cannot be.
+        SpecError: if too few families are left, or a setting cannot be, or there is no such device.
         StoreError: if the study has not come this far, or is busy, damaged or full.
         TrainingError: if the refit runs into NaN or infinity.
         Interrupted: after a signal; the same call starts the refit again and continues the SAE of
@@ -94,8 +97,9 @@ def consensus(
     settings = ConsensusSettings(
         rule=Rule(least=least, found_in=found_in), k=k, tokens=tokens, same_width=same_width
     )
+    place = chosen(device)
     with session(study.folder, progress) as (events, stop):
-        return stage(study, events, stop, groups[0], settings)
+        return stage(study, events, stop, groups[0], settings, place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +113,12 @@ class ConsensusSettings:
 
 
 def stage(
-    study: Study, events: Events, stop: Stop, group: Group, settings: ConsensusSettings
+    study: Study,
+    events: Events,
+    stop: Stop,
+    group: Group,
+    settings: ConsensusSettings,
+    device: str = "cpu",
 ) -> Consensus:
     """Make a consensus SAE that is not there yet; calling it again only reads it."""
     spec = next(run.spec for run in study.runs if run.id == group.runs[0])
@@ -142,7 +151,7 @@ def stage(
             same = spec.model_copy(
                 update={"sae": sae, "init_seed": seeds.init[0], "data_seed": seeds.data[0]}
             )
-            making = _Making(study, group, settings, members, spec, sae, same, training)
+            making = _Making(study, group, settings, members, spec, sae, same, training, device)
             store.make(piece, inputs, partial(making.files, events, stop))
     return Consensus(
         path=store.path(piece),
@@ -181,32 +190,34 @@ class _Making:
     """one SAE of the consensus's width, as the study trains"""
     training: TrainingSpec
     """of the refit"""
+    device: str
 
     def files(self, events: Events, stop: Stop) -> dict[str, Any]:
         """Average, refit, train the SAE of the same width and evaluate: the files of the piece."""
         from reseed.consensus_sae.refit import refit
-        from reseed.evidence.rows import Reader, firing_of
+        from reseed.evidence.rows import Reader, device_of, firing_of
         from reseed.sae.model import from_arrays
         from reseed.training.stage import rows_of, train_missing
 
-        inputs, store, site = Inputs(self.study, events), self.study.store, self.same.site
+        inputs = Inputs(self.study, events, self.device)
+        store, site = self.study.store, self.same.site
         streams = rows_of(self.study, inputs, events)
         mean = self._mean()
         stream = streams(self.same.data_seed)
         scale = stream.scales.get(site, 1.0)
-        refitted = refit(
-            mean, lambda step: stream.batch(step)[site], self.sae, self.training, events, scale
-        )
+        how = self.sae, self.training, events, scale, self.device
+        refitted = refit(mean, lambda step: stream.batch(step)[site], *how)
         saes, missing = {"consensus": refitted, "not refitted": mean}, "not asked for"
         if self.settings.same_width:
-            train_missing([self.same], streams, store, events, stop)
+            train_missing([self.same], streams, store, events, stop, self.device)
             state = run_state(self.same, store)
             missing = None
             if isinstance(state, Failed):
                 missing = f"its training failed at step {state.step}: {state.reason}"
             else:
                 saes["same width"] = own.read_piece(store, run_name(self.same))
-        readers = {name: Reader(from_arrays(sae), site) for name, sae in saes.items()}
+        there = device_of(self.device)
+        readers = {name: Reader(from_arrays(sae), site, there) for name, sae in saes.items()}
         held_out = firing_of(readers, inputs.source, inputs.split[1], events, "evaluate")
         about = self._about(missing, held_out)
         return {

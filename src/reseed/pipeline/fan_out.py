@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from reseed.cluster.engine import Engine, EngineSpec, Needs, fan_out
 from reseed.events import Events
-from reseed.pipeline.parts import ON_DEVICE, STAGES, Division, make_part
+from reseed.pipeline.parts import STAGES, Division, make_part
 from reseed.pipeline.plan import Plan
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
@@ -78,11 +78,11 @@ def make_on(study: Study, engine: EngineSpec, events: Events, device: str) -> No
         Interrupted: after a signal.
     """
     engine_there = engine_of(engine, study.folder.absolute() / LOGS)
-    inputs = Inputs(study, events, chosen(device))
+    inputs = Inputs(study, events, chosen(device, elsewhere=True))
     inputs.decide()
     parts = Division(study, inputs, engine.workers)
     for stage in STAGES:
-        needs = Needs(device, engine.gpus, engine.ranks) if stage in ON_DEVICE else Needs()
+        needs = Needs(device, engine.gpus, engine.ranks)
         total = len(parts.of(stage))
         if not parts.missing(stage):
             continue

@@ -20,6 +20,7 @@ from reseed.errors import Interrupted, SpecError, StoreError, TrainingError, exp
 from reseed.events import EVENTS_FOLDER, Events, JsonlSink, Stop
 from reseed.evidence.display.logits import gather_logits
 from reseed.evidence.stage import stage as gather
+from reseed.matching.geometry import products_on
 from reseed.matching.stage import stage as match
 from reseed.pipeline.progress import names_of
 from reseed.runs import Failed, run_name
@@ -35,11 +36,6 @@ STAGES = (
     "logits", "structure", "stability",
 )  # fmt: skip
 """Those that are made in parts, in order; each needs all of those before."""
-
-ON_DEVICE = (
-    "harvest", "train", "evidence", "co-firing", "through the subject", "substitution",
-    "logits",
-)  # fmt: skip
 
 _TOGETHER = ("train", "evidence", "through the subject", "logits")
 """Stages whose pieces share a pass over the rows: as few parts as there are workers."""
@@ -192,7 +188,7 @@ def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:
     if ranks > 1 and wanted.stage == "train" and world_size() == 1:
         _on_ranks(ranks, ["work", folder, "--part", part, "--device", device])
         return
-    with session(study, chosen(device), part=part) as job:
+    with session(study, chosen(device), part=part) as job, products_on(job.device):
         make(wanted, Division(study, job.inputs, wanted.of), job)
 
 

@@ -13,6 +13,7 @@ from reseed.errors import StoreError
 from reseed.events import Events, Sink, Stop, session
 from reseed.evidence.display.logits import gather_logits
 from reseed.evidence.stage import stage as gather
+from reseed.matching.geometry import products_on
 from reseed.matching.stage import stage as match
 from reseed.pipeline.mixed import note, refuse_mixed
 from reseed.report.study import write_report
@@ -77,8 +78,8 @@ def run(
         progress: whether to show it.
         sinks: take every event besides `events.jsonl`; for wandb, TensorBoard and the like.
         retry_failed: whether runs that failed are tried again.
-        device: where the subject and the trainings compute: `"cpu"`, `"cuda"`, `"cuda:1"` and so
-            on, or `"auto"` for a GPU if there is one.
+        device: where the subject, trainings, encoding and products of matching compute: `"cpu"`,
+            `"cuda"`, `"cuda:1"` and so on, or `"auto"` for a GPU if there is one.
         engine: where parts of the work are made by other processes; left out, all is made here.
         mixed: whether runs of one group may come from different arithmetic (processors, GPUs,
             versions); the page then says so.
@@ -108,11 +109,11 @@ def run_study(
     mixed: bool = False,
 ) -> Outcome:
     """What `run` does, with events and signals of the caller."""
-    started, place = time.monotonic(), chosen(device)
-    with study.locked(command):
+    started, place = time.monotonic(), chosen(device, elsewhere=engine is not None)
+    with study.locked(command), products_on(place):
         events.emit("session", command=command)
         if place != "cpu":
-            events.say(f"the subject and the trainings compute on {place}")
+            events.say(f"subject, trainings, encoding and products of matching compute on {place}")
         inputs = Inputs(study, events, place)
         for run in study.runs:
             if isinstance(run.state, Damaged):

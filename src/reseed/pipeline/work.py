@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 from reseed.errors import BusyError, Interrupted, SpecError
+from reseed.matching.geometry import products_on
 from reseed.pipeline.parts import POLL_SECONDS, STAGES, Division, Job, make, session
 from reseed.pipeline.run import run_study
 from reseed.screen import Screen
@@ -51,7 +52,7 @@ def work(
     try:
         if minutes:
             timer.start()
-        with session(study, chosen(device), part="waiting") as job:
+        with session(study, chosen(device), part="waiting") as job, products_on(job.device):
             _open(job)
             for name in STAGES if stage is None else (stage,):
                 _work_at(name, share, job, progress=progress)

@@ -16,10 +16,11 @@ from reseed.training.shards.launch import world_size
 from reseed.training.step import has_loops
 
 
-def chosen(device: str) -> str:
+def chosen(device: str, *, elsewhere: bool = False) -> str:
     """The device that was asked for, as torch names it, if it is there.
 
-    That is `"cpu"`, `"cuda"`, `"cuda:1"` and so on, or `"auto"`: a GPU if there is one.
+    That is `"cpu"`, `"cuda"`, `"cuda:1"` and so on, or `"auto"`: a GPU if there is one. Where the
+    work is done `elsewhere`, by processes that see for themselves, this one does with a CPU.
     """
     if device == "cpu":
         return device
@@ -35,6 +36,8 @@ def chosen(device: str) -> str:
     number = int(device.partition(":")[2] or 0)
     if number < there:
         return device
+    if elsewhere:
+        return "cpu"
     reason = "this torch is built for the CPU alone; install one that is built for your GPU"
     if torch.version.cuda or torch.version.hip:
         reason = "look at `nvidia-smi` and CUDA_VISIBLE_DEVICES"

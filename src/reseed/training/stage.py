@@ -186,6 +186,6 @@ def work_of(
 
 
 def _free(device: str) -> int | None:
-    if device == "cpu":
+    if torch.device(device).type == "cpu":
         return free_memory()
     return torch.cuda.mem_get_info(device)[0]
