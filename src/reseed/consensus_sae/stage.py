@@ -18,6 +18,7 @@ from reseed.formats import own
 from reseed.records import SAEArrays
 from reseed.runs import Failed, Group, evidence_name, run_name, run_state, stability_name
 from reseed.sae.architectures.topk import TopKSpec
+from reseed.sae.arithmetic import arithmetic
 from reseed.seeds import digest
 from reseed.spec.refusals import read_spec
 from reseed.spec.training import RunSpec, TrainingSpec
@@ -152,7 +153,8 @@ def stage(
                 update={"sae": sae, "init_seed": seeds.init[0], "data_seed": seeds.data[0]}
             )
             making = _Making(study, group, settings, members, spec, sae, same, training, device)
-            store.make(piece, inputs, partial(making.files, events, stop))
+            files = partial(making.files, events, stop)
+            store.make(piece, inputs, files, arithmetic=partial(arithmetic, device))
     return Consensus(
         path=store.path(piece),
         members=store.table(piece, "members.parquet"),

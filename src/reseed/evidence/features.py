@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.evidence.rows import Encoded, Fired, Integers, active_entries, feed, readers_of
+from reseed.sae.arithmetic import arithmetic
 from reseed.spec.analysis import EvidenceSpec
 from reseed.store import Store, file_bytes
 from reseed.subjects.language.blocks import TextPositions, TokenBlocks
@@ -151,7 +152,7 @@ def gather_features(
 
     feed(add, readers, source, blocks, events, "document features")
     for run in runs:
-        with store.piece(features_name(run), made_from[run]) as folder:
+        with store.piece(features_name(run), made_from[run], arithmetic()) as folder:
             for file, content in _files(sums[run], table).items():
                 (folder / file).write_bytes(file_bytes(file, content))
 

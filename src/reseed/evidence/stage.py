@@ -32,6 +32,7 @@ from reseed.runs import (
     through_name,
 )
 from reseed.sae import torch
+from reseed.sae.arithmetic import arithmetic
 from reseed.seeds import digest
 from reseed.spec.analysis import EvidenceSpec
 from reseed.spec.training import Control, RunSpec
@@ -108,7 +109,8 @@ def _gather_evidence(
 
         feed(add, readers, data.source, data.held_out, events, "evidence")
         for run in runs:
-            store.make(evidence_name(run.id), made_from[run], gathered[run.id].files)
+            files, card = gathered[run.id].files, partial(arithmetic, inputs.device)
+            store.make(evidence_name(run.id), made_from[run], files, arithmetic=card)
 
 
 def _gather_text(study: Study, inputs: Inputs, only: Collection[str] | None) -> None:
@@ -167,8 +169,9 @@ def _gather_cofiring(
 
     feed(add, readers, inputs.source, inputs.split[1], events, "co-firing")
     for pair, counter in counters.items():
-        files = {"matched.parquet": counter.table()}
-        store.make(cofiring_name(pair), made_from[pair], partial(dict[str, Any], files))
+        files = partial(dict[str, Any], {"matched.parquet": counter.table()})
+        card = partial(arithmetic, inputs.device)
+        store.make(cofiring_name(pair), made_from[pair], files, arithmetic=card)
 
 
 def _gather_predictions(
@@ -193,8 +196,9 @@ def _gather_predictions(
     blocks = inputs.text.first(inputs.split[1], tokens)
     measured = measure(readers, missing, inputs.spliced, inputs.text, blocks, events)
     for name, numbers in measured.items():
-        files = {"through.json": numbers}
-        store.make(through_name(name), made_from[name], partial(dict[str, Any], files))
+        files = partial(dict[str, Any], {"through.json": numbers})
+        card = partial(arithmetic, inputs.device)
+        store.make(through_name(name), made_from[name], files, arithmetic=card)
 
 
 class _Evidence:

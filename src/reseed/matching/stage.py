@@ -17,6 +17,7 @@ from reseed.matching.geometry import rows, unit
 from reseed.matching.match import Views, compare
 from reseed.records import Match, SAEArrays
 from reseed.runs import Pair, pair_name, pairs_of, run_name, sae_folder, weights_name
+from reseed.sae.arithmetic import arithmetic_of_weights
 from reseed.store import Store
 from reseed.study import Study
 
@@ -78,7 +79,8 @@ def _match(pair: Pair, steps: Sequence[int], store: Store, task: Task) -> None:
             }
         return {**files, "certificates.json": certificates}
 
-    store.make(pair_name(pair), [*(store.checksum(run_name(run)) for run in pair), *steps], write)
+    made_from = [*(store.checksum(run_name(run)) for run in pair), *steps]
+    store.make(pair_name(pair), made_from, write, arithmetic=arithmetic_of_weights)
 
 
 def shown(task: Task, name: str, entries: int) -> Callable[[float], None]:
@@ -108,7 +110,8 @@ def _describe(run: str, steps: Sequence[int], store: Store) -> None:
         start, end = (load_snapshot(store, run, step) for step in (steps[0], steps[-1]))
         return {"latents.parquet": describe(start, end)}
 
-    store.make(weights_name(run), store.checksum(run_name(run)), write)
+    made_from = store.checksum(run_name(run))
+    store.make(weights_name(run), made_from, write, arithmetic=arithmetic_of_weights)
 
 
 def describe(start: SAEArrays, end: SAEArrays) -> pl.DataFrame:

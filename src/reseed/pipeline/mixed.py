@@ -1,46 +1,84 @@
-"""Runs of one group that were made by different arithmetic: refused, or said."""
+"""Pieces of one group that were made by different arithmetic: refused, or said."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from reseed.errors import StoreError
-from reseed.runs import Group, run_name
+from reseed.runs import (
+    Group,
+    cofiring_name,
+    evidence_name,
+    pair_name,
+    pairs_of,
+    run_name,
+    structure_name,
+    through_name,
+    weights_name,
+)
 from reseed.store import Store
 
 
-def differences(group: Group, store: Store) -> list[str]:
-    """What the arithmetic of the runs of a group differs in, as `key: value, value`.
+def _kinds(group: Group) -> dict[str, list[str]]:
+    """What a group is made of, to the names of its pieces; those of a kind stand side by side."""
+    pairs = pairs_of(group.runs)
+    return {
+        "runs": [run_name(run) for run in group.runs],
+        "matches": [pair_name(pair) for pair in pairs],
+        "weights": [weights_name(run) for run in group.runs],
+        "evidence": [evidence_name(run) for run in group.runs],
+        "co-firing": [cofiring_name(pair) for pair in pairs],
+        "effects on the subject": [through_name(run) for run in group.runs],
+        "structure": [structure_name(pair) for pair in pairs],
+    }
 
-    Runs whose arithmetic was not recorded are left out.
+
+def differences(group: Group, store: Store) -> dict[str, str]:
+    """Kinds of pieces of a group, to what their arithmetic differs in, as `key: value, value`.
+
+    Pieces, and entries of their cards, that were not recorded are left out.
     """
-    cards = [card for run in group.runs if (card := store.arithmetic(run_name(run))) is not None]
-    keys = dict.fromkeys(key for card in cards for key in card)
-    values = {key: list(dict.fromkeys(str(card.get(key)) for card in cards)) for key in keys}
+    out: dict[str, str] = {}
+    for kind, names in _kinds(group).items():
+        there = [store.arithmetic(name) for name in names if store.has(name)]
+        if different := _different(card for card in there if card is not None):
+            out[kind] = "; ".join(different)
+    return out
+
+
+def _different(cards: Iterable[Mapping[str, Any]]) -> list[str]:
+    values: dict[str, dict[str, None]] = {}
+    for card in cards:
+        for key, value in card.items():
+            values.setdefault(key, {})[str(value)] = None
     return [f"{key}: {', '.join(each)}" for key, each in values.items() if len(each) > 1]
 
 
-def refuse_mixed(groups: list[Group], store: Store) -> None:
-    """Refuse groups whose runs were made by different arithmetic.
+def refuse_mixed(groups: Iterable[Group], store: Store) -> None:
+    """Refuse groups with pieces of one kind that were made by different arithmetic.
 
     Raises:
-        StoreError: naming the group and what differs.
+        StoreError: naming the group, the kind and what differs.
     """
     for group in groups:
-        if different := differences(group, store):
+        for kind, different in differences(group, store).items():
             raise StoreError(
-                f"{group.label}: its runs were made by different arithmetic ({'; '.join(different)}"
+                f"{group.label}: its {kind} were made by different arithmetic ({different}"
                 "). The last bits depend on it, so that machine and seed cannot be told apart in "
-                "what differs between runs. Train all of them on one kind of machine with the same "
+                "what differs between runs. Make all of them on one kind of machine with the same "
                 'versions (`--engine` with constraint or instructions = "avx2"), or accept it '
                 "with --mixed; the page then says so."
             )
 
 
 def note(group: Group, store: Store) -> list[str]:
-    """A sentence for the page; none if all runs were made alike."""
-    different = differences(group, store)
-    if not different:
+    """A sentence for the page; none if all was made alike."""
+    each = differences(group, store)
+    if not each:
         return []
+    what = "; and ".join(f"its {kind} ({different})" for kind, different in each.items())
     return [
-        f"its runs were made by different arithmetic ({'; '.join(different)}): what differs "
-        "between them is not the seed alone."
+        f"{what} were made by different arithmetic: what differs between them is not the seed "
+        "alone."
     ]

@@ -129,13 +129,16 @@ def run_study(
             from reseed.training.stage import stage as train
 
             train(study, events, inputs, stop, place)
-        if not mixed:
+        if not mixed:  # before more is made, and once all is there
             refuse_mixed(study.all_groups(), study.store)
         match(study, events)
         gather(study, events, inputs)
         del inputs  # the subject is opened with its head now, and one is enough in memory
         gather_logits(study, events, place)
-        _summarise(study, assess(study, events))
+        factors = assess(study, events)
+        if not mixed:
+            refuse_mixed(study.all_groups(), study.store)
+        _summarise(study, factors)
         study.record()
         with events.short("report"):
             write_report(study.store, REPORT_FILE)

@@ -1,8 +1,9 @@
-"""What the last bits of a result depend on beside its settings: the machine, in six words."""
+"""What the last bits of a result depend on beside its settings: the machine, in a few words."""
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,12 +22,21 @@ def arithmetic(device: str = "cpu") -> dict[str, Any]:
     """
     on_gpu = torch.device(device).type != "cpu"
     return {
-        "torch": torch.__version__.partition("+")[0],
-        "numba": _version("numba"),
+        **arithmetic_of_weights(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "processor": os.environ.get("NUMBA_CPU_NAME") or _processor(),
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "threads": torch.get_num_threads(),
+    }
+
+
+def arithmetic_of_weights() -> dict[str, Any]:
+    """The same of what compares the weights of runs. Needs no torch and imports none."""
+    return {
+        "torch": _version("torch"),
+        "numba": _version("numba"),
+        "numpy": _version("numpy"),
+        "processor": os.environ.get("NUMBA_CPU_NAME") or _processor(),
+        "products": os.environ.get("OPENBLAS_CORETYPE") or _processor(),
     }
 
 
@@ -45,13 +55,15 @@ def refuse_tf32(device: str) -> None:
         )
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
-        return version(package)
+        return version(package).partition("+")[0]
     except PackageNotFoundError:
         return None
 
 
+@cache
 def _processor() -> str | None:
     """What compiled loops are made for, by LLVM's name."""
     try:

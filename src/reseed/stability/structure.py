@@ -44,6 +44,7 @@ from reseed.matching.match import Views
 from reseed.matching.stage import load_snapshot, read_match, shown
 from reseed.records import Floats
 from reseed.runs import Group, Pair, pair_name, pairs_of, structure_name
+from reseed.sae.arithmetic import arithmetic_of_weights
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.statistics import FitsByChance, Structure, Subspaces
 from reseed.stability.decoys import AXES, GAUSSIAN, RAW, decoys, in_place
@@ -182,6 +183,7 @@ def make_structures(
                 structure_name(pair),
                 made_from,
                 lambda pair=pair, step=step: _structure(pair, step, settings, store, task),
+                arithmetic=arithmetic_of_weights,
             )
             task.advance(1)
 

@@ -164,6 +164,7 @@ class Store:
         write: Callable[[], Mapping[str, Any]],
         *,
         again: bool = False,
+        arithmetic: Callable[[], Mapping[str, Any]] | None = None,
     ) -> bool:
         """Make a piece, unless it is there and was made from the same inputs.
 
@@ -173,6 +174,7 @@ class Store:
                 settings.
             write: gives the content, file name to what `file_bytes` takes; asked only if needed.
             again: make it even if it is there.
+            arithmetic: what the last bits of the content depend on beside that, if they do.
 
         Returns:
             Whether it was made now.
@@ -181,7 +183,7 @@ class Store:
         if not again and self.has(name, made_from):
             return False
         files = write()
-        with self.piece(name, made_from) as folder:
+        with self.piece(name, made_from, arithmetic and arithmetic()) as folder:
             for file, content in files.items():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(file_bytes(file, content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from reseed.evidence.substitution.ratio import of_pairs, part_of
 from reseed.evidence.substitution.swap import measure_pairs
 from reseed.matching.stage import read_match
 from reseed.runs import Group, evidence_name, pair_name, pairs_of, substitution_name
+from reseed.sae.arithmetic import arithmetic
 from reseed.spec.statistics import Substitution, SubstitutionPart
 from reseed.spec.summary import document_of
 from reseed.study import Study
@@ -47,6 +49,7 @@ def substitute(
             substitution_name(group.name),
             made_from,
             lambda group=group: _measured(study, group, inputs, events),
+            arithmetic=partial(arithmetic, inputs.device),
         )
 
 
