@@ -58,6 +58,7 @@ def trained(spec, x, steps=None):
 
 OPTIONS = [
     {"init": "orthogonal"},
+    {"init": "subspace"},
     {"init": "data"},
     {"init": "kmeans"},
     {"tied_init": False},
@@ -113,7 +114,7 @@ def test_ids_of_runs_without_options_stay():
 # -- starts ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["linear", "orthogonal", "data", "kmeans"])
+@pytest.mark.parametrize("kind", ["linear", "orthogonal", "subspace", "data", "kmeans"])
 def test_the_init_seed_decides_the_start(x, kind):
     batch, centre = x[:64].numpy(), x[:64].mean(0).numpy()
     one, again, other = (starting_rows(kind, F, seed, batch, centre) for seed in (1, 1, 2))
@@ -122,7 +123,8 @@ def test_the_init_seed_decides_the_start(x, kind):
     assert one.dtype == np.float32
     assert np.square(one).sum(1).mean() == pytest.approx(1 / 3, rel=0.15)
     elsewhere = starting_rows(kind, F, 1, x[64:128].numpy(), centre)
-    assert np.array_equal(one, elsewhere) == (kind in ("linear", "orthogonal"))
+    same = kind in ("linear", "orthogonal", "subspace")  # these activations fill all dimensions
+    assert np.allclose(one, elsewhere, atol=1e-6) == same
 
 
 def test_orthogonal_rows_are():
@@ -131,6 +133,25 @@ def test_orthogonal_rows_are():
         assert np.square(rows).sum() == pytest.approx(latents / 3)
         small = rows.T @ rows if latents > dimensions else rows @ rows.T
         np.testing.assert_allclose(small, np.eye(len(small)) * small[0, 0], atol=1e-6)
+
+
+def test_subspace_rows_lie_where_activations_do():
+    draw = np.random.default_rng(0)
+    axes = np.linalg.qr(draw.normal(size=(8, 3)))[0]
+    thin = 0.01 * draw.normal(size=(200, 8))
+    x = (draw.normal(size=(200, 3)) @ axes.T + thin).astype(np.float32)
+    rows = starting_rows("subspace", 20, 0, x, x.mean(0))
+    inside = np.square(rows @ axes).sum(1) / np.square(rows).sum(1)
+    assert inside.min() > 0.99
+    assert np.linalg.matrix_rank(rows, tol=1e-3) == 3
+    # where activations fill everything nothing is projected out
+    full = draw.normal(size=(200, 8)).astype(np.float32)
+    linear = starting_rows("linear", 20, 0, full, full.mean(0))
+    linear /= np.linalg.norm(linear, axis=1, keepdims=True)
+    same = starting_rows("subspace", 20, 0, full, full.mean(0))
+    np.testing.assert_allclose(
+        same / np.linalg.norm(same, axis=1, keepdims=True), linear, atol=1e-5
+    )
 
 
 def test_data_rows_are_rows_of_the_batch_each_once(x):

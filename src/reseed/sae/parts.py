@@ -1,8 +1,8 @@
 """What several architectures are made of: starts, encoder, auxiliary loss, thresholds, saved form.
 
-Starts: `linear` and `orthogonal` rows are functions of the init seed and the shape alone. `data`
-and `kmeans` choose, by the init seed, among the rows of the first batch; that batch is a function
-of the activations and the data seed, so those starts depend on both seeds.
+Starts: `linear` and `orthogonal` rows are functions of the init seed and the shape alone.
+`subspace`, `data` and `kmeans` depend on the first batch too, which is a function of the
+activations and the data seed: the latter two choose among its rows by the init seed.
 
 B batch, D dimensions, F latents. The length of a batch is the root mean square distance of its rows
 to their mean; losses and settings are in parts of it, so that they do not change with the unit that
@@ -26,6 +26,9 @@ from reseed.seeds import digest, generator
 
 _LENGTH = 3.0**-0.5
 """Of a row uniform in ±1/sqrt(D): the root of its mean square, whatever D."""
+
+_FILLED = 0.99
+"""Part of the squared length of centred activations that their subspace holds."""
 
 K = TypeVar("K", int, float)
 
@@ -52,6 +55,8 @@ def starting_rows(kind: Init, latents: int, init_seed: int, x: Floats, centre: F
         return encoder_rows(latents, x.shape[1], init_seed)
     if kind == "orthogonal":
         return orthogonal_rows(latents, x.shape[1], init_seed)
+    if kind == "subspace":
+        return _scaled(within(encoder_rows(latents, x.shape[1], init_seed), x - centre))
     rows = _different(x, centre)
     if len(rows) < latents:
         raise SpecError(
@@ -75,6 +80,19 @@ def orthogonal_rows(latents: int, dimensions: int, init_seed: int) -> Floats:
     q = q * np.sign(np.diag(r))  # without it the factorisation's signs are not uniform
     rows = q if latents >= dimensions else q.T
     return (rows * _LENGTH * np.sqrt(latents / tall[1])).astype(np.float32)
+
+
+def within(rows: Floats, x: Floats) -> Floats:
+    """Rows `[F, D]` projected on the fewest principal axes of `x` `[B, D]` that hold `_FILLED`.
+
+    A latent that starts outside of what activations fill never fires (arXiv 2508.16929, which
+    starts features in the active subspace of attention outputs; 99 % is the number it names).
+    """
+    scatter = np.asarray(x, np.float64)
+    sizes, axes = np.linalg.eigh(scatter.T @ scatter)
+    held = np.cumsum(sizes[::-1]) / max(float(sizes.sum()), 1e-300)
+    most = axes[:, ::-1][:, : 1 + int((held < _FILLED).sum())]
+    return (rows @ most @ most.T).astype(np.float32)
 
 
 def spread_rows(rows: Floats, latents: int, init_seed: int) -> Floats:

@@ -32,7 +32,7 @@ class MutualSpec(Spec):
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
-Init = Literal["linear", "orthogonal", "data", "kmeans"]
+Init = Literal["linear", "orthogonal", "subspace", "data", "kmeans"]
 
 Optimizer = Literal["adam", "muon", "signum"]
 
@@ -97,8 +97,8 @@ class ArchitectureSpec(Spec):
     end_to_end: EndToEndSpec | None = None
     """Trains through the subject."""
     init: Init = "linear"
-    """Encoder rows at the start: those of a linear layer, a semi-orthogonal matrix, rows of the
-    first batch, or rows of it spread by k-means++. docs/training_methods.md has what each needs."""
+    """Encoder rows at the start: of a linear layer, a semi-orthogonal matrix, a linear layer within
+    the subspace of the first batch, rows of it, or by k-means++. See docs/training_methods.md."""
     tied_init: bool | None = None
     """Whether decoder rows start along the encoder's; left out, as the architecture has it."""
     weight_l2: Annotated[float, Field(ge=0)] = 0.0
