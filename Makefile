@@ -84,7 +84,7 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml constraints.txt
-	$(PIP) -e ".[train,llm,gpu,explore,notebook,publish,slurm,dev]"
+	$(PIP) -e ".[train,llm,gpu,explore,map,notebook,publish,slurm,dev]"
 	$(PIP) --no-deps $(DATA)
 	sh tests/chromium.sh
 	touch $@ .venv/.demo

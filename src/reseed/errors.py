@@ -111,6 +111,7 @@ _EXTRAS = {
     "pandas": "notebook",
     "pyarrow": "notebook",
     "huggingface_hub": "publish",
+    "umap": "map",
 }
 """Module to the extra that installs it."""
 

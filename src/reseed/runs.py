@@ -65,6 +65,8 @@ stability_name = _piece_of("stability")
 """Of a group: what its matches mean."""
 calibration_name = _piece_of("calibration")
 """Of a group: what recurrence is worth, on known features."""
+map_name = _piece_of("maps")
+"""Of a group: its decoder rows laid out by `reseed umap`."""
 explanations_name = _piece_of("explanations")
 """Of a group: its latents in words."""
 scores_name = _piece_of("scores")

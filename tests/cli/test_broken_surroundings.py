@@ -51,6 +51,7 @@ def arguments(finished, tmp_path_factory):
         "work": [finished, "--quiet"],
         "cancel": [finished],
         "explore": [run, "--no-browser"],  # a folder that is no study, so nothing is served
+        "umap": [finished, "--quiet"],
         "demo": ["--out", run],  # a folder that is no study, so nothing is trained
         "explain": [finished, "--dry"],
         "score": [finished],

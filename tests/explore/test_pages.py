@@ -1,10 +1,13 @@
 """A feature, two runs, the map and the text of one's own, beside the same from the store."""
 
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
 
 from reseed.errors import SpecError, StoreError
+from reseed.events import Events
 from reseed.explore.pages import two_runs
 from reseed.explore.pages.display import display_view
 from reseed.explore.pages.features import feature_of, neighbours
@@ -198,3 +201,68 @@ def test_an_older_study_says_what_makes_what_it_lacks(shelf, runs, monkeypatch, 
     assert "`reseed run` makes them" in page
     assert "of kind &#39;toy&#39; and has no vocabulary" in page
     assert client.get(f"/made-up/display/64/{runs[1]}").status_code == 400
+
+
+@pytest.fixture
+def copied(made_up, tmp_path):
+    from reseed.study import Study
+
+    shutil.copytree(made_up.folder, tmp_path / "copied")
+    shutil.copy(made_up.folder.with_name(made_up.folder.name + ".toml"), tmp_path / "copied.toml")
+    return Study.load(tmp_path / "copied.toml")
+
+
+def test_a_map_that_was_laid_out_is_drawn_from_what_is_kept(copied, monkeypatch):
+    from reseed.explore import neighbour_map
+    from reseed.explore.shelf import shelves
+    from reseed.explore.tables.of_study import StudyFolder
+
+    shelf = next(iter(shelves([StudyFolder(copied)]).values()))
+    shelf.database.refresh()
+    group = copied.groups()[0]
+    with pytest.raises(SpecError, match="`reseed umap STUDY` makes one"):
+        map_view({"axes": "umap"}, shelf)
+    monkeypatch.setattr(neighbour_map, "_laid_out", lambda rows: rows[:, :2])
+    monkeypatch.setattr(neighbour_map, "_version", lambda: "0")
+    assert neighbour_map.make_map(copied, group, Events())
+    assert not neighbour_map.make_map(copied, group, Events())
+    facts = map_view({"axes": "umap", "colour": "run"}, shelf)
+    rows = np.concatenate(
+        [Matrix(copied.store, run, "W_dec").unit_rows(slice(None)) for run in group.runs]
+    )
+    assert facts["has_umap"]
+    assert facts["figure"]["x"] == pytest.approx(rows[:, 0].round(4).tolist(), abs=1e-4)
+    assert facts["figure"]["value"] == [run for run in group.runs for _ in range(64)]
+    assert map_view({}, shelf)["figure"]["shares"]
+    with pytest.raises(SpecError, match="no map by 'tsne'"):
+        map_view({"axes": "tsne"}, shelf)
+
+
+def test_without_umap_learn_the_command_says_what_to_install(copied, monkeypatch):
+    import sys
+
+    from reseed.explore.neighbour_map import make_map
+
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(SpecError, match=r"reseed\[map\]"):
+        make_map(copied, copied.groups()[0], Events())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_umap_gives_the_same_places_again(copied):
+    pytest.importorskip("umap")
+    from reseed.explore.neighbour_map import FILE, make_map
+    from reseed.runs import map_name
+
+    group = copied.groups()[0]
+    tables = []
+    for _ in range(2):
+        assert make_map(copied, group, Events())
+        tables.append(copied.store.table(map_name(group.name), FILE))
+        shutil.rmtree(copied.store.path(map_name(group.name)))
+    assert tables[0].equals(tables[1])
+    # members of a family lie together
+    x, y = (tables[0][axis].to_numpy().reshape(3, 64) for axis in "xy")
+    apart = np.hypot(x[0] - x[1], y[0] - y[1])
+    assert np.median(apart[::2]) < np.median(apart[1::2])

@@ -237,3 +237,13 @@ def test_explanations_and_dead_latents_go_along():
     assert files["r/explanations.jsonl"] == [
         {"modelId": "m", "layer": "1-s__i0-d0", "index": "1", "description": "cats"}
     ]
+
+
+def test_the_table_has_the_tokens_that_latents_make_likely(language, tmp_path):
+    reseed.export(language, tmp_path / "t.jsonl", group="topk 12")
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    for row in rows:
+        kept = language.store.table(f"logits/{row['run']}", "logits.parquet")
+        assert row["top_tokens"] == kept.filter(latent=row["latent"])["top"][0].to_list()
+    reseed.export(language, tmp_path / "t.csv", group="topk 12")
+    assert "bottom_tokens" in (tmp_path / "t.csv").read_text().splitlines()[0]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from reseed.cli.options import GroupName, Quiet, StudyPath, open_study
 from reseed.screen import Screen, bold
 
 
@@ -48,5 +49,22 @@ def explore(
     explore(opened, host=host, port=port, started=started)
 
 
-COMMANDS = (explore,)
+def umap(study: StudyPath, group: GroupName = None, quiet: Quiet = False) -> None:
+    """Lay out the decoder rows of a study by UMAP, for the map of `reseed explore`.
+
+    At most 6,000 latents of a group, equally many of each run; the same ones at the same places
+    whenever it is made.
+    """
+    from reseed.events import events_of
+    from reseed.explore.neighbour_map import make_map
+
+    opened, screen = open_study(study), Screen()
+    events = events_of(opened.folder, not quiet)
+    with opened.locked("reseed umap"):
+        for runs in opened.groups_named(group):
+            made = make_map(opened, runs, events)
+            screen.print(bold(runs.label, ": map made" if made else ": has its map"), sep="")
+
+
+COMMANDS = (explore, umap)
 """In the order of the help."""

@@ -14,6 +14,8 @@ from typing import Literal, get_args
 import polars as pl
 
 from reseed.errors import SpecError, nearest
+from reseed.evidence.display.logits import FILE as LOGITS
+from reseed.runs import Group, logits_name
 from reseed.store import write_bytes
 from reseed.study import Study
 
@@ -56,10 +58,26 @@ def export(
         StoreError: if the study has no results, or the file cannot be written.
     """
     kind = check_target(Path(path), format, overwrite=overwrite)
-    tables = [study.latents_of(runs) for runs in study.groups_named(group)]
+    tables = [_with_tokens(study, runs) for runs in study.groups_named(group)]
     table = select(public(pl.concat(tables, how="diagonal")), where, columns)
     write(table, Path(path), kind)
     return table
+
+
+def _with_tokens(study: Study, group: Group) -> pl.DataFrame:
+    """The table of a group with `top_tokens` and `bottom_tokens` of the runs that have logits."""
+    known = [
+        study.store.table(logits_name(run), LOGITS).select(
+            pl.lit(run).alias("run"), pl.col("latent").cast(pl.Int64),
+            pl.col("top").alias("top_tokens"), pl.col("bottom").alias("bottom_tokens"),
+        )
+        for run in group.runs
+        if study.store.has(logits_name(run))
+    ]  # fmt: skip
+    table, tokens = study.latents_of(group), pl.concat(known) if known else pl.DataFrame()
+    if not len(tokens):
+        return table
+    return table.join(tokens, on=["run", "latent"], how="left", maintain_order="left")
 
 
 def public(latents: pl.DataFrame) -> pl.DataFrame:

@@ -59,7 +59,7 @@ async function drawFigures() {
   const plot = document.querySelector("[data-plot]");
   if (!plot) return;
   const colours = theme(), pair = DATA.kind === "pair";
-  const name = (n) => (pair ? ["decoder cosine", "encoder cosine"][n] : "component " + (n + 1) + " (" + (100 * (DATA.shares[n] || 0)).toFixed(1) + "% of variance)");
+  const name = (n) => (pair ? ["decoder cosine", "encoder cosine"][n] : DATA.shares.length ? "component " + (n + 1) + " (" + (100 * (DATA.shares[n] || 0)).toFixed(1) + "% of variance)" : "UMAP " + (n + 1));
   const range = pair ? { range: [Math.min(0, ...DATA.x, ...DATA.y) - 0.03, 1.03] } : {};
   await show(plot, pair ? pairTraces(colours) : mapTraces(colours), layout(colours, axis(colours, name(0), range), axis(colours, name(1), range)));
   opens(plot);

@@ -1,4 +1,4 @@
-"""A map: decoder rows of all runs of a group on their first two principal components."""
+"""A map: decoder rows of all runs of a group, on two principal components or by UMAP."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reseed.errors import SpecError, nearest
+from reseed.explore.neighbour_map import FILE as UMAP
+from reseed.explore.neighbour_map import sampled
 from reseed.explore.shelf import Query, Shelf
 from reseed.explore.tables.layout import quoted
 from reseed.explore.tables.listing import columns_of
 from reseed.explore.weights import plane_of
-from reseed.runs import Group
+from reseed.runs import Group, map_name
 
-_POINTS = 6000
+AXES = ("principal", "umap")
+"""How rows are laid out."""
+
 _NO_RUN = "No run is finished yet; `reseed run` makes them."
 _NO_WEIGHTS = "The folder of a comparison holds no SAEs, so there are no decoder rows to draw."
 _COLOUR = "recurrence_mean"
 
 
 def map_view(query: Query, shelf: Shelf) -> dict[str, Any]:
-    """Decoder rows of a `group`, coloured by a column, `colour`.
+    """Decoder rows of a `group`, laid out by `axes`, coloured by a column, `colour`.
 
     Raises:
         SpecError: if there is no such group or column.
@@ -47,17 +50,30 @@ def map_view(query: Query, shelf: Shelf) -> dict[str, Any]:
     if colour not in colours:
         raise SpecError(f"there is no column {colour!r} to colour by; {nearest(colour, colours)}")
     group = database.groups[labels.index(label)]
-    figure = _figure(shelf, group, colour)
+    kept = database.folder.has(map_name(group.name), UMAP)
+    axes = query.get("axes") or AXES[0]
+    if axes not in AXES:
+        raise SpecError(f"there is no map by {axes!r}; {nearest(axes, AXES)}")
+    if axes == "umap" and not kept:
+        raise SpecError("this study has no map by UMAP; `reseed umap STUDY` makes one")
+    figure = _figure(shelf, group, colour, axes)
     figure["title"] = known[colour].title
-    return facts | {"group": label, "colour": colour, "figure": figure}
+    return facts | {
+        "group": label, "colour": colour, "figure": figure, "axes": axes, "has_umap": kept,
+    }  # fmt: skip
 
 
-def _figure(shelf: Shelf, group: Group, colour: str) -> dict[str, Any]:
+def _figure(shelf: Shelf, group: Group, colour: str, axes: str) -> dict[str, Any]:
     database = shelf.database
     width = min(database.width(run) for run in group.runs)
-    chosen = _sample(width, max(1, _POINTS // len(group.runs)))
-    plane = _plane(shelf.key, database.version, group.name, width, shelf)
-    numbers = ", ".join(map(str, chosen.tolist()))
+    if axes == "umap":
+        kept = database.folder.store.table(map_name(group.name), UMAP)
+        keys = [(run, latent) for run, latent in kept.select("run", "latent").rows()]
+        plane = {"x": kept["x"].to_numpy(), "y": kept["y"].to_numpy(), "shares": []}
+    else:
+        keys = [(run, n) for run in group.runs for n in sampled(width, len(group.runs)).tolist()]
+        plane = _plane(shelf.key, database.version, group.name, width, shelf)
+    numbers = ", ".join(map(str, sorted({latent for _, latent in keys})))
     words = "" if colour in database.columns else "LEFT JOIN words USING (run, latent) "
     rows = database.rows(
         f"SELECT run, latent, {quoted(colour)} AS value FROM latents {words}"
@@ -65,13 +81,12 @@ def _figure(shelf: Shelf, group: Group, colour: str) -> dict[str, Any]:
         [group.label],
     )
     values = {(row["run"], row["latent"]): row["value"] for row in rows}
-    keys = [(run, int(latent)) for run in group.runs for latent in chosen]
-    names = database.names()
+    names, at = database.names(), {run: n for n, run in enumerate(group.runs)}
     return {
         "kind": "map",
         "runs": list(group.runs),
         "names": [names[run] for run in group.runs],
-        "run": [at for at in range(len(group.runs)) for _ in chosen],
+        "run": [at[run] for run, _ in keys],
         "latent": [latent for _, latent in keys],
         "value": [_plain(values.get(key)) for key in keys],
         "log": colour == "firing_rate",
@@ -86,16 +101,9 @@ def _plain(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def _sample(width: int, count: int) -> NDArray[np.int64]:
-    """The same latents of each run: all, or so many at random."""
-    if width <= count:
-        return np.arange(width)
-    return np.sort(np.random.default_rng(0).choice(width, count, replace=False))
-
-
 @lru_cache(maxsize=8)
 def _plane(key: str, version: int, name: str, width: int, shelf: Shelf) -> dict[str, Any]:
     """Kept until the study changes; `key` and `version` say which state of it."""
     group = next(group for group in shelf.database.groups if group.name == name)
-    chosen = _sample(width, max(1, _POINTS // len(group.runs)))
+    chosen = sampled(width, len(group.runs))
     return plane_of(shelf.database.folder.store, [(run, chosen) for run in group.runs])
