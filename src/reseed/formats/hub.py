@@ -29,8 +29,15 @@ _BESIDE = ("activation_scaler.json", "activation_whitening.safetensors")
 _HUB_LIKE = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*(/[\w.-]+)*(@[\w.-]+)?")
 """OWNER/REPO/PATH without `hf:`; a path that is not there can look like it."""
 
-_LEFT_OUT = ("*optimizer*", "*lr_scheduler*", "*rank_*_state*", "*trainer*.pt", "*store_state*")
-"""What a training leaves beside its SAE and is never read."""
+_LEFT_OUT = (
+    "*optimizer*",
+    "*lr_scheduler*",
+    "*rank_*_state*",
+    "*trainer.pt",
+    "*trainer_state.pt",
+    "*store_state*",
+)
+"""What a training leaves beside its SAE and is never read; `*` stands for `/` too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
