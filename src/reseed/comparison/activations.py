@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reseed.comparison.dictionary import Dictionary
 from reseed.errors import SpecError
 from reseed.events import Events
-from reseed.evidence.features import Contexts
+from reseed.evidence.display.contexts import Contexts
 from reseed.evidence.frequency import MatchedFiring
 from reseed.evidence.rows import Encoded, Reader, entries_of, feed, firing_of
 from reseed.sae.model import from_arrays
@@ -170,7 +170,7 @@ def run_on(
 ) -> dict[str, OnActivations]:
     """Encode and reconstruct rows with each SAE, in one pass; bare matrices are left out."""
     readers = _readers(compared, activations)
-    for name, (sae, site) in readers.items():
+    for name, (sae, site, _) in readers.items():
         dimensions = activations.source.sites[site]
         if dimensions != sae.dimensions:
             raise SpecError(
@@ -211,7 +211,8 @@ def fire_together(
     }
 
     places = activations.places
-    texts = {name: Contexts(places, EvidenceSpec(contexts=_CONTEXTS)) for name in readers}
+    shown = EvidenceSpec(contexts=_CONTEXTS)
+    texts = {n: Contexts(read.sae.latents, places, shown) for n, read in readers.items()}
 
     def add(chunk: Encoded) -> None:
         for (a, b), counter in counters.items():

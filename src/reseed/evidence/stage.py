@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from reseed.events import Events
+from reseed.evidence.display.contexts import Contexts
 from reseed.evidence.display.held_out_text import text_files
 from reseed.evidence.display.strengths import FILE as STRENGTHS
-from reseed.evidence.features import Contexts
 from reseed.evidence.frequency import MatchedFiring
 from reseed.evidence.rows import Encoded, Firing, Reader, entries_of, feed, readers_of
 from reseed.evidence.sampler import WindowSampler, nearest_decoders
@@ -210,7 +210,7 @@ class _Evidence:
         self._name, self._target, self._sae = run.id, run.target, reader.sae
         self._places = places if spec.contexts or spec.examples else None
         self._firing = Firing(self._sae.latents)
-        self._contexts = Contexts(places, spec)
+        self._contexts = Contexts(self._sae.latents, places, spec)
         self._examples: WindowSampler | None = None
         if places is not None and spec.examples:
             W_dec, count = self._sae.W_dec, spec.neighbours
