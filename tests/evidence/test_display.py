@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from reseed.evidence.display import logits as lens
-from reseed.evidence.display.held_out_text import HeldOutText, shows, text_files
+from reseed.evidence.display.held_out_text import HeldOutText, text_files
 from reseed.evidence.display.strengths import Strengths, bin_edges
 from reseed.spec.analysis import EvidenceSpec
 
@@ -68,12 +68,13 @@ def test_words_are_found_in_the_contexts_that_a_plain_search_finds():
         "".join(t.lower() for t in places.tokens(b, max(0, p - 3), min(12, p + 3)))
         for b, p in zip(block, position, strict=True)
     ]
-    windows = text.windows(block, position)
+    first, behind = text.windows(block, position)
     for words in ("a", "AB", "aa", "bab", "é", "a b", "i̇", "zz", "", "\0", "b\0a"):
-        found = shows(windows, text.places(words))
+        found = text.reached(words)[first] < behind
         wanted = [bool(words) and words.lower() in context for context in shown]
         assert found.tolist() == wanted, words
-    assert not shows(text.windows(np.array([3, 99]), np.array([1, 1])), text.places("a")).any()
+    first, behind = text.windows(np.array([3, 99]), np.array([1, 1]))
+    assert not (text.reached("a")[first] < behind).any()
 
 
 @pytest.fixture(scope="module")

@@ -50,24 +50,25 @@ class HeldOutText:
         self._before, self._after = before, after
         lengths = table["tokens"].list.len().to_numpy().astype(np.int64)
         self._first = np.concatenate([[0], np.cumsum(lengths)])
-        lower = table["tokens"].explode().str.to_lowercase()
-        sizes = lower.str.len_bytes().to_numpy().astype(np.int64)
-        starts = np.cumsum(sizes) - sizes
+        lower = pl.col("tokens").list.eval(pl.element().str.to_lowercase())
+        sizes = table.select(lower.list.eval(pl.element().str.len_bytes()).explode())
+        ends = np.cumsum(sizes.to_series().to_numpy().astype(np.int64))
+        starts = np.concatenate([[0], ends])[:-1][: len(ends)]
         # a NUL between blocks, which no query holds, so that nothing is found across them
         self._starts = starts + np.repeat(np.arange(len(lengths)), lengths)
-        cuts = zip(self._first[:-1].tolist(), self._first[1:].tolist(), strict=True)
-        self._text = "\0".join("".join(lower[a:b]) for a, b in cuts).encode()
+        joined = table.select(lower.list.join("")).to_series()
+        self._text = np.frombuffer("\0".join(joined).encode(), np.uint8)
 
     def places(self, words: str) -> tuple[Integers, Integers]:
         """`[n]` each: first and last token, over all blocks, of each place where words stand."""
-        wanted, found, at = words.lower().encode(), list[int](), -1
-        if not wanted or b"\0" in wanted:
+        wanted = np.frombuffer(words.lower().encode(), np.uint8)
+        if not len(wanted) or not wanted.all():
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        while (at := self._text.find(wanted, at + 1)) >= 0:
-            found.append(at)
-        start = np.array(found, np.int64)
-        ends = (start, start + len(wanted) - 1)
-        first, last = (np.searchsorted(self._starts, end, "right") - 1 for end in ends)
+        at = np.flatnonzero(self._text[: len(self._text) - len(wanted) + 1] == wanted[0])
+        for n, byte in enumerate(wanted[1:].tolist(), start=1):
+            at = at[self._text[at + n] == byte]
+        first = np.searchsorted(self._starts, at, "right") - 1
+        last = np.searchsorted(self._starts, at + len(wanted) - 1, "right") - 1
         return first, last
 
     def windows(self, block: Integers, position: Integers) -> tuple[Integers, Integers]:
@@ -79,15 +80,13 @@ class HeldOutText:
         last = np.minimum(high, middle + self._after + 1)
         return first, np.where(self._blocks[row] == block, last, first)
 
+    def reached(self, words: str) -> Integers:
+        """`[T + 1]` for each token: where the first place ends that begins at it or behind it.
 
-def shows(
-    windows: tuple[Integers, Integers], places: tuple[Integers, Integers]
-) -> NDArray[np.bool_]:
-    """`[n]` whether a window holds one of the places whole."""
-    first, behind = windows
-    start, end = places
-    if not len(start):
-        return np.zeros(len(first), np.bool_)
-    # of the places that begin in the window the earliest also ends first
-    at = np.searchsorted(start, first)
-    return (at < len(start)) & (end[at.clip(max=len(start) - 1)] < behind)
+        A window from `first` to before `behind` holds the words if `reached[first] < behind`,
+        since of the places that begin in it the earliest also ends first.
+        """
+        first, last = self.places(words)
+        ends = np.full(self._first[-1] + 1, np.iinfo(np.int64).max)
+        np.minimum.at(ends, first, last)
+        return np.minimum.accumulate(ends[::-1])[::-1]

@@ -9,7 +9,7 @@ from reseed.evidence.display.logits import ABOUT
 from reseed.evidence.display.logits import FILE as LOGITS
 from reseed.evidence.display.strengths import FILE as STRENGTHS
 from reseed.evidence.display.strengths import bin_edges
-from reseed.explore.pages.features import members_of, row_of
+from reseed.explore.pages.features import members_of
 from reseed.explore.shelf import Query, Shelf
 from reseed.explore.tables.database import Database
 from reseed.explore.tables.of_study import StudyFolder
@@ -22,7 +22,7 @@ Member = tuple[str, int]
 def display_view(query: Query, shelf: Shelf) -> dict[str, Any]:
     """Of each latent of the feature, in the order of its page."""
     database = shelf.database
-    members = list(members_of(database, row_of(database, query["_run"], int(query["_latent"]))))
+    members = list(members_of(database, str(query["_run"]), int(query["_latent"])))
     strengths = _table(database, members, evidence_name, STRENGTHS)
     logits = _table(database, members, logits_name, LOGITS)
     bars = {member: _bars(row["first"], row["counts"]) for member, row in strengths.items()}

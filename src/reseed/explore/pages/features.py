@@ -67,20 +67,21 @@ class Feature:
     sentences: list[str]
 
 
-def row_of(database: Database, run: str, latent: int) -> Row:
-    """The row of a latent, with its explanation and scores.
+def row_of(database: Database, run: str, latent: int, names: str = "*") -> Row:
+    """The row of a latent.
 
     Raises:
         SpecError: if there is none.
     """
-    rows = rows_of(database, [(run, latent)])
+    sql = f"SELECT {names} FROM latents WHERE run = ? AND latent = ?"
+    rows = database.rows(sql, [run, latent])
     if not rows:
         raise SpecError(f"there is no latent {latent:,} of a run {run!r} in this study")
-    return rows[run, latent]
+    return rows[0]
 
 
 def rows_of(database: Database, members: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Row]:
-    """`row_of` of those that are there, in one go."""
+    """The rows of those that are there, with explanations and scores."""
     which = " OR ".join("run = ? AND latent = ?" for _ in members)
     keys = [value for member in members for value in member]
     found: dict[tuple[str, int], Row] = {}
@@ -90,12 +91,16 @@ def rows_of(database: Database, members: Sequence[tuple[str, int]]) -> dict[tupl
     return {key: row for key, row in found.items() if "place" in row}
 
 
-def members_of(database: Database, row: Row) -> dict[tuple[str, int], bool]:
+def members_of(database: Database, run: str, latent: int) -> dict[tuple[str, int], bool]:
     """A latent and its counterpart in each other run, each with whether it is of the family.
 
     Where the family has none of a run it is the nearest.
+
+    Raises:
+        SpecError: if there is no such latent.
     """
-    run, latent = row["run"], row["latent"]
+    names = ", ".join(n for n in ('"group"', "family") if n.strip('"') in database.columns)
+    row = row_of(database, run, latent, names)
     group = next(g for g in database.groups if g.label == row["group"])
     kin = {other: at for other, at in _family(database, row).items() if other != run}
     lacking = [other for other in group.runs if other != run and other not in kin]
@@ -110,11 +115,11 @@ def feature_of(database: Database, run: str, latent: int) -> Feature:
     Raises:
         SpecError: if there is no such latent.
     """
-    row = row_of(database, run, latent)
-    group = next(g for g in database.groups if g.label == row["group"])
-    kin = members_of(database, row)
+    kin = members_of(database, run, latent)
     members = list(kin)
     rows, texts = rows_of(database, members), database.contexts(members, _TEXTS)
+    row = rows[run, latent]
+    group = next(g for g in database.groups if g.label == row["group"])
     sides: list[Side] = []
     for member, is_kin in kin.items():
         contexts = texts.get(member, [])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
 
 from reseed.errors import StoreError
 from reseed.explore.tables.layout import Folder, Row, pattern, quoted, text
-from reseed.explore.tables.words_in_text import TextSearch
+from reseed.explore.tables.words_in_text import Integers, TextSearch
 from reseed.runs import HELD_OUT_TEXT, Group
 
 _MEMORY = "600MB"
@@ -57,6 +58,7 @@ class Database:
         self._lock = threading.RLock()
         self._hits: dict[tuple[str, str], Hits] = {}
         self._search: TextSearch | None = None
+        self._places: tuple[Integers, dict[str, Integers]] | None = None
         self._values: dict[str, list[str]] = {}
         self._ends: dict[str, tuple[float, float] | None] = {}
         self._state: Any = None
@@ -186,7 +188,7 @@ class Database:
         for hits in self._hits.values():
             self._connection.execute(f"DROP TABLE IF EXISTS {hits.table}")
         self._hits.clear()
-        self._search = None
+        self._search = self._places = None
         self._ends.clear()
         self._values.clear()
 
@@ -220,55 +222,68 @@ class Database:
     def _found(self, words: str, where: str, table: str) -> Hits:
         cursor = self._connection.cursor()
         try:
-            sources, values = self._searches(cursor, words, where)
-            found = f"latents SEMI JOIN ({' UNION ALL '.join(sources)}) USING (run, latent)"
-            cursor.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT place FROM {found}", values)
-            counts = f"SELECT (SELECT count(*) FROM {table}), (SELECT count(*) FROM latents)"
-            count, every = cursor.execute(counts).fetchone() or (0, 0)
-            if 2 * count <= every:
-                return Hits(table, True, count)
-            others = f"SELECT place FROM latents WHERE place NOT IN (SELECT place FROM {table})"
-            cursor.execute(f"CREATE OR REPLACE TABLE {table}_not AS {others}")
-            cursor.execute(f"DROP TABLE {table}")
-            return Hits(f"{table}_not", False, count)
+            places, number = self._numbers(cursor)
+            found = np.zeros(len(places), np.bool_)
+            for run, latents in self._searched(cursor, words.lower(), where):
+                found[number[run][latents]] = True
+            size = int(found.sum())
+            fewer = found if 2 * size <= len(found) else ~found
+            cursor.register("hits_now", {"place": places[fewer]})
+            cursor.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT place FROM hits_now")
+            return Hits(table, fewer is found, size)
         except duckdb.Error as error:
             raise self._cannot_read(error) from error
         finally:
             cursor.close()
 
-    def _searches(
+    def _numbers(self, cursor: duckdb.DuckDBPyConnection) -> tuple[Integers, dict[str, Integers]]:
+        """The places of all latents, and by run and latent where in these its place is."""
+        if self._places is None:
+            parts, number, first = list[Integers](), dict[str, Integers](), 0
+            for run in (run for group in self.groups for run in group.runs):
+                sql = "SELECT latent, place FROM latents WHERE run = ?"
+                rows = _columns(cursor.execute(sql, [run]))
+                at = np.zeros(int(rows["latent"].max(initial=-1)) + 1, np.int64)
+                at[rows["latent"]] = np.arange(first, first + len(rows["latent"]))
+                number[run], first = at, first + len(rows["latent"])
+                parts.append(rows["place"])
+            self._places = np.concatenate([np.zeros(0, np.int64), *parts]), number
+        return self._places
+
+    def _searched(
         self, cursor: duckdb.DuckDBPyConnection, words: str, where: str
-    ) -> tuple[list[str], list[str]]:
-        """Queries whose rows together are `run, latent` with the words, and their values."""
-        parts, values = list[str](), list[str]()
+    ) -> Iterator[tuple[str, Integers]]:
+        """Run and latents with the words, in small letters; parts may tell of one twice."""
+        sources = dict[str, str]()
         if where != "contexts":
-            parts.append("SELECT run, latent FROM words WHERE contains(lower(explanation), ?)")
-            values.append(words.lower())
+            sources = {
+                run: f"SELECT latent FROM words WHERE run = {text(run)} "
+                "AND contains(lower(explanation), ?)"
+                for group in self.groups
+                for run in group.runs
+            }
+        for run, sql in sources.items():
+            yield run, _columns(cursor.execute(sql, [words]))["latent"]
         if where == "explanations":
-            return parts, values
-        if not self.folder.has(HELD_OUT_TEXT, "text.parquet"):
-            parts += [self.plain_search(run) for run in self.evidence]
-            values += [words.lower()] * len(self.evidence)
-        else:
-            for at, (run, latents) in enumerate(self._text_search().latents(words).items()):
-                cursor.register(f"found_{at}", {"latent": latents})
-                parts.append(f"SELECT {text(run)} AS run, latent FROM found_{at}")
-        return parts or ["SELECT run, latent FROM latents WHERE false"], values
+            return
+        if self.folder.has(HELD_OUT_TEXT, "text.parquet"):
+            yield from self._text_search(cursor).latents(words).items()
+            return
+        for run, source in self.evidence.items():  # each context by itself
+            shown = "contains(lower(array_to_string(tokens, '')), ?)"
+            sql = f"SELECT latent FROM {source} WHERE {shown}"
+            yield run, _columns(cursor.execute(sql, [words]))["latent"]
 
-    def plain_search(self, run: str) -> str:
-        """Searches each context of a run: the latents, given the words in small letters."""
-        return (
-            f"SELECT {text(run)} AS run, latent FROM {self.evidence[run]} "
-            "WHERE contains(lower(array_to_string(tokens, '')), ?)"
-        )
-
-    def _text_search(self) -> TextSearch:
+    def _text_search(self, cursor: duckdb.DuckDBPyConnection) -> TextSearch:
         if self._search is None:
-            cursor = self._connection.cursor()
             places = {
-                run: cursor.execute(f"SELECT latent, block, position FROM {source}").fetchnumpy()
+                run: _columns(cursor.execute(f"SELECT latent, block, position FROM {source}"))
                 for run, source in self.evidence.items()
             }
-            cursor.close()
             self._search = TextSearch(self.folder.store, places)
         return self._search
+
+
+def _columns(answer: duckdb.DuckDBPyConnection) -> dict[str, Integers]:
+    """The columns of an answer of whole numbers."""
+    return {name: np.asarray(column, np.int64) for name, column in answer.fetchnumpy().items()}

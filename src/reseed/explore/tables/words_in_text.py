@@ -6,18 +6,17 @@ none (it is older, or the folder is of a comparison) each context is searched, w
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.evidence.display.held_out_text import ABOUT, FILE, HeldOutText, shows
+from reseed.evidence.display.held_out_text import ABOUT, FILE, HeldOutText
 from reseed.runs import HELD_OUT_TEXT
 from reseed.store import Store
 
-Windows = tuple[NDArray[np.int64], NDArray[np.int64]]
+Integers = NDArray[np.int64]
 
 
 class TextSearch:
@@ -31,16 +30,15 @@ class TextSearch:
     def __init__(self, store: Store, contexts: Mapping[str, Mapping[str, Any]]) -> None:
         about = store.document(HELD_OUT_TEXT, ABOUT)
         self._text = HeldOutText(store.table(HELD_OUT_TEXT, FILE), **about)
-        self._lock = threading.Lock()
-        self._shown: dict[str, tuple[NDArray[np.int64], Windows]] = {
-            run: (table["latent"], self._text.windows(table["block"], table["position"]))
+        self._shown: dict[str, tuple[Integers, Integers, Integers]] = {
+            run: (table["latent"], *self._text.windows(table["block"], table["position"]))
             for run, table in contexts.items()
         }
 
-    def latents(self, words: str) -> dict[str, NDArray[np.int64]]:
-        """Run to the latents that have a context with these words, each once; case aside."""
-        places = self._text.places(words)
+    def latents(self, words: str) -> dict[str, Integers]:
+        """Run to the latents that have a context with these words; letter case does not matter."""
+        reached = self._text.reached(words)
         return {
-            run: np.unique(latent[shows(windows, places)])
-            for run, (latent, windows) in self._shown.items()
+            run: latent[reached[first] < behind]
+            for run, (latent, first, behind) in self._shown.items()
         }
