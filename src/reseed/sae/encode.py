@@ -132,6 +132,9 @@ def halves_are_fast() -> bool:
     What is chosen decides the time that codes take, never the codes.
     """
     times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    threads = torch.get_num_threads()
+    # one thread: several wait for each other, and on a busy machine that is all that is measured
+    torch.set_num_threads(1)
     for _ in range(8):  # in turn, since other work disturbs; the first calls also load things
         for dtype, spent in times.items():
             a, b = torch.ones(128, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
@@ -139,6 +142,7 @@ def halves_are_fast() -> bool:
             started = time.thread_time_ns()
             torch.mm(a, b.T, out=out)
             spent.append(time.thread_time_ns() - started)
+    torch.set_num_threads(threads)
     return min(times[torch.bfloat16]) < 0.75 * min(times[torch.float32])
 
 
