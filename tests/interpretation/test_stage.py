@@ -1,6 +1,9 @@
 """Explaining and scoring a study: a model that knows the toy's features, one that guesses."""
 
+import contextlib
+import io
 import json
+import random
 import re
 import shutil
 import signal
@@ -13,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import polars as pl
 import pytest
-from tests.processes import RESEED, child
+from tests.processes import RESEED, child, children, until
 
 pytest.importorskip("torch", reason="training needs torch")
 
@@ -23,14 +26,17 @@ from reseed.events import Events
 from reseed.evidence.tables import WINDOWS
 from reseed.interpretation.models import Scripted
 from reseed.interpretation.models.asker import JournaledAsker
-from reseed.interpretation.models.journal import Journal
+from reseed.interpretation.models.journal import Journal, entries
 from reseed.interpretation.records import Failure
 from reseed.interpretation.results import chosen_groups, read_explained
 from reseed.interpretation.select.stage import select
 from reseed.interpretation.similarity import comparison
 from reseed.interpretation.stage import explain, score, stage
-from reseed.runs import evidence_name
+from reseed.pipeline.work import work
+from reseed.runs import evidence_name, explanations_name, scores_name
 from reseed.spec.interpretation import InterpretationSpec
+from reseed.store import Store
+from reseed.study import Study
 
 FEATURE = re.compile(r"f(\d+)")
 SERVER = {"explainer": {"model": "m", "base_url": "http://127.0.0.1:9/v1"}}
@@ -463,3 +469,132 @@ def test_a_plan_counts_what_would_be_asked(study):
     assert "calls" in told
     assert "cost" in told
     assert cost_sentences(study) == []
+
+
+# -- by processes that share a study ---------------------------------------------------------------
+
+
+class Counted:
+    """A server that knows the truth, counts what it is asked, and may hold its replies back."""
+
+    def __init__(self, most):
+        self.asked, self.lock, self.most = Counter(), threading.Lock(), most
+        self.held, self.let_go = threading.Event(), threading.Event()
+        outer = self
+
+        class Handler(Server):
+            def do_POST(self):
+                length = int(self.headers["content-length"])
+                body = self.rfile.read(length)
+                with outer.lock:
+                    outer.asked[asked_in(json.loads(body))] += 1
+                    count = outer.asked.total()
+                if outer.most is not None and count > outer.most and not outer.let_go.is_set():
+                    outer.held.set()
+                    outer.let_go.wait(200)
+                self.rfile = io.BytesIO(body)
+                super().do_POST()
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_):
+                pass
+
+        self.server = Quiet(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+
+@contextlib.contextmanager
+def counted(most=None):
+    one = Counted(most)
+    yield one
+    one.let_go.set()
+    one.server.shutdown()
+    one.server.server_close()
+
+
+def asked_in(body):
+    return json.dumps([body["messages"], body.get("seed")])
+
+
+def answered_in(folder):
+    """What the journals of a study have an answer to, as the server counts it."""
+    rows = [row for path in (folder / "journals").glob("*.jsonl") for row in entries(path)]
+    return Counter(json.dumps(row["asked"]["messages"][-1]["content"]) for row in rows)
+
+
+def same_results(folder, other, name, table):
+    one, two = (Store(each).table(f"{name}", table) for each in (folder, other))
+    return one.equals(two)
+
+
+def test_a_process_is_killed_and_the_other_asks_only_what_has_no_answer(study, tmp_path):
+    """Two processes explain; what the survivor makes is what one process makes."""
+    group = explanations_name(chosen_groups(study, None)[0].name)
+    with counted() as server:
+        alone = with_server(study, tmp_path / "alone", server.url)
+        work(Study.load(alone), stage="explain", progress=False)
+        every = set(server.asked)
+        assert set(server.asked.values()) == {1}
+    with counted(most=4) as server:
+        folder = with_server(study, tmp_path / "shared", server.url)
+        explaining = (*RESEED, "work", folder, "--stage", "explain", "--quiet", "--share")
+        with children((*explaining, "1/2"), (*explaining, "2/2")) as (first, second):
+            until(server.held.is_set, first, second)
+            first.kill()
+            first.wait()
+            known = answered_in(folder)
+            server.let_go.set()
+            said, _ = second.communicate(timeout=200)
+        assert second.returncode == 0, said
+        assert set(server.asked) == every
+        twice = {asked for asked, count in server.asked.items() if count > 1}
+        assert not known.keys() & {json.dumps(json.loads(a)[0][-1]["content"]) for a in twice}
+        assert set(answered_in(folder).values()) == {1}
+        before = server.asked.total()
+        explained = read_explained(Study.load(folder), chosen_groups(study, None)[0])
+        assert explained.accounts["explain"]["asked"] == 0
+        work(Study.load(folder), stage="explain", progress=False)
+        assert server.asked.total() == before
+    assert same_results(folder, alone, group, "explanations.parquet")
+
+
+@pytest.mark.slow
+def test_shares_are_explained_and_scored_over_many_kills(study, tmp_path):
+    """Processes are killed at random while they explain and score, and started again."""
+    group, draw = chosen_groups(study, None)[0].name, random.Random(0)
+    with counted() as server:
+        alone = with_server(study, tmp_path / "alone", server.url)
+        for stage_of in ("explain", "score"):
+            work(Study.load(alone), stage=stage_of, progress=False)
+        every = set(server.asked)
+    with counted() as server:
+        folder = with_server(study, tmp_path / "shared", server.url)
+        known, lost = Counter(), 0
+        for stage_of in ("explain", "score"):
+            shared = (*RESEED, "work", folder, "--stage", stage_of, "--quiet", "--share")
+            for kill in (True, True, True, False):
+                with children(*((*shared, f"{i}/3") for i in (1, 2, 3))) as processes:
+                    if not kill:
+                        ends = [process.communicate(timeout=280)[0] for process in processes]
+                        assert [process.returncode for process in processes] == [0] * 3, ends
+                        break
+                    wanted = server.asked.total() + draw.randint(1, 12)
+                    until(
+                        lambda wanted=wanted, processes=processes: (
+                            server.asked.total() >= wanted
+                            or all(process.poll() is not None for process in processes)
+                        )
+                    )
+                known = answered_in(folder)
+                assert set(known.values()) <= {1}
+        assert set(server.asked) == every
+        lost = server.asked.total() - len(every)
+        assert lost <= 6 * 3 * 8  # what was under way at each kill
+    for name, table in (
+        (explanations_name(group), "explanations.parquet"),
+        (scores_name(group), "scores.parquet"),
+    ):
+        assert same_results(folder, alone, name, table)

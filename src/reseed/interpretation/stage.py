@@ -17,11 +17,13 @@ from reseed.interpretation.controls import random_items, shuffled_explanations
 from reseed.interpretation.examples import ExampleSets, latents_in
 from reseed.interpretation.explain import explain_items, top_logits
 from reseed.interpretation.models import Steerable
-from reseed.interpretation.models.asker import AskerOf, accounts, opener
+from reseed.interpretation.models.asker import accounts
 from reseed.interpretation.models.embedding import open_embedder
+from reseed.interpretation.models.of_study import AskerOf, Share, opener, share_opener
 from reseed.interpretation.records import Asker, Item, Latent
 from reseed.interpretation.refine import refined_explanations
 from reseed.interpretation.results import (
+    SCORES,
     GroupExplanations,
     GroupScores,
     explanation_rows,
@@ -32,7 +34,7 @@ from reseed.interpretation.results import (
     spec_of,
     unanswered,
 )
-from reseed.interpretation.scorers import Tools, score_items
+from reseed.interpretation.scorers import ASKING, Tools, score_items
 from reseed.interpretation.similarity import comparison
 from reseed.interpretation.strata import SamplePlan, partners, sample_latents
 from reseed.records import Floats
@@ -200,6 +202,35 @@ def score(
     return read_scored(study, group)
 
 
+def ask(
+    study: Study, events: Events, group: Group, what: str, share: Share
+) -> tuple[int, frozenset[str]]:
+    """Have a share of the questions of `explain` or `score` answered, and make nothing of it.
+
+    Whoever then calls `explain` or `score` (`what`) asks nothing that any share has an answer to.
+
+    Returns:
+        How many were answered now; keys of those that nobody has answered yet, as far as they can
+        be known: some follow from answers.
+    """
+    spec = spec_of(study)
+    with ExitStack() as open_now:
+        askers = share_opener(study.store, spec.budget, events, open_now, share)
+        if what == "explain":
+            latents = study.latent_table(group)
+            plan = sample_latents(latents, spec.per_kind, spec.seed)
+            asker = askers(spec.explainer, what)
+            _explain_sample(study, latents, plan, spec, asker)
+        else:
+            asking = [name for name in spec.scorers if name in ASKING]
+            explained = read_explained(study, group)
+            of = latents_in(explained.table.filter(~pl.col("kind").is_in([RANDOM, PARTNER])))
+            asker = askers(spec.judge or spec.explainer, what)
+            some = spec.model_copy(update={"scorers": asking})
+            _score_sample(study, some, explained, of, Tools(asker=asker), events)
+        return asker.answered, frozenset(asker.left)
+
+
 def _tools(
     study: Study, spec: InterpretationSpec, group: Group, of: Sequence[Latent], asker: Asker
 ) -> Tools:
@@ -264,4 +295,4 @@ def _score_sample(
                     results = score_items(name, tools, some, spec)
                     rows.append(score_rows(name, control, (item.of for item in some), results))
                 task.advance(1, name)
-    return pl.concat(rows)
+    return pl.concat(rows) if rows else pl.DataFrame(schema=SCORES)

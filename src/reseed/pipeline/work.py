@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from reseed.errors import BusyError, Interrupted, SpecError
 from reseed.matching.geometry import products_on
+from reseed.pipeline.asking import ASKED, ask_all
 from reseed.pipeline.parts import POLL_SECONDS, STAGES, Division, Job, make, session
 from reseed.pipeline.run import run_study
 from reseed.screen import Screen
@@ -31,7 +32,8 @@ def work(
 
     Args:
         study: whose folder all of them see.
-        stage: one stage alone, whose predecessors are done; left out, all and the page.
+        stage: one stage alone, whose predecessors are done; left out, all and the page. `"explain"`
+            and `"score"` ask the models that the study names, and are never done unasked.
         share: number and count of this process among them, from 1; where it begins.
         minutes: after which it saves and ends.
         device: where to compute.
@@ -44,8 +46,9 @@ def work(
         SpecError: if there is no such stage.
         Interrupted: after a signal; everything is saved.
     """
-    if stage is not None and stage not in STAGES:
-        raise SpecError(f"there is no stage {stage!r}; stages are {', '.join(STAGES)}")
+    if stage is not None and stage not in (*STAGES, *ASKED):
+        every = ", ".join((*STAGES, *ASKED))
+        raise SpecError(f"there is no stage {stage!r}; stages are {every}")
     timer = threading.Timer(60 * (minutes or 0), os.kill, (os.getpid(), signal.SIGTERM))
     timer.daemon = True
     ends = time.monotonic() + 60 * minutes if minutes else float("inf")
@@ -53,6 +56,9 @@ def work(
         if minutes:
             timer.start()
         with session(study, chosen(device), part="waiting") as job, products_on(job.device):
+            if stage in ASKED:
+                ask_all(job, stage, share, progress=progress)
+                return True
             _open(job)
             for name in STAGES if stage is None else (stage,):
                 _work_at(name, share, job, progress=progress)

@@ -12,22 +12,19 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reseed.events import Events
 from reseed.interpretation.models import BilledFailure
 from reseed.interpretation.models.chat import open_model
 from reseed.interpretation.models.journal import Journal, question_key, question_record, reply_from
-from reseed.interpretation.models.limits import Budget, Spent, spent
+from reseed.interpretation.models.limits import Budget, Spent, portion, spent
 from reseed.interpretation.records import LLM, Asker, Failure, Reply, Request
 from reseed.spec.llm import BudgetSpec, LocalSpec, ModelSpec, Prices
-
-if TYPE_CHECKING:
-    from reseed.store import Store
 
 GRACE_SECONDS = 10.0
 """How long a stop waits for questions under way, which are paid for."""
@@ -126,6 +123,10 @@ class JournaledAsker:
     def accounts(self) -> Mapping[str, Account]:
         """Purpose to what it used, in the order of first use."""
         return dict(self._accounts)
+
+    def knows(self, key: str) -> bool:
+        """Whether a question has an answer."""
+        return key in self._journal
 
     def close(self) -> None:
         """Let go of the model's connections; push the journal to the disk and let go of it."""
@@ -254,6 +255,7 @@ def open_asker(
     journal: Path,
     budget: BudgetSpec | None = None,
     events: Events | None = None,
+    of: int = 1,
 ) -> JournaledAsker:
     """The model of a spec behind a journal; use it in a `with` block.
 
@@ -262,34 +264,18 @@ def open_asker(
         journal: file, e.g. `STUDY/journals/explain.jsonl`; made if it is missing.
         budget: see `JournaledAsker`, as for the events.
         events: show progress.
+        of: shares, of which this one may spend an equal part of what is left of the budget.
     """
-    model = open_model(spec)
+    model, kept = open_model(spec), Journal(journal)
     server = not isinstance(spec, LocalSpec)
     return JournaledAsker(
         model,
-        Journal(journal),
+        kept,
         concurrency=spec.concurrency if server else 1,
         prices=spec.prices if server else None,
-        budget=budget,
+        budget=budget and portion(budget, kept.spent(model.name), of),
         events=events,
     )
-
-
-JOURNALS = "journals"
-"""Folder of a study with everything that models were asked and answered."""
-
-AskerOf = Callable[[ModelSpec, str], Asker]
-"""From a model and a purpose to what asks it; tests give a fake."""
-
-
-def opener(store: Store, budget: BudgetSpec, events: Events, open_now: ExitStack) -> AskerOf:
-    """What opens models behind journals of a study; closed with the stack."""
-
-    def opened(model: ModelSpec, purpose: str) -> Asker:
-        journal = store.path(JOURNALS) / f"{purpose}.jsonl"
-        return open_now.enter_context(open_asker(model, journal, budget, events))
-
-    return opened
 
 
 def accounts(asker: Asker) -> dict[str, Any]:

@@ -9,12 +9,14 @@ and at the end, so a power cut loses the answers of about a second, which are as
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import threading
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ _BEGIN = b'{"key":"'
 class Journal:
     """Answers by the key of their question, in one file, held by one process.
 
-    May be used from several threads.
+    Those in the files beside it (`explain.jsonl`, `explain.PROCESS.jsonl`: the same word before the
+    first dot) are read once, when it is opened. May be used from several threads.
 
     Args:
         path: the file; made if it is missing.
@@ -57,7 +60,7 @@ class Journal:
         try:
             self._hold()
             self._mend()
-            for row in entries(path):
+            for row in chain(entries(path), *map(entries, _beside(path))):
                 self._learn(row)
         except BaseException:
             os.close(self._file)
@@ -161,6 +164,11 @@ class Journal:
         with explained(self.path):
             os.fsync(self._file)
         self._synced = time.monotonic()
+
+
+def _beside(path: Path) -> list[Path]:
+    every = path.parent.glob(f"{glob.escape(path.name.partition('.')[0])}.*jsonl")
+    return sorted(other for other in every if other.name != path.name)
 
 
 def entries(path: Path) -> Generator[dict[str, Any], None, None]:

@@ -174,6 +174,17 @@ def spent(answer: Reply | Failure) -> Spent:
     return Spent(1, answer.prompt_tokens + answer.reply_tokens, answer.cost)
 
 
+def portion(budget: BudgetSpec, spent: Spent, of: int) -> BudgetSpec:
+    """What one of so many may bring the spending to, so that all together keep to the budget."""
+    limits = zip(budget, spent, strict=True)
+    each = {
+        name: type(limit)(used + (limit - used) / of)
+        for (name, limit), used in limits
+        if limit is not None and limit > used
+    }
+    return budget.model_copy(update=each)
+
+
 class Budget:
     """What may still be spent. May be used from several threads.
 

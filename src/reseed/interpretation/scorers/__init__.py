@@ -14,6 +14,9 @@ from reseed.interpretation.records import Asker, Failure, Item, Latent, Score
 from reseed.interpretation.scorers import classify, embedding, intruder, likelihood, simulation
 from reseed.spec.interpretation import InterpretationSpec, Scorer
 
+ASKING = ("detection", "fuzzing", "intruder", "simulation")
+"""Scorers that ask a language model; the others compute."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:

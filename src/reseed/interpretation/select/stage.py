@@ -13,7 +13,7 @@ import polars as pl
 from reseed.errors import SpecError, StoreError, installing, nearest, needs_train
 from reseed.events import Events
 from reseed.evidence.features import DocumentFeatures, Statistic, features_name, read_features
-from reseed.interpretation.models.asker import opener
+from reseed.interpretation.models.of_study import opener
 from reseed.interpretation.records import Asker, Explanation
 from reseed.interpretation.results import explanations_of, read_explained, spec_of
 from reseed.interpretation.select import ALL, LEAST, Choice, Task, make_task, random_sides
