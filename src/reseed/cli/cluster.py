@@ -14,7 +14,10 @@ def work(
     study: StudyPath,
     out: OutPath = None,
     stage: Annotated[
-        str | None, typer.Option(help="One stage alone.", show_default="all, and the page")
+        str | None,
+        typer.Option(
+            help="One stage alone; explain and score ask models.", show_default="all, and the page"
+        ),
     ] = None,
     share: Annotated[
         str, typer.Option(help="Which of how many processes this is, e.g. 3/16.")
