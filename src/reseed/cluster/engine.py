@@ -21,7 +21,7 @@ TRIES = 3
 """How often parts that are still missing are started."""
 
 Door = Callable[[str, str, str, int], None]
-"""Makes one part: folder of the study, name of the part, device, ranks that share a run."""
+"""Makes one part: folder of the study, name of the part, device, ranks that make it together."""
 
 
 class EngineSpec(Spec):
@@ -39,6 +39,9 @@ class EngineSpec(Spec):
     """for each worker"""
     ranks: int = 1
     """processes of each worker that share a run whose `blocks` is above 1, docs/sharding.md"""
+    subject_ranks: int = 0
+    """processes of each worker that hold the subject together in the harvest, where it is too large
+    for one GPU; 0 for one on each of its GPUs"""
     gib: float = 4.0
     """memory of each worker"""
     minutes: int = 240
@@ -57,6 +60,10 @@ class EngineSpec(Spec):
     """of the Ray cluster"""
     price: float | None = None
     """of one worker for an hour, for `reseed plan`"""
+
+    def holders(self, device: str) -> int:
+        """Processes that hold the subject together, where a device was asked for."""
+        return self.subject_ranks or (1 if device == "cpu" else max(1, self.gpus))
 
 
 _AVX2 = {
@@ -81,6 +88,7 @@ class Needs:
     device: str = "cpu"
     gpus: int = 0
     ranks: int = 1
+    """processes that make it together"""
 
 
 class Engine(Protocol):

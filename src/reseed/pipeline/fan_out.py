@@ -11,7 +11,6 @@ from reseed.pipeline.parts import STAGES, Division, make_part
 from reseed.pipeline.plan import Plan
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
-from reseed.training.device import chosen
 
 LOGS = "work/logs"
 
@@ -69,8 +68,10 @@ def estimate(planned: Plan, engine: EngineSpec) -> Estimate:
     return Estimate(hours, worker_hours, None if price is None else price * worker_hours)
 
 
-def make_on(study: Study, engine: EngineSpec, events: Events, device: str) -> None:
+def make_on(study: Study, engine: EngineSpec, events: Events, device: str, place: str) -> None:
     """Make all stages but the last ones on an engine; the study is held by this process.
+
+    `device` is where parts compute, `place` where this process does.
 
     Raises:
         SpecError: if the engine is not there.
@@ -78,11 +79,12 @@ def make_on(study: Study, engine: EngineSpec, events: Events, device: str) -> No
         Interrupted: after a signal.
     """
     engine_there = engine_of(engine, study.folder.absolute() / LOGS)
-    inputs = Inputs(study, events, chosen(device, elsewhere=True))
+    inputs = Inputs(study, events, place)
     inputs.decide()
     parts = Division(study, inputs, engine.workers)
     for stage in STAGES:
-        needs = Needs(device, engine.gpus, engine.ranks)
+        ranks = engine.holders(device) if stage == "harvest" else engine.ranks
+        needs = Needs(device, engine.gpus, ranks)
         total = len(parts.of(stage))
         if not parts.missing(stage):
             continue

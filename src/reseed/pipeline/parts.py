@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reseed.errors import Interrupted, SpecError, StoreError, TrainingError, explained
 from reseed.events import EVENTS_FOLDER, Events, JsonlSink, Stop
@@ -29,7 +30,10 @@ from reseed.store import Process, working
 from reseed.study import Study
 from reseed.subjects.inputs import DECIDED, Inputs
 from reseed.training.device import chosen, units
-from reseed.training.shards.launch import command, world_size
+from reseed.training.shards.launch import command, joined, world_size
+
+if TYPE_CHECKING:
+    from reseed.subjects.over_ranks.spread import Ranks
 
 STAGES = (
     "harvest", "train", "match", "evidence", "co-firing", "through the subject", "substitution",
@@ -164,11 +168,13 @@ class Job:
     stop: Stop
     device: str
     """as `device.chosen` gave it"""
+    ranks: Ranks | None = None
+    """that hold the subject together"""
 
     @cached_property
     def inputs(self) -> Inputs:
         """The activations; at the first use the subject's sites are looked up, if nobody did."""
-        return Inputs(self.study, self.events, self.device)
+        return Inputs(self.study, self.events, self.device, self.ranks)
 
 
 def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:
@@ -178,17 +184,18 @@ def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:
         folder: of the study, whose inputs have been settled (`Inputs.decide`).
         part: as `str(Part)` gives it.
         device: where to compute.
-        ranks: processes that share each run whose `blocks` is above 1.
+        ranks: processes that share each run whose `blocks` is above 1, or hold the subject.
 
     Raises:
         Interrupted: after a signal; everything is saved.
         ReseedError: what a stage raises.
     """
     wanted, study = Part.read(part), shared(folder)
-    if ranks > 1 and wanted.stage == "train" and world_size() == 1:
+    if ranks > 1 and wanted.stage in ("train", "harvest") and world_size() == 1:
         _on_ranks(ranks, ["work", folder, "--part", part, "--device", device])
         return
     with session(study, chosen(device), part=part) as job, products_on(job.device):
+        job.ranks = joined() if wanted.stage == "harvest" else None
         make(wanted, Division(study, job.inputs, wanted.of), job)
 
 

@@ -51,6 +51,7 @@ from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.norms import NORMS
 from reseed.training.device import chosen
+from reseed.training.shards.launch import joined
 
 
 class Outcome(NamedTuple):
@@ -110,11 +111,13 @@ def run_study(
 ) -> Outcome:
     """What `run` does, with events and signals of the caller."""
     started, place = time.monotonic(), chosen(device, elsewhere=engine is not None)
+    if engine is not None and engine.holders(device) > 1:  # too large for one GPU: not opened there
+        place = "cpu"
     with study.locked(command), products_on(place):
         events.emit("session", command=command)
         if place != "cpu":
             events.say(f"subject, trainings, encoding and products of matching compute on {place}")
-        inputs = Inputs(study, events, place)
+        inputs = Inputs(study, events, place, joined() if place != "cpu" else None)
         for run in study.runs:
             if isinstance(run.state, Damaged):
                 raise StoreError(run.state.reason)
@@ -124,7 +127,7 @@ def run_study(
         if engine is not None:
             from reseed.pipeline.fan_out import make_on
 
-            make_on(study, engine, events, device)
+            make_on(study, engine, events, device, place)
         if any(isinstance(run.state, Missing) for run in study.runs):
             from reseed.training.stage import stage as train
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from reseed.subjects.language.activations import SplicedModel
     from reseed.subjects.language.blocks import TextPositions, TokenBlocks
     from reseed.subjects.norms import Kept
+    from reseed.subjects.over_ranks.spread import Ranks
     from reseed.subjects.subject import Opened
 
 
@@ -52,8 +53,11 @@ class Inputs:
     Its sites are looked up at once; beyond that the subject is opened if something needs it.
     """
 
-    def __init__(self, study: Study, events: Events, device: str = "cpu") -> None:
-        self._study, self._events, self.device = study, events, device
+    def __init__(
+        self, study: Study, events: Events, device: str = "cpu", ranks: Ranks | None = None
+    ) -> None:
+        """Several `ranks`, of which this is the first, hold a language model together."""
+        self._study, self._events, self.device, self._ranks = study, events, device, ranks
         study.store.make(SUBJECT, self._made_from, self._look_up_sites)
 
     # -- what runs learn from ----------------------------------------------------------------------
@@ -75,11 +79,11 @@ class Inputs:
     def of_random_subject(self) -> Inputs:
         """The same for the subject with random weights, in a folder of its own in the study's."""
         self.check_random_subject()
-        return Inputs(self._study.with_random_weights(), self._events, self.device)
+        return Inputs(self._study.with_random_weights(), self._events, self.device, self._ranks)
 
     def check_random_subject(self) -> None:
         """Refuse a subject that cannot be given random weights; it is not kept in memory."""
-        Inputs(self._study.with_random_weights(), self._events, self.device)
+        Inputs(self._study.with_random_weights(), self._events, self.device, self._ranks)
 
     @cached_property
     def source(self) -> BlockSource:
@@ -126,7 +130,7 @@ class Inputs:
         tokens, where = spec.activations.tokens, (study.store, self._events, self.device)
         with self._events.short("open"):
             named = spec.subject, spec.text, spec.read, tokens
-            opened = open_subject(*named, *where, base=study.base)
+            opened = open_subject(*named, *where, base=study.base, ranks=self._ranks)
         if study.store.has(SUBJECT, digest(self._made_from)):
             dtype = spec.subject.dtype if isinstance(spec.subject, LanguageModelSpec) else "float32"
             check_same(self._about["sample"], sample(opened), study.folder, dtype)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,13 +35,20 @@ from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks, make_tokens
 from reseed.subjects.language.documents import check_text
 from reseed.subjects.language.loading import opening
-from reseed.subjects.language.model import body_without_weights, load_language_model
+from reseed.subjects.language.model import (
+    LanguageModel,
+    body_without_weights,
+    load_language_model,
+)
 from reseed.subjects.language.tokenizer import Tokenizer
 from reseed.subjects.module import ModuleSource, open_factory
 from reseed.subjects.shards import TOKENS
 from reseed.subjects.sites import list_sites, resolve_sites
 from reseed.subjects.source import BlockSource
 from reseed.subjects.toy import SITE, ToySource
+
+if TYPE_CHECKING:
+    from reseed.subjects.over_ranks.spread import Ranks
 
 _SAMPLED = 8
 """Rows and columns of a block that are compared."""
@@ -70,10 +77,12 @@ def open_subject(
     device: str = "cpu",
     *,
     base: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> Opened:
     """Open a subject; text is tokenised into the store if it is not there yet.
 
-    Relative paths are looked for from `base` first, then from the current folder.
+    Relative paths are looked for from `base` first, then from the current folder. Several `ranks`
+    hold a language model together.
     """
     named, subject = subject, subject_beside(subject, base)
     if isinstance(subject, LanguageModelSpec):
@@ -82,7 +91,7 @@ def open_subject(
         if not store.has(TOKENS):
             check_text(made_of)
         events.say(opening(subject))
-        model = load_language_model(subject, sites, device)
+        model = _open_model(subject, sites, device, ranks)
         model.check_block(text.block)
         made_from = digest([model.tokenizer.digest, text.model_dump(mode="json"), tokens])
         if not store.has(TOKENS, made_from):
@@ -106,6 +115,16 @@ def open_subject(
         if source.padding:
             events.say(f"{source.padding:,} positions of padding are left out")
     return Opened(source, _blocks_for(source, tokens), None, None)
+
+
+def _open_model(
+    subject: LanguageModelSpec, sites: Sequence[str], device: str, ranks: Ranks | None
+) -> LanguageModel:
+    if ranks is None:
+        return load_language_model(subject, sites, device)
+    from reseed.subjects.over_ranks.spread import SpreadModel
+
+    return SpreadModel.lead(subject, sites, device, ranks)
 
 
 def _chosen(known: Sequence[str], patterns: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ B sequences, L tokens each, V tokens of the vocabulary, D dimensions of a site.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
@@ -94,8 +94,7 @@ class TextSource:
         ends = np.cumsum(self.rows[numbers]) if numbers else np.zeros(0, np.int64)
         total = int(ends[-1]) if numbers else 0
         out = {site: torch.empty(total, d) for site, d in self.sites.items()}
-        for pass_ in self.passes(numbers):
-            read = self._forward([numbers[place] for place in pass_.places], pass_)
+        for pass_, read in self._read_each(numbers):
             for site, activations in read.items():
                 for sequence, place in zip(activations, pass_.places, strict=False):
                     block, end = numbers[place], int(ends[place])
@@ -106,6 +105,14 @@ class TextSource:
             advance(int(self.rows[[numbers[place] for place in pass_.places]].sum()))
         return out
 
+    def _read_each(self, numbers: Sequence[int]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
+        """What passes the sites in each pass over these blocks; some may be made at a time."""
+        passes, some = self.passes(numbers), self._model.together
+        for first in range(0, len(passes), some):
+            now = passes[first : first + some]
+            batches = [self._batch_of([numbers[place] for place in p.places], p) for p in now]
+            yield from zip(now, self._model.forward_each(batches), strict=True)
+
     def _together(self, length: int) -> int:
         """Blocks of this length in one pass: no more than usually meet, and at least one."""
         assert self._blocks_of_length is not None
@@ -113,13 +120,11 @@ class TextSource:
         expected = int(share * _READ_TOGETHER / 2)
         return max(1, min(self._batch, _POSITIONS // length, expected))
 
-    def _forward(self, batch: Sequence[int], pass_: Pass) -> dict[str, Tensor]:
+    def _batch_of(self, batch: Sequence[int], pass_: Pass) -> tuple[Tensor, Tensor | None]:
         # A smaller last batch would go through other kernels and round differently.
         filled = [*batch, *[batch[-1]] * (pass_.blocks - len(batch))]
         ids = torch.from_numpy(self._tokens.ids[filled, : pass_.length].astype(np.int64))
-        if not self._masked:
-            return self._model.forward(ids)
-        return self._model.forward(ids, torch.from_numpy(self._tokens.attention(filled)))
+        return ids, torch.from_numpy(self._tokens.attention(filled)) if self._masked else None
 
     def _check(self, site: str, rows: Tensor, block: int) -> None:
         bad = first_bad_row(rows)

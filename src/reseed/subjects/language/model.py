@@ -33,6 +33,9 @@ _HEADS_THAT_MAY_BE_MISSING = ("pooler",)
 class LanguageModel:
     """The body of a language model, its tokenizer and the sites where it is read."""
 
+    together = 1
+    """passes that are made at a time"""
+
     def __init__(
         self, body: nn.Module, tokenizer: Tokenizer, patterns: Sequence[str], name: str
     ) -> None:
@@ -63,6 +66,12 @@ class LanguageModel:
         except Exception as error:  # noqa: BLE001  (a model of others: anything may be raised)
             raise self._cannot_read(error) from error
         return {site: self._per_token(site, t, ids.shape) for site, t in read.items()}
+
+    def forward_each(
+        self, batches: Sequence[tuple[Tensor, Tensor | None]]
+    ) -> list[dict[str, Tensor]]:
+        """The same of several batches, ids and attention each."""
+        return [self.forward(*batch) for batch in batches]
 
     def check_causal(self) -> None:
         """Refuse a model that sees what follows, where it is to predict it."""
@@ -176,6 +185,12 @@ def load_language_model(
         SpecError: if a site is unknown or a package is missing.
         SubjectError: if the model cannot be found or loaded, or lacks weights.
     """
+    body = load_body(spec, patterns).to(device)
+    return LanguageModel(body, load_tokenizer(spec), patterns, spec.model)
+
+
+def load_body(spec: LanguageModelSpec, patterns: Sequence[str]) -> nn.Module:
+    """The body alone, on the CPU; arguments and errors as of `load_language_model`."""
     _check_kind(spec, patterns)
     missing: list[str] = []
     if spec.random_weights is None:
@@ -187,13 +202,13 @@ def load_language_model(
         [key for key in missing if not key.startswith(_HEADS_THAT_MAY_BE_MISSING)],
         "The files are incomplete or of another model; fetch them again.",
     )
+    sites = resolve_sites(body, patterns) if missing else []
+    random = [site for site in sites if site.startswith(_HEADS_THAT_MAY_BE_MISSING)]
+    if random:
+        raise SpecError(f"site {random[0]!r}: {spec.model} has no trained weights for it")
     if spec.dtype == "int8":
         to_int8(body, spec.model)
-    model = LanguageModel(body.to(device), load_tokenizer(spec), patterns, spec.model)
-    random = [site for site in model.sites if site.startswith(_HEADS_THAT_MAY_BE_MISSING)]
-    if missing and random:
-        raise SpecError(f"site {random[0]!r}: {spec.model} has no trained weights for it")
-    return model
+    return body
 
 
 def body_without_weights(spec: LanguageModelSpec) -> nn.Module:

@@ -14,9 +14,10 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from reseed.errors import StoreError, TrainingError, needs_train
+from reseed.errors import StoreError, SubjectError, TrainingError, needs_train
 
 if TYPE_CHECKING:
+    from reseed.subjects.over_ranks.spread import SpreadModel
     from reseed.training.shards.learner import BlockLearner
     from reseed.training.shards.ranks import RankGroup
 
@@ -27,15 +28,20 @@ _LEFT_TO_THE_FIRST = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 _TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
 """What `torchrun` tells each process of the others."""
-_joined: list[int] = []
-"""size of the group that this process has joined, while it has"""
+_joined: list[RankGroup] = []
+"""what this process has joined, while it has"""
 
 
 def world_size() -> int:
     """How many processes share runs: those that were started together with this one."""
     if _joined:
-        return _joined[-1]
+        return _joined[-1].size
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _TOLD) else 1
+
+
+def joined() -> RankGroup | None:
+    """The ranks that this process is one of; None if it was started alone."""
+    return _joined[-1] if _joined else None
 
 
 def command(count: int, arguments: Sequence[str]) -> list[str]:
@@ -60,11 +66,11 @@ def ranks() -> Generator[bool, None, None]:
     with needs_train("several ranks"):
         import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    dist.init_process_group(_backend(), timeout=_PATIENCE)
     from reseed.training.shards.ranks import RankGroup
 
     all_ranks = RankGroup()
-    _joined.append(all_ranks.size)
+    _joined.append(all_ranks)
     for name in _TOLD:  # what this process starts is no rank
         del os.environ[name]
     try:
@@ -84,6 +90,13 @@ def ranks() -> Generator[bool, None, None]:
         dist.destroy_process_group()
 
 
+def _backend() -> str:
+    """For tensors of the CPU gloo; where there are GPUs, NCCL for theirs."""
+    import torch
+
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
 def serve(all_ranks: RankGroup) -> None:
     """Do what the first rank asks for until it says that this was all.
 
@@ -94,14 +107,31 @@ def serve(all_ranks: RankGroup) -> None:
         signal.signal(number, signal.SIG_IGN)
     learners: dict[int, BlockLearner] = {}
     looks: dict[int, Any] = {}
+    held: SpreadModel | None = None
     while True:
         try:
             order = all_ranks.order()
             if order["do"] == "end":
                 return
-            _obey(order, learners, looks, all_ranks)
+            if "learner" in order:
+                _obey(order, learners, looks, all_ranks)
+            else:
+                held = _hold(order, held, all_ranks)
         except RuntimeError as error:
             raise _lost(all_ranks, error) from error
+
+
+def _hold(
+    order: Mapping[str, Any], held: SpreadModel | None, all_ranks: RankGroup
+) -> SpreadModel | None:
+    """Hold a part of a subject, or make a pass of it."""
+    from reseed.subjects.over_ranks.spread import follow
+
+    if order["do"] == "pass":
+        return follow(order, held, all_ranks)
+    with contextlib.suppress(SubjectError):  # which the first one raises too
+        held = follow(order, held, all_ranks)
+    return held
 
 
 def _lost(all_ranks: RankGroup, error: Exception) -> TrainingError:

@@ -1,0 +1,1 @@
+"""Subjects too large for one GPU: several processes hold them together."""
