@@ -3,13 +3,15 @@
     python -m benchmarks.explore [--folder DIR] [--latents N] [--runs M]
 
 Prints one run's figures: each address is asked over HTTP of a server of its own, five times; first
-and median. Nothing is asserted, since they depend on the machine.
+and median, and the median of the processor time that the server took, which other work on the
+machine changes less. Nothing is asserted, since they depend on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -53,7 +55,8 @@ def main() -> None:
         assert server.stdout is not None
         root = f"{server.stdout.readline().strip()}{toml.stem}/"
         print(f"server up after {time.perf_counter() - begun:.2f} s")
-        _ask_all(root, chosen.latents * chosen.runs)
+        print("load average", *(f"{load:.1f}" for load in os.getloadavg()))
+        _ask_all(root, chosen.latents * chosen.runs, server.pid)
         status = Path(f"/proc/{server.pid}/status").read_text()
         for name in ("VmHWM", "RssAnon"):
             line = next(line for line in status.splitlines() if line.startswith(name))
@@ -63,7 +66,7 @@ def main() -> None:
         server.wait()
 
 
-def _ask_all(root: str, total: int) -> None:
+def _ask_all(root: str, total: int, server: int) -> None:
     begun = time.perf_counter()
     urlopen(f"{root}latents").read()
     print(f"first view: {time.perf_counter() - begun:.2f} s (checksums of the table among it)")
@@ -93,22 +96,38 @@ def _ask_all(root: str, total: int) -> None:
         ("search explanations", "latents", {"q": "number 77", "in": "explanations"}),
         ("search all texts", "latents", {"q": "river", "in": "contexts"}),
         ("search, then sort", "latents", {"q": "river", "in": "contexts", "sort": "-max_act"}),
+        ("other words", "latents", {"q": "city music", "in": "contexts"}),
+        ("other words, then sort", "latents", {"q": "city music", "in": "contexts", "sort": "run"}),
+        ("a rare word", "latents", {"q": " n77 ", "in": "contexts"}),
+        ("anywhere", "latents", {"q": "album"}),
     ]
     for words, path, query in asked:
-        _show(words, f"{root}{path}?{urlencode(query)}")
+        _show(words, f"{root}{path}?{urlencode(query)}", server)
     found = json.loads(urlopen(f"{root}texts").read())["texts"]
     run, latent = next(iter(found)).rsplit(" ", 1)
-    for path in (f"feature/{latent}/{run}", f"nearest/{latent}/{run}", "pair", "map"):
-        _show(path.partition("/")[0], root + path)
+    views = [f"{name}/{latent}/{run}" for name in ("feature", "display", "nearest")]
+    for path in (*views, "pair", "map"):
+        _show(path.partition("/")[0], root + path, server)
 
 
-def _show(words: str, address: str) -> None:
-    times: list[float] = []
+def _show(words: str, address: str, server: int) -> None:
+    times, processor = list[float](), list[float]()
     for _ in range(5):
-        begun = time.perf_counter()
+        begun, taken = time.perf_counter(), _processor(server)
         urlopen(address).read()
         times.append(1000 * (time.perf_counter() - begun))
-    print(f"{words:32} first {times[0]:7.0f} ms   median {statistics.median(times):7.0f} ms")
+        processor.append(1000 * (_processor(server) - taken))
+    print(
+        f"{words:32} first {times[0]:7.0f} ms   median {statistics.median(times):7.0f} ms   "
+        f"processor, first {processor[0]:6.0f} ms   median {statistics.median(processor):6.0f} ms",
+        flush=True,
+    )
+
+
+def _processor(process: int) -> float:
+    """Seconds of processor time that a process has taken."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

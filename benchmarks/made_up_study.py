@@ -79,7 +79,7 @@ def write_study(
     table = _latents(rng, study, ids, latents)
     texts = _contexts(rng, latents, contexts, window, word)
     store.make(HELD_OUT_TEXT, None, lambda: _text(texts, window))
-    lens = _logits(rng, latents)
+    lens = _logits(rng, latents, word)
     firing = ("latent", "fired", pl.col("firing_rate").alias("rate"), "mean_act", "max_act")
     for run in ids:
         rows = table.filter(run=run).select(*firing)
@@ -201,9 +201,11 @@ def _text(contexts: pl.DataFrame, window: int) -> dict[str, Any]:
     return {"text.parquet": table, "about.json": {"before": window // 2, "after": window // 2}}
 
 
-def _logits(rng: np.random.Generator, F: int) -> dict[str, Any]:
+def _logits(rng: np.random.Generator, F: int, word: str) -> dict[str, Any]:
     vocabulary = np.array([" " + name for name in WORDS])
-    tokens = pl.Series(vocabulary[rng.integers(0, len(WORDS), (F, 10))].tolist())
+    named = vocabulary[rng.integers(0, len(WORDS), (F, 10))].astype(object)
+    named[:, 0] = " " + word
+    tokens = pl.Series(named.tolist(), dtype=pl.List(pl.String))
     values = pl.Series(np.tile(np.linspace(4, 1, 10, dtype=np.float32), (F, 1))).arr.to_list()
     counts = pl.Series(np.tile(np.arange(40, dtype=np.uint32), (F, 1))).arr.to_list()
     table = pl.DataFrame(

@@ -12,6 +12,7 @@ import pytest
 
 from reseed.explore.server import app_of
 from reseed.explore.tables.of_study import StudyFolder
+from reseed.runs import map_name
 
 pytestmark = pytest.mark.browser
 
@@ -38,7 +39,11 @@ def browser():
 def hostile(write_made_up, tmp_path_factory):
     """A study whose tokens, explanations, verdicts and name would be HTML."""
     folder = tmp_path_factory.mktemp("hostile")
-    return write_made_up(folder / "<img src=x>.toml", latents=120, word=HOSTILE)
+    study = write_made_up(folder / "<img src=x>.toml", latents=120, word=HOSTILE)
+    table = study.latents.select("run", "latent", x=pl.col("enc_dec_cos"), y=pl.col("max_act"))
+    files = {"map.parquet": table, "about.json": {}}
+    study.store.make(map_name(study.groups()[0].name), None, lambda: files)
+    return study
 
 
 @contextmanager
@@ -126,6 +131,33 @@ def test_hostile_text_is_shown_as_it_is(browser, address, hostile):
         assert page.locator("tbody [data-row]").count() == 1
         assert page.get_attribute("tbody .star >> nth=1", "title") == HOSTILE
     (hostile.folder.parent / f"{hostile.folder.name}.notes.json").unlink()
+
+
+def test_strengths_and_logits_come_after_the_page(browser, address, hostile):
+    run = hostile.groups()[0].runs[0]
+    with opened(browser, address, f"{NAME}/feature/8/{run}") as page:
+        assert page.locator("svg.strengths").count() == 3
+        assert page.locator("svg.strengths >> nth=0 >> rect").count() == 3
+        assert HOSTILE in page.inner_text(".logits li >> nth=0")
+        assert page.locator(".logits ol").count() == 6
+        page.goto(f"{address}{NAME}/feature/15/{run}")
+        ready(page)
+        assert page.locator("text=It did not fire on held-out tokens.").count() == 3
+
+
+def test_a_map_that_is_kept_is_chosen(browser, address):
+    with opened(browser, address, NAME + "/map") as page:
+        with page.expect_navigation():
+            page.select_option("[name=axes]", "umap")
+        ready(page)
+        assert "axes=umap" in page.url
+        assert "laid out by UMAP" in page.inner_text("figcaption")
+        assert page.locator(".points path").count() > 100
+        with page.expect_navigation():
+            page.select_option("[name=colour]", "verdict")
+        ready(page)
+        assert "axes=umap" in page.url
+        assert page.locator(".points path").count() > 100
 
 
 def test_a_histogram_is_brushed_and_taken_back(browser, address, hostile):

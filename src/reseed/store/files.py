@@ -113,8 +113,6 @@ _ROWS = 8192
 
 def parquet_bytes(frame: pl.DataFrame) -> bytes:
     """A table as Parquet bytes; equal tables give equal bytes."""
-    import polars as pl
-
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd", statistics=True, row_group_size=_ROWS)
     return buffer.getvalue()
