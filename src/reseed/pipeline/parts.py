@@ -33,7 +33,7 @@ from reseed.training.device import chosen, units
 from reseed.training.shards.launch import command, joined, world_size
 
 if TYPE_CHECKING:
-    from reseed.subjects.over_ranks.spread import Ranks
+    from reseed.subjects.over_ranks.spread import ProcessGroup
 
 STAGES = (
     "harvest", "train", "match", "evidence", "co-firing", "through the subject", "substitution",
@@ -168,13 +168,15 @@ class Job:
     stop: Stop
     device: str
     """as `device.chosen` gave it"""
-    ranks: Ranks | None = None
+    ranks: ProcessGroup | None = None
     """that hold the subject together"""
 
     @cached_property
     def inputs(self) -> Inputs:
         """The activations; at the first use the subject's sites are looked up, if nobody did."""
-        return Inputs(self.study, self.events, self.device, self.ranks)
+        inputs = Inputs(self.study, self.events, self.device, self.ranks)
+        inputs.hashed = False  # by whoever made them, and by the driver
+        return inputs
 
 
 def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:

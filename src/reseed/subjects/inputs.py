@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from reseed.subjects.language.activations import SplicedModel
     from reseed.subjects.language.blocks import TextPositions, TokenBlocks
     from reseed.subjects.norms import Kept
-    from reseed.subjects.over_ranks.spread import Ranks
+    from reseed.subjects.over_ranks.spread import ProcessGroup
     from reseed.subjects.subject import Opened
 
 
@@ -48,13 +48,13 @@ DECIDED = "decided.json"
 
 
 class Inputs:
-    """The activations of a study and what belongs to them.
+    """The activations of a study: sites at once, the subject if something needs it."""
 
-    Its sites are looked up at once; beyond that the subject is opened if something needs it.
-    """
+    hashed = True
+    """whether shards are hashed when they are first read, beside when they are made"""
 
     def __init__(
-        self, study: Study, events: Events, device: str = "cpu", ranks: Ranks | None = None
+        self, study: Study, events: Events, device: str = "cpu", ranks: ProcessGroup | None = None
     ) -> None:
         """Several `ranks`, of which this is the first, hold a language model together."""
         self._study, self._events, self.device, self._ranks = study, events, device, ranks
@@ -221,7 +221,7 @@ class Inputs:
         if not there:
             self._events.say(f"activations to shards: {choice.reason}")
             self.harvest()
-        return ShardSource(store)
+        return ShardSource(store, self.hashed)
 
     @cached_property
     def _cache(self) -> Cached | None:

@@ -48,7 +48,7 @@ from reseed.subjects.source import BlockSource
 from reseed.subjects.toy import SITE, ToySource
 
 if TYPE_CHECKING:
-    from reseed.subjects.over_ranks.spread import Ranks
+    from reseed.subjects.over_ranks.spread import ProcessGroup
 
 _SAMPLED = 8
 """Rows and columns of a block that are compared."""
@@ -77,7 +77,7 @@ def open_subject(
     device: str = "cpu",
     *,
     base: Path | None = None,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> Opened:
     """Open a subject; text is tokenised into the store if it is not there yet.
 
@@ -118,7 +118,7 @@ def open_subject(
 
 
 def _open_model(
-    subject: LanguageModelSpec, sites: Sequence[str], device: str, ranks: Ranks | None
+    subject: LanguageModelSpec, sites: Sequence[str], device: str, ranks: ProcessGroup | None
 ) -> LanguageModel:
     if ranks is None:
         return load_language_model(subject, sites, device)

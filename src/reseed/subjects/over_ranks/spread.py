@@ -27,7 +27,7 @@ TextInput = tuple[Tensor, Tensor | None]
 """Ids `[B, L]` and attention `[B, L]`, which is zero at padding; None without."""
 
 
-class Ranks(Protocol):
+class ProcessGroup(Protocol):
     """All processes that were started together, and what the first one says to them."""
 
     size: int
@@ -51,11 +51,11 @@ class SpreadModel(LanguageModel):
 
     def __init__(self, body: nn.Module, spec: LanguageModelSpec, sites: Sequence[str]) -> None:
         super().__init__(body, load_tokenizer(spec), sites, spec.model)
-        self._ranks: Ranks | None = None
+        self._ranks: ProcessGroup | None = None
 
     @classmethod
     def lead(
-        cls, spec: LanguageModelSpec, sites: Sequence[str], device: str, ranks: Ranks
+        cls, spec: LanguageModelSpec, sites: Sequence[str], device: str, ranks: ProcessGroup
     ) -> SpreadModel:
         """Let all ranks hold a model.
 
@@ -83,7 +83,7 @@ class SpreadModel(LanguageModel):
 
     @classmethod
     def held_by(
-        cls, spec: LanguageModelSpec, sites: Sequence[str], device: str, ranks: Ranks
+        cls, spec: LanguageModelSpec, sites: Sequence[str], device: str, ranks: ProcessGroup
     ) -> SpreadModel:
         """The part of this rank. One loads after the other, so that one whole is in memory."""
         place = torch.device("cpu")
@@ -163,7 +163,9 @@ class SpreadModel(LanguageModel):
             dist.send(rows.cpu().contiguous(), 0)
 
 
-def follow(order: Mapping[str, Any], held: SpreadModel | None, ranks: Ranks) -> SpreadModel | None:
+def follow(
+    order: Mapping[str, Any], held: SpreadModel | None, ranks: ProcessGroup
+) -> SpreadModel | None:
     """On another rank: hold a part of a model, or make a pass of one that is held.
 
     Returns:
