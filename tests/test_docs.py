@@ -8,7 +8,7 @@ import pytest
 from reseed.study import Study
 
 HOME = Path(__file__).parent.parent
-PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))]
 STUDIES = sorted((HOME / "studies").glob("*.toml"))
 
 
@@ -16,7 +16,7 @@ STUDIES = sorted((HOME / "studies").glob("*.toml"))
 def test_files_that_a_page_names_are_there(page):
     text = page.read_text("utf-8")
     named = set(re.findall(r"(?:studies|docs|benchmarks|tests)/[\w/]+\.(?:toml|md|png|py)", text))
-    linked = re.findall(r"\]\(([\w./]+\.(?:md|png|toml))\)", text)
+    linked = re.findall(r"\]\(([\w./]+\.(?:md|png|toml))(?:#[\w-]+)?\)", text)
     wanted = [HOME / name for name in named] + [page.parent / name for name in linked]
     assert not [str(path) for path in wanted if not path.exists()]
 

@@ -15,11 +15,11 @@ from reseed.spec.refusals import read_spec
 from reseed.spec.study import StudySpec
 
 HOME = Path(__file__).parent.parent
-PAGES = sorted((HOME / "docs").glob("*.md"))
+PAGES = sorted((HOME / "docs").rglob("*.md"))
 
 
 def blocks(page):
-    return re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    return re.findall(r"```toml(?: title=\S+)?\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
 
 
 FRAGMENTS = [
