@@ -34,7 +34,7 @@ class AbsentError(Exception):
     """There is nothing at this address."""
 
 
-class Answers:
+class Responder:
     """The answers about these studies, by their keys."""
 
     def __init__(self, known: Mapping[str, Shelf]) -> None:

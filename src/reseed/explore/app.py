@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from reseed.explore.answers import AbsentError, Answers, View
+from reseed.explore.answers import AbsentError, Responder, View
 from reseed.explore.shelf import Shelf
 from reseed.report.html import asset
 
@@ -53,7 +53,7 @@ def make_app(
         data: last part of an address to what it gives as JSON.
         hosts: names under which it may be addressed; `"*"` for any.
     """
-    answers = Answers(known)
+    answers = Responder(known)
     routes = [Route("/", answers.start), Route("/static/{name}", _static)]
     routes += [
         Route(f"/{{study}}/{name}", answers.page(name.partition("/")[0], view))

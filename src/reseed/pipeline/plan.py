@@ -54,11 +54,8 @@ _SECONDS_A_PAGE = 2.0
 _BYTES_AN_EXAMPLE = 8
 """On disk, compressed (docs/evidence.md)."""
 
-_VOCABULARY = 100_000
-"""Tokens of which each latent's logits are computed, since a head is opened only then."""
-
-_BYTES_A_LENS = 250
-"""On disk, for each latent (docs/evidence.md)."""
+_VOCABULARY, _BYTES_A_LENS = 100_000, 250
+"""Logits of each latent, since a head is opened only then; their bytes on disk."""
 
 _BYTES_A_MATCHED_LATENT = 200
 """On disk, for each pair."""
@@ -206,8 +203,7 @@ def _analysis(study: Study, inputs: Inputs, sites: dict[str, int]) -> list[Stage
     }  # fmt: skip
     shares = {stage: left[stage] / len(pieces) for stage, pieces in names.items()}
     held_out = study.store.document(SUBJECT, "subject.json")["held_out_rows"]
-    rows = any(map(shares.get, ("evidence", "logits")))
-    encode = encode_seconds(runs, sites) if rows else 0.0
+    encode = encode_seconds(runs, sites) if any(map(left.get, ("evidence", "logits"))) else 0.0
     pairs = seconds_of_pairs(study, sites) if any(map(left.get, _OF_PAIRS)) else {}
     read = _read_seconds(inputs) if any(map(left.get, _OF_SUBJECT)) else 0.0
     seconds = {
