@@ -7,6 +7,7 @@ import pytest
 import reseed
 from reseed.events import Events, Stop
 from reseed.evidence import stage as evidence
+from reseed.evidence.rows import KeptCodes, feed
 from reseed.pipeline.run import run_study
 from reseed.study import Study
 
@@ -29,6 +30,31 @@ def test_what_is_missing_is_made_without_the_rest(study, tree, monkeypatch) -> N
             shutil.rmtree(piece)
         run_study(study, Events(), Stop())
         assert tree(study.folder) == before
+
+
+def test_codes_are_kept_or_made_again(study, tree, monkeypatch) -> None:
+    """In chunks of a block: with room for none, for some and for all of them."""
+    left, seen, kept = [], [], []
+
+    def keep(names=()):
+        kept.append(KeptCodes(names, room))
+        return kept[-1]
+
+    def fed(add, readers, source, blocks, events, name) -> None:
+        left.append(len(blocks))
+        feed(add, readers, source, blocks, events, name, size=1)
+
+    monkeypatch.setattr(evidence, "feed", fed)
+    monkeypatch.setattr(evidence, "KeptCodes", keep)
+    for share in (None, 0.75, 0.0):
+        room = 1e9 if share is None else share * (1e9 - kept[1]._room)
+        for name in ("cofiring", "evidence"):
+            shutil.rmtree(study.folder / name)
+        run_study(study, Events(), Stop())
+        seen.append(tree(study.folder))
+    every, none, _, some, _, again = left
+    assert none == 0 < some < again == every
+    assert seen[0] == seen[1] == seen[2]
 
 
 def test_nothing_is_read_when_nothing_is_missing(study, monkeypatch) -> None:

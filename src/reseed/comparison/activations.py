@@ -216,7 +216,7 @@ def fire_together(
 
     def add(chunk: Encoded) -> None:
         for (a, b), counter in counters.items():
-            counter.add_entries(*chunk.codes(a), *chunk.codes(b))
+            counter.add(chunk.sparse(a), chunk.sparse(b))
         if places is None:
             return
         read = np.asarray(chunk.chunk.blocks)

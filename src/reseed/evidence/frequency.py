@@ -17,7 +17,7 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
-from reseed.matching.codes import ChosenPairs, explained
+from reseed.matching.codes import ChosenPairs, Codes, explained
 from reseed.matching.entries import cosines_of
 from reseed.matching.geometry import Floats, Integers, cosine, finite_rows
 from reseed.seeds import generator
@@ -85,6 +85,10 @@ class MatchedFiring:
     def add_entries(self, values_a: Any, latents_a: Any, values_b: Any, latents_b: Any) -> None:
         """Take in more tokens: K codes of each by A and by B, `[N, K]`; those of 0 are silent."""
         self._sums.add_entries(values_a, latents_a, values_b, latents_b)
+
+    def add(self, A: Codes, B: Codes) -> None:
+        """The same of codes that are sparse already, see `matching.codes`."""
+        self._sums.add(A, B)
 
     def table(self) -> pl.DataFrame:
         """latent_a, latent_b, act_corr, act_jaccard, null_corr, null_jaccard.

@@ -2,24 +2,26 @@
 
 N rows of a chunk, K codes of a row, F latents, L positions of a block.
 
-The firing of all runs and their co-firing take a pass each, because the second counts pairs that
-the first has to choose: its null pairs latents that fired equally often on all held-out rows.
+The co-firing of runs counts pairs that their firing has to choose first: its null pairs latents
+that fired equally often on all held-out rows. So it comes after the pass, from kept codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from reseed.errors import SubjectError
 from reseed.events import Events
 from reseed.evidence.display.strengths import Strengths
 from reseed.evidence.distance import ErrorByDistance
 from reseed.formats import own
+from reseed.matching import codes as sparse_codes
 from reseed.sae import Tensor, torch
 from reseed.sae.arithmetic import refuse_tf32
 from reseed.sae.codes import Codes
@@ -110,6 +112,7 @@ class Encoded:
     def __init__(self, chunk: Chunk, readers: Mapping[str, Reader]) -> None:
         self.chunk, self._readers = chunk, readers
         self._codes: dict[str, Codes] = {}
+        self._sparse: dict[str, sparse_codes.Codes] = {}
 
     def rows(self, name: str) -> Tensor:
         """`[N, D]` what an SAE reads."""
@@ -122,10 +125,53 @@ class Encoded:
                 self._codes[name] = self._readers[name].encode(self.rows(name))
         return self._codes[name]
 
+    def sparse(self, name: str) -> sparse_codes.Codes:
+        """The same as a sparse matrix `[N, F]` in float64."""
+        if name not in self._sparse:
+            codes, width = self.codes(name), self._readers[name].sae.latents
+            self._sparse[name] = sparse_codes.from_entries(*codes, width, name)
+        return self._sparse[name]
+
     def rebuilt(self, name: str) -> Tensor:
         """`[N, E]` what an SAE reconstructs."""
         with torch.no_grad():
             return self._readers[name].rebuild(self.rows(name), self.codes(name))
+
+
+class KeptCodes:
+    """Codes of the first chunks of a pass, for what can be counted only after it.
+
+    Those of all these SAEs of a chunk or of none, and none after a chunk that had no room.
+
+    Args:
+        names: of the SAEs.
+        room: bytes; an entry takes 8, a row 8.
+    """
+
+    def __init__(self, names: Collection[str] = (), room: float = 2.0**30) -> None:
+        self._names, self._room, self.blocks = set(names), room, 0
+        self._chunks: list[dict[str, sparse_codes.Codes]] = []
+
+    def take(self, chunk: Encoded) -> None:
+        """Keep what the SAEs made of the next chunk, if there is room."""
+        if self._room <= 0 or not self._names:
+            return
+        codes = {n: _in(chunk.sparse(n), np.float32, np.int32) for n in self._names}
+        self._room -= sum(8 * (part.nnz + part.shape[0]) for part in codes.values())
+        if self._room > 0:
+            self._chunks.append(codes)
+            self.blocks += len(chunk.chunk.blocks)
+
+    def of(self, names: Collection[str]) -> Iterator[dict[str, sparse_codes.Codes]]:
+        """Chunk by chunk what these SAEs made; nothing if they are not among those."""
+        if self._names.issuperset(names):
+            for chunk in self._chunks:
+                yield {name: _in(chunk[name], np.float64, np.int64) for name in names}
+
+
+def _in(codes: sparse_codes.Codes, floats: Any, integers: Any) -> sparse_codes.Codes:
+    parts = codes.data.astype(floats), codes.indices.astype(integers), codes.indptr
+    return csr_array(parts, shape=codes.shape)
 
 
 def feed(

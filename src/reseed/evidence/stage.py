@@ -14,10 +14,19 @@ from reseed.evidence.display.contexts import Contexts
 from reseed.evidence.display.held_out_text import text_files
 from reseed.evidence.display.strengths import FILE as STRENGTHS
 from reseed.evidence.frequency import MatchedFiring
-from reseed.evidence.rows import Encoded, Firing, Reader, entries_of, feed, readers_of
+from reseed.evidence.rows import (
+    Encoded,
+    Firing,
+    KeptCodes,
+    Reader,
+    entries_of,
+    feed,
+    readers_of,
+)
 from reseed.evidence.sampler import WindowSampler, nearest_decoders
 from reseed.evidence.tables import tables_of
 from reseed.evidence.windows import Windows, cut
+from reseed.matching.codes import Codes
 from reseed.matching.match import decoder_pairs
 from reseed.matching.stage import read_match
 from reseed.runs import (
@@ -52,9 +61,9 @@ def stage(
     Those that are missing, of `only` if it is given; the last two if the study asks for them.
     """
     finished = [run.spec for run in study.runs if isinstance(run.state, Done)]
-    _gather_evidence(study, finished, inputs, events, only)
+    kept = _gather_evidence(study, finished, inputs, events, only)
     _gather_text(study, inputs, only)
-    _gather_cofiring(study, inputs, events, only)
+    _gather_cofiring(study, inputs, events, only, kept)
     _gather_predictions(study, finished, inputs, events, only)
     if study.spec.evidence.substitution_pairs:
         from reseed.evidence.substitution.stage import substitute
@@ -82,8 +91,9 @@ def _gather_evidence(
     inputs: Inputs,
     events: Events,
     only: Collection[str] | None,
-) -> None:
-    store, spec = study.store, study.spec.evidence
+) -> KeptCodes:
+    """What latents fire on; returns the codes of the runs that co-firing asks for."""
+    store, spec, kept = study.store, study.spec.evidence, KeptCodes()
     settings = digest(
         spec.model_dump(mode="json", exclude={"through_tokens", "substitution_pairs"})
     )
@@ -95,22 +105,27 @@ def _gather_evidence(
         sites, places = {run.id: run.site for run in runs}, data.places()
         readers = readers_of(sites, store, inputs.device)
         gathered = {run.id: _Evidence(run, readers[run.id], places, spec) for run in runs}
+        codes = KeptCodes([run.id for run in runs if reads is None and run.control is None])
 
         def add(
             chunk: Encoded,
             places: TextPositions | None = places,
             gathered: Mapping[str, _Evidence] = gathered,
+            codes: KeptCodes = codes,
         ) -> None:
             windows = None
             if places is not None and spec.examples:
                 windows = cut(places, chunk.chunk.blocks, spec.window, spec.seed)
             for evidence in gathered.values():
                 evidence.add(chunk, windows)
+            codes.take(chunk)
 
         feed(add, readers, data.source, data.held_out, events, "evidence")
+        kept = codes if reads is None else kept
         for run in runs:
             files, card = gathered[run.id].files, partial(arithmetic, inputs.device)
             store.make(evidence_name(run.id), made_from[run], files, arithmetic=card)
+    return kept
 
 
 def _gather_text(study: Study, inputs: Inputs, only: Collection[str] | None) -> None:
@@ -130,7 +145,11 @@ def _gather_text(study: Study, inputs: Inputs, only: Collection[str] | None) -> 
 
 
 def _gather_cofiring(
-    study: Study, inputs: Inputs, events: Events, only: Collection[str] | None
+    study: Study,
+    inputs: Inputs,
+    events: Events,
+    only: Collection[str] | None,
+    kept: KeptCodes,
 ) -> None:
     """How the latents that decoder rows match at the end of training fire together."""
     store = study.store
@@ -163,11 +182,16 @@ def _gather_cofiring(
         rows = readers[a].sae.W_dec.numpy(), readers[b].sae.W_dec.numpy()
         counters[a, b] = MatchedFiring(pairs, fired[a], fired[b], a, b, rows=rows)
 
-    def add(chunk: Encoded) -> None:
+    def count(codes: Callable[[str], Codes]) -> None:
         for (a, b), counter in counters.items():
-            counter.add_entries(*chunk.codes(a), *chunk.codes(b))
+            counter.add(codes(a), codes(b))
 
-    feed(add, readers, inputs.source, inputs.split[1], events, "co-firing")
+    counted = 0
+    for chunk in kept.of(readers):
+        count(chunk.__getitem__)
+        counted = kept.blocks
+    left = inputs.split[1][counted:]
+    feed(lambda c: count(c.sparse), readers, inputs.source, left, events, "co-firing")
     for pair, counter in counters.items():
         files = partial(dict[str, Any], {"matched.parquet": counter.table()})
         card = partial(arithmetic, inputs.device)

@@ -25,6 +25,7 @@ Everything is a sum over tokens, so accumulators over different tokens add up to
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -227,15 +228,18 @@ class ChosenPairs:
         self._rows, self._columns = np.asarray(rows), np.asarray(columns)
         self._a, self._b = (no_sums(width) for width in latents)
         self._product, self._both = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
+        self._order = np.argsort(self._rows, kind="stable")
+        self._starts = np.searchsorted(self._rows[self._order], np.arange(latents[0] + 1))
 
     def add(self, A: Codes, B: Codes) -> None:
         """Take in more tokens, `[N, F_a]` and `[N, F_b]`."""
         check_same_tokens(A, B, self.latents)
         self.tokens += A.shape[0]
         self._a, self._b = added(self._a, sums_of(A)), added(self._b, sums_of(B))
-        both = A[:, self._rows].multiply(B[:, self._columns]).tocsr()
-        self._product += np.bincount(both.indices, both.data, len(self._rows))
-        self._both += np.bincount(both.indices, minlength=len(self._rows))
+        product, of_b = np.zeros(len(self._rows)), np.zeros(self.latents[1])
+        a, b = ((codes.indptr, codes.indices, codes.data) for codes in (A, B))
+        _compiled()(*a, *b, self._starts, self._order, self._columns, of_b, product, self._both)
+        self._product += product
 
     def add_entries(self, values_a: Any, latents_a: Any, values_b: Any, latents_b: Any) -> None:
         """The same, with K entries for each token; see `codes.from_entries`."""
@@ -251,3 +255,43 @@ class ChosenPairs:
     def lengths(self) -> tuple[Floats, Floats]:
         """`[E]` root of the summed squares of the activations, of the latents of A and of B."""
         return np.sqrt(self._a.square[self._rows]), np.sqrt(self._b.square[self._columns])
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Any:
+    """`_meet`, compiled where it is needed: SAEs can be compared by weights without numba."""
+    from reseed.loops.compiled import compiled
+
+    return compiled(_meet)
+
+
+def _meet(
+    start_a: Integers,
+    latent_a: Integers,
+    value_a: Floats,
+    start_b: Integers,
+    latent_b: Integers,
+    value_b: Floats,
+    first: Integers,
+    order: Integers,
+    column: Integers,
+    of_b: Floats,
+    product: Floats,
+    both: Integers,
+) -> None:
+    """Add up what pairs do on some tokens, one after the other.
+
+    `first` `[F_a + 1]` and `order` `[E]` are the pairs by latent of A; `of_b` `[F_b]` is 0 before
+    and after.
+    """
+    for t in range(len(start_a) - 1):
+        for f in range(start_b[t], start_b[t + 1]):
+            of_b[latent_b[f]] = value_b[f]
+        for e in range(start_a[t], start_a[t + 1]):
+            for q in range(first[latent_a[e]], first[latent_a[e] + 1]):
+                p = order[q]
+                value = of_b[column[p]]
+                product[p] += value_a[e] * value
+                both[p] += value > 0
+        for f in range(start_b[t], start_b[t + 1]):
+            of_b[latent_b[f]] = 0.0
