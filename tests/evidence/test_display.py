@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,8 @@ import pytest
 from reseed.evidence.display import logits as lens
 from reseed.evidence.display.held_out_text import HeldOutText, text_files
 from reseed.evidence.display.strengths import Strengths, bin_edges
+from reseed.pipeline.parts import make_part
+from reseed.pipeline.progress import stages
 from reseed.spec.analysis import EvidenceSpec
 
 torch = pytest.importorskip("torch")
@@ -158,6 +161,11 @@ def test_a_study_keeps_logits_strengths_and_its_text(tiny_folder, tmp_path):
     counts = store.table(f"evidence/{known.id}", "histogram.parquet")
     assert counts["latent"].to_list() == firing["latent"].to_list()
     assert counts["counts"].list.sum().to_list() == firing["fired"].to_list()
+    assert {stage.name: stage.state for stage in stages(study)}["logits"] == "done"
+    before = store.checksum(f"logits/{known.id}")
+    shutil.rmtree(store.path(f"logits/{known.id}"))
+    make_part(str(study.folder), "logits 1/2", "cpu")
+    assert reseed.Study.load(study.folder).store.checksum(f"logits/{known.id}") == before
     # contexts hold the text that the piece says is there
     text = {row[0]: row[1] for row in store.table("text", "text.parquet").iter_rows()}
     about = store.document("text", "about.json")
