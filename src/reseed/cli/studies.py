@@ -166,7 +166,7 @@ def plan(
     )
     if workers is not None or engine is not None:
         from reseed.cluster.engine import read_engine
-        from reseed.pipeline.fan_out import estimate
+        from reseed.pipeline.fan_out import estimate, too_large_for_one_gpu
 
         settings = read_engine(engine, workers=workers)
         hours, worker_hours, cost = estimate(planned, settings)
@@ -175,6 +175,8 @@ def plan(
             f"on {settings.workers} workers: about {tables.duration(3600 * hours)}; "
             f"{worker_hours:.2g} worker-hours{price}"
         )
+        if line := too_large_for_one_gpu(opened, settings):
+            console.print(line, soft_wrap=True)
     console.print("what it will be able to tell:")
     for line in planned.tells:
         console.print(f"  {line}")

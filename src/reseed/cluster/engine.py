@@ -42,6 +42,8 @@ class EngineSpec(Spec):
     subject_ranks: int = 0
     """processes of each worker that hold the subject together in the harvest, where it is too large
     for one GPU; 0 for one on each of its GPUs"""
+    gpu_gib: float | None = None
+    """memory of each GPU, for `reseed plan`"""
     gib: float = 4.0
     """memory of each worker"""
     minutes: int = 240

@@ -9,6 +9,7 @@ from reseed.cluster.engine import Engine, EngineSpec, Needs, fan_out
 from reseed.events import Events
 from reseed.pipeline.parts import STAGES, Division, make_part
 from reseed.pipeline.plan import Plan
+from reseed.spec.subject import LanguageModelSpec, subject_beside
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 
@@ -66,6 +67,17 @@ def estimate(planned: Plan, engine: EngineSpec) -> Estimate:
     worker_hours = busy / 3600 * engine.workers
     price = engine.price
     return Estimate(hours, worker_hours, None if price is None else price * worker_hours)
+
+
+def too_large_for_one_gpu(study: Study, engine: EngineSpec) -> str | None:
+    """For people: whether a worker needs several GPUs to hold the subject; None if not."""
+    from reseed.subjects.over_ranks.spread import too_large
+
+    subject = subject_beside(study.spec.subject, study.base)
+    if not isinstance(subject, LanguageModelSpec):
+        return None
+    memory = None if engine.gpu_gib is None else int(engine.gpu_gib * 2**30)
+    return too_large(subject, memory, engine.holders("cuda"))
 
 
 def make_on(study: Study, engine: EngineSpec, events: Events, device: str, place: str) -> None:

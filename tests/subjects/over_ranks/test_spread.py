@@ -16,7 +16,8 @@ from reseed.spec.subject import LanguageModelSpec
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from reseed.subjects.over_ranks.spread import SpreadModel  # noqa: E402
+from reseed.subjects.language.model import load_language_model  # noqa: E402
+from reseed.subjects.over_ranks.spread import SpreadModel, too_large  # noqa: E402
 from reseed.training.shards.ranks import RankGroup  # noqa: E402
 
 RUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -105,3 +106,11 @@ def test_shards_of_a_study_are_those_of_one_process(tmp_path, tiny_folder):
         kept.append([row.read_bytes() for row in rows])
     assert len(kept[0]) > 3
     assert kept[0] == kept[1]
+
+
+def test_a_plan_says_when_one_gpu_is_too_small(tiny_folder):
+    spec = LanguageModelSpec(model=str(tiny_folder))
+    size = 4 * sum(p.numel() for p in load_language_model(spec, ["layers.0"]).body.parameters())
+    assert too_large(spec, 2 * size, 1) is None
+    assert "give each worker 3 GPUs" in too_large(spec, size // 2, 1)
+    assert "4 ranks hold it together" in too_large(spec, size // 2, 4)

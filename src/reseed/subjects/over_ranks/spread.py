@@ -10,6 +10,7 @@ B sequences, L tokens each, D dimensions of a site.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from reseed.errors import ReseedError, SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.language.loading import skeleton
 from reseed.subjects.language.model import LanguageModel, load_body, load_tokenizer
 
 TextInput = tuple[Tensor, Tensor | None]
@@ -178,6 +180,39 @@ def follow(
     assert held is not None
     held.obey(order, ranks.rank)
     return held
+
+
+_SHARE = 0.8
+"""Of a GPU's memory that weights may take."""
+
+
+def too_large(spec: LanguageModelSpec, memory: int | None, holders: int) -> str | None:
+    """For people: what to do where a model does not fit on one GPU of so many bytes.
+
+    Args:
+        spec: which model; only its settings are read.
+        memory: of a GPU; left out, that of the first one here, if there is one.
+        holders: ranks that are to hold it together.
+
+    Returns:
+        A sentence; None where it fits, or where its size or the memory is not known.
+    """
+    if memory is None and torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+    body = None if memory is None else skeleton(spec)
+    if body is None or memory is None:
+        return None
+    size = sum(part.numel() for part in body.parameters()) * (2 if spec.dtype == "bfloat16" else 4)
+    least = math.ceil(size / (_SHARE * memory))
+    if least <= 1:
+        return None
+    state = (
+        f"{spec.model} takes {size / 1e9:.3g} GB in {spec.dtype}, more than a GPU of "
+        f"{memory / 1e9:.3g} GB has to spare"
+    )
+    if holders >= least:
+        return f"{state}: {holders} ranks hold it together in the harvest"
+    return f"{state}: give each worker {least} GPUs, which then hold it together (docs/cluster.md)"
 
 
 def _cut(body: nn.Module, mesh: Any) -> nn.Module:
