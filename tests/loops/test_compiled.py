@@ -1,5 +1,6 @@
 """Pieces of work are all done, by threads whose products are their own."""
 
+import os
 import threading
 
 import pytest
@@ -80,3 +81,58 @@ def test_a_disk_that_is_full_ends_nothing_and_compiling_is_told_once(python, tmp
         assert done.stdout.splitlines()[-1] == "14 21"
         assert ("compiling loops" in done.stdout) == told
         assert len(done.stdout.splitlines()) == 1 + told
+
+
+MOUNTS = """\
+22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:50 / {shared} rw,relatime shared:2 - {kind} server:/export rw
+"""
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "lustre", "fuse.glusterfs", "cifs"])
+def test_machine_code_never_lies_where_other_machines_see_it(tmp_path, monkeypatch, kind):
+    shared, local = tmp_path / "shared folder", tmp_path / "local"
+    (shared / "checkout").mkdir(parents=True)
+    local.mkdir()
+    mounts = tmp_path / "mounts"
+    name = str(shared).replace(" ", "\\040")
+    mounts.write_text(MOUNTS.format(shared=name, kind=kind))
+    monkeypatch.setattr(workers, "_MOUNTS", mounts)
+    monkeypatch.setattr(workers.tempfile, "gettempdir", lambda: str(local))
+    monkeypatch.setattr(workers.socket, "gethostname", lambda: "node7")
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(local / "cache"))
+    assert workers.kept_elsewhere(local) is None
+    assert workers.kept_elsewhere(shared / "checkout") == (
+        local / "cache" / "reseed" / "numba-node7-haswell"
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared / "home" / ".cache"))
+    folder = workers.kept_elsewhere(shared / "checkout")
+    assert folder == local / f"reseed-{os.getuid()}" / "numba-node7-haswell"
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    assert not (shared / "home").exists()
+    monkeypatch.setattr(workers.config, "CACHE_DIR", str(folder))
+    loop = workers.compiled(kind_of_loop)
+    assert loop(20) == 21
+    assert list(folder.rglob("*.nbi"))
+
+
+def kind_of_loop(x):
+    return x + 1
+
+
+def test_a_folder_of_another_is_not_trusted(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(workers.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr(workers, "_seen_by_others", lambda path: "source" in path.name)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    own = tmp_path / "tmp" / f"reseed-{os.getuid()}"
+    assert workers.kept_elsewhere(tmp_path / "source").parent == own
+    own.chmod(0o777)
+    assert workers.kept_elsewhere(tmp_path / "source") is None
+    own.rmdir()
+    own.symlink_to(tmp_path)
+    assert workers.kept_elsewhere(tmp_path / "source") is None
+    own.unlink()
+    own.write_text("a file")
+    assert workers.kept_elsewhere(tmp_path / "source") is None

@@ -196,3 +196,22 @@ def test_progress_is_seen_inside_a_shard(tmp_path, tree):
     make(tmp_path / "a", Watched(x, block=BLOCK), Sees())
     assert steps[-1] == ROWS  # shards that were there count once
     assert len(steps) == 3 + 4
+
+
+def test_of_many_processes_that_map_a_shard_none_hashes_it_again(tmp_path, monkeypatch):
+    """Its size is looked at; a process alone hashes it, and finds what was changed in it."""
+    store, hashed = make(tmp_path, source()), []
+    mapped = ShardSource(store, hashed=False)
+    with monkeypatch.context() as watched:
+        watched.setattr("reseed.store.pieces.checked_sha256", hashed.append)
+        assert torch.equal(mapped.read([0, 3])["a"], source().read([0, 3])["a"])
+    assert not hashed
+    path = store.path(shard_name(0)) / "rows.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    ShardSource(store, hashed=False)._shard(0)
+    with pytest.raises(StoreError, match="checksum"):
+        ShardSource(store)._shard(0)
+    path.write_bytes(data[:-1])
+    with pytest.raises(StoreError, match="bytes instead of"):
+        ShardSource(store, hashed=False)._shard(0)

@@ -1,7 +1,8 @@
 """Compiling by numba, and threads that run what was compiled side by side.
 
-Machine code is kept beside the source, or in the user's cache where that cannot be written, so only
-the first use on a machine takes the seconds to compile; where neither can be, every process does.
+Machine code is kept beside the source, so only the first use on a machine takes the seconds to
+compile. Where that cannot be written, or is shared with other machines, it is kept in a folder of
+this machine and its kind of processor; where none can be, every process compiles.
 
 A product over all threads waits for whichever of them lost its core, and its threads stay awake
 between products. Here every thread works alone: it takes the next piece of work, products of one
@@ -12,18 +13,77 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import socket
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
-from numba import njit
+from llvmlite.binding import get_host_cpu_name
+from numba import config, njit
 from numba.core.caching import FunctionCache, NullCache
 
 import reseed.loops as loops
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SHARED = (
+    "nfs", "lustre", "gpfs", "ceph", "beegfs", "cifs", "smb", "afs", "gfs2", "ocfs2", "panfs",
+    "pvfs", "fuse.",
+)  # fmt: skip
+"""How names of file systems begin that several machines may see at once."""
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def kept_elsewhere(source: Path) -> Path | None:
+    """Where machine code is kept; None where numba's own place is good: beside the source.
+
+    Machines of a cluster that share a checkout would write the same files over each other.
+    """
+    if os.access(source, os.W_OK) and not _seen_by_others(source):
+        return None
+    processor = os.environ.get("NUMBA_CPU_NAME") or get_host_cpu_name()
+    name = f"numba-{socket.gethostname()}-{processor}"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    user = f"reseed-{os.getuid()}" if hasattr(os, "getuid") else "reseed"
+    for base in (home / "reseed", Path(tempfile.gettempdir()) / user):
+        if base.is_absolute() and not _seen_by_others(base) and _own(base):
+            return base / name
+    return None
+
+
+def _seen_by_others(path: Path) -> bool:
+    """Whether a path, or what is there of it, lies on a file system of a network."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    kinds: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in _MOUNTS.read_text("utf-8", "replace").splitlines():
+            about, _, kind = line.partition(" - ")
+            kinds[about.split()[4].replace("\\040", " ")] = kind.split()[0]
+    inner = path.resolve()
+    kind = next((kinds[str(at)] for at in (inner, *inner.parents) if str(at) in kinds), "")
+    return kind.startswith(_SHARED)
+
+
+def _own(folder: Path) -> bool:
+    """Make a folder, if it can be; whether it is nobody else's: what is in it is executed."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.lstat()
+        own = not hasattr(os, "getuid") or about.st_uid == os.getuid()
+        return own and folder.is_dir() and not folder.is_symlink() and not about.st_mode & 0o022
+    return False
+
+
+_numba: Any = config
+if not _numba.CACHE_DIR and (_folder := kept_elsewhere(Path(__file__).parent)) is not None:
+    _numba.CACHE_DIR = str(_folder)
 
 
 def compiled(function: F) -> F:

@@ -94,6 +94,9 @@ def make_on(study: Study, engine: EngineSpec, events: Events, device: str, place
     inputs = Inputs(study, events, place)
     inputs.decide()
     parts = Division(study, inputs, engine.workers)
+    for name in inputs.shards():  # those made before: once here, not by every worker
+        if study.store.has(name, inputs.shards_made_from):
+            study.store.checked(name, "rows.safetensors")
     for stage in STAGES:
         ranks = engine.holders(device) if stage == "harvest" else engine.ranks
         needs = Needs(device, engine.gpus, ranks)

@@ -218,15 +218,19 @@ class Store:
         Raises:
             StoreError: if the piece is missing or damaged.
         """
-        path = self.path(name) / file
-        card = self._card(name)["files"].get(file)
+        path = self.sized(name, file)
+        if checked_sha256(path) != self._card(name)["files"][file]["sha256"]:
+            raise self._damaged(name, f"the checksum of {file} is wrong")
+        return path
+
+    def sized(self, name: str, file: str) -> Path:
+        """The same after its size alone was found right, for files that others have hashed."""
+        path, card = self.path(name) / file, self._card(name)["files"].get(file)
         if card is None or not path.exists():
             raise self._damaged(name, f"{file} is missing")
         size = path.stat().st_size
         if size != card["bytes"]:
             raise self._damaged(name, f"{file} has {size} bytes instead of {card['bytes']}")
-        if checked_sha256(path) != card["sha256"]:
-            raise self._damaged(name, f"the checksum of {file} is wrong")
         return path
 
     def holds(self, name: str, file: str) -> bool:

@@ -222,13 +222,14 @@ def rounded_source(source: BlockSource, dtype: str) -> BlockSource:
 class ShardSource:
     """Harvested shards as a `BlockSource`.
 
-    Each shard's checksum is verified when it is first touched. Shards are memory-mapped and no rows
-    are held: their pages belong to the system, which takes them back when it needs them. At most
-    `_MAPPED` shards are mapped at a time, whatever the size of the harvest.
+    Each shard's checksum is verified when it is first touched, or, if `hashed` is false, its size
+    alone: of many processes one has hashed it, when it was made. Shards are memory-mapped and no
+    rows are held: their pages belong to the system, which takes them back when it needs them. At
+    most `_MAPPED` shards are mapped at a time, whatever the size of the harvest.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, hashed: bool = True) -> None:
+        self._store, self._hashed = store, hashed
         self._index: dict[str, Any] = store.document(f"{FOLDER}/index", "index.json")
         self.sites: Mapping[str, int] = self._index["sites"]
         self.rows: NDArray[np.int64] = np.asarray(self._index["rows"], dtype=np.int64)
@@ -259,7 +260,8 @@ class ShardSource:
     def _map(self, number: int) -> Mapping[str, Tensor]:
         path = self._store.path(shard_name(number)) / "rows.safetensors"
         if number not in self._sound:
-            path = self._store.checked(shard_name(number), "rows.safetensors")
+            check = self._store.checked if self._hashed else self._store.sized
+            path = check(shard_name(number), "rows.safetensors")
             self._sound.add(number)
         try:
             with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
