@@ -15,6 +15,7 @@ _ONE_TAB = re.compile(rf"^\*\*(TOML|Command|Python)\*\*\n+{_BLOCKS}", re.MULTILI
 _TABS = re.compile(rf"(?:{_ONE_TAB.pattern}){{2,}}", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _MENTIONED = re.compile(r"(?<![\w/`\[(.])\(?docs/(\w+\.md)\b(?!`)")
+_NAMED = re.compile(r"\[(\w+\.md)\]\(\1\)")
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
@@ -62,4 +63,4 @@ def _linked(text: str, up: str, files: Files) -> str:
         opening = "(" if mention[0].startswith("(") else ""
         return f"{opening}[{title[1].replace('`', '')}]({up}{mention[1]})"
 
-    return _MENTIONED.sub(link, text)
+    return _MENTIONED.sub(link, _NAMED.sub(r"docs/\1", text))
