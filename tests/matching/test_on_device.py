@@ -125,6 +125,24 @@ def test_what_a_stage_does_inside_a_block() -> None:
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("measure", ["correlation", "jaccard", "cosine"])
+def test_what_fires_together(measure, monkeypatch) -> None:
+    monkeypatch.setattr("reseed.matching.cofiring._ROOM", 3_000)
+    rng = np.random.default_rng(0)
+    a, b = ((rng.random((400, k)) < 0.1) * rng.random((400, k)) for k in (50, 60))
+    b[:, :30] += a[:, :30]
+    a[:, 7] = 0
+    plain, found = (
+        reseed.match_activations(a, b, measure=measure, device=device) for device in ("cpu", HERE)
+    )
+    np.testing.assert_array_equal(plain.pairs, found.pairs)
+    np.testing.assert_allclose(plain.similarity, found.similarity, rtol=1e-12)
+    monkeypatch.setattr("reseed.matching.cofiring._MEETINGS", 60)  # of many latents there are more
+    chunks = [(a[i : i + 100], b[i : i + 100]) for i in range(0, 400, 100)]
+    in_chunks = reseed.match_activations(chunks, measure=measure, device=HERE)
+    np.testing.assert_array_equal(plain.pairs, in_chunks.pairs)
+
+
 class Tf32(torch.overrides.TorchFunctionMode):
     """Products of factors with 11 bits, as NVIDIA's TF32 makes them."""
 

@@ -206,3 +206,45 @@ class _First:
 
 def _stretches(size: int, step: int) -> Iterator[slice]:
     return (slice(low, min(low + step, size)) for low in range(0, size, step))
+
+
+Entries = tuple[Integers, Integers, Floats]
+"""Sparse rows: where each begins, column of each entry, its value."""
+
+
+class SparseProduct:
+    """How latents of A and of B fire together, from codes that lie on a device.
+
+    Every meeting of two latents on a token is made, sorted by pair, and added up in the order of
+    tokens or in a tree: counts are exact, sums float64.
+
+    Args:
+        a: latents of A with the tokens on which they fire.
+        b: tokens with the latents of B that fire on them.
+        width: F_b.
+        device: where.
+    """
+
+    def __init__(self, a: Entries, b: Entries, width: int, device: str) -> None:
+        self._starts, self._width = a[0], width
+        self._a = [torch.from_numpy(part).to(device) for part in a]
+        self._b = [torch.from_numpy(part).to(device) for part in b]
+
+    def pairs(self, low: int, high: int) -> tuple[Integers, Integers, Floats, Integers]:
+        """Of latents low..high-1 of A: row, column, sum of products and number of each pair."""
+        (starts, token, value_a), (start_b, latent, value_b) = self._a, self._b
+        some = slice(int(self._starts[low]), int(self._starts[high]))
+        each = torch.arange(low, high, device=starts.device)
+        row = each.repeat_interleave(starts[low : high + 1].diff())
+        first, count = start_b[token[some]], start_b.diff()[token[some]]
+        entry = torch.arange(len(row), device=row.device).repeat_interleave(count)
+        place = torch.arange(len(entry), device=row.device) - (count.cumsum(0) - count)[entry]
+        at = first[entry] + place
+        key, order = (row[entry] * self._width + latent[at]).sort(stable=True)
+        product = (value_a[some][entry] * value_b[at])[order]
+        pair, both = key.unique_consecutive(return_counts=True)
+        total = product
+        if len(pair) < len(product):
+            total = torch.segment_reduce(product, "sum", lengths=both)
+        out = pair // self._width, pair % self._width, total, both
+        return tuple(part.cpu().numpy() for part in out)  # pyright: ignore[reportReturnType]

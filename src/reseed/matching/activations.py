@@ -20,7 +20,7 @@ from reseed.matching.codes import (
     check_measure,
 )
 from reseed.matching.entries import cosines_of
-from reseed.matching.geometry import Limits, cosine
+from reseed.matching.geometry import Limits, cosine, products_on
 from reseed.records import Match
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def match_activations(
     reject: float | None = 0.0,
     tolerance: float = 1e-9,
     seconds: float = float("inf"),
+    device: str = "cpu",
 ) -> Match:
     """Match the latents of two SAEs one to one by how they fire on the same tokens, exactly.
 
@@ -56,6 +57,7 @@ def match_activations(
             side; by correlation that would have to weigh all pairs that never fire together.
         tolerance: largest gap, relative to the objective, that counts as optimal.
         seconds: when the solver stops with the best found so far.
+        device: where what fires together is summed; `"cuda"` needs torch.
 
     Returns:
         The pairs, their similarity, and the certificate of `reseed.match`.
@@ -72,7 +74,8 @@ def match_activations(
     """
     _check(measure, reject)
     least = 0.0 if reject is None else reject
-    edges, shape = _edges(codes_a, codes_b, measure, least)
+    with products_on(device):
+        edges, shape = _edges(codes_a, codes_b, measure, least)
     match = _solved(edges, shape, least, Limits(tolerance=tolerance, seconds=seconds))
     return _completed(match, shape, edges) if reject is None else match
 

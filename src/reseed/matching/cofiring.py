@@ -31,7 +31,7 @@ from reseed.matching.codes import (
     similarity,
     sums_of,
 )
-from reseed.matching.geometry import Floats, Integers
+from reseed.matching.geometry import Floats, Integers, device_in_force
 from reseed.matching.sparse import Edges
 
 MOST_PAIRS = 2**27
@@ -135,6 +135,9 @@ def _above(row: Integers, column: Integers, values: Floats, above: float) -> Edg
 _ROOM = 2**22
 """Pairs found at a time (100 MiB), or those of one latent."""
 
+_MEETINGS = 2**26
+"""Made at a time on a device, at most (5 GiB): a latent with more is left to the processor."""
+
 _SPARSE = 64
 """One in so many latents of B: of fewer it is quicker to sort those found than to look at all."""
 
@@ -142,12 +145,22 @@ _SPARSE = 64
 def cofiring(A: Codes, B: Codes) -> Iterator[Together]:
     """All pairs of latents that fire together, some latents of A at a time."""
     by_latent = A.T.tocsr()
-    at_most = most_pairs(A, B)
+    met = _meetings(A, B)
+    at_most = np.minimum(met, B.shape[1])
     a = _wide(by_latent.indptr), _wide(by_latent.indices), by_latent.data
     b = _wide(B.indptr), _wide(B.indices), B.data
+    device, there = device_in_force(), None
+    if device != "cpu":
+        from reseed.loops.gpu_offers import SparseProduct
+
+        there = SparseProduct(a, b, B.shape[1], device)
     product, count = np.zeros(B.shape[1]), np.zeros(B.shape[1], np.int64)
-    for low, high in _parts(at_most):
+    for low, high in _parts(at_most if there is None else met):
         room = int(at_most[low:high].sum())
+        if there is not None and met[low:high].sum() <= _MEETINGS:
+            if room:
+                yield Together(*there.pairs(low, high))
+            continue
         row, column, both = (np.empty(room, np.int64) for _ in range(3))
         products = np.empty(room)
         used = _count(*a, *b, product, count, low, high, row, column, products, both)
@@ -155,12 +168,10 @@ def cofiring(A: Codes, B: Codes) -> Iterator[Together]:
             yield Together(row[:used], column[:used], products[:used], both[:used])
 
 
-def most_pairs(A: Codes, B: Codes) -> Integers:
-    """`[n]` bound on the latents of B that each latent of A fires together with."""
-    firing = np.diff(B.indptr)
-    per_entry = np.repeat(firing, np.diff(A.indptr))
-    together = np.bincount(A.indices, weights=per_entry, minlength=A.shape[1])
-    return np.minimum(together, B.shape[1]).astype(np.int64)
+def _meetings(A: Codes, B: Codes) -> Integers:
+    """`[n]` how often each latent of A fires beside one of B."""
+    per_entry = np.repeat(np.diff(B.indptr), np.diff(A.indptr))
+    return np.bincount(A.indices, weights=per_entry, minlength=A.shape[1]).astype(np.int64)
 
 
 def _parts(sizes: Integers) -> Iterator[tuple[int, int]]:

@@ -107,6 +107,11 @@ def products_on(device: str) -> Generator[None, None, None]:
         _in_force.pop()
 
 
+def device_in_force() -> str:
+    """Where products are made unless it is said."""
+    return _in_force[-1]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
     """Similarities between n rows of A and m rows of B: the least over the views of their cosines.

@@ -46,7 +46,15 @@ from reseed.errors import SpecError, nearest
 from reseed.matching.activations import match_contributions
 from reseed.matching.assignment import solve, solve_and_nearest
 from reseed.matching.entries import BothNearest, cosines_of
-from reseed.matching.geometry import Geometry, Limits, cosine, least_cosine, mean_cosine, whitened
+from reseed.matching.geometry import (
+    Geometry,
+    Limits,
+    cosine,
+    least_cosine,
+    mean_cosine,
+    products_on,
+    whitened,
+)
 from reseed.records import Match
 
 
@@ -107,7 +115,8 @@ def match(
         )
     if codes is not None:
         a, b = (_rows(sae, "decoder") for sae in (A, B))
-        return match_contributions(a, b, codes, reject or 0.0, limits)
+        with products_on(device):
+            return match_contributions(a, b, codes, reject or 0.0, limits)
     geometry = geometry_of(A, B, view=view, covariance=covariance, device=device)
     return solve(geometry, limits, reject=reject)
 
