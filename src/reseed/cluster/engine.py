@@ -75,7 +75,12 @@ _AVX2 = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+sse4.2,+popcnt,"
     "-avx512f,-avx512bw,-avx512vl,-avx512dq",
+    "OPENBLAS_CORETYPE": "Haswell",
+    # names before NumPy 2.4 and since; it leaves alone those that it does not know
+    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL "
+    "AVX512_SPR X86_V4",
 }
+"""For torch, MKL, oneDNN, numba, OpenBLAS, NumPy: each of them looks at the processor itself."""
 
 
 def variables(spec: EngineSpec) -> dict[str, str]:

@@ -31,10 +31,11 @@ def arithmetic(device: str = "cpu") -> dict[str, Any]:
 
 def arithmetic_of_weights() -> dict[str, Any]:
     """The same of what compares the weights of runs. Needs no torch and imports none."""
+    without = os.environ.get("NPY_DISABLE_CPU_FEATURES")
     return {
         "torch": _version("torch"),
         "numba": _version("numba"),
-        "numpy": _version("numpy"),
+        "numpy": " without ".join(filter(None, (_version("numpy"), without))),
         "processor": os.environ.get("NUMBA_CPU_NAME") or _processor(),
         "products": os.environ.get("OPENBLAS_CORETYPE") or _processor(),
     }
