@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from reseed.evidence import windows
 from reseed.evidence.rows import Fired
 from reseed.evidence.sampler import Neighbours, WindowSampler, example_bytes
 from reseed.evidence.tables import JOINED_SCHEMA, tables_of
@@ -351,3 +352,15 @@ def test_nearest_decoders_are_those_of_all_cosines() -> None:
     }
     assert got == pytest.approx(want)
     assert nearest_decoders(rows[:1], 3).of.size == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 50])
+def test_the_first_of_each_group_are_those_of_sorting_all(size):
+    rng = np.random.default_rng(size)
+    group, window = rng.integers(0, 9, 300), rng.permutation(300)
+    key = rng.integers(0, 20, 300).astype(np.uint64) << np.uint64(59)
+    order = np.lexsort((window, key, group))
+    rank = np.concatenate([np.arange(n) for n in np.bincount(group)])
+    found, last = windows._ranked(group, key, window, size, 11)
+    assert found.tolist() == order[rank < size].tolist()
+    assert last.tolist() == order[rank == size - 1].tolist()

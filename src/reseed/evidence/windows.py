@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.evidence.rows import Integers
+from reseed.loops.compiled import compiled
 from reseed.seeds import generator
 from reseed.subjects.language.blocks import TextPositions
 
@@ -169,7 +170,7 @@ class Reservoir:
         """Which of some entries (of those `among`) could be kept; the others need not be made."""
         could = key <= self._highest[group]
         left = np.flatnonzero(could if among is None else could & among)
-        order, _ = _ranked(group[left], key[left], window[left], self._size)
+        order, _ = _ranked(group[left], key[left], window[left], self._size, len(self._highest))
         return left[order]
 
     def highest(self, group: Integers) -> Keys:
@@ -192,17 +193,43 @@ class Reservoir:
             return
         every = np.concatenate([self._kept, *self._waiting])
         self._waiting = []
-        order, last = _ranked(every["group"], every["key"], every["window"], self._size)
+        order, last = _ranked(
+            *(np.ascontiguousarray(every[name]) for name in ("group", "key", "window")),
+            self._size,
+            len(self._highest),
+        )
         self._kept = every[order]
         self._highest[every["group"][last]] = every["key"][last]
 
 
-def _ranked(group: Integers, key: Keys, window: Integers, size: int) -> tuple[Integers, Integers]:
+def _ranked(
+    group: Integers, key: Keys, window: Integers, size: int, groups: int
+) -> tuple[Integers, Integers]:
     """The first `size` of each group, in order, and the last of these where there are so many."""
     if not size or not len(group):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    order = np.lexsort((window, key, group))
-    new = np.append(True, np.diff(group[order]) != 0)
-    start = np.flatnonzero(new)
-    rank = np.arange(len(order)) - start[np.cumsum(new) - 1]
-    return order[rank < size], order[rank == size - 1]
+    count, first = np.zeros(groups, np.int64), np.empty((groups, size), np.int32)
+    _rank(group, key, window, count, first)
+    order = first[np.arange(size) < count[:, None]].astype(np.int64)
+    return order, first[count == size, size - 1].astype(np.int64)
+
+
+@compiled
+def _rank(
+    group: Integers, key: Keys, window: Integers, count: Integers, first: NDArray[np.int32]
+) -> None:
+    """Fill in `first` `[groups, size]` and how many there are of each group."""
+    size = first.shape[1]
+    for e in range(len(group)):
+        g = group[e]
+        at = count[g]
+        while at > 0:
+            other = first[g, at - 1]
+            if key[other] < key[e] or (key[other] == key[e] and window[other] <= window[e]):
+                break
+            at -= 1
+        if at < size:
+            count[g] = min(size, count[g] + 1)
+            for c in range(count[g] - 1, at, -1):
+                first[g, c] = first[g, c - 1]
+            first[g, at] = e
