@@ -33,7 +33,7 @@ bench: .venv/.test
 	$(BIN)/python -m benchmarks.step --peers-python .venv-peers/bin/python
 	$(BIN)/python -m benchmarks.step --seeds 1,2,4,8 --latents 4096
 	$(BIN)/python -m benchmarks.harvest
-	$(BIN)/python -m benchmarks.gpu_step
+	$(BIN)/python -m benchmarks.gpu_step --peers-python .venv-peers/bin/python
 
 # What the paper claims, beside studies of our own: hours, and it continues where it was stopped.
 paper: .venv/.test

@@ -1,6 +1,6 @@
 """A training step of another library, timed in turn with the bare product; see `benchmarks.step`.
 
-    PYTHON peers_step.py NAME BATCHES.npy LATENTS K ROUNDS
+    PYTHON peers_step.py NAME BATCHES.npy LATENTS K ROUNDS [DEVICE]
 
 Runs in that library's environment, so it imports nothing of ours. Each does what its own trainer
 does in a step: forward, backward, clipping at 1, Adam, decoder rows back to length 1 where it does.
@@ -25,7 +25,7 @@ def sparsify(x: Any, latents: int, k: int) -> Callable[[Any], None]:
     """Sparsify's SparseCoder in the loop of its Trainer."""
     from sparsify import SparseCoder, SparseCoderConfig
 
-    coder = SparseCoder(x.shape[1], SparseCoderConfig(num_latents=latents, k=k))
+    coder = SparseCoder(x.shape[1], SparseCoderConfig(num_latents=latents, k=k), device=x.device)
     optimizer = torch.optim.Adam(coder.parameters(), lr=2e-4)
 
     def step(rows: Any) -> None:
@@ -80,15 +80,18 @@ def dictionary_learning(x: Any, latents: int, k: int) -> Callable[[Any], None]:
 def main() -> None:
     """Print the numbers as JSON."""
     name, path, *sizes = sys.argv[1:]
-    latents, k, rounds = map(int, sizes)
-    x = torch.from_numpy(np.load(path))
+    latents, k, rounds = map(int, sizes[:3])
+    device = sizes[3] if len(sizes) > 3 else "cpu"
+    x = torch.from_numpy(np.load(path)).to(device)
+    wait = torch.cuda.synchronize if device != "cpu" else (lambda: None)
     makers = {
         "sparsify": sparsify,
         "sae_lens": sae_lens,
         "dictionary_learning": dictionary_learning,
     }
     step = makers[name](x[0], latents, k)
-    weights, out = torch.randn(latents, x.shape[2]), torch.empty(x.shape[1], latents)
+    weights = torch.randn(latents, x.shape[2], device=device)
+    out = torch.empty(x.shape[1], latents, device=device)
     torch.mm(x[0], weights.T, out=out)
     step(x[0])
     bare: list[float] = []
@@ -96,10 +99,13 @@ def main() -> None:
     for i in range(rounds):
         rows = x[i % len(x)]
         time.sleep(0.05)
+        wait()
         started = time.perf_counter()
         torch.mm(rows, weights.T, out=out)
+        wait()
         middle = time.perf_counter()
         step(rows)
+        wait()
         theirs.append(time.perf_counter() - middle)
         bare.append(middle - started)
     ratio = statistics.median(a / b for a, b in zip(theirs, bare, strict=True))
