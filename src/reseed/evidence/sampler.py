@@ -32,6 +32,7 @@ from reseed.evidence.windows import (
     Windows,
     hashed,
     kind_of,
+    silent_near,
 )
 from reseed.sae import Tensor, torch
 from reseed.spec.analysis import EvidenceSpec
@@ -152,21 +153,22 @@ class WindowSampler:
 
     def _add_near(self, windows: Windows, pairs: Pairs, near: Neighbours) -> None:
         """Windows in which a latent is silent and a neighbour writes much along its direction."""
-        # an edge for each pair of a latent and a window: the neighbours that fire where it may not
-        count = np.diff(near.start)[pairs.latent]
-        pair = np.repeat(np.arange(len(count)), count)
-        step = np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count)
-        edge = near.start[pairs.latent[pair]] + step
-        of, window = near.of[edge], pairs.window[pair]
-        key = _by_size(
-            near.cosine[edge] * pairs.strength[pair], windows.draw[window] - self._offset[of]
+        room = int(np.diff(near.start)[pairs.latent].sum())
+        pair, of, key = (
+            np.empty(room, np.int64),
+            np.empty(room, np.int64),
+            np.empty(room, np.uint64),
         )
+        starts = np.searchsorted(pairs.latent, np.arange(self.latents + 1))
+        fires = pairs.latent, pairs.window, pairs.strength, starts
+        places = windows.draw, windows.split, self._offset
+        count = silent_near(*fires, *near, *places, self.near.highest(slice(None)), pair, of, key)
+        pair, of, key = pair[:count], of[:count], key[:count]
+        window = pairs.window[pair]
         group = of * len(SPLITS) + windows.split[window]
         both = of * len(windows.block) + window
-        left = np.flatnonzero(key <= self.near.highest(group))
-        left = left[~_among(pairs.key, both[left])]
         # several neighbours can fire in a window; the one that makes the smallest key stands
-        left = left[np.lexsort((key[left], both[left]))]
+        left = np.lexsort((key, both))
         left = left[np.append(True, np.diff(both[left]) != 0)[: len(left)]]
         group, key, id_of = group[left], key[left], windows.id[window[left]]
         chosen = self.near.candidates(group, key, id_of)

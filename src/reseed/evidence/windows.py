@@ -27,6 +27,8 @@ from reseed.subjects.language.blocks import TextPositions
 SPLITS = ("explain", "score", "judge")
 """What an example may be used for, by number."""
 
+_SPLITS = len(SPLITS)
+
 NOWHERE = -1
 """Document of what is in no document, and window of what is in no window."""
 
@@ -173,7 +175,7 @@ class Reservoir:
         order, _ = _ranked(group[left], key[left], window[left], self._size, len(self._highest))
         return left[order]
 
-    def highest(self, group: Integers) -> Keys:
+    def highest(self, group: Integers | slice) -> Keys:
         """The largest key that could still be kept in these groups."""
         return self._highest[group]
 
@@ -233,3 +235,45 @@ def _rank(
             for c in range(count[g] - 1, at, -1):
                 first[g, c] = first[g, c - 1]
             first[g, at] = e
+
+
+@compiled
+def silent_near(
+    latent: Integers,
+    window: Integers,
+    strength: NDArray[np.float32],
+    starts: Integers,
+    near_start: Integers,
+    near_of: Integers,
+    cosine: NDArray[np.float32],
+    draw: Keys,
+    split: Integers,
+    offset: Keys,
+    highest: Keys,
+    out_pair: Integers,
+    out_of: Integers,
+    out_key: Keys,
+) -> int:
+    """For windows in which a latent fires, fill in the latents near it that are silent there.
+
+    Those only that could still be kept, by their key: as `sampler.Pairs`, `starts` `[F + 1]` where
+    each latent begins in them, and `sampler.Neighbours` have it. Returns how many.
+    """
+    size, found = np.empty(1, np.float32), 0
+    bits = size.view(np.uint32)
+    for p in range(len(latent)):
+        w = window[p]
+        for e in range(near_start[latent[p]], near_start[latent[p] + 1]):
+            j = near_of[e]
+            size[0] = cosine[e] * strength[p]
+            turned = np.uint64(np.uint64(0xFFFFFFFF) - np.uint64(bits[0])) << np.uint64(32)
+            key = turned | np.uint64(np.uint64(draw[w] - offset[j]) >> np.uint64(32))
+            if key > highest[j * _SPLITS + split[w]]:
+                continue
+            inside = window[starts[j] : starts[j + 1]]
+            at = np.searchsorted(inside, w)
+            if at < len(inside) and inside[at] == w:
+                continue
+            out_pair[found], out_of[found], out_key[found] = p, j, key
+            found += 1
+    return found
