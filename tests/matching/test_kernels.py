@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 pytest.importorskip("numba")
-from reseed.loops import offers
+from reseed.loops import bids, offers  # noqa: E402
 from reseed.loops.offers import Lists  # noqa: E402
 from reseed.matching import sparse  # noqa: E402
 from reseed.matching.sparse import Edges  # noqa: E402
@@ -91,7 +91,7 @@ def test_grouped_from_the_best_down(groups, edges, seed) -> None:
     rng = np.random.default_rng(seed)
     keys, others = rng.integers(0, groups, edges), rng.integers(0, 99, edges)
     values = np.round(rng.normal(size=edges), 1)
-    start, other, value = offers.grouped(groups, keys, others, values)
+    start, other, value = bids.grouped(groups, keys, others, values)
     for g in range(groups):
         mine = [(-v, o) for k, o, v in zip(keys, others, values, strict=True) if k == g]
         mine.sort(key=lambda pair: pair[0])  # stable, as the twin must be

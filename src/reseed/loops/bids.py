@@ -47,6 +47,61 @@ class State(NamedTuple):
     """[m] row of each column, or -1"""
 
 
+_SHORT = 256
+"""Edges of a group up to which counting those before each is faster than sorting."""
+
+
+@compiled
+def gathered(
+    groups: int, keys: Integers, others: Integers, values: Floats
+) -> tuple[Integers, Short, Floats]:
+    """Edges gathered by one end, in each group as they come.
+
+    Args:
+        groups: how many there are.
+        keys: `[E]` group of each edge.
+        others: `[E]` its other end.
+        values: `[E]`.
+
+    Returns:
+        `[groups + 1]` where each group begins, `[E]` other ends, `[E]` values.
+    """
+    start = np.zeros(groups + 1, np.int64)
+    for key in keys:
+        start[key + 1] += 1
+    start = np.cumsum(start)
+    fill = start[:-1].copy()
+    other, value = np.empty(len(keys), np.int32), np.empty(len(keys))
+    for e in range(len(keys)):
+        at = fill[keys[e]]
+        other[at], value[at] = others[e], values[e]
+        fill[keys[e]] += 1
+    return start, other, value
+
+
+@compiled
+def grouped(
+    groups: int, keys: Integers, others: Integers, values: Floats
+) -> tuple[Integers, Short, Floats]:
+    """The same, in each group from the largest value down; equals as they come."""
+    start, other, value = gathered(groups, keys, others, values)
+    for g in range(groups):
+        low, high = start[g], start[g + 1]
+        old, old_value = other[low:high].copy(), value[low:high].copy()
+        if high - low > _SHORT:
+            order = np.argsort(-old_value, kind="mergesort")
+            other[low:high], value[low:high] = old[order], old_value[order]
+            continue
+        for e in range(high - low):
+            x, place = old_value[e], 0
+            for other_value in old_value:
+                place += other_value > x
+            for k in range(e):
+                place += old_value[k] == x
+            other[low + place], value[low + place] = old[e], x
+    return start, other, value
+
+
 @compiled
 def best_two(
     graph: Graph, v: Floats, floor: float, outside: float, i: int

@@ -14,9 +14,6 @@ Floats32 = NDArray[np.float32]
 
 Halves = NDArray[np.uint16]
 
-_GROUP = 32
-"""Entries of a group at most."""
-
 
 @arithmetic
 def uppers(
@@ -41,30 +38,40 @@ def uppers(
 
 
 @compiled
-def _largest(best: Floats32, others: Floats32) -> None:
-    for g in range(len(best)):
-        best[g] = others[g] if others[g] > best[g] else best[g]
+def kth_largest(line: Floats32, k: int) -> np.float32:
+    """The least that fewer than k entries are above; for short rows faster than sorting."""
+    worst = np.float32(np.inf)
+    for a in range(len(line)):
+        x, above = line[a], np.int32(0)
+        for b in range(len(line)):
+            above += np.int32(line[np.uint64(b)] > x)
+        if above < k and x < worst:
+            worst = x
+    return worst
 
 
 @compiled
-def first_bars(block: Floats32, k: int, bar: Floats32) -> None:
+def first_bars(block: Floats32, groups: int, k: int, bar: Floats32) -> None:
     """Bars just below the k-th largest of the maxima of groups, so that k entries are above.
 
     Args:
         block: `[R, C]`.
-        k: how many are wanted.
-        bar: `[R]`, raised; left where a row is too short for groups.
+        groups: how many; entry c is in group c modulo their number.
+        k: how many are wanted, at most `groups`.
+        bar: `[R]`, raised.
     """
     rows, width = block.shape
-    size = min(_GROUP, width // (4 * k))
-    if size < 2:
-        return
-    groups = width // size
     best = np.empty(groups, np.float32)
     for r in range(rows):
-        best[:] = block[r, :groups]
-        for left in range(groups, size * groups, groups):
-            _largest(best, block[r, left : left + groups])
-        limit = np.partition(best, groups - k)[groups - k]
-        # a ten-millionth of 2 below: equals stay above
-        bar[r] = max(bar[r], limit - np.float32(2.0**-22) * (1 + abs(limit)))
+        line = block[r]
+        best[:] = -np.inf
+        full = width - width % groups
+        for left in range(0, full, groups):
+            for g in range(groups):
+                x = line[np.uint64(left) + np.uint64(g)]
+                best[g] = x if x > best[g] else best[g]
+        for c in range(full, width):
+            best[c - full] = max(best[c - full], line[c])
+        limit = kth_largest(best, k)
+        if limit > -np.inf:  # a ten-millionth of 2 below: equals stay above
+            bar[r] = max(bar[r], limit - np.float32(2.0**-22) * (1 + abs(limit)))

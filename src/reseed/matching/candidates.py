@@ -57,6 +57,8 @@ class Pool:
     """[E] row * m + column, sorted"""
     values: Floats = field(default_factory=lambda: np.empty(0))
     """[E] similarity in float64"""
+    edges: Edges = field(init=False)
+    """the pairs"""
     top_row: Floats | None = None
     top_column: Floats | None = None
     bounds: list[tuple[Floats, Floats]] = field(default_factory=list[tuple[Floats, Floats]])
@@ -70,12 +72,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         self.products = self.geometry.products()
-
-    @property
-    def edges(self) -> Edges:
-        """The pairs."""
-        m = self.geometry.shape[1]
-        return Edges(self.keys // m, self.keys % m, self.values)
+        self.edges = Edges(self.keys, self.keys, self.values)
 
     def worth(self, v: Floats) -> Floats:
         """Best S_ij - v_j of each row over the pool, `[n]`; after the first pass each has pairs."""
@@ -98,6 +95,7 @@ class Pool:
         order = np.argsort(self.keys, kind="stable")
         self.keys = self.keys[order]
         self.values = np.concatenate([self.values, values])[order]
+        self.edges = Edges(*np.divmod(self.keys, m), self.values)
 
 
 def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], None]) -> None:

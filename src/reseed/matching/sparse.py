@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from reseed.loops import bids, offers, paths
+from reseed.loops import bids, paths
 from reseed.loops.bids import Graph, State
 from reseed.loops.paths import centre
 from reseed.matching.geometry import Floats, Integers, Limits
@@ -64,7 +64,7 @@ def solve(
         v_j = 0 on free columns, u_i = outside on rows without a column.
     """
     n, m = shape
-    graph = Graph(*offers.grouped(n, *edges))
+    graph = Graph(*bids.grouped(n, *edges))
     state = before or State(
         np.zeros(n), np.zeros(m), np.full(n, -1, np.int64), np.full(m, -1, np.int64)
     )
@@ -80,7 +80,7 @@ def solve(
         bids.settle(graph, state, outside, 0.0)
     bids.reduce_rows(graph, state, outside, _PASSES)
     bids.settle(graph, state, outside, _SLACK)
-    by_column = Graph(*offers.grouped(m, edges.column, edges.row, edges.value))
+    by_column = Graph(*bids.gathered(m, edges.column, edges.row, edges.value))
     if _finish(graph, by_column, state, outside, deadline):
         centre(graph, by_column, state, outside)
     return state

@@ -21,6 +21,9 @@ from reseed.matching.geometry import Floats32, Geometry, Integers
 ROWS, COLUMNS = 512, 2_048
 """Size of a block; both of its buffers stay in the cache of a core, or nearly."""
 
+_MORE, _GROUPS = 1.5, 96
+"""How many times as many as are wanted a first bar lets in; groups that it is found by."""
+
 Told = Callable[[int], None]
 """Takes the number of similarities that are about to be made; may raise, to stop."""
 
@@ -38,26 +41,40 @@ class Found(NamedTuple):
 
 
 def best_of_both(geometry: Geometry, room: int, told: Told) -> tuple[Found, Found]:
-    """The best `room` (and up to twice as many) of each row, and the best `room` of each column."""
+    """About the best `room` (up to twice as many) of each row, and at most that of each column."""
     n, m = geometry.shape
     by_row = Lists.of(n, min(room, m), np.full(n, -np.inf, np.float32))
     by_column = Lists.of(m, min(room, n) + 1, np.full(m, -np.inf, np.float32))
     locks = [threading.Lock() for _ in stretches(m, COLUMNS)]
+    some = np.unique(np.linspace(0, n - 1, min(n, ROWS)).astype(np.int64))
+
+    def begin(multiplier: Multiplier, columns: slice) -> None:
+        block = multiplier.uppers(some, columns)
+        _raise(by_column.bar[columns], np.ascontiguousarray(block.T), by_column.room, n)
 
     def work(multiplier: Multiplier, rows: slice) -> None:
-        for columns in _from_diagonal(rows.start, m):
+        for turn, columns in enumerate(_from_diagonal(rows.start, m)):
             told((rows.stop - rows.start) * (columns.stop - columns.start))
             block = multiplier.uppers(rows, columns)
-            if not by_row.length[rows.start]:
-                bounds.first_bars(block, by_row.room, by_row.bar[rows])
+            if turn == 0:
+                _raise(by_row.bar[rows], block, by_row.room, m)
             with locks[columns.start // COLUMNS]:
-                if not by_column.length[columns.start]:
-                    turned = np.ascontiguousarray(block.T)
-                    bounds.first_bars(turned, by_column.room, by_column.bar[columns])
                 offers.offer_both(block, rows.start, columns.start, by_row, by_column)
 
+    _on_threads(geometry, list(stretches(m, COLUMNS)), begin)
     _on_threads(geometry, list(stretches(n, ROWS)), work)
     return Found(*by_row.entries(), by_row.bar), _settled(by_column)
+
+
+def _raise(bar: Floats32, block: Floats32, room: int, size: int) -> None:
+    """Raise bars, by a block out of `size` columns, to where somewhat more than `room` are above.
+
+    Whatever a bar is, what is above it is kept; a good one leaves little to be cut away later.
+    """
+    share = block.shape[1] / size
+    k = min(room, int(_MORE * room * share) + 2)
+    if block.shape[1] >= 4 * k:
+        bounds.first_bars(block, min(_GROUPS, block.shape[1]), k, bar)
 
 
 def _from_diagonal(start: int, m: int) -> list[slice]:
