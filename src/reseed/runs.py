@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -166,7 +166,7 @@ class PairMatch:
     a: str
     b: str
     steps: tuple[int, ...]
-    _store: Store
+    _store: Store = field(repr=False)
 
     def table(self, step: int | None = None) -> pl.DataFrame:
         """One row for each latent of each side; columns as in `reseed.matching.match`.

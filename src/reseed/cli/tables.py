@@ -225,7 +225,7 @@ def show_accounts(console: Screen, accounts: Mapping[str, Mapping[str, Any]]) ->
         cost = f", cost {account['cost']:.4g}" if account["cost"] else ""
         console.print(
             f"{purpose}: {account['asked']:,} asked, {account['remembered']:,} remembered, "
-            f"{account['failed']:,} failed, {account['prompt_tokens']:,} + "
+            f"{account['failed']:,} without a reply, {account['prompt_tokens']:,} + "
             f"{account['reply_tokens']:,} tokens{cost}",
             style="dim",
         )
