@@ -8,7 +8,10 @@ from pydantic import Field, model_validator
 
 from reseed.sae.settings import ArchitectureSpec
 
-_ALONE = ("optimizer", "weight_l2", "aligned", "k_start", "mutual", "end_to_end", "multi_topk")
+_ALONE = (
+    "optimizer", "weight_l2", "aligned", "k_start", "mutual", "end_to_end", "multi_topk",
+    "target_l0", "sparsity",
+)  # fmt: skip
 """Options that have no step in blocks."""
 
 

@@ -20,8 +20,9 @@ BATCH, LATENTS, D, BLOCKS = 33, 64, 12, 4
 RULES = {
     "topk": {"k": 3, "auxk_alpha": 1 / 32, "dead_after": 5 * BATCH},
     "batchtopk": {"k": 2.5, "dead_after": 5 * BATCH},
+    "jumprelu": {"penalty": 0.01, "threshold": 0.3, "bandwidth": 0.3, "dead_after": 5 * BATCH},
 }
-STEPS = {"topk": 200, "batchtopk": 24}
+STEPS = {"topk": 200, "batchtopk": 24, "jumprelu": 60}
 
 
 def rows(step, count=BATCH):
@@ -76,7 +77,7 @@ def lead(name, ranks, *, start=None, stop=None, parts=None):
     out = {"W_enc": sae.W_enc, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     return (
         out | {"metrics": numbers, "threshold": sae.threshold}
-        if name == "batchtopk"
+        if name != "topk"
         else (out | {"metrics": numbers})
     )
 

@@ -34,11 +34,12 @@ from reseed.sae.architecture import (
     Parameters,
     Start,
 )
+from reseed.sae.in_blocks import InBlocksSpec
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
 
 
-class JumpReLUSpec(PenalisedSpec):
+class JumpReLUSpec(InBlocksSpec, PenalisedSpec):
     """JumpReLU with a learnt threshold (arXiv 2407.14435; tanh penalty: Anthropic, January 2025).
 
     One unit of length is the root mean square distance of the first batch's rows to their mean.

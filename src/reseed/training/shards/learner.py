@@ -19,8 +19,6 @@ from torch import Tensor
 
 from reseed.errors import SpecError, StoreError, TrainingError
 from reseed.sae.architecture import Batch, BatchSource, Parameters
-from reseed.sae.architectures.batchtopk import BatchTopKSpec
-from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.codes import compiles
 from reseed.sae.in_blocks import blocks_of
 from reseed.spec.training import RunSpec
@@ -28,7 +26,7 @@ from reseed.store import read_sealed, write_sealed
 from reseed.training.learner import Learner, RunBatches, Through
 from reseed.training.scale import BatchStream, Scales
 from reseed.training.shards.ranks import RankGroup
-from reseed.training.shards.step import BY_LATENT, ShardedStep, own_blocks
+from reseed.training.shards.step import ShardedStep, Spec, by_latent, own_blocks
 from reseed.training.start import first_parameters
 from reseed.training.step.plain import Look, Step
 
@@ -40,7 +38,7 @@ class BlockLearner(Learner):
     """A `Learner` of some of the latents; on the first rank, it leads those of the others.
 
     Args:
-        spec: the run, of TopK or BatchTopK.
+        spec: the run, of TopK, BatchTopK or JumpReLU.
         parameters: of its own latents, on the CPU.
         ranks: that share the run.
         number: its name in orders.
@@ -87,15 +85,16 @@ class BlockLearner(Learner):
         shapes = {name: list(value.shape) for name, value in every.items()}
         run = spec.model_dump(mode="json")
         ranks.order(do="begin", learner=number, run=run, shapes=shapes)
-        own = {n: ranks.deal(every[n], shape, n in BY_LATENT) for n, shape in shapes.items()}
+        rows = by_latent(spec.sae)
+        own = {n: ranks.deal(every[n], shape, n in rows) for n, shape in shapes.items()}
         return cls(spec, own, ranks, number, batches=batches, scales=scales, first=first)
 
     @classmethod
     def follow(cls, order: Mapping[str, Any], ranks: RankGroup) -> BlockLearner:
         """On the other ranks: what the first one deals out, as its order to begin says."""
         spec = RunSpec.model_validate(order["run"])
-        shapes = order["shapes"].items()
-        own = {name: ranks.deal(None, shape, name in BY_LATENT) for name, shape in shapes}
+        shapes, rows = order["shapes"].items(), by_latent(spec.sae)
+        own = {name: ranks.deal(None, shape, name in rows) for name, shape in shapes}
         return cls(spec, own, ranks, order["learner"])
 
     def _begin(self) -> None:
@@ -105,7 +104,7 @@ class BlockLearner(Learner):
 
     def _path_of(self, trained: frozenset[str]) -> Step:
         sae = self.spec.sae
-        assert isinstance(sae, TopKSpec | BatchTopKSpec), "others have no blocks"
+        assert isinstance(sae, Spec), "others have no blocks"
         self._sharded = ShardedStep(
             self.parameters, trained, sae, self.spec.training.clip, self._ranks
         )
@@ -165,11 +164,12 @@ class BlockLearner(Learner):
 
     def collect(self) -> Parameters:
         """All parameters, on the first rank; others get their own back."""
+        rows = by_latent(self.spec.sae)
         out: Parameters = {}
         self.over = self.finished
         for name, value in self.parameters.items():
             own = value.detach().cpu()
-            out[name] = self._ranks.collect(own) if name in BY_LATENT else own
+            out[name] = self._ranks.collect(own) if name in rows else own
         return out
 
     def check_too(self) -> None:
@@ -224,7 +224,9 @@ class BlockLearner(Learner):
         return self._sharded.dead / self.spec.sae.latents
 
     def _common(self) -> dict[str, Tensor]:
-        own = {n: value for n, value in self.parameters.items() if n not in BY_LATENT}
+        own = {
+            n: value for n, value in self.parameters.items() if n not in by_latent(self.spec.sae)
+        }
         return _named(own) | self._sharded.common.state()
 
     def _parts(self) -> dict[int, dict[str, Tensor]]:

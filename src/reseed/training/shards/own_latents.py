@@ -8,7 +8,7 @@ block.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,13 +20,15 @@ from torch import Tensor
 from reseed.loops import step as loops
 from reseed.loops.step import ByRow
 from reseed.sae import encode
-from reseed.sae.above import BatchTop, where
+from reseed.sae.above import BatchTop, above, where
 from reseed.sae.architecture import Parameters
+from reseed.sae.architectures.jumprelu import JumpReLUSpec
 from reseed.sae.codes import Codes, count_of
 from reseed.sae.encode import Reader, Screen
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.shards.ranks import RankGroup, largest
 from reseed.training.step.fast import FastStep
+from reseed.training.step.finding import OneGate, slopes
 from reseed.training.step.sparse import (
     BatchGradients,
     CPUGradients,
@@ -49,6 +51,21 @@ class Sums(NamedTuple):
     """[D] what flows through the encoder to b_dec"""
     squared: float
     """squared norm of the gradients of its own parameters"""
+
+
+class Near(NamedTuple):
+    """Pre-activations of a block of JumpReLU that matter."""
+
+    gate: OneGate
+    listed: ByRow
+
+    def fire(self) -> ByRow:
+        """Those above the threshold of their latent."""
+        return where(self.listed, self.listed.values > self.gate.threshold[self.listed.latents])
+
+    def slopes(self, g: ReadBatch, residual: Floats) -> dict[str, Floats]:
+        """Gradient of the thresholds, by the residual `[B, D]` of all blocks."""
+        return slopes(g, self.gate, self.listed, residual)
 
 
 class Block(FastStep):
@@ -77,6 +94,11 @@ class Block(FastStep):
         """Its k B largest of the batch."""
         return self._top.codes(g.reader(), k)
 
+    def above(self, g: ReadBatch, spec: JumpReLUSpec, penalty: float) -> Near:
+        """Its codes that may fire or are near the threshold of their latent."""
+        gate = OneGate(spec, g, penalty)
+        return Near(gate, above(g.reader(), gate.bars))
+
     def best_dead(self, g: ReadBatch, k: int) -> Codes:
         """Its k best dead latents of each row, or all that it has."""
         rows = g.dead.nonzero()[:, 0]
@@ -87,12 +109,19 @@ class Block(FastStep):
         best = encode.codes(reader, min(k, len(rows)))
         return Codes(best.values, rows[best.latents])
 
-    def learn(self, g: ReadBatch, parts: Sequence[Part], residual: Floats) -> Sums:
-        """Keep the gradients of codes that have theirs; `residual` `[P B, D]` is of all parts."""
+    def learn(
+        self, g: ReadBatch, parts: Sequence[Part], residual: Floats, slopes: Mapping[str, Floats]
+    ) -> Sums:
+        """Keep the gradients of codes that have theirs; `residual` `[P B, D]` is of all parts.
+
+        `slopes` are of what is neither matrix nor bias, e.g. thresholds.
+        """
         entries = entries_of(parts, len(g.dead))
         bias, through, squared = norms_of(g, entries, residual)
-        self._gradients = _gradients(g.x, residual, {"b_enc": bias}, entries)
-        return Sums(through, squared + float(np.square(bias, dtype=np.float64).sum()))
+        vectors = {"b_enc": bias, **slopes}
+        self._gradients = _gradients(g.x, residual, vectors, entries)
+        squared += sum(float(np.square(v, dtype=np.float64).sum()) for v in vectors.values())
+        return Sums(through, squared)
 
     def update(self, norm: float, rate: float) -> None:
         """An Adam step, by gradients whose norm over all blocks is known now."""

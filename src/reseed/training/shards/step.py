@@ -1,4 +1,6 @@
-"""A step of TopK or BatchTopK whose latents lie on several ranks: the same bits for any number.
+"""A step whose latents lie on several ranks: the same bits for any number of them.
+
+Of TopK, BatchTopK and JumpReLU. A block of JumpReLU has thresholds of its own, and nothing is cut.
 
 Latents are cut into S blocks, each of which computes what it can alone. What is left is a sum over
 blocks, made in one binary tree whatever rank has which block, or an exact cut of candidates:
@@ -24,11 +26,14 @@ from reseed.loops import compiled as workers
 from reseed.loops import matrices as loops
 from reseed.sae.architecture import At, Batch, Parameters
 from reseed.sae.architectures.batchtopk import BatchTopKSpec
+from reseed.sae.architectures.jumprelu import JumpReLUSpec
 from reseed.sae.architectures.topk import TopKSpec
 from reseed.sae.parts import auxk_size, running_threshold
+from reseed.sae.settings import ArchitectureSpec
 from reseed.training.shards.own_latents import (
     Block,
     Common,
+    Near,
     Sums,
     cut,
     cut_batch,
@@ -39,15 +44,20 @@ from reseed.training.shards.ranks import RankGroup, tree
 from reseed.training.step.plain import Look
 from reseed.training.step.sparse import ROWS, ByRow, Floats, ReadBatch, read_batch
 
-BY_LATENT = ("W_enc", "b_enc", "W_dec")
-"""Parameters of which a rank has its own rows; the others are alike on all."""
+Spec = TopKSpec | BatchTopKSpec | JumpReLUSpec
+"""Of the architectures that have a step in blocks."""
+
+
+def by_latent(spec: ArchitectureSpec) -> tuple[str, ...]:
+    """Parameters of which a rank has its own rows; the others are alike on all."""
+    return ("W_enc", "b_enc", "W_dec", *(["threshold"] if isinstance(spec, JumpReLUSpec) else []))
 
 
 class ShardedStep:
     """Gradients and optimizer of the latents of one rank; see `reseed.training.step.plain.Step`.
 
     Args:
-        parameters: own rows of `BY_LATENT`, the others whole; updated in place.
+        parameters: own rows of those `by_latent`, the others whole; updated in place.
         trained: names of those that are trained.
         spec: of the SAE; `blocks` is a multiple of the number of ranks.
         clip: largest norm of the gradient of all ranks together.
@@ -61,22 +71,24 @@ class ShardedStep:
         self,
         parameters: Parameters,
         trained: frozenset[str],
-        spec: TopKSpec | BatchTopKSpec,
+        spec: Spec,
         clip: float,
         ranks: RankGroup,
     ) -> None:
         self._all, self._spec, self._ranks, self._trained = parameters, spec, ranks, trained
         own = own_blocks(spec.blocks, ranks)
         size = spec.latents // spec.blocks
+        self._alpha = 0.0 if isinstance(spec, JumpReLUSpec) else spec.auxk_alpha
+        self._rows = by_latent(spec)
+        common = {name: value for name, value in parameters.items() if name not in self._rows}
         cuts = [slice(b * size, (b + 1) * size) for b in range(len(own))]
         self.blocks = {
             number: Block(
-                {name: parameters[name][part] for name in BY_LATENT},
-                trained & set(BY_LATENT), spec, clip,
+                {name: parameters[name][part] for name in self._rows} | common,
+                trained & set(self._rows), spec, clip,
             )
             for number, part in zip(own, cuts, strict=True)
         }  # fmt: skip
-        common = {name: value for name, value in parameters.items() if name not in BY_LATENT}
         self.common = Common(common, trained & {"b_dec"}, spec, clip)
         self.dead = 0
         """latents of all ranks that were dead at the last look"""
@@ -87,7 +99,7 @@ class ShardedStep:
         """Loss and gradients; `at.dead` and `Look.fired` are of this rank's latents."""
         if pull is not None:
             raise RuntimeError("a sharded step has no gradients to add to")
-        spec, blocks, ranks = self._spec, list(self.blocks.values()), self._ranks
+        blocks, ranks = list(self.blocks.values()), self._ranks
         threads = torch.get_num_threads()
         g = read_batch(
             self._all, batch.x, at.dead, blocks[0].screen, trained=self._trained, threads=threads
@@ -95,21 +107,31 @@ class ShardedStep:
         dead = at.dead.chunk(len(blocks))
         read = [block.reads(g, part) for block, part in zip(blocks, dead, strict=True)]
         self.dead = int(ranks.count(at.dead.sum(), "numbers"))
-        chosen = self._codes(read)
+        near = self._near(read, at)
+        chosen = [codes.fire() for codes in near] or self._codes(read)
         residual, loss = _errors(g, reconstruction(read, chosen, ranks), g.x, -1.0, float(g.step))
         parts, both = [flows(read, chosen, residual, loss)], residual
-        if spec.auxk_alpha > 0 and self.dead > 0:
+        if self._alpha > 0 and self.dead > 0:
             codes, rest = self._auxiliary(g, read, residual)
             parts.append(flows(read, codes, rest, loss))
             both = np.concatenate([residual, rest])
-        sums = [
-            block.learn(own, of_block, both)
-            for block, own, of_block in zip(blocks, read, zip(*parts, strict=True), strict=True)
-        ]
+        thresholds = [of.slopes(own, residual) for of, own in zip(near, read, strict=bool(near))]
+        learnt = zip(
+            blocks, read, zip(*parts, strict=True), thresholds or [{}] * len(read), strict=True
+        )
+        sums = [block.learn(own, codes, both, slopes) for block, own, codes, slopes in learnt]
         return self._summed(g, sums, chosen, residual, loss)
+
+    def _near(self, read: Sequence[ReadBatch], at: At) -> list[Near]:
+        spec = self._spec
+        if not isinstance(spec, JumpReLUSpec):
+            return []
+        penalty, blocks = at.penalty * spec.penalty, self.blocks.values()
+        return [block.above(own, spec, penalty) for block, own in zip(blocks, read, strict=True)]
 
     def _codes(self, read: Sequence[ReadBatch]) -> list[ByRow]:
         spec, blocks = self._spec, self.blocks.values()
+        assert not isinstance(spec, JumpReLUSpec), "no code of JumpReLU is cut"
         if isinstance(spec, TopKSpec):
             best = [block.best(g, spec.k) for block, g in zip(blocks, read, strict=True)]
             return cut(best, spec.k, self._ranks, "candidates")
@@ -124,7 +146,7 @@ class ShardedStep:
         best = [b.best_dead(own, active) for b, own in zip(self.blocks.values(), read, strict=True)]
         codes = cut(best, active, self._ranks, "dead candidates")
         total, unit = reconstruction(read, codes, self._ranks), g.scale / 2.0
-        weight = self._spec.auxk_alpha * share / unit if unit > 0 else math.nan
+        weight = self._alpha * share / unit if unit > 0 else math.nan
         return codes, _errors(g, total, residual, unit, weight)[0]
 
     def _summed(
@@ -155,7 +177,7 @@ class ShardedStep:
     def _threshold(self, chosen: Sequence[ByRow]) -> dict[str, Tensor]:
         """The next running threshold of BatchTopK, by the smallest code of all ranks."""
         spec = self._spec
-        if isinstance(spec, TopKSpec):
+        if not isinstance(spec, BatchTopKSpec):
             return {}
         least = min(float(codes.values.min(initial=np.inf)) for codes in chosen)
         every = torch.cat(self._ranks.gather(torch.tensor([least]), "numbers"))
@@ -177,7 +199,7 @@ class ShardedStep:
     def rows_of(self, block: int) -> Parameters:
         """Own parameters of one of the blocks, as views."""
         place, count = list(self.blocks).index(block), len(self.blocks)
-        return {name: self._all[name].chunk(count)[place] for name in BY_LATENT}
+        return {name: self._all[name].chunk(count)[place] for name in self._rows}
 
     def state(self) -> dict[str, Tensor]:
         """Nothing: each block has its own (`blocks`, `common`)."""

@@ -216,15 +216,15 @@ def _penalised(spec: ReLUSpec | JumpReLUSpec, g: ReadBatch, at: At) -> CPUGradie
     listed = above(g.reader(), gate.bars)
     codes = where(listed, listed.values > gate.threshold[listed.latents])
     part = decoded(g, codes, g.x, _MINUS, g.step, toll=gate.toll)
-    vectors = {} if gate.half == 0 else _slopes(g, gate, listed, part)
+    vectors = {} if gate.half == 0 else slopes(g, gate, listed, part.residual)
     return gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors)
 
 
-def _slopes(g: ReadBatch, gate: OneGate, listed: ByRow, part: Part) -> dict[str, Floats]:
+def slopes(g: ReadBatch, gate: OneGate, listed: ByRow, residual: Floats) -> dict[str, Floats]:
     """Gradient of the thresholds, through the kernel at all codes that are near theirs."""
     near = np.abs(listed.values - gate.threshold[listed.latents]) < gate.half
     some = where(listed, near)
-    pull = pulled(g, some.starts, some.latents, part.residual)
+    pull = pulled(g, some.starts, some.latents, residual)
     each = gate.threshold[some.latents] * pull + gate.price
     return gate.slopes(_summed(some, each, len(gate.threshold)))
 
