@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from plotly.offline import get_plotlyjs
 
 import reseed.report
 from reseed.errors import StoreError
+from reseed.report import html
 from reseed.report.facts import select_least, select_most
 from reseed.report.figures import POINTS, STEPS, short, stride
 from reseed.report.html import Html, fill, percent, prose, tag
@@ -154,6 +156,20 @@ def test_nothing_is_loaded_from_outside(make_page):
         assert (found.get("href") or "#").startswith("#")
     own = path.read_text("utf-8").replace(get_plotlyjs(), "")
     assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest|WebSocket", own)
+
+
+def test_a_large_page_has_the_same_deflated(make_page, monkeypatch):
+    plain = read(make_page()).raw["script"]
+    monkeypatch.setattr(html, "PACKED_FROM", 0)
+    path = make_page()
+    packed = read(path).raw["script"]
+    for text, bits in zip(plain[:2], packed[:2], strict=True):
+        assert zlib.decompress(base64.b64decode(bits)).decode() == text
+    assert packed[2] == plain[2]
+    # the policy allows what is unpacked
+    digest = hashlib.sha256(plain[1].encode()).digest()
+    assert base64.b64encode(digest).decode() in path.read_text("utf-8")
+    assert path.stat().st_size < 2_500_000
 
 
 def test_the_policy_names_the_hashes_of_both_scripts(make_page):

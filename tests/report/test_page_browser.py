@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from reseed.report import html
+
 pytestmark = pytest.mark.browser
 
 CHROMIUM = "/usr/bin/chromium"
@@ -99,6 +101,24 @@ def test_poor_and_rich_studies_look_right_on_a_phone(browser, make_page, options
     with opened(browser, make_page(**options), width=390) as page:
         assert all(count > 0 for _, count in page.evaluate(DRAWN))
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_packed_page_unpacks_itself(browser, make_page, monkeypatch):
+    hostile = "</script><img src=x onerror=alert(1)>"
+    monkeypatch.setattr(html, "PACKED_FROM", 0)
+    with opened(browser, make_page(name=hostile, notes=[hostile])) as page:
+        assert page.locator("img").count() == 0
+        assert all(count > 0 for _, count in page.evaluate(DRAWN))
+        assert hostile in page.inner_text("mark >> nth=0")
+
+
+def test_a_browser_that_cannot_unpack_says_so(browser, make_page, monkeypatch):
+    monkeypatch.setattr(html, "PACKED_FROM", 0)
+    page = browser.new_page(offline=True)
+    page.add_init_script("delete globalThis.DecompressionStream")
+    page.goto(make_page().as_uri())
+    page.get_by_text("this browser cannot unpack them").wait_for()
+    page.close()
 
 
 def test_groups_measures_and_legend_can_be_chosen(browser, make_page):

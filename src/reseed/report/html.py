@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import tomllib
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from html import escape
@@ -23,7 +24,7 @@ NONE = "–"
 
 _EMPTY = frozenset({"br", "col", "input", "meta"})
 
-_SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
+_SIGNS = {code: chr(0x2400 + code) for code in range(0x20)} | {10: "⏎", 13: "␍", 9: "⇥"}
 
 
 class Html(str):
@@ -159,16 +160,7 @@ def fill(template: str, **blanks: Inside) -> Html:
 
 def visible(token: str) -> str:
     """A token with its control characters shown by signs; a line break also breaks nothing."""
-    return "".join(_sign(character) for character in token)
-
-
-def _sign(character: str) -> str:
-    if character in _SIGNS:
-        return _SIGNS[character]
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\ufffd" if 0x7F <= code < 0xA0 else character
+    return token.translate(_SIGNS | dict.fromkeys(range(0x7F, 0xA0), "\ufffd"))
 
 
 def asset(name: str) -> str:
@@ -258,10 +250,13 @@ def document(
 ) -> str:
     """The whole file. Its policy lets no byte in from outside and runs no script but its own.
 
-    `scripts` draw the figures of each section from its entry in `groups`.
+    `scripts` draw the figures of each section from its entry in `groups`. In a file of more than
+    `PACKED_FROM`, data and library are deflated.
     """
     programs = [get_plotlyjs(), "\n".join(asset(name) for name in scripts)]
-    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in programs)
+    data = _script_data(groups)
+    digests = (hashlib.sha256(script.encode()).digest() for script in programs)
+    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -275,13 +270,25 @@ def document(
         tag("title", title),
         tag("style", Html(asset("page.css"))),
     )
-    data = tag("script", _script_data(groups), type="application/json", id="data")
-    ending = join(data, *(tag("script", Html(script)) for script in programs))
+    large = len(data) + len(body) + sum(map(len, programs)) > PACKED_FROM
+    kind = _PACKED if large else "application/json"
+    library = _packed(programs[0]) if large else Html(programs[0])
+    ending = join(
+        tag("script", _packed(data) if large else data, type=kind, id="data"),
+        tag("script", library, type=kind, id="library") if large else tag("script", library),
+        tag("script", Html(programs[1])),
+    )
     return f"<!doctype html>\n{tag('html', head, tag('body', body, ending), lang='en')}\n"
 
 
-def _sha256(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+PACKED_FROM = 5_900_000
+"""Characters from which a page is packed; the library for figures takes 4.8 million of them."""
+_PACKED = "application/octet-stream"
+
+
+def _packed(text: str) -> Html:
+    """Deflated, in base64, which has no sign that HTML knows."""
+    return Html(base64.b64encode(zlib.compress(text.encode(), 9)).decode())
 
 
 def _script_data(groups: Sequence[Mapping[str, Any]]) -> Html:

@@ -5,7 +5,33 @@ window.__errors = [];
 window.addEventListener("error", (event) => window.__errors.push(String(event.message)));
 window.addEventListener("unhandledrejection", (event) => window.__errors.push(String(event.reason)));
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+let DATA = null;
+
+// A large page has its data and the library deflated, in base64. The policy names the library's hash.
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (sign) => sign.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).text();
+}
+
+async function load() {
+  const data = document.getElementById("data");
+  if (data.type === "application/json") {
+    DATA = JSON.parse(data.textContent);
+    return;
+  }
+  if (typeof DecompressionStream === "undefined") {
+    const words = document.createElement("p");
+    words.textContent = "Figures and the table of latents are packed in this large page, and this browser cannot unpack them: "
+      + "open it in a browser of 2023 or later. Tables of numbers below are complete.";
+    document.body.prepend(words);
+    throw new Error(words.textContent);
+  }
+  DATA = JSON.parse(await unpacked("data"));
+  const library = document.createElement("script");
+  library.textContent = await unpacked("library");
+  document.head.append(library);
+}
 
 function theme() {
   const style = getComputedStyle(document.documentElement);

@@ -15,6 +15,7 @@ function draw(plot) {
 }
 
 async function drawVisible() {
+  if (DATA === null) return;
   document.body.dataset.ready = "false";
   if (typeof fillVisible === "function") fillVisible();
   const plots = [...document.querySelectorAll("[data-plot]")].filter((plot) => !plot.closest("[hidden]"));
@@ -60,4 +61,4 @@ window.addEventListener("beforeprint", () => {
 // Pages without a table of latents have no `openNamed`.
 const openFromAddress = () => { if (typeof openNamed === "function") openNamed(); };
 window.addEventListener("hashchange", openFromAddress);
-drawVisible().then(openFromAddress);
+load().then(drawVisible).then(openFromAddress);
