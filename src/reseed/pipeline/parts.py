@@ -197,7 +197,8 @@ def make_part(folder: str, part: str, device: str, ranks: int = 1) -> None:
         _on_ranks(ranks, ["work", folder, "--part", part, "--device", device])
         return
     with session(study, chosen(device), part=part) as job, products_on(job.device):
-        job.ranks = joined() if wanted.stage == "harvest" else None
+        if wanted.stage == "harvest":
+            job.ranks = joined()
         make(wanted, Division(study, job.inputs, wanted.of), job)
 
 
@@ -267,4 +268,4 @@ def session(study: Study, device: str, **about: str) -> Generator[Job, None, Non
         with explained(folder):
             folder.mkdir(exist_ok=True)
         events = Events(JsonlSink(folder / f"{process.id}.jsonl"))
-        yield Job(study, process, events, stop, device)
+        yield Job(study, process, events, stop, device, joined() if device != "cpu" else None)

@@ -136,8 +136,13 @@ class SpreadModel(LanguageModel):
                     dist.send(part.to("cpu", torch.int64).contiguous(), rank)
         try:
             own = super().forward(*batches[0])
-        except BaseException:
+        except BaseException as error:
             self._ranks.leave()  # they wait for weights, and would not hear an order
+            if any(name in str(error).lower() for name in ("gloo", "nccl")):
+                raise SubjectError(
+                    f"{self.name}: another of the {self.together} ranks that hold it has ended; "
+                    "look at what it said (memory, mostly: then more GPUs a worker)"
+                ) from error
             raise
         return [own, *(self._received(own, shapes[rank], rank) for rank in range(1, len(batches)))]
 
