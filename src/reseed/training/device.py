@@ -84,7 +84,8 @@ def sharing(run: RunSpec, dimensions: int, free: int | None) -> str | None:
         least = 2 ** math.ceil(math.log2(size / (_SHARE * free)))
         return (
             f"{state}, and {free / 1e9:.3g} GB are free here: with `blocks = {least}`, or a larger "
-            "power of two, as many ranks can share a run of topk or batchtopk (docs/sharding.md)"
+            "power of two, as many ranks can share a run of topk, batchtopk or jumprelu "
+            "(docs/sharding.md)"
         )
     if blocks_of(run.sae) > 1 and world_size() == 1:
         return (
