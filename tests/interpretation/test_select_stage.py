@@ -131,8 +131,7 @@ def test_latents_of_words_tell_topics_apart(study):
 def test_features_are_those_of_the_saes_codes(study):
     """The first training document, token by token."""
     from reseed.subjects.language.blocks import TokenBlocks
-    from reseed.subjects.shards import ShardSource
-    from reseed.subjects.shards import TOKENS
+    from reseed.subjects.shards import TOKENS, ShardSource
 
     run = study.runs[0]
     found = document_features(study, Events(), [run.id])[run.id]
