@@ -29,7 +29,7 @@ format: .venv/.test
 # Peers that cannot be installed are skipped with a word.
 bench: .venv/.test
 	-$(MAKE) peers
-	$(BIN)/python benchmarks/matching.py
+	$(BIN)/python -m benchmarks.matching
 	$(BIN)/python -m benchmarks.step --peers-python .venv-peers/bin/python
 	$(BIN)/python -m benchmarks.step --seeds 1,2,4,8 --latents 4096
 	$(BIN)/python -m benchmarks.harvest
