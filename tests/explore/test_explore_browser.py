@@ -21,6 +21,7 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+DRAWN = ".points path >> nth=100"
 HOSTILE = "</script><img src=x onerror=alert(1)><b>'\"&"
 
 
@@ -152,12 +153,12 @@ def test_a_map_that_is_kept_is_chosen(browser, address):
         ready(page)
         assert "axes=umap" in page.url
         assert "laid out by UMAP" in page.inner_text("figcaption")
-        assert page.locator(".points path").count() > 100
+        page.wait_for_selector(DRAWN, state="attached", timeout=60_000)
         with page.expect_navigation():
             page.select_option("[name=colour]", "verdict")
         ready(page)
         assert "axes=umap" in page.url
-        assert page.locator(".points path").count() > 100
+        page.wait_for_selector(DRAWN, state="attached", timeout=60_000)
 
 
 def test_a_histogram_is_brushed_and_taken_back(browser, address, hostile):

@@ -58,6 +58,7 @@ function mapTraces(colours) {
 async function drawFigures() {
   const plot = document.querySelector("[data-plot]");
   if (!plot) return;
+  await load();
   const colours = theme(), pair = DATA.kind === "pair";
   const name = (n) => (pair ? ["decoder cosine", "encoder cosine"][n] : DATA.shares.length ? "component " + (n + 1) + " (" + (100 * (DATA.shares[n] || 0)).toFixed(1) + "% of variance)" : "UMAP " + (n + 1));
   const range = pair ? { range: [Math.min(0, ...DATA.x, ...DATA.y) - 0.03, 1.03] } : {};
