@@ -5,12 +5,18 @@
 One axis at a time around 16,384 latents in 576 dimensions, k 32, batch 1,024; each point in a
 process of its own, step and bare product timed in turn (see `benchmarks.step`). About ten minutes
 on two quiet cores. The picture needs Chromium.
+
+    python -m benchmarks.growth --stages
+
+prints how the stages after training grow instead: the exponent of each when latents, dimensions,
+tokens or runs are doubled, in processor seconds (see `benchmarks.evidence`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -25,6 +31,9 @@ AXES = {
     "batch": [256, 512, 1024, 2048, 4096],
 }
 SEEDS = [1, 2, 4, 8]
+STAGES = {"latents": 4096, "dimensions": 256, "k": 32, "runs": 3, "blocks": 64}
+DOUBLED = ("latents", "dimensions", "blocks", "runs")
+"""Blocks are of 256 tokens."""
 NAMES = {
     "latents": "latents F",
     "dimensions": "dimensions D",
@@ -65,6 +74,22 @@ def sweep(rounds: int) -> dict[str, list[dict[str, Any]]]:
     for row in out["seeds"]:
         print(f"seeds {row['seeds']}: {row['one_pass']:.3f} s, {row['ratio']:.2f} of the sum")
     return out
+
+
+def stages() -> None:
+    """Print the exponents of the stages after training."""
+    base = measured("benchmarks.evidence", *(f"--{axis}={n}" for axis, n in STAGES.items()))
+    print(f"{'':<12} {'seconds':>8}" + "".join(f"{axis:>12}" for axis in DOUBLED))
+    grown = {
+        axis: measured(
+            "benchmarks.evidence",
+            *(f"--{name}={n * (2 if name == axis else 1)}" for name, n in STAGES.items()),
+        )
+        for axis in DOUBLED
+    }
+    for stage, seconds in base.items():
+        exponents = (math.log2(grown[axis][stage] / seconds) for axis in DOUBLED)
+        print(f"{stage:<12} {seconds:8.2f}" + "".join(f"{value:12.2f}" for value in exponents))
 
 
 def picture(found: dict[str, list[dict[str, Any]]]) -> Any:
@@ -135,12 +160,16 @@ def save(figure: Any, path: Path) -> None:
 
 def main() -> None:
     """Measure, or draw what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="where the numbers are written")
     parser.add_argument("--from-json", type=Path, help="draw these numbers instead")
     parser.add_argument("--plot", type=Path, help="where the picture goes")
+    parser.add_argument("--stages", action="store_true", help="after training, and nothing else")
     options = parser.parse_args()
+    if options.stages:
+        stages()
+        return
     given = options.from_json
     found = sweep(options.rounds) if given is None else json.loads(given.read_text())
     if options.json:
