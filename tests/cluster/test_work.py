@@ -43,11 +43,12 @@ def test_two_processes_make_what_one_makes(finished, tmp_path, same_pieces):
 def beside_each_other(mode, numbers, study, out):
     """Exit statuses of processes, four at a time, each disturbed at its own change (0: never)."""
     command = map(str, [sys.executable, SERVER, study, out, mode, *numbers])
-    done = subprocess.run([*command], capture_output=True, text=True, timeout=280)
+    done = subprocess.run([*command], capture_output=True, text=True, timeout=560)
     assert "Traceback" not in done.stderr, done.stderr
     return [int(status) for status in done.stdout.split()]
 
 
+@pytest.mark.timeout(600)
 def test_fifty_kills_over_four_processes(finished, tmp_path, same_pieces):
     draw = random.Random(0)
     numbers = [draw.randint(5, 60) for _ in range(60)] + [0] * 4

@@ -253,6 +253,7 @@ def saes(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ranks_that_are_stopped_go_on_as_others(tmp_path):
     """Under torchrun: 2 ranks get SIGTERM, 4 finish; the study is that of one process."""
     study = tmp_path / "study.toml"
