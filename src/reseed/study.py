@@ -136,11 +136,8 @@ class Study(StudyView):
         Returns:
             Name of the group that they are compared with, to kind of control, to their group.
         """
-        partners = {
-            (run.site, run.sae): run.group
-            for run in self.spec.runs(self.sites())
-            if run.control is None
-        }
+        asked = [run for run in self.spec.runs(self.sites()) if run.control is None]
+        partners = {(run.site, run.sae): run.group for run in asked}
         out: dict[str, dict[Control, Group]] = {}
         for kind in self.spec.controls.kinds:
             for runs in self._finished(kind).values():
@@ -197,11 +194,10 @@ class Study(StudyView):
 
         table = in_order(self.latent_table(group).with_columns(group=pl.lit(group.label)))
         explained, scored = explanations_name(group.name), scores_name(group.name)
-        if not self.store.has(explained):
+        if not (store := self.store).has(explained):
             return table
-        explanations = self.store.table(explained, "explanations.parquet")
-        scores = self.store.table(scored, "scores.parquet") if self.store.has(scored) else None
-        return with_interpretation(table, explanations, scores)
+        scores = store.table(scored, "scores.parquet") if store.has(scored) else None
+        return with_interpretation(table, store.table(explained, "explanations.parquet"), scores)
 
     def latent_table(self, group: Group) -> pl.DataFrame:
         """One row for each latent of each run of a group, as the statistics left it.
