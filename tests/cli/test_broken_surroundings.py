@@ -50,6 +50,7 @@ def arguments(finished, tmp_path_factory):
         "push": [finished, "hf:me/features", "--dry-run"],
         "work": [finished, "--quiet"],
         "cancel": [finished],
+        "cache": [folder],
         "explore": [run, "--no-browser"],  # a folder that is no study, so nothing is served
         "umap": [finished, "--quiet"],
         "demo": ["--out", run],  # a folder that is no study, so nothing is trained

@@ -95,7 +95,7 @@ def test_nothing_positive_duplicates_and_zero_rows() -> None:
 
 def test_no_rows_to_explain() -> None:
     none = rows(np.eye(3), "A")
-    empty = type(none)(*(part[:0] for part in none))
+    empty = type(none)(exact=none.exact[:0], scale=none.scale[:0])
     assert fits(empty, none).partners.shape == (0, 3, 3)
 
 

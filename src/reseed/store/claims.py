@@ -35,10 +35,8 @@ from reseed.store.temporary import (
 
 FOLDER = "work"
 _CLAIMS = f"{FOLDER}/claims"
-
 _STOP = f"{FOLDER}/stop"
 """File that asks all to stop."""
-
 _SIZE = 512
 """Bytes of the file of a process, so that it is written over in one go."""
 
@@ -89,8 +87,12 @@ class Process:
         for _ in range(_TRIES):
             with contextlib.suppress(FileNotFoundError):  # the last of the others has just left
                 path, handle = locked_beside(self._path, make, os.O_RDWR)
-                os.pwrite(handle, self._text(), 0)
-                os.replace(path, self._path)
+                try:
+                    os.pwrite(handle, self._text(), 0)
+                    os.replace(path, self._path)
+                except BaseException:
+                    os.close(handle)  # whoever sweeps next takes out what is no longer locked
+                    raise
                 return handle
         raise StoreError(f"{self._path.parent} is deleted again and again")
 
@@ -223,12 +225,7 @@ def workers(root: Path) -> list[Known]:
 
 
 def ask_to_stop(root: Path, wait: float) -> list[str]:
-    """Ask every process that works in a folder to end; what each calls itself that has not.
-
-    Args:
-        root: the folder.
-        wait: seconds to wait for them.
-    """
+    """Ask all who work in a folder to end; who has not, after so many seconds of waiting."""
     asked, last = root / _STOP, time.monotonic() + wait
     if not (root / FOLDER).is_dir():
         return []
@@ -268,9 +265,12 @@ def sweep(root: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if dead and (same or now() - path.stat().st_mtime > _OLD):
                 path.unlink()
-    for claim in _listed(root / _CLAIMS):  # an heir may take over a younger one at this moment
+    # where others work an heir may take over a young claim at this moment
+    alone = not any(alive(root, path.stem) for path in _listed(root / FOLDER, ".process"))
+    for claim in _listed(root / _CLAIMS):
         with contextlib.suppress(FileNotFoundError):
-            if now() - claim.stat().st_mtime > _OLD and not alive(root, _owner(claim)):
+            old = alone or now() - claim.stat().st_mtime > _OLD
+            if old and not alive(root, _owner(claim)):
                 claim.unlink()
 
 
