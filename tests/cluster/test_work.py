@@ -49,6 +49,7 @@ def beside_each_other(mode, numbers, study, out):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_fifty_kills_over_four_processes(finished, tmp_path, same_pieces):
     draw = random.Random(0)
     numbers = [draw.randint(5, 60) for _ in range(60)] + [0] * 4
@@ -58,6 +59,7 @@ def test_fifty_kills_over_four_processes(finished, tmp_path, same_pieces):
     assert same_pieces(tmp_path / "tiny", finished)
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_some_ends_those(finished, tmp_path, same_pieces):
     draw = random.Random(1)
     numbers = [draw.randint(5, 60) for _ in range(8)] + [0] * 2

@@ -57,7 +57,9 @@ def test_it_is_an_ordinary_study(small):
     assert (study.folder / "report.html").exists()
 
 
-@pytest.mark.parametrize("number", [1, 9, 25])
+@pytest.mark.parametrize(
+    "number", [9, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 25))]
+)
 def test_killed_while_it_judges(small, tmp_path, tree, faults, number):
     """From the trained runs on, at many changes of the file system; then it is run again."""
     whole = tree(small.study.folder, skip=(".lock", "events.jsonl"))
