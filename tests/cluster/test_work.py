@@ -68,6 +68,7 @@ def test_a_full_disk_at_some_ends_those(finished, tmp_path, same_pieces):
     assert same_pieces(tmp_path / "tiny", finished)
 
 
+@pytest.mark.slow
 def test_run_on_this_machines_processes(finished, tmp_path, same_pieces, cli):
     done = cli(
         "run", finished / "study.toml", "--out", tmp_path / "tiny", "--on", "local", "--workers", 2
