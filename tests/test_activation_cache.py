@@ -184,3 +184,38 @@ def test_what_cannot_be(study, tmp_path, write_study):
         reseed.Study.load(toy)
     with pytest.raises(StoreError, match="is no folder"):
         entries(tmp_path / "none")
+
+
+def test_what_was_cut_short_is_still_an_entry(tmp_path, monkeypatch):
+    """A gift or a deletion that dies in the middle leaves what can be seen and deleted."""
+    store, names = Store(tmp_path / "study"), ["activations/shard-00000", "activations/shard-00001"]
+    for name in names:
+        with store.piece(name, "made") as folder:
+            (folder / "rows").write_bytes(b"x")
+    cached, link, linked = Cached(tmp_path / "cache", "key", names, {}), os.link, []
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def dies(source, target, **kwargs):
+        linked.append(source)
+        if len(linked) > 2:
+            stop()
+        link(source, target, **kwargs)
+
+    monkeypatch.setattr(os, "link", dies)
+    with pytest.raises(KeyboardInterrupt):
+        cached.give(store)
+    monkeypatch.undo()
+    assert [entry.path.name for entry in entries(tmp_path / "cache")] == ["key"]
+    other = Store(tmp_path / "other")
+    assert cached.fetch(other)
+    assert other.has(names[0])
+    assert not other.has(names[1])
+    monkeypatch.setattr(shutil, "rmtree", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trim(tmp_path / "cache", 0)
+    monkeypatch.undo()
+    assert len(entries(tmp_path / "cache")) == 1
+    assert len(trim(tmp_path / "cache", 0)) == 1
+    assert not entries(tmp_path / "cache")

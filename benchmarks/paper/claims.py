@@ -263,7 +263,7 @@ def layers(study: reseed.Study) -> Claim:
 
 def architectures(study: reseed.Study) -> Claim:
     """Gated, then ReLU, then TopK at one L0 (contested by arXiv 2505.20254)."""
-    by_name = {told.said["label"].split(" · ")[1].split()[0]: told for told in groups_of(study)}
+    by_name = {told.made.sae.name: told for told in groups_of(study)}
     alone = {name: told.said["headline"]["decoder_only"]["all"] for name, told in by_name.items()}
     return Claim(
         title="Gated above ReLU above TopK at the same L0",

@@ -6,34 +6,17 @@ the bound holds for any order of the sums (`Geometry.error`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Floats32 = NDArray[np.float32]
-
-Floats = NDArray[np.float64]
-
-Integers = NDArray[np.int64]
+from reseed.loops.offers import Floats, Floats32, Found, Integers, Told
 
 ROWS, COLUMNS = 4_096, 16_384
 """Size of a block: 256 MiB, and thrice as much while it is looked through."""
-
-Told = Callable[[int], None]
-"""Takes the number of similarities that are about to be made; may raise, to stop."""
-
-
-class Found(NamedTuple):
-    """Pairs that were kept, and what bounds those of each own end that were not."""
-
-    own: Integers
-    other: Integers
-    bar: Floats32
-    """[F] every pair above it was kept"""
 
 
 class Products:

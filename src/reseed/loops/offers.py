@@ -8,6 +8,7 @@ bar; among equal entries those offered first stay.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,19 @@ _STRIDE = 32
 _GROUPS = 64
 """Groups of a row: entry c is in group c modulo 64. What is done to neighbours, each in a group of
 its own, the compiler does to many at once: .13 ns an entry, where groups of neighbours take 1."""
+
+
+Told = Callable[[int], None]
+"""Takes the number of similarities that are about to be made; may raise, to stop."""
+
+
+class Found(NamedTuple):
+    """Pairs that were kept, and what bounds those of each own end that were not."""
+
+    own: Integers
+    other: Integers
+    bar: Floats32
+    """[F] every pair above it was kept"""
 
 
 class Lists(NamedTuple):

@@ -165,7 +165,7 @@ def _offered(
     price: Floats32,
     least: Floats32,
     room: int,
-    told: passes.Told,
+    told: offers.Told,
     *,
     halves: bool | None = None,
 ) -> Floats32:

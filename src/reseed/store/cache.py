@@ -51,27 +51,26 @@ class Cached(NamedTuple):
         entry = Store(self.folder / self.key)
         wanted = [name for name in self.names if not store.has(name)]
         there = [name for name in wanted if _sound(entry, name)]
+        if there:
+            entry.write(CARD, self.about)  # its time says when the entry was used last
         for name in there:
             _share(entry, store, name)
-        if there:
-            with explained(self.folder):
-                os.utime(entry.path(CARD))
         return bool(there)
 
     def give(self, store: Store) -> None:
         """Put pieces that a store has into the cache that lacks them."""
         entry = Store(self.folder / self.key)
+        entry.write(CARD, self.about)  # first: what is cut short must be seen to be deleted
         for name in self.names:
             if store.has(name) and not entry.has(name):
                 _share(store, entry, name)
-        entry.write(CARD, self.about)
 
 
 def _sound(store: Store, name: str) -> bool:
     try:
         return store.has(name) and all(store.checked(name, file) for file in _files(store, name))
     except StoreError:
-        shutil.rmtree(store.path(name))
+        shutil.rmtree(store.path(name), ignore_errors=True)
         return False
 
 
@@ -92,7 +91,7 @@ def entries(cache: Path) -> list[Entry]:
     return sorted(out, key=lambda entry: entry.used, reverse=True)
 
 
-def trim(cache: Path, keep: float, but: str = "") -> list[Entry]:
+def trim(cache: Path, keep: float) -> list[Entry]:
     """Delete entries, the longest unused first, until a cache takes at most `keep` bytes.
 
     Only what an entry's card marks as ours goes; studies keep their own links.
@@ -100,7 +99,6 @@ def trim(cache: Path, keep: float, but: str = "") -> list[Entry]:
     Args:
         cache: the folder.
         keep: bytes.
-        but: key of an entry that stays.
 
     Returns:
         What was deleted.
@@ -110,11 +108,15 @@ def trim(cache: Path, keep: float, but: str = "") -> list[Entry]:
     for entry in reversed(there):
         if left <= keep:
             break
-        if entry.path.name == but or entry.path.is_symlink():
+        if entry.path.is_symlink():
             continue
         with explained(entry.path):
-            (entry.path / CARD).unlink()  # a deletion that is cut short leaves no entry
-            shutil.rmtree(entry.path)
+            # the card last: what is left of a deletion that is cut short is still an entry
+            for inner in [
+                *(path for path in entry.path.iterdir() if path.name != CARD),
+                entry.path,
+            ]:
+                shutil.rmtree(inner)
         left -= entry.bytes
         gone.append(entry)
     return gone

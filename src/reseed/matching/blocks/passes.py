@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from reseed.loops import bounds, compiled, offers
-from reseed.loops.offers import Lists
+from reseed.loops.offers import Found, Lists, Told
 from reseed.matching.blocks.multiplier import Multiplier, threads_for
 from reseed.matching.entries import stretches
 from reseed.matching.geometry import Floats32, Geometry, Integers
@@ -24,20 +24,8 @@ ROWS, COLUMNS = 512, 2_048
 _MORE, _GROUPS = 1.5, 96
 """How many times as many as are wanted a first bar lets in; groups that it is found by."""
 
-Told = Callable[[int], None]
-"""Takes the number of similarities that are about to be made; may raise, to stop."""
-
 Blocks = Iterator[tuple[Integers, Integers]]
 """Rows and columns, in order, of blocks."""
-
-
-class Found(NamedTuple):
-    """Pairs that were kept, and what bounds those of each own end that were not."""
-
-    own: Integers
-    other: Integers
-    bar: Floats32
-    """[F] every pair above it was kept"""
 
 
 def best_of_both(geometry: Geometry, room: int, told: Told) -> tuple[Found, Found]:
