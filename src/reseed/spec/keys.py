@@ -76,10 +76,12 @@ def _saes(field: FieldInfo) -> Iterator[tuple[str, str]]:
 
 def _of_field(at: str, field: FieldInfo, title: str) -> Iterator[tuple[str, str]]:
     models = _models(field.annotation)
+    if get_origin(field.annotation) is tuple:
+        title = f"[{title}]"
     for model in models:
-        kind = _tag(model)
-        shown = f"[{title}]" + (f' kind = "{kind}"' if kind and len(models) > 1 else "")
-        name = f"{at} {kind}" if kind and len(models) > 1 else at
+        tag = _tag(model) if len(models) > 1 else None
+        shown = f"[{title}]" + (f' {tag[0]} = "{tag[1]}"' if tag else "")
+        name = f"{at} {tag[1]}" if tag else at
         yield name, _section(shown, model, field, _fields(model))
         yield from _below(at, model, title)
 
@@ -209,6 +211,9 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("kind")
-    return str(get_args(field.annotation)[0]) if field else None
+def _tag(model: type[BaseModel]) -> tuple[str, str] | None:
+    """The key by which a table is told from others of its name, and its (first) value."""
+    for key in ("kind", "method"):
+        if key in model.model_fields:
+            return key, str(get_args(model.model_fields[key].annotation)[0])
+    return None

@@ -136,8 +136,8 @@ def _owner(kind: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | No
         candidates = (
             _models_of(kind.model_fields[part].annotation) if part in kind.model_fields else [kind]
         )
-        tagged = [c for c in candidates if _tag(c) in path]
-        tagged += [c for c in candidates if _tag(c) is None]
+        tagged = [c for c in candidates if _tags(c) & set(path)]
+        tagged += [c for c in candidates if not _tags(c)]
         if not (tagged or candidates):
             return None
         kind = (tagged or candidates)[0]
@@ -150,8 +150,9 @@ def _models_of(annotation: Any) -> list[type[BaseModel]]:
     return [m for a in getattr(annotation, "__args__", ()) for m in _models_of(a)]
 
 
-def _tag(kind: type[BaseModel]) -> str | None:
-    for name in ("kind", "architecture"):
+def _tags(kind: type[BaseModel]) -> set[Any]:
+    """The values by which a record is told from the others of its list."""
+    for name in ("kind", "architecture", "method"):
         if name in kind.model_fields:
-            return str(get_args(kind.model_fields[name].annotation)[0])
-    return None
+            return set(get_args(kind.model_fields[name].annotation))
+    return set()

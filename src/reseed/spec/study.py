@@ -26,6 +26,7 @@ from reseed.spec.interpretation import InterpretationSpec
 from reseed.spec.refusals import read_spec
 from reseed.spec.subject import LanguageModelSpec, ModuleSpec, SubjectSpec, TextSpec
 from reseed.spec.training import Control, ControlsSpec, RunSpec, TrainingSpec
+from reseed.spec.variants import VariantSpec, check_variants
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
 
@@ -65,6 +66,8 @@ class StudySpec(Spec):
     evidence: EvidenceSpec = EvidenceSpec()
     stability: StabilitySpec = StabilitySpec()
     controls: ControlsSpec = ControlsSpec()
+    variant: tuple[VariantSpec, ...] = ()
+    """Each `[[variant]]` is another version of the subject; `reseed survive` reads them."""
     interpretation: InterpretationSpec | None = None
     """Read by `reseed explain` and `reseed score` only."""
     calibration: CalibrationSpec = CalibrationSpec()
@@ -107,6 +110,7 @@ class StudySpec(Spec):
             )
         if "random_subject" in self.controls.kinds:
             self._check_random_subject()
+        check_variants(self.subject, self.variant)
         self._check_places()
         self._check_through_subject()
         for number, sae in enumerate(self.sae):
