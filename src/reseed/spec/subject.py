@@ -6,17 +6,13 @@ import glob
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    field_serializer,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, field_serializer
 
 from reseed.records import Spec
+from reseed.spec.subjects.optional import OptionalSpec
+from reseed.spec.subjects.toy import ToySpec
 
 PRECISION = "activations/precision"
 """Piece that says what another format than float32 changed; only where the subject has one."""
@@ -24,22 +20,7 @@ PRECISION = "activations/precision"
 RandomWeights = Annotated[int, Field(ge=0)] | None
 
 
-class _Optional(Spec):
-    """Some settings are written, and so are part of digests, only where they are set."""
-
-    optional: ClassVar[frozenset[str]] = frozenset({"random_weights"})
-
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in handler(self).items()
-            if name not in self.optional or value != fields[name].default
-        }
-
-
-class LanguageModelSpec(_Optional):
+class LanguageModelSpec(OptionalSpec):
     """A causal or masked language model in the transformers library."""
 
     kind: Literal["language_model"] = "language_model"
@@ -57,12 +38,33 @@ class LanguageModelSpec(_Optional):
     too; left out, the trained ones."""
 
 
-class ModuleSpec(_Optional):
+Layout = Literal["features_last", "channels_first", "patches"]
+
+
+class ModuleSpec(OptionalSpec):
     """Any torch module, made by a function of yours: `factory() -> (module, batches)`."""
+
+    optional: ClassVar[frozenset[str]] = frozenset(
+        {"random_weights", "layout", "positions", "rows"}
+    )
 
     kind: Literal["module"]
     factory: str
-    """`package.module:function`; `batches` is a sequence of inputs, each a tensor or a dict."""
+    """`package.module:function`, or `file.py:function` with a path seen from this file. `batches`
+    is a sequence of inputs, each a tensor, a tuple or a dict. It may give more:
+    `(module, batches, show, labels)`; `show(sample)` is the picture of a sample, uint8 `[H, W, 3]`,
+    `labels` has a word for each."""
+    layout: Layout | dict[str, Layout] = "features_last"
+    """Where the features of a site stand: `[B, ..., D]`, or `[B, D, ...]` as convolutions give them
+    (`channels_first`), or `[B, tokens, D]` whose last tokens are a square of patches, of which
+    class tokens are left out (`patches`). By pattern of sites:
+    `layout = { "features.*" = "channels_first" }`; the first that fits counts."""
+    positions: Annotated[int, Field(ge=1)] | None = None
+    """Places drawn in the map of each sample, evenly and by seed, the same at all sites; left out,
+    every place is a row."""
+    rows: Literal["equal", "ragged"] = "equal"
+    """`ragged`: samples may give different numbers of rows, as experts do that see a part of the
+    tokens. They are counted in one more pass over the inputs."""
     random_weights: RandomWeights = None
     """Seed of random weights in place of those that the function gives; left out, those."""
 
@@ -77,119 +79,12 @@ class ArraysSpec(Spec):
     """Neighbouring rows that are kept together when the order is shuffled."""
 
 
-class ToySpec(_Optional):
-    """A subject whose features are known: sparse sums of fixed directions."""
-
-    optional: ClassVar[frozenset[str]] = frozenset(
-        {"factors", "factor_share", "roots", "children", "depth", "subspaces", "rank"}
-        | {"draw", "pools", "decay", "magnitude"}
-    )
-
-    kind: Literal["toy"]
-    features: Annotated[int, Field(ge=1)] = 512
-    """G, how many features there are."""
-    dimensions: Annotated[int, Field(ge=2)] = 64
-    """D, in how many dimensions they live."""
-    active: Annotated[float, Field(gt=0)] = 8.0
-    """Features that fire on average in one sample."""
-    zipf: Annotated[float, Field(ge=0)] = 0.5
-    """Firing probability of the i-th feature falls as i^-zipf; 0 is equal firing."""
-    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of the Gaussian copula inside a group: features of a group fire together."""
-    group: Annotated[int, Field(ge=1)] = 1
-    """Features in a group; 1 for independent features."""
-    hierarchy: bool = False
-    """Whether the first feature of a group is the parent without which the others are silent."""
-    factors: Annotated[int, Field(ge=0)] = 0
-    """Rank of a Gaussian copula through which all features but children fire together; 0: none."""
-    factor_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the variance of each feature's level that the factors make."""
-    roots: Annotated[int, Field(ge=0)] = 0
-    """Features at the top of a tree; 0: no trees. A child fires only with its parent."""
-    children: Annotated[int, Field(ge=1)] = 4
-    """Of each feature of a tree that is not at the bottom."""
-    depth: Annotated[int, Field(ge=1)] = 3
-    """Levels of a tree below its root."""
-    subspaces: Annotated[int, Field(ge=0)] = 0
-    """Planted features of several dimensions, each `rank` of the features: they fire together,
-    in a direction that is uniform in their subspace."""
-    rank: Annotated[int, Field(ge=2)] = 2
-    """Dimensions of each planted subspace."""
-    draw: Literal["copula", "exactly"] = "copula"
-    """`copula`: each feature fires by its own probability. `exactly`: a sample picks one of `pools`
-    and draws `active` features of it without replacement (arXiv 2411.01220, 2505.20254); then
-    `zipf` says nothing."""
-    pools: Annotated[int, Field(ge=1)] = 1
-    """With `exactly`: equal shares of the features, of which each sample uses one."""
-    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """With `exactly`: the i-th feature of a pool is drawn with probability proportional to
-    decay^i."""
-    magnitude: Literal["normal", "uniform"] = "normal"
-    """How strongly a feature fires: max(0.1, 1 + 0.25 normal), or uniform in (0, 1)."""
-    noise: Annotated[float, Field(ge=0)] = 0.01
-    """Standard deviation of isotropic noise, each dimension."""
-    seed: int = 0
-    """Of the features and of the samples."""
-    block: Annotated[int, Field(ge=1)] = 256
-    """Samples made at a time."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> ToySpec:
-        if self.active > self.features:
-            raise ValueError(f"active = {self.active:g} is above features = {self.features}")
-        if self.group > self.features:
-            raise ValueError(f"group = {self.group} is above features = {self.features}")
-        if self.structured:
-            self._check_structure()
-        self._check_draw()
-        return self
-
-    @property
-    def structured(self) -> bool:
-        """Whether features have factors, trees or planted subspaces."""
-        return self.factors > 0 or self.roots > 0 or self.subspaces > 0
-
-    @property
-    def tree_features(self) -> int:
-        """Features that belong to trees."""
-        return self.roots * sum(self.children**level for level in range(self.depth + 1))
-
-    def _check_draw(self) -> None:
-        if self.draw == "copula":
-            if self.pools > 1 or self.decay < 1:
-                raise ValueError('pools and decay go with draw = "exactly"; set it or leave them')
-            return
-        if self.structured or self.group > 1 or self.correlation > 0 or self.hierarchy:
-            raise ValueError('draw = "exactly" has pools and no other structure; leave that out')
-        least = self.features // self.pools
-        if self.active != round(self.active) or self.active > least:
-            raise ValueError(
-                f"active = {self.active:g} features are drawn from a pool of {least} without "
-                "replacement; it must be a whole number of at most that"
-            )
-
-    def _check_structure(self) -> None:
-        if self.group > 1 or self.correlation > 0 or self.hierarchy:
-            raise ValueError(
-                "group, correlation and hierarchy do not go with factors, roots or subspaces; "
-                "take one of the two kinds of structure"
-            )
-        if self.rank > self.dimensions:
-            raise ValueError(f"rank = {self.rank} is above dimensions = {self.dimensions}")
-        trees, planted = self.tree_features, self.subspaces * self.rank
-        if trees + planted > self.features:
-            raise ValueError(
-                f"{trees} features in trees and {planted} in subspaces are more than features = "
-                f"{self.features}"
-            )
-
-
 SubjectSpec = Annotated[
     LanguageModelSpec | ModuleSpec | ArraysSpec | ToySpec, Field(discriminator="kind")
 ]
 
 
-class TextSpec(_Optional):
+class TextSpec(OptionalSpec):
     """The documents, and how they become blocks of tokens."""
 
     optional: ClassVar[frozenset[str]] = frozenset({"special_tokens", "ids"})
@@ -254,7 +149,15 @@ def subject_beside(subject: SubjectSpec, base: Path | None) -> SubjectSpec:
     if isinstance(subject, ArraysSpec):
         paths = {site: beside(path, base) for site, path in subject.paths.items()}
         return subject.model_copy(update={"paths": paths})
+    if isinstance(subject, ModuleSpec) and is_file_factory(subject.factory):
+        file, _, function = subject.factory.rpartition(":")
+        return subject.model_copy(update={"factory": f"{beside(file, base)}:{function}"})
     return subject
+
+
+def is_file_factory(factory: str) -> bool:
+    """Whether a subject's factory is a function of a file, `net.py:build`, and not of a package."""
+    return factory.rpartition(":")[0].endswith(".py")
 
 
 def package_file(reference: str) -> Path:

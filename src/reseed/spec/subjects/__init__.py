@@ -1,0 +1,1 @@
+"""Parts of what a study says about its subject."""
