@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from reseed.subjects.over_ranks.spread import ProcessGroup
     from reseed.subjects.subject import Opened
 
-
 DECIDED = "decided.json"
 """What was settled once for all processes that work at a study."""
 
@@ -88,8 +87,11 @@ class Inputs:
     @cached_property
     def source(self) -> BlockSource:
         """The activations, those of joined sites among them."""
+        return self.as_used(self._read_source)
+
+    def as_used(self, read: BlockSource) -> BlockSource:
+        """The rows that are used of what the subject, or a variant of it, gives for its blocks."""
         joined = [plain(site) for site in self._study.spec.activations.sites if JOIN in site]
-        read = self._read_source
         if self._short is not None:
             from reseed.subjects.norms import ShortRows
 
@@ -104,9 +106,8 @@ class Inputs:
             return None
         from reseed.subjects.norms import short_rows
 
-        made_from, blocks = self.shards_made_from, self._about["blocks"]
-        where = self._study.store, made_from, self._events
-        return short_rows(self._read_source, blocks, max_norm, *where)
+        where = self._study.store, self.shards_made_from, self._events
+        return short_rows(self._read_source, self._about["blocks"], max_norm, *where)
 
     @cached_property
     def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -122,7 +123,7 @@ class Inputs:
     @cached_property
     def opened(self) -> Opened:
         """The subject, checked to give what it gave when the study was made."""
-        self._set_threads()
+        self.set_threads()
         from reseed.subjects.language.activations import TextSource
         from reseed.subjects.subject import check_same, open_subject, sample
 
@@ -168,7 +169,7 @@ class Inputs:
 
         subject = self._subject
         assert isinstance(subject, LanguageModelSpec)
-        self._set_threads()
+        self.set_threads()
         self._events.say(f"opening {subject.model} with its head")
         return SplicedModel.load(subject, self.device)
 
@@ -217,7 +218,7 @@ class Inputs:
             self._events.say(f"activations live from the subject: {choice.reason}")
             self._change_from_float32()
             return rounded_source(self.opened.source, spec.dtype)
-        self._set_threads()
+        self.set_threads()
         if not there:
             self._events.say(f"activations to shards: {choice.reason}")
             self.harvest()
@@ -247,9 +248,8 @@ class Inputs:
         if self.harvested():
             return
         study, change, made_from = self._study, self._change_from_float32(), self.shards_made_from
-        source, blocks, _, _ = self.opened
         where = study.spec.activations, study.store, made_from, self._events
-        harvest(source, blocks, *where, change, only, self.device)
+        harvest(*self.opened[:2], *where, change, only, self.device)
         if self._cache:
             self._cache.give(study.store)
 
@@ -289,12 +289,12 @@ class Inputs:
         }
         return {"subject.json": about}
 
-    def _set_threads(self) -> None:
-        threads = self._study.spec.training.threads or self._decided.get("threads")
-        if threads:
+    def set_threads(self) -> None:
+        """Compute with the study's number of processor threads."""
+        if threads := self._study.spec.training.threads or self._decided.get("threads"):
             torch.set_num_threads(threads)
 
     @cached_property
     def _decided(self) -> dict[str, Any]:
-        store = self._study.store
-        return store.read_json(DECIDED) if store.path(DECIDED).exists() else {}
+        there = self._study.store.path(DECIDED).exists()
+        return self._study.store.read_json(DECIDED) if there else {}
