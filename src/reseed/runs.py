@@ -71,6 +71,8 @@ explanations_name = _piece_of("explanations")
 """Of a group: its latents in words."""
 scores_name = _piece_of("scores")
 """Of a group: how the explanations did."""
+variant_name = _piece_of("variants")
+"""Of another version of the subject: what was taken out of it."""
 FACTORS = stability_name("factors")
 """The piece in which the groups of a study are compared."""
 

@@ -1,0 +1,257 @@
+"""The variants of a language model: its body or the whole of it, altered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from reseed.errors import SpecError, SubjectError
+from reseed.events import Events
+from reseed.runs import variant_name
+from reseed.seeds import generator
+from reseed.spec.subject import LanguageModelSpec, beside, subject_beside
+from reseed.spec.variants import (
+    CheckpointSpec,
+    GGUFSpec,
+    Int4Spec,
+    Int8Spec,
+    PrunedSpec,
+    RandomWeightsSpec,
+    VariantSpec,
+)
+from reseed.study import SUBJECT, Study
+from reseed.subjects.controls import seeded
+from reseed.subjects.inputs import Inputs
+from reseed.subjects.language.activations import TextSource
+from reseed.subjects.language.blocks import TokenBlocks
+from reseed.subjects.language.loading import from_files, untrained
+from reseed.subjects.language.model import (
+    LanguageModel,
+    body_without_weights,
+    load_body,
+    load_causal,
+    load_tokenizer,
+)
+from reseed.subjects.shards import TOKENS
+from reseed.subjects.variants import importance
+from reseed.subjects.variants.perplexity import block_loss, cross_entropies, match_cross_entropy
+from reseed.subjects.variants.removal import (
+    Removal,
+    apply_removal,
+    choose,
+    files_of,
+    put_back,
+    random_order,
+    told,
+)
+from reseed.subjects.variants.rounding import round_weights
+from reseed.subjects.variants.structures import Structures, check_by_a_pass, structures_of
+
+
+class LanguageVariants:
+    """The variants that a study has of its language model; what is taken out is kept in its store.
+
+    One model is in memory at a time.
+    """
+
+    def __init__(self, study: Study, events: Events, device: str) -> None:
+        subject = subject_beside(study.spec.subject, study.base)
+        assert isinstance(subject, LanguageModelSpec)
+        self._study, self._events, self._device, self._subject = study, events, device, subject
+
+    def check(self, variant: VariantSpec) -> None:
+        """Refuse a variant that this model cannot have; weights are not read.
+
+        Raises:
+            SpecError: with the layer, shape or word that is in the way.
+            SubjectError: if a checkpoint cannot be found.
+        """
+        name = self._subject.model
+        if isinstance(variant, CheckpointSpec):
+            _check_same_shape(self._subject, self._spec_of(variant), variant.label)
+        elif isinstance(variant, PrunedSpec):
+            structures = structures_of(body_without_weights(self._subject), name)
+            choose(structures, random_order(structures, 0), variant.share or 0.0, variant)
+
+    def source(self, variant: VariantSpec, inputs: Inputs) -> TextSource:
+        """The variant reading the blocks of the study."""
+        sites = list(self._study.store.document(SUBJECT, "subject.json")["read"])
+        body = load_body(self._spec_of(variant), sites)
+        self._alter(body, variant, inputs)
+        tokenizer, name = load_tokenizer(self._subject), f"{self._subject.model} ({variant.label})"
+        model = LanguageModel(body.to(self._device), tokenizer, sites, name)
+        return TextSource(
+            model, TokenBlocks.open(self._study.store, TOKENS), self._subject.batch_blocks
+        )
+
+    def cross_entropy(
+        self, variant: VariantSpec | None, blocks: Sequence[int], inputs: Inputs
+    ) -> NDArray[np.float64]:
+        """[blocks] nats; see `block_loss`."""
+        if self._subject.random_weights is not None:
+            raise SubjectError(f"{self._subject.model} with random weights predicts nothing")
+        return cross_entropies(self._causal(variant, inputs), inputs.text, blocks, self._events)
+
+    def _spec_of(self, variant: VariantSpec | None) -> LanguageModelSpec:
+        change: dict[str, Any] = {}
+        if isinstance(variant, CheckpointSpec):
+            model = beside(variant.model, self._study.base)
+            change = {"model": model, "revision": variant.revision, "random_weights": None}
+        elif isinstance(variant, RandomWeightsSpec):
+            change = {"random_weights": variant.seed}
+        return self._subject.model_copy(update=change)
+
+    def _causal(self, variant: VariantSpec | None, inputs: Inputs) -> nn.Module:
+        """The whole model, with its head, altered."""
+        spec = self._spec_of(variant)
+        model: Any = load_causal(spec.model_copy(update={"random_weights": None})).model
+        model.requires_grad_(False)
+        model.config.use_cache = False
+        if spec.random_weights is not None:
+            _randomise(model, spec, spec.random_weights)
+        if variant is not None:
+            self._alter(model.base_model, variant, inputs)
+        return model.to(self._device)
+
+    def _alter(self, body: nn.Module, variant: VariantSpec, inputs: Inputs) -> None:
+        if isinstance(variant, Int8Spec | Int4Spec | GGUFSpec):
+            round_weights(body, variant, self._subject.model, self._events)
+        elif isinstance(variant, PrunedSpec):
+            removal = self._removal(variant, inputs)
+            apply_removal(body, structures_of(body, self._subject.model), removal)
+
+    # -- what is taken out -------------------------------------------------------------------------
+
+    def _removal(self, variant: PrunedSpec, inputs: Inputs) -> Removal:
+        """What is taken out for a variant, from the store if it is there."""
+        store, name = self._study.store, variant_name(variant.label)
+        wanted = self._named(variant)
+        made_from = [self._study.spec.data, [v.model_dump(mode="json") for v in wanted]]
+        if store.make(name, made_from, lambda: files_of(self._chosen(variant, inputs))):
+            about = store.document(name, "removed.json")
+            kinds = ", ".join(f"{n:,} of {kind}" for kind, n in about["structures"].items())
+            self._events.say(
+                f"{variant.label}: {kinds} taken out, {about['share']:.4f} of all parameters of "
+                "such structures"
+            )
+        about = store.document(name, "removed.json")
+        taken = {key: np.array(which, np.int64) for key, which in about.pop("taken").items()}
+        return Removal(taken, store.tensors(name, "bias.safetensors"), about)
+
+    def _named(self, variant: PrunedSpec) -> list[VariantSpec]:
+        """The variant, and the one whose perplexity it has."""
+        same = variant.equal_perplexity
+        return [variant, *(v for v in self._study.spec.variant if same and v.label == same)]
+
+    def _chosen(self, variant: PrunedSpec, inputs: Inputs) -> Removal:
+        if variant.equal_perplexity is not None:
+            return self._as_bad_as(variant, inputs)
+        model: Any = None
+        if variant.by_gradient:
+            model = self._causal(None, inputs)
+            body: nn.Module = model.base_model
+        else:
+            body = load_body(self._subject, ()).eval().requires_grad_(False).to(self._device)
+            settings: Any = body.config
+            settings.use_cache = False
+        structures = structures_of(body, self._subject.model)
+        check_by_a_pass(body, structures, self._subject.model)
+        assert variant.share is not None
+        blocks = _drawn(inputs.split[0], inputs.text, variant)
+        given: dict[str, importance.Given] = {}
+        if variant.method == "flap":
+            given = importance.inputs_of_readers(
+                body, structures, inputs.text, blocks, self._events
+            )
+            scores = importance.by_fluctuation(body, structures, given)
+        elif variant.method == "magnitude":
+            scores = importance.scaled(importance.by_magnitude(body, structures))
+        elif variant.method == "random":
+            scores = random_order(structures, variant.seed)
+        else:
+            taylor = importance.by_gradient(
+                body,
+                structures,
+                blocks,
+                lambda block: block_loss(model, inputs.text, block),
+                self._events,
+            )
+            scores = importance.by_taylor(taylor, variant)
+        taken = choose(structures, scores, variant.share, variant)
+        bias = put_back(body, structures, taken, given) if given else {}
+        return Removal(taken, bias, told(structures, taken))
+
+    def _as_bad_as(self, variant: PrunedSpec, inputs: Inputs) -> Removal:
+        """Random removal with the cross-entropy of another variant on the same held-out blocks."""
+        other = self._named(variant)[1]
+        blocks = _drawn(inputs.split[1], inputs.text, variant)
+        goal = float(self.cross_entropy(other, blocks, inputs).mean())
+        model: Any = self._causal(None, inputs)
+        body: nn.Module = model.base_model
+        structures: list[Structures] = structures_of(body, self._subject.model)
+        check_by_a_pass(body, structures, self._subject.model)
+
+        def measure() -> float:
+            return float(cross_entropies(model, inputs.text, blocks, self._events).mean())
+
+        found = match_cross_entropy(body, structures, variant, goal, measure)
+        about = {
+            "goal": goal,
+            "cross_entropy": found.cross_entropy,
+            "whole": dict(found.tried)[0.0],
+            "tried": found.tried,
+            "blocks": blocks,
+        }
+        return Removal(found.taken, {}, told(structures, found.taken) | {"equal": about})
+
+
+def _drawn(blocks: NDArray[np.int64], text: TokenBlocks, variant: PrunedSpec) -> list[int]:
+    """Some of these blocks, of those in which enough is predicted."""
+    there = blocks[text.rows[blocks] > 1]
+    draw = generator("calibration-blocks", variant.seed)
+    size = min(len(there), variant.calibration_blocks)
+    return sorted(draw.choice(there, size, replace=False).tolist())
+
+
+def _randomise(model: Any, spec: LanguageModelSpec, seed: int) -> None:
+    """The same random body as where activations are read; a head of its own random too."""
+    model.base_model.load_state_dict(untrained(spec, seed).state_dict())
+    head = model.get_output_embeddings()
+    if head.weight is not model.get_input_embeddings().weight:
+        with seeded(seed), torch.no_grad():
+            head.weight.normal_(0, getattr(model.config, "initializer_range", 0.02))
+
+
+def _check_same_shape(a: LanguageModelSpec, b: LanguageModelSpec, label: str) -> None:
+    """Refuse a checkpoint with other weights or other words, before weights are read."""
+    shapes: list[dict[str, tuple[int, ...]]] = [
+        {name: tuple(value.shape) for name, value in body_without_weights(spec).named_parameters()}
+        for spec in (a, b)
+    ]
+    differ = [n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n)]
+    if differ:
+        first = differ[0]
+        there = " and ".join(str(list(s[first])) if first in s else "nothing" for s in shapes)
+        raise SpecError(
+            f"variant {label!r}: {b.model} is not of the shape of {a.model}; {len(differ)} weights "
+            f"differ, the first is {first}: {there}. Its sites could not be compared place by "
+            "place; make it a study of its own and use `reseed compare`."
+        )
+    words: list[dict[str, int]] = []
+    special: set[str] = set()
+    for spec in (a, b):
+        wrapped = from_files(spec, "AutoTokenizer", "tokenizer")
+        words.append(wrapped.get_vocab())
+        special |= set(wrapped.all_special_tokens) | set(wrapped.get_added_vocab())
+    other = [w for w, i in words[0].items() if w not in special and words[1].get(w) != i]
+    if other:
+        raise SpecError(
+            f"variant {label!r}: {b.model} has another vocabulary than {a.model}; {len(other)} "
+            f"tokens differ, the first is {other[0]!r}. It would read another text in the same "
+            "ids; make it a study of its own."
+        )
