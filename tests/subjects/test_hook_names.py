@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reseed.errors import SpecError
-from reseed.subjects.hook_names import module_path
+from reseed.subjects.networks.hook_names import module_path
 from reseed.subjects.sites import list_sites, resolve_sites
 
 SMALL = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}

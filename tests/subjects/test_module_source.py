@@ -7,7 +7,8 @@ from torch import nn
 import reseed
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import ModuleSpec
-from reseed.subjects.module import ModuleSource, open_factory
+from reseed.subjects.module import ModuleSource
+from reseed.subjects.networks.factory import open_factory
 
 
 class Net(nn.Module):
@@ -78,11 +79,12 @@ def test_factory(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     spec = ModuleSpec(kind="module", factory="my_subject:make")
-    module, inputs = open_factory(spec)
-    assert ModuleSource(module, ["0"], inputs).sites == {"0": 2}
+    made = open_factory(spec)
+    assert ModuleSource(made.module, ["0"], made.batches).sites == {"0": 2}
+    assert made.show is made.labels is None
     for factory, message in {
         "my_subject": "not of the form",
-        "no_such_subject:make": "PYTHONPATH",
+        "no_such_subject:make": "name its file",
         "my_subject:mkae": "did you mean 'make'",
         "my_subject:wrong": "gave int",
     }.items():

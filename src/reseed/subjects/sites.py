@@ -1,13 +1,16 @@
 """Places inside a torch module where activations are read.
 
 A site is the path of a submodule, e.g. `layers.6.mlp`: what that submodule gives. With `:in` after
-it, what that submodule is given. Of several tensors the first counts; of several calls in one pass,
-the first call.
+it, what that submodule is given. Of several tensors the first counts, unless a part is named:
+`:out[1]` of a tuple, `:out.logits` of a dict or record, `:in.hidden_states` of the arguments, and
+further in, `:out.states[0]`. Of several calls in one pass, the first call counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import inspect
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -17,9 +20,19 @@ from torch import Tensor, nn
 
 from reseed.errors import SpecError, SubjectError, nearest
 from reseed.spec.analysis import fits_path
-from reseed.subjects.hook_names import module_path
+from reseed.spec.subject import Layout
+from reseed.subjects.networks.hook_names import module_path
+from reseed.subjects.networks.inside import (
+    Step,
+    first_tensor,
+    part_of,
+    steps_of,
+    with_first_tensor,
+    with_part,
+)
+from reseed.subjects.networks.layout import features_last, laid_back
 
-_IN, _OUT = ":in", ":out"
+_SUFFIX = re.compile(r"(?P<path>[^:]*):(?P<side>in|out)(?P<inside>(?:\[\d+\]|\.\w+)*)")
 
 
 class _AllRead(BaseException):  # noqa: N818  (not an error; no handler of the module may catch it)
@@ -49,10 +62,11 @@ def resolve_sites(module: nn.Module, patterns: Sequence[str]) -> list[str]:
         SpecError: if a pattern fits nothing; the message names the nearest site.
     """
     known = list_sites(module)
-    places: dict[tuple[int, bool], str] = {}
+    places: dict[tuple[int, bool, str], str] = {}
     for pattern in patterns:
         path, suffix = _split(pattern)
-        hits = {(n, suffix == ""): k + suffix for n, k in enumerate(known) if fits_path(k, path)}
+        order = not suffix.startswith(":in"), suffix
+        hits = {(n, *order): k + suffix for n, k in enumerate(known) if fits_path(k, path)}
         if not hits:
             raise SpecError(
                 f"site {pattern!r}: the subject has no such module; {_hint(path, known)}"
@@ -62,11 +76,12 @@ def resolve_sites(module: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def read_sites(
-    module: nn.Module, sites: Iterable[str], call: Callable[[], object]
+    module: nn.Module, sites: Iterable[str], call: Callable[[], object], *, absent: bool = False
 ) -> dict[str, Tensor]:
     """Run a forward pass without gradients; it ends at the last site, and gives what passes each.
 
-    Tensors are detached and as the module made them (any shape, type and device).
+    Tensors are detached and as the module made them (any shape, type and device). With `absent`
+    sites that are not reached are left out, as experts that no token is sent to.
     """
     reader = _Reader(list(dict.fromkeys(sites)))
     if not reader.wanted:
@@ -78,6 +93,8 @@ def read_sites(
             call()
         except _AllRead:
             return {site: reader.read[site] for site in reader.wanted}
+    if absent:
+        return {site: reader.read[site] for site in reader.wanted if site in reader.read}
     never = [site for site in reader.wanted if site not in reader.read]
     raise SubjectError(
         f"site {never[0]!r} was not reached in a forward pass"
@@ -119,27 +136,51 @@ def register(module: nn.Module, site: str, visit: Callable[[object], object]) ->
     except AttributeError:
         hint = _hint(path, list_sites(module))
         raise SpecError(f"site {site!r}: the subject has no such module; {hint}") from None
+    steps = steps_of(suffix)
+
+    def change(value: object, way: Sequence[Step]) -> object:
+        changed = visit(part_of(value, way, site))
+        return None if changed is None else with_part(value, way, changed)
 
     def before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
-        changed = visit((*args, *kwargs.values()))
+        flat = (*args, *kwargs.values())
+        changed = change(flat, _of_arguments(part, steps, len(args), list(kwargs)))
         if not isinstance(changed, tuple):
             return None
         out = cast(tuple[object, ...], changed)
         return out[: len(args)], dict(zip(kwargs, out[len(args) :], strict=True))
 
     def after(_: nn.Module, __: object, output: object) -> object:
-        return visit(output)
+        return change(output, steps)
 
-    if suffix == _IN:
+    if suffix.startswith(":in"):
         return part.register_forward_pre_hook(before, with_kwargs=True)
     return part.register_forward_hook(after)
 
 
+def _of_arguments(
+    part: nn.Module, steps: tuple[Step, ...], positional: int, named: Sequence[str]
+) -> tuple[Step, ...]:
+    """The way into all arguments of a call, positional ones first; a named one may be either."""
+    if not steps or isinstance(steps[0], int):
+        return steps
+    if steps[0] in named:
+        return (positional + list(named).index(steps[0]), *steps[1:])
+    known = list(inspect.signature(part.forward).parameters)[:positional]
+    return (known.index(steps[0]), *steps[1:]) if steps[0] in known else steps
+
+
 @contextmanager
 def replaced(
-    module: nn.Module, site: str, replace: Callable[[Tensor], Tensor]
+    module: nn.Module,
+    site: str,
+    replace: Callable[[Tensor], Tensor],
+    layout: Layout = "features_last",
 ) -> Generator[None, None, None]:
     """Let the first tensor that passes a site go on as `replace` makes it, inside the context.
+
+    `replace` is given `[..., D]` whatever the layout of the site is, and what it returns is laid
+    out as the site has it.
 
     Raises:
         SpecError: if the module has no such site.
@@ -150,7 +191,8 @@ def replaced(
         there = first_tensor(value)
         if there is None:
             raise SubjectError(f"site {site!r}: no tensor passes there, so none is replaced")
-        return with_first_tensor(value, replace(there))
+        changed = replace(features_last(there, layout))
+        return with_first_tensor(value, laid_back(changed, there, layout))
 
     handle = register(module, site, change)
     try:
@@ -160,14 +202,18 @@ def replaced(
 
 
 def _split(site: str) -> tuple[str, str]:
-    """Path and suffix; `:out` is dropped, so that a site has one name."""
-    path, colon, word = site.rpartition(":")
-    if not colon:
+    """Path and suffix; `:out` alone is dropped, so that a site has one name."""
+    if ":" not in site:
         return site, ""
-    suffix = colon + word
-    if suffix not in (_IN, _OUT):
-        raise SpecError(f"site {site!r}: a site ends in {_IN}, {_OUT} or nothing, not {suffix!r}")
-    return path, _IN if suffix == _IN else ""
+    parts = _SUFFIX.fullmatch(site)
+    if parts is None:
+        suffix = site[site.index(":") :]
+        raise SpecError(
+            f"site {site!r}: a site ends in :in, :out or nothing, not {suffix!r}; a part of a "
+            "tuple or dict is named behind it, as :out[1] or :out.logits"
+        )
+    suffix = f":{parts['side']}{parts['inside']}"
+    return parts["path"], "" if suffix == ":out" else suffix
 
 
 def _hint(path: str, known: list[str]) -> str:
@@ -177,30 +223,3 @@ def _hint(path: str, known: list[str]) -> str:
         return f"{path} is a name of another library; here it is {elsewhere!r}"
     near = [site for site in known if site.split(".")[0] == path.split(".")[0]]
     return nearest(path, near or known)
-
-
-def first_tensor(value: object) -> Tensor | None:
-    """The first tensor of what passes a site; None if there is none."""
-    if isinstance(value, Tensor):
-        return value
-    parts: Iterable[object] = ()
-    if isinstance(value, Mapping):
-        parts = value.values()
-    elif isinstance(value, (tuple, list)):
-        parts = value
-    return next((part for part in parts if isinstance(part, Tensor)), None)
-
-
-def with_first_tensor(value: object, tensor: Tensor) -> object:
-    """The same with its first tensor replaced."""
-    old = first_tensor(value)
-    if value is old:
-        return tensor
-    if isinstance(value, Mapping):
-        known = cast(Mapping[Any, Any], value)
-        out: Any = type(known)()  # an output class of transformers keeps its kind
-        for key, part in known.items():
-            out[key] = tensor if part is old else part
-        return out
-    parts = [tensor if part is old else part for part in cast(Iterable[Any], value)]
-    return tuple(parts) if isinstance(value, tuple) else parts

@@ -41,7 +41,8 @@ from reseed.subjects.language.model import (
     load_language_model,
 )
 from reseed.subjects.language.tokenizer import Tokenizer
-from reseed.subjects.module import ModuleSource, open_factory
+from reseed.subjects.module import ModuleSource
+from reseed.subjects.networks.factory import Network, open_factory
 from reseed.subjects.shards import TOKENS
 from reseed.subjects.sites import list_sites, resolve_sites
 from reseed.subjects.source import BlockSource
@@ -108,13 +109,33 @@ def open_subject(
         source = ArraySource(chosen)
         check_files(chosen, store, digest(named.model_dump(mode="json")), events)
     else:
-        module, batches = open_factory(subject)
+        network = open_factory(subject)
         if subject.random_weights is not None:
-            randomise(module, subject.random_weights)
-        source = ModuleSource(module, sites, batches)
+            randomise(network.module, subject.random_weights)
+        source = module_source(subject, network, sites, tokens, events)
         if source.padding:
             events.say(f"{source.padding:,} positions of padding are left out")
     return Opened(source, _blocks_for(source, tokens), None, None)
+
+
+def module_source(
+    subject: ModuleSpec, network: Network, sites: Sequence[str], tokens: int, events: Events
+) -> ModuleSource:
+    """The source that a spec makes of a network, whose module may have been altered."""
+    ragged = subject.rows == "ragged"
+    if ragged:
+        events.say("rows = 'ragged': a pass over the inputs counts them")
+    source = ModuleSource(
+        network.module,
+        sites,
+        network.batches,
+        layout=subject.layout,
+        positions=subject.positions,
+        ragged=ragged,
+        enough=tokens if ragged else None,
+    )
+    source.show, source.labels = network.show, network.labels
+    return source
 
 
 def _open_model(
@@ -156,7 +177,7 @@ def known_sites(
         say(opening(subject))
         module = body_without_weights(subject)
     elif isinstance(subject, ModuleSpec):
-        module = open_factory(subject)[0]
+        module = open_factory(subject).module
     else:
         names = [SITE] if isinstance(subject, ToySpec) else list(subject.paths)
         return names if pattern == "**" else _chosen(names, [pattern])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reseed.subjects.language.activations import Outputs, Replace, SplicedModel
-from reseed.subjects.sites import first_tensor, with_first_tensor
+from reseed.subjects.networks.inside import first_tensor, with_first_tensor
 
 _SAME = 1e-3
 """Of the largest logit: by how much a pass that starts later may differ."""

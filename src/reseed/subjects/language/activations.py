@@ -19,7 +19,8 @@ from reseed.errors import SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
 from reseed.subjects.language.blocks import NO_DOCUMENT, TokenBlocks
 from reseed.subjects.language.model import LanguageModel, load_causal, model_inputs
-from reseed.subjects.sites import first_tensor, register, replaced, resolve_sites
+from reseed.subjects.networks.inside import first_tensor
+from reseed.subjects.sites import register, replaced, resolve_sites
 from reseed.subjects.source import first_bad_row
 
 _POSITIONS = 256

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from reseed.errors import SpecError, SubjectError
 from reseed.sae.model import SAE
-from reseed.subjects.sites import first_tensor, register, replaced
+from reseed.spec.subject import Layout
+from reseed.subjects.networks.inside import first_tensor
+from reseed.subjects.networks.layout import features_last
+from reseed.subjects.sites import register, replaced
 
 Edit = Callable[[Tensor], Tensor]
 """From codes `[..., F]` to what goes on instead of them."""
@@ -25,6 +28,7 @@ def spliced(
     target: str | None = None,
     edit: Edit | None = None,
     keep_error: bool = False,
+    layout: Layout = "features_last",
 ) -> Generator[None, None, None]:
     """Replace what passes a site by what an SAE makes of it, as long as the context lasts.
 
@@ -38,6 +42,7 @@ def spliced(
         edit: changes codes `[..., F]`, e.g. takes a latent out.
         keep_error: leave in what the SAE does not reconstruct, so that without an edit nothing
             changes, and with one its effect alone is seen (arXiv 2403.19647, equation 2).
+        layout: where the features of these sites stand; a convolution's are `"channels_first"`.
 
     Raises:
         SpecError: if no site is named, or the model has none of that name.
@@ -55,16 +60,28 @@ def spliced(
         tensor = first_tensor(value)
         if tensor is None:
             raise SubjectError(f"site {read!r}: no tensor passes there; choose another")
-        last["x"] = tensor
+        last["x"] = _fitting(sae, read, features_last(tensor, layout))
 
     def replace(there: Tensor) -> Tensor:
-        return _made(sae, there if written == read else last["x"], there, edit, keep_error)
+        x = _fitting(sae, read, there) if written == read else last["x"]
+        return _made(sae, x, there, edit, keep_error)
 
     with ExitStack() as hooks:
         if written != read:
             hooks.callback(register(body, read, keep).remove)
-        hooks.enter_context(replaced(body, written, replace))
+        hooks.enter_context(replaced(body, written, replace, layout))
         yield
+
+
+def _fitting(sae: SAE, site: str, x: Tensor) -> Tensor:
+    """Rows that the SAE can read."""
+    if x.shape[-1] != sae.dimensions:
+        raise SubjectError(
+            f"site {site!r}: {list(x.shape)} passes there, and {sae!r} reads rows of "
+            f"{sae.dimensions}. Name the site that it was trained on, or where its features stand: "
+            "layout = 'channels_first'."
+        )
+    return x
 
 
 def _made(sae: SAE, x: Tensor, there: Tensor, edit: Edit | None, keep_error: bool) -> Tensor:
