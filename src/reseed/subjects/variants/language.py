@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,12 @@ from reseed.subjects.language.model import (
 )
 from reseed.subjects.shards import TOKENS
 from reseed.subjects.variants import importance
-from reseed.subjects.variants.perplexity import block_loss, cross_entropies, match_cross_entropy
+from reseed.subjects.variants.perplexity import (
+    block_loss,
+    cross_entropies,
+    followed,
+    match_cross_entropy,
+)
 from reseed.subjects.variants.removal import (
     Removal,
     apply_removal,
@@ -81,8 +87,9 @@ class LanguageVariants:
     def source(self, variant: VariantSpec, inputs: Inputs) -> TextSource:
         """The variant reading the blocks of the study."""
         sites = list(self._study.store.document(SUBJECT, "subject.json")["read"])
+        removal = self._removal(variant, inputs)
         body = load_body(self._spec_of(variant), sites)
-        self._alter(body, variant, inputs)
+        self._alter(body, variant, removal)
         tokenizer, name = load_tokenizer(self._subject), f"{self._subject.model} ({variant.label})"
         model = LanguageModel(body.to(self._device), tokenizer, sites, name)
         return TextSource(
@@ -108,27 +115,27 @@ class LanguageVariants:
 
     def _causal(self, variant: VariantSpec | None, inputs: Inputs) -> nn.Module:
         """The whole model, with its head, altered."""
-        spec = self._spec_of(variant)
+        spec, removal = self._spec_of(variant), self._removal(variant, inputs)
         model: Any = load_causal(spec.model_copy(update={"random_weights": None})).model
         model.requires_grad_(False)
         model.config.use_cache = False
         if spec.random_weights is not None:
             _randomise(model, spec, spec.random_weights)
-        if variant is not None:
-            self._alter(model.base_model, variant, inputs)
+        self._alter(model.base_model, variant, removal)
         return model.to(self._device)
 
-    def _alter(self, body: nn.Module, variant: VariantSpec, inputs: Inputs) -> None:
+    def _alter(self, body: nn.Module, variant: VariantSpec | None, removal: Removal | None) -> None:
         if isinstance(variant, Int8Spec | Int4Spec | GGUFSpec):
             round_weights(body, variant, self._subject.model, self._events)
-        elif isinstance(variant, PrunedSpec):
-            removal = self._removal(variant, inputs)
+        elif removal is not None:
             apply_removal(body, structures_of(body, self._subject.model), removal)
 
     # -- what is taken out -------------------------------------------------------------------------
 
-    def _removal(self, variant: PrunedSpec, inputs: Inputs) -> Removal:
-        """What is taken out for a variant, from the store if it is there."""
+    def _removal(self, variant: VariantSpec | None, inputs: Inputs) -> Removal | None:
+        """What is taken out for a variant, from the store if it is there; None for other kinds."""
+        if not isinstance(variant, PrunedSpec):
+            return None
         store, name = self._study.store, variant_name(variant.label)
         wanted = self._named(variant)
         made_from = [self._study.spec.data, [v.model_dump(mode="json") for v in wanted]]
@@ -151,40 +158,37 @@ class LanguageVariants:
     def _chosen(self, variant: PrunedSpec, inputs: Inputs) -> Removal:
         if variant.equal_perplexity is not None:
             return self._as_bad_as(variant, inputs)
-        model: Any = None
-        if variant.by_gradient:
-            model = self._causal(None, inputs)
-            body: nn.Module = model.base_model
-        else:
-            body = load_body(self._subject, ()).eval().requires_grad_(False).to(self._device)
-            settings: Any = body.config
-            settings.use_cache = False
-        structures = structures_of(body, self._subject.model)
-        check_by_a_pass(body, structures, self._subject.model)
         assert variant.share is not None
-        blocks = _drawn(inputs.split[0], inputs.text, variant)
+        model: Any = self._causal(None, inputs) if variant.by_gradient else None
+        body = self._body() if model is None else model.base_model
+        structures = self._structures(body)
+        text, blocks = inputs.text, _drawn(inputs.split[0], inputs.text, variant)
         given: dict[str, importance.Given] = {}
         if variant.method == "flap":
-            given = importance.inputs_of_readers(
-                body, structures, inputs.text, blocks, self._events
-            )
+            given = importance.inputs_of_readers(body, structures, text, blocks, self._events)
             scores = importance.by_fluctuation(body, structures, given)
         elif variant.method == "magnitude":
             scores = importance.scaled(importance.by_magnitude(body, structures))
         elif variant.method == "random":
             scores = random_order(structures, variant.seed)
         else:
-            taylor = importance.by_gradient(
-                body,
-                structures,
-                blocks,
-                lambda block: block_loss(model, inputs.text, block),
-                self._events,
-            )
+            loss = partial(block_loss, model, text)
+            taylor = importance.by_gradient(body, structures, blocks, loss, self._events)
             scores = importance.by_taylor(taylor, variant)
         taken = choose(structures, scores, variant.share, variant)
         bias = put_back(body, structures, taken, given) if given else {}
         return Removal(taken, bias, told(structures, taken))
+
+    def _body(self) -> nn.Module:
+        body: Any = load_body(self._subject, ()).eval().requires_grad_(False)
+        body.config.use_cache = False
+        return body.to(self._device)
+
+    def _structures(self, body: nn.Module) -> list[Structures]:
+        """Those of the body, held to what it computes."""
+        structures = structures_of(body, self._subject.model)
+        check_by_a_pass(body, structures, self._subject.model)
+        return structures
 
     def _as_bad_as(self, variant: PrunedSpec, inputs: Inputs) -> Removal:
         """Random removal with the cross-entropy of another variant on the same held-out blocks."""
@@ -193,8 +197,7 @@ class LanguageVariants:
         goal = float(self.cross_entropy(other, blocks, inputs).mean())
         model: Any = self._causal(None, inputs)
         body: nn.Module = model.base_model
-        structures: list[Structures] = structures_of(body, self._subject.model)
-        check_by_a_pass(body, structures, self._subject.model)
+        structures = self._structures(body)
 
         def measure() -> float:
             return float(cross_entropies(model, inputs.text, blocks, self._events).mean())
@@ -211,8 +214,13 @@ class LanguageVariants:
 
 
 def _drawn(blocks: NDArray[np.int64], text: TokenBlocks, variant: PrunedSpec) -> list[int]:
-    """Some of these blocks, of those in which enough is predicted."""
-    there = blocks[text.rows[blocks] > 1]
+    """Some of these blocks, of those in which something is predicted."""
+    there = blocks[[bool(followed(text, block).any()) for block in blocks.tolist()]]
+    if not len(there):
+        raise SubjectError(
+            f"variant {variant.label!r}: in no block of the text a kept position is followed by a "
+            "token of its document, so nothing is predicted; take longer blocks"
+        )
     draw = generator("calibration-blocks", variant.seed)
     size = min(len(there), variant.calibration_blocks)
     return sorted(draw.choice(there, size, replace=False).tolist())

@@ -27,16 +27,20 @@ _FIRST = 0.05
 """Share that is tried first."""
 
 
-def block_loss(model: nn.Module, text: TokenBlocks, block: int) -> Tensor:
-    """Mean cross-entropy in nats of the tokens of one document that follow kept positions.
+def followed(text: TokenBlocks, block: int) -> NDArray[np.bool_]:
+    """[L - 1] kept positions that a token of the same document follows."""
+    document = text.document[block]
+    return text.keep[block, :-1] & (document[:-1] == document[1:])
 
-    NaN where none does. Blocks go through one at a time, so that each has one value.
+
+def block_loss(model: nn.Module, text: TokenBlocks, block: int) -> Tensor:
+    """Mean cross-entropy in nats of the tokens that follow kept positions; NaN where none does.
+
+    Blocks go through one at a time, so that each has one value.
     """
-    ids, keep, attention = blocks_of(text, [block])
-    document = torch.from_numpy(text.document[block])
-    followed = keep[0, :-1] & (document[:-1] == document[1:])
+    ids, _, attention = blocks_of(text, [block])
     logits = model(**model_inputs(model, ids, attention)).logits[0, :-1]
-    there = followed.to(logits.device)
+    there = torch.from_numpy(followed(text, block)).to(logits.device)
     return nn.functional.cross_entropy(logits[there].float(), ids[0, 1:].to(there.device)[there])
 
 

@@ -91,7 +91,7 @@ def _may_go(structures: Sequence[Structures], variant: PrunedSpec) -> NDArray[np
 
 
 def random_order(structures: Sequence[Structures], seed: int) -> Scores:
-    """Scores in a random order; a larger share takes out what a smaller one does, and more."""
+    """Scores in a random order; what a smaller share takes out, a larger one does nearly all."""
     draw = generator("random-structures", seed)
     order = iter(draw.permutation(sum(there.count for there in structures)).tolist())
     return {
