@@ -39,7 +39,15 @@ from reseed.subjects.language.model import (
     load_tokenizer,
 )
 from reseed.subjects.shards import TOKENS
-from reseed.subjects.variants import importance
+from reseed.subjects.variants.importance import (
+    Given,
+    by_fluctuation,
+    by_gradient,
+    by_magnitude,
+    by_taylor,
+    inputs_of_readers,
+    scaled,
+)
 from reseed.subjects.variants.perplexity import (
     block_loss,
     cross_entropies,
@@ -159,22 +167,22 @@ class LanguageVariants:
         if variant.equal_perplexity is not None:
             return self._as_bad_as(variant, inputs)
         assert variant.share is not None
-        model: Any = self._causal(None, inputs) if variant.by_gradient else None
-        body = self._body() if model is None else model.base_model
+        model: Any = self._causal(None, inputs) if variant.by_gradient else self._body()
+        body: nn.Module = model.base_model if variant.by_gradient else model
         structures = self._structures(body)
         text, blocks = inputs.text, _drawn(inputs.split[0], inputs.text, variant)
-        given: dict[str, importance.Given] = {}
+        given: dict[str, Given] = {}
         if variant.method == "flap":
-            given = importance.inputs_of_readers(body, structures, text, blocks, self._events)
-            scores = importance.by_fluctuation(body, structures, given)
+            given = inputs_of_readers(body, structures, text, blocks, self._events)
+            scores = by_fluctuation(body, structures, given)
         elif variant.method == "magnitude":
-            scores = importance.scaled(importance.by_magnitude(body, structures))
+            scores = scaled(by_magnitude(body, structures))
         elif variant.method == "random":
             scores = random_order(structures, variant.seed)
         else:
             loss = partial(block_loss, model, text)
-            taylor = importance.by_gradient(body, structures, blocks, loss, self._events)
-            scores = importance.by_taylor(taylor, variant)
+            taylor = by_gradient(body, structures, blocks, loss, self._events)
+            scores = by_taylor(taylor, variant)
         taken = choose(structures, scores, variant.share, variant)
         bias = put_back(body, structures, taken, given) if given else {}
         return Removal(taken, bias, told(structures, taken))

@@ -101,11 +101,12 @@ def structures_of(body: nn.Module, name: str) -> list[Structures]:
     out: list[Structures] = []
     for layer, block in enumerate(blocks):
         where = f"{path}.{layer}"
-        found = [_attention(block, where), _mlp(block, where)]
-        kinds: tuple[Kind, Kind] = ("attention", "mlp")
-        whole = [(kind, parts) for kind, parts in zip(kinds, found, strict=True) if parts]
-        _check_known(block, where, name, [part.path for _, parts in whole for part in parts])
-        out += [Structures(layer, k, parts, _parameters(body, parts)) for k, parts in whole]
+        found: dict[Kind, tuple[Part, ...]] = {
+            "attention": _attention(block, where),
+            "mlp": _mlp(block, where),
+        }
+        _check_known(block, where, name, [p.path for parts in found.values() for p in parts])
+        out += [Structures(layer, k, p, _parameters(body, p)) for k, p in found.items() if p]
     return out
 
 
