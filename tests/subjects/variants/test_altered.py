@@ -36,7 +36,7 @@ def entropy(study, label):
     return variant_cross_entropy(study, variant, HELD_OUT, EVENTS)
 
 
-PRUNED = ("saap", "taylor_vector", "taylor_element", "flap", "magnitude", "random")
+PRUNED = ("saap", "flap", "magnitude", "random")
 
 
 def test_a_language_model_in_all_versions(language_study, tiny_folder):
@@ -108,23 +108,40 @@ def test_a_checkpoint_of_another_shape_or_vocabulary_is_refused(
     assert not study.store.has("subject")  # nothing was begun
 
 
+FLAP = {"method": "flap", "share": 0.1}
+SAME = {"method": "random", "equal_perplexity": "flap-0.1"}
+
+
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("subject", "variants", "words"),
     [
-        ({"subject": None}, "a subject of kind 'toy' has no method 'flap', but random, random_w"),
-        ({"dtype": "int8"}, "alters weights, which subject.dtype = 'int8' has rounded already"),
-        ({"random_weights": 0}, "'random-as-flap-0.1': random weights predict nothing"),
+        (None, [FLAP], "a subject of kind 'toy' has no method 'flap', but random, random_w"),
+        ({"dtype": "int8"}, [FLAP], "alters weights, which subject.dtype = 'int8' has rounded"),
+        ({"random_weights": 0}, [FLAP, SAME], "'random-as-flap-0.1': random weights predict not"),
+        ({"random_weights": 0}, [{"method": "random_weights"}], "is the subject itself"),
+        ({}, [FLAP, FLAP], r"two \[\[variant\]\] tables are called 'flap-0.1'"),
+        ({}, [SAME], "names no other variant"),
+        ({}, [{"method": "flap"}], "method 'flap' needs share, e.g. share = 0.1"),
+        ({}, [{**FLAP, "fluctuation": True}], 'fluctuation goes with method = "saap"'),
+        ({}, [{**FLAP, "shar": 0.1}], "unknown key; did you mean 'share'"),
+        ({}, [{"method": "falp"}], "method 'falp': did you mean 'flap'"),
     ],
 )
-def test_what_cannot_be_is_refused_by_the_spec(language_study, write_study, change, words):
-    variants = [{"method": "flap", "share": 0.1}]
-    if "random_weights" in change:
-        variants.append({"method": "random", "equal_perplexity": "flap-0.1"})
-    subject = {"kind": "language_model", "model": "x", **change}
+def test_what_cannot_be_is_refused_by_the_spec(
+    language_study, write_study, subject, variants, words
+):
     toy = partial(write_study, variant=variants)
-    make = toy if "subject" in change else partial(language_study, variants, subject=subject)
+    named = {"kind": "language_model", "model": "x", **(subject or {})}
+    make = toy if subject is None else partial(language_study, variants, subject=named)
     with pytest.raises(SpecError, match=words):
         reseed.Study.load(make())
+
+
+def test_a_variant_is_no_part_of_what_a_run_is(language_study):
+    one, two = (language_study(variants).spec for variants in ([], [FLAP, SAME]))
+    assert [variant.label for variant in two.variant] == ["flap-0.1", "random-as-flap-0.1"]
+    assert one.data == two.data
+    assert [r.id for r in one.runs(["layers.2"])] == [r.id for r in two.runs(["layers.2"])]
 
 
 def test_half_of_the_features_of_a_toy_are_cut(write_study):

@@ -99,7 +99,7 @@ class LanguageVariants:
         body = load_body(self._spec_of(variant), sites)
         self._alter(body, variant, removal)
         tokenizer, name = load_tokenizer(self._subject), f"{self._subject.model} ({variant.label})"
-        model = LanguageModel(body.to(self._device), tokenizer, sites, name)
+        model = LanguageModel(body.to(self._place(variant)), tokenizer, sites, name)
         return TextSource(
             model, TokenBlocks.open(self._study.store, TOKENS), self._subject.batch_blocks
         )
@@ -130,7 +130,11 @@ class LanguageVariants:
         if spec.random_weights is not None:
             _randomise(model, spec, spec.random_weights)
         self._alter(model.base_model, variant, removal)
-        return model.to(self._device)
+        return model.to(self._place(variant))
+
+    def _place(self, variant: VariantSpec | None) -> str:
+        """Where it computes: products of int8 on a processor."""
+        return "cpu" if isinstance(variant, Int8Spec) else self._device
 
     def _alter(self, body: nn.Module, variant: VariantSpec | None, removal: Removal | None) -> None:
         if isinstance(variant, Int8Spec | Int4Spec | GGUFSpec):
