@@ -30,12 +30,14 @@ PUBLIC = [
     "load",
     "match",
     "match_activations",
+    "paired",
     "plan",
     "predict",
     "push",
     "reject_threshold",
     "run",
     "save",
+    "survive",
     "train",
 ]
 

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reseed.comparison.invariance import paired
     from reseed.comparison.stage import compare
     from reseed.comparison.summary import Comparison
     from reseed.consensus_sae.stage import consensus
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from reseed.stability.fdr import reject_threshold
     from reseed.study import Study
     from reseed.subjects.module import harvest
+    from reseed.survival.stage import survive
     from reseed.training.arrays import train
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "reseed.publish.export": ("export_to",),
     "reseed.publish.push": ("push",),
     "reseed.subjects.module": ("harvest",),
+    "reseed.comparison.invariance": ("paired",),
     "reseed.comparison.stage": ("compare",),
     "reseed.comparison.summary": ("Comparison",),
     "reseed.pipeline.known_features": ("Calibration", "calibrate"),
@@ -68,6 +71,7 @@ _HOMES = {
     "reseed.stability.fdr": ("reject_threshold",),
     "reseed.study": ("Study",),
     "reseed.spec.study": ("StudySpec",),
+    "reseed.survival.stage": ("survive",),
     "reseed.training.arrays": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -95,12 +99,14 @@ __all__ = [
     "load",
     "match",
     "match_activations",
+    "paired",
     "plan",
     "predict",
     "push",
     "reject_threshold",
     "run",
     "save",
+    "survive",
     "train",
 ]
 

@@ -57,6 +57,7 @@ def arguments(finished, tmp_path_factory):
         "explain": [finished, "--dry"],
         "score": [finished],
         "select": [finished, "--run", "toy"],
+        "survive": [finished, "--quiet"],  # which names no variant
         "compare": [*saes, "--out", folder / "out", "--quiet"],
         "inspect": [run],
         "convert": [run, folder / "converted", "--to", "sparsify"],

@@ -12,6 +12,7 @@ import reseed.cli.latents as latents
 import reseed.cli.publish as publish
 import reseed.cli.saes as saes
 import reseed.cli.studies as studies
+import reseed.cli.survival as survival
 
 app = typer.Typer(
     name="reseed",
@@ -27,7 +28,7 @@ app = typer.Typer(
     "continue).",
 )
 
-for room in (studies, cluster, latents, explore, publish, saes):
+for room in (studies, cluster, latents, survival, explore, publish, saes):
     for command in room.COMMANDS:
         app.command()(command)
 

@@ -1,0 +1,93 @@
+"""`reseed survive` on whole studies: the door, its pieces, its page and what it refuses."""
+
+import shutil
+
+import pytest
+from tests.conftest import study_text
+
+import reseed
+from reseed.errors import SpecError, StoreError
+from reseed.survival import stage
+
+VARIANTS = [
+    {"name": "nothing", "method": "random", "share": 0.0},
+    {"method": "random", "share": 0.5},
+    {"method": "random_weights", "seed": 7},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(finished, tmp_path_factory):
+    """A finished study to which variants were added."""
+    folder = tmp_path_factory.mktemp("survive") / "tiny"
+    shutil.copytree(finished, folder)
+    sae = [{"latents": 16, "k": 2, "lr": 3e-3}, {"latents": 8, "k": 2, "lr": 3e-3}]
+    (folder / "study.toml").write_text(study_text(sae=sae, variant=VARIANTS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def survival(folder):
+    return reseed.survive(reseed.Study.load(folder), progress=False)
+
+
+def test_taking_out_nothing_leaves_all_exactly(survival):
+    latents = survival.latents.filter(variant="nothing")
+    assert len(latents)
+    for column in ("r", "rate_ratio"):
+        assert set(latents[column].drop_nulls()) == {1.0}
+    (nothing, *_) = survival.summary["variants"]
+    for numbers in nothing["groups"].values():
+        assert numbers["survival"]["value"] == 1.0
+        assert numbers["distance"] == 0.0
+        assert {of["value"] for of in numbers["directions"].values()} == {1.0}
+        assert numbers["fvu"]["whole"] == numbers["fvu"]["variant"]
+
+
+def test_other_versions_lose_latents_and_stand_beside_their_nulls(survival):
+    assert [v["variant"] for v in survival.summary["variants"]] == [
+        "nothing", "random-0.5", "random_weights-7",
+    ]  # fmt: skip
+    for variant in survival.summary["variants"][1:]:
+        for numbers in variant["groups"].values():
+            assert numbers["survival"]["value"] < 1.0
+            assert numbers["survival"]["latents"] == sum(
+                share["latents"] for share in numbers["kinds"].values()
+            )
+            assert {"null_shuffled", "untrained", "directions"} <= set(numbers)
+    assert {"verdict", "n_matched", "kind", "stratum"} <= set(survival.latents.columns)
+    assert survival.latents["variant"].n_unique() == 3
+    page = survival.page.read_text("utf-8")
+    assert "random-0.5" in page
+
+
+def test_again_it_only_reads(survival, folder, tree, monkeypatch):
+    import reseed.subjects.variants as variants
+
+    def opened(*_):
+        raise AssertionError("a variant was opened again")
+
+    before = tree(folder)
+    monkeypatch.setattr(variants, "open_variant", opened)
+    again = reseed.survive(reseed.Study.load(folder), progress=False)
+    assert tree(folder) == before
+    assert again.summary == survival.summary
+    shutil.rmtree(folder / "survival" / "_summary")  # made again from the pieces alone, alike
+    assert reseed.survive(reseed.Study.load(folder), progress=False).summary == survival.summary
+    assert tree(folder) == before
+
+
+def test_the_command_shows_what_survives(survival, folder, cli):
+    done = cli("survive", folder, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "random-0.5" in done.stdout
+    assert "survival.html" in done.stdout
+
+
+def test_what_cannot_be_asked_is_refused(finished, folder, write_study):
+    with pytest.raises(SpecError, match=r"\[\[variant\]\]"):
+        stage.check(reseed.Study.load(finished))
+    untrained = write_study("untrained", variant=VARIANTS)
+    with pytest.raises(StoreError, match="no finished runs yet"):
+        reseed.survive(reseed.Study.load(untrained), progress=False)
+    assert not untrained.with_suffix("").exists()
