@@ -10,9 +10,9 @@ from reseed.events import Events
 from reseed.spec.variants import PrunedSpec
 from reseed.subjects.sites import read_sites
 from reseed.subjects.variants import importance
+from reseed.subjects.variants.anatomy import matrix, structures_of
 from reseed.subjects.variants.perplexity import match_cross_entropy
 from reseed.subjects.variants.removal import Removal, apply_removal, choose, put_back
-from reseed.subjects.variants.structures import matrix, structures_of
 
 BATCHES = torch.tensor([[1, 5, 6, 3, 9], [4, 4, 8, 7, 1], [2, 19, 3, 3, 11]])
 

@@ -23,7 +23,7 @@ from reseed.subjects.language.activations import blocks_of
 from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.language.model import model_inputs
 from reseed.subjects.sites import read_sites
-from reseed.subjects.variants.structures import Part, Structures, matrix
+from reseed.subjects.variants.anatomy import Part, StructureSet, matrix
 
 Scores = dict[str, NDArray[np.float64]]
 """Key of structures to `[S]`."""
@@ -49,7 +49,7 @@ def fused(vector: Mapping[str, Any], element: Mapping[str, Any]) -> Scores:
     return {key: (v[key] + e[key]) / 2 for key in v}
 
 
-def by_magnitude(body: nn.Module, structures: Sequence[Structures]) -> Scores:
+def by_magnitude(body: nn.Module, structures: Sequence[StructureSet]) -> Scores:
     """Root mean square of the weights of each structure."""
     return {
         there.key: np.sqrt(
@@ -66,7 +66,7 @@ def _size(body: nn.Module, part: Part) -> int:
 
 
 def _summed(
-    there: Structures, numbers: Callable[[Part], Tensor], inside: bool = False
+    there: StructureSet, numbers: Callable[[Part], Tensor], inside: bool = False
 ) -> NDArray[np.float64]:
     """[S] of a number for each weight: summed over rows or columns, with `inside` in magnitude."""
     total = np.zeros(there.count)
@@ -89,7 +89,7 @@ class Taylor(NamedTuple):
 
 def by_gradient(
     body: nn.Module,
-    structures: Sequence[Structures],
+    structures: Sequence[StructureSet],
     blocks: Sequence[int],
     loss: Loss,
     events: Events,
@@ -146,7 +146,7 @@ def _gradient(layer: nn.Module) -> Tensor:
 
 
 def _importances(
-    structures: Sequence[Structures],
+    structures: Sequence[StructureSet],
     values: Mapping[str, Tensor],
     first: Mapping[str, Tensor],
     second: Mapping[str, Tensor] | None,
@@ -189,7 +189,7 @@ class Given(NamedTuple):
 
 def inputs_of_readers(
     body: nn.Module,
-    structures: Sequence[Structures],
+    structures: Sequence[StructureSet],
     text: TokenBlocks,
     blocks: Sequence[int],
     events: Events,
@@ -218,7 +218,7 @@ def inputs_of_readers(
 
 
 def by_fluctuation(
-    body: nn.Module, structures: Sequence[Structures], given: Mapping[str, Given]
+    body: nn.Module, structures: Sequence[StructureSet], given: Mapping[str, Given]
 ) -> Scores:
     """FLAP's measure (arXiv 2312.11983, "WIFV"): variance of an input times its squared weights.
 

@@ -39,6 +39,7 @@ from reseed.subjects.language.model import (
     load_tokenizer,
 )
 from reseed.subjects.shards import TOKENS
+from reseed.subjects.variants.anatomy import StructureSet, check_by_a_pass, structures_of
 from reseed.subjects.variants.importance import (
     Given,
     by_fluctuation,
@@ -64,7 +65,6 @@ from reseed.subjects.variants.removal import (
     told,
 )
 from reseed.subjects.variants.rounding import round_weights
-from reseed.subjects.variants.structures import Structures, check_by_a_pass, structures_of
 
 
 class LanguageVariants:
@@ -196,7 +196,7 @@ class LanguageVariants:
         body.config.use_cache = False
         return body.to(self._device)
 
-    def _structures(self, body: nn.Module) -> list[Structures]:
+    def _structures(self, body: nn.Module) -> list[StructureSet]:
         """Those of the body, held to what it computes."""
         structures = structures_of(body, self._subject.model)
         check_by_a_pass(body, structures, self._subject.model)

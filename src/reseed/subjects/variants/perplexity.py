@@ -16,8 +16,8 @@ from reseed.spec.variants import PrunedSpec
 from reseed.subjects.language.activations import blocks_of
 from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.language.model import model_inputs
+from reseed.subjects.variants.anatomy import StructureSet, take_out
 from reseed.subjects.variants.removal import Taken, choose, most_share, random_order
-from reseed.subjects.variants.structures import Structures, take_out
 
 _NEAR = 0.005
 """Nats of cross-entropy that count as the same."""
@@ -56,7 +56,7 @@ def cross_entropies(
     return out
 
 
-class Matched(NamedTuple):
+class EqualPerplexity(NamedTuple):
     """Random structures without which a model predicts as well as another one."""
 
     taken: Taken
@@ -69,11 +69,11 @@ class Matched(NamedTuple):
 
 def match_cross_entropy(
     body: nn.Module,
-    structures: Sequence[Structures],
+    structures: Sequence[StructureSet],
     variant: PrunedSpec,
     goal: float,
     measure: Callable[[], float],
-) -> Matched:
+) -> EqualPerplexity:
     """Find the share of random structures without which cross-entropy is `goal`, by bisection.
 
     Args:
@@ -113,11 +113,11 @@ def match_cross_entropy(
             low, high = (middle, high) if at(middle) < goal else (low, middle)
     share = min(tried, key=lambda one: abs(tried[one] - goal))
     taken = choose(structures, scores, share, variant)
-    return Matched(taken, share, tried[share], sorted(tried.items()))
+    return EqualPerplexity(taken, share, tried[share], sorted(tried.items()))
 
 
 def _measured_without(
-    body: nn.Module, structures: Sequence[Structures], taken: Taken, measure: Callable[[], float]
+    body: nn.Module, structures: Sequence[StructureSet], taken: Taken, measure: Callable[[], float]
 ) -> float:
     there = [some for some in structures if some.key in taken]
     layers: dict[str, Any] = {p.path: body.get_submodule(p.path) for s in there for p in s.parts}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from reseed.errors import SpecError
 from reseed.seeds import generator
 from reseed.spec.variants import PrunedSpec
+from reseed.subjects.variants.anatomy import StructureSet, matrix, take_out
 from reseed.subjects.variants.importance import Given, Scores
-from reseed.subjects.variants.structures import Structures, matrix, take_out
 
 Taken = dict[str, NDArray[np.int64]]
 """Key of structures to the numbers of those that are taken out."""
@@ -33,7 +33,7 @@ class Removal:
 
 
 def choose(
-    structures: Sequence[Structures], scores: Scores, share: float, variant: PrunedSpec
+    structures: Sequence[StructureSet], scores: Scores, share: float, variant: PrunedSpec
 ) -> Taken:
     """The structures of least importance that together have a share of all their parameters.
 
@@ -70,14 +70,14 @@ def choose(
     }
 
 
-def most_share(structures: Sequence[Structures], variant: PrunedSpec) -> float:
+def most_share(structures: Sequence[StructureSet], variant: PrunedSpec) -> float:
     """Share of the parameters of all structures that may go at the most."""
     sizes = np.array([there.parameters for there in structures])
     counts = np.array([there.count for there in structures])
     return float((sizes * _may_go(structures, variant)).sum() / (sizes * counts).sum())
 
 
-def _may_go(structures: Sequence[Structures], variant: PrunedSpec) -> NDArray[np.int64]:
+def _may_go(structures: Sequence[StructureSet], variant: PrunedSpec) -> NDArray[np.int64]:
     """How many of each kind in each layer may go."""
     layers = 1 + max(there.layer for there in structures)
     for layer in variant.protect:
@@ -90,7 +90,7 @@ def _may_go(structures: Sequence[Structures], variant: PrunedSpec) -> NDArray[np
     return np.array([0 if s.layer in whole else s.count - 1 for s in structures])
 
 
-def random_order(structures: Sequence[Structures], seed: int) -> Scores:
+def random_order(structures: Sequence[StructureSet], seed: int) -> Scores:
     """Scores in a random order; what a smaller share takes out, a larger one does nearly all."""
     draw = generator("random-structures", seed)
     order = iter(draw.permutation(sum(there.count for there in structures)).tolist())
@@ -101,7 +101,7 @@ def random_order(structures: Sequence[Structures], seed: int) -> Scores:
 
 
 def put_back(
-    body: nn.Module, structures: Sequence[Structures], taken: Taken, given: Mapping[str, Given]
+    body: nn.Module, structures: Sequence[StructureSet], taken: Taken, given: Mapping[str, Given]
 ) -> dict[str, NDArray[np.float32]]:
     """What the readers lose on average, `W x mean` of what is taken out (FLAP, equation 5)."""
     out: dict[str, NDArray[np.float32]] = {}
@@ -114,7 +114,7 @@ def put_back(
     return out
 
 
-def apply_removal(body: nn.Module, structures: Sequence[Structures], removal: Removal) -> None:
+def apply_removal(body: nn.Module, structures: Sequence[StructureSet], removal: Removal) -> None:
     """Take structures out of a body, in place; where none is, no weight is touched."""
     for there in structures:
         if there.key not in removal.taken:
@@ -129,7 +129,7 @@ def apply_removal(body: nn.Module, structures: Sequence[Structures], removal: Re
                 reader.bias.data += more
 
 
-def told(structures: Sequence[Structures], taken: Taken) -> dict[str, Any]:
+def told(structures: Sequence[StructureSet], taken: Taken) -> dict[str, Any]:
     """`share` of the parameters of all structures, `parameters`, and `structures` of each kind."""
     total = sum(there.parameters * there.count for there in structures)
     gone = {there.key: len(taken.get(there.key, ())) for there in structures}

@@ -12,7 +12,7 @@ from reseed.errors import SpecError, SubjectError, extra_missing
 from reseed.events import Events
 from reseed.spec.variants import GGUFSpec, Int4Spec, Int8Spec
 from reseed.subjects.language.int8 import to_int8
-from reseed.subjects.variants.structures import is_linear, matrix
+from reseed.subjects.variants.anatomy import is_linear, matrix
 
 _LEVELS = 15
 _GROUP = 32

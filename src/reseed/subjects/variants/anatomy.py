@@ -50,7 +50,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Structures:
+class StructureSet:
     """The structures of one kind in one layer, all of one size."""
 
     layer: int
@@ -91,14 +91,14 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, Conv1D)
 
 
-def structures_of(body: nn.Module, name: str) -> list[Structures]:
+def structures_of(body: nn.Module, name: str) -> list[StructureSet]:
     """All structures of a body, attention before MLP of each layer; weights are not looked at.
 
     Raises:
         SpecError: if a layer has weights that belong to no structure that is known.
     """
     path, blocks = _blocks(body, name)
-    out: list[Structures] = []
+    out: list[StructureSet] = []
     for layer, block in enumerate(blocks):
         where = f"{path}.{layer}"
         found: dict[Kind, tuple[Part, ...]] = {
@@ -106,7 +106,7 @@ def structures_of(body: nn.Module, name: str) -> list[Structures]:
             "mlp": _mlp(block, where),
         }
         _check_known(block, where, name, [p.path for parts in found.values() for p in parts])
-        out += [Structures(layer, k, p, _parameters(body, p)) for k, p in found.items() if p]
+        out += [StructureSet(layer, k, p, _parameters(body, p)) for k, p in found.items() if p]
     return out
 
 
@@ -205,7 +205,7 @@ def _parameters(body: nn.Module, parts: Sequence[Part]) -> int:
     return total
 
 
-def take_out(body: nn.Module, structures: Structures, which: NDArray[np.int64]) -> None:
+def take_out(body: nn.Module, structures: StructureSet, which: NDArray[np.int64]) -> None:
     """Set all weights of these structures to zero, in place."""
     for part in structures.parts:
         layer: Any = body.get_submodule(part.path)
@@ -218,7 +218,7 @@ def take_out(body: nn.Module, structures: Structures, which: NDArray[np.int64]) 
                 layer.bias.data[at] = 0
 
 
-def check_by_a_pass(body: nn.Module, structures: Sequence[Structures], name: str) -> None:
+def check_by_a_pass(body: nn.Module, structures: Sequence[StructureSet], name: str) -> None:
     """Hold the structures of the first and the last layer to what the model computes.
 
     Without what writes a structure its reader gets zeros in its place, and the same elsewhere.

@@ -9,6 +9,7 @@ import transformers as tf
 
 from reseed.errors import SpecError, SubjectError
 from reseed.spec.variants import PrunedSpec
+from reseed.subjects.variants.anatomy import check_by_a_pass, matrix, structures_of
 from reseed.subjects.variants.removal import (
     Removal,
     apply_removal,
@@ -17,7 +18,6 @@ from reseed.subjects.variants.removal import (
     random_order,
     told,
 )
-from reseed.subjects.variants.structures import check_by_a_pass, matrix, structures_of
 
 FAMILIES = ["GPT2", "GPTNeoX", "OPT", "Llama", "Gemma", "Gemma2", "Gemma3", "Qwen2", "Qwen3"]
 IDS = torch.tensor([[1, 5, 6, 3, 9, 2], [4, 4, 8, 7, 1, 0]])
