@@ -14,7 +14,8 @@ from reseed.events import Stop
 
 COMMANDS = (
     "init", "keys", "run", "plan", "status", "report", "sites", "calibrate", "consensus", "predict",
-    "export", "explain", "score", "select", "survive", "compare", "inspect", "convert", "architectures",
+    "export", "explain", "score", "select", "survive", "compare", "inspect", "convert",
+    "architectures",
 )  # fmt: skip
 
 
