@@ -32,7 +32,7 @@ def init(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A model; package.module:function; or a .npy file [N, D]."),
+        typer.Option(help="A model; package.module:function or file.py:function; or a .npy file."),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Text that a language model reads.")] = None,
     sites: Annotated[
@@ -217,7 +217,8 @@ def sites(
     subject: Annotated[
         str,
         typer.Argument(
-            help="Hub name, local folder, GGUF file, package:NAME/x.gguf, or a study's TOML file."
+            help="Hub name, local folder, GGUF file, package:NAME/x.gguf, a study's TOML file, or "
+            "net.py:build, a function that gives (module, batches)."
         ),
     ],
     pattern: Annotated[
@@ -225,13 +226,15 @@ def sites(
     ] = "**",
 ) -> None:
     """List the sites of a subject, as they are written in `activations.sites`."""
-    from reseed.spec.subject import LanguageModelSpec, subject_beside
+    from reseed.spec.subject import LanguageModelSpec, ModuleSpec, is_file_factory, subject_beside
     from reseed.subjects.subject import known_sites
 
     is_study = subject.endswith(".toml")
     if is_study:
         study = load_study(subject)
         spec = subject_beside(study.spec.subject, study.base)
+    elif is_file_factory(subject):
+        spec = ModuleSpec(kind="module", factory=subject)
     else:
         spec = LanguageModelSpec(model=subject)
     for site in known_sites(spec, pattern, lambda line: typer.echo(line, err=True)):

@@ -212,6 +212,7 @@ class SAE:
         target: str | None = None,
         edit: Callable[[Tensor], Tensor] | None = None,
         keep_error: bool = False,
+        layout: str = "features_last",
     ) -> AbstractContextManager[None]:
         """A context in which a model computes with this SAE's reconstructions at a site.
 
@@ -221,7 +222,7 @@ class SAE:
             with sae.spliced(model, "layers.6.mlp", edit=lambda codes: codes * keep):
                 logits = model(ids).logits
         """
-        how = {"target": target, "edit": edit, "keep_error": keep_error}
+        how = {"target": target, "edit": edit, "keep_error": keep_error, "layout": layout}
         return door("spliced")(self, model, site, **how)
 
     def save(self, path: str | PathLike[str], *, format: str = "reseed", **options: Any) -> None:

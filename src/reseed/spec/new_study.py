@@ -66,8 +66,8 @@ def _subject(choices: NewStudy) -> tuple[str, tuple[str, ...]]:
     if not choices.model:
         what = {
             "language_model": "a hub name, a local folder, or a GGUF file",
-            "module": "package.module:function, which gives (module, batches)",
-            "arrays": "a .npy file [N, D], or file.safetensors#key",
+            "module": "file.py:function, which gives (module, batches)",
+            "arrays": "a .npy file [N, D], file.safetensors#key, or a folder of files",
         }[choices.kind]
         raise SpecError(f"a subject of kind {choices.kind!r} needs --model: {what}")
     model = json.dumps(choices.model)

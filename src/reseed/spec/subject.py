@@ -74,7 +74,10 @@ class ArraysSpec(Spec):
 
     kind: Literal["arrays"]
     paths: dict[str, str]
-    """Site name to a `.npy` file `[N, D]`, or `file.safetensors#key`; all have the same N."""
+    """Site name to a `.npy` file `[N, D]`, or `file.safetensors#key`; all have the same N. Also a
+    folder or a pattern of files of one kind, whose rows follow each other: `.npy`, `.pt` (a tensor,
+    or `states` of a dict, as activault writes), `.parquet` and `.arrow` (columns `dim_0`, ... as
+    BioNeMo writes, or a column of lists, as SAELens does); `#` names one of several columns."""
     block: Annotated[int, Field(ge=1)] = 256
     """Neighbouring rows that are kept together when the order is shuffled."""
 
@@ -135,10 +138,12 @@ def beside(path: str, base: Path | None) -> str:
     expanded = os.path.expanduser(path)
     if base is None or path.startswith(("package:", "datasets:")) or os.path.isabs(expanded):
         return path
-    there = any(part and os.path.exists(base / part) for part in (path, path.rpartition("#")[0]))
+    parts = [part for part in (path, path.rpartition("#")[0]) if part]
+    there = any(os.path.exists(base / part) for part in parts)
     if not there and re.search(r"[*?]", path):
-        pattern = path.replace("[", "[[]")
-        there = next(glob.iglob(pattern, root_dir=base, recursive=True), None) is not None
+        patterns = [part.replace("[", "[[]") for part in parts]
+        found = (next(glob.iglob(p, root_dir=base, recursive=True), None) for p in patterns)
+        there = any(one is not None for one in found)
     return str(base / path) if there else path
 
 

@@ -4,6 +4,9 @@ A site is the path of a submodule, e.g. `layers.6.mlp`: what that submodule give
 it, what that submodule is given. Of several tensors the first counts, unless a part is named:
 `:out[1]` of a tuple, `:out.logits` of a dict or record, `:in.hidden_states` of the arguments, and
 further in, `:out.states[0]`. Of several calls in one pass, the first call counts.
+
+Where experts are one module that is told where each row goes, as those of transformers are,
+`layers.0.mlp.experts:in@3` is what is sent to expert 3.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from reseed.subjects.networks.inside import (
 )
 from reseed.subjects.networks.layout import features_last, laid_back
 
-_SUFFIX = re.compile(r"(?P<path>[^:]*):(?P<side>in|out)(?P<inside>(?:\[\d+\]|\.\w+)*)")
+_SUFFIX = re.compile(r"(?P<path>[^:]*):(?P<side>in|out)(?P<inside>(?:\[\d+\]|\.\w+)*(?:@\d+)?)")
 
 
 class _AllRead(BaseException):  # noqa: N818  (not an error; no handler of the module may catch it)
@@ -136,7 +139,7 @@ def register(module: nn.Module, site: str, visit: Callable[[object], object]) ->
     except AttributeError:
         hint = _hint(path, list_sites(module))
         raise SpecError(f"site {site!r}: the subject has no such module; {hint}") from None
-    steps = steps_of(suffix)
+    steps, expert = steps_of(suffix), suffix.partition("@")[2]
 
     def change(value: object, way: Sequence[Step]) -> object:
         changed = visit(part_of(value, way, site))
@@ -144,7 +147,15 @@ def register(module: nn.Module, site: str, visit: Callable[[object], object]) ->
 
     def before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         flat = (*args, *kwargs.values())
-        changed = change(flat, _of_arguments(part, steps, len(args), list(kwargs)))
+        way = _of_arguments(part, steps, len(args), list(kwargs))
+        if expert:
+            way, sent = way or (0,), _sent_to(int(expert), flat, site)
+            there = first_tensor(part_of(flat, way, site))
+            changed = None if there is None else visit(there[sent])
+            if there is not None and isinstance(changed, Tensor):
+                changed = with_part(flat, way, there.index_put((sent,), changed.to(there)))
+        else:
+            changed = change(flat, way)
         if not isinstance(changed, tuple):
             return None
         out = cast(tuple[object, ...], changed)
@@ -156,6 +167,17 @@ def register(module: nn.Module, site: str, visit: Callable[[object], object]) ->
     if suffix.startswith(":in"):
         return part.register_forward_pre_hook(before, with_kwargs=True)
     return part.register_forward_hook(after)
+
+
+def _sent_to(expert: int, given: tuple[object, ...], site: str) -> Tensor:
+    """[rows] whether they go to an expert, by the `[rows, K]` whole numbers a module is given."""
+    for value in given:
+        if isinstance(value, Tensor) and value.ndim == 2 and not value.is_floating_point():
+            return (value == expert).any(dim=1)
+    raise SubjectError(
+        f"site {site!r}: that module is not told which rows go to which expert (whole numbers "
+        "[rows, K] among its arguments). Experts that are modules of their own are sites by name."
+    )
 
 
 def _of_arguments(
@@ -213,6 +235,8 @@ def _split(site: str) -> tuple[str, str]:
             "tuple or dict is named behind it, as :out[1] or :out.logits"
         )
     suffix = f":{parts['side']}{parts['inside']}"
+    if "@" in suffix and parts["side"] == "out":
+        raise SpecError(f"site {site!r}: what is sent to an expert is {parts['path']}:in@N")
     return parts["path"], "" if suffix == ":out" else suffix
 
 

@@ -46,6 +46,7 @@ from reseed.subjects.networks.factory import Network, open_factory
 from reseed.subjects.shards import TOKENS
 from reseed.subjects.sites import list_sites, resolve_sites
 from reseed.subjects.source import BlockSource
+from reseed.subjects.stored.order import in_words, neighbours
 from reseed.subjects.toy import SITE, ToySource
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def open_subject(
         chosen = subject.model_copy(update={"paths": paths})
         source = ArraySource(chosen)
         check_files(chosen, store, digest(named.model_dump(mode="json")), events)
+        for line in in_words(neighbours(source)):
+            events.say(line)
     else:
         network = open_factory(subject)
         if subject.random_weights is not None:

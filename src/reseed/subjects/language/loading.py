@@ -148,7 +148,12 @@ def _is_gguf(name: str, path: Path) -> bool:
 
 def _is_hub_name(name: str) -> bool:
     """Whether a name may be `model` or `owner/model`; anything else is a path."""
-    return name.count("/") <= 1 and not name.startswith((".", "/", "~", "package:"))
+    begins, ends = (".", "/", "~", "package:"), ("/", *_FILES)
+    return name.count("/") <= 1 and not name.startswith(begins) and not name.endswith(ends)
+
+
+_FILES = (".toml", ".py", ".json", ".jsonl", ".txt", ".npy", ".pt", ".bin", ".safetensors", ".gguf")
+"""How names of files end, and none of a model on the hub: there is nothing to ask the hub for."""
 
 
 def _unloadable(spec: LanguageModelSpec, what: str, error: BaseException) -> SubjectError:
