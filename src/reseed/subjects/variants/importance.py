@@ -234,3 +234,17 @@ def by_fluctuation(
         score = each[there.parts[-1].at].mean(1)
         out[there.key] = (score - score.mean()) / max(float(score.std()), _LEAST)
     return out
+
+
+def together(parts: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Scores:
+    """Named arrays of several parts as one mapping, fit for a file."""
+    return {f"{part}/{key}": each for part, one in parts.items() for key, each in one.items()}
+
+
+def apart(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, Scores]:
+    """What was put `together`."""
+    out: dict[str, Scores] = {}
+    for name, each in arrays.items():
+        part, _, key = name.partition("/")
+        out.setdefault(part, {})[key] = each
+    return out

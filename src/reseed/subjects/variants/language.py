@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from reseed.errors import SpecError, SubjectError
+from reseed.errors import SubjectError
 from reseed.events import Events
 from reseed.runs import variant_name
-from reseed.seeds import generator
+from reseed.seeds import digest, generator
 from reseed.spec.subject import LanguageModelSpec, beside, subject_beside
 from reseed.spec.variants import (
     CheckpointSpec,
@@ -30,7 +30,7 @@ from reseed.subjects.controls import seeded
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks
-from reseed.subjects.language.loading import from_files, untrained
+from reseed.subjects.language.loading import untrained
 from reseed.subjects.language.model import (
     LanguageModel,
     body_without_weights,
@@ -40,14 +40,18 @@ from reseed.subjects.language.model import (
 )
 from reseed.subjects.shards import TOKENS
 from reseed.subjects.variants.anatomy import StructureSet, check_by_a_pass, structures_of
+from reseed.subjects.variants.checkpoint import check_same_shape
 from reseed.subjects.variants.importance import (
     Given,
+    Taylor,
+    apart,
     by_fluctuation,
     by_gradient,
     by_magnitude,
     by_taylor,
     inputs_of_readers,
     scaled,
+    together,
 )
 from reseed.subjects.variants.perplexity import (
     block_loss,
@@ -65,6 +69,8 @@ from reseed.subjects.variants.removal import (
     told,
 )
 from reseed.subjects.variants.rounding import round_weights
+
+_FILE = "numbers.safetensors"
 
 
 class LanguageVariants:
@@ -87,7 +93,7 @@ class LanguageVariants:
         """
         name = self._subject.model
         if isinstance(variant, CheckpointSpec):
-            _check_same_shape(self._subject, self._spec_of(variant), variant.label)
+            check_same_shape(self._subject, self._spec_of(variant), variant.label)
         elif isinstance(variant, PrunedSpec):
             structures = structures_of(body_without_weights(self._subject), name)
             choose(structures, random_order(structures, 0), variant.share or 0.0, variant)
@@ -171,25 +177,70 @@ class LanguageVariants:
         if variant.equal_perplexity is not None:
             return self._as_bad_as(variant, inputs)
         assert variant.share is not None
-        model: Any = self._causal(None, inputs) if variant.by_gradient else self._body()
-        body: nn.Module = model.base_model if variant.by_gradient else model
-        structures = self._structures(body)
-        text, blocks = inputs.text, _drawn(inputs.split[0], inputs.text, variant)
         given: dict[str, Given] = {}
-        if variant.method == "flap":
-            given = inputs_of_readers(body, structures, text, blocks, self._events)
-            scores = by_fluctuation(body, structures, given)
-        elif variant.method == "magnitude":
-            scores = scaled(by_magnitude(body, structures))
-        elif variant.method == "random":
-            scores = random_order(structures, variant.seed)
-        else:
-            loss = partial(block_loss, model, text)
-            taylor = by_gradient(body, structures, blocks, loss, self._events)
+        if variant.by_gradient:
+            taylor = self._taylor(variant, inputs)
+            body = body_without_weights(self._subject)
+            structures = structures_of(body, self._subject.model)
             scores = by_taylor(taylor, variant)
+        else:
+            body = self._body()
+            structures = self._structures(body)
+            if variant.method == "flap":
+                given = self._given(body, structures, variant, inputs)
+                scores = by_fluctuation(body, structures, given)
+            elif variant.method == "magnitude":
+                scores = scaled(by_magnitude(body, structures))
+            else:
+                scores = random_order(structures, variant.seed)
         taken = choose(structures, scores, variant.share, variant)
         bias = put_back(body, structures, taken, given) if given else {}
         return Removal(taken, bias, told(structures, taken))
+
+    def _taylor(self, variant: PrunedSpec, inputs: Inputs) -> Taylor:
+        """From gradients, which all shares of all methods by gradient have in common."""
+
+        def write() -> dict[str, Any]:
+            model: Any = self._causal(None, inputs)
+            structures = self._structures(model.base_model)
+            loss, blocks = (
+                partial(block_loss, model, inputs.text),
+                self._calibration(variant, inputs),
+            )
+            taylor = by_gradient(model.base_model, structures, blocks, loss, self._events)
+            return {_FILE: together(taylor._asdict())}
+
+        return Taylor(**apart(self._kept("gradients", variant, write)))
+
+    def _given(
+        self,
+        body: nn.Module,
+        structures: Sequence[StructureSet],
+        variant: PrunedSpec,
+        inputs: Inputs,
+    ) -> dict[str, Given]:
+        """From forward passes, which all shares of `flap` have in common."""
+
+        def write() -> dict[str, Any]:
+            blocks = self._calibration(variant, inputs)
+            given = inputs_of_readers(body, structures, inputs.text, blocks, self._events)
+            return {_FILE: together({key: one._asdict() for key, one in given.items()})}
+
+        return {
+            key: Given(**one) for key, one in apart(self._kept("inputs", variant, write)).items()
+        }
+
+    def _kept(
+        self, what: str, variant: PrunedSpec, write: Callable[[], dict[str, Any]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Arrays of a piece that belongs to the blocks that a variant is calibrated on."""
+        of = [self._study.spec.data, variant.calibration_blocks, variant.seed]
+        name = variant_name(f"_{what}-{digest(of, 8)}")
+        self._study.store.make(name, of, write)
+        return self._study.store.tensors(name, _FILE)
+
+    def _calibration(self, variant: PrunedSpec, inputs: Inputs) -> list[int]:
+        return _drawn(inputs.split[0], inputs.text, variant)
 
     def _body(self) -> nn.Module:
         body: Any = load_body(self._subject, ()).eval().requires_grad_(False)
@@ -245,33 +296,3 @@ def _randomise(model: Any, spec: LanguageModelSpec, seed: int) -> None:
     if head.weight is not model.get_input_embeddings().weight:
         with seeded(seed), torch.no_grad():
             head.weight.normal_(0, getattr(model.config, "initializer_range", 0.02))
-
-
-def _check_same_shape(a: LanguageModelSpec, b: LanguageModelSpec, label: str) -> None:
-    """Refuse a checkpoint with other weights or other words, before weights are read."""
-    shapes: list[dict[str, tuple[int, ...]]] = [
-        {name: tuple(value.shape) for name, value in body_without_weights(spec).named_parameters()}
-        for spec in (a, b)
-    ]
-    differ = [n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n)]
-    if differ:
-        first = differ[0]
-        there = " and ".join(str(list(s[first])) if first in s else "nothing" for s in shapes)
-        raise SpecError(
-            f"variant {label!r}: {b.model} is not of the shape of {a.model}; {len(differ)} weights "
-            f"differ, the first is {first}: {there}. Its sites could not be compared place by "
-            "place; make it a study of its own and use `reseed compare`."
-        )
-    words: list[dict[str, int]] = []
-    special: set[str] = set()
-    for spec in (a, b):
-        wrapped = from_files(spec, "AutoTokenizer", "tokenizer")
-        words.append(wrapped.get_vocab())
-        special |= set(wrapped.all_special_tokens) | set(wrapped.get_added_vocab())
-    other = [w for w, i in words[0].items() if w not in special and words[1].get(w) != i]
-    if other:
-        raise SpecError(
-            f"variant {label!r}: {b.model} has another vocabulary than {a.model}; {len(other)} "
-            f"tokens differ, the first is {other[0]!r}. It would read another text in the same "
-            "ids; make it a study of its own."
-        )
