@@ -46,7 +46,8 @@ DTYPES = [
 ]  # fmt: skip
 
 
-def test_torch_files_as_torch_reads_them(found) -> None:
+@pytest.mark.parametrize("zipped", [True, False])  # as since torch 1.6, and as before it
+def test_torch_files_as_torch_reads_them(found, zipped) -> None:
     shared = torch.randn(4, 6)
     kept = {dtype: torch.randn(3, 2).mul(9).to(getattr(torch, dtype)) for dtype in DTYPES}
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.randn(3))])
@@ -62,7 +63,7 @@ def test_torch_files_as_torch_reads_them(found) -> None:
         "plain": [1, 2.5, "text", None, True, (1, 2), torch.Size([3])],
         0: "a number as a name",
     }
-    torch.save(content, found.path / "x.pt")
+    torch.save(content, found.path / "x.pt", _use_new_zipfile_serialization=zipped)
     ours = found.torch_dict("x.pt")
     assert_same(ours, torch.load(found.path / "x.pt", weights_only=True))
     assert ours.shape("part") == (2, 3)
@@ -128,16 +129,29 @@ def test_code_in_a_pickle_is_not_run(found, tmp_path) -> None:
     with pytest.raises(StoreError, match="pickled objects"):
         found.npy("x.npy")
     (tmp_path / "old.pt").write_bytes(pickle.dumps(Runs(mark), protocol=2))
-    with pytest.raises(SpecError, match=r"before version 1\.6"):
+    with pytest.raises(SpecError, match=r"bare pickle that torch\.save did not write"):
         found.torch_dict("old.pt")
+    content = {"a": torch.zeros(2), "b": Runs(mark)}
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(StoreError, match=r"open.*Nothing in it was run"):
+        found.torch_dict("x.pt")
     assert not mark.exists()
 
 
-def test_a_file_of_torch_before_1_6_is_explained(found) -> None:
-    old = {"a": torch.zeros(2)}
-    torch.save(old, found.path / "x.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(SpecError, match=r"weights_only=True"):
-        found.torch_dict("x.pt")
+def test_files_of_torch_before_1_6_that_lie_or_were_cut(found) -> None:
+    path = found.path / "x.pt"
+    content = {"a": torch.ones(5, 7), "b": torch.zeros(3)}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    lengths = [struct.pack("<q", 35), struct.pack("<q", 3)]
+    changes = [whole[:-at] for at in (1, 13, 100)] + [whole[:at] for at in (20, 60, 150, 300)]
+    changes += [whole.replace(one, struct.pack("<q", n)) for one in lengths for n in (-1, 2**40)]
+    changes += [whole.replace(b"\x88", b"\x89", 1)]
+    for content in changes:
+        assert content != whole
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=r"x\.pt cannot be read"):
+            found.torch_dict("x.pt")
 
 
 class Tensor:

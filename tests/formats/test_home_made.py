@@ -100,7 +100,8 @@ def test_arrays_by_any_name_can_be_named(tmp_path, sae, cli) -> None:
     W_enc, W_dec, b_enc, b_dec, x = sae
     named = {"A": W_enc, "B": W_dec, "c": b_enc, "d": b_dec, "num_steps": torch.zeros(3)}
     torch.save(named, tmp_path / "a.pt")
-    with pytest.raises(SpecError, match=r"A \[12, 6\], B \[12, 6\].*--read W_enc=NAME"):
+    wanted = r"perhaps --read W_enc=A --read W_dec=B --read b_enc=c --read b_dec=d --read rule=topk"
+    with pytest.raises(SpecError, match=rf"A \[12, 6\], B \[12, 6\].*{wanted}"):
         reseed.load(tmp_path / "a.pt")
     names = {"W_enc": "A", "W_dec": "B", "b_enc": "c", "b_dec": "d"}
     loaded = reseed.load(tmp_path / "a.pt", format="home_made", rule="topk", k=K, **names)
@@ -112,6 +113,14 @@ def test_arrays_by_any_name_can_be_named(tmp_path, sae, cli) -> None:
     pairs = [part for name, key in names.items() for part in ("--read", f"{name}={key}")]
     done = cli("inspect", tmp_path / "a.pt", "--format", "home_made", "--read", "rule=relu", *pairs)
     assert done.returncode == 0, done.stderr
+    done = cli("convert", tmp_path / "a.pt", tmp_path / "b", "--to", "reseed", *pairs,
+               "--read", "rule=topk", "--read", f"k={K}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    close(reseed.load(tmp_path / "b").reconstruct(x), loaded.reconstruct(x))
+    both = reseed.compare(tmp_path / "a.pt", tmp_path / "b", read={**names, "rule": "topk", "k": K})
+    assert both.shared == 1
+    with pytest.raises(SpecError, match="no option 'kk'"):
+        reseed.compare(tmp_path / "a.pt", tmp_path / "b", read={**names, "kk": K})
     compared = reseed.compare(
         tmp_path / "a.pt", W_dec.numpy(), read={"decoder": "B", "rows": "latents"}
     )

@@ -119,7 +119,7 @@ def _dictionary(source: Any, name: str, which: Mapping[str, Any]) -> Dictionary:
 def _read(path: str, which: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """In any format; matrices without settings are taken where no format fits."""
     place = resolve(path)
-    files = Files(place.path)
+    files, which = Files(place.path), read.settings_for(place.path, which)
     about = {"path": path, "files": _files(files)}
     named = bool(which.keys() & {"decoder", "encoder"})
     formats = [] if named else read.recognise(place.path)

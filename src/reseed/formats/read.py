@@ -22,6 +22,7 @@ from reseed.formats.files import Files
 from reseed.formats.hub import Place, resolve
 from reseed.formats.published import (
     batchtopk,
+    by_names,
     dictionary_learning,
     e2e_sae,
     gemma_scope,
@@ -32,7 +33,6 @@ from reseed.formats.published import (
     saelens,
     sparsify,
 )
-from reseed.formats.published.by_names import lone_file
 from reseed.formats.put_in_place import put_in_place
 from reseed.records import SAEArrays
 from reseed.store import json_bytes, read_json, write_bytes
@@ -66,6 +66,19 @@ def names() -> list[str]:
 def recognise(path: Path) -> list[str]:
     """Names of the formats that a file or folder can be in."""
     return [format.name for format in _matching(Files(path))]
+
+
+def settings_for(path: Path, which: Mapping[str, Any]) -> dict[str, Any]:
+    """Of settings for reading several files, those that are for this one.
+
+    What its format has, if it is in one of a library; all of them if it is not. SpecError for those
+    that no format has.
+    """
+    every = {choice for format in FORMATS for choice in format.choices}
+    closed(which, sorted(every | {"decoder", "encoder", "inner"}), "reading")
+    library = _of_a_library(Files(path))
+    own = {choice for format in library for choice in format.choices}
+    return {name: value for name, value in which.items() if name in own or not library}
 
 
 def list_saes(path: Path) -> list[str]:
@@ -130,6 +143,8 @@ def read(
     files = Files(place.path)
     if inner is not None and files.inside(inner).path.exists() and not files.is_file:
         files, inner = files.inside(inner), None
+    if format is None and which.keys() & by_names.NAMES.keys():
+        format = home_made.NAME  # who says which array is what says that no settings do
     chosen = _chosen(files, format)
     closed(which, chosen.choices, chosen.name)
     if inner is not None:
@@ -221,7 +236,7 @@ def _with_source(about: Mapping[str, Any], name: str, place: Place) -> dict[str,
 
 def _matching(files: Files) -> list[Format]:
     fits = _of_a_library(files)
-    lone = None if fits or files.is_file or not files.path.is_dir() else lone_file(files)
+    lone = None if fits or files.is_file or not files.path.is_dir() else by_names.lone_file(files)
     if fits or (lone and _of_a_library(files.inside(lone))):
         return fits
     return [format for format in FORMATS if format.last and format.recognise(files)]

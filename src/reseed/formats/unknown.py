@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats.files import OF_ARRAYS, Files
-from reseed.formats.published.by_names import described
+from reseed.formats.published.by_names import described, suggested
 
 WEIGHTS = (*OF_ARRAYS, ".npy")
 
@@ -19,9 +19,9 @@ _SETTINGS = {
 """File of weights to the settings that lie beside it, and whose they are."""
 
 _BY_NAMES = (
-    "If it is an SAE, say which array is what: --format home_made --read W_enc=NAME "
-    "--read W_dec=NAME --read rule=topk --read k=32 (format='home_made', W_enc=...), also b_enc, "
-    "b_dec, threshold, rows. To compare directions alone: --read decoder=NAME."
+    "If it is an SAE, say which array is what, and the rule: {wanted} --read rule=topk --read k=32 "
+    "(in Python W_enc=..., rule='topk', k=32); names are W_enc, W_dec, b_enc, b_dec, threshold, "
+    "rows. To compare directions alone: --read decoder=NAME."
 )
 
 
@@ -87,4 +87,9 @@ def _arrays(files: Files, name: str) -> str:
         arrays = files.arrays(name)
     except (SpecError, StoreError):
         return ""
-    return f"{name} holds {described(arrays) or 'no array'}. {_BY_NAMES}" if arrays else ""
+    if not arrays:
+        return ""
+    likely = suggested(arrays)
+    likely = f"by their shapes perhaps {likely}" if likely else ""
+    wanted = likely or "--read W_enc=NAME --read W_dec=NAME"
+    return f"{name} holds {described(arrays)}. {_BY_NAMES.format(wanted=wanted)}"

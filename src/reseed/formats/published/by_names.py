@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from reseed.errors import SpecError
@@ -83,7 +84,8 @@ def find(files: Files, chosen: Mapping[str, Any]) -> Roles:
         if shape is None:
             raise SpecError(
                 f"{held.path}: which array is {matrix}? It has {described(held)}. Say it by "
-                f"--read {matrix}=NAME ({matrix}=...)."
+                f"--read {matrix}=NAME ({matrix}=...)"
+                + (f"; by their shapes perhaps {likely}." if (likely := suggested(held)) else ".")
             )
         if len(shape) != 2:
             raise SpecError(
@@ -145,6 +147,32 @@ def described(held: Arrays) -> str:
             + (f" {list(shape)}" if shape is not None else f" {{{shown(inner)}}}" if inner else "")
         )
     return ", ".join(parts[:12]) + (f" and {len(parts) - 12} more" if len(parts) > 12 else "")
+
+
+def suggested(held: Arrays) -> str:
+    """The settings by which arrays would be an SAE, from their shapes alone; empty if unclear.
+
+    Two matrices, of one shape or each other's transpose; of two linear layers the encoder gives the
+    more numbers, of others it is the first. A vector is the bias of what it is as long as.
+    """
+    every = flattened(held)
+    shapes = {name: every.shape(name) or () for name in every}
+    wide = {name: shape for name, shape in shapes.items() if len(shape) == 2 and min(shape) > 1}
+    pairs = [
+        (a, b) for a, b in combinations(wide, 2) if wide[a] in (wide[b], wide[b][::-1])
+    ]  # fmt: skip
+    if len(pairs) != 1:
+        return ""
+    encoder, decoder = pairs[0]
+    if encoder.endswith(".weight") and wide[encoder][0] < wide[encoder][1]:
+        encoder, decoder = decoder, encoder
+    out = {"W_enc": encoder, "W_dec": decoder}
+    F, D = max(wide[encoder]), min(wide[encoder])
+    for field, size in (("b_enc", F), ("b_dec", D), ("threshold", F)):
+        fits = [n for n, shape in shapes.items() if shape == (size,) and n not in out.values()]
+        if fits and D != F:
+            out[field] = fits[0]
+    return " ".join(f"--read {field}={name}" for field, name in out.items())
 
 
 def matrices(files: Files) -> tuple[Floats, Floats]:
