@@ -59,7 +59,8 @@ class Study(StudyView):
     def __init__(
         self, spec: StudySpec, folder: Path, source: str | None = None, base: Path | None = None
     ) -> None:
-        self.spec, self.folder, self.source, self.base = spec, folder, source, base
+        self.spec, self.folder, self.base = spec, folder, base
+        self.beside: dict[str, Any] = {SPEC_FILE: source.encode()} if source is not None else {}
         self.store = Store(folder)
 
     @classmethod
@@ -84,7 +85,15 @@ class Study(StudyView):
             raise SpecError(f"{what}; give the TOML file of a study or the folder of its results")
         spec, source = read_study(file)
         folder = Path(out) if out else (place if place.is_dir() else place.with_suffix(""))
-        return cls(spec, folder, source, place.absolute().parent)
+        base = place.absolute().parent
+        study = cls(spec, folder, source, base)
+        if any(sae.published for sae in spec.sae):
+            from reseed.formats.starts.checksums import STARTS_FILE, starts_of
+
+            saes, starts = starts_of(spec.sae, base, folder)
+            study.spec = spec.model_copy(update={"sae": saes})
+            study.beside[STARTS_FILE] = starts
+        return study
 
     # -- sites and runs ---------------------------------------------------------------------------
 
@@ -162,8 +171,6 @@ class Study(StudyView):
                 names.setdefault(run.spec.group, []).append(run.spec)
         return names
 
-    # -- results ----------------------------------------------------------------------------------
-
     @property
     def matches(self) -> list[PairMatch]:
         """The matches that are there, one for each pair of runs of a group."""
@@ -224,8 +231,6 @@ class Study(StudyView):
         self._warn()
         return self.store.read_json(SUMMARY_FILE)
 
-    # -- edited since -----------------------------------------------------------------------------
-
     def record(self, *tables: str) -> None:
         """Keep the settings that these results were made with; those of `run` if none is named."""
         settings = {name: settings_of(self.spec)[name] for name in tables or BY_RUN}
@@ -250,8 +255,6 @@ class Study(StudyView):
         for sentence in self.edited():
             warnings.warn(f"{self.folder}: {sentence}", stacklevel=3)
 
-    # -- the folder -------------------------------------------------------------------------------
-
     @contextmanager
     def locked(self, command: str) -> Generator[None, None, None]:
         """Hold the folder, checked to be this study's; others are told what `command` holds it.
@@ -266,8 +269,8 @@ class Study(StudyView):
             known = self.store.path(DATA_FILE).exists()
             if not known or self.store.read_json(DATA_FILE) != self.spec.data:
                 self.store.write(DATA_FILE, self.spec.data)
-            if self.source is not None:
-                self.store.write(SPEC_FILE, self.source.encode())
+            for name, content in self.beside.items():
+                self.store.write(name, content)
             yield
 
     def check_folder(self) -> None:
@@ -279,11 +282,8 @@ class Study(StudyView):
             StoreError: naming what differs.
         """
         if not self.store.path(DATA_FILE).exists():
-            there = list(self.folder.iterdir()) if self.folder.is_dir() else []
-            others = any(
-                child.name not in _BEFORE_DATA and not child.name.endswith(BUILDING)
-                for child in there
-            )
+            there = [child.name for child in self.folder.iterdir()] if self.folder.is_dir() else []
+            others = [n for n in there if n not in _BEFORE_DATA and not n.endswith(BUILDING)]
             if others and not self.store.has(SUBJECT):
                 raise StoreError(
                     f"{self.folder} is not empty and is no study; choose another with `--out`"

@@ -21,6 +21,9 @@ OPTIONS = {
     "tied_init": True,
     "k_start": 8,
     "init": "data",
+    "init_noise": 0.1,
+    "init_sha256": "0" * 64,
+    "center": True,
     "optimizer": "muon",
     "lr_schedule": "cosine",
 }

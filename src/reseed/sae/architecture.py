@@ -128,6 +128,12 @@ class Architecture:
     all others as they are in the end"""
     project: Callable[[Parameters, Any], None] | None = None
     """brings parameters back to the set that they are held to, in place, after every step"""
+    thaw: Callable[[SAE, Any, Start], Parameters] | None = None
+    """the way back from `freeze`, to train on: parameters that are this SAE at inference, which is
+    in units of training, has a rule of `thaws`, and as `unit_rows` says, decoder rows of length 1;
+    None where there is no way back"""
+    thaws: frozenset[str] = frozenset()
+    """kinds of rules that `thaw` takes"""
 
     @property
     def name(self) -> str:

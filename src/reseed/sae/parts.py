@@ -21,7 +21,7 @@ from reseed.sae import Tensor, np, torch
 from reseed.sae import codes as kernels
 from reseed.sae.architecture import BatchSource, Parameters, Start
 from reseed.sae.model import SAE
-from reseed.sae.settings import ArchitectureSpec, Init
+from reseed.sae.settings import ArchitectureSpec
 from reseed.seeds import digest, generator
 
 _LENGTH = 3.0**-0.5
@@ -46,7 +46,7 @@ def encoder_rows(latents: int, dimensions: int, init_seed: int) -> Floats:
     return (2.0 * bound * numbers - bound).astype(np.float32)
 
 
-def starting_rows(kind: Init, latents: int, init_seed: int, x: Floats, centre: Floats) -> Floats:
+def starting_rows(kind: str, latents: int, init_seed: int, x: Floats, centre: Floats) -> Floats:
     """Encoder rows `[F, D]` of each kind of initialisation, of about the same length in all.
 
     `x` `[B, D]` is the first batch; `centre` `[D]` is taken out of its rows.
@@ -278,6 +278,12 @@ def frozen(
         centred=centred,
         about=about,
     )
+
+
+def thawed(sae: SAE, spec: ArchitectureSpec, start: Start) -> Parameters:
+    """The way back from `frozen`: what `Architecture.thaw` gives where there is nothing else."""
+    names = ("W_enc", "b_enc", "W_dec", "b_dec", "W_skip")
+    return {n: getattr(sae, n).clone() for n in names if getattr(sae, n) is not None}
 
 
 def rows_to_unit(p: Parameters) -> Parameters:

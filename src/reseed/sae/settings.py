@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from reseed.records import Spec
-
-
-class MutualSpec(Spec):
-    """Runs of several init seeds pull their matched decoder rows together (arXiv 2411.01220)."""
-
-    alpha: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of 1 - mean matched cosine, beside a reconstruction loss in units of FVU."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps over which the weight rises along half a cosine."""
-    refresh: Annotated[int, Field(ge=1)] = 10
-    """Steps for which an assignment is kept; the source solves it anew at every step (1)."""
-    restart_above: Annotated[float, Field(gt=0)] | None = None
-    """Firing-rate penalty, mean |(r - target) / target|^3 over the latents of a batch, above which
-    an SAE and its optimiser start again; 2.5 in the source. Left out: never."""
-    firing: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The target rate; left out, k / latents."""
-    restarts: Annotated[int, Field(ge=1)] = 5
-    """How often an SAE starts again at the most."""
-    held_out: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Init seeds of the study that take no part: what agreement is to be judged by."""
-
+from reseed.sae.options import EndToEndSpec, Init, MutualSpec, known_start
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-
-Init = Literal["linear", "orthogonal", "subspace", "data", "kmeans"]
 
 Optimizer = Literal["adam", "muon", "signum"]
 
@@ -41,31 +20,6 @@ LRSchedule = Literal["linear", "cosine", "constant"]
 _BASE_LR: dict[Optimizer, float] = {"adam": 2e-4, "muon": 2e-4, "signum": 5e-3}
 """At 2^14 latents: 2501.16615's Adam; sparsify's signum. Muon is scaled to Adam's steps."""
 
-MUTUAL_LATENTS = 8192
-"""Most latents of runs that are trained together: their similarity is a matrix of this side."""
-
-
-class EndToEndSpec(Spec):
-    """What a training through the subject asks for, not the site's own (arXiv 2405.12241)."""
-
-    kl: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of KL(original || with the reconstruction), nats a token."""
-    downstream: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the mean over `sites` of what is not explained there (FVU)."""
-    sites: tuple[str, ...] = ()
-    """Sites after the one that is replaced; with them it is e2e + downstream."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> EndToEndSpec:
-        if self.kl == 0 and self.downstream == 0:
-            raise ValueError("kl = 0 and downstream = 0 leave nothing to learn from")
-        if bool(self.sites) != (self.downstream > 0):
-            raise ValueError(
-                f"downstream = {self.downstream:g} and sites = {list(self.sites)}: a weight needs "
-                "sites, and sites need a weight"
-            )
-        return self
-
 
 class ArchitectureSpec(Spec):
     """The part of `[[sae]]` that is the same for all architectures."""
@@ -73,6 +27,9 @@ class ArchitectureSpec(Spec):
     OPTIONAL: ClassVar[frozenset[str]] = frozenset(
         {
             "init",
+            "init_noise",
+            "init_sha256",
+            "center",
             "tied_init",
             "weight_l2",
             "aligned",
@@ -87,6 +44,8 @@ class ArchitectureSpec(Spec):
     """Settings that are no part of what a run is as long as they are at their default."""
     without: ClassVar[frozenset[str]] = frozenset()
     """Options above that this architecture cannot have."""
+    subtracts: ClassVar[bool] = True
+    """Whether it takes a centre of its own out of what it reads."""
 
     latents: Annotated[int, Field(ge=2)]
     """F, the width."""
@@ -96,9 +55,20 @@ class ArchitectureSpec(Spec):
     """Tokens without firing after which a latent counts as dead."""
     end_to_end: EndToEndSpec | None = None
     """Trains through the subject."""
-    init: Init = "linear"
-    """Encoder rows at the start: of a linear layer, a semi-orthogonal matrix, a linear layer within
-    the subspace of the first batch, rows of it, or by k-means++. See docs/training_methods.md."""
+    init: Annotated[str, AfterValidator(known_start)] = "linear"
+    """Encoder rows at the start: `linear`, of a linear layer; `orthogonal`, a semi-orthogonal
+    matrix; `subspace`, a linear layer within the subspace of the first batch; `data`, rows of it;
+    `kmeans`, by k-means++. Or an SAE to go on from, in any format that is read: a path with a slash
+    in it, or `hf:OWNER/REPO/PATH@REVISION`. See docs/training_methods.md."""
+    init_noise: Annotated[float, Field(ge=0)] = 0.0
+    """With an SAE to go on from, length of what the init seed adds to each of its encoder and
+    decoder rows, in parts of the row's; with 0 the init seed decides nothing."""
+    init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Checksum of the SAE to go on from, as `reseed plan` says it; left out, that of what lies
+    there when the study begins. It is part of what a run is, the path is not."""
+    center: bool = False
+    """Take the mean of the site over training rows out of what is read (arXiv 2605.31518), and put
+    it into the biases of what is saved; for rules that subtract nothing."""
     tied_init: bool | None = None
     """Whether decoder rows start along the encoder's; left out, as the architecture has it."""
     weight_l2: Annotated[float, Field(ge=0)] = 0.0
@@ -128,6 +98,7 @@ class ArchitectureSpec(Spec):
         for option in sorted(self.without):
             if getattr(self, option) != fields[option].default:
                 raise ValueError(f"{option} does not go together with {self.name}; take one out")
+        self._check_start()
         if self.k_start is not None and k is None:
             raise ValueError(f"k_start = {self.k_start}, but {self.name} has no k; take it out")
         if self.k_start is not None and k is not None and not k <= self.k_start <= self.latents:
@@ -141,25 +112,37 @@ class ArchitectureSpec(Spec):
                     "not, take it out"
                 )
         if self.mutual is not None:
-            self._check_mutual(self.mutual, k)
+            self.mutual.check(self.name, self.latents, k)
         return self
 
-    def _check_mutual(self, mutual: MutualSpec, k: int | None) -> None:
-        if self.latents > MUTUAL_LATENTS:
+    def _check_start(self) -> None:
+        if self.center and self.end_to_end is not None:
+            raise ValueError("center and end_to_end do not go together; take one out")
+        if self.center and self.subtracts:
             raise ValueError(
-                f"mutual compares all latents of two runs exactly, {self.latents:,} squared; it is "
-                f"made for at most {MUTUAL_LATENTS:,}, lower latents"
+                f"center is for rules that subtract nothing from what they read; {self.name} takes "
+                "out a centre of its own, so take center out"
             )
-        if mutual.restart_above is not None and mutual.firing is None and k is None:
+        if self.published is None and (self.init_noise or self.init_sha256):
             raise ValueError(
-                f"mutual.restart_above needs a target rate and {self.name} has no k to take it "
-                "from; set mutual.firing, e.g. 0.01"
+                f"init_noise and init_sha256 are of an SAE to go on from, and init = {self.init!r} "
+                "is none; name one in init, or take them out"
+            )
+        if self.published is not None and (self.aligned or self.tied_init is not None):
+            raise ValueError(
+                "aligned and tied_init change the rows that an SAE to go on from has; take them, "
+                f"or init = {self.init!r}, out"
             )
 
     @property
     def name(self) -> str:
         """Of the architecture."""
         return type(self).model_fields["architecture"].default
+
+    @property
+    def published(self) -> str | None:
+        """Where the SAE lies that training goes on from; None if it starts anew."""
+        return None if self.init in get_args(Init) else self.init
 
     @property
     def peak_lr(self) -> float:
@@ -196,7 +179,10 @@ class ArchitectureSpec(Spec):
     def _words(self) -> list[str]:
         """A word for each setting, and for each option that is set."""
         options = {
-            self.init: self.init != "linear",
+            self.init: self.published is None and self.init != "linear",
+            f"from_{(self.init_sha256 or 'sae')[:6]}": self.published is not None,
+            f"noise{self.init_noise:g}": self.init_noise > 0,
+            "centred": self.center,
             "tied": self.tied_init is True,
             "untied": self.tied_init is False,
             f"l2_{self.weight_l2:g}": self.weight_l2 > 0,
@@ -234,6 +220,16 @@ class ArchitectureSpec(Spec):
         """For people: at which sites it can be trained."""
         return "it can be trained at any site"
 
+    def check_seeds(self, seeds: Collection[int]) -> None:
+        """Refuse, by a ValueError, init seeds that decide nothing: the same training each time."""
+        if self.published is not None and not self.init_noise and len(seeds) > 1:
+            raise ValueError(
+                f"init = {self.init!r} is an SAE that training goes on from, so that init seeds "
+                f"{sorted(seeds)} decide nothing: these runs would be the same to the last bit. "
+                "Vary seeds.data (the order of the rows) with one init seed, or let the init seeds "
+                "draw a perturbation: init_noise = 0.05"
+            )
+
     def identity(self) -> dict[str, Any]:
         """What decides the result, as JSON: all settings but options at their default.
 
@@ -242,6 +238,8 @@ class ArchitectureSpec(Spec):
         fields = type(self).model_fields
         default = {name for name in self.OPTIONAL if getattr(self, name) == fields[name].default}
         out = self.model_dump(mode="json", exclude=default)
+        if self.init_sha256 is not None:
+            del out["init"]  # the same SAE in another place is the same start
         if self.mutual is not None:
             del out["mutual"]["held_out"]
         return out

@@ -26,12 +26,20 @@ _ELSEWHERE = {
 """Keys that decide no result, or that the study's `data.json` holds already."""
 
 
+_NEWER = {"init_noise": 0.0, "init_sha256": None, "center": False}
+"""Keys of `[[sae]]` that results from before there were these do not name."""
+
+
 def settings_of(spec: StudySpec) -> dict[str, Any]:
     """Table to its settings, of all in `MADE_BY`."""
     every = spec.model_dump(mode="json")
     for table, keys in _ELSEWHERE.items():
         if every[table] is not None:
             every[table] = {key: value for key, value in every[table].items() if key not in keys}
+    for table, sae in zip(every["sae"], spec.sae, strict=True):
+        unset = [name for name, value in _NEWER.items() if table[name] == value]
+        for name in [*unset, *(["init"] if sae.published else [])]:  # a path may change
+            del table[name]
     return {table: every[table] for table in MADE_BY}
 
 

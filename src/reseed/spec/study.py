@@ -152,6 +152,10 @@ class StudySpec(Spec):
                 )
 
     def _check_options(self, number: int, sae: SAESpec) -> None:
+        try:
+            sae.check_seeds(self.seeds.init)
+        except ValueError as error:
+            raise ValueError(f"sae.{number}: {error}") from None
         if sae.mutual is not None:
             seeds, left = self.seeds.init, sae.mutual.held_out
             if unknown := sorted(set(left) - set(seeds)):

@@ -90,6 +90,11 @@ class ControlsSpec(Spec):
         return self
 
 
+def without_mean(site: str) -> str:
+    """What the rows of a site less their mean are called among the rows of a batch."""
+    return f"{site} less its mean"
+
+
 class RunSpec(Spec):
     """One training. Its identity is the digest of what it is made of."""
 
@@ -142,6 +147,14 @@ class RunSpec(Spec):
     def target(self) -> str:
         """The site that is reconstructed; `site` but for a transcoder."""
         return self.sae.output_site or self.site
+
+    @property
+    def rows(self) -> tuple[str, str]:
+        """Which rows of a batch are read, and which are reconstructed."""
+        site, target = self.site, self.target
+        if not self.sae.center:
+            return site, target
+        return without_mean(site), without_mean(site) if target == site else target
 
     @property
     def reads(self) -> Control | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reseed.errors import SpecError, SubjectError, nearest
 from reseed.events import Events
+from reseed.formats.starts.checksums import with_checksums
 from reseed.sae.architectures import ARCHITECTURES, SAESpec
 from reseed.sae.architectures.baselines import Fitted
 from reseed.sae.model import SAE, refuse_bad
@@ -25,7 +26,7 @@ from reseed.spec.training import RunSpec, TrainingSpec
 from reseed.subjects.arrays import MemorySource
 from reseed.subjects.source import Stream
 from reseed.training.device import chosen
-from reseed.training.scale import BatchStream, measured
+from reseed.training.scale import BatchStream, means, measured
 from reseed.training.shards.learner import learners_of
 from reseed.training.work import Work, train_all
 
@@ -106,6 +107,11 @@ def train(
             "study with a [subject] of kind 'language_model'"
         )
     _check_mutual(sae, init_seeds)
+    try:
+        sae.check_seeds(init_seeds)
+    except ValueError as error:
+        raise SpecError(f"train: {error}") from error
+    sae = with_checksums([sae], None, {})[0]
     given = {_SITE: x} if target is None else {_SITE: x, _TARGET: target}
     source = MemorySource({site: rows_of(site, matrix) for site, matrix in given.items()})
     events = Events(console=Screen(stderr=True) if progress else None)
@@ -124,7 +130,8 @@ def train(
     blocks = np.arange(len(source.rows))
     rows_in_order = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
     scales = measured(source, blocks, list(source.sites), events) if scale else None
-    stream = BatchStream(rows_in_order, scales)
+    centres = means(source, blocks, [_SITE], events) if sae.center else None
+    stream = BatchStream(rows_in_order, scales, centres)
     spec = read_spec(
         RunSpec,
         {

@@ -16,7 +16,7 @@ from reseed.sae.architectures import architecture
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
 from reseed.spec.training import RunSpec
-from reseed.training.scale import Scales, raw
+from reseed.training.scale import Scales, off_mean, raw
 from reseed.training.schedule import UNMOVED, Held, factor, learning_rate, moved, rising
 from reseed.training.start import FROZEN, aligned, first_parameters, keep_near
 from reseed.training.step import step_of
@@ -42,7 +42,7 @@ class RunBatches:
 
     def _at(self, number: int) -> Batch:
         rows = self._batch(number)
-        return Batch(rows[self._run.site], rows[self._run.target])
+        return Batch(*(rows[name] for name in self._run.rows))
 
 
 Metrics = dict[str, float]
@@ -62,6 +62,7 @@ class Learner:
         device: where it computes, as torch names it; `first` and `batches` are on the CPU.
         parameters: float32, that it starts from; left out, those of its architecture and init seed.
         scales: what its batches were multiplied by, by site; taken back out of its SAE.
+        centre: `[D]` what was taken out of the scaled rows that it reads; put back into its SAE.
 
     Raises:
         SpecError: if the architecture cannot be trained on such rows, or not under this control.
@@ -78,6 +79,7 @@ class Learner:
         device: str = "cpu",
         parameters: Parameters | None = None,
         scales: Scales | None = None,
+        centre: Tensor | None = None,
     ) -> None:
         self.spec = spec
         self.device = torch.device(device)
@@ -85,12 +87,12 @@ class Learner:
         self._architecture = architecture(spec.sae.name)
         batch = Batch(first, first if first_target is None else first_target)
         self._batches = OneBatch(batch) if batches is None else batches
+        self._plain, self._scales, self._centre = plain, scales or {}, centre
         if parameters is None:
-            parameters = first_parameters(spec, batch, self._batches)
+            parameters = self._first_parameters(batch)
         self.parameters = {n: value.to(device).contiguous() for n, value in parameters.items()}
         self._check_control()
         self.restarts = 0
-        self._plain, self._scales = plain, scales or {}
         mutual = spec.sae.mutual
         keeps = mutual is not None and mutual.restart_above is not None
         self._first = Batch(batch.x.clone(), batch.y.clone()) if keeps else None
@@ -214,7 +216,11 @@ class Learner:
 
     def _parameters_again(self) -> Parameters:
         assert self._first is not None, "only runs with mutual.restart_above begin again"
-        return first_parameters(self.spec, self._first, self._batches, self.restarts)
+        return self._first_parameters(self._first, self.restarts)
+
+    def _first_parameters(self, first: Batch, restarts: int = 0) -> Parameters:
+        units = self._scales, self._centre
+        return first_parameters(self.spec, first, self._batches, restarts, *units)
 
     @property
     def learning_rate(self) -> float:
@@ -253,7 +259,10 @@ class Learner:
             about["device"] = self.device.type
         p = aligned(self._on_cpu) if spec.sae.aligned else self._on_cpu
         read, written = (self._scales.get(site, 1.0) for site in (spec.site, spec.target))
-        return raw(self._architecture.freeze(p, spec.sae, about), read, written)
+        sae = self._architecture.freeze(p, spec.sae, about)
+        if self._centre is not None:
+            sae = off_mean(sae, self._centre, written=spec.target == spec.site)
+        return raw(sae, read, written)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors on the CPU."""

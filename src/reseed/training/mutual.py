@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from reseed.errors import SpecError, TrainingError
-from reseed.sae.settings import MutualSpec
+from reseed.sae.options import MutualSpec
 from reseed.training.learner import Learner, Metrics, Through
 from reseed.training.schedule import mutual_weight
 from reseed.training.step.plain import Look

@@ -11,16 +11,17 @@ import torch
 
 from reseed.errors import BusyError
 from reseed.events import Events, Stop
+from reseed.formats.starts.checksums import read_start
 from reseed.runs import Missing, run_name, run_state
 from reseed.sae.architectures.baselines import Fitted
 from reseed.spec.training import Control, RunSpec
 from reseed.store import Process, Store, working
-from reseed.study import Study
+from reseed.study import SUBJECT, Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.source import Stream
 from reseed.training.device import free_memory, passes, units
 from reseed.training.run_folder import RunFolder
-from reseed.training.scale import BatchStream, scales_of
+from reseed.training.scale import BatchStream, centres_of, scales_of
 from reseed.training.shards.learner import learners_of, refuse_device
 from reseed.training.through import block_streams, check_sites
 from reseed.training.work import Work, train_all
@@ -56,6 +57,7 @@ def stage(
         missing = [run for run in missing if run_name(run) in only]
     for run in missing:
         refuse_device(run, device)
+    refuse_starts(missing, study.store)
     if any(run.reads == "random_subject" for run in missing):
         inputs.check_random_subject()  # before the others have taken their time
     through = [run for run in missing if run.sae.end_to_end is not None]
@@ -81,6 +83,14 @@ def stage(
         _refuse_others(missing, study.store)
 
 
+def refuse_starts(runs: Iterable[RunSpec], store: Store) -> None:
+    """Refuse SAEs to go on from that are not of these sites, before activations are read."""
+    about = store.document(SUBJECT, "subject.json")
+    sizes = about["read"] | about["sites"]
+    for sae, site, target in {(r.sae, r.site, r.target) for r in runs if r.sae.published}:
+        read_start(sae, (sizes[site], sizes[target]))
+
+
 def _refuse_others(runs: Sequence[RunSpec], store: Store) -> None:
     """Say of runs that another process is still at that nothing can be said of them yet."""
     for run in _missing(runs, store):
@@ -97,6 +107,7 @@ def rows_of(
     """Data seed to the rows that runs of a study learn from, or runs of a kind of control."""
     data, spec = inputs.data(control), study.spec
     scales = scales_of(study, inputs, events, control)
+    centres = centres_of(study, inputs, events, control)
 
     def stream_of(data_seed: int) -> BatchStream:
         stream = Stream(
@@ -107,7 +118,7 @@ def rows_of(
             mix=spec.activations.mix_blocks,
             ahead=data.on_disk,
         )
-        return BatchStream(stream, scales)
+        return BatchStream(stream, scales, centres)
 
     return stream_of
 

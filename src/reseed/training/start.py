@@ -8,12 +8,16 @@ F latents, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from reseed.formats.starts.checksums import read_start
 from reseed.sae.architecture import Batch, BatchSource, Parameters, Start
 from reseed.sae.architectures import architecture
+from reseed.sae.model import from_arrays
 from reseed.sae.parts import (
     geometric_median,
     independent_rows,
@@ -21,19 +25,30 @@ from reseed.sae.parts import (
     squared_variation,
     starting_rows,
 )
+from reseed.seeds import digest
 from reseed.spec.training import Control, RunSpec
+from reseed.training.scale import Scales, off_mean, raw
 
 _LEAST = 1e-12
 
 
 def first_parameters(
-    spec: RunSpec, first: Batch, batches: BatchSource, restarts: int = 0
+    spec: RunSpec,
+    first: Batch,
+    batches: BatchSource,
+    restarts: int = 0,
+    scales: Scales | None = None,
+    centre: Tensor | None = None,
 ) -> Parameters:
     """Parameters before training, float32 on the CPU.
 
     The init seed decides what is drawn at random, from other numbers after each of the `restarts`.
+    `scales` are what the batches were multiplied by, by site; `centre` `[D]` what was then taken
+    out of those that are read.
     """
     sae, seed = spec.sae, restarted(spec.init_seed, restarts)
+    if sae.published is not None:
+        return _published(spec, seed, first, batches, scales or {}, centre)
     x_centre = geometric_median(first.x).numpy()
     y_centre = x_centre if first.y is first.x else geometric_median(first.y).numpy()
     rows = starting_rows(sae.init, sae.latents, seed, first.x.numpy(), x_centre)
@@ -47,6 +62,46 @@ def first_parameters(
     else:
         directions = torch.from_numpy(independent_rows(tuple(p["W_dec"].shape), seed))
     return {**p, "W_dec": directions * _length(p["W_dec"])}
+
+
+def _published(
+    spec: RunSpec,
+    seed: int,
+    first: Batch,
+    batches: BatchSource,
+    scales: Scales,
+    centre: Tensor | None,
+) -> Parameters:
+    """Those of the SAE to go on from, in units of these batches, with what the seed adds.
+
+    With noise ν a row w becomes w + ν |w| u, u uniform on the sphere, at a cosine of about
+    1 / √(1 + ν²) to w; decoder rows keep their length. Without noise nothing is drawn.
+    """
+    sae, (D, E) = spec.sae, (first.x.shape[1], first.y.shape[1])
+    arrays = replace(read_start(sae, (D, E)), about={})
+    read, written = (1.0 / scales.get(site, 1.0) for site in (spec.site, spec.target))
+    start = Start(
+        np.zeros((0, D), np.float32),
+        np.zeros(D, np.float32),
+        np.zeros(E, np.float32),
+        seed,
+        float(squared_variation(first.x) / len(first.x)) ** 0.5,
+        batches,
+    )
+    thaw = architecture(sae.name).thaw
+    assert thaw is not None, "checked with its rule"
+    scaled = raw(from_arrays(arrays), read, written)
+    if centre is not None:
+        scaled = off_mean(scaled, -centre, written=spec.target == spec.site)
+    p = thaw(scaled, sae, start)
+    if not sae.init_noise:
+        return p
+    for name in ("W_enc", "W_dec"):
+        lengths = _length(p[name])
+        u = independent_rows(tuple(p[name].shape), int(digest([name, seed], 15), 16))
+        moved = p[name] + sae.init_noise * lengths * torch.from_numpy(u)
+        p[name] = moved * lengths / _length(moved) if name == "W_dec" else moved
+    return p
 
 
 def aligned(p: Parameters) -> Parameters:

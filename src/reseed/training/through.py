@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reseed.sae.options import EndToEndSpec
 from reseed.sae.parts import squared_variation
-from reseed.sae.settings import EndToEndSpec
 from reseed.seeds import generator
 from reseed.subjects.language.activations import (
     Outputs,

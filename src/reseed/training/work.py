@@ -80,7 +80,8 @@ class Work:
         """Make a step; what fails says so in its folder and takes no further part."""
         step, training, learners = self.step, self.run.training, self.together.learners
         try:
-            rows = batch[self.run.site], batch[self.run.target]
+            read, written = self.run.rows
+            rows = batch[read], batch[written]
             metrics = self.together.update(*rows, self._through(downstream))
             for history, values in zip(self.history, metrics, strict=True):
                 history[step] = torch.tensor([values[name] for name in METRICS])

@@ -24,6 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from reseed.errors import SpecError
 from reseed.sae import Tensor, codes, parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.in_blocks import InBlocksSpec
@@ -127,6 +128,31 @@ def freeze(p: Parameters, spec: BatchSpec, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(p, {"kind": "jumprelu"}, about, threshold)
 
 
+def one_threshold(sae: SAE, spec: ArchitectureSpec) -> Tensor:
+    """The threshold that all latents have, negative where a batch rule has none; a scalar.
+
+    Raises:
+        SpecError: if they have different ones.
+    """
+    if sae.threshold is None:
+        return torch.tensor(parts.NOT_YET)
+    low, high = sae.threshold.aminmax()
+    if float(high - low) > 1e-5 * float(high.abs()):
+        raise SpecError(
+            f"init = {spec.init!r}: its thresholds lie between {low:.3g} and {high:.3g}, and "
+            f"{spec.name} has one for all latents; jumprelu has one for each"
+        )
+    return sae.threshold.mean()
+
+
+def thaw(sae: SAE, spec: BatchSpec, start: Start) -> Parameters:
+    """To go on from one: of JumpReLU, the running threshold goes on too."""
+    return parts.thawed(sae, spec, start) | {"threshold": one_threshold(sae, spec)}
+
+
 _BUFFERS = frozenset({"threshold"})
-BATCHTOPK = Architecture(BatchTopKSpec, initial, objective, freeze, buffers=_BUFFERS)
-MATRYOSHKA = Architecture(MatryoshkaSpec, initial, nested_objective, freeze, buffers=_BUFFERS)
+_BACK: Any = {"thaw": thaw, "thaws": frozenset({"batchtopk", "jumprelu"})}
+BATCHTOPK = Architecture(BatchTopKSpec, initial, objective, freeze, buffers=_BUFFERS, **_BACK)
+MATRYOSHKA = Architecture(
+    MatryoshkaSpec, initial, nested_objective, freeze, buffers=_BUFFERS, **_BACK
+)

@@ -49,6 +49,7 @@ class CrosscoderSpec(ArchitectureSpec):
     """
 
     without: ClassVar[frozenset[str]] = frozenset({"end_to_end"})
+    subtracts: ClassVar[bool] = False
 
     architecture: Literal["crosscoder"] = "crosscoder"
     parts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]

@@ -57,4 +57,14 @@ def freeze(p: Parameters, spec: GatedSpec, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(dict(p) | encoder, {"kind": "jumprelu"}, about, b_mag - r.exp() * b_gate)
 
 
-GATED = Architecture(GatedSpec, initial, objective, freeze)
+def thaw(sae: SAE, spec: GatedSpec, start: Start) -> Parameters:
+    """To go on from JumpReLU, with r = 0: its threshold is what the two biases differ by."""
+    assert sae.threshold is not None, "jumprelu has thresholds"
+    p = parts.thawed(sae, spec, start)
+    b = p.pop("b_enc")
+    return p | {"b_gate": b - sae.threshold, "b_mag": b, "r_mag": torch.zeros_like(b)}
+
+
+GATED = Architecture(
+    GatedSpec, initial, objective, freeze, thaw=thaw, thaws=frozenset({"jumprelu"})
+)

@@ -56,4 +56,6 @@ def freeze(p: Parameters, spec: GroupMaxSpec, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(p, {"kind": "groupmax", "k": spec.k}, about)
 
 
-GROUPMAX = Architecture(GroupMaxSpec, initial, objective, freeze)
+GROUPMAX = Architecture(
+    GroupMaxSpec, initial, objective, freeze, thaw=parts.thawed, thaws=frozenset({"groupmax"})
+)

@@ -144,5 +144,22 @@ def freeze(p: Parameters, spec: JumpReLUSpec, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(parts.rows_to_unit(p), {"kind": "jumprelu"}, about, threshold)
 
 
+def thaw(sae: SAE, spec: JumpReLUSpec, start: Start) -> Parameters:
+    """To go on from one; a threshold below 0 is one of 0, since codes are positive."""
+    assert sae.threshold is not None, "jumprelu has thresholds"
+    length = torch.tensor(start.x_length)
+    own = {"threshold": sae.threshold.clamp_min(0.0) / length, "length": length}
+    return parts.thawed(sae, spec, start) | own
+
+
 _BUFFERS = frozenset({"length"})
-JUMPRELU = Architecture(JumpReLUSpec, initial, objective, freeze, buffers=_BUFFERS, settle=settle)
+JUMPRELU = Architecture(
+    JumpReLUSpec,
+    initial,
+    objective,
+    freeze,
+    buffers=_BUFFERS,
+    settle=settle,
+    thaw=thaw,
+    thaws=frozenset({"jumprelu"}),
+)

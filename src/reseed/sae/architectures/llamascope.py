@@ -27,6 +27,7 @@ from reseed.sae.architecture import (
     Parameters,
     Start,
 )
+from reseed.sae.architectures.batchtopk import one_threshold
 from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
@@ -36,6 +37,7 @@ class LlamaScopeSpec(ArchitectureSpec):
     """TopK chosen by code times decoder norm, saved as JumpReLU (Llama Scope, arXiv 2410.20526)."""
 
     without: ClassVar[frozenset[str]] = frozenset({"end_to_end"})
+    subtracts: ClassVar[bool] = False
 
     architecture: Literal["llamascope"] = "llamascope"
     k: Annotated[int, Field(ge=1)] = 50
@@ -115,7 +117,24 @@ def freeze(p: Parameters, spec: LlamaScopeSpec, about: Mapping[str, Any]) -> SAE
     return parts.frozen(folded(p), {"kind": "jumprelu"}, about, threshold, centred=False)
 
 
+def thaw(sae: SAE, spec: LlamaScopeSpec, start: Start) -> Parameters:
+    """To go on from one; its decoder rows have length 1 now, so that codes count as they are."""
+    c = torch.ones(())
+    if start.batches is not None:
+        c = parts.input_scale(next(start.batches.first(1)).x)
+    p = parts.thawed(sae, spec, start)
+    biases = {name: p[name] * c for name in ("b_enc", "b_dec")}
+    return p | biases | {"scale": c, "threshold": one_threshold(sae, spec)}
+
+
 _BUFFERS = frozenset({"scale", "threshold"})
 LLAMASCOPE = Architecture(
-    LlamaScopeSpec, initial, objective, freeze, buffers=_BUFFERS, settle=settle
+    LlamaScopeSpec,
+    initial,
+    objective,
+    freeze,
+    buffers=_BUFFERS,
+    settle=settle,
+    thaw=thaw,
+    thaws=frozenset({"topk", "jumprelu"}),
 )

@@ -46,8 +46,11 @@ _RECENT = 10
 
 def initial(spec: PAnnealSpec, start: Start) -> Parameters:
     """Parameters before training, with the norms of recent batches and the factor a."""
-    buffers = {"recent": torch.ones(_RECENT, 2), "adapted": torch.tensor(1.0)}
-    return parts.autoencoder(start) | buffers
+    return parts.autoencoder(start) | _buffers()
+
+
+def _buffers() -> Parameters:
+    return {"recent": torch.ones(_RECENT, 2), "adapted": torch.tensor(1.0)}
 
 
 def stretch(step: int, steps: int, spec: PAnnealSpec) -> int:
@@ -93,5 +96,18 @@ def freeze(p: Parameters, spec: PAnnealSpec, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(p, {"kind": "relu"}, about)
 
 
+def thaw(sae: SAE, spec: PAnnealSpec, start: Start) -> Parameters:
+    """To go on from a ReLU SAE, with p at 1 again."""
+    return parts.thawed(sae, spec, start) | _buffers()
+
+
 _BUFFERS = frozenset({"recent", "adapted"})
-PANNEAL = Architecture(PAnnealSpec, initial, objective, freeze, buffers=_BUFFERS)
+PANNEAL = Architecture(
+    PAnnealSpec,
+    initial,
+    objective,
+    freeze,
+    buffers=_BUFFERS,
+    thaw=thaw,
+    thaws=frozenset({"relu"}),
+)

@@ -57,4 +57,6 @@ def freeze(p: Parameters, spec: ReLUSpec, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(unit, {"kind": "relu"}, about)
 
 
-RELU = Architecture(ReLUSpec, initial, objective, freeze)
+RELU = Architecture(
+    ReLUSpec, initial, objective, freeze, thaw=parts.thawed, thaws=frozenset({"relu"})
+)

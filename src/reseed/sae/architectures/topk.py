@@ -128,4 +128,6 @@ def freeze(p: Parameters, spec: TopKSpec, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(p, {"kind": "topk", "k": spec.k}, about)
 
 
-TOPK = Architecture(TopKSpec, initial, objective, freeze)
+TOPK = Architecture(
+    TopKSpec, initial, objective, freeze, thaw=parts.thawed, thaws=frozenset({"topk"})
+)

@@ -10,10 +10,11 @@ linear map beside the latents (arXiv 2501.18823): ŷ = z W_dec + b_dec + x W_ski
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from reseed.errors import SpecError
 from reseed.sae import parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
 from reseed.sae.model import SAE
@@ -23,6 +24,8 @@ from reseed.seeds import generator
 
 
 class _Transcoding(ArchitectureSpec):
+    subtracts: ClassVar[bool] = False
+
     target: Annotated[str, Field(min_length=1)]
     """The site that is reconstructed; it is read along with `activations.sites`."""
     k: Annotated[int, Field(ge=1)] = 32
@@ -91,5 +94,16 @@ def freeze(p: Parameters, spec: _Transcoding, about: Mapping[str, Any]) -> SAE:
     return parts.frozen(p, {"kind": "topk", "k": spec.k}, about, centred=False)
 
 
-TRANSCODER = Architecture(TranscoderSpec, initial, objective, freeze)
-SKIP_TRANSCODER = Architecture(SkipTranscoderSpec, initial, objective, freeze)
+def thaw(sae: SAE, spec: _Transcoding, start: Start) -> Parameters:
+    """To go on from one; where it has no skip connection and needs one, that starts at 0."""
+    p = parts.thawed(sae, spec, start)
+    if isinstance(spec, SkipTranscoderSpec):
+        p.setdefault("W_skip", torch.zeros(len(sae.b_dec), sae.dimensions))
+    elif "W_skip" in p:
+        raise SpecError(f"init = {spec.init!r}: it has a skip connection; take skip_transcoder")
+    return p
+
+
+_BACK: Any = {"thaw": thaw, "thaws": frozenset({"topk"})}
+TRANSCODER = Architecture(TranscoderSpec, initial, objective, freeze, **_BACK)
+SKIP_TRANSCODER = Architecture(SkipTranscoderSpec, initial, objective, freeze, **_BACK)

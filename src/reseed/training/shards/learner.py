@@ -81,7 +81,8 @@ class BlockLearner(Learner):
         if not compiles():
             raise SpecError("blocks needs numba, which reseed[train] installs")
         own_blocks(blocks_of(spec.sae), ranks)
-        every, number = first_parameters(spec, Batch(first, first), batches), next(_NUMBERS)
+        every = first_parameters(spec, Batch(first, first), batches, scales=scales)
+        number = next(_NUMBERS)
         shapes = {name: list(value.shape) for name, value in every.items()}
         run = spec.model_dump(mode="json")
         ranks.order(do="begin", learner=number, run=run, shapes=shapes)
@@ -285,14 +286,7 @@ def learners_of(
             about: dict[str, Any] = {"batches": batches, "scales": stream.scales}
             out.append(BlockLearner.lead(spec, first[spec.site], RankGroup(), **about))
             continue
-        out.append(
-            Learner(
-                spec,
-                first[spec.site],
-                first[spec.target],
-                batches=batches,
-                device=device,
-                scales=stream.scales,
-            )
-        )
+        of_run: dict[str, Any] = {"batches": batches, "device": device, "scales": stream.scales}
+        centre = stream.centres.get(spec.site) if spec.sae.center else None
+        out.append(Learner(spec, *(first[name] for name in spec.rows), **of_run, centre=centre))
     return out
