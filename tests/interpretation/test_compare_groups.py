@@ -213,3 +213,22 @@ def test_scores_of_other_latents_are_refused():
     foreign = scores(np.random.default_rng(0), latents).with_columns(pl.lit("x").alias("run"))
     with pytest.raises(SpecError, match="same study"):
         compare_groups(foreign, latents)
+
+
+@pytest.mark.parametrize(("scorer", "ends"), [("detection", (0, 1)), ("simulation", (-1, 1))])
+def test_no_interval_of_a_share_lies_outside_what_a_share_can_be(scorer, ends):
+    """Two latents of a kind: Student's quantile is 12.7."""
+    latents = table(np.random.default_rng(9))
+    chosen = sample_latents(latents, per_group=2).latents
+    value = pl.Series("value", np.linspace(0.55, 0.95, len(chosen)))
+    every = chosen.select("run", "latent", pl.lit(scorer).alias("scorer"), value)
+    found = compare_groups(every, latents)[0]
+    for frame in (found.kinds, found.counts):
+        known = frame.drop_nulls(["mean", "lo", "hi"])
+        assert (known["lo"] >= ends[0]).all()
+        assert (known["hi"] <= ends[1]).all()
+        assert (known["hi"] == 1).any()
+    widest = ends[1] - ends[0]
+    assert found.differences["unadjusted_lo"].drop_nulls().min() >= -widest
+    free = every.with_columns(pl.lit("intervention").alias("scorer"))  # nats have no such ends
+    assert compare_groups(free, latents)[0].kinds["hi"].drop_nulls().max() > 1

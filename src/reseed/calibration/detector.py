@@ -23,6 +23,7 @@ from reseed.matching.measures import shared_pairs
 from reseed.runs import Pair
 from reseed.seeds import generator
 from reseed.stability.intervals import area_under, jackknife_ends
+from reseed.stability.proportions import inside
 from reseed.stability.shares import quantile_edges
 
 Floats = NDArray[np.float64]
@@ -215,7 +216,7 @@ def _summaries(
         low, high = jackknife_ends(value, without)
         columns |= {name: value, f"{name}_lo": low.clip(0, 1), f"{name}_hi": high.clip(0, 1)}
     auc = area_under(*total)
-    low, high = jackknife_ends(auc, area_under(left[:, 0], left[:, 1]))
+    low, high = inside(jackknife_ends(auc, area_under(left[:, 0], left[:, 1])))
     false, true = total.sum(axis=1)
     area = {
         "latents": np.array([(false + true) / per_run]),

@@ -21,6 +21,7 @@ from reseed.report.notebook.plots import pair_data, plot_agreement
 from reseed.stability.decoys import GAUSSIAN, TRUSTED
 from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
 from reseed.stability.nulls import COVARIANCE
+from reseed.stability.proportions import inside
 
 if TYPE_CHECKING:
     import pandas
@@ -264,7 +265,8 @@ def _over_pairs(pairs: Sequence[PairFacts]) -> dict[str, Any]:
     for measure in measures.ALL:
         values = np.array([pair.numbers[measure.id]["value"] for pair in pairs])
         if measure in measures.MEANS:
-            estimate = jackknife_over_pairs(ends, values)
+            mean, *around = jackknife_over_pairs(ends, values)
+            estimate = (mean, *inside((around[0], around[1]), lowest=-1.0))  # a cosine
         else:
             estimate = mean_over_pairs(ends, values, latents=fewest)
         mean, low, high = map(float, estimate)

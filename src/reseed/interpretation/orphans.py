@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from reseed.errors import SpecError
 from reseed.interpretation.strata import KINDS, live_kinds
 from reseed.stability.intervals import Floats, t_quantile
+from reseed.stability.proportions import inside
 
 
 class Coefficient(NamedTuple):
@@ -146,13 +147,14 @@ def compare_groups(
 
 def _compare(scorer: str, every: pl.DataFrame, judged: pl.DataFrame) -> GroupComparison:
     scored = _weighted(judged.filter(pl.col("score").is_not_null()), every)
+    ends = _RANGE.get(scorer, (-np.inf, np.inf))
     kinds = pl.DataFrame(
         [
             {
                 "kind": kind,
                 **_counted(pl.col("kind") == kind, every, judged),
                 "rate": scored.filter(pl.col("kind") == kind)["firing_rate"].median(),
-                **_mean(scored.filter(pl.col("kind") == kind)),
+                **_mean(scored.filter(pl.col("kind") == kind), ends),
             }
             for kind in KINDS
         ],
@@ -162,12 +164,13 @@ def _compare(scorer: str, every: pl.DataFrame, judged: pl.DataFrame) -> GroupCom
     counts = pl.DataFrame(
         [
             {"found": n + 1, "of": of, **_counted(_is(n, of), every, judged)}
-            | _mean(scored.filter(_is(n, of)))
+            | _mean(scored.filter(_is(n, of)), ends)
             for n, of in levels.iter_rows()
         ],
         schema_overrides=_ENDS,
     )
-    rows = [_contrast(scored, *contrast) for contrast in CONTRASTS]
+    widest = ends[1] - ends[0]
+    rows = [_contrast(scored, widest, *contrast) for contrast in CONTRASTS]
     differences = pl.DataFrame(rows, schema_overrides=_BOTH)
     return GroupComparison(
         scorer=scorer,
@@ -204,14 +207,20 @@ def _weighted(scored: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _mean(rows: pl.DataFrame) -> dict[str, float | None]:
+_SHARES = ("detection", "fuzzing", "intruder", "embedding", "example_embedding", "surprisal")
+_RANGE = dict.fromkeys(_SHARES, (0.0, 1.0)) | {"simulation": (-1.0, 1.0)}
+"""Least and most that a score can be, of those that have such: shares, areas, correlations."""
+
+
+def _mean(rows: pl.DataFrame, range_: tuple[float, float]) -> dict[str, float | None]:
     if not len(rows):
         return {"mean": None, "lo": None, "hi": None}
     mean = _fit(rows, np.ones((len(rows), 1)), rows["weight"].to_numpy(), 0)
     if mean is None:
         average = float(np.average(rows["score"], weights=rows["weight"]))
         return {"mean": average, "lo": None, "hi": None}
-    return {"mean": mean.value, "lo": mean.low, "hi": mean.high}
+    low, high = map(float, inside(np.array(mean[1:]), *range_))
+    return {"mean": mean.value, "lo": low, "hi": high}
 
 
 def _fit(rows: pl.DataFrame, design: Floats, weights: Floats, column: int) -> Coefficient | None:
@@ -219,7 +228,9 @@ def _fit(rows: pl.DataFrame, design: Floats, weights: Floats, column: int) -> Co
     return estimate(design, rows["score"].to_numpy(), weights, clusters.astype(np.int64), column)
 
 
-def _contrast(scored: pl.DataFrame, kind: str, others: Sequence[str]) -> dict[str, object]:
+def _contrast(
+    scored: pl.DataFrame, widest: float, kind: str, others: Sequence[str]
+) -> dict[str, object]:
     rows = scored.filter(pl.col("kind").is_in([kind, *others]))
     rows = rows.with_columns((pl.col("kind") == kind).cast(pl.Float64).alias("side"))
     side = rows["side"].to_numpy()
@@ -230,8 +241,8 @@ def _contrast(scored: pl.DataFrame, kind: str, others: Sequence[str]) -> dict[st
     matched, strata, used = _matched(rows)
     return {
         "contrast": f"{kind} - {'rest' if len(others) > 1 else others[0]}",
-        **_ends("unadjusted", plain),
-        **_ends("matched", matched),
+        **_ends("unadjusted", plain, widest),
+        **_ends("matched", matched, widest),
         "strata": strata,
         "scored": used,
     }
@@ -252,8 +263,10 @@ def _matched(rows: pl.DataFrame) -> tuple[Coefficient | None, int, int]:
     return difference, len(strata), len(both)
 
 
-def _ends(name: str, estimated: Coefficient | None) -> dict[str, float | None]:
-    values = (None, None, None) if estimated is None else estimated
+def _ends(name: str, estimated: Coefficient | None, widest: float) -> dict[str, float | None]:
+    values: tuple[float | None, ...] = (None, None, None)
+    if estimated is not None:
+        values = estimated.value, *map(float, inside(np.array(estimated[1:]), -widest, widest))
     return dict(zip((name, f"{name}_lo", f"{name}_hi"), values, strict=True))
 
 

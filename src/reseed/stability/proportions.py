@@ -30,10 +30,18 @@ def clopper_pearson(share: Floats, trials: Floats | float) -> tuple[Floats, Floa
     return np.where(hits > 0, low, 0.0), np.where(hits < trials, high, 1.0)
 
 
+def inside(
+    ends: tuple[Floats, Floats] | Floats, lowest: float = 0.0, highest: float = 1.0
+) -> tuple[Floats, Floats]:
+    """Ends of an interval of what can lie nowhere else: what is cut off held nothing. NaN stays."""
+    low, high = (np.clip(end, lowest, highest) for end in ends)
+    return low, high
+
+
 def wider_than_counts(
     ends: tuple[Floats, Floats], share: Floats, trials: Floats | float
 ) -> tuple[Floats, Floats]:
     """Ends of a share within [0, 1], no narrower than so many trials allow; NaN stays."""
     few, many = clopper_pearson(share, trials)
-    low, high = (end.clip(0, 1) for end in ends)
+    low, high = inside(ends)
     return np.where(few < low, few, low), np.where(many > high, many, high)

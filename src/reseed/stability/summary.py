@@ -24,6 +24,7 @@ from reseed.stability import fdr, shares
 from reseed.stability.intervals import Design, jackknife_over_pairs, mean_over_pairs
 from reseed.stability.nulls import chance_corrected
 from reseed.stability.over_seeds.posterior import Mixture
+from reseed.stability.proportions import inside
 from reseed.stability.shares import Chance, Members, PairTable
 from reseed.store import Store
 
@@ -63,10 +64,11 @@ def mean_numbers(
     out: dict[str, Numbers] = {}
     for measure in measures.MEANS:
         values = np.array([shares.mean_score(t, measure, members) for t in end])
-        mean, low, high = jackknife_over_pairs([t.pair for t in end], values, design)
+        mean, *ends = jackknife_over_pairs([t.pair for t in end], values, design)
         null = _range(shares.null_means(nulls, measure))
         before = np.mean([shares.mean_score(t, measure, members) for t in start])
-        out[measure.id] = {"all": number(float(mean), (low, high), null, float(before))}
+        ends = inside((ends[0], ends[1]), lowest=-1.0)  # a cosine
+        out[measure.id] = {"all": number(float(mean), ends, null, float(before))}
     return out
 
 
@@ -163,9 +165,10 @@ def contributions(
         return None
     means = pl.concat(table.select("contribution", "null_contribution").mean() for table in fires)
     values = means["contribution"].to_numpy()
-    mean, low, high = jackknife_over_pairs([t.pair for t in known], values, design)
+    mean, *ends = jackknife_over_pairs([t.pair for t in known], values, design)
+    ends = inside((ends[0], ends[1]), lowest=-1.0)  # a correlation
     null = _range(means["null_contribution"].to_numpy())
-    shown = number(float(mean), (low, high), None, None)
+    shown = number(float(mean), ends, None, None)
     explained = pl.concat(table.select("explained_a", "explained_b") for table in fires)
     return Contributions(
         value=shown.value,

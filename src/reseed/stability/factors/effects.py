@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from reseed.spec.statistics import Estimate
 from reseed.spec.summary import Decomposition, Effect, LevelEstimate, PartOfSpread, Spread
 from reseed.stability.intervals import Design, seed_ends, seed_error
+from reseed.stability.proportions import inside
 
 Floats = NDArray[np.float64]
 
@@ -131,8 +132,8 @@ def _of_share(mean: Estimate, cells: Sequence[Cell]) -> tuple[float, float] | No
     shares = all(((cell.values >= 0) & (cell.values <= 1)).all() for cell in cells)
     if mean.interval_95 is None or mean.value is None or not shares or not 0 <= mean.value <= 1:
         return mean.interval_95
-    low, high = mean.interval_95
-    return max(low, 0.0), min(high, 1.0)
+    low, high = map(float, inside(np.array(mean.interval_95)))
+    return low, high
 
 
 def _interaction(cells: Sequence[Cell], factors: Sequence[str], design: Design) -> Estimate | None:

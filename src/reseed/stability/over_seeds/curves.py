@@ -14,6 +14,7 @@ from reseed.spec.statistics import OffsetPowerLaw
 from reseed.stability.group import RunMatches
 from reseed.stability.intervals import Design, is_crossed, seed_ends
 from reseed.stability.over_seeds.beta_binomial import BetaBinomial, fit, histograms
+from reseed.stability.proportions import inside
 from reseed.stability.shares import Members
 
 Floats = NDArray[np.float64]
@@ -207,4 +208,5 @@ def _curve(matches: Matches, members: Members, design: Design) -> tuple[Floats, 
         part = only_in_one(_without(matches, left), members)
         return np.pad(part, (0, length - len(part)), constant_values=np.nan) if len(part) else None
 
-    return seed_ends(share, statistic, design)
+    value, *ends = seed_ends(share, statistic, design)
+    return value, *inside((ends[0], ends[1]))
