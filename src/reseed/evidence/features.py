@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -20,7 +20,6 @@ from reseed.events import Events
 from reseed.evidence.rows import Encoded, Integers, active_entries, feed, readers_of
 from reseed.sae.arithmetic import arithmetic
 from reseed.store import Store, file_bytes
-from reseed.subjects.language.blocks import TokenBlocks
 from reseed.subjects.source import BlockSource
 
 Statistic = Literal["max", "mean"]
@@ -53,6 +52,24 @@ class DocumentFeatures:
         if bad:
             raise SpecError(f"latent {bad[0]}: this run has latents 0 to {sparse.shape[1] - 1}")
         return sparse.tocsc()[:, list(latents)].toarray().astype(np.float32)
+
+
+class Labelled(Protocol):
+    """What rows belong to: documents of a text, samples of a module."""
+
+    @property
+    def rows(self) -> Integers:
+        """[blocks] rows of each block."""
+        ...
+
+    @property
+    def documents(self) -> pl.DataFrame:
+        """One row for each: document (its number), origin, label."""
+        ...
+
+    def row_documents(self, blocks: Integers) -> Integers:
+        """[rows of these blocks] number of the document of each row; -1 for none."""
+        ...
 
 
 class FeatureSums:
@@ -121,7 +138,7 @@ def read_features(store: Store, run: str) -> DocumentFeatures:
 def gather_features(
     runs: Mapping[str, str],
     source: BlockSource,
-    tokens: TokenBlocks,
+    tokens: Labelled,
     training: Integers,
     held_out: Integers,
     store: Store,
@@ -142,7 +159,7 @@ def gather_features(
 
     def add(chunk: Encoded) -> None:
         numbers = chunk.chunk.blocks
-        document = place[tokens.document[numbers][tokens.keep[numbers]]]
+        document = place[tokens.row_documents(numbers)]
         for run in runs:
             row, latents, values = active_entries(chunk.codes(run))
             known = document[row] >= 0  # a separator that is kept is of no document
@@ -156,20 +173,22 @@ def gather_features(
 
 
 def _documents(
-    tokens: TokenBlocks, training: Integers, held_out: Integers
+    tokens: Labelled, training: Integers, held_out: Integers
 ) -> tuple[Integers, pl.DataFrame]:
     """Document number to its place in the table, -1 for none (last entry too); and the table."""
-    numbers = tokens.documents["document"].to_numpy().astype(np.int64)
+    documents = tokens.documents.select("document", "origin", "label")
+    numbers = documents["document"].to_numpy().astype(np.int64)
     place = np.full(int(numbers.max(initial=-1)) + 2, -1, dtype=np.int64)
     place[numbers] = np.arange(len(numbers))
 
     def rows(blocks: Integers) -> Integers:
-        kept = place[tokens.document[blocks][tokens.keep[blocks]]]
+        kept = place[tokens.row_documents(blocks)]
         return np.bincount(kept[kept >= 0], minlength=len(numbers))
 
     learned, unseen = rows(training), rows(held_out)
     side = np.where(learned > 0, np.where(unseen > 0, "both", "training"), "held_out")
-    table = tokens.documents.select("document", "origin", "label").with_columns(
-        pl.Series("rows", learned + unseen), pl.Series("side", side)
-    )
-    return place, table
+    table = documents.with_columns(pl.Series("rows", learned + unseen), pl.Series("side", side))
+    # what lies in the block between both sides, or has no row, was seen by nobody
+    there = (learned + unseen) > 0
+    place[numbers] = np.where(there, np.cumsum(there) - 1, -1)
+    return place, table.filter(there)

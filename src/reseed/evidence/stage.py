@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from reseed.events import Events
 from reseed.evidence.display.contexts import Contexts
+from reseed.evidence.display.crops import Seen
 from reseed.evidence.display.held_out_text import text_files
 from reseed.evidence.display.strengths import FILE as STRENGTHS
 from reseed.evidence.frequency import MatchedFiring
@@ -49,6 +50,7 @@ from reseed.store import Store
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.language.blocks import TextPositions
+from reseed.subjects.networks.pictures import Pictures
 
 Key = TypeVar("Key")
 
@@ -102,9 +104,9 @@ def _gather_evidence(
     kinds: dict[Control | None, None] = dict.fromkeys(run.reads for run in missing)
     for reads in kinds:
         runs, data = [run for run in missing if run.reads == reads], inputs.data(reads)
-        sites, places = {run.id: run.site for run in runs}, data.places()
+        sites, places, pictures = {run.id: run.site for run in runs}, data.places(), data.pictures()
         readers = readers_of(sites, store, inputs.device)
-        gathered = {run.id: _Evidence(run, readers[run.id], places, spec) for run in runs}
+        gathered = {run.id: _Evidence(run, readers[run.id], places, pictures, spec) for run in runs}
         codes = KeptCodes([run.id for run in runs if reads is None and run.control is None])
 
         def add(
@@ -229,12 +231,18 @@ class _Evidence:
     """What is gathered of one run."""
 
     def __init__(
-        self, run: RunSpec, reader: Reader, places: TextPositions | None, spec: EvidenceSpec
+        self,
+        run: RunSpec,
+        reader: Reader,
+        places: TextPositions | None,
+        pictures: Pictures | None,
+        spec: EvidenceSpec,
     ) -> None:
         self._name, self._target, self._sae = run.id, run.target, reader.sae
         self._places = places if spec.contexts or spec.examples else None
         self._firing = Firing(self._sae.latents)
         self._contexts = Contexts(self._sae.latents, places, spec)
+        self._seen = None if pictures is None else Seen(self._sae.latents, pictures, run.site, spec)
         self._examples: WindowSampler | None = None
         if places is not None and spec.examples:
             W_dec, count = self._sae.W_dec, spec.neighbours
@@ -246,6 +254,8 @@ class _Evidence:
         codes, blocks = chunk.codes(self._name), chunk.chunk.blocks
         target = chunk.chunk.rows[self._target]
         self._firing.add(target, codes, chunk.rebuilt(self._name))
+        if self._seen is not None:
+            self._seen.add(codes, blocks)
         if self._places is None:
             return
         fired = entries_of(codes, blocks, self._places.positions)
@@ -254,8 +264,9 @@ class _Evidence:
             self._examples.add(windows, fired)
 
     def files(self) -> dict[str, Any]:
-        return {
-            "firing.parquet": self._firing.table(),
+        firing = self._firing.table()
+        files = {"firing.parquet": firing} if self._seen is None else self._seen.files(firing)
+        return files | {
             STRENGTHS: self._firing.strengths.table(),
             "contexts.parquet": self._contexts.table(),
             "reconstruction.json": self._reconstruction(),

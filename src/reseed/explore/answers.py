@@ -20,6 +20,7 @@ from reseed.explore.shelf import Query, Shelf
 from reseed.explore.tables.columns import written
 from reseed.report.html import count, decimals, percent, rate, visible
 from reseed.report.latents.cards import context_shown
+from reseed.report.latents.crops import crops_shown
 
 _LARGEST = 100_000
 """Bytes of what is sent to be kept."""
@@ -154,6 +155,7 @@ def _templates() -> jinja2.Environment:
     numbers = {"percent": percent, "decimals": decimals, "rate": rate, "count": count}
     environment.filters.update(numbers | {"visible": visible})
     own: dict[str, Any] = {"written": written, "context_shown": context_shown, "place": _place}
+    own["crops_shown"] = crops_shown
     environment.globals.update(own)
     return environment
 

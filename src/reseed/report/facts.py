@@ -218,10 +218,21 @@ def _contexts(store: Store, chosen: Sequence[tuple[str, int]]) -> Texts:
     out: Texts = {}
     for run in sorted({run for run, _ in chosen}):
         latents = [latent for of, latent in chosen if of == run]
-        table = store.table(evidence_name(run), "contexts.parquet")
+        table = _places(store, run)
         for row in table.filter(pl.col("latent").is_in(latents)).iter_rows(named=True):
             out.setdefault((run, row["latent"]), []).append(row)
     return out
+
+
+def _places(store: Store, run: str) -> pl.DataFrame:
+    """The contexts of a run; of one that sees pictures, its places with the picture of each."""
+    piece = evidence_name(run)
+    if not store.holds(piece, "crops.parquet"):
+        return store.table(piece, "contexts.parquet")
+    pictures = store.table(piece, "pictures.parquet")
+    return store.table(piece, "crops.parquet").join(
+        pictures, on="sample", how="left", maintain_order="left"
+    )
 
 
 def _twins(store: Store, chosen: pl.DataFrame, listing: Catalogue | None) -> list[Twin]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import polars as pl
+
 from reseed.matching.measures import EQUAL, SHARED
 from reseed.report.facts import GroupFacts
 from reseed.report.figures import POINTS, STEPS, stride
@@ -40,6 +43,7 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
     return [
         latents_of(group.tables["latents"], seeds, texts=places),
         cards(group),
+        _coherence(group),
         explanations(group.interpretation),
         *agreement_figures(group.tables["shares"]),
         figure("strata"),
@@ -53,6 +57,20 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
         _measures(headline, dead=any(group.summary.counts.dead)),
         _runs(group),
     ]
+
+
+def _coherence(group: GroupFacts) -> Html | None:
+    """Whether latents fire on neighbouring places; None where rows stand in no map."""
+    latents = group.tables["latents"]
+    if "coherence" not in latents.columns:
+        return None
+    known = latents.filter("alive").drop_nulls("coherence")
+    if not len(known):
+        return None
+    shares = [percent(float(np.median(known[name]))) for name in ("coherence", "coherence_null")]
+    above = known.filter(pl.col("coherence") > pl.col("coherence_null"))
+    words = {"share": shares[0], "chance": shares[1], "above": percent(len(above) / len(known))}
+    return note(text("coherence", **words))
 
 
 def _counts(group: GroupFacts) -> list[Html | None]:

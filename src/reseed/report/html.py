@@ -22,7 +22,7 @@ from reseed.spec.statistics import Range
 NONE = "–"
 """Stands where there is no number."""
 
-_EMPTY = frozenset({"br", "col", "input", "meta"})
+_EMPTY = frozenset({"br", "col", "img", "input", "meta"})
 
 _SIGNS = {code: chr(0x2400 + code) for code in range(0x20)} | {10: "⏎", 13: "␍", 9: "⇥"}
 

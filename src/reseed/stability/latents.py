@@ -18,6 +18,9 @@ VERSION = 4
 n_seeds counts independent runs. 3: the posterior assumes no shape, and of crossed seeds counts
 what the seed with fewer levels is worth. 4: mirrored decoys lie along the axes of more latents."""
 
+OF_MAPS = ("coherence", "coherence_null")
+"""Columns of subjects whose rows stand in maps, besides."""
+
 EDGE = {"run_a": pl.String, "latent_a": pl.Int64, "run_b": pl.String, "latent_b": pl.Int64}
 
 COLUMNS = (
@@ -97,7 +100,8 @@ def latent_table(
         pl.lit(VERSION).alias("metric_version"),
         pl.col("run").alias("run_id"),
     )
-    return rows.select(COLUMNS), posterior.fits
+    maps = [name for name in OF_MAPS if name in rows.columns]
+    return rows.select(*COLUMNS, *maps), posterior.fits
 
 
 def _ratio(matched: NDArray[np.int64], trials: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -16,11 +16,12 @@ from reseed.runs import Missing
 from reseed.sae import torch
 from reseed.seeds import digest
 from reseed.spec.analysis import JOIN, plain, trained_at
-from reseed.spec.subject import LanguageModelSpec, SubjectSpec, ToySpec, subject_beside
+from reseed.spec.subject import LanguageModelSpec, ModuleSpec, SubjectSpec, subject_beside
 from reseed.spec.training import Control
 from reseed.store import existing
 from reseed.store.cache import Cached
 from reseed.study import SUBJECT, Study
+from reseed.subjects.places import places_in_samples, places_in_text
 from reseed.subjects.shards import (
     INDEX,
     TOKENS,
@@ -38,6 +39,7 @@ from reseed.subjects.source import BlockSource, Data, split_blocks, with_joined
 if TYPE_CHECKING:
     from reseed.subjects.language.activations import SplicedModel
     from reseed.subjects.language.blocks import TextPositions, TokenBlocks
+    from reseed.subjects.networks.pictures import Pictures
     from reseed.subjects.norms import Kept
     from reseed.subjects.over_ranks.spread import ProcessGroup
     from reseed.subjects.subject import Opened
@@ -67,7 +69,7 @@ class Inputs:
             return self.of_random_subject.data(None)
         on_disk = isinstance(self._read_source, ShardSource)
         if control is None:
-            return Data(self.source, *self.split, self.places, on_disk)
+            return Data(self.source, *self.split, self.places, on_disk, self.pictures)
         from reseed.subjects.controls import made_up
 
         where = self._study.store, self._study.spec.data, self._events
@@ -150,17 +152,14 @@ class Inputs:
 
     def places(self) -> TextPositions | None:
         """Where held-out rows stand in the text; None if the subject reads none."""
-        subject = self._subject
-        if isinstance(subject, ToySpec) and self._study.spec.evidence.toy_text:
-            from reseed.subjects.toy import ToyText
+        toy_text = self._study.spec.evidence.toy_text
+        return places_in_text(self._subject, lambda: self.text, toy_text=toy_text)
 
-            return ToyText(subject)
-        if not isinstance(subject, LanguageModelSpec):
+    def pictures(self) -> Pictures | None:
+        """Where rows stand in the samples of a module; None for other subjects."""
+        if not isinstance(self._subject, ModuleSpec):
             return None
-        from reseed.subjects.language.blocks import TextPlaces
-        from reseed.subjects.language.model import load_tokenizer
-
-        return TextPlaces(self.text, load_tokenizer(subject))
+        return places_in_samples(self.opened.source, self._short)
 
     @cached_property
     def spliced(self) -> SplicedModel:

@@ -28,6 +28,7 @@ from reseed.spec.analysis import parts_of
 
 if TYPE_CHECKING:
     from reseed.subjects.language.blocks import TextPositions
+    from reseed.subjects.networks.pictures import Pictures
 
 CHUNK = 32
 """Blocks that are read together in a pass."""
@@ -274,3 +275,5 @@ class Data(NamedTuple):
     """where held-out rows stand in the text; None if they stand in none"""
     on_disk: bool
     """whether its rows are read, so that reading ahead spares the training a wait"""
+    pictures: Callable[[], Pictures | None] = lambda: None
+    """where rows stand in pictures; None if they stand in none"""

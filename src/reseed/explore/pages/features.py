@@ -117,7 +117,8 @@ def feature_of(database: Database, run: str, latent: int) -> Feature:
     """
     kin = members_of(database, run, latent)
     members = list(kin)
-    rows, texts = rows_of(database, members), database.contexts(members, _TEXTS)
+    rows = rows_of(database, members)
+    texts = database.crops(members, _TEXTS) or database.contexts(members, _TEXTS)
     row = rows[run, latent]
     group = next(g for g in database.groups if g.label == row["group"])
     sides: list[Side] = []

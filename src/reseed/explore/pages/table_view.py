@@ -91,7 +91,7 @@ def texts_data(query: Query, shelf: Shelf) -> dict[str, Any]:
 
 FACTS = (
     "firing_rate", "max_act", "n_matched", "recurrence_mean", "max_decoder_cos", "q_fdr", "verdict",
-    "enc_dec_cos", "own_max_cos",
+    "enc_dec_cos", "own_max_cos", "coherence", "coherence_null",
 )  # fmt: skip
 """What is said of each latent of a feature, and its scores."""
 

@@ -21,6 +21,8 @@ COLUMN_WORDS = {
     "own_max_cos": "nearest in its own run",
     "mean_act": "mean activation",
     "max_act": "largest activation",
+    "coherence": "neighbours fire too",
+    "coherence_null": "neighbours, by chance",
 }
 """Titles; other columns are titled by their name."""
 
@@ -40,7 +42,8 @@ HISTOGRAMS = (
 LOGARITHMIC = ("firing_rate",)
 """Drawn over powers of ten; zeros are left out."""
 
-_SHARES = ("recurrence", "recurrence_mean", "recurrence_lo", "recurrence_hi", "subspace_overlap")
+_SHARES = ("recurrence", "recurrence_mean", "recurrence_lo", "recurrence_hi", "subspace_overlap",
+           "coherence", "coherence_null")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,9 @@ _AGAIN = 2.0
 _KEPT = 16
 """Text searches whose hits are kept."""
 
+Latents = Sequence[tuple[str, int]]
+"""Run and latent, each."""
+
 Config = dict[str, str | bool | int | float | list[str]]
 
 
@@ -124,20 +127,28 @@ class Database:
         row = self.rows("SELECT max(latent) + 1 AS n FROM latents WHERE run = ?", [run])[0]
         return int(row["n"] or 0)
 
-    def contexts(
-        self, latents: Sequence[tuple[str, int]], each: int
-    ) -> dict[tuple[str, int], list[Row]]:
-        """The strongest contexts of latents `(run, latent)`: tokens, activations, strongest first.
+    def contexts(self, latents: Latents, each: int) -> dict[tuple[str, int], list[Row]]:
+        """The strongest contexts of latents: tokens, activations, strongest first.
 
         Latents without text are left out.
         """
+        return self._strongest(self.evidence, "activation, tokens, activations", latents, each)
+
+    def crops(self, latents: Latents, each: int) -> dict[tuple[str, int], list[Row]]:
+        """The same of subjects that see pictures: the rows of their places, with `picture`."""
+        sources = {run: self.folder.crops(run) for run in {run for run, _ in latents}}
+        known = {run: source for run, source in sources.items() if source is not None}
+        return self._strongest(known, "* EXCLUDE latent", latents, each)
+
+    def _strongest(
+        self, sources: dict[str, str], columns: str, latents: Latents, each: int
+    ) -> dict[tuple[str, int], list[Row]]:
         wanted: dict[str, list[int]] = {}
         for run, latent in latents:
-            if run in self.evidence:
+            if run in sources:
                 wanted.setdefault(run, []).append(int(latent))
         parts = [
-            f"SELECT {text(run)} AS run, latent, tokens, activations FROM "
-            f"{self.evidence[run]} "
+            f"SELECT {text(run)} AS run, latent, {columns} FROM {sources[run]} "
             f"SEMI JOIN (VALUES {', '.join(f'({n})' for n in numbers)}) AS few(latent) "
             "USING (latent)"
             for run, numbers in wanted.items()
@@ -146,7 +157,7 @@ class Database:
         for row in self.rows(" UNION ALL ".join(parts)) if parts else ():
             out.setdefault((row["run"], row["latent"]), []).append(row)
         for rows in out.values():
-            rows.sort(key=lambda row: -max(value or 0.0 for value in row["activations"]))
+            rows.sort(key=lambda row: -row["activation"])
             del rows[each:]
         return out
 

@@ -85,6 +85,10 @@ class Folder(ABC):
     def contexts(self, run: str) -> str | None:
         """The contexts of a run as SQL; None if there are none."""
 
+    def crops(self, run: str) -> str | None:
+        """The places of a run in pictures, each with its picture; None where it sees none."""
+        return None
+
     @abstractmethod
     def match(self, a: str, b: str) -> tuple[str, str] | None:
         """The matches of two runs as SQL and which side `a` is; None if they are not there."""

@@ -107,6 +107,14 @@ class StudyFolder(Folder):
         piece, file = evidence_name(run), "contexts.parquet"
         return self.source(piece, file) if self.has(piece, file) else None
 
+    def crops(self, run: str) -> str | None:
+        """Of the evidence of a run."""
+        piece, files = evidence_name(run), ("crops.parquet", "pictures.parquet")
+        if not all(self.has(piece, file) for file in files):
+            return None
+        places, pictures = (self.source(piece, file) for file in files)
+        return f"(SELECT * FROM {places} AS a LEFT JOIN {pictures} AS b USING (sample))"
+
     def match(self, a: str, b: str) -> tuple[str, str] | None:
         """At the end of training."""
         for pair, side in (((a, b), "a"), ((b, a), "b")):

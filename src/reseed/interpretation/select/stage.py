@@ -21,7 +21,7 @@ from reseed.interpretation.select.by_data import probe_table
 from reseed.interpretation.select.methods import BASELINES, LLM_METHODS, choose
 from reseed.runs import Done
 from reseed.seeds import digest
-from reseed.spec.subject import LanguageModelSpec
+from reseed.spec.subject import LanguageModelSpec, ModuleSpec
 from reseed.study import Study
 from reseed.subjects.inputs import Inputs
 
@@ -172,11 +172,11 @@ def document_features(
     """Features of all documents for these finished runs; what is missing is made in one pass.
 
     Raises:
-        SpecError: if the subject reads no text.
+        SpecError: if the subject reads no text and has no samples with labels.
         StoreError: if a run is not done, or the study is damaged or busy.
     """
     store = study.store
-    if not isinstance(study.spec.subject, LanguageModelSpec):
+    if not isinstance(study.spec.subject, LanguageModelSpec | ModuleSpec):
         raise SpecError("the subject of this study reads no text, so there are no documents")
     known = {run.id: run for run in study.runs}
     settings = [study.spec.data, study.spec.activations.held_out]
@@ -188,8 +188,9 @@ def document_features(
             from reseed.evidence.features import gather_features
 
             inputs = Inputs(study, events)
-            source = inputs.source
-            gather_features(missing, source, inputs.text, *inputs.split, store, made_from, events)
+            labelled = inputs.pictures() or inputs.text
+            where = *inputs.split, store, made_from, events
+            gather_features(missing, inputs.source, labelled, *where)
     return {run: read_features(store, run) for run in runs}
 
 

@@ -24,6 +24,7 @@ from reseed.report.html import (
     text,
     visible,
 )
+from reseed.report.latents.crops import crops_shown
 from reseed.report.parts import note
 from reseed.spec.interpretation import KINDS
 
@@ -52,7 +53,7 @@ def _block(which: str, title: str, latents: Sequence[Twin], group: GroupFacts) -
         none = text(f"no-{which}")
         return tag("section", tag("h3", title), tag("p", none, class_="empty"))
     texts = any(card.contexts for card in latents)
-    how = text("colours" if texts else "no-contexts")
+    how = text(_legend([context for card in latents for context in card.contexts]))
     wide = any(_width(card.row) > _WIDE for card in latents)
     words = [text(which), text("wide") if which == "most" and wide else None, how]
     words.insert(1, text("least-texts") if which == "least" and texts else None)
@@ -63,6 +64,16 @@ def _block(which: str, title: str, latents: Sequence[Twin], group: GroupFacts) -
     rest = tag("details", tag("summary", f"{len(more)} more"), tag("div", *more, class_="cards"))
     first = tag("div", *shown[:_CARDS], class_="cards")
     return tag("section", tag("h3", title), caption, first, rest if more else None)
+
+
+def _legend(contexts: Sequence[dict[str, Any]]) -> str:
+    """Which sentence says how to read what the latents fire on."""
+    if not contexts:
+        return "no-contexts"
+    if "picture" not in contexts[0]:
+        return "colours"
+    seen = any(place["picture"] is not None or place["width"] for place in contexts)
+    return "heat" if seen else "samples"
 
 
 def _width(latent: Mapping[str, Any]) -> float:
@@ -83,6 +94,9 @@ def _card(card: Twin, places: Mapping[str, tuple[int, str]]) -> Html:
         "fires on": f"{rate(latent['firing_rate'])} of tokens{dense}",
         "family": "none (orphan)" if size is None else f"of {count(size)} runs",
     }
+    if latent.get("coherence") is not None:
+        chance = f"{percent(latent['coherence'])} (chance {percent(latent['coherence_null'])})"
+        facts["neighbours fire too"] = chance
     own = _side(latent["run"], latent["latent"], None, card.contexts, places)
     other = None
     if card.other is not None:
@@ -118,6 +132,8 @@ def _texts(contexts: Sequence[dict[str, Any]]) -> Html | None:
     """Contexts, strongest first, with their tokens coloured by activation; None without any."""
     if not contexts:
         return None
+    if "picture" in contexts[0]:
+        return crops_shown(contexts)
     top = max(context["activation"] for context in contexts)
     shown = [context_shown(context, top) for context in contexts]
     more = shown[_SHOWN:]

@@ -19,7 +19,7 @@ from reseed.events import Events, Task
 from reseed.spec.subject import TextSpec
 from reseed.store import Store, file_bytes
 from reseed.subjects.language.documents import Document, mended_in_words, shuffled_documents
-from reseed.subjects.language.ids import ids_of
+from reseed.subjects.language.ids import ids_of, unknown_in_words, unknown_share
 from reseed.subjects.language.tokenizer import Tokenizer
 
 NO_DOCUMENT = -1
@@ -111,6 +111,10 @@ class TokenBlocks:
         """Kept positions of a block, ascending: row i of the block is position i of these."""
         return np.flatnonzero(self.keep[block])
 
+    def row_documents(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[rows of these blocks] the document of each row, -1 for a separator."""
+        return self.document[blocks][self.keep[blocks]].astype(np.int64)
+
     def without(self, rows: NDArray[np.bool_]) -> TokenBlocks:
         """The same where these of all rows, `[sum of rows]`, are not used."""
         keep = self.keep.copy()
@@ -163,6 +167,8 @@ def make_tokens(
     arrays = rules.blocks(stream, blocks)
     table = _documents(used, arrays["document"])
     about = _about(spec, tokenizer, arrays, table.height)
+    if lost := unknown_in_words(about):
+        events.say(lost)
     files = {"tokens.safetensors": arrays, "documents.parquet": table, "about.json": about}
     with store.piece(name, made_from) as folder:
         for file, content in files.items():
@@ -289,4 +295,5 @@ def _about(
         "kept": int(keep.sum()),
         "documents": documents,
         "exclude": sorted(spec.exclude),
+        **unknown_share(arrays["ids"][document != NO_DOCUMENT], tokenizer),
     }
