@@ -77,6 +77,23 @@ def test_again_it_only_reads(survival, folder, tree, monkeypatch):
     assert tree(folder) == before
 
 
+def test_second_opinions_are_trained_on_the_variant(survival, folder):
+    study = reseed.Study.load(folder)
+    again = reseed.survive(
+        study, group="topk 16", retrain=["nothing", "random-0.5"], progress=False
+    )
+    for variant in again.summary["variants"][:2]:
+        (numbers,) = variant["groups"].values()
+        second = numbers["second"]
+        assert sum(of["latents"] for of in second["crosscoder"]["where"].values()) > 0
+        assert {"same_seed", "other_seed", "ceiling"} == set(second["counterparts"])
+        same = second["counterparts"]["same_seed"]["all"]["value"]
+        # on what nothing was taken out of, the same training ends in the same SAE
+        assert (same == 1.0) == (variant["variant"] == "nothing")
+    with pytest.raises(SpecError, match="did you mean 'random-0.5'"):
+        reseed.survive(study, retrain=["random-0.4"], progress=False)
+
+
 def test_the_command_shows_what_survives(survival, folder, cli):
     done = cli("survive", folder, "--quiet")
     assert done.returncode == 0, done.stderr

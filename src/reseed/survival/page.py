@@ -120,7 +120,7 @@ def _versions(about: Mapping[str, Any]) -> Html | None:
         settings = {
             key: value
             for key, value in variant["settings"].items()
-            if key not in ("name", "method", "kind")
+            if key not in ("name", "method", "share")
         }
         row: dict[str, Inside] = {"variant": variant["variant"], "what": _what(variant, settings)}
         row |= {"taken out": percent(variant["share_removed"])}

@@ -155,10 +155,11 @@ def stage(
 
 def _version(variant: VariantSpec, study: Study) -> Version:
     """A variant, and all of the spec that decides what it is."""
-    about = variant.model_dump(mode="json", exclude_none=True)
+    about = variant.model_dump(mode="json", exclude_defaults=True) | {"method": variant.method}
     same = getattr(variant, "equal_perplexity", None)
     of = next((v for v in study.spec.variant if v.label == same), None)
-    made_from = [VERSION, study.spec.data, about, of and of.model_dump(mode="json")]
+    decides = [v and v.model_dump(mode="json") for v in (variant, of)]
+    made_from = [VERSION, study.spec.data, *decides]
     return Version(variant.label, variant, about, made_from)
 
 

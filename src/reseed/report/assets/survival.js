@@ -5,6 +5,8 @@ const PLOTS = {};
 
 const KIND_COLOURS = (c) => ({ reproducible: c.always, partly: c.middle, orphan: c.never });
 
+const NAMES = (c, names) => axis(c, "", { autorange: "reversed", type: "category", categoryorder: "array", categoryarray: names });
+
 function whiskers(of, colour, ways) {
   const bar = { type: "data", symmetric: false, color: colour, thickness: 1.5, width: 4,
     array: of.value.map((v, i) => (of.hi[i] === null || v === null ? 0 : of.hi[i] - v)),
@@ -49,7 +51,7 @@ PLOTS["survival-kinds"] = (plot, group, c) => {
     ...whiskers(of, colours[kind], "x"), hovertemplate: "%{y}, " + kind + "<br>survive %{x:.1%}<extra></extra>",
   }));
   if (!traces.length) return nothing(plot, "One run says nothing about what comes back.");
-  return show(plot, traces, layout(c, axis(c, "latents that survive", SHARE), axis(c, "", { automargin: true, autorange: "reversed", type: "category" })));
+  return show(plot, traces, layout(c, axis(c, "latents that survive", SHARE), NAMES(c, group.variant)));
 };
 
 PLOTS["survival-areas"] = (plot, group, c) => {
@@ -57,11 +59,10 @@ PLOTS["survival-areas"] = (plot, group, c) => {
   if (!places.length) return nothing(plot, "In no variant do some latents survive and others not, with runs that differ in what they found.");
   const names = places.map((at) => group.variant[at]), own = chosen(of, places);
   const band = { value: names.map(() => 0.5), lo: places.map((at) => of.null_lo[at]), hi: places.map((at) => of.null_hi[at]) };
-  const half = line("chance", [0.5, 0.5], [names[0], names[names.length - 1]], c.muted, { quiet: true, hoverinfo: "skip", line: { color: c.muted, width: 1.5, dash: "dot" } });
-  const traces = [half,
+  const traces = [
     { type: "scatter", mode: "markers", name: "survival shuffled", x: band.value, y: names, marker: { symbol: "diamond", size: 7, color: c.null }, ...whiskers(band, c.null, "x"), hoverinfo: "skip" },
     { type: "scatter", mode: "markers", name: "as it is", x: own.value, y: names, marker: { size: 9, color: c.observed }, ...whiskers(own, c.observed, "x"), hovertemplate: "%{y}<br>AUROC %{x:.3f}<extra></extra>" }];
-  return show(plot, traces, layout(c, axis(c, "AUROC of reproducibility, inside strata", { nticks: 6 }), axis(c, "", { automargin: true, autorange: "reversed", type: "category" })));
+  return show(plot, traces, layout(c, axis(c, "AUROC of reproducibility, inside strata", { nticks: 6 }), NAMES(c, names)));
 };
 
 PLOTS["survival-curve"] = (plot, group, c) => {
