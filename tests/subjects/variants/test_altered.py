@@ -17,6 +17,7 @@ from reseed.subjects.inputs import Inputs
 from reseed.subjects.variants import (
     check_variant,
     open_variant,
+    predicts,
     toy_features_left,
     variant_cross_entropy,
 )
@@ -54,6 +55,7 @@ def test_a_language_model_in_all_versions(language_study, tiny_folder):
     whole = Inputs(study, EVENTS).source.read([0, 9, 75])
     assert set(whole) == {"layers.1", "layers.2", "layers.3.mlp", "layers.1+layers.2"}
     itself = entropy(study, "the whole")
+    assert predicts(study)
     assert itself.dtype == np.float64
     for label in ("flap-0", "random-0", "itself"):
         read = rows(study, label)
@@ -163,6 +165,7 @@ def test_half_of_the_features_of_a_toy_are_cut(write_study):
     np.testing.assert_allclose(whole - cut, gone @ toy.features[~left], atol=1e-5)
     anew = rows(study, "random_weights-0", (0, 3))["toy"]
     assert (anew - whole).norm() > 0.5 * whole.norm()
+    assert not predicts(study)
     with pytest.raises(SpecError, match="kind 'toy' predicts no tokens"):
         entropy(study, "random-0")
 

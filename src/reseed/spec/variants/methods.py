@@ -62,8 +62,8 @@ class PrunedSpec(_Variant):
     protect: tuple[int, ...] = ()
     """Numbers of layers that stay whole; -1 is the last."""
     calibration_blocks: Annotated[int, Field(ge=2)] = 16
-    """Blocks of the training part of the text that importance is estimated on, or, with
-    `equal_perplexity`, held-out blocks that it is measured on."""
+    """Blocks of the training part of the text that importance is estimated on; or, with
+    `equal_perplexity`, the first held-out blocks, on which cross-entropy is measured."""
     fluctuation: bool = False
     """Of `saap`: divide importance by 1 + its standard deviation over blocks as a share of its
     mean, so that unsteady structures go first."""

@@ -24,6 +24,7 @@ from reseed.spec.variants import (
 from reseed.study import SUBJECT, Study
 from reseed.subjects.controls import randomise
 from reseed.subjects.inputs import Inputs
+from reseed.subjects.language.model import load_causal
 from reseed.subjects.module import ModuleSource
 from reseed.subjects.networks.factory import open_factory
 from reseed.subjects.shards import rounded_source
@@ -100,6 +101,18 @@ def variant_cross_entropy(
     inputs = Inputs(study, events, device)
     inputs.set_threads()
     return LanguageVariants(study, events, device).cross_entropy(variant, blocks, inputs)
+
+
+def predicts(study: Study) -> bool:
+    """Whether the subject is a language model that predicts the next token; it is opened once."""
+    subject = subject_beside(study.spec.subject, study.base)
+    if not isinstance(subject, LanguageModelSpec) or subject.random_weights is not None:
+        return False
+    try:
+        load_causal(subject)
+    except SubjectError:  # no head, or one that sees what follows
+        return False
+    return True
 
 
 def toy_features_left(subject: ToySpec, variant: PrunedSpec) -> NDArray[np.bool_]:

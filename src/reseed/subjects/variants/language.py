@@ -203,10 +203,8 @@ class LanguageVariants:
         def write() -> dict[str, Any]:
             model: Any = self._causal(None, inputs)
             structures = self._structures(model.base_model)
-            loss, blocks = (
-                partial(block_loss, model, inputs.text),
-                self._calibration(variant, inputs),
-            )
+            blocks = _drawn(inputs.split[0], inputs.text, variant)
+            loss = partial(block_loss, model, inputs.text)
             taylor = by_gradient(model.base_model, structures, blocks, loss, self._events)
             return {_FILE: together(taylor._asdict())}
 
@@ -222,13 +220,12 @@ class LanguageVariants:
         """From forward passes, which all shares of `flap` have in common."""
 
         def write() -> dict[str, Any]:
-            blocks = self._calibration(variant, inputs)
+            blocks = _drawn(inputs.split[0], inputs.text, variant)
             given = inputs_of_readers(body, structures, inputs.text, blocks, self._events)
             return {_FILE: together({key: one._asdict() for key, one in given.items()})}
 
-        return {
-            key: Given(**one) for key, one in apart(self._kept("inputs", variant, write)).items()
-        }
+        kept = apart(self._kept("inputs", variant, write))
+        return {key: Given(**one) for key, one in kept.items()}
 
     def _kept(
         self, what: str, variant: PrunedSpec, write: Callable[[], dict[str, Any]]
@@ -238,9 +235,6 @@ class LanguageVariants:
         name = variant_name(f"_{what}-{digest(of, 8)}")
         self._study.store.make(name, of, write)
         return self._study.store.tensors(name, _FILE)
-
-    def _calibration(self, variant: PrunedSpec, inputs: Inputs) -> list[int]:
-        return _drawn(inputs.split[0], inputs.text, variant)
 
     def _body(self) -> nn.Module:
         body: Any = load_body(self._subject, ()).eval().requires_grad_(False)
@@ -256,7 +250,7 @@ class LanguageVariants:
     def _as_bad_as(self, variant: PrunedSpec, inputs: Inputs) -> Removal:
         """Random removal with the cross-entropy of another variant on the same held-out blocks."""
         other = self._named(variant)[1]
-        blocks = _drawn(inputs.split[1], inputs.text, variant)
+        blocks = _predicted(inputs.split[1], inputs.text, variant)[: variant.calibration_blocks]
         goal = float(self.cross_entropy(other, blocks, inputs).mean())
         model: Any = self._causal(None, inputs)
         body: nn.Module = model.base_model
@@ -277,16 +271,22 @@ class LanguageVariants:
 
 
 def _drawn(blocks: NDArray[np.int64], text: TokenBlocks, variant: PrunedSpec) -> list[int]:
-    """Some of these blocks, of those in which something is predicted."""
-    there = blocks[[bool(followed(text, block).any()) for block in blocks.tolist()]]
-    if not len(there):
+    """Some of these blocks, by the seed of a variant."""
+    there = _predicted(blocks, text, variant)
+    draw = generator("calibration-blocks", variant.seed)
+    size = min(len(there), variant.calibration_blocks)
+    return sorted(draw.choice(there, size, replace=False).tolist())
+
+
+def _predicted(blocks: NDArray[np.int64], text: TokenBlocks, variant: PrunedSpec) -> list[int]:
+    """Those of these blocks in which something is predicted."""
+    there = [block for block in blocks.tolist() if followed(text, block).any()]
+    if not there:
         raise SubjectError(
             f"variant {variant.label!r}: in no block of the text a kept position is followed by a "
             "token of its document, so nothing is predicted; take longer blocks"
         )
-    draw = generator("calibration-blocks", variant.seed)
-    size = min(len(there), variant.calibration_blocks)
-    return sorted(draw.choice(there, size, replace=False).tolist())
+    return there
 
 
 def _randomise(model: Any, spec: LanguageModelSpec, seed: int) -> None:
