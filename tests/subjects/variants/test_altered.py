@@ -66,7 +66,8 @@ def test_a_language_model_in_all_versions(language_study, tiny_folder):
             continue
         read = rows(study, variant.label)
         assert {site: x.shape for site, x in read.items()} == {s: x.shape for s, x in whole.items()}
-        assert not torch.equal(read["layers.3.mlp"], whole["layers.3.mlp"])
+        if variant.label != "random-as-int4-32":  # where int4 does no harm, nothing is taken out
+            assert not torch.equal(read["layers.3.mlp"], whole["layers.3.mlp"])
     for label in ("saap-0.2", "int4-32", "random_weights-1"):
         assert (entropy(study, label) != itself).any(), label
     for method in PRUNED:
