@@ -73,6 +73,8 @@ def test_a_robust_fvu_is_that_of_the_rows_that_are_not_far():
     near[far] = False
     variance = _variance(rows)
     assert numbers["fvu"] == pytest.approx(float((rows - made).square().sum()) / variance)
+    spread = float(rows.var(0, correction=0).sum()) ** 0.5
+    assert numbers["gamma"] == pytest.approx(float(rows.mean(0).norm()) / spread)
     plain = float((rows - made)[near].square().sum()) / _variance(rows[near])
     assert numbers["fvu_robust"] == pytest.approx(plain)
     assert numbers["fvu"] < 0.05 < 0.2 < plain

@@ -127,3 +127,29 @@ def test_with_a_real_tokenizer(tiny_folder, tmp_path):
     assert b.ids.tolist() == [[1, 4, 5, 6], [1, 7, 4, 9]]
     assert b.ids.dtype == np.uint32
     assert b.about["tokenizer"]["digest"] == tokenizer.digest
+
+
+class Said:
+    """A sink that keeps what is said."""
+
+    def __init__(self):
+        self.words = []
+
+    def emit(self, kind, fields):
+        self.words.append(str(fields))
+
+
+@pytest.mark.parametrize(("known", "share"), [(0, 0.8), (30, 0.0)])
+def test_where_most_tokens_are_unknown_to_the_tokenizer_it_is_said(tmp_path, known, share):
+    texts = ["1 9 9 9 9"] if share else ["5 6 7 8 5"] * known
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+
+    def encode(texts):
+        return [[int(word) for word in text.split()] for text in texts]
+
+    tokenizer = Tokenizer("words", "0", None, EOS, PAD, encode, str, unknown=9)
+    store, sink = Store(tmp_path / "study"), Said()
+    spec = TextSpec(source=str(tmp_path / "texts.json"), block=5, bos=False)
+    make_tokens(spec, tokenizer, 5, store, "text", "x", Events(sink))
+    assert TokenBlocks.open(store, "text").about["unknown"] == share
+    assert any("80% of the tokens" in words for words in sink.words) == bool(share)

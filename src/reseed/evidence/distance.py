@@ -63,8 +63,9 @@ class ErrorByDistance:
 
         Returns:
             fvu; fvu_uncentred, Σ‖x̂ - x‖² / Σ‖x‖², 1 - the explained variance of arXiv 2410.20526;
-            fvu_robust; far_rows, the share of the rows that it leaves out; far_variance, the part
-            of the variance that they hold. A fraction of nothing is None.
+            gamma, |mean| / |std| of the rows, |std|² being the summed variance of all coordinates
+            (arXiv 2605.31518); fvu_robust; far_rows, the share of the rows that it leaves out;
+            far_variance, the part of the variance that they hold. A fraction of nothing is None.
         """
         every, near = self._total(sorted(self._classes)), self._total(self._near())
         variance, error = _variation(every), float(every[1])
@@ -72,6 +73,7 @@ class ErrorByDistance:
         return {
             "fvu": error / variance if variance > _ROUNDING * squares else None,
             "fvu_uncentred": error / squares if squares > 0 else None,
+            "gamma": max(0.0, squares / variance - 1.0) ** 0.5 if variance > 0 else None,
             "fvu_robust": float(near[1]) / _variation(near)
             if _variation(near) > _ROUNDING * self._squares(near)
             else None,

@@ -47,9 +47,12 @@ from reseed.stability.notes import notes
 from reseed.stability.nulls import CONTROLS
 from reseed.stability.stage import stage as assess
 from reseed.stability.summary import read_summary
+from reseed.store import Store
 from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
 from reseed.subjects.inputs import Inputs
+from reseed.subjects.language.ids import unknown_in_words
 from reseed.subjects.norms import NORMS
+from reseed.subjects.shards import TOKENS
 from reseed.training.device import chosen
 from reseed.training.shards.launch import joined
 
@@ -199,6 +202,7 @@ def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
         )
     specs = [run.spec for run in study.runs if run.id in group.runs]
     pulled = any(spec.ensemble and spec.sae.mutual for spec in specs)
+    sae = specs[0].sae
     promised, controls = specs[0].sae.promised_l0, _controls(study, group.name)
     return StudyGroup(
         **{name: getattr(numbers, name) for name in numbers.model_fields_set},
@@ -207,10 +211,26 @@ def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
         through_subject=_through(study, group.runs),
         substitution=_substitution(study, group),
         notes=[
-            *notes(numbers, controls, trend, epochs, promised, nearest=nearest, pulled=pulled),
+            *notes(
+                numbers,
+                controls,
+                trend,
+                epochs,
+                promised,
+                nearest=nearest,
+                pulled=pulled,
+                subtracts=sae.subtracts or sae.center,
+                goes_on=sae.published,
+            ),
+            *_lost_text(study.store),
             *note(group, study.store),
         ],
     )
+
+
+def _lost_text(store: Store) -> list[str]:
+    lost = unknown_in_words(store.document(TOKENS, "about.json")) if store.has(TOKENS) else None
+    return [lost] if lost else []
 
 
 def _substitution(study: Study, group: Group) -> Substitution | None:

@@ -132,6 +132,7 @@ def _training_row(
         "FVU, held out": mean_and_range(fit.fvu),
         "robust FVU": fit.fvu_robust and f"{fit.fvu_robust.mean:.3g}",
         "L0": mean_and_range(fit.l0),
+        "gamma": fit.gamma and f"{fit.gamma.mean:.3g}",
         "cosine to its start": mean_and_range(group.distance_from_init),
     }
 

@@ -102,6 +102,8 @@ class Reconstruction(Spec):
     far_variance: Range | None = None
     """Part of the variance that they hold."""
     l0: Range | None = None
+    gamma: Range | None = None
+    """|mean| / |std| of the rows that are reconstructed."""
     encoder_decoder_cosine: Range | None = None
 
 

@@ -40,6 +40,8 @@ _HIDDEN = 0.02
 """FVU by which a few far rows may move it, or a fifth of it if that is more."""
 _EXCESS = 1.05
 """Times the bound without singletons that cannot be told from junk, from which on that is said."""
+HIGH_GAMMA = 2.0
+"""|mean| / |std| from which on latents of a rule that subtracts nothing are dead from the start."""
 _CLOSED = 0.9
 """Triangle closure below which single matches are called unreliable."""
 
@@ -58,6 +60,8 @@ def notes(
     *,
     nearest: Mapping[int, float] = MappingProxyType({}),
     pulled: bool = False,
+    subtracts: bool = True,
+    goes_on: str | None = None,
 ) -> list[str]:
     """Plain sentences about what weakens the numbers of a group.
 
@@ -69,10 +73,15 @@ def notes(
         promised_l0: latents that should fire in a row; None if nothing says so.
         nearest: tokens seen to the mean cosine to the nearest decoder row of another run.
         pulled: whether runs were trained towards each other (`mutual`).
+        subtracts: whether anything is taken out of the rows, by the rule or by `center`.
+        goes_on: the SAE that all runs started from, if there is one.
     """
     counts, proofs, moved = group.counts, group.certificates, group.distance_from_init.mean
     out = _missed(group.reconstruction.l0, promised_l0) + _far_rows(group.reconstruction)
     out += _worse(group.reconstruction.fvu)
+    gamma = group.reconstruction.gamma
+    if not subtracts and gamma is not None and gamma.mean is not None and gamma.mean >= HIGH_GAMMA:
+        out.append(say("off_centre", gamma=gamma.mean, dead=counts.dead_share))
     if counts.runs < 2:
         return [*out, say("one_run")]
     if counts.runs == 2:
@@ -81,6 +90,9 @@ def notes(
     if pulled:
         out.append(say("pulled"))
     assert group.headline is not None
+    if goes_on is not None:
+        before = group.headline.shared["all"].null_untrained or 0.0
+        out.append(say("goes_on", source=goes_on, before=before))
     out += _too_short(trend, nearest, group.headline.tau)
     out += _crowded(group.headline)
     ends = group.headline.shared["all"].interval_95

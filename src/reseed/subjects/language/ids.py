@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from reseed.spec.subject import TextSpec
 from reseed.subjects.language.corpus import reads_ids
 from reseed.subjects.language.documents import Document
 from reseed.subjects.language.tokenizer import Tokenizer
+
+_LOST = 0.1
+"""Share of unknown tokens from which on that is said."""
 
 _BATCH = 256
 """Documents that are tokenised together."""
@@ -104,3 +108,26 @@ def _pieces(text: str, size: int) -> Iterator[str]:
         yield text[first:cut]
         first = cut
     yield text[first:]
+
+
+def unknown_share(ids: NDArray[Any], tokenizer: Tokenizer) -> dict[str, float]:
+    """`unknown`, the share of ids that stand for what the tokenizer does not know, if any does."""
+    unknown = tokenizer.unknown
+    return {} if unknown is None or not len(ids) else {"unknown": float((ids == unknown).mean())}
+
+
+def unknown_in_words(about: Mapping[str, Any]) -> str | None:
+    """What to say where many tokens are unknown to the tokenizer; None where few are.
+
+    Args:
+        about: of the tokens: `unknown`, their share, and `tokenizer`.
+    """
+    share = about.get("unknown", 0.0)
+    if share < _LOST:
+        return None
+    return (
+        f"{share:.0%} of the tokens of the text are the one that the tokenizer of "
+        f"{about['tokenizer']['name']} has for all that it does not know: latents then find what "
+        "was lost, not words. Is it the tokenizer of this model, and is the text in its language "
+        "and spelling?"
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from reseed.errors import ReseedError, SubjectError
-from reseed.spec.subject import LanguageModelSpec, package_file
+from reseed.spec.subject import LanguageModelSpec, is_hub_name, package_file
 from reseed.subjects.controls import seeded
 from reseed.subjects.language.gguf import cached_model, is_cached
 from reseed.subjects.language.tokenizer import quiet_transformers
@@ -116,7 +116,7 @@ def located(spec: LanguageModelSpec) -> tuple[str, dict[str, Any]]:
         path = cached_model(path)
     if path.is_dir():
         return str(path), {"local_files_only": True}
-    if path.exists() or not _is_hub_name(name):
+    if path.exists() or not is_hub_name(name):
         raise SubjectError(
             f"model {name!r}: {path} is {'no folder' if path.exists() else 'not there'}. Give a "
             "folder with config.json and safetensors, a .gguf file, package:NAME/file.gguf, or the "
@@ -143,17 +143,7 @@ def _path(name: str) -> Path:
 
 
 def _is_gguf(name: str, path: Path) -> bool:
-    return path.suffix == ".gguf" and (path.is_file() or not _is_hub_name(name))
-
-
-def _is_hub_name(name: str) -> bool:
-    """Whether a name may be `model` or `owner/model`; anything else is a path."""
-    begins, ends = (".", "/", "~", "package:"), ("/", *_FILES)
-    return name.count("/") <= 1 and not name.startswith(begins) and not name.endswith(ends)
-
-
-_FILES = (".toml", ".py", ".json", ".jsonl", ".txt", ".npy", ".pt", ".bin", ".safetensors", ".gguf")
-"""How names of files end, and none of a model on the hub: there is nothing to ask the hub for."""
+    return path.suffix == ".gguf" and (path.is_file() or not is_hub_name(name))
 
 
 def _unloadable(spec: LanguageModelSpec, what: str, error: BaseException) -> SubjectError:

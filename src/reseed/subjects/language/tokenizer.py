@@ -73,6 +73,8 @@ class Tokenizer:
     """ids that there are, from 0; of a model, those that its embedding has"""
     _parse: Callable[[list[str]], list[list[int]]] | None = field(default=None, repr=False)
     _chat: Callable[[list[dict[str, Any]]], str] | None = field(default=None, repr=False)
+    unknown: int | None = None
+    """id of whatever it does not know; None where it knows all, as one of bytes does"""
 
     def encode(self, texts: Sequence[str], *, parse: bool = False) -> list[list[int]]:
         """Ids of each text; no special tokens are added, nothing is cut.
@@ -134,7 +136,10 @@ class Tokenizer:
             return wrapped.apply_chat_template(messages, tokenize=False)
 
         vocabulary = 1 + max(wrapped.get_vocab().values(), default=-1)
-        return cls(name, digest, bos, eos, pad, encode, piece, vocabulary, parse, chat)
+        # one of bytes names its end of text as unknown, and gives it for nothing that it reads
+        unknown = role("unk")
+        unknown = None if unknown in (bos, eos, pad) else unknown
+        return cls(name, digest, bos, eos, pad, encode, piece, vocabulary, parse, chat, unknown)
 
 
 _Encode = Callable[[list[str]], list[list[int]]]
