@@ -222,8 +222,9 @@ def by_fluctuation(
 ) -> Scores:
     """FLAP's measure (arXiv 2312.11983, "WIFV"): variance of an input times its squared weights.
 
-    The mean over the inputs of a structure, squared for attention as its authors' code does, and
-    standardised within a layer and kind.
+    As in its authors' code: squared for attention, standardised among the inputs of a layer and
+    kind, and then averaged over those of a structure. A mean of many standardised numbers is near
+    0, so heads go later than the least channels.
     """
     out: Scores = {}
     for there in structures:
@@ -231,8 +232,8 @@ def by_fluctuation(
         each = given[there.key].variance * (weights**2).sum(0).numpy()
         if there.kind == "attention":
             each = each**2
-        score = each[there.parts[-1].at].mean(1)
-        out[there.key] = (score - score.mean()) / max(float(score.std()), _LEAST)
+        standard = (each - each.mean()) / max(float(each.std(ddof=1)), _LEAST)
+        out[there.key] = standard[there.parts[-1].at].mean(1)
     return out
 
 
