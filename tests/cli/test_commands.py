@@ -215,6 +215,10 @@ def test_sites(cli, write_study, tmp_path):
     assert done.returncode == 2
     assert "did you mean 'toy'" in said(done)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.toml"]
+    for typo in ("tiyn.toml", "net.py", "models/tiny.gguf", "./tiny"):
+        done = cli("sites", typo)
+        assert done.returncode == 2, "no hub is asked for what is no name of a model"
+        assert typo in said(done)
 
 
 def test_markup_in_names_is_shown_as_it_is(cli, tmp_path):

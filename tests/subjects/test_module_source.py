@@ -6,7 +6,7 @@ from torch import nn
 
 import reseed
 from reseed.errors import SpecError, SubjectError
-from reseed.spec.subject import ModuleSpec
+from reseed.spec.subject import ModuleSpec, subject_beside
 from reseed.subjects.module import ModuleSource
 from reseed.subjects.networks.factory import open_factory
 
@@ -91,6 +91,36 @@ def test_factory(tmp_path, monkeypatch):
         with pytest.raises(SpecError, match=message):
             open_factory(spec.model_copy(update={"factory": factory}))
     sys.modules.pop("my_subject")
+
+
+def test_a_factory_may_be_a_file_beside_the_study(tmp_path, monkeypatch):
+    (tmp_path / "parts.py").write_text("import torch\nLAYER = torch.nn.Linear(3, 2)\n")
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom dataclasses import dataclass\nfrom parts import LAYER\n"
+        "@dataclass\nclass Size:\n    side: 'int' = 2\n"
+        "def build():\n    from parts import LAYER as again\n    assert again is LAYER\n"
+        "    show = lambda sample: torch.full((Size().side, 2, 3), sample).byte().numpy()\n"
+        "    return torch.nn.Sequential(LAYER), [torch.zeros(4, 3)], show, list('abcd')\n"
+        "def late():\n    return torch.nn.Linear(1, 1), [], 3\n"
+    )
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    monkeypatch.chdir("/")
+    spec = ModuleSpec(kind="module", factory="net.py:build")
+    made = open_factory(subject_beside(spec, tmp_path))
+    assert made.labels == ["a", "b", "c", "d"]
+    assert made.show(3).shape == (2, 2, 3)
+    assert made.show(3).max() == 3
+    assert str(tmp_path) not in sys.path
+    sys.modules.pop("parts")
+    for factory, message in {
+        f"{tmp_path}/nett.py:build": "no file .*nett.py; did you mean 'net.py'",
+        f"{tmp_path}/net.py:biuld": "did you mean 'build'",
+        f"{tmp_path}/net.py:late": "3 as show, no function",
+        f"{tmp_path}/broken.py:build": "broken.py ends with ZeroDivisionError",
+    }.items():
+        with pytest.raises(SpecError, match=message):
+            open_factory(spec.model_copy(update={"factory": factory}))
+    sys.modules.pop("parts", None)
 
 
 class Masked(torch.nn.Module):

@@ -226,17 +226,24 @@ def sites(
     ] = "**",
 ) -> None:
     """List the sites of a subject, as they are written in `activations.sites`."""
-    from reseed.spec.subject import LanguageModelSpec, ModuleSpec, is_file_factory, subject_beside
-    from reseed.subjects.subject import known_sites
+    import reseed.spec.subject as specs
 
     is_study = subject.endswith(".toml")
     if is_study:
         study = load_study(subject)
-        spec = subject_beside(study.spec.subject, study.base)
-    elif is_file_factory(subject):
-        spec = ModuleSpec(kind="module", factory=subject)
+        spec = specs.subject_beside(study.spec.subject, study.base)
+    elif specs.is_file_factory(subject):
+        spec = specs.ModuleSpec(kind="module", factory=subject)
     else:
-        spec = LanguageModelSpec(model=subject)
+        spec = specs.LanguageModelSpec(model=subject)
+        inside = specs.is_hub_name(subject) or subject.startswith("package:")
+        if not inside and not Path(subject).expanduser().exists():
+            raise SpecError(
+                f"{subject} is not there. Give a folder, a .gguf file, package:NAME/file.gguf, the "
+                "name of a model on the hub, a study's TOML file, or file.py:function."
+            )
+    from reseed.subjects.subject import known_sites
+
     for site in known_sites(spec, pattern, lambda line: typer.echo(line, err=True)):
         Screen().print(site, soft_wrap=True)
 

@@ -165,6 +165,16 @@ def is_file_factory(factory: str) -> bool:
     return factory.rpartition(":")[0].endswith(".py")
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether a name may be `model` or `owner/model`; anything else is a path."""
+    begins, ends = (".", "/", "~", "package:"), ("/", *_FILES)
+    return name.count("/") <= 1 and not name.startswith(begins) and not name.endswith(ends)
+
+
+_FILES = (".toml", ".py", ".json", ".jsonl", ".txt", ".npy", ".pt", ".bin", ".safetensors", ".gguf")
+"""How names of files end, and none of a model on the hub: there is nothing to ask the hub for."""
+
+
 def package_file(reference: str) -> Path:
     """The path behind `package:NAME/path`, without importing the package."""
     import importlib.util

@@ -49,6 +49,25 @@ def saelens(path, part):
     pl.DataFrame(held).write_ipc_stream(path)
 
 
+def datasets(path, part):
+    """`datasets` saves an Array2D as a type of its own around lists of lists, in a stream."""
+    pa = pytest.importorskip("pyarrow")
+
+    class Array2D(pa.ExtensionType):
+        def __init__(self):
+            kind = pa.list_(pa.list_(pa.float32()))
+            super().__init__(kind, "datasets.features.features.Array2DExtensionType")
+
+        def __arrow_ext_serialize__(self):
+            return b'[[4, 3], "float32"]'
+
+    kind = Array2D()
+    stored = pa.array(part.reshape(3, 4, 3).tolist(), kind.storage_type)
+    table = pa.table({"blocks.1.hook_mlp_out": pa.ExtensionArray.from_storage(kind, stored)})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+
+
 def old(path, part):
     torch.save(torch.from_numpy(part), path, _use_new_zipfile_serialization=False)
 
@@ -62,8 +81,10 @@ def old(path, part):
         (activault, "pt", False),
         (old, "pt", True),
         (saelens, "arrow", True),
+        (datasets, "arrow", True),
+        (lambda path, part: pl.DataFrame({"a": part.tolist()}).write_ipc(path), "arrow", True),
     ],
-    ids=["npy", "bionemo", "lists", "activault", "old", "saelens"],
+    ids=["npy", "bionemo", "lists", "activault", "old", "saelens", "datasets", "feather"],
 )
 def test_a_folder_of_files_is_one_array(tmp_path, write, ending, exact):
     folder = numbered(tmp_path / "acts", write, ending)

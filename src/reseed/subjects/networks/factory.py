@@ -58,7 +58,7 @@ def open_factory(spec: ModuleSpec) -> Network:
 
 
 def _network(name: str, made: object) -> Network:
-    parts = cast(tuple[Any, ...], made) if isinstance(made, tuple) else ()
+    parts: tuple[Any, ...] = cast(tuple[Any, ...], made) if isinstance(made, tuple) else ()
     if not (2 <= len(parts) <= 4 and isinstance(parts[0], nn.Module)):
         raise SpecError(
             f"subject.factory: {name} gave {type(made).__name__}, but (module, batches) is needed, "

@@ -34,7 +34,7 @@ def layouts_of(sites: Sequence[str], layout: Layout | Mapping[str, Layout]) -> d
                 f"subject.layout has {pattern!r}, which is none of the sites that are read; "
                 + nearest(pattern, sites)
             )
-    first = "features_last"
+    first: Layout = "features_last"
     return {
         site: next((to for p, to in layout.items() if fits_path(site, plain(p))), first)
         for site in sites

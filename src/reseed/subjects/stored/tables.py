@@ -40,7 +40,8 @@ def open_table(site: str, path: Path, key: str) -> StoredArray:
 
 def _opened(site: str, path: Path, key: str) -> StoredArray:
     parquet = path.suffix == ".parquet"
-    schema = dict(pl.read_parquet_schema(path)) if parquet else dict(_whole(path).schema)
+    held = pl.read_parquet_schema(path) if parquet else _whole(path).schema
+    schema = {name: _storage(kind) for name, kind in held.items()}
     columns = _columns(site, path, schema, key)
     read = _from_parquet(path, columns) if parquet else _from_arrow(path, columns)
     height = (
@@ -52,7 +53,7 @@ def _opened(site: str, path: Path, key: str) -> StoredArray:
         raise SubjectError(f"site {site!r}: {path} has no rows")
     if len(columns) > 1 or not schema[columns[0]].is_nested():
         return StoredArray((height, len(columns)), lambda a, b: _tensor(read(a, b)))
-    one = read(0, 1).to_series()
+    one = _column(read(0, 1))
     lengths = list[int]()
     while one.dtype.is_nested():
         lengths.append(len(one[0]) if len(one) else 0)
@@ -61,7 +62,7 @@ def _opened(site: str, path: Path, key: str) -> StoredArray:
 
     def rows(start: int, stop: int) -> Tensor:
         first, last = start // length, -(-stop // length)
-        flat = read(first, last).to_series()
+        flat = _column(read(first, last))
         while flat.dtype.is_nested():
             flat = flat.explode()
         if len(flat) != (last - first) * length * d:
@@ -100,6 +101,17 @@ def in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
+def _storage(kind: Any) -> Any:
+    """What a column is stored as; `datasets` has types of its own around lists of lists."""
+    stored = getattr(kind, "ext_storage", None)
+    return stored() if callable(stored) else kind
+
+
+def _column(frame: pl.DataFrame) -> pl.Series:
+    series: Any = frame.to_series()
+    return series.ext.storage() if hasattr(series.dtype, "ext_storage") else series
+
+
 def _inner(kind: Any) -> Any:
     while kind.is_nested() and getattr(kind, "inner", None) is not None:
         kind = kind.inner
@@ -119,7 +131,7 @@ def _whole(path: Path) -> pl.DataFrame:
     """An Arrow file; the last two stay in memory, since neighbouring blocks are read together."""
     with open(path, "rb") as file:
         stream = file.read(len(_IPC_FILE)) != _IPC_FILE
-    return pl.read_ipc_stream(path) if stream else pl.read_ipc(path, memory_map=False)
+    return pl.read_ipc_stream(path) if stream else pl.read_ipc(path)
 
 
 def _tensor(frame: pl.DataFrame) -> Tensor:
