@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import reseed
-from benchmarks.paper import claims
+from benchmarks.paper import across, claims
 from benchmarks.paper.claims import Claim
+from benchmarks.paper.equal_fvu import at_equal_fvu
 from benchmarks.paper.page import page
 from benchmarks.paper.stabilisers import stabilisers
 from reseed.errors import ReseedError
@@ -32,16 +33,23 @@ _CLAIMS: dict[str, list[Callable[[reseed.Study], Claim]]] = {
         claims.rare_and_alone,
     ],
     "paper/width": [
-        lambda study: claims.over(
+        lambda study: across.over(
             study,
             "Overlap falls with the width",
             lambda sae: sae.latents,
             "768 to 131,072 latents: 78.5, 69.6 (4K), 41.6 (32K), 27.6 %",
             -1,
-        )
+        ),
+        lambda study: at_equal_fvu(
+            study,
+            "Overlap falls with the width where reconstruction is equal",
+            lambda sae: sae.latents,
+            "not reported",
+            -1,
+        ),
     ],
     "paper/k": [
-        lambda study: claims.over(
+        lambda study: across.over(
             study,
             "Overlap falls with k",
             lambda sae: sae.k,
@@ -49,10 +57,11 @@ _CLAIMS: dict[str, list[Callable[[reseed.Study], Claim]]] = {
             -1,
         )
     ],
-    "paper/layers": [claims.layers],
+    "paper/layers": [across.layers],
     "paper/stabilisers": [stabilisers],
-    "architectures": [claims.architectures],
-    "crossed": [claims.order_of_data],
+    "second_model": [across.part_in_another],
+    "architectures": [across.architectures],
+    "crossed": [across.order_of_data],
 }
 """Study to its claims."""
 
@@ -70,8 +79,11 @@ def tenth(study: Path) -> Path:
 
 
 def run(study: Path) -> bool:
-    """Whether `reseed run` came to its end."""
-    return subprocess.run([sys.executable, "-m", "reseed.cli", "run", study]).returncode == 0
+    """Whether `reseed run` came to its end; stops where a signal stopped it."""
+    code = subprocess.run([sys.executable, "-m", "reseed.cli", "run", study]).returncode
+    if code >= 128 or code < 0:
+        sys.exit("stopped; the same command continues")
+    return code == 0
 
 
 def main() -> None:
@@ -82,21 +94,25 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(_CLAIMS), choices=list(_CLAIMS))
     asked = parser.parse_args()
     found: list[Claim] = []
+    left_out: list[str] = []
     for name in asked.only:
         study = STUDIES / f"{name}.toml"
         if asked.quick:
             study = tenth(study)
-        if not asked.page and not run(study):
-            sys.exit(f"{study} did not come to its end; the same command continues")
         try:
+            if not asked.page and not run(study):
+                raise ReseedError("its study did not come to its end, see above")
             finished = reseed.Study.load(study)
             found += [claim(finished) for claim in _CLAIMS[name]]
         except ReseedError as error:
+            left_out.append(name)
             print(f"{name} is left out: {error}", file=sys.stderr)
     text = page(found)
     print(text)
     if not asked.quick:
         PAGE.write_text(text, "utf-8")
+    if left_out:
+        sys.exit(f"left out: {', '.join(left_out)}; the same command continues")
 
 
 if __name__ == "__main__":

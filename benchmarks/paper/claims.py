@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -224,75 +224,4 @@ def rare_and_alone(study: reseed.Study) -> Claim:
         rows=[row_of(f"shared, fifth {n} by firing rate", x) for n, x in enumerate(fifths, 1)]
         + medians,
         how="The verdict is that of rate. The paper sees no law of it, arXiv 2505.20254 does.",
-    )
-
-
-# -- several groups of one study ---------------------------------------------------------------
-
-
-def over(study: reseed.Study, title: str, key: Callable[[Any], Any], paper: str, way: int) -> Claim:
-    """A claim that overlap rises (1) or falls (-1) with what `key` gives of an `[[sae]]`."""
-    groups = sorted(groups_of(study), key=lambda told: key(told.made.sae))
-    return Claim(
-        title=title,
-        study=study.folder.name,
-        verdict=direction((told.shared for told in groups), way),
-        rows=[Row(what="the paper", paper=paper), *(told.row for told in groups)],
-        how=ENDS_APART,
-    )
-
-
-def layers(study: reseed.Study) -> Claim:
-    """About nothing at the first layer, most in the upper middle."""
-    groups = groups_of(study)
-    width = max(told.made.sae.latents for told in groups)
-    mlp = [g for g in groups if g.made.site.endswith(".mlp") and g.made.sae.latents == width]
-    best = max((told.shared for told in mlp), key=lambda share: share["value"])
-    paper = "0, 14, 16, 24, 45, 42, 42, 39, 42, 46, 41, 25 %"
-    return Claim(
-        title="Layers: about 0 at layer 0, most in the upper middle",
-        study=study.folder.name,
-        verdict=direction((mlp[0].shared, best), 1),
-        rows=[
-            Row(what="the paper, 32K, layers 0 to 11", paper=paper),
-            *(told.row for told in groups),
-        ],
-        how="The first layer against the best one, at the MLP's output with the wider dictionary.",
-    )
-
-
-def architectures(study: reseed.Study) -> Claim:
-    """Gated, then ReLU, then TopK at one L0 (contested by arXiv 2505.20254)."""
-    by_name = {told.made.sae.name: told for told in groups_of(study)}
-    alone = {name: told.said["headline"]["decoder_only"]["all"] for name, told in by_name.items()}
-    return Claim(
-        title="Gated above ReLU above TopK at the same L0",
-        study=study.folder.name,
-        verdict=direction((by_name[name].shared for name in ("topk", "relu", "gated")), 1),
-        rows=[
-            Row(what="the paper, decoder alone", paper="Gated 85.6, ReLU 82.4, TopK 74.2 %"),
-            *(told.row for told in by_name.values()),
-            *(row_of(f"{name}, decoder alone", share) for name, share in alone.items()),
-        ],
-        how=ENDS_APART + " Not at equal FVU, which stands beside.",
-    )
-
-
-def order_of_data(study: reseed.Study) -> Claim:
-    """What another order of the same data does, beside another start."""
-    [(*_, group)] = groups_of(study)
-    classes = group["components"]["classes"]
-    return Claim(
-        title="The same start and another order of the data: mostly the same features",
-        study=study.folder.name,
-        verdict=direction((group["headline"]["shared"]["all"], classes["init"]["shared"]), 1),
-        rows=[
-            Row(
-                what=f"{one['pairs']} pairs that share {name}",
-                ours=told(one["shared"]),
-                null=f"untrained {told(one['untrained'])}",
-            )
-            for name, one in classes.items()
-        ],
-        how="Pairs of one start against pairs that share neither seed.",
     )

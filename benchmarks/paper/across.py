@@ -1,0 +1,104 @@
+"""Claims that compare several groups of one study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import reseed
+from benchmarks.paper.claims import (
+    ENDS_APART,
+    TOO_FEW,
+    Claim,
+    Row,
+    direction,
+    groups_of,
+    percent,
+    row_of,
+    told,
+)
+
+
+def over(study: reseed.Study, title: str, key: Callable[[Any], Any], paper: str, way: int) -> Claim:
+    """A claim that overlap rises (1) or falls (-1) with what `key` gives of an `[[sae]]`."""
+    groups = sorted(groups_of(study), key=lambda told: key(told.made.sae))
+    return Claim(
+        title=title,
+        study=study.folder.name,
+        verdict=direction((told.shared for told in groups), way),
+        rows=[Row(what="the paper", paper=paper), *(told.row for told in groups)],
+        how=ENDS_APART,
+    )
+
+
+def layers(study: reseed.Study) -> Claim:
+    """About nothing at the first layer, most in the upper middle."""
+    groups = groups_of(study)
+    width = max(told.made.sae.latents for told in groups)
+    mlp = [g for g in groups if g.made.site.endswith(".mlp") and g.made.sae.latents == width]
+    best = max((told.shared for told in mlp), key=lambda share: share["value"])
+    paper = "0, 14, 16, 24, 45, 42, 42, 39, 42, 46, 41, 25 %"
+    return Claim(
+        title="Layers: about 0 at layer 0, most in the upper middle",
+        study=study.folder.name,
+        verdict=direction((mlp[0].shared, best), 1),
+        rows=[
+            Row(what="the paper, 32K, layers 0 to 11", paper=paper),
+            *(told.row for told in groups),
+        ],
+        how="The first layer against the best one, at the MLP's output with the wider dictionary.",
+    )
+
+
+def architectures(study: reseed.Study) -> Claim:
+    """Gated, then ReLU, then TopK at one L0 (contested by arXiv 2505.20254)."""
+    by_name = {told.made.sae.name: told for told in groups_of(study)}
+    alone = {name: told.said["headline"]["decoder_only"]["all"] for name, told in by_name.items()}
+    return Claim(
+        title="Gated above ReLU above TopK at the same L0",
+        study=study.folder.name,
+        verdict=direction((by_name[name].shared for name in ("topk", "relu", "gated")), 1),
+        rows=[
+            Row(what="the paper, decoder alone", paper="Gated 85.6, ReLU 82.4, TopK 74.2 %"),
+            *(told.row for told in by_name.values()),
+            *(row_of(f"{name}, decoder alone", share) for name, share in alone.items()),
+        ],
+        how=ENDS_APART + " Not at equal FVU, which stands beside.",
+    )
+
+
+def part_in_another(study: reseed.Study) -> Claim:
+    """Only part of the latents comes back in another model, more than by chance."""
+    groups = groups_of(study)
+    lows = [(told.shared["interval_95"] or (0.0, 1.0)) for told in groups]
+    part = all(low > TOO_FEW and high < 0.9 for low, high in lows)
+    return Claim(
+        title="Another model: only part of the latents is shared there as well",
+        study=study.folder.name,
+        verdict="the same way" if part else "cannot be told",
+        rows=[
+            Row(what="the paper, MLP", paper="GPT-2, SmolLM-135M, Llama-3.1-8B beside Pythia-160M"),
+            *(told.row for told in groups),
+        ],
+        how=f"Every interval between {percent(TOO_FEW)} and 90 %.",
+    )
+
+
+def order_of_data(study: reseed.Study) -> Claim:
+    """What another order of the same data does, beside another start."""
+    [(*_, group)] = groups_of(study)
+    classes = group["components"]["classes"]
+    return Claim(
+        title="The same start and another order of the data: mostly the same features",
+        study=study.folder.name,
+        verdict=direction((group["headline"]["shared"]["all"], classes["init"]["shared"]), 1),
+        rows=[
+            Row(
+                what=f"{one['pairs']} pairs that share {name}",
+                ours=told(one["shared"]),
+                null=f"untrained {told(one['untrained'])}",
+            )
+            for name, one in classes.items()
+        ],
+        how="Pairs of one start against pairs that share neither seed.",
+    )

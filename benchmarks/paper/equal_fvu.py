@@ -1,0 +1,76 @@
+"""Overlap of dictionaries of several sizes where they reconstruct equally well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import reseed
+from benchmarks.paper.claims import Claim, Number, Row, Told, direction, groups_of, told
+
+_LAST = 0.02
+"""Share of the steps before a snapshot whose batches tell its FVU."""
+
+
+def at_equal_fvu(
+    study: reseed.Study, title: str, key: Callable[[Any], Any], paper: str, way: int
+) -> Claim:
+    """A claim that overlap rises (1) or falls (-1) with what `key` gives of an `[[sae]]`."""
+    groups = sorted(groups_of(study), key=lambda told: key(told.made.sae))
+    curves = [_curve(study, group) for group in groups]
+    target = max(float(curve["fvu"][-1]) for curve in curves)
+    numbers = [_between(curve, target) for curve in curves]
+    known = [number for number in numbers if number is not None]
+    return Claim(
+        title=title,
+        study=study.folder.name,
+        verdict=direction(known, way) if len(known) == len(groups) else "cannot be told",
+        rows=[
+            Row(what="the paper", paper=paper),
+            *(
+                Row(
+                    what=f"{group.said['label']}, at FVU {target:.3f}",
+                    ours="reached before its first snapshot" if number is None else told(number),
+                )
+                for group, number in zip(groups, numbers, strict=True)
+            ),
+        ],
+        how="Where the others reach the final FVU of the worst one: a straight line between the "
+        "snapshots around it. FVU is that of the training batches before a snapshot; the learning "
+        "rate has not fallen yet at the earlier ones.",
+    )
+
+
+def _curve(study: reseed.Study, group: Told) -> pl.DataFrame:
+    """Tokens, share with its interval, and mean FVU of the runs at each snapshot and the end."""
+    trend = study.store.table(f"stability/{group.group.name}", "trend.parquet").sort("tokens")
+    trend = trend.filter(pl.col("measure") == "shared", pl.col("tokens") > 0)
+    metrics = [run.metrics() for run in study.runs if run.id in group.group.runs]
+
+    def fvu(tokens: int) -> float:
+        last = pl.col("tokens").is_between((1 - _LAST) * tokens, tokens)
+        means = [table.filter(last)["fvu"].mean() for table in metrics]
+        return float(np.mean(np.array(means, np.float64)))
+
+    return trend.with_columns(pl.Series("fvu", [fvu(tokens) for tokens in trend["tokens"]]))
+
+
+def _between(curve: pl.DataFrame, target: float) -> Number | None:
+    """The share where the FVU falls to the target; None if it is below from the first snapshot."""
+    fvu = curve["fvu"].to_numpy()
+    if fvu[0] < target:
+        return None
+    after = int(np.argmax(fvu <= target)) if (fvu <= target).any() else len(fvu) - 1
+    if after == 0:
+        after = 1
+    weight = (fvu[after - 1] - target) / (fvu[after - 1] - fvu[after])
+    weight = float(np.clip(weight, 0, 1))
+    ends = [
+        None if None in (a, b) else (1 - weight) * a + weight * b
+        for a, b in (curve[name][after - 1 : after + 1].to_list() for name in ("value", "lo", "hi"))
+    ]
+    value, low, high = ends
+    return {"value": value, "interval_95": None if None in (low, high) else (low, high)}
