@@ -17,7 +17,7 @@ from reseed.stability.intervals import auroc
 from reseed.subjects.source import DerivedSource
 from reseed.subjects.toy import ToySource
 from reseed.survival.agreement import Agreement, placed
-from reseed.survival.surviving import SURVIVES, Estimates, curves, group_numbers, with_strata
+from reseed.survival.surviving import SURVIVES, OverRuns, curves, group_numbers, with_strata
 from reseed.survival.transfer import Frozen, check_alike, transfer
 
 DESIGN = {f"run{n}": (n, 0) for n in range(4)}
@@ -107,7 +107,7 @@ def joined(passed, found):
 def test_a_subject_without_half_of_its_features_is_told_right(cut):
     passed, gone = cut
     latents = joined(passed, np.where(gone, 0, 3))
-    numbers = group_numbers(latents, Estimates(DESIGN), "cut")
+    numbers = group_numbers(latents, OverRuns(DESIGN), "cut")
     low, high = numbers["survival"]["interval_95"]
     assert low <= 0.5 <= high
     assert numbers["survival"]["latents"] == 4 * TOY.features
@@ -176,7 +176,7 @@ def population(seed, by_recurrence):
 @pytest.mark.parametrize("by_recurrence", [True, False])
 def test_the_area_is_held_to_latents_that_fire_alike(by_recurrence):
     latents = population(0, by_recurrence)
-    found = Estimates(DESIGN).area(latents, generator("test-area"))
+    found = OverRuns(DESIGN).area(latents, generator("test-area"))
     wins = pairs = 0.0
     for _, cell in latents.group_by("run", "stratum"):
         survives = cell["survives"].to_numpy()
@@ -199,7 +199,7 @@ def test_the_area_is_held_to_latents_that_fire_alike(by_recurrence):
 
 def test_where_all_survive_there_is_no_area():
     latents = population(1, True).with_columns(pl.lit(True).alias("survives"))
-    over = Estimates(DESIGN)
+    over = OverRuns(DESIGN)
     found = over.area(latents, generator("test-area"))
     assert found["value"] is None
     assert over.share(latents, pl.col("survives"))["value"] == 1.0

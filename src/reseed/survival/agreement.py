@@ -37,7 +37,7 @@ _ROUNDING = 1e-12
 """Share of the mean square below which a variance is rounding."""
 
 
-class Placed(NamedTuple):
+class Bundled(NamedTuple):
     """Where the tokens of a chunk stand."""
 
     bundle: Integers
@@ -46,7 +46,7 @@ class Placed(NamedTuple):
     """[N] the token of the same block that takes its place in the null"""
 
 
-def placed(blocks: Integers, counts: Integers, first: int, every: int) -> Placed:
+def placed(blocks: Integers, counts: Integers, first: int, every: int) -> Bundled:
     """Bundles and shuffles of the tokens of some blocks.
 
     Args:
@@ -61,7 +61,7 @@ def placed(blocks: Integers, counts: Integers, first: int, every: int) -> Placed
         for block, start, count in zip(blocks, starts, counts, strict=True)
     ]
     bundle = (first + np.arange(len(blocks))) * min(BUNDLES, every) // max(every, 1)
-    return Placed(np.repeat(bundle, counts), np.concatenate([np.zeros(0, np.int64), *orders]))
+    return Bundled(np.repeat(bundle, counts), np.concatenate([np.zeros(0, np.int64), *orders]))
 
 
 class Agreement:
@@ -76,7 +76,7 @@ class Agreement:
         self._fired = np.zeros((2, latents), np.int64)
         self._shuffled = np.zeros(latents)
 
-    def add(self, A: Codes, B: Codes, where: Placed) -> None:
+    def add(self, A: Codes, B: Codes, where: Bundled) -> None:
         """Take in more tokens, codes `[N, F]` of both versions."""
         bundles, tokens = self._sums.shape[1], A.shape[0]
         at = where.bundle, np.arange(tokens)

@@ -137,7 +137,8 @@ def _versions(about: Mapping[str, Any]) -> Html | None:
 
 
 def _what(variant: Mapping[str, Any], settings: Mapping[str, Any]) -> Html:
-    return join(f"{variant['method']}", "; " if settings else None, plainly(settings))
+    told = join("; ", plainly(settings)) if settings else None
+    return join(str(variant["method"]), told)
 
 
 # -- one group -----------------------------------------------------------------------------------

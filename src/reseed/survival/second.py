@@ -37,7 +37,7 @@ from reseed.subjects.shards import ShardSource, harvest, harvested
 from reseed.subjects.source import BlockSource, DerivedSource, Stream
 from reseed.subjects.variants import open_variant
 from reseed.survival.summary import Version, survival_name
-from reseed.survival.surviving import SURVIVES, Estimates
+from reseed.survival.surviving import SURVIVES, OverRuns
 from reseed.training.scale import BatchStream, means, measured
 from reseed.training.stage import train_missing
 
@@ -77,7 +77,7 @@ def second_opinion(
     specs: Mapping[str, RunSpec],
     whole: Mapping[str, Reader],
     latents: pl.DataFrame,
-    over: Estimates,
+    over: OverRuns,
     events: Events,
     stop: Stop,
 ) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from reseed.spec.variants import PrunedSpec, VariantSpec
 from reseed.stability.intervals import Design, bootstrap_mean
 from reseed.store import Store
 from reseed.study import Study
-from reseed.survival.surviving import SURVIVES, Estimates, curves, group_numbers, with_strata
+from reseed.survival.surviving import SURVIVES, OverRuns, curves, group_numbers, with_strata
 
 SCHEMA = 1
 
@@ -98,7 +98,7 @@ def _names(version: Version, group: Group) -> dict[str, str]:
     return {"variant": version.label, "group": group.label}
 
 
-def latents_of(study: Study, group: Group, version: Version) -> tuple[pl.DataFrame, Estimates]:
+def latents_of(study: Study, group: Group, version: Version) -> tuple[pl.DataFrame, OverRuns]:
     """The latents of a group that fire in the whole, in a variant; and what averages over runs."""
     table = study.latent_table(group)
     every = pl.concat(
@@ -111,7 +111,7 @@ def latents_of(study: Study, group: Group, version: Version) -> tuple[pl.DataFra
     known = table.select("run", pl.col("latent").cast(every.schema["latent"]), *joined)
     every = every.join(known, on=["run", "latent"], how="left", maintain_order="left")
     rows = with_strata(every).with_columns((pl.col("r") >= SURVIVES).alias("survives"))
-    return rows, Estimates(design_of(table))
+    return rows, OverRuns(design_of(table))
 
 
 def _group(
@@ -135,7 +135,7 @@ def design_of(latents: pl.DataFrame) -> Design:
     return {run: (init, data) for run, init, data in rows.iter_rows()}
 
 
-def _fit(fits: Mapping[str, Any], over: Estimates) -> dict[str, Any]:
+def _fit(fits: Mapping[str, Any], over: OverRuns) -> dict[str, Any]:
     """FVU and L0 on both versions, and how far the site has moved."""
     first = next(iter(fits.values()))
     out: dict[str, Any] = {
@@ -213,7 +213,7 @@ def _beside_random(
                 values = (numbers["survival"]["by_run"] for numbers in (own, other))
                 mine, theirs = values
                 difference = {run: mine[run] - theirs[run] for run in mine}
-                over = Estimates(design_of(study.latent_table(group)))
+                over = OverRuns(design_of(study.latent_table(group)))
                 own[key] = {"variant": found, "difference": over.mean(difference)}
 
 

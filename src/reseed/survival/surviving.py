@@ -79,7 +79,7 @@ def _parts(values: Floats, parts: int) -> NDArray[np.int64]:
     return np.searchsorted(quantile_edges(values, parts)[1:-1], values, side="left")
 
 
-class Estimates:
+class OverRuns:
     """Numbers over the runs of a group, each with its interval.
 
     Args:
@@ -175,7 +175,7 @@ def _ends(low: Floats, high: Floats) -> list[float] | None:
     return None if np.isnan(low) or np.isnan(high) else [float(low), float(high)]
 
 
-def group_numbers(latents: pl.DataFrame, over: Estimates, label: str) -> dict[str, Any]:
+def group_numbers(latents: pl.DataFrame, over: OverRuns, label: str) -> dict[str, Any]:
     """What a variant leaves of the latents of a group of runs.
 
     Args:

@@ -18,7 +18,7 @@ from reseed.events import Events
 from reseed.evidence.distance import ErrorByDistance
 from reseed.evidence.rows import Encoded, Reader
 from reseed.subjects.source import CHUNK, BlockSource, Chunk, read_over
-from reseed.survival.agreement import BUNDLES, Agreement, Placed, placed
+from reseed.survival.agreement import BUNDLES, Agreement, Bundled, placed
 from reseed.survival.directions import SiteMoments
 
 WHOLE, VARIANT = "whole", "variant"
@@ -34,7 +34,7 @@ class Frozen(NamedTuple):
     """the same before training: random latents that are as sparse"""
 
 
-class Passed(NamedTuple):
+class Transferred(NamedTuple):
     """What a pass found."""
 
     runs: Mapping[str, dict[str, Any]]
@@ -49,7 +49,7 @@ def transfer(
     blocks: Sequence[int] | NDArray[np.int64],
     events: Events,
     name: str,
-) -> Passed:
+) -> Transferred:
     """Read blocks once from both sources and hold what SAEs of the whole make of them together.
 
     Args:
@@ -84,7 +84,7 @@ def transfer(
             run.add(*encoded, where)
 
     read_over(whole, numbers, take, events, f"survive {name}", size=CHUNK)
-    return Passed({name: run.files() for name, run in runs.items()}, moments)
+    return Transferred({name: run.files() for name, run in runs.items()}, moments)
 
 
 def check_alike(whole: BlockSource, variant: BlockSource, sites: Sequence[str], name: str) -> None:
@@ -120,7 +120,7 @@ class _Run:
         self._errors = {side: ErrorByDistance() for side in (WHOLE, VARIANT)}
         self._active = dict.fromkeys(self._errors, 0)
 
-    def add(self, whole: Encoded, variant: Encoded, where: Placed) -> None:
+    def add(self, whole: Encoded, variant: Encoded, where: Bundled) -> None:
         self._latents.add(whole.sparse(self._run), variant.sparse(self._run), where)
         if self._before is not None:
             name = _start(self._run)
