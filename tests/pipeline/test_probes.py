@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from reseed.pipeline import probes
+from reseed.pipeline.power import gammas, off_centre
+from reseed.sae.architectures import ARCHITECTURES
+from reseed.spec.refusals import read_spec
 from reseed.stability import structure
 from reseed.stability.decoys import Decoys, decoys_of
 from reseed.stability.nulls import CovarianceNull
+from reseed.subjects.arrays import MemorySource
 
 
 def test_decoys_grow_with_the_candidates_once_there_are_no_more_of_them(
@@ -20,10 +25,12 @@ def test_decoys_grow_with_the_candidates_once_there_are_no_more_of_them(
         return 1.0
 
     monkeypatch.setattr(probes, "timed", at_once)
+    monkeypatch.setattr(probes, "timed_once", at_once)
     assert decoys_of(8_192) == decoys_of(16_384) == 8_000
     small, large = (probes.pair_seconds(latents, 16) for latents in (8_192, 16_384))
     assert large.decoys == 2 * small.decoys == pytest.approx(16 * 8_000 / 3_072)
     assert large.structure == 4 * small.structure
+    assert probes.pair_seconds(1_024, 16).structure == 2 * probes.pair_seconds(512, 16).structure
 
 
 def test_the_structure_of_a_pair_is_timed_with_its_own_decoys(
@@ -31,10 +38,12 @@ def test_the_structure_of_a_pair_is_timed_with_its_own_decoys(
 ) -> None:
     drawn: list[int] = []
 
-    def once(work: Callable[[], object], times: int = 2) -> float:
+    def once(work: Callable[[], object]) -> float:
         work()
-        return float(times)
+        return 1.0
 
+    probes.warm_up()
+    probes._explain_seconds.cache_clear()  # pyright: ignore[reportPrivateUsage, reportFunctionMemberAccess]
     real = structure.decoys
 
     def counted(a: CovarianceNull, b: CovarianceNull, *key: int | str) -> Decoys:
@@ -42,6 +51,22 @@ def test_the_structure_of_a_pair_is_timed_with_its_own_decoys(
         return real(a, b, *key)
 
     monkeypatch.setattr(structure, "decoys", counted)
-    monkeypatch.setattr(probes, "timed", once)
+    monkeypatch.setattr(probes, "timed_once", once)
     assert probes.pair_seconds(24, 16).structure == 1
     assert drawn == [1]
+
+
+def test_how_far_rows_lie_from_the_origin_is_measured_and_said() -> None:
+    rows = np.random.default_rng(0).normal(size=(2048, 8)).astype(np.float32)
+    source = MemorySource({"near": rows, "far": rows + 5})
+    read = probes.read_rows(source, len(source.rows))
+    assert read.gamma["near"] < 0.1
+    assert read.gamma["far"] == pytest.approx(5, rel=0.05)  # |mean| / |std| = 5 √8 / √8
+    assert "near 0.0" in gammas(read.gamma, read.rows)[0]
+    assert gammas({}, 0) == []
+    saes = [
+        read_spec(ARCHITECTURES[name].settings, {"latents": 16, "k": 4, **more}, "test")
+        for name, more in (("topk", {}), ("llamascope", {}), ("llamascope", {"center": True}))
+    ]
+    (said,) = off_centre(saes, read.gamma)
+    assert said.startswith("far: gamma is 5")

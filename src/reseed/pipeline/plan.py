@@ -17,12 +17,13 @@ from reseed.events import events_of
 from reseed.evidence.sampler import example_bytes, example_rows
 from reseed.interpretation.costs import cost_sentences
 from reseed.matching.assignment import DENSE_BELOW
-from reseed.pipeline.power import tells, warnings
+from reseed.pipeline.power import gammas, lost_text, off_centre, tells, warnings
 from reseed.pipeline.probes import (
+    NOTHING_READ,
     encode_seconds,
+    read_rows,
     seconds_of_pairs,
     step_seconds,
-    timed,
 )
 from reseed.pipeline.progress import names_of
 from reseed.runs import Failed, Missing
@@ -132,10 +133,14 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
         choice, groups = inputs.choice(), _passes(missing, sites)
         learners = max((sum(learner_bytes(r, sites[r.site]) for r in g) for g in groups), default=0)
         stages = [Stage(name="open", what="the subject", seconds=opening)] if missing else []
-        stages += _harvests(study, inputs, choice, missing)
+        reads = [name for stage in _OF_SUBJECT for name in names_of(study).get(stage, ())]
+        read = NOTHING_READ
+        if missing or not all(map(study.store.has, reads)):
+            read = read_rows(inputs.opened.source, inputs.opened.blocks)
+        stages += _harvests(study, inputs, choice, missing, read.seconds)
         if missing:
             stages.append(_training(missing, sites, len(groups), learners))
-        stages += _analysis(study, inputs, sites)
+        stages += _analysis(study, sites, read.seconds)
         chunks = 3 * rows * study.spec.activations.mix_blocks * sum(sites.values()) * 4
         events.emit("planned", stages={stage.name: round(stage.seconds, 1) for stage in stages})
     return Plan(
@@ -146,39 +151,38 @@ def plan(study: Study, *, progress: bool = False) -> Plan:
         choice=choice,
         memory=_peak() + max(_matching_bytes(study), _example_bytes(study), chunks + learners),
         free_disk=shutil.disk_usage(existing(study.folder)).free,
-        tells=tells(study.spec, len(sites)) + cost_sentences(study) + _shared(missing, sites),
-        warnings=warnings(study.spec, training_rows),
+        tells=tells(study.spec, len(sites))
+        + cost_sentences(study)
+        + _shared(missing, sites)
+        + gammas(read.gamma, read.rows),
+        warnings=warnings(study.spec, training_rows)
+        + off_centre(study.spec.sae, read.gamma)
+        + lost_text(study.store),
     )
 
 
 def _harvests(
-    study: Study, inputs: Inputs, choice: Choice, missing: Sequence[RunSpec]
+    study: Study, inputs: Inputs, choice: Choice, missing: Sequence[RunSpec], seconds: float
 ) -> list[Stage]:
-    out = [_harvest(study, inputs, choice)] if missing else []
+    out = [_harvest(study, inputs, choice, seconds)] if missing else []
     if any(run.reads == "random_subject" for run in missing):
         other = inputs.of_random_subject  # of the same sizes, so it takes the same time
-        second = _harvest(study.with_random_weights(), other, other.choice())
+        second = _harvest(study.with_random_weights(), other, other.choice(), seconds)
         out.append(replace(second, name="harvest, random subject"))
     return out
 
 
-def _harvest(study: Study, inputs: Inputs, choice: Choice) -> Stage:
+def _harvest(study: Study, inputs: Inputs, choice: Choice, seconds: float) -> Stage:
     if inputs.harvested():
         return Stage(name="harvest", what="done")
     about = study.store.document(SUBJECT, "subject.json")
     rows = about["training_rows"] + about["held_out_rows"]
-    seconds = rows * _read_seconds(inputs)
+    seconds *= rows
     if choice.keep == "live":
         what = f"{rows:,} tokens live, {choice.passes} passes"
         return Stage(name="harvest", what=what, seconds=seconds * choice.passes)
     what = f"{rows:,} tokens to shards, once"
     return Stage(name="harvest", what=what, seconds=seconds, disk=choice.disk)
-
-
-def _read_seconds(inputs: Inputs) -> float:
-    """Of one row through the subject."""
-    source, blocks = inputs.opened.source, list(range(min(8, inputs.opened.blocks)))
-    return timed(lambda: source.read(blocks)) / max(int(source.rows[blocks].sum()), 1)
 
 
 def _training(missing: list[RunSpec], sites: dict[str, int], passes: int, largest: int) -> Stage:
@@ -194,7 +198,7 @@ def _training(missing: list[RunSpec], sites: dict[str, int], passes: int, larges
     )
 
 
-def _analysis(study: Study, inputs: Inputs, sites: dict[str, int]) -> list[Stage]:
+def _analysis(study: Study, sites: dict[str, int], read: float) -> list[Stage]:
     """The stages after training, by the pieces that each misses."""
     store, runs = study.store, [run.spec for run in study.runs]
     names = names_of(study)
@@ -205,7 +209,6 @@ def _analysis(study: Study, inputs: Inputs, sites: dict[str, int]) -> list[Stage
     held_out = study.store.document(SUBJECT, "subject.json")["held_out_rows"]
     encode = encode_seconds(runs, sites) if any(map(left.get, ("evidence", "logits"))) else 0.0
     pairs = seconds_of_pairs(study, sites) if any(map(left.get, _OF_PAIRS)) else {}
-    read = _read_seconds(inputs) if any(map(left.get, _OF_SUBJECT)) else 0.0
     seconds = {
         "evidence": held_out * (encode + len(runs) * _row_seconds(study)),
         "co-firing": held_out * encode,
@@ -278,8 +281,7 @@ def _matching_bytes(study: Study) -> int:
 
 
 def _shared(missing: Sequence[RunSpec], sites: dict[str, int]) -> list[str]:
-    free = free_memory()
-    sentences = [sharing(run, sites[run.site], free) for run in missing]
+    sentences = [sharing(run, sites[run.site], free_memory()) for run in missing]
     return list(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 

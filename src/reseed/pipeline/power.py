@@ -6,7 +6,7 @@ binomial test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,11 @@ from reseed.sae.architectures import SAESpec
 from reseed.sae.settings import PenalisedSpec
 from reseed.spec.study import StudySpec
 from reseed.stability.factors.levels import levels_of
+from reseed.stability.notes import HIGH_GAMMA
 from reseed.stability.proportions import wilson
+from reseed.store import Store
+from reseed.subjects.language.ids import unknown_in_words
+from reseed.subjects.shards import TOKENS
 
 HIGH, HALF = 0.9, 0.5
 """The two reproducibilities that are to be told apart."""
@@ -179,6 +183,32 @@ def _levels(saes: Sequence[SAESpec]) -> list[dict[str, Any]]:
     """What the SAEs of a site are compared by."""
     about = {str(at): {"site": "", **sae.model_dump(mode="json")} for at, sae in enumerate(saes)}
     return list(levels_of(about).values())
+
+
+def gammas(gamma: Mapping[str, float], rows: int) -> list[str]:
+    """How far the rows of each site lie from the origin, for people; nothing of no rows."""
+    sites = ", ".join(f"{site} {value:.2g}" for site, value in gamma.items())
+    return [
+        "gamma = |mean| / |std| of a site, which predicts dead latents where a rule subtracts "
+        f"nothing (arXiv 2605.31518): {sites}; on {rows:,} rows."
+    ] * bool(gamma)
+
+
+def off_centre(saes: Sequence[SAESpec], gamma: Mapping[str, float]) -> list[str]:
+    """What to say of rules that take nothing out of rows that lie far from the origin."""
+    return [
+        f"{site}: gamma is {value:.2g}, and {sae.label} takes nothing out of the rows: many "
+        "latents will be dead from the start. Set center = true in its [[sae]]."
+        for site, value in gamma.items()
+        for sae in saes
+        if value >= HIGH_GAMMA and not (sae.subtracts or sae.center) and sae.takes(site)
+    ]
+
+
+def lost_text(store: Store) -> list[str]:
+    """What to say where many tokens of the text are unknown to the tokenizer."""
+    lost = unknown_in_words(store.document(TOKENS, "about.json")) if store.has(TOKENS) else None
+    return [lost] if lost else []
 
 
 _FEW_STEPS = 500

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from reseed.sae import Tensor
     from reseed.sae.architecture import Batch
     from reseed.spec.training import RunSpec
+    from reseed.subjects.source import BlockSource
     from reseed.training.learner import Learner
 
-_PROBE = 1024
-"""Latents at the most in a dictionary that is matched to see what it takes."""
+_PROBE, _EXPLAINED = 1024, 512
+"""Latents at the most in dictionaries that are matched, and explained, to see what it takes; what
+explains grows with the latents up to the first of these, and with their square from there on."""
 
 _PRODUCTS = 2.2
 """Time of a match without the matrix, in bare products of its size (docs/matching.md)."""
@@ -57,32 +60,52 @@ class PairSeconds(NamedTuple):
 
 
 def pair_seconds(latents: int, dimensions: int) -> PairSeconds:
-    """What is made of each pair of runs with so many latents."""
+    """What is made of each pair of runs with so many latents; each thing is done once."""
+    warm_up()
     probe = min(latents, _PROBE)
     a, b, c, d = (_rows(name, probe, dimensions) for name in "abcd")
-    left = np.full(probe, -1, dtype=np.int64)
-    first, second = CovarianceNull(Views(a, b)), CovarianceNull(Views(c, d))
-    sides, settings = (Side(a, left), Side(c, left)), Settings()
-
-    def explained() -> None:
-        nulls, *others = null_decoders(("a", "c"), (a, c), settings.tau)
-        structure(*sides, nulls, settings, others=others)
-
-    square = (latents / probe) ** 2
+    started = time.perf_counter()
+    null = CovarianceNull(Views(a, b))
+    prepare = time.perf_counter() - started
     # decoys of a side are capped, and each has the whole other side as candidates
     best = decoys_of(latents) / decoys_of(probe) * latents / probe
     if latents**2 <= DENSE_BELOW:
-        match = timed(lambda: compare(Views(a, b), Views(c, d)), times=1)
+        match = timed_once(lambda: compare(Views(a, b), Views(c, d)))
         match *= (latents / probe) ** _POWER
     else:
-        match = 2 * _PRODUCTS * timed(lambda: a @ c.T) * square
+        match = 2 * _PRODUCTS * timed(lambda: a @ c.T) * (latents / probe) ** 2
+    few, linear = min(latents, _EXPLAINED), min(latents, _PROBE)
+    grows = linear / few * (latents / linear) ** 2
     return PairSeconds(
         match=match,
-        structure=timed(explained, times=1) * square,
-        prepare=timed(lambda: CovarianceNull(Views(a, b)), times=1),
-        decoys=timed(lambda: decoys(first, second, "a", "b", "all"), times=1) * best,
-        draw=match + 2 * timed(lambda: first.draw("plan"), times=1) * latents / probe,
+        structure=_explain_seconds(few, dimensions) * grows,
+        prepare=prepare,
+        decoys=timed_once(lambda: decoys(null, null, "a", "b", "all")) * best,
+        draw=match + 2 * timed_once(lambda: null.draw("plan")) * latents / probe,
     )
+
+
+@lru_cache(maxsize=16)
+def _explain_seconds(latents: int, dimensions: int) -> float:
+    """What becomes of what is left over, for several widths that are tried at the same one."""
+    a, c = (_rows(name, latents, dimensions) for name in "ac")
+    return timed_once(lambda: _explain(a, c))
+
+
+def _explain(a: NDArray[np.float32], c: NDArray[np.float32]) -> None:
+    left, settings = np.full(len(a), -1, dtype=np.int64), Settings()
+    nulls, *others = null_decoders(("a", "c"), (a, c), settings.tau)
+    structure(Side(a, left), Side(c, left), nulls, settings, others=others)
+
+
+@lru_cache(maxsize=1)
+def warm_up() -> None:
+    """Do everything of a pair on a few latents, so that compiling is in no measurement."""
+    a, b = (_rows(name, 24, 16) for name in "ab")
+    compare(Views(a, b), Views(b, a))
+    null = CovarianceNull(Views(a, b))
+    decoys(null, null, "a", "b", "all")
+    _explain(a, b)
 
 
 def seconds_of_pairs(study: Study, sites: dict[str, int]) -> dict[str, float]:
@@ -167,6 +190,41 @@ class _Random:
             yield Batch(x, x)
 
     last = first
+
+
+def timed_once(work: Callable[[], object]) -> float:
+    """Seconds of a call that needs no other to warm it up."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+class ReadRows(NamedTuple):
+    """What a few blocks of a subject say."""
+
+    seconds: float
+    """of one row through the subject"""
+    rows: int
+    gamma: Mapping[str, float]
+    """site to |mean| / |std| of these rows (arXiv 2605.31518)"""
+
+
+NOTHING_READ = ReadRows(seconds=0.0, rows=0, gamma={})
+
+
+def read_rows(source: BlockSource, blocks: int) -> ReadRows:
+    """Read the first of so many blocks to warm up, then a few of them once."""
+    chosen, gamma = list(range(min(8, blocks))), dict[str, float]()
+    source.read(chosen[:1])
+    started = time.perf_counter()
+    read = source.read(chosen)
+    seconds = time.perf_counter() - started
+    for site, x in read.items():
+        variance, mean = x.double().var(0, correction=0).sum(), x.double().mean(0)
+        if float(variance) > 0:
+            gamma[site] = float(mean.norm() / variance.sqrt())
+    rows = int(source.rows[chosen].sum())
+    return ReadRows(seconds=seconds / max(rows, 1), rows=rows, gamma=gamma)
 
 
 def timed(work: Callable[[], object], times: int = 2) -> float:

@@ -16,6 +16,7 @@ from reseed.evidence.stage import stage as gather
 from reseed.matching.geometry import products_on
 from reseed.matching.stage import stage as match
 from reseed.pipeline.mixed import note, refuse_mixed
+from reseed.pipeline.power import lost_text
 from reseed.report.study import write_report
 from reseed.runs import (
     Damaged,
@@ -47,12 +48,9 @@ from reseed.stability.notes import notes
 from reseed.stability.nulls import CONTROLS
 from reseed.stability.stage import stage as assess
 from reseed.stability.summary import read_summary
-from reseed.store import Store
 from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
 from reseed.subjects.inputs import Inputs
-from reseed.subjects.language.ids import unknown_in_words
 from reseed.subjects.norms import NORMS
-from reseed.subjects.shards import TOKENS
 from reseed.training.device import chosen
 from reseed.training.shards.launch import joined
 
@@ -222,15 +220,10 @@ def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
                 subtracts=sae.subtracts or sae.center,
                 goes_on=sae.published,
             ),
-            *_lost_text(study.store),
+            *lost_text(study.store),
             *note(group, study.store),
         ],
     )
-
-
-def _lost_text(store: Store) -> list[str]:
-    lost = unknown_in_words(store.document(TOKENS, "about.json")) if store.has(TOKENS) else None
-    return [lost] if lost else []
 
 
 def _substitution(study: Study, group: Group) -> Substitution | None:
