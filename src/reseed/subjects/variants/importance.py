@@ -40,7 +40,7 @@ def scaled(scores: Mapping[str, NDArray[np.float64]]) -> Scores:
 
 
 def fused(vector: Mapping[str, Any], element: Mapping[str, Any]) -> Scores:
-    """SAAP-style: both importances with mean 1 within a layer and kind, averaged.
+    """SAAP-style (arXiv 2412.15127): both with mean 1 within a layer and kind, averaged.
 
     Uncertainty weights, `I_v / (2 s_v^2) + I_e / (2 s_e^2) + log s_v s_e` with s learned, have
     their optimum at `s^2 = mean I`; what is left of it is this average.
