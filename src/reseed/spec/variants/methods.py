@@ -46,7 +46,7 @@ class PrunedSpec(_Variant):
     heads. Their weights are zero, which computes what removing them computes. A toy's structures
     are its features, and only `random` takes them out.
 
-    `saap` (SAAP-style, after arXiv 2412.15127; its formula was rebuilt) is the mean of the next two;
+    `saap` (SAAP-style, after arXiv 2412.15127, its formula rebuilt) is the mean of the next two;
     `taylor_vector` and `taylor_element` come from gradients (LLM-Pruner, arXiv 2305.11627); `flap`
     (arXiv 2312.11983) is the variance of what a structure gives, and puts its mean back as a bias;
     `magnitude` is the root mean square of weights; `random` the null. All but the last and `flap`
