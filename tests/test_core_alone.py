@@ -41,6 +41,7 @@ def test_matching_works() -> None:
         "prediction.predict",
         "prediction.export",
         "consensus_sae.stage",
+        "survival.stage",
         "stability.stage",
         "matching.stage",
         "report.study",

@@ -2,8 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
-from tests.conftest import study_text
+from tests.conftest import WORDS, study_text
 
 import reseed
 from reseed.errors import SpecError, StoreError
@@ -99,6 +100,40 @@ def test_the_command_shows_what_survives(survival, folder, cli):
     assert done.returncode == 0, done.stderr
     assert "random-0.5" in done.stdout
     assert "survival.html" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_language_model_is_also_asked_how_it_predicts(tiny_folder, write_study, tmp_path):
+    words = np.random.default_rng(0).choice(WORDS, 2400).tolist()
+    (tmp_path / "text.txt").write_text("\n".join(" ".join(words[n::80]) for n in range(80)))
+    study = reseed.Study.load(
+        write_study(
+            subject={"kind": "language_model", "model": str(tiny_folder), "batch_blocks": 4},
+            text={"source": str(tmp_path / "text.txt"), "block": 16},
+            activations={"sites": ["layers.3.mlp"], "held_out": 0.3},
+            variant=[
+                {"method": "flap", "share": 0.0, "calibration_blocks": 2},
+                {"method": "flap", "share": 0.3, "calibration_blocks": 2},
+                {"method": "random", "share": 0.3},
+                {"method": "random", "equal_perplexity": "flap-0.3", "calibration_blocks": 2},
+            ],
+        )
+    )
+    reseed.run(study, progress=False)
+    survival = reseed.survive(study, progress=False)
+    nothing, flap, random, equal = survival.summary["variants"]
+    (of_nothing,) = nothing["groups"].values()
+    assert of_nothing["survival"]["value"] == 1.0
+    assert nothing["cross_entropy"]["more_than_whole"]["interval_95"] == [0.0, 0.0]
+    assert set(survival.latents.filter(variant="flap-0")["r_lo"].drop_nulls()) == {1.0}
+    for variant in (flap, random, equal):
+        low, high = variant["cross_entropy"]["interval_95"]
+        assert low < variant["cross_entropy"]["value"] < high
+    (of_flap,) = flap["groups"].values()
+    assert of_flap["random_at_equal_share"]["variant"] == "random-0.3"
+    assert of_flap["random_at_equal_perplexity"]["variant"] == "random-as-flap-0.3"
+    assert 0 < flap["share_removed"] < 0.5
+    assert of_flap["survival"]["value"] < 1.0
 
 
 def test_what_cannot_be_asked_is_refused(finished, folder, write_study):

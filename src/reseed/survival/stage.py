@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from reseed.errors import SpecError, StoreError, nearest, needs_train
@@ -42,7 +43,7 @@ SUMMARY, PAGE = "survival.json", "survival.html"
 VERSION = 1
 """Of what the columns of a piece mean."""
 
-CROSS_ENTROPY_TOKENS = 8192
+CROSS_ENTROPY_TOKENS = 6144
 """Held-out tokens on which the predictions of each version are measured."""
 
 _DIRECTIONS = 4096
@@ -256,13 +257,24 @@ class _Work:
                 arithmetic=partial(arithmetic, self._device),
             )
 
+    @cached_property
+    def _predicts(self) -> bool:
+        from reseed.subjects.variants import predicts
+
+        return predicts(self._study)
+
     def _cross_entropy(self, version: Version | None) -> dict[str, Any]:
+        """A row for each block; none of a model that predicts no next token."""
         from reseed.subjects.variants import variant_cross_entropy
 
-        blocks = self.inputs.text.first(self.inputs.split[1], CROSS_ENTROPY_TOKENS)
-        variant = version and version.variant
-        values = variant_cross_entropy(self._study, variant, blocks, self._events, self._device)
-        return {"cross_entropy.parquet": pl.DataFrame({"block": blocks, "cross_entropy": values})}
+        blocks, values = list[int](), np.zeros(0)
+        if self._predicts:
+            blocks = self.inputs.text.first(self.inputs.split[1], CROSS_ENTROPY_TOKENS)
+            variant = version and version.variant
+            where = self._events, self._device
+            values = variant_cross_entropy(self._study, variant, blocks, *where)
+        table = pl.DataFrame({"block": blocks, "cross_entropy": values})
+        return {"cross_entropy.parquet": table}
 
     def train_again(self, version: Version, stop: Stop) -> None:
         """Make `survival/VARIANT/_second/GROUP`: SAEs of the variant itself, and crosscoders."""

@@ -177,6 +177,8 @@ def _cross_entropy(store: Store, variant: str | None) -> dict[str, Any] | None:
         for piece in (name, whole)
     )
     known = np.isfinite(own) & np.isfinite(other)
+    if not known.any():
+        return None
     out = _over_blocks(own[known], name)
     out["perplexity"] = float(np.exp(out["value"]))
     if variant is not None:
