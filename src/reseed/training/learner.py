@@ -42,7 +42,8 @@ class RunBatches:
 
     def _at(self, number: int) -> Batch:
         rows = self._batch(number)
-        return Batch(*(rows[name] for name in self._run.rows))
+        read, written = self._run.rows
+        return Batch(rows[read], rows[written])
 
 
 Metrics = dict[str, float]
