@@ -20,7 +20,7 @@ from reseed.spec.subject import ArraysSpec
 from reseed.store import Store, file_sha256, json_bytes
 from reseed.subjects.source import first_bad_row, one_after_other
 from reseed.subjects.stored.files import StoredArray, in_memory
-from reseed.subjects.stored.folders import files_of, open_stored
+from reseed.subjects.stored.many_files import files_of, open_stored
 
 
 class _RowsSource:

@@ -34,11 +34,10 @@ def layouts_of(sites: Sequence[str], layout: Layout | Mapping[str, Layout]) -> d
                 f"subject.layout has {pattern!r}, which is none of the sites that are read; "
                 + nearest(pattern, sites)
             )
-    first: Layout = "features_last"
-    return {
-        site: next((to for p, to in layout.items() if fits_path(site, plain(p))), first)
-        for site in sites
-    }
+    out: dict[str, Layout] = dict.fromkeys(sites, "features_last")
+    for pattern, how in reversed(list(layout.items())):
+        out |= {site: how for site in sites if fits_path(site, plain(pattern))}
+    return out
 
 
 def features_last(tensor: Tensor, layout: Layout) -> Tensor:
