@@ -1,6 +1,7 @@
 """`reseed survive` on whole studies: the door, its pieces, its page and what it refuses."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from tests.conftest import WORDS, study_text
 import reseed
 from reseed.errors import SpecError, StoreError
 from reseed.survival import stage
+
+CHROMIUM = "/usr/bin/chromium"
 
 VARIANTS = [
     {"name": "nothing", "method": "random", "share": 0.0},
@@ -100,6 +103,41 @@ def test_the_command_shows_what_survives(survival, folder, cli):
     assert done.returncode == 0, done.stderr
     assert "random-0.5" in done.stdout
     assert "survival.html" in done.stdout
+
+
+@pytest.mark.browser
+def test_every_figure_is_drawn_on_a_narrow_screen_and_nothing_is_asked_for(survival):
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"there is no {CHROMIUM}")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        context = browser.new_context(
+            viewport={"width": 390, "height": 850}, color_scheme="dark", offline=True
+        )
+        opened, said, asked = context.new_page(), [], []
+        opened.on("console", lambda message: said.append(message.text))
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto(survival.page.as_uri())
+        opened.wait_for_selector("body[data-ready=true]", timeout=60_000)
+        section = "[data-group='0']"
+        opened.select_option(f"{section} [data-option=variant]", "random-0.5")
+        opened.select_option(f"{section} [data-option=axis]", "distance at the site")
+        drawn = opened.evaluate(
+            "() => Object.fromEntries("
+            "[...document.querySelectorAll(\"[data-group='0'] [data-plot]\")].map((p) => "
+            "[p.dataset.plot, p.querySelectorAll('.trace path, .points path').length]))"
+        )
+        assert drawn["survival-by"] > 3
+        assert drawn["survival-kinds"] > 3
+        assert drawn["survival-curve"] > 5
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+        assert opened.evaluate("window.__errors") == []
+        assert said == []
+        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+        browser.close()
 
 
 @pytest.mark.slow
