@@ -41,12 +41,18 @@ def attack(finished, tmp_path):
     return run
 
 
+SIGNALS = [("term", 143), ("int", 130)]
+
+
 def draws(seed, count, low, high):
     draw = random.Random(seed)
     return [draw.randint(low, high) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("mode", "code"), [("kill", -9), ("term", 143), ("int", 130)])
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [("kill", -9), *(pytest.param(*signal, marks=pytest.mark.slow) for signal in SIGNALS)],
+)
 def test_killed_again_and_again(attack, undisturbed, tree, tmp_path, mode, code):
     """Each start goes on where the last one was killed, until one comes through."""
     statuses = attack(mode, [*draws(0, 10, 5, 130), 0])
@@ -56,6 +62,7 @@ def test_killed_again_and_again(attack, undisturbed, tree, tmp_path, mode, code)
     assert tree(tmp_path / "tiny", skip=(".lock", "events.jsonl")) == undisturbed
 
 
+@pytest.mark.slow
 def test_controls_killed_again_and_again(attack, write_study, tree, tmp_path):
     """Made-up activations, their moments and rows held in place go on as they were."""
     kinds = ["gaussian", "shuffled", "soft_frozen_decoder"]

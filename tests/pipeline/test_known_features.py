@@ -57,9 +57,8 @@ def test_it_is_an_ordinary_study(small):
     assert (study.folder / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    "number", [9, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 25))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 9, 25])
 def test_killed_while_it_judges(small, tmp_path, tree, faults, number):
     """From the trained runs on, at many changes of the file system; then it is run again."""
     whole = tree(small.study.folder, skip=(".lock", "events.jsonl"))
@@ -128,6 +127,7 @@ def test_an_unknown_preset_is_answered_with_the_nearest(cli):
     assert "did you mean 'small'" in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_reading_needs_no_torch(small, python):
     forbid = (
         "import sys\nclass F:\n    def find_spec(self, name, path=None, target=None):\n"

@@ -122,6 +122,7 @@ def test_second_call_does_not_convert(tmp_path, cache):
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_leave_one_whole_folder(tmp_path, cache):
     write_gguf(tmp_path / "tiny.gguf")
     context = multiprocessing.get_context("spawn")
