@@ -18,6 +18,7 @@ import reseed
 from benchmarks.paper import across, claims
 from benchmarks.paper.claims import Claim
 from benchmarks.paper.equal_fvu import at_equal_fvu
+from benchmarks.paper.judged import orphans_nearly_as_interpretable
 from benchmarks.paper.page import page
 from benchmarks.paper.stabilisers import stabilisers
 from reseed.errors import ReseedError
@@ -31,6 +32,7 @@ _CLAIMS: dict[str, list[Callable[[reseed.Study], Claim]]] = {
         claims.found_in_n,
         claims.with_tokens,
         claims.rare_and_alone,
+        orphans_nearly_as_interpretable,
     ],
     "paper/width": [
         lambda study: across.over(
@@ -79,11 +81,15 @@ def tenth(study: Path) -> Path:
 
 
 def run(study: Path) -> bool:
-    """Whether `reseed run` came to its end; stops where a signal stopped it."""
-    code = subprocess.run([sys.executable, "-m", "reseed.cli", "run", study]).returncode
-    if code >= 128 or code < 0:
-        sys.exit("stopped; the same command continues")
-    return code == 0
+    """Whether its commands came to their end; stops where a signal stopped one."""
+    scored = "[interpretation]" in study.read_text("utf-8")
+    for command in ["run", "score"] if scored else ["run"]:
+        code = subprocess.run([sys.executable, "-m", "reseed.cli", command, study]).returncode
+        if code >= 128 or code < 0:
+            sys.exit("stopped; the same command continues")
+        if code != 0:
+            return False
+    return True
 
 
 def main() -> None:
