@@ -40,8 +40,9 @@ _HIDDEN = 0.02
 """FVU by which a few far rows may move it, or a fifth of it if that is more."""
 _EXCESS = 1.05
 """Times the bound without singletons that cannot be told from junk, from which on that is said."""
-HIGH_GAMMA = 2.0
-"""|mean| / |std| from which on latents of a rule that subtracts nothing are dead from the start."""
+HIGH_GAMMA = 0.5
+"""|mean| / |std| from which on many latents of a rule that subtracts nothing are dead from the
+start (docs/training_methods.md)."""
 _CLOSED = 0.9
 """Triangle closure below which single matches are called unreliable."""
 
