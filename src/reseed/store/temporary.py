@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ BUILDING = ".reseed-building"
 OLD = ".reseed-old"
 """Ending of what is being replaced."""
 _TRIES = 100
+_DELETIONS = 4
 
 _MARKED = re.compile(r".*\.([0-9a-f]{8})-[0-9a-f]{12}\.reseed-(building|old)")
 
@@ -133,6 +135,19 @@ def now_at(folder: Path) -> float:
             probe.unlink(missing_ok=True)
 
 
+def delete(folder: Path) -> None:
+    """Delete a folder of ours, as far as that can be; what is left is swept at the next start.
+
+    Two clients of a network's file system may have renamed one folder to a name of each, and then
+    take its files from under each other: another try finds it empty.
+    """
+    for _ in range(_DELETIONS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
 def fsync(path: Path) -> None:
     """Push a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -163,7 +178,7 @@ def built_beside(final: Path) -> Generator[Path, None, None]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        delete(folder)
         os.close(handle)
 
 
@@ -188,13 +203,13 @@ def move_into_place(
                     raise
             else:
                 fsync(final.parent)
-                shutil.rmtree(old, ignore_errors=True)
+                delete(old)
                 return True
             if stands():
-                shutil.rmtree(old, ignore_errors=True)
+                delete(old)
                 return False
             # what is replaced is gone for the moment of two renames, and deleted only then
-            shutil.rmtree(old, ignore_errors=True)
+            delete(old)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(final, old)
         raise StoreError(f"{final} is replaced again and again by other processes")
