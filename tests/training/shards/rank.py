@@ -47,12 +47,12 @@ def run(name, blocks=BLOCKS, **settings):
 def twins(make):
     """Starts in which every latent has a twin on another rank: all codes tie with another."""
 
-    def tied(*args):
+    def tied(*args, **more):
         return {
             name: torch.cat([value[: LATENTS // 2]] * 2) if len(value.shape) else value
-            for name, value in make(*args).items()
+            for name, value in make(*args, **more).items()
             if name != "b_dec"
-        } | {"b_dec": make(*args)["b_dec"]}
+        } | {"b_dec": make(*args, **more)["b_dec"]}
 
     return tied
 
