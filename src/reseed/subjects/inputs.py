@@ -34,7 +34,7 @@ from reseed.subjects.shards import (
     rounded_source,
     shard_names,
 )
-from reseed.subjects.source import BlockSource, Data, split_blocks, with_joined
+from reseed.subjects.source import BlockSource, Data, rows_of_split, split_blocks, with_joined
 
 if TYPE_CHECKING:
     from reseed.subjects.language.activations import SplicedModel
@@ -282,8 +282,7 @@ class Inputs:
             "sites": read if self._study.spec.read == spec.sites else trained_at(spec.sites, read),
             "read": read,
             "blocks": self.opened.blocks,
-            "training_rows": int(rows[training].sum()),
-            "held_out_rows": int(rows[held_out].sum()),
+            **rows_of_split(rows, training, held_out),
             "sample": sample(self.opened),
         }
         return {"subject.json": about}

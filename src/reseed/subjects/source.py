@@ -264,6 +264,27 @@ def split_blocks(blocks: int, held_out: float) -> tuple[NDArray[np.int64], NDArr
     return np.arange(blocks - last - 1), np.arange(blocks - last, blocks)
 
 
+def rows_of_split(
+    rows: NDArray[np.int64], training: NDArray[np.int64], held_out: NDArray[np.int64]
+) -> dict[str, int]:
+    """How many rows are trained on and held out, of the rows of each block.
+
+    Raises:
+        SpecError: if none is, as of an expert that few rows are sent to.
+    """
+    counts = {
+        "training_rows": int(rows[training].sum()),
+        "held_out_rows": int(rows[held_out].sum()),
+    }
+    if 0 in counts.values():
+        raise SpecError(
+            f"the {len(training)} blocks to train on have {counts['training_rows']:,} rows and the "
+            f"{len(held_out)} held out {counts['held_out_rows']:,}; both need some. Ask for more "
+            "tokens, hold more out, or choose a site or positions with more rows."
+        )
+    return counts
+
+
 class Data(NamedTuple):
     """What some runs learn from and are evaluated on."""
 

@@ -188,9 +188,13 @@ def known_sites(
 
 
 def sample(opened: Opened) -> dict[str, list[float]]:
-    """The root mean square of each site, and some numbers of its first and of its last block."""
+    """The root mean square of each site, and some numbers of its first and of its last block.
+
+    Of those that have rows.
+    """
     out: dict[str, list[float]] = {}
-    for block in (0, opened.blocks - 1):
+    there = np.flatnonzero(opened.source.rows[: opened.blocks])
+    for block in there[[0, -1]].tolist():
         for site, x in opened.source.read([block]).items():
             rms = float(x.double().square().mean().sqrt())
             out.setdefault(site, [rms]).extend(x[:_SAMPLED, :_SAMPLED].flatten().tolist())

@@ -10,6 +10,8 @@ from reseed.errors import SpecError, SubjectError
 from reseed.subjects.language.splice import spliced
 from reseed.subjects.module import ModuleSource
 from reseed.subjects.sites import read_sites, replaced
+from reseed.subjects.source import rows_of_split
+from reseed.subjects.subject import Opened, sample
 
 SAMPLES = [5, 5, 3]
 
@@ -172,6 +174,11 @@ def test_rows_of_an_expert_are_those_sent_to_it():
         want = net.experts[1](batches[3][sent[3]])
     torch.testing.assert_close(source.read([1, 3])["experts.1"], want)
     assert (source.places(3) == -1).all()
+    empty = ModuleSource(net, ["experts.1"], [batches[1], *batches, batches[1]], ragged=True)
+    assert empty.rows[[0, -1]].tolist() == [0, 0]
+    assert np.isfinite(sample(Opened(empty, 6, None, None))["experts.1"]).all()
+    with pytest.raises(SpecError, match=r"2 blocks to train on .* the 3 held out 0; both need"):
+        rows_of_split(np.array([1, 2, 0, 0, 0]), np.arange(2), np.arange(2, 5))
     few = ModuleSource(net, ["experts.1"], batches, ragged=True, enough=int(source.rows[0]) + 1)
     assert len(few.rows) == 3, "counting stops where there are enough rows"
     with pytest.raises(SubjectError, match="say rows = 'ragged'"):
