@@ -251,7 +251,7 @@ def distances(
         for left in (None, *range(6)):
             kept = picture != left if left is not None else slice(None)
             found = reseed.match_activations(A[kept], B[kept]).similarity
-            out.append((found.sum() / 256, (found > 0.7).sum() / 256))
+            out.append((found.sum() / A.shape[1], (found > 0.7).sum() / A.shape[1]))
         return np.array(out)
 
     x2 = [f"x2_{n}" for n in range(3)]
@@ -360,7 +360,7 @@ def write(
          "6,912 places of six held-out pictures; all nets read the same low-resolution patches."],
         [
             ("Nets on held-out pictures", quality),
-            ("Matched activations by what differs", dots(points, "of 256 latents")),
+            ("Matched activations by what differs", dots(points, "of all latents")),
             ("In numbers", table),
             ("Decibels through the dictionaries of the x2 nets", through(decibels)),
             ("Do reproducible latents carry more?", carriers(study, decibels)),
