@@ -56,7 +56,7 @@ def test_a_study_is_the_same_from_everywhere(write_study, tmp_path, monkeypatch)
         monkeypatch.chdir(folder)
         study = Study.load(file)
         Inputs(study, Events()).source.read([0])
-        study.store.write("study.toml", study.source.encode())
+        study.store.write("study.toml", study.beside["study.toml"])
         ids |= {run.id for run in study.runs}
     assert len(ids) == 2  # two seeds, not four
     # by the folder of its results too, which lies beside the TOML

@@ -272,9 +272,10 @@ def calibrate(
     Stop it whenever you like: the same command continues where it was.
     """
     from reseed.pipeline.known_features import calibrate, open_calibration
+    from reseed.study import SPEC_FILE
 
     if toml:
-        typer.echo(open_calibration(what, out).source, nl=False)
+        typer.echo(open_calibration(what, out).beside[SPEC_FILE], nl=False)
         return
     console = Screen()
     calibration = calibrate(what, out=out, progress=not quiet)
