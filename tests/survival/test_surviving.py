@@ -115,6 +115,7 @@ def test_a_subject_without_half_of_its_features_is_told_right(cut):
     assert numbers["kinds"]["orphan"]["value"] == 0.0
     assert numbers["auroc"]["value"] == 1.0
     assert numbers["auroc"]["null"]["hi"] < 0.75
+    assert numbers["auroc_of_r"]["value"] == 1.0
     assert numbers["null_shuffled"]["value"] == 0.0
     assert numbers["clearly"]["value"] == pytest.approx(0.5)
     for files in passed.runs.values():
@@ -176,7 +177,8 @@ def population(seed, by_recurrence):
 @pytest.mark.parametrize("by_recurrence", [True, False])
 def test_the_area_is_held_to_latents_that_fire_alike(by_recurrence):
     latents = population(0, by_recurrence)
-    found = OverRuns(DESIGN).area(latents, generator("test-area"))
+    asked = "recurrence", pl.col("survives"), generator("test-area")
+    found = OverRuns(DESIGN).area(latents, *asked)
     wins = pairs = 0.0
     for _, cell in latents.group_by("run", "stratum"):
         survives = cell["survives"].to_numpy()
@@ -200,7 +202,7 @@ def test_the_area_is_held_to_latents_that_fire_alike(by_recurrence):
 def test_where_all_survive_there_is_no_area():
     latents = population(1, True).with_columns(pl.lit(True).alias("survives"))
     over = OverRuns(DESIGN)
-    found = over.area(latents, generator("test-area"))
+    found = over.area(latents, "recurrence", pl.col("survives"), generator("test-area"))
     assert found["value"] is None
     assert over.share(latents, pl.col("survives"))["value"] == 1.0
     assert over.share(latents, pl.col("survives"))["interval_95"][1] == 1.0

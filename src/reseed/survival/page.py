@@ -45,6 +45,15 @@ AXES = {
 }
 """What survival is drawn against; key in the data to words."""
 
+SHOWN = {"survival": "share that survives", "mean_r": "mean r"}
+"""What is drawn of the latents of a variant."""
+
+AREAS = {
+    "auroc_of_r": "r, of found above orphans",
+    "auroc": "found, of survivors above lost",
+}
+"""The two areas inside strata, in words."""
+
 COUNTERPARTS = {
     "same_seed": "trained on the variant, same seed",
     "other_seed": "on the variant, another seed",
@@ -92,20 +101,20 @@ def _verdict(variants: Sequence[Mapping[str, Any]], label: str, named: bool) -> 
     )
     question = f"{label}: how many survive?" if named else "How many of the latents survive?"
     parts = [answer(question, text("survival-range", least=least, most=most))]
-    asked = {name: n["auroc"] for name, n in of.items() if n["auroc"] and n["auroc"]["value"]}
-    if not asked:
-        return parts
-    above = [name for name, area in asked.items() if (area["interval_95"] or [0])[0] > 0.5]
-    below = [name for name, area in asked.items() if (area["interval_95"] or [1, 1])[1] < 0.5]
-    known = sum(area["interval_95"] is not None for area in asked.values())
-    values = [area["value"] for area in asked.values()]
-    blanks: dict[str, Inside] = {
-        "above": tag("strong", str(len(above))),
-        "below": tag("strong", str(len(below))),
-        "known": str(known),
-        "range": interval([min(values), max(values)], decimals),
-    }
-    return [*parts, answer(text("survival-question"), text("survival-areas", **blanks))]
+    for key in ("auroc", "auroc_of_r"):
+        areas = [n[key] for n in of.values() if n[key] and n[key]["value"] is not None]
+        ends = [area["interval_95"] for area in areas if area["interval_95"]]
+        if not ends:
+            continue
+        values = [area["value"] for area in areas]
+        blanks: dict[str, Inside] = {
+            "above": tag("strong", str(sum(low > 0.5 for low, _ in ends))),
+            "below": tag("strong", str(sum(high < 0.5 for _, high in ends))),
+            "known": str(len(ends)),
+            "range": interval([min(values), max(values)], decimals),
+        }
+        parts.append(answer(text(f"survival-{key}-question"), text("survival-areas", **blanks)))
+    return parts
 
 
 def _versions(about: Mapping[str, Any]) -> Html | None:
@@ -146,12 +155,19 @@ def _what(variant: Mapping[str, Any], settings: Mapping[str, Any]) -> Html:
 
 def _group(variants: Sequence[Mapping[str, Any]], label: str) -> list[Html | None]:
     names = [v["variant"] for v in variants]
+    areas = choices(area=("AUROC", list(AREAS.values())))
     axes = [words for key, words in AXES.items() if any(_at(v, label, key) for v in variants)]
     return [
         _headline(variants, label),
         _kinds(variants, label),
-        figure("survival-by", choices(axis=("against", axes)), height="tall"),
-        pair(figure("survival-kinds", height="tall"), figure("survival-areas", height="tall")),
+        figure(
+            "survival-by",
+            choices(what=("drawn", list(SHOWN.values())), axis=("against", axes)),
+            height="tall",
+        ),
+        pair(
+            figure("survival-kinds", height="tall"), figure("survival-areas", areas, height="tall")
+        ),
         figure("survival-curve", choices(variant=("variant", names)), height="tall"),
         _fit(variants, label),
         _second(variants, label),
@@ -191,6 +207,10 @@ def _kinds(variants: Sequence[Mapping[str, Any]], label: str) -> Html | None:
             row["AUROC inside strata"] = beside(area["value"], area["interval_95"], decimals)
             row["chance"] = interval([null["lo"], null["hi"]], decimals)
             row["pairs"] = count(area["pairs"])
+        if of_r := numbers["auroc_of_r"]:
+            row["r of found above orphans"] = beside(of_r["value"], of_r["interval_95"], decimals)
+            null = of_r["null"]
+            row["chance of that"] = interval([null.get("lo"), null.get("hi")], decimals)
         row["without strata"] = decimals(numbers["auroc_without_strata"]["value"])
         row["of the firing rate"] = decimals(numbers["auroc_of_rate"]["value"])
         rows.append(row)
@@ -269,10 +289,6 @@ def _drawn(
         for kind in ("reproducible", "partly", "orphan")
     }
     nulls = {name: _bars([n[name] for n in numbers]) for name in _NULLS}
-    areas = [
-        n["auroc"] if n["auroc"] and n["auroc"]["value"] is not None else None for n in numbers
-    ]
-    null = [area and area["null"] for area in areas]
     return {
         "label": label,
         "variant": [variant["variant"] for variant in variants],
@@ -281,11 +297,17 @@ def _drawn(
             words: short(_at(variant, label, key) for variant in variants)
             for key, words in AXES.items()
         },
-        "survival": _bars([n["survival"] for n in numbers]),
+        "shown": {words: _bars([n[key] for n in numbers]) for key, words in SHOWN.items()},
         "nulls": nulls,
         "kinds": kinds,
-        "areas": _bars(areas)
-        | {f"null_{e}": short(n and n[e] for n in null) for e in ("lo", "hi")},
+        "areas": {
+            words: _bars([n[key] for n in numbers])
+            | {
+                f"null_{end}": short((n[key] or {}).get("null", {}).get(end) for n in numbers)
+                for end in ("lo", "hi")
+            }
+            for key, words in AREAS.items()
+        },
         "curves": split(curves, ["variant", "of"], "r", "share", "lo", "hi"),
     }
 

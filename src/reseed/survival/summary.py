@@ -19,7 +19,7 @@ from reseed.store import Store
 from reseed.study import Study
 from reseed.survival.surviving import SURVIVES, OverRuns, curves, group_numbers, with_strata
 
-SCHEMA = 1
+SCHEMA = 2
 
 SUMMARY_PIECE = "survival/_summary"
 

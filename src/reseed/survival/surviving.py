@@ -8,7 +8,9 @@ draw the same few again. A share's interval is also no narrower than counts of o
 Whether reproducible latents are likelier to survive is asked among latents that fire about as often
 and as strongly: inside each run, in fifths of firing rate cut into thirds of mean activation. The
 AUROC is the probability that of a survivor and a lost latent of one stratum the survivor was found
-by more runs; pairs over all strata count alike. Its null shuffles survival inside strata.
+by more runs; pairs over all strata count alike. Its null shuffles survival inside strata. Where
+nearly all survive or none does there are few such pairs, so the same is asked without a threshold:
+the probability that of a latent that another run found and an orphan the first has the higher r.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import stats
 
 from reseed.seeds import generator
-from reseed.stability.intervals import Design, area_under, auroc, percentile_ends, seed_ends
+from reseed.stability.intervals import Design, auroc, percentile_ends, seed_ends
 from reseed.stability.proportions import wider_than_counts
 from reseed.stability.shares import quantile_edges
 
@@ -123,13 +126,16 @@ class OverRuns:
             low, high = wider_than_counts((low, high), np.array(value), trials)
         return {"value": value, "interval_95": _ends(low, high), "by_run": dict(by_run)}
 
-    def area(self, latents: pl.DataFrame, numbers: np.random.Generator) -> dict[str, Any]:
-        """AUROC of recurrence for survival inside strata, with its null and its counts."""
+    def area(
+        self, latents: pl.DataFrame, score: str, positive: pl.Expr, numbers: np.random.Generator
+    ) -> dict[str, Any]:
+        """AUROC of a score for what is positive, inside strata, with its null and its counts."""
+        latents = latents.with_columns(positive.alias("positive"))
         runs = latents["run"].unique(maintain_order=True).to_list()
         wins, possible = (np.zeros((len(runs), 1 + _DRAWS)) for _ in range(2))
         for (run, _), cell in latents.group_by("run", "stratum", maintain_order=True):
             at = runs.index(str(run))
-            won, pairs = _won(cell, numbers)
+            won, pairs = _won(cell[score].to_numpy(), cell["positive"].to_numpy(), numbers)
             wins[at] += won
             possible[at] += pairs
 
@@ -140,7 +146,7 @@ class OverRuns:
 
         value, pairs = area(set()), float(possible[:, 0].sum())
         if value is None:
-            return {"value": None, "interval_95": None, "null": None, "pairs": 0}
+            return {"value": None, "interval_95": None, "null": {}, "pairs": 0}
         design = {run: self._design[run] for run in runs}
         _, low, high = seed_ends(value, area, design)
         null = wins[:, 1:].sum(axis=0) / possible[:, 1:].sum(axis=0)
@@ -155,20 +161,21 @@ class OverRuns:
         }
 
 
-def _won(cell: pl.DataFrame, numbers: np.random.Generator) -> tuple[Floats, float]:
-    """Pairs of a survivor and a lost latent that recurrence has in order, and how many there are.
+def _won(
+    scores: Floats, positive: NDArray[np.bool_], numbers: np.random.Generator
+) -> tuple[Floats, float]:
+    """Pairs of a positive and a negative in which the positive scores higher, and all pairs.
 
-    First as they are, then with survival shuffled; ties count half.
+    By sums of ranks (Mann & Whitney 1947), first as they are, then with positives shuffled; ties
+    count half.
     """
-    survives = cell["survives"].to_numpy()
-    pairs = float(survives.sum() * (~survives).sum())
+    first = float(positive.sum())
+    pairs = first * (len(positive) - first)
     if not pairs:
         return np.zeros(1 + _DRAWS), 0.0
-    level = np.unique(cell["recurrence"].to_numpy(), return_inverse=True)[1]
-    drawn = numbers.permuted(np.tile(survives, (_DRAWS, 1)), axis=1)
-    every = np.concatenate([survives[None], drawn]).astype(np.float64)
-    of_level = np.eye(level.max() + 1)[level]
-    return area_under((1 - every) @ of_level, every @ of_level) * pairs, pairs
+    drawn = numbers.permuted(np.tile(positive, (_DRAWS, 1)), axis=1)
+    every = np.concatenate([positive[None], drawn]).astype(np.float64)
+    return every @ stats.rankdata(scores) - first * (first + 1) / 2, pairs
 
 
 def _ends(low: Floats, high: Floats) -> list[float] | None:
@@ -190,7 +197,7 @@ def group_numbers(latents: pl.DataFrame, over: OverRuns, label: str) -> dict[str
     survives, untrained = pl.col("survives"), latents.drop_nulls("r_untrained")
     known = latents.filter(pl.col("recurrence").is_not_null())
     kinds = {kind: over.share(known.filter(kind=kind), survives) for kind in KINDS if len(known)}
-    clear = latents.drop_nulls("r_lo")
+    clear, numbers = latents.drop_nulls("r_lo"), generator("survival-null", label)
     return {
         "survival": over.share(latents, survives),
         "null_shuffled": over.share(latents, pl.col("r_shuffled") >= SURVIVES),
@@ -201,7 +208,10 @@ def group_numbers(latents: pl.DataFrame, over: OverRuns, label: str) -> dict[str
         "mean_r": over.mean(_by_run(latents, pl.col("r").mean())),
         "median_rate_ratio": over.mean(_by_run(latents, pl.col("rate_ratio").median())),
         "kinds": kinds,
-        "auroc": over.area(known, generator("survival-null", label)) if len(known) else None,
+        "auroc": over.area(known, "recurrence", survives, numbers) if len(known) else None,
+        "auroc_of_r": over.area(known, "r", pl.col("recurrence") > 0, numbers)
+        if len(known)
+        else None,
         "auroc_without_strata": over.mean(_areas(known, "recurrence")),
         "auroc_of_rate": over.mean(_areas(latents, "rate")),
     }

@@ -20,28 +20,29 @@ function chosen(of, places) {
 }
 
 PLOTS["survival-by"] = (plot, group, c) => {
-  const name = option(plot, "axis"), x = group.axes[name];
+  const name = option(plot, "axis"), what = option(plot, "what"), x = group.axes[name];
   const known = x.flatMap((value, at) => (value === null ? [] : [at]));
   if (!known.length) return nothing(plot, "No variant has this number.");
   const methods = [...new Set(known.map((at) => group.method[at]))];
   const palette = [c.observed, c.null, c.untrained, ...c.runs.slice(3), c.muted];
   const traces = methods.map((method, number) => {
     const places = known.filter((at) => group.method[at] === method).sort((a, b) => x[a] - x[b]);
-    const of = chosen(group.survival, places), colour = palette[number % palette.length];
+    const of = chosen(group.shown[what], places), colour = palette[number % palette.length];
     return line(method, places.map((at) => x[at]), of.value, colour, {
       mode: "lines+markers", marker: { size: 9, color: colour, symbol: "circle" }, ...whiskers(of, colour, "y"),
       customdata: places.map((at) => group.variant[at]),
-      hovertemplate: "%{customdata}<br>" + name + " %{x}<br>survive %{y:.1%}<extra></extra>",
+      hovertemplate: "%{customdata}<br>" + name + " %{x}<br>" + what + " %{y:.3~f}<extra></extra>",
     });
   });
   const order = [...known].sort((a, b) => x[a] - x[b]);
-  for (const [of, colour, words] of [["null_shuffled", c.muted, "tokens shuffled"], ["untrained", c.ink, "untrained SAE"]]) {
+  const nulls = [["null_shuffled", c.muted, "tokens shuffled"], ["untrained", c.ink, "untrained SAE"]];
+  for (const [of, colour, words] of what === "mean r" ? [] : nulls) {
     const values = group.nulls[of].value;
     traces.push({ type: "scatter", mode: "markers", name: words, x: order.map((at) => x[at]), y: order.map((at) => values[at]),
       marker: { symbol: "diamond", size: 7, color: colour }, hovertemplate: words + " %{y:.1%}<extra></extra>" });
   }
   const way = name === "share taken out" ? { tickformat: PERCENT, rangemode: "tozero" } : { type: "log" };
-  return show(plot, traces, layout(c, axis(c, name, way), axis(c, "latents that survive", SHARE)));
+  return show(plot, traces, layout(c, axis(c, name, way), axis(c, what, what === "mean r" ? { nticks: 6 } : SHARE)));
 };
 
 PLOTS["survival-kinds"] = (plot, group, c) => {
@@ -55,14 +56,14 @@ PLOTS["survival-kinds"] = (plot, group, c) => {
 };
 
 PLOTS["survival-areas"] = (plot, group, c) => {
-  const of = group.areas, places = of.value.flatMap((value, at) => (value === null ? [] : [at]));
-  if (!places.length) return nothing(plot, "In no variant do some latents survive and others not, with runs that differ in what they found.");
+  const of = group.areas[option(plot, "area")], places = of.value.flatMap((value, at) => (value === null ? [] : [at]));
+  if (!places.length) return nothing(plot, "There are no pairs of latents to compare: all survive or none does, or all are found or none is.");
   const names = places.map((at) => group.variant[at]), own = chosen(of, places);
   const band = { value: names.map(() => 0.5), lo: places.map((at) => of.null_lo[at]), hi: places.map((at) => of.null_hi[at]) };
   const traces = [
-    { type: "scatter", mode: "markers", name: "survival shuffled", x: band.value, y: names, marker: { symbol: "diamond", size: 7, color: c.null }, ...whiskers(band, c.null, "x"), hoverinfo: "skip" },
+    { type: "scatter", mode: "markers", name: "shuffled inside strata", x: band.value, y: names, marker: { symbol: "diamond", size: 7, color: c.null }, ...whiskers(band, c.null, "x"), hoverinfo: "skip" },
     { type: "scatter", mode: "markers", name: "as it is", x: own.value, y: names, marker: { size: 9, color: c.observed }, ...whiskers(own, c.observed, "x"), hovertemplate: "%{y}<br>AUROC %{x:.3f}<extra></extra>" }];
-  return show(plot, traces, layout(c, axis(c, "AUROC of reproducibility, inside strata", { nticks: 6 }), NAMES(c, names)));
+  return show(plot, traces, layout(c, axis(c, "AUROC inside strata", { nticks: 6 }), NAMES(c, names)));
 };
 
 PLOTS["survival-curve"] = (plot, group, c) => {
