@@ -10,6 +10,7 @@ from reseed.events import Events
 from reseed.spec.subject import ArraysSpec
 from reseed.store import Store
 from reseed.subjects.arrays import ArraySource, MemorySource, check_files
+from reseed.subjects.stored import tables
 from reseed.subjects.stored.order import in_words, neighbours
 
 ROWS = np.random.default_rng(0).normal(size=(84, 3)).astype(np.float32)
@@ -86,7 +87,8 @@ def old(path, part):
     ],
     ids=["npy", "bionemo", "lists", "activault", "old", "saelens", "datasets", "feather"],
 )
-def test_a_folder_of_files_is_one_array(tmp_path, write, ending, exact):
+def test_a_folder_of_files_is_one_array(tmp_path, write, ending, exact, monkeypatch):
+    monkeypatch.setattr(tables, "_WINDOW", 5)
     folder = numbered(tmp_path / "acts", write, ending)
     (folder / "metadata.json").write_text("{}")
     want = ROWS if exact else torch.from_numpy(ROWS).bfloat16().float().numpy()
@@ -122,6 +124,7 @@ class Evil:
         ("code", "Files that would run code are refused"),
         ("ragged", "not all lists of 2 x 3"),
         ("damaged", "cannot be read as a table"),
+        ("hollow", "row 0 of .* is no list"),
     ],
 )
 def test_what_cannot_be_read_is_told(tmp_path, fault, says, capsys):
@@ -138,6 +141,8 @@ def test_what_cannot_be_read_is_told(tmp_path, fault, says, capsys):
     elif fault == "ragged":
         uneven = [[[1.0] * 3] * 2, [[1.0] * 3] * 1]
         pl.DataFrame({"a": uneven}).write_parquet(folder / "a.parquet")
+    elif fault == "hollow":
+        pl.DataFrame({"a": [[], [1.0]]}).write_parquet(folder / "a.parquet")
     elif fault == "damaged":
         (folder / "a.parquet").write_bytes(b"PAR1 no table")
     with pytest.raises((SpecError, SubjectError), match=says):

@@ -7,7 +7,6 @@ or one of lists of lists `[L, D]` (SAELens' cached activations: a row is a text 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,9 @@ from reseed.errors import SpecError, SubjectError, nearest
 from reseed.subjects.stored.files import StoredArray
 
 _IPC_FILE = b"ARROW1"
+
+_WINDOW = 16_384
+"""Rows of a Parquet file that are unpacked together."""
 
 
 def open_table(site: str, path: Path, key: str) -> StoredArray:
@@ -43,26 +45,31 @@ def _opened(site: str, path: Path, key: str) -> StoredArray:
     held = pl.read_parquet_schema(path) if parquet else _whole(path).schema
     schema = {name: _storage(kind) for name, kind in held.items()}
     columns = _columns(site, path, schema, key)
-    read = _from_parquet(path, columns) if parquet else _from_arrow(path, columns)
-    height = (
-        int(pl.scan_parquet(path).select(pl.len()).collect().item())
-        if parquet
-        else len(_whole(path))
-    )
+    height = _height(path) if parquet else len(_whole(path))
+
+    def read(start: int, stop: int, step: int = _WINDOW) -> pl.DataFrame:
+        if not parquet:
+            return _whole(path).select(columns).slice(start, stop - start)
+        firsts = range(start - start % step, stop, step)
+        parts = [_window(path, tuple(columns), first, step) for first in firsts]
+        return pl.concat(parts).slice(start - firsts[0], stop - start)
+
     if height == 0:
         raise SubjectError(f"site {site!r}: {path} has no rows")
     if len(columns) > 1 or not schema[columns[0]].is_nested():
         return StoredArray((height, len(columns)), lambda a, b: _tensor(read(a, b)))
-    one = _column(read(0, 1))
+    one = _column(read(0, 1, 1))
     lengths = list[int]()
     while one.dtype.is_nested():
-        lengths.append(len(one[0]) if len(one) else 0)
+        lengths.append(0 if one[0] is None else len(one[0]))
         one = one.explode()
+    if 0 in lengths or len(lengths) > 2:
+        raise SubjectError(f"site {site!r}: row 0 of {path} is no list of [D] or [L, D] numbers")
     length, d = (1, lengths[0]) if len(lengths) == 1 else (lengths[0], lengths[1])
 
     def rows(start: int, stop: int) -> Tensor:
         first, last = start // length, -(-stop // length)
-        flat = _column(read(first, last))
+        flat = _column(read(first, last, max(1, _WINDOW // length)))
         while flat.dtype.is_nested():
             flat = flat.explode()
         if len(flat) != (last - first) * length * d:
@@ -118,12 +125,14 @@ def _inner(kind: Any) -> Any:
     return kind
 
 
-def _from_parquet(path: Path, columns: Sequence[str]) -> Callable[[int, int], pl.DataFrame]:
-    return lambda a, b: pl.scan_parquet(path).select(columns).slice(a, b - a).collect()
+def _height(path: Path) -> int:
+    return int(pl.scan_parquet(path).select(pl.len()).collect().item())
 
 
-def _from_arrow(path: Path, columns: Sequence[str]) -> Callable[[int, int], pl.DataFrame]:
-    return lambda a, b: _whole(path).select(columns).slice(a, b - a)
+@lru_cache(maxsize=2)
+def _window(path: Path, columns: tuple[str, ...], first: int, step: int) -> pl.DataFrame:
+    """Some rows of a Parquet file, the last two of them kept: groups of rows are unpacked whole."""
+    return pl.scan_parquet(path).select(columns).slice(first, step).collect()
 
 
 @lru_cache(maxsize=2)
