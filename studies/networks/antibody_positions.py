@@ -28,7 +28,7 @@ from reseed.stability.intervals import auroc
 from reseed.study import Study
 from reseed.subjects.controls import randomise
 
-SEQUENCES, LEAST = 800, 50
+SEQUENCES, LEAST = 300, 50
 REGIONS = {"FR1": 26, "CDR1": 38, "FR2": 55, "CDR2": 65, "FR3": 104, "CDR3": 117, "FR4": 128}
 WITHIN = ("position", "residue", "region")
 
@@ -62,8 +62,9 @@ def shuffled(labels: dict[str, Any], name: str, rng: np.random.Generator) -> Any
 
 def uncertainty(fires: Any, label: Any) -> Any:
     """`[F]` U of `[N, F]` firing under a label `[N]`."""
-    counts = np.bincount(label).astype(float)
-    hit = np.stack([np.bincount(label, column) for column in fires.T.astype(float)], axis=1)
+    order, counts = np.argsort(label, kind="stable"), np.bincount(label).astype(float)
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
+    hit = np.add.reduceat(fires[order].astype(np.float32), first, axis=0)
     rate = hit / counts[:, None]
 
     def entropy(p: Any) -> Any:
@@ -121,7 +122,7 @@ def tables(study: Study) -> Iterator[tuple[str, str | None, pl.DataFrame]]:
     some = net.antibodies(SEQUENCES, net.SEED + 1)
     batches = [net.batch_of(some[at : at + 64]) for at in range(0, len(some), 64)]
     labels, site = labels_of(some), study.sites()[0]
-    module = net.build()[0]
+    module = net.Encoder(net.whole_net().get_submodule("encoder"))
     rows = {None: reseed.harvest(module, [site], batches)[site]}
     randomise(module, 0)
     rows["random_subject"] = reseed.harvest(module, [site], batches)[site]
