@@ -79,5 +79,5 @@ def test_the_source_stays_small():
     """Raised only when capabilities are added; docs/log.md says for which."""
     source = list(HOME.rglob("*.py"))
     lines = sum(path.read_text("utf-8").count("\n") for path in source)
-    assert len(source) <= 385
-    assert lines <= 65_500
+    assert len(source) <= 425
+    assert lines <= 71_500

@@ -128,7 +128,7 @@ def test_what_cannot_be_spliced_is_said(model, ids):
     with pytest.raises(reseed.SpecError, match="name one"), sae.spliced(model):
         pass
     wide = made(D=8)
-    with pytest.raises(reseed.SpecError, match="8 dimensions"), wide.spliced(model, SITE):
+    with pytest.raises(reseed.SubjectError, match="reads rows of 8"), wide.spliced(model, SITE):
         model(ids)
     assert model(ids).logits.isfinite().all()  # the hook is gone after an error too
 
