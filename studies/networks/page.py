@@ -64,8 +64,8 @@ def write_page(
     """Write a page that works offline: sentences, headed tables or drawings, what is not shown."""
     body: list[Html | None] = [tag("h1", title), *(tag("p", words) for words in lead)]
     for head, content in parts:
-        shown = content if isinstance(content, Html) else table(content, caption=head)
-        body += [tag("h2", head), shown]
+        drawn = isinstance(content, Html)
+        body += [tag("h2", head), content] if drawn else [table(content, caption=head)]
     body += [tag("h2", "What cannot be concluded"), tag("ul", *(tag("li", s) for s in said))]
     path.write_text(document(title, tag("main", join(*body)), [], ()), "utf-8")
     print(f"{path}\n", flush=True)

@@ -352,7 +352,8 @@ def write(study: object, found: dict, rows: dict, labels: list[list[str]]) -> No
             "Six places are six units. An interval over them has five degrees of freedom and says "
             "nothing of other landscapes, seasons or orbits.",
             "Encoders saw all but the last fifth of each place, so only the strip is new to them, "
-            "with five crops of each place. The untrained ones saw nothing of either.",
+            "with five crops of each place. The untrained ones were shown the rest too, to settle "
+            "batch norm.",
             "The encoders have 60 thousand weights and 300 steps; nothing is said of RS-BYOL as "
             "published, nor of remote sensing.",
         ],
