@@ -148,10 +148,10 @@ def stage(
         if not study.store.path(SUMMARY).exists() or study.store.read_json(SUMMARY) != document:
             study.store.write(SUMMARY, document)
         write_survival(study.store, PAGE)
-    tables = (study.store.table(SUMMARY_PIECE, f"{name}.parquet") for name in ("latents", "curves"))
-    latents, curves = tables
-    page = study.folder / PAGE
-    return Survival(page=page, summary=document, latents=latents, curves=curves)
+    latents, curves = (
+        study.store.table(SUMMARY_PIECE, f"{name}.parquet") for name in ("latents", "curves")
+    )
+    return Survival(page=study.folder / PAGE, summary=document, latents=latents, curves=curves)
 
 
 def _version(variant: VariantSpec, study: Study) -> Version:
@@ -160,7 +160,9 @@ def _version(variant: VariantSpec, study: Study) -> Version:
     same = getattr(variant, "equal_perplexity", None)
     of = next((v for v in study.spec.variant if v.label == same), None)
     decides = [v and v.model_dump(mode="json") for v in (variant, of)]
-    made_from = [VERSION, study.spec.data, *decides]
+    # of sites that are read together, a row that is too long at one is left out at all
+    together = study.spec.read if study.spec.activations.max_norm is not None else None
+    made_from = [VERSION, study.spec.data, together, *decides]
     return Version(variant.label, variant, about, made_from)
 
 
@@ -214,10 +216,9 @@ class _Work:
         variant = open_variant(self._study, version.variant, self._events, self._device)
         passed = transfer(saes, whole, variant, blocks, self._events, version.label)
         for run, made_from in missing.items():
-            site = self._runs[run].site
+            site, files = self._runs[run].site, dict(passed.runs[run])
             count = min(_DIRECTIONS, saes[run].reader.sae.latents)
             moments = passed.sites[site]
-            files = dict(passed.runs[run])
             files["directions.parquet"] = moments.table(count, site)
             files["fit.json"] = files["fit.json"] | {"site": site, "distance": moments.distance()}
             card = partial(arithmetic, self._device)
@@ -243,13 +244,13 @@ class _Work:
 
     def predict(self, versions: Sequence[Version | None]) -> None:
         """Make the cross-entropy of the whole (None) and of the variants, where there is one."""
-        study = self._study
-        if not isinstance(study.spec.subject, LanguageModelSpec):
+        if not isinstance((study := self._study).spec.subject, LanguageModelSpec):
             return
         for version in versions:
             label, own = (None, []) if version is None else (version.label, version.made_from)
             held_out = study.spec.activations.held_out
-            made_from = [VERSION, study.spec.data, own, held_out, CROSS_ENTROPY_TOKENS]
+            data = study.spec.data, study.spec.read, CROSS_ENTROPY_TOKENS
+            made_from = [VERSION, *data, own, held_out]
             study.store.make(
                 survival_name(label, "_subject"),
                 made_from,
@@ -270,9 +271,8 @@ class _Work:
         blocks, values = list[int](), np.zeros(0)
         if self._predicts:
             blocks = self.inputs.text.first(self.inputs.split[1], CROSS_ENTROPY_TOKENS)
-            variant = version and version.variant
-            where = self._events, self._device
-            values = variant_cross_entropy(self._study, variant, blocks, *where)
+            asked = self._study, version and version.variant, blocks
+            values = variant_cross_entropy(*asked, self._events, self._device)
         table = pl.DataFrame({"block": blocks, "cross_entropy": values})
         return {"cross_entropy.parquet": table}
 

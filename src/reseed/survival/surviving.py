@@ -153,7 +153,8 @@ class OverRuns:
         lower, upper = percentile_ends(null)
         return {
             "value": float(value),
-            "interval_95": _ends(low.clip(0, 1), high.clip(0, 1)),
+            # runs that agree to the last digit, as where all pairs tie, say nothing of others
+            "interval_95": _ends(low.clip(0, 1), high.clip(0, 1)) if low < high else None,
             "null": {"mean": float(null.mean()), "lo": float(lower), "hi": float(upper)},
             "pairs": int(pairs),
             "latents": len(latents),
@@ -212,9 +213,15 @@ def group_numbers(latents: pl.DataFrame, over: OverRuns, label: str) -> dict[str
         "auroc_of_r": over.area(known, "r", pl.col("recurrence") > 0, numbers)
         if len(known)
         else None,
-        "auroc_without_strata": over.mean(_areas(known, "recurrence")),
-        "auroc_of_rate": over.mean(_areas(latents, "rate")),
+        "auroc_without_strata": _inside(over.mean(_areas(known, "recurrence"))),
+        "auroc_of_rate": _inside(over.mean(_areas(latents, "rate"))),
     }
+
+
+def _inside(area: dict[str, Any]) -> dict[str, Any]:
+    """The same with the ends of its interval in what an area can be."""
+    ends = area["interval_95"]
+    return area | {"interval_95": ends and [min(max(end, 0.0), 1.0) for end in ends]}
 
 
 def _by_run(latents: pl.DataFrame, value: pl.Expr) -> dict[str, float]:
