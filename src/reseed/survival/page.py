@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import polars as pl
-
-from reseed.report.figures import short, split
 from reseed.report.html import (
     Html,
     Inside,
@@ -34,25 +31,10 @@ from reseed.report.parts import (
     words_of,
 )
 from reseed.store import Store
+from reseed.survival.figures import AREAS, AXES, SHOWN, drawn, place_of
 from reseed.survival.summary import SUMMARY_PIECE
 
 _SCRIPTS = ("draw.js", "survival.js", "page.js")
-
-AXES = {
-    "share": "share taken out",
-    "perplexity": "perplexity",
-    "distance": "distance at the site",
-}
-"""What survival is drawn against; key in the data to words."""
-
-SHOWN = {"survival": "share that survives", "mean_r": "mean r"}
-"""What is drawn of the latents of a variant."""
-
-AREAS = {
-    "auroc_of_r": "r, of found above orphans",
-    "auroc": "found, of survivors above lost",
-}
-"""The two areas inside strata, in words."""
 
 COUNTERPARTS = {
     "same_seed": "trained on the variant, same seed",
@@ -60,8 +42,6 @@ COUNTERPARTS = {
     "ceiling": "on the whole, another seed",
 }
 """Whose latents are counterparts, in words."""
-
-_NULLS = ("null_shuffled", "untrained")
 
 
 def write_survival(store: Store, name: str) -> None:
@@ -84,7 +64,7 @@ def write_survival(store: Store, name: str) -> None:
         words_of("survival-words", r=f"{about['survives']:g}"),
         tag("footer", note(text("survival-files")), note(str(about["unit"]))),
     )
-    data = [_drawn(variants, label, curves.filter(group=label)) for label in labels]
+    data = [drawn(variants, label, curves.filter(group=label)) for label in labels]
     store.write(name, document(f"{about['study']} · what survives", body, data, _SCRIPTS).encode())
 
 
@@ -156,7 +136,7 @@ def _what(variant: Mapping[str, Any], settings: Mapping[str, Any]) -> Html:
 def _group(variants: Sequence[Mapping[str, Any]], label: str) -> list[Html | None]:
     names = [v["variant"] for v in variants]
     areas = choices(area=("AUROC", list(AREAS.values())))
-    axes = [words for key, words in AXES.items() if any(_at(v, label, key) for v in variants)]
+    axes = [words for key, words in AXES.items() if any(place_of(v, label, key) for v in variants)]
     return [
         _headline(variants, label),
         _kinds(variants, label),
@@ -266,56 +246,3 @@ def _second(variants: Sequence[Mapping[str, Any]], label: str) -> Html | None:
 
 def _told(number: Mapping[str, Any]) -> str:
     return beside(number["value"], number["interval_95"])
-
-
-# -- what is drawn -------------------------------------------------------------------------------
-
-
-def _at(variant: Mapping[str, Any], label: str, axis: str) -> float | None:
-    if axis == "distance":
-        return variant["groups"][label]["distance"]
-    if axis == "perplexity":
-        entropy = variant["cross_entropy"]
-        return entropy and entropy["perplexity"]
-    return variant["share_removed"]
-
-
-def _drawn(
-    variants: Sequence[Mapping[str, Any]], label: str, curves: pl.DataFrame
-) -> dict[str, Any]:
-    numbers = [variant["groups"][label] for variant in variants]
-    kinds = {
-        kind: _bars([n["kinds"].get(kind) for n in numbers])
-        for kind in ("reproducible", "partly", "orphan")
-    }
-    nulls = {name: _bars([n[name] for n in numbers]) for name in _NULLS}
-    return {
-        "label": label,
-        "variant": [variant["variant"] for variant in variants],
-        "method": [variant["method"] for variant in variants],
-        "axes": {
-            words: short(_at(variant, label, key) for variant in variants)
-            for key, words in AXES.items()
-        },
-        "shown": {words: _bars([n[key] for n in numbers]) for key, words in SHOWN.items()},
-        "nulls": nulls,
-        "kinds": kinds,
-        "areas": {
-            words: _bars([n[key] for n in numbers])
-            | {
-                f"null_{end}": short((n[key] or {}).get("null", {}).get(end) for n in numbers)
-                for end in ("lo", "hi")
-            }
-            for key, words in AREAS.items()
-        },
-        "curves": split(curves, ["variant", "of"], "r", "share", "lo", "hi"),
-    }
-
-
-def _bars(numbers: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
-    ends = [(n and n["interval_95"]) or (None, None) for n in numbers]
-    return {
-        "value": short(n and n["value"] for n in numbers),
-        "lo": short(low for low, _ in ends),
-        "hi": short(high for _, high in ends),
-    }
