@@ -18,7 +18,7 @@ from reseed.report.html import (
     tag,
     text,
 )
-from reseed.report.parts import answer, at_most, note
+from reseed.report.parts import answer, at_most, figure, note
 from reseed.spec.statistics import Headline, Number
 from reseed.spec.summary import StudyGroup, Summary, Training
 
@@ -37,7 +37,14 @@ def verdict(summary: Summary, facts: Sequence[GroupFacts]) -> list[Html | None]:
     if not groups:
         return [answer(None, marked(text("one-run-each" if summary.groups else "no-run")))]
     differs = _what_differs(summary.training, groups)
-    return [answer(None, _lead(groups, facts, differs)), _which(groups, differs)]
+    return [answer(None, _lead(groups, facts, differs)), _seen(groups), _which(groups, differs)]
+
+
+def _seen(groups: Groups) -> Html | None:
+    """Where there is one group, the histogram that the answer is read off."""
+    if len(groups) > 1:
+        return None
+    return tag("div", figure("cosines", data={"data_view": "decoder"}), data_group="0")
 
 
 def _lead(groups: Groups, facts: Sequence[GroupFacts], differs: str) -> Html:
