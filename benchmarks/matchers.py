@@ -1,7 +1,7 @@
 """Which way of matching finds the latents that can stand in for each other?
 
-    reseed run studies/quickstart.toml
-    python -m benchmarks.matchers studies/quickstart --group "topk 1,024" --latents 330
+    reseed run studies/two_widths.toml
+    python -m benchmarks.matchers studies/two_widths --group "topk 1,024" --latents 330
     python -m benchmarks.matchers --toy
 
 Every matcher names partners for the same latents, with a score. On a language model a partner is

@@ -16,7 +16,7 @@ from reseed.study import Study
 from reseed.training.learner import Learner
 from reseed.training.start import LEAST_COSINE, keep_near
 
-QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.toml"
+WIDTHS = Path(__file__).parents[2] / "studies" / "two_widths.toml"
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def start():
 
 def test_runs_that_are_no_controls_keep_their_names(tmp_path):
     """Ids of existing runs are where their results lie; those from before there was a scale too."""
-    study = Study.load(QUICKSTART, tmp_path / "q")
+    study = Study.load(WIDTHS, tmp_path / "q")
     runs = study.runs
     assert runs[0].id == "layers.6.mlp.topk-f256-k16-i0-d0-0a717a9b"
     assert "control" not in runs[0].spec.identity

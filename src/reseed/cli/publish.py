@@ -50,7 +50,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("quickstart"),
     quiet: Quiet = False,
 ) -> None:
-    """Run the quickstart: six small SAEs on a language model, a few minutes on two cores.
+    """Run the quickstart: three small SAEs on a language model, a few minutes on two cores.
 
     The study file comes with the package; model and text are two packages that are read as data.
     """
