@@ -1,6 +1,7 @@
 """Do the fast and the plain step learn the same? Losses over real activations.
 
-    reseed run studies/two_widths.toml && python -m benchmarks.curves studies/two_widths --plot docs/curves.png
+    reseed run studies/two_widths.toml
+    python -m benchmarks.curves studies/two_widths --plot docs/curves.png
 
 Two learners of one spec take the same batches of the study's shards; one makes its steps the fast
 way, one the plain way. Printed: the largest relative difference of the losses in stretches, and

@@ -18,7 +18,8 @@ FLOORS = (
     {"study"},
     {"subjects", "matching"},
     {"training", "evidence", "stability", "report"},
-    {"interpretation", "comparison", "calibration", "prediction", "consensus_sae"} | {"cluster", "survival"},
+    {"interpretation", "comparison", "calibration", "prediction", "consensus_sae"}
+    | {"cluster", "survival"},
     {"pipeline", "explore", "publish"},
     {"cli", "__init__"},
 )
