@@ -17,6 +17,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 import reseed.report
+import reseed.survival
 from reseed.errors import StoreError
 from reseed.report import html
 from reseed.report.facts import select_least, select_most
@@ -265,10 +266,12 @@ def test_many_notes_are_folded(make_page):
 
 
 def test_every_sentence_of_the_prose_has_a_place():
-    source = "".join(path.read_text("utf-8") for path in HOME.rglob("*.py"))
+    rooms = HOME, Path(reseed.survival.__file__).parent
+    source = "".join(path.read_text("utf-8") for room in rooms for path in room.rglob("*.py"))
     whole = ("no-most", "no-least", "pair-cosines", "pair-shares")  # put together from two words
     whole += tuple(f"{a}-{b}" for a in ("question", "quote") for b in ("shared", "fdr", "mean"))
     whole += ("pairs-question-shared", "pairs-question-fdr")
+    whole += ("survival-auroc-question", "survival-auroc_of_r-question")
     whole += tuple(
         f"next-{step}" for step in ("explore", "export", "explain", "predict", "consensus")
     )
