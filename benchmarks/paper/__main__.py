@@ -81,15 +81,11 @@ def tenth(study: Path) -> Path:
 
 
 def run(study: Path) -> bool:
-    """Whether its commands came to their end; stops where a signal stopped one."""
-    scored = "[interpretation]" in study.read_text("utf-8")
-    for command in ["run", "score"] if scored else ["run"]:
-        code = subprocess.run([sys.executable, "-m", "reseed.cli", command, study]).returncode
-        if code >= 128 or code < 0:
-            sys.exit("stopped; the same command continues")
-        if code != 0:
-            return False
-    return True
+    """Whether `reseed run` came to its end; stops where a signal stopped it."""
+    code = subprocess.run([sys.executable, "-m", "reseed.cli", "run", study]).returncode
+    if code >= 128 or code < 0:
+        sys.exit("stopped; the same command continues")
+    return code == 0
 
 
 def main() -> None:
