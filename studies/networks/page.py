@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -42,8 +43,7 @@ def dots(points: Sequence[Dot], axis: str) -> Html:
             parts.append(f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
                          'stroke-width="2"/>')  # fmt: skip
         parts.append(f'<circle cx="{at(value):.1f}" cy="{y}" r="5" fill="{colour}"/>')
-    for tick in range(5):
-        x = low + (high - low) * tick / 4
+    for x in _ticks(low, high):
         parts.append(f'<text x="{at(x):.0f}" y="{tall - 18}" class="tick">{x:.3g}</text>')
     parts.append(f'<text x="{(wide + left) / 2:.0f}" y="{tall - 2}" class="tick">{axis}</text>')
     style = (
@@ -52,6 +52,14 @@ def dots(points: Sequence[Dot], axis: str) -> Html:
         "stroke:var(--grid)}</style>"
     )
     return Html(f'{style}<svg class="dots" viewBox="0 0 {wide} {tall}">{"".join(parts)}</svg>')
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Some five round numbers between two."""
+    rough = (high - low) / 4
+    unit = 10 ** math.floor(math.log10(rough))
+    step = next(n * unit for n in (1, 2, 5, 10) if n * unit >= rough)
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def write_page(
