@@ -70,8 +70,8 @@ def architectures(study: reseed.Study) -> Claim:
 def part_in_another(study: reseed.Study) -> Claim:
     """Only part of the latents comes back in another model, more than by chance."""
     groups = groups_of(study)
-    lows = [(told.shared["interval_95"] or (0.0, 1.0)) for told in groups]
-    part = all(low > TOO_FEW and high < 0.9 for low, high in lows)
+    intervals = [told.shared["interval_95"] or (0.0, 1.0) for told in groups]
+    part = all(low > TOO_FEW and high < 0.9 for low, high in intervals)
     return Claim(
         title="Another model: only part of the latents is shared there as well",
         study=study.folder.name,

@@ -60,17 +60,11 @@ def _curve(study: reseed.Study, group: Told) -> pl.DataFrame:
 
 def _between(curve: pl.DataFrame, target: float) -> Number | None:
     """The share where the FVU falls to the target; None if it is below from the first snapshot."""
-    fvu = curve["fvu"].to_numpy()
+    fvu = np.minimum.accumulate(curve["fvu"].to_numpy())
     if fvu[0] < target:
         return None
-    after = int(np.argmax(fvu <= target)) if (fvu <= target).any() else len(fvu) - 1
-    if after == 0:
-        after = 1
-    weight = (fvu[after - 1] - target) / (fvu[after - 1] - fvu[after])
-    weight = float(np.clip(weight, 0, 1))
-    ends = [
-        None if None in (a, b) else (1 - weight) * a + weight * b
-        for a, b in (curve[name][after - 1 : after + 1].to_list() for name in ("value", "lo", "hi"))
-    ]
-    value, low, high = ends
+    value, low, high = (
+        None if curve[name].null_count() else float(np.interp(-target, -fvu, curve[name]))
+        for name in ("value", "lo", "hi")
+    )
     return {"value": value, "interval_95": None if None in (low, high) else (low, high)}
