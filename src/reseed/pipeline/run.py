@@ -201,7 +201,7 @@ def _study_group(study: Study, group: Group, epochs: float) -> StudyGroup:
     specs = [run.spec for run in study.runs if run.id in group.runs]
     pulled = any(spec.ensemble and spec.sae.mutual for spec in specs)
     sae = specs[0].sae
-    promised, controls = specs[0].sae.promised_l0, _controls(study, group.name)
+    promised, controls = sae.promised_l0, _controls(study, group.name)
     return StudyGroup(
         **{name: getattr(numbers, name) for name in numbers.model_fields_set},
         group=group.name,
