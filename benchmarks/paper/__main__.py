@@ -20,15 +20,17 @@ from benchmarks.paper.claims import Claim
 from benchmarks.paper.equal_fvu import at_equal_fvu
 from benchmarks.paper.judged import orphans_nearly_as_interpretable
 from benchmarks.paper.page import page
+from benchmarks.paper.picture import drawn, name_of
 from benchmarks.paper.stabilisers import stabilisers
 from reseed.errors import ReseedError
 
 STUDIES = Path("studies")
-PAGE = Path("docs/paper.md")
+PAGE, PICTURES = Path("docs/paper.md"), Path("docs/paper")
 
 _CLAIMS: dict[str, list[Callable[[reseed.Study], Claim]]] = {
     "paper/base": [
         claims.part_is_shared,
+        claims.two_modes,
         claims.found_in_n,
         claims.with_tokens,
         claims.rare_and_alone,
@@ -113,6 +115,10 @@ def main() -> None:
     print(text)
     if not asked.quick:
         PAGE.write_text(text, "utf-8")
+        PICTURES.mkdir(exist_ok=True)
+        for claim in found:
+            if picture := drawn(claim):
+                (PICTURES / f"{name_of(claim)}.svg").write_text(picture, "utf-8")
     if left_out:
         sys.exit(f"left out: {', '.join(left_out)}; the same command continues")
 

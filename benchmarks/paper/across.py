@@ -96,6 +96,7 @@ def order_of_data(study: reseed.Study) -> Claim:
             Row(
                 what=f"{one['pairs']} pairs that share {name}",
                 ours=told(one["shared"]),
+                share=one["shared"],
                 null=f"untrained {told(one['untrained'])}",
             )
             for name, one in classes.items()

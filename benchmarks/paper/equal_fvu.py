@@ -34,6 +34,7 @@ def at_equal_fvu(
                 Row(
                     what=f"{group.said['label']}, at FVU {target:.3f}",
                     ours="reached before its first snapshot" if number is None else told(number),
+                    share=number,
                 )
                 for group, number in zip(groups, numbers, strict=True)
             ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.paper.claims import Claim
+from benchmarks.paper.picture import drawn, name_of
 
 _TOP = """# The paper, claim by claim
 
@@ -33,6 +34,7 @@ def _section(claim: Claim) -> str:
             "",
             f"**{claim.verdict.capitalize()}.** Study `{claim.study}`. {claim.how}",
             "",
+            *([f"![{claim.title}](paper/{name_of(claim)}.svg)", ""] if drawn(claim) else []),
             "| | ours | by chance | the paper |",
             "|---|---|---|---|",
             *rows,
