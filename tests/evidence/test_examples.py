@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reseed.evidence import windows
 from reseed.evidence.rows import Fired
 from reseed.evidence.sampler import Neighbours, WindowSampler, example_bytes
+from reseed.evidence.smallest import Reservoir, put
 from reseed.evidence.tables import JOINED_SCHEMA, tables_of
 from reseed.evidence.windows import SPLITS, cut, hashed, split_of
 from reseed.spec.analysis import EvidenceSpec
@@ -65,10 +65,10 @@ NEAR = {4: [(5, 0.9), (8, 0.5)], 5: [(4, 0.9), (6, 0.3), (0, 0.2)], 0: [(2, 0.4)
 
 
 def neighbours():
-    edges = sorted((j, latent, cosine) for latent, near in NEAR.items() for j, cosine in near)
-    fires, of, cosine = map(np.array, zip(*edges, strict=True))
-    start = np.searchsorted(fires, np.arange(F + 1))
-    return Neighbours(start=start, of=of, cosine=cosine.astype(np.float32))
+    edges = sorted((latent, j, cosine) for latent, near in NEAR.items() for j, cosine in near)
+    of, near, cosine = map(np.array, zip(*edges, strict=True))
+    start = np.searchsorted(of, np.arange(F + 1))
+    return Neighbours(start=start, near=near, cosine=cosine.astype(np.float32))
 
 
 def fast(text, dense, order, step=5, spec=SPEC, near=True):
@@ -240,8 +240,9 @@ def test_sampling_is_uniform(text, dense) -> None:
     for seed in range(draws):
         spec = EvidenceSpec(examples=3, window=7, strongest=0, seed=seed)
         found = fast(text, dense, np.arange(BLOCKS), BLOCKS, spec, near=False)
-        for kind, entries in (("firing", found.sample), ("random", found.random)):
-            kept = entries.entries()
+        every = found.entries()
+        for kind in hits:
+            kept = every[kind]
             mine = kept[kept["group"] // 3 == 6]
             hits[kind].update(mine["window"].tolist())
             sums[kind] += len(mine)
@@ -298,9 +299,7 @@ def test_the_strongest_are_in_the_top_of_the_sample(text, dense) -> None:
 
 def test_memory_stays_within_its_bound(text, dense) -> None:
     found = fast(text, dense, np.arange(BLOCKS))
-    held = sum(
-        kept.entries().nbytes for kept in (found.sample, found.strongest, found.random, found.near)
-    )
+    held = sum(kept.nbytes for kept in found.entries().values())
     assert 0 < held < example_bytes(F, SPEC)
     assert example_bytes(F, EvidenceSpec(examples=0)) == 0
 
@@ -336,11 +335,11 @@ def test_nearest_decoders_are_those_of_all_cosines() -> None:
     cosines = (unit @ unit.T).fill_diagonal_(-2).numpy()
     found = nearest_decoders(rows, 3)
     got = {
-        (int(of), j): float(c)
-        for j in range(30)
-        for of, c in zip(
-            found.of[found.start[j] : found.start[j + 1]],
-            found.cosine[found.start[j] : found.start[j + 1]],
+        (latent, int(near)): float(c)
+        for latent in range(30)
+        for near, c in zip(
+            found.near[found.start[latent] : found.start[latent + 1]],
+            found.cosine[found.start[latent] : found.start[latent + 1]],
             strict=True,
         )
     }
@@ -351,7 +350,7 @@ def test_nearest_decoders_are_those_of_all_cosines() -> None:
         if cosines[latent, j] > 0
     }
     assert got == pytest.approx(want)
-    assert nearest_decoders(rows[:1], 3).of.size == 0
+    assert nearest_decoders(rows[:1], 3).near.size == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 50])
@@ -361,6 +360,12 @@ def test_the_first_of_each_group_are_those_of_sorting_all(size):
     key = rng.integers(0, 20, 300).astype(np.uint64) << np.uint64(59)
     order = np.lexsort((window, key, group))
     rank = np.concatenate([np.arange(n) for n in np.bincount(group)])
-    found, last = windows._ranked(group, key, window, size, 11)
-    assert found.tolist() == order[rank < size].tolist()
-    assert last.tolist() == order[rank == size - 1].tolist()
+    found = Reservoir.of(11, size, 1)
+    for g, k, w in zip(group, key, window, strict=True):
+        slot = put(*found[:5], g, k, w, w + 1)
+        if slot >= 0:
+            found.activations[g, slot] = w
+    kept, want = found.entries(), order[rank < size]
+    for name, column in (("group", group), ("key", key), ("window", window), ("note", window + 1)):
+        np.testing.assert_array_equal(kept[name], column[want])
+    np.testing.assert_array_equal(kept["activations"][:, 0], window[want])

@@ -12,11 +12,12 @@ from reseed.matching.geometry import Limits, cosine, least_cosine, rows
 
 pytest.importorskip("numba")
 torch = pytest.importorskip("torch")
-from reseed.loops import bounds  # noqa: E402
+from reseed.loops import bounds, offers  # noqa: E402
 from reseed.matching import candidates  # noqa: E402
 from reseed.matching.blocks import multiplier as making  # noqa: E402
-from reseed.matching.blocks import passes  # noqa: E402
+from reseed.matching.blocks import nearest, passes  # noqa: E402
 from reseed.matching.blocks.multiplier import Multiplier  # noqa: E402
+from reseed.matching.blocks.nearest import nearest_others  # noqa: E402
 from reseed.matching.exact import exact, pairs_above  # noqa: E402
 
 
@@ -160,6 +161,29 @@ def test_what_is_kept_does_not_depend_on_threads(kind, monkeypatch) -> None:
         found = exact(cosine(a, b), Limits())
         kept.append((found.certificate.edges, found.certificate.products, found.gap))
     assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("make", [near_ties, duplicated, huge_and_zero, opposite])
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_nearest_others_are_those_of_sorting_all(kind, make, count, monkeypatch) -> None:
+    monkeypatch.setattr(nearest, "_BLOCK", 64)
+    monkeypatch.setattr(nearest, "_WHOLE", 7)
+    for threads in (1, 3):
+        monkeypatch.setattr(passes, "threads_for", lambda _, t=threads: t)
+        prepared = rows(make(300, 260)[0], "A")
+        which, similarity = nearest_others(prepared, count)
+        size = len(which)
+        every = np.empty((size, size))
+        own, other = np.divmod(np.arange(size**2), size)
+        offers.dots(prepared.exact, prepared.exact, own, other, every.ravel())
+        every *= prepared.scale[:, None]
+        every *= prepared.scale
+        np.fill_diagonal(every, -np.inf)
+        there = prepared.scale > 0  # a row of zeros is near to none
+        plain = np.argsort(-every, axis=1, kind="stable")[:, :count]
+        np.testing.assert_array_equal(which[there], plain[there])
+        np.testing.assert_array_equal(similarity[there], np.take_along_axis(every, plain, 1)[there])
+        assert not similarity[~there].any()
 
 
 def test_rows_are_prepared_once() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,8 @@ import polars as pl
 
 from reseed.evidence.rows import Integers
 from reseed.evidence.sampler import KINDS, WindowSampler
-from reseed.evidence.windows import SPLITS, Entries, cut
+from reseed.evidence.smallest import Entries
+from reseed.evidence.windows import SPLITS, cut
 from reseed.spec.analysis import EvidenceSpec
 from reseed.subjects.language.blocks import TextPositions
 
@@ -100,12 +101,9 @@ def tables_of(sampler: WindowSampler | None, text: TextPositions | None) -> Exam
     if sampler is None or text is None:
         schemas = EXAMPLE_SCHEMA, WINDOW_SCHEMA, COUNT_SCHEMA
         return ExampleTables(*(pl.DataFrame(schema=schema) for schema in schemas))
-    kinds = [
-        _firing(sampler),
-        _frame(sampler.random.entries(), "random", sampler.base),
-        _frame(sampler.near.entries(), "neighbour", sampler.base),
-    ]
-    rows = pl.concat(kinds)
+    kept = sampler.entries()
+    silent = [_frame(kept[kind], kind, sampler.base) for kind in KINDS[1:]]
+    rows = pl.concat([_firing(kept, sampler.base), *silent])
     windows = _windows(rows["window"], text, sampler.spec)
     # where it is silent a window was chosen for no token: its first stands for it
     position = pl.coalesce(pl.col("position"), pl.col("first"))
@@ -151,11 +149,11 @@ def _frame(entries: Entries, kind: str, base: int) -> pl.DataFrame:
     )
 
 
-def _firing(sampler: WindowSampler) -> pl.DataFrame:
+def _firing(kept: Mapping[str, Entries], base: int) -> pl.DataFrame:
     """The sample and the strongest, each window once, strongest first, with its quantile."""
     sample, strongest = (
-        _frame(part.entries(), "firing", sampler.base).with_columns(pl.lit(drawn).alias("drawn"))
-        for part, drawn in ((sampler.sample, 1), (sampler.strongest, 0))
+        _frame(kept[part], "firing", base).with_columns(pl.lit(drawn).alias("drawn"))
+        for part, drawn in (("firing", 1), ("strongest", 0))
     )
     group = ["latent", "split"]
     drawn = pl.col("drawn").cast(pl.Int64)

@@ -5,8 +5,7 @@ is cut into windows of nearly equal length, at most `window` tokens each; so win
 and no window has text of two documents. What a window may be used for is decided by its document
 alone: the documents of two splits are disjoint by construction.
 
-A `Reservoir` keeps a bounded sample of such windows for each latent. L positions in a block, W
-windows.
+L positions in a block, W windows, F latents; P pairs of a latent and a window that it fires in.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.evidence.rows import Integers
+from reseed.evidence.rows import Fired, Integers
 from reseed.loops.compiled import compiled
 from reseed.seeds import generator
 from reseed.subjects.language.blocks import TextPositions
@@ -27,19 +26,11 @@ from reseed.subjects.language.blocks import TextPositions
 SPLITS = ("explain", "score", "judge")
 """What an example may be used for, by number."""
 
-_SPLITS = len(SPLITS)
-
 NOWHERE = -1
 """Document of what is in no document, and window of what is in no window."""
 
 Keys = NDArray[np.uint64]
-Entries = NDArray[Any]
-"""Records of `kind_of`."""
 
-LEAST = 1 << 13
-"""Entries that wait at least before they are sorted in."""
-
-_NONE = np.iinfo(np.uint64).max
 _ORDERS = np.array(list(permutations(range(len(SPLITS)))))
 
 
@@ -136,144 +127,120 @@ def _with_rows(
     return out
 
 
-def kind_of(width: int) -> np.dtype[Any]:
-    """The record of an entry; `width` activations, 0 for windows in which a latent is silent."""
-    return np.dtype(
-        [
-            ("group", np.int64),
-            ("key", np.uint64),
-            ("window", np.int64),
-            ("note", np.int32),
-            ("activations", np.float32, (width,)),
-        ]
+class Circle(NamedTuple):
+    """What loops need of `Windows`, whose places on the circle are sorted."""
+
+    id: Integers
+    first: Integers
+    split: Integers
+    draw: Keys
+    circle: Integers
+    """[W] windows by split, then place on the circle"""
+    starts: Integers
+    """[S + 1] where each split begins there"""
+
+    @staticmethod
+    def of(windows: Windows) -> Circle:
+        """Of all windows."""
+        circle = np.lexsort((windows.draw, windows.split))
+        starts = np.searchsorted(windows.split[circle], np.arange(len(SPLITS) + 1))
+        return Circle(windows.id, windows.first, windows.split, windows.draw, circle, starts)
+
+
+class Pairs(NamedTuple):
+    """Each latent with each window that it fires in."""
+
+    starts: Integers
+    """[F + 1] where those of each latent begin"""
+    window: Integers
+    """[P] place in the `Windows`"""
+    strength: NDArray[np.float32]
+    """[P] largest activation in the window"""
+    position: Integers
+    """[P] in the block, of the first token with that activation"""
+    entries: Integers
+    """[P + 1] where the entries of each begin"""
+
+
+def paired(windows: Windows, fired: Fired, latents: int) -> tuple[Fired, Pairs]:
+    """Entries inside windows by latent, then row, and their pairs."""
+    inside = windows.of[fired.place, fired.position] != NOWHERE
+    entries = by_latent(fired if inside.all() else fired.at(inside), latents)
+    most = len(entries.place)
+    made = Pairs(
+        np.zeros(latents + 1, np.int64),
+        np.empty(most, np.int64),
+        np.empty(most, np.float32),
+        np.empty(most, np.int64),
+        np.zeros(most + 1, np.int64),
+    )
+    found = _pair(*entries, windows.of, *made)
+    return entries, made._replace(
+        window=made.window[:found], strength=made.strength[:found], position=made.position[:found]
     )
 
 
-class Reservoir:
-    """Keeps the `size` entries with the smallest keys of each group.
-
-    What is kept depends on the entries alone: parts may come in any order and be merged. Equal
-    keys are told apart by the window; no window may come twice to one group.
-    """
-
-    def __init__(self, groups: int, size: int, width: int) -> None:
-        self._size = size
-        self._kept = np.empty(0, kind_of(width))
-        self._waiting: list[Entries] = []
-        self._highest = np.full(groups, _NONE, np.uint64)
-
-    def candidates(
-        self,
-        group: Integers,
-        key: Keys,
-        window: Integers,
-        among: NDArray[np.bool_] | None = None,
-    ) -> Integers:
-        """Which of some entries (of those `among`) could be kept; the others need not be made."""
-        could = key <= self._highest[group]
-        left = np.flatnonzero(could if among is None else could & among)
-        order, _ = _ranked(group[left], key[left], window[left], self._size, len(self._highest))
-        return left[order]
-
-    def highest(self, group: Integers | slice) -> Keys:
-        """The largest key that could still be kept in these groups."""
-        return self._highest[group]
-
-    def add(self, entries: Entries) -> None:
-        """Take in more; only `candidates`, so that memory is bounded."""
-        self._waiting.append(entries)
-        if sum(map(len, self._waiting)) > max(len(self._kept), LEAST):
-            self._settle()
-
-    def entries(self) -> Entries:
-        """What is kept, by group, then key, then window."""
-        self._settle()
-        return self._kept
-
-    def _settle(self) -> None:
-        if not self._waiting:
-            return
-        every = np.concatenate([self._kept, *self._waiting])
-        self._waiting = []
-        order, last = _ranked(
-            *(np.ascontiguousarray(every[name]) for name in ("group", "key", "window")),
-            self._size,
-            len(self._highest),
-        )
-        self._kept = every[order]
-        self._highest[every["group"][last]] = every["key"][last]
-
-
-def _ranked(
-    group: Integers, key: Keys, window: Integers, size: int, groups: int
-) -> tuple[Integers, Integers]:
-    """The first `size` of each group, in order, and the last of these where there are so many."""
-    if not size or not len(group):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    count, first = np.zeros(groups, np.int64), np.empty((groups, size), np.int32)
-    _rank(group, key, window, count, first)
-    order = first[np.arange(size) < count[:, None]].astype(np.int64)
-    return order, first[count == size, size - 1].astype(np.int64)
+def by_latent(fired: Fired, latents: int) -> Fired:
+    """Entries sorted by latent; those of a latent stay in their order."""
+    place, position, latent = (
+        np.ascontiguousarray(part, np.int64) for part in (fired.place, fired.position, fired.latent)
+    )
+    value = np.ascontiguousarray(fired.value, np.float32)
+    out = Fired(
+        np.empty_like(place), np.empty_like(place), np.empty_like(place), np.empty_like(value)
+    )
+    _sort(place, position, latent, value, np.zeros(latents + 1, np.int64), *out)
+    return out
 
 
 @compiled
-def _rank(
-    group: Integers, key: Keys, window: Integers, count: Integers, first: NDArray[np.int32]
-) -> None:
-    """Fill in `first` `[groups, size]` and how many there are of each group."""
-    size = first.shape[1]
-    for e in range(len(group)):
-        g = group[e]
-        at = count[g]
-        while at > 0:
-            other = first[g, at - 1]
-            if key[other] < key[e] or (key[other] == key[e] and window[other] <= window[e]):
-                break
-            at -= 1
-        if at < size:
-            count[g] = min(size, count[g] + 1)
-            for c in range(count[g] - 1, at, -1):
-                first[g, c] = first[g, c - 1]
-            first[g, at] = e
-
-
-@compiled
-def silent_near(
+def _sort(
+    place: Integers,
+    position: Integers,
     latent: Integers,
+    value: NDArray[np.float32],
+    fill: Integers,
+    to_place: Integers,
+    to_position: Integers,
+    to_latent: Integers,
+    to_value: NDArray[np.float32],
+) -> None:
+    for e in range(len(latent)):
+        fill[latent[e] + 1] += 1
+    for j in range(1, len(fill)):
+        fill[j] += fill[j - 1]
+    for e in range(len(latent)):
+        at = fill[latent[e]]
+        fill[latent[e]] += 1
+        to_place[at], to_position[at] = place[e], position[e]
+        to_latent[at], to_value[at] = latent[e], value[e]
+
+
+@compiled
+def _pair(
+    place: Integers,
+    position: Integers,
+    latent: Integers,
+    value: NDArray[np.float32],
+    of: Integers,
+    starts: Integers,
     window: Integers,
     strength: NDArray[np.float32],
-    starts: Integers,
-    near_start: Integers,
-    near_of: Integers,
-    cosine: NDArray[np.float32],
-    draw: Keys,
-    split: Integers,
-    offset: Keys,
-    highest: Keys,
-    out_pair: Integers,
-    out_of: Integers,
-    out_key: Keys,
+    top: Integers,
+    entries: Integers,
 ) -> int:
-    """For windows in which a latent fires, fill in the latents near it that are silent there.
-
-    Those only that could still be kept, by their key: as `sampler.Pairs`, `starts` `[F + 1]` where
-    each latent begins in them, and `sampler.Neighbours` have it. Returns how many.
-    """
-    size, found = np.empty(1, np.float32), 0
-    bits = size.view(np.uint32)
-    for p in range(len(latent)):
-        w = window[p]
-        for e in range(near_start[latent[p]], near_start[latent[p] + 1]):
-            j = near_of[e]
-            size[0] = cosine[e] * strength[p]
-            turned = np.uint64(np.uint64(0xFFFFFFFF) - np.uint64(bits[0])) << np.uint64(32)
-            key = turned | np.uint64(np.uint64(draw[w] - offset[j]) >> np.uint64(32))
-            if key > highest[j * _SPLITS + split[w]]:
-                continue
-            inside = window[starts[j] : starts[j + 1]]
-            at = np.searchsorted(inside, w)
-            if at < len(inside) and inside[at] == w:
-                continue
-            out_pair[found], out_of[found], out_key[found] = p, j, key
+    """Fill in `Pairs` from sorted entries and the window of each position; returns how many."""
+    found, before, last = 0, -1, -1
+    for e in range(len(latent)):
+        j, w = latent[e], of[place[e], position[e]]
+        if j != before or w != last:
+            window[found], strength[found], top[found] = w, value[e], position[e]
+            entries[found], before, last = e, j, w
+            starts[j + 1] += 1
             found += 1
+        elif value[e] > strength[found - 1]:
+            strength[found - 1], top[found - 1] = value[e], position[e]
+    entries[found] = len(latent)
+    for j in range(1, len(starts)):
+        starts[j] += starts[j - 1]
     return found

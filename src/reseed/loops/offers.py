@@ -245,11 +245,16 @@ def dots(
         out: `[E]`, filled.
     """
     for e in range(len(rows)):
-        x, y = a[rows[e]], b[columns[e]]
-        total = 0.0
-        for k in range(len(x)):
-            total += np.float64(x[k]) * np.float64(y[k])
-        out[e] = total
+        out[e] = dot(a[rows[e]], b[columns[e]])
+
+
+@reordered
+def dot(x: Floats32 | Floats, y: Floats32 | Floats) -> float:
+    """Dot product of two rows in float64."""
+    total = 0.0
+    for k in range(len(x)):
+        total += np.float64(x[k]) * np.float64(y[k])
+    return total
 
 
 @compiled

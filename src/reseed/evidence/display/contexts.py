@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.evidence.rows import Fired, Integers
+from reseed.evidence.windows import by_latent
 from reseed.loops.compiled import compiled
 from reseed.spec.analysis import EvidenceSpec
 from reseed.subjects.language.blocks import TextPositions
@@ -63,9 +64,8 @@ class Contexts:
         for place, block in enumerate(blocks):
             here[place, self._places.positions(int(block))] = True
         documents = np.stack([self._places.documents(int(block)) for block in blocks])
-        order = np.argsort(fired.latent, kind="stable")
-        starts = np.searchsorted(fired.latent[order], np.arange(len(self._kept.filled) + 1))
-        entries = fired.at(order)
+        entries = by_latent(fired, len(self._kept.filled))
+        starts = np.searchsorted(entries.latent, np.arange(len(self._kept.filled) + 1))
         among = np.asarray(blocks, np.int64), here, documents.astype(np.int64)
         strongest = entries.place, entries.position, entries.value
         _keep(starts, *strongest, *among, self._spec.before, *self._kept)
@@ -84,6 +84,7 @@ class Contexts:
         first = np.maximum(0, position - self._spec.before)
         length = np.minimum(places.length, position + self._spec.after + 1) - first
         inside = np.arange(kept.around.shape[2]) < length[:, None]
+        around = pl.Series(kept.around[latent, rank][inside])
         columns: dict[str, Any] = {
             "latent": latent,
             "activation": kept.activation[latent, rank],
@@ -91,23 +92,26 @@ class Contexts:
             "position": position,
             "document": document,
             "tokens": _texts(places, block, first, length),
-            "activations": _lists(kept.around[latent, rank][inside], length),
+            "activations": _lists(around.fill_nan(None), length),
         }
         return pl.DataFrame(columns, schema=_SCHEMA)
 
 
 def _texts(places: TextPositions, block: Integers, first: Integers, length: Integers) -> pl.Series:
     """The tokens of each window; windows that several latents have are read once."""
-    windows = np.stack([block, first, length], axis=1)
-    alone, which = np.unique(windows, axis=0, return_inverse=True)
-    texts = [places.tokens(b, low, low + size) for b, low, size in alone.tolist()]
-    return pl.Series(texts, dtype=pl.List(pl.String)).gather(which.reshape(-1))
+    key = (block * (places.length + 1) + first) * (places.length + 1) + length
+    _, alone, which = np.unique(key, return_index=True, return_inverse=True)
+    block, first, length = block[alone], first[alone], length[alone]
+    flat: list[str] = []
+    for window in zip(block.tolist(), first.tolist(), (first + length).tolist(), strict=True):
+        flat += places.tokens(*window)
+    return _lists(pl.Series(flat, dtype=pl.String), length).gather(which)
 
 
-def _lists(values: NDArray[np.float32], length: Integers) -> pl.Series:
-    """Values one after the other as a list for each row; NaN is null."""
+def _lists(values: pl.Series, length: Integers) -> pl.Series:
+    """Values one after the other as a list for each row; no row is empty."""
     row = np.repeat(np.arange(len(length)), length)
-    flat = pl.DataFrame({"row": row, "value": values}).with_columns(pl.col("value").fill_nan(None))
+    flat = pl.DataFrame({"row": row, "value": values})
     return flat.group_by("row", maintain_order=True).agg("value")["value"]
 
 

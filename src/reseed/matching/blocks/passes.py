@@ -38,23 +38,23 @@ def best_of_both(geometry: Geometry, room: int, told: Told) -> tuple[Found, Foun
 
     def begin(multiplier: Multiplier, columns: slice) -> None:
         block = multiplier.uppers(some, columns)
-        _raise(by_column.bar[columns], np.ascontiguousarray(block.T), by_column.room, n)
+        raise_bars(by_column.bar[columns], np.ascontiguousarray(block.T), by_column.room, n)
 
     def work(multiplier: Multiplier, rows: slice) -> None:
         for turn, columns in enumerate(_from_diagonal(rows.start, m)):
             told((rows.stop - rows.start) * (columns.stop - columns.start))
             block = multiplier.uppers(rows, columns)
             if turn == 0:
-                _raise(by_row.bar[rows], block, by_row.room, m)
+                raise_bars(by_row.bar[rows], block, by_row.room, m)
             with locks[columns.start // COLUMNS]:
                 offers.offer_both(block, rows.start, columns.start, by_row, by_column)
 
-    _on_threads(geometry, list(stretches(m, COLUMNS)), begin)
-    _on_threads(geometry, list(stretches(n, ROWS)), work)
+    on_threads(geometry, list(stretches(m, COLUMNS)), begin)
+    on_threads(geometry, list(stretches(n, ROWS)), work)
     return Found(*by_row.entries(), by_row.bar), _settled(by_column)
 
 
-def _raise(bar: Floats32, block: Floats32, room: int, size: int) -> None:
+def raise_bars(bar: Floats32, block: Floats32, room: int, size: int) -> None:
     """Raise bars, by a block out of `size` columns, to where somewhat more than `room` are above.
 
     Whatever a bar is, what is above it is kept; a good one leaves little to be cut away later.
@@ -102,19 +102,19 @@ def above_prices(
             block = multiplier.uppers(rows, columns)
             offers.offer_rows(block, rows, columns, price[columns], *lists)
 
-    _on_threads(geometry, groups, work, halves)
+    on_threads(geometry, groups, work, halves)
 
 
 Piece = TypeVar("Piece")
 
 
-def _on_threads(
+def on_threads(
     geometry: Geometry,
     pieces: Sequence[Piece],
     work: Callable[[Multiplier, Piece], None],
     halves: bool | None = None,
 ) -> None:
-    """Do a piece of work for each."""
+    """Do a piece of work for each; blocks have up to `ROWS` times `COLUMNS` entries."""
     threads = min(threads_for(geometry), len(pieces))
     # as many as threads: one is always free, and stays in the cache of its core
     rooms = [Multiplier(geometry, ROWS, COLUMNS, halves=halves) for _ in range(threads)]
