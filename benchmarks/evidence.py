@@ -127,18 +127,25 @@ def measure(latents: int, dimensions: int, k: int, runs: int, blocks: int) -> di
     clock("contexts", lambda: [found.table() for found in contexts.values()])
     often = {name: found.table()["fired"].to_numpy() for name, found in firing.items()}
     back = [torch.argsort(order) for order in orders]
+    counters: dict[tuple[str, str], MatchedFiring] = {}
     for a, b in combinations(range(runs), 2):
         pairs = np.stack([np.arange(latents), back[b][orders[a]].numpy()], axis=1)
         rows = readers[str(a)].sae.W_dec.numpy(), readers[str(b)].sae.W_dec.numpy()
-        both = clock(
+        counters[str(a), str(b)] = clock(
             "co-firing",
             lambda p=pairs, a=str(a), b=str(b), r=rows: MatchedFiring(
                 p, often[a], often[b], a, b, rows=r
             ),
         )
+
+    def count() -> None:
         for sparse in kept.of(list(readers)):
-            clock("co-firing", lambda c=sparse, m=both, a=str(a), b=str(b): m.add(c[a], c[b]))
-        clock("co-firing", both.table)
+            for (a, b), counter in counters.items():
+                counter.add(sparse[a], sparse[b])
+        for counter in counters.values():
+            counter.table()
+
+    clock("co-firing", count)
     if runs > 1:
         first, second = (readers[str(run)].sae.W_dec.numpy() for run in (0, 1))
         clock("one match", lambda: match(first, second))

@@ -131,6 +131,7 @@ def test_codes_are_those_of_the_dense_way(hard, kind, rows, rule, monkeypatch):
     scored = torch.from_numpy(hard.scores(x, W, b).astype(np.float32).reshape(rows, 40))
     bars = np.abs(np.random.default_rng(1).normal(size=40)).astype(np.float32)
     bars[:20] = 0
+    bars[20:25] = -1  # a Gated SAE can have such
     bars[5] = torch.finfo(torch.float32).max
     x, W, b, bars = map(torch.from_numpy, (x, W, b, bars))
     threshold = bars if rule == "jumprelu" else None

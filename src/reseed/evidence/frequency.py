@@ -49,10 +49,11 @@ def exchanged(bins: Integers, *key: int | str) -> Integers:
     observed into the null. The key of the generator is e.g. the pair of runs and the draw.
     """
     numbers = generator("null-frequency", *key)
-    out = np.arange(len(bins))
-    for bin_ in np.unique(bins):
-        circle = numbers.permutation(np.flatnonzero(bins == bin_))
-        out[circle] = np.roll(circle, 1)
+    out, order = np.arange(len(bins)), np.argsort(bins, kind="stable")
+    starts = np.flatnonzero(np.diff(bins[order])) + 1
+    for members in np.split(order, starts):
+        circle = numbers.permutation(members)
+        out[circle[1:]], out[circle[:1]] = circle[:-1], circle[-1:]
     return out
 
 
