@@ -82,6 +82,27 @@ def test_a_robust_fvu_is_that_of_the_rows_that_are_not_far():
     assert numbers["far_variance"] == pytest.approx(1 - _variance(rows[near]) / variance)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_sums_of_classes_are_those_of_the_plain_way(kind):
+    draw = torch.Generator().manual_seed(5)
+    rows = (
+        torch.randn(500, 9, generator=draw).mul(2 ** torch.randn(500, 1, generator=draw)).to(kind)
+    )
+    made = (rows + 0.1 * torch.randn(500, 9, generator=draw)).to(kind)
+    errors = ErrorByDistance()
+    errors.add(rows, made)
+    rows, made = (
+        part.to(torch.float32) if kind == torch.bfloat16 else part for part in (rows, made)
+    )
+    left = rows.double() - rows.median(dim=0).values.double()
+    square, error = left.square().sum(1), (rows - made).double().square().sum(1)
+    sums = torch.cat([torch.stack([torch.ones_like(square), error, square], dim=1), left], 1)
+    classes = (2 * square.log2()).floor().long()
+    assert sorted(errors._classes) == classes.unique().tolist()
+    for number, found in errors._classes.items():
+        torch.testing.assert_close(found, sums[classes == number].sum(0), rtol=1e-12, atol=1e-12)
+
+
 def _variance(rows):
     return float((rows - rows.mean(0)).square().sum())
 

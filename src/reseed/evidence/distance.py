@@ -14,7 +14,17 @@ memory O(classes x D), nothing drawn. N rows, D dimensions.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reseed.loops.compiled import compiled, reordered
 from reseed.sae import Tensor, torch
+
+Floats = NDArray[np.float64]
+
+Integers = NDArray[np.int64]
 
 _CLASSES = 2
 """In an octave of the squared distance."""
@@ -48,13 +58,14 @@ class ErrorByDistance:
         if self._centre is None:
             self._centre = x.median(dim=0).values.double()
         self.rows += len(x)
-        left = x.double() - self._centre
-        square = left.square().sum(1)
-        error = (x - reconstruction).double().square().sum(1)
-        classes = (_CLASSES * square.log2()).floor().clamp(min=_NO_DISTANCE).long()
-        sums = torch.cat([torch.stack([torch.ones_like(square), error, square], dim=1), left], 1)
-        for number in classes.unique().tolist():
-            added = sums[classes == number].sum(0)
+        rows, made, centre = map(_array, (x, reconstruction, self._centre))
+        error, square = np.empty(len(x)), np.empty(len(x))
+        _lengths(rows, made, centre, error, square)
+        classes = (_CLASSES * torch.from_numpy(square).log2()).floor().clamp(min=_NO_DISTANCE)
+        numbers, which = np.unique(classes.long().numpy(), return_inverse=True)
+        sums = np.zeros((len(numbers), 3 + x.shape[1]))
+        _add(rows, centre, error, square, which, sums)
+        for number, added in zip(numbers.tolist(), torch.from_numpy(sums), strict=True):
             before = self._classes.get(number)
             self._classes[number] = added if before is None else before + added
 
@@ -106,3 +117,35 @@ class ErrorByDistance:
 def _variation(sums: Tensor) -> float:
     """Σ‖x - mean‖² of the rows of these sums."""
     return max(0.0, float(sums[2] - sums[3:].square().sum() / sums[0]))
+
+
+def _array(part: Tensor) -> NDArray[Any]:
+    whole = part.detach().cpu()
+    return (whole if whole.dtype in (torch.float32, torch.float64) else whole.float()).numpy()
+
+
+@reordered
+def _lengths(rows: Any, made: Any, centre: Floats, error: Floats, square: Floats) -> None:
+    """Fill in |made - row|² and |row - centre|² of each row."""
+    for n in range(len(rows)):
+        missed, far = 0.0, 0.0
+        for d in range(len(centre)):
+            gap = np.float64(rows[n, d] - made[n, d])
+            left = np.float64(rows[n, d]) - centre[d]
+            missed += gap * gap
+            far += left * left
+        error[n], square[n] = missed, far
+
+
+@compiled
+def _add(
+    rows: Any, centre: Floats, error: Floats, square: Floats, which: Integers, sums: Floats
+) -> None:
+    """Add rows to the sums of their classes."""
+    for n in range(len(rows)):
+        line = sums[which[n]]
+        line[0] += 1.0
+        line[1] += error[n]
+        line[2] += square[n]
+        for d in range(len(centre)):
+            line[3 + d] += np.float64(rows[n, d]) - centre[d]
