@@ -83,8 +83,7 @@ class Contexts:
         block, position, document = kept.at[latent, rank].T
         first = np.maximum(0, position - self._spec.before)
         length = np.minimum(places.length, position + self._spec.after + 1) - first
-        inside = np.arange(kept.around.shape[2]) < length[:, None]
-        around = pl.Series(kept.around[latent, rank][inside])
+        around = pl.Series(kept.around[latent, rank].ravel())
         columns: dict[str, Any] = {
             "latent": latent,
             "activation": kept.activation[latent, rank],
@@ -102,17 +101,20 @@ def _texts(places: TextPositions, block: Integers, first: Integers, length: Inte
     key = (block * (places.length + 1) + first) * (places.length + 1) + length
     _, alone, which = np.unique(key, return_index=True, return_inverse=True)
     block, first, length = block[alone], first[alone], length[alone]
-    flat: list[str] = []
+    flat: list[str | None] = []
+    wide = int(length.max())
     for window in zip(block.tolist(), first.tolist(), (first + length).tolist(), strict=True):
         flat += places.tokens(*window)
+        flat += [None] * (wide - window[2] + window[1])
     return _lists(pl.Series(flat, dtype=pl.String), length).gather(which)
 
 
 def _lists(values: pl.Series, length: Integers) -> pl.Series:
-    """Values one after the other as a list for each row; no row is empty."""
-    row = np.repeat(np.arange(len(length)), length)
-    flat = pl.DataFrame({"row": row, "value": values})
-    return flat.group_by("row", maintain_order=True).agg("value")["value"]
+    """Of as many values for each row the first so many, as a list for each."""
+    rows = values.reshape((len(length), len(values) // len(length))).arr.to_list()
+    return pl.select(rows.alias("all"), pl.Series("first", length)).select(
+        pl.col("all").list.head("first")
+    )["all"]
 
 
 @compiled
