@@ -22,14 +22,21 @@ from numpy.typing import NDArray
 
 from reseed.evidence.rows import Fired
 from reseed.evidence.smallest import (
-    Entries,
     Reservoir,
-    kind_of,
     offer_firing,
     offer_near,
     offer_silent,
 )
-from reseed.evidence.windows import SPLITS, Circle, Integers, Windows, hashed, paired
+from reseed.evidence.windows import (
+    SPLITS,
+    Circle,
+    Entries,
+    Integers,
+    Windows,
+    hashed,
+    kind_of,
+    paired,
+)
 from reseed.matching.blocks.nearest import choose, nearest_others
 from reseed.matching.geometry import Rows, rows
 from reseed.sae import Tensor, torch
@@ -86,8 +93,14 @@ class WindowSampler:
             return
         entries, pairs = paired(windows, fired, self.latents)
         places, offset = Circle.of(windows), self._offset
+        latent = np.repeat(np.arange(self.latents), np.diff(pairs.starts))
+        group = latent * len(SPLITS) + windows.split[pairs.window]
+        self.firing += np.bincount(group, minlength=len(self.firing))
         self.windows += np.bincount(windows.split, minlength=len(SPLITS))
-        offer_firing(places, pairs, entries, offset, self.firing, self._sample, self._strongest)
+        self._sample = self._sample.with_room(len(entries.place))
+        self._strongest = self._strongest.with_room(len(entries.place))
+        for by_size, to in ((False, self._sample), (True, self._strongest)):
+            offer_firing(places, pairs, entries, offset, by_size, to)
         offer_silent(places, pairs, offset, self._random)
         if self._neighbours is not None:
             offer_near(places, pairs, offset, *self._neighbours, self.base, self._near)
@@ -103,13 +116,13 @@ class WindowSampler:
 def example_bytes(latents: int, spec: EvidenceSpec) -> int:
     """The most memory that the samples of a run take, in bytes.
 
-    An entry has 28 bytes, and 4 for each token of its window if the latent fires in it. All are
-    held once, and copied twice for the tables.
+    An entry has 40 bytes, and 16 for each token of its window where the latent fires at all of
+    them. For the tables all are copied twice, with 28 bytes, and 4 a token.
     """
-    silent, fires = kind_of(0).itemsize, kind_of(spec.window).itemsize
     n, most = spec.examples, min(spec.strongest, spec.examples)
-    kept = latents * (len(SPLITS) * n * (fires + 2 * silent) + most * fires)
-    return 3 * kept
+    fires, silent = latents * (len(SPLITS) * n + most), latents * 2 * len(SPLITS) * n
+    held = fires * (40 + 16 * spec.window) + silent * 40
+    return held + 2 * (fires * kind_of(spec.window).itemsize + silent * kind_of(0).itemsize)
 
 
 def example_rows(spec: EvidenceSpec) -> int:

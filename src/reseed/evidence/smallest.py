@@ -15,11 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.evidence.rows import Fired, Integers
-from reseed.evidence.windows import SPLITS, Circle, Keys, Pairs
+from reseed.evidence.windows import SPLITS, Circle, Entries, Keys, Pairs, kind_of
 from reseed.loops.compiled import compiled
-
-Entries = NDArray[Any]
-"""Records of `kind_of`."""
 
 Floats = NDArray[np.float32]
 
@@ -28,21 +25,8 @@ Short = NDArray[np.int32]
 _SPLITS = len(SPLITS)
 
 
-def kind_of(width: int) -> np.dtype[Any]:
-    """The record of an entry; `width` activations, 0 for windows in which a latent is silent."""
-    return np.dtype(
-        [
-            ("group", np.int64),
-            ("key", np.uint64),
-            ("window", np.int64),
-            ("note", np.int32),
-            ("activations", np.float32, (width,)),
-        ]
-    )
-
-
 class Reservoir(NamedTuple):
-    """The entries kept of each group, by key, then window."""
+    """The entries kept of each group, by key, then window; of activations only those above 0."""
 
     filled: Integers
     """[G] how many there are"""
@@ -54,36 +38,66 @@ class Reservoir(NamedTuple):
     """[G, n] its `Windows.id`, by slot"""
     note: Short
     """[G, n] by slot"""
-    activations: Floats
-    """[G, n, width] by slot"""
+    begin: Integers
+    """[G, n] where its activations begin, by slot"""
+    many: Short
+    """[G, n] how many it has, by slot"""
+    at: Short
+    """[room] of each activation its place in the window"""
+    value: Floats
+    """[room]"""
+    used: Integers
+    """[1] how much of the room is"""
+    width: int
+    """of a window, 0 where activations are not kept"""
 
     @staticmethod
     def of(groups: int, size: int, width: int) -> Reservoir:
         """None yet."""
-        shape = groups, size
-        return Reservoir(
-            np.zeros(groups, np.int64),
-            np.empty(shape, np.uint64),
-            np.empty(shape, np.int32),
-            np.empty(shape, np.int64),
-            np.empty(shape, np.int32),
-            np.empty((*shape, width), np.float32),
-        )
+
+        def empty(kind: Any) -> NDArray[Any]:
+            return np.empty((groups, size), kind)
+
+        by_slot = empty(np.int64), empty(np.int32), empty(np.int64), empty(np.int32)
+        lists = np.zeros(groups, np.int64), empty(np.uint64), empty(np.int32), *by_slot
+        room = np.empty(0, np.int32), np.empty(0, np.float32), np.zeros(1, np.int64)
+        return Reservoir(*lists, *room, width)
+
+    def with_room(self, more: int) -> Reservoir:
+        """The same with room for more activations, without those of entries that are gone."""
+        if self.used[0] + more <= len(self.value):
+            return self
+        there = np.arange(self.key.shape[1]) < self.filled[:, None]  # slots are filled in order
+        many = self.many[there]
+        at, value = self._activations(self.begin[there], many)
+        self.begin[there] = np.cumsum(many) - many
+        room = 2 * len(at) + more
+        longer = np.empty(room, np.int32), np.empty(room, np.float32)
+        longer[0][: len(at)], longer[1][: len(at)] = at, value
+        return self._replace(at=longer[0], value=longer[1], used=np.array([len(at)]))
+
+    def _activations(self, begin: Integers, many: Short) -> tuple[Short, Floats]:
+        """Those of some entries, one after the other."""
+        take = np.repeat(begin - np.cumsum(many) + many, many) + np.arange(many.sum())
+        return self.at[take], self.value[take]
 
     def entries(self, every: int = 1) -> Entries:
         """What is kept, by group, then key, then window; only each `every`-th group has a list."""
         group, rank = np.nonzero(np.arange(self.key.shape[1]) < self.filled[:, None])
-        out = np.empty(len(group), kind_of(self.activations.shape[2]))
+        out = np.zeros(len(group), kind_of(self.width))
         out["group"], out["key"] = group * every, self.key[group, rank]
         slot = self.slot[group, rank]
-        for name in ("window", "note", "activations"):
-            out[name] = getattr(self, name)[group, slot]
+        out["window"], out["note"] = self.window[group, slot], self.note[group, slot]
+        if self.width:
+            many = self.many[group, slot]
+            at, value = self._activations(self.begin[group, slot], many)
+            out["activations"][np.repeat(np.arange(len(out)), many), at] = value
         return out
 
 
 @compiled
 def put(
-    count: Integers,
+    filled: Integers,
     keys: Keys,
     slots: Short,
     ids: Integers,
@@ -94,33 +108,27 @@ def put(
     note: Any,
 ) -> Any:
     """Take an entry into the list of a group; the slot it has, -1 if it is not kept."""
-    n, filled = keys.shape[1], count[g]
-    to = filled
-    while to > 0 and (
-        keys[g, to - 1] > key or (keys[g, to - 1] == key and ids[g, slots[g, to - 1]] > window)
+    n, many = keys.shape[1], filled[g]
+    at = many
+    while at > 0 and (
+        keys[g, at - 1] > key or (keys[g, at - 1] == key and ids[g, slots[g, at - 1]] > window)
     ):
-        to -= 1
-    if to == n:
+        at -= 1
+    if at == n:
         return -1
-    last = min(filled, n - 1)
-    slot = slots[g, last] if filled == n else filled
-    for c in range(last, to, -1):
+    last = min(many, n - 1)
+    slot = slots[g, last] if many == n else many
+    for c in range(last, at, -1):
         keys[g, c], slots[g, c] = keys[g, c - 1], slots[g, c - 1]
-    keys[g, to], slots[g, to] = key, slot
+    keys[g, at], slots[g, at] = key, slot
     ids[g, slot], notes[g, slot] = window, note
-    count[g] = last + 1
+    filled[g] = last + 1
     return slot
 
 
 @compiled
 def offer_firing(
-    places: Circle,
-    pairs: Pairs,
-    entries: Fired,
-    offset: Keys,
-    firing: Integers,
-    sample: Reservoir,
-    strongest: Reservoir,
+    places: Circle, pairs: Pairs, entries: Fired, offset: Keys, by_size: bool, to: Reservoir
 ) -> None:
     """Offer the windows in which latents fire.
 
@@ -129,41 +137,35 @@ def offer_firing(
         pairs: of these and latents.
         entries: of the pairs.
         offset: `[F]` where each latent starts on the circle.
-        firing: `[G]`, raised by the pairs.
-        sample: G groups, filled: by place on the circle after the latent's own.
-        strongest: F groups, filled: those of the first split with the largest activations.
+        by_size: by largest activation, those of the first split, in F groups; else by place on the
+            circle after the latent's own, in G groups.
+        to: filled.
     """
-    count, keys, slots, ids, notes, shown = sample  # tuples are dear inside loops
-    count_, keys_, slots_, ids_, notes_, shown_ = strongest
-    starts, window, strength, position, begin = pairs
-    _, at, _, value = entries
-    of, firsts, splits, draw, _, _ = places
+    filled, keys, slots = to.filled, to.key, to.slot  # tuples are dear inside loops
+    ids, notes = to.window, to.note
+    begin, many, at, value, used = to.begin, to.many, to.at, to.value, to.used[0]
+    starts, window, strength, position, first_entry = pairs
+    _, positions, _, values = entries
+    of, first, split, draw, _, _ = places
     size = np.empty(1, np.float32)
     bits = size.view(np.uint32)
     for j in range(len(offset)):
         for p in range(starts[j], starts[j + 1]):
             w = window[p]
-            split, first, own = splits[w], firsts[w], of[w]
-            g = j * _SPLITS + split
-            firing[g] += 1
-            key = np.uint64(draw[w] - offset[j])
-            slot = put(count, keys, slots, ids, notes, g, key, own, position[p])
-            if slot >= 0:
-                _show(shown[g, slot], at, value, begin[p], begin[p + 1], first)
-            if split == 0:
+            g, key = j * _SPLITS + split[w], np.uint64(draw[w] - offset[j])
+            if by_size:
+                if split[w] != 0:
+                    continue
                 size[0] = strength[p]
-                key = _by_size(bits[0], key)
-                slot = put(count_, keys_, slots_, ids_, notes_, j, key, own, position[p])
-                if slot >= 0:
-                    _show(shown_[j, slot], at, value, begin[p], begin[p + 1], first)
-
-
-@compiled
-def _show(line: Floats, at: Integers, value: Floats, low: Any, high: Any, first: Any) -> None:
-    """Write what fires in a window."""
-    line[:] = 0
-    for e in range(low, high):
-        line[at[e] - first] = value[e]
+                g, key = j, _by_size(bits[0], key)
+            slot = put(filled, keys, slots, ids, notes, g, key, of[w], position[p])
+            if slot < 0:
+                continue
+            begin[g, slot], many[g, slot] = used, first_entry[p + 1] - first_entry[p]
+            for e in range(first_entry[p], first_entry[p + 1]):
+                at[used], value[used] = positions[e] - first[w], values[e]
+                used += 1
+    to.used[0] = used
 
 
 @compiled
@@ -183,9 +185,15 @@ def offer_silent(places: Circle, pairs: Pairs, offset: Keys, random: Reservoir) 
         offset: `[F]` where each latent starts.
         random: G groups, filled.
     """
-    count, keys, slots, ids, notes, _ = random
     of, _, _, draw, circle, begin = places
     starts, window, _, _, _ = pairs
+    filled, keys, slots, ids, notes = (
+        random.filled,
+        random.key,
+        random.slot,
+        random.window,
+        random.note,
+    )
     n, fires = keys.shape[1], np.full(len(of), -1)
     for j in range(len(offset)):
         for p in range(starts[j], starts[j + 1]):
@@ -203,10 +211,10 @@ def offer_silent(places: Circle, pairs: Pairs, offset: Keys, random: Reservoir) 
                 c = first + step
                 w = circle[c if c < high else c - (high - low)]
                 key = np.uint64(draw[w] - offset[j])
-                if count[g] == n and (n == 0 or key > keys[g, n - 1]):
+                if filled[g] == n and (n == 0 or key > keys[g, n - 1]):
                     break
                 if fires[w] != j:
-                    put(count, keys, slots, ids, notes, g, key, of[w], -1)
+                    put(filled, keys, slots, ids, notes, g, key, of[w], -1)
 
 
 @compiled
@@ -234,9 +242,10 @@ def offer_near(
         base: added to their numbers.
         near: G groups, filled.
     """
-    count, keys, slots, ids, notes, _ = near
     of, _, splits, draw, _, _ = places
     starts, window, strength, _, _ = pairs
+    filled, keys, slots = near.filled, near.key, near.slot
+    ids, notes = near.window, near.note
     n, fires, taken = keys.shape[1], np.full(len(of), -1), np.full(len(of), -1)
     size = np.empty(1, np.float32)
     bits = size.view(np.uint32)
@@ -252,17 +261,17 @@ def offer_near(
                 g, own = j * _SPLITS + splits[w], of[w]
                 size[0] = cosine[e] * strength[p]
                 key = _by_size(bits[0], np.uint64(draw[w] - offset[j]))
-                if count[g] == n and (n == 0 or key > keys[g, n - 1]):
+                if filled[g] == n and (n == 0 or key > keys[g, n - 1]):
                     continue
-                if taken[w] == j and _moved(count, keys, slots, ids, notes, g, key, own, i + base):
+                if taken[w] == j and _moved(filled, keys, slots, ids, notes, g, key, own, i + base):
                     continue
                 taken[w] = j
-                put(count, keys, slots, ids, notes, g, key, own, i + base)
+                put(filled, keys, slots, ids, notes, g, key, own, i + base)
 
 
 @compiled
 def _moved(
-    count: Integers,
+    filled: Integers,
     keys: Keys,
     slots: Short,
     ids: Integers,
@@ -274,9 +283,9 @@ def _moved(
 ) -> bool:
     """Whether a list has a window; it is given the key, with the note, if that is smaller."""
     at = 0
-    while at < count[g] and ids[g, slots[g, at]] != window:
+    while at < filled[g] and ids[g, slots[g, at]] != window:
         at += 1
-    if at == count[g]:
+    if at == filled[g]:
         return False
     if key < keys[g, at]:
         slot = slots[g, at]

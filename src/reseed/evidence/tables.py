@@ -10,8 +10,7 @@ import polars as pl
 
 from reseed.evidence.rows import Integers
 from reseed.evidence.sampler import KINDS, WindowSampler
-from reseed.evidence.smallest import Entries
-from reseed.evidence.windows import SPLITS, cut
+from reseed.evidence.windows import SPLITS, Entries, cut
 from reseed.spec.analysis import EvidenceSpec
 from reseed.subjects.language.blocks import TextPositions
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ NOWHERE = -1
 """Document of what is in no document, and window of what is in no window."""
 
 Keys = NDArray[np.uint64]
+
+Entries = NDArray[Any]
+"""Records of `kind_of`."""
 
 _ORDERS = np.array(list(permutations(range(len(SPLITS)))))
 
@@ -125,6 +128,19 @@ def _with_rows(
     for place, block in enumerate(blocks):
         out[of[place * places.length + places.positions(int(block))]] = True
     return out
+
+
+def kind_of(width: int) -> np.dtype[Any]:
+    """The record of an entry; `width` activations, 0 for windows in which a latent is silent."""
+    return np.dtype(
+        [
+            ("group", np.int64),
+            ("key", np.uint64),
+            ("window", np.int64),
+            ("note", np.int32),
+            ("activations", np.float32, (width,)),
+        ]
+    )
 
 
 class Circle(NamedTuple):
