@@ -33,6 +33,15 @@ def test_they_are_refused(mixed, cli):
     assert "--mixed" in message
 
 
+def test_they_are_refused_before_a_missing_run_is_trained(mixed, cli):
+    missing = mixed.folder / "runs" / mixed.runs[1].id
+    shutil.rmtree(missing)
+    done = cli("run", mixed.folder)
+    assert done.returncode == 3
+    assert "threads: 8, 1" in " ".join(done.stderr.split())
+    assert not list(missing.parent.glob(f"{missing.name}*"))
+
+
 def test_they_are_accepted_and_the_page_says_so(mixed, cli):
     assert cli("run", mixed.folder, "--mixed").returncode == 0
     first, second = (group["notes"] for group in mixed.summary["groups"])

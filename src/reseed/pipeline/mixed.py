@@ -34,20 +34,24 @@ def _kinds(group: Group) -> dict[str, list[str]]:
     }
 
 
-def differences(group: Group, store: Store) -> dict[str, str]:
+Card = Mapping[str, Any]
+
+
+def differences(group: Group, store: Store, here: Card | None = None) -> dict[str, str]:
     """Kinds of pieces of a group, to what their arithmetic differs in, as `key: value, value`.
 
-    Pieces, and entries of their cards, that were not recorded are left out.
+    Pieces, and entries of their cards, that were not recorded are left out. `here` is the card of
+    the process that is to make more of each kind.
     """
     out: dict[str, str] = {}
     for kind, names in _kinds(group).items():
-        there = [store.arithmetic(name) for name in names if store.has(name)]
+        there = [*(store.arithmetic(name) for name in names if store.has(name)), here]
         if different := _different(card for card in there if card is not None):
             out[kind] = "; ".join(different)
     return out
 
 
-def _different(cards: Iterable[Mapping[str, Any]]) -> list[str]:
+def _different(cards: Iterable[Card]) -> list[str]:
     values: dict[str, dict[str, None]] = {}
     for card in cards:
         for key, value in card.items():
@@ -55,16 +59,22 @@ def _different(cards: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{key}: {', '.join(each)}" for key, each in values.items() if len(each) > 1]
 
 
-def refuse_mixed(groups: Iterable[Group], store: Store) -> None:
-    """Refuse groups with pieces of one kind that were made by different arithmetic.
+def refuse_mixed(groups: Iterable[Group], store: Store, here: Card | None = None) -> None:
+    """Refuse groups with pieces of one kind that were, or would be, made by different arithmetic.
+
+    Args:
+        groups: that are looked at.
+        store: where their pieces are.
+        here: of this process, if it is to make what is missing.
 
     Raises:
         StoreError: naming the group, the kind and what differs.
     """
+    were = "were" if here is None else "would be"
     for group in groups:
-        for kind, different in differences(group, store).items():
+        for kind, different in differences(group, store, here).items():
             raise StoreError(
-                f"{group.label}: its {kind} were made by different arithmetic ({different}"
+                f"{group.label}: its {kind} {were} made by different arithmetic ({different}"
                 "). The last bits depend on it, so that machine and seed cannot be told apart in "
                 "what differs between runs. Make all of them on one kind of machine with the same "
                 'versions (`--engine` with constraint or instructions = "avx2"), or accept it '

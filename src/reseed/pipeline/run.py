@@ -130,8 +130,11 @@ def run_study(
 
             make_on(study, engine, events, device, place)
         if any(isinstance(run.state, Missing) for run in study.runs):
+            from reseed.sae.arithmetic import arithmetic
             from reseed.training.stage import stage as train
 
+            if not mixed and engine is None:  # before hours of training
+                refuse_mixed(_begun(study), study.store, arithmetic(place))
             train(study, events, inputs, stop, place)
         if not mixed:  # before more is made, and once all is there
             refuse_mixed(study.all_groups(), study.store)
@@ -148,6 +151,12 @@ def run_study(
             write_report(study.store, REPORT_FILE)
     failed = [run for run in study.runs if isinstance(run.state, Failed)]
     return Outcome(study.folder / REPORT_FILE, failed, time.monotonic() - started)
+
+
+def _begun(study: Study) -> list[Group]:
+    """Groups of which some runs are there and others are not."""
+    missing = {run.spec.group for run in study.runs if isinstance(run.state, Missing)}
+    return [group for group in study.all_groups() if group.name in missing]
 
 
 def _summarise(study: Study, factors: Factors | None) -> None:
