@@ -28,6 +28,14 @@ CASES = {
     "skip_transcoder": {"k": 3, "target": "y"},
     "crosscoder": {"parts": [7, 5]},
     "crosscoder k": {"parts": [7, 5], "k": 3},
+    "crosscoder arms": {
+        "parts": [6, 6],
+        "k": 3,
+        "exclusive": 0.125,
+        "delta": 0.3,
+        "auxk_alpha": 0.03,
+        "dead_after": 128,
+    },
     "archetypal": {"k": 3, "fit_rows": 512},
     "archetypal shared": {"k": 3, "fit_rows": 512, "start": "shared"},
 }
@@ -39,7 +47,7 @@ FITTED = {
     "kmeans": {"fit_rows": 512},
 }
 EVERY = CASES | FITTED
-MOST = {"kmeans": 1, "pca": D, "ica": D, "nmf": 8, "crosscoder": F, "crosscoder k": F}
+MOST = {"kmeans": 1, "pca": D, "ica": D, "nmf": 8, "crosscoder": F}
 """Latents that may fire in a row, where that is not k."""
 
 
@@ -143,7 +151,7 @@ def test_shapes_and_sparsity_are_as_promised(case, x, y, done):
     assert sae.reconstruct(x).shape == aim(case, x, y).shape
     assert bool((codes >= 0).all())
     fires = (codes > 0).sum(1)
-    if case == "llamascope" or case == "crosscoder k":
+    if case == "llamascope" or case.startswith("crosscoder "):
         assert float(fires.float().mean()) == pytest.approx(3, rel=0.15)  # 3 on average
     else:
         assert int(fires.max()) <= MOST.get(case, EVERY[case].get("k", F))
@@ -275,6 +283,9 @@ def test_pairs_of_rows_are_what_a_transcoder_learns_from(x, y):
         ("crosscoder", {"parts": [12]}, "parts"),
         ("crosscoder", {"penalty": -1.0}, "penalty"),
         ("crosscoder k", {"penalty": 0.3}, "two ways"),
+        ("crosscoder k", {"exclusive": 0.01}, "is 0 for each site, which must be 1 to 12"),
+        ("crosscoder k", {"delta": 0.1}, r"of one width, and parts = \[7, 5\]"),
+        ("crosscoder k", {"delta_share": 0.5}, "delta_share is a part of delta"),
         ("archetypal shared", {"centroids": 5}, "raise centroids"),
         ("pca", {"latents": 23}, "odd"),
     ],

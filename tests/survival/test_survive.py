@@ -10,6 +10,7 @@ from tests.conftest import WORDS, study_text
 import reseed
 from reseed.errors import SpecError, StoreError
 from reseed.survival import stage
+from reseed.survival.summary import survival_name
 
 CHROMIUM = "/usr/bin/chromium"
 
@@ -84,18 +85,29 @@ def test_again_it_only_reads(survival, folder, tree, monkeypatch):
 def test_second_opinions_are_trained_on_the_variant(survival, folder):
     study = reseed.Study.load(folder)
     again = reseed.survive(
-        study, group="topk 16", retrain=["nothing", "random-0.5"], progress=False
-    )
+        study, group="topk 16", retrain=["nothing", "random-0.5"],
+        crosscoders=["auxk", "exclusive"], progress=False,
+    )  # fmt: skip
     for variant in again.summary["variants"][:2]:
         (numbers,) = variant["groups"].values()
         second = numbers["second"]
         assert sum(of["latents"] for of in second["crosscoder"]["where"].values()) > 0
+        assert list(second["crosscoder"]["arms"]) == ["auxk", "exclusive"]
+        (group,) = study.groups_named("topk 16")
+        piece = survival_name(variant["variant"], f"_second/{group.name}")
+        lie = study.store.table(piece, "crosscoder.parquet").filter(arm="exclusive")
+        assert set(lie.filter(latent=0)["where"]) <= {"only whole"}
+        assert set(lie.filter(latent=1)["where"]) <= {"only variant"}
         assert {"same_seed", "other_seed", "ceiling"} == set(second["counterparts"])
         same = second["counterparts"]["same_seed"]["all"]["value"]
         # on what nothing was taken out of, the same training ends in the same SAE
         assert (same == 1.0) == (variant["variant"] == "nothing")
     with pytest.raises(SpecError, match="did you mean 'random-0.5'"):
         reseed.survive(study, retrain=["random-0.4"], progress=False)
+    with pytest.raises(SpecError, match="no crosscoders 'exclusve' to train; did you mean"):
+        reseed.survive(study, retrain=["nothing"], crosscoders=["exclusve"], progress=False)
+    with pytest.raises(SpecError, match="name the variants for it in retrain"):
+        reseed.survive(study, crosscoders=["delta"], progress=False)
 
 
 def test_the_command_shows_what_survives(survival, folder, cli):

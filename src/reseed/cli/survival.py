@@ -20,6 +20,10 @@ def survive(
             help="Variants, separated by commas, on which SAEs and crosscoders are trained too."
         ),
     ] = None,
+    crosscoders: Annotated[
+        str | None,
+        typer.Option(help="Kinds beside the plain one: auxk, exclusive, delta; by commas."),
+    ] = None,
     device: DeviceName = "cpu",
     quiet: Quiet = False,
 ) -> None:
@@ -31,8 +35,8 @@ def survive(
     from reseed.survival.stage import survive
 
     result = survive(
-        open_study(study, out), group=group, retrain=words(retrain) or (), progress=not quiet,
-        device=device,
+        open_study(study, out), group=group, retrain=words(retrain) or (),
+        crosscoders=words(crosscoders) or (), progress=not quiet, device=device,
     )  # fmt: skip
     console, variants = Screen(), result.summary["variants"]
     for label in variants[0]["groups"]:

@@ -231,9 +231,12 @@ def _second(variants: Sequence[Mapping[str, Any]], label: str) -> Html | None:
             for name, of in parts.items():
                 row[COUNTERPARTS[name]] = _told(of[kind])
             found.append(row | {"latents": count(parts["same_seed"][kind]["latents"])})
-        for where, of in second["crosscoder"]["where"].items():
-            row = {"variant": f"{variant['variant']}, {where}", "latents": count(of["latents"])}
-            crossed.append(row | {"found by another seed": percent(of["recurrence"])})
+        plain = second["crosscoder"]
+        for arm, told in {"plain": plain, **plain.get("arms", {})}.items():
+            for where, of in told["where"].items():
+                row = {"variant": f"{variant['variant']}, {arm}, {where}"}
+                row |= {"latents": count(of["latents"])}
+                crossed.append(row | {"found by another seed": percent(of["recurrence"])})
     if not found:
         return None
     title = tag("h3", "Second opinions")

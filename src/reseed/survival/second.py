@@ -5,7 +5,8 @@ on the variant's rows, and matched one to one with those of the whole by activat
 held-out tokens: with the same seed (the subject differs), with another seed (both differ), beside
 the ceiling, two seeds of the whole (the seed differs). And crosscoders read both versions side by
 side: a latent whose decoder row lies in one version only is *exclusive*, and an exclusive latent
-that another seed does not find is no finding.
+that another seed does not find is no finding. Beside the plain crosscoder there are kinds that
+are made to find such latents, by a mask or by what they learn; see `arms_of`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from reseed.subjects.inputs import Inputs
 from reseed.subjects.shards import ShardSource, harvest, harvested
 from reseed.subjects.source import BlockSource, DerivedSource, Stream
 from reseed.subjects.variants import open_variant
-from reseed.survival.summary import Version, survival_name
+from reseed.survival.summary import Version, arms_of, survival_name
 from reseed.survival.surviving import SURVIVES, OverRuns
 from reseed.training.scale import BatchStream, means, measured
 from reseed.training.stage import train_missing
@@ -78,6 +79,7 @@ def second_opinion(
     whole: Mapping[str, Reader],
     latents: pl.DataFrame,
     over: OverRuns,
+    arms: Sequence[str],
     events: Events,
     stop: Stop,
 ) -> dict[str, Any]:
@@ -93,6 +95,7 @@ def second_opinion(
         whole: run to its SAE.
         latents: run, latent, kind of those that fire in the whole.
         over: of these runs.
+        arms: kinds of crosscoders to train beside the plain one.
         events: progress.
         stop: asked between steps; trainings continue where they were.
 
@@ -111,11 +114,15 @@ def second_opinion(
     source = both_versions(inputs.source, ShardSource(store), first.site)
     again = _Again(store, source, blocks, made_from, study, inputs.device)
     of_variant = {run: again.on_variant(spec) for run, spec in specs.items()}
-    crossed = [again.crosscoder(spec) for spec in specs.values()]
-    again.train([*of_variant.values(), *crossed], events, stop)
-    kept, readers = again.held_out(whole, of_variant, crossed, events)
+    crossed = {
+        arm: [again.crosscoder(spec, arm) for spec in specs.values()] for arm in ("plain", *arms)
+    }
+    every = [run for runs in crossed.values() for run in runs]
+    again.train([*of_variant.values(), *every], events, stop)
+    kept, readers = again.held_out(whole, of_variant, every, events)
     table = _counterparts(kept, list(specs), latents)
-    exclusive, told = _exclusive(kept, readers, crossed)
+    lie = {arm: _exclusive(kept, readers, runs) for arm, runs in crossed.items()}
+    exclusive = pl.concat(rows.with_columns(arm=pl.lit(arm)) for arm, (rows, _) in lie.items())
     parts = [("all", table), *_by_kind(table)]
     about = {
         "survives": SURVIVES,
@@ -125,7 +132,7 @@ def second_opinion(
             for name in COUNTERPARTS
             if table[name].null_count() < len(table)
         },
-        "crosscoder": told,
+        "crosscoder": lie["plain"][1] | {"arms": {arm: lie[arm][1] for arm in arms}},
     }
     tables = {"counterparts.parquet": table, "crosscoder.parquet": exclusive}
     return {**tables, "second.json": about}
@@ -151,13 +158,14 @@ class _Again:
         """The same training on the variant's rows."""
         return spec.model_copy(update={"data": self._data, "site": _VARIANT})
 
-    def crosscoder(self, spec: RunSpec) -> RunSpec:
+    def crosscoder(self, spec: RunSpec, arm: str) -> RunSpec:
         """A crosscoder of both versions, as wide, with the same seeds and tokens."""
-        size = self._source.sites[spec.site]
+        size, latents = self._source.sites[spec.site], spec.sae.latents
         k = getattr(spec.sae, "k", None)
         sae = CrosscoderSpec(
-            latents=spec.sae.latents, parts=(size, size), k=k if isinstance(k, int) else 32
-        )
+            latents=latents, parts=(size, size), k=k if isinstance(k, int) else 32,
+            **arms_of(latents, spec.training.tokens).get(arm, {}),
+        )  # fmt: skip
         change = {"data": self._data, "site": _joined(spec.site), "sae": sae, "ensemble": ()}
         return spec.model_copy(update=change)
 

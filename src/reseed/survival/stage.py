@@ -22,13 +22,15 @@ from reseed.runs import Group, run_name, stability_name
 from reseed.sae.arithmetic import arithmetic
 from reseed.seeds import digest
 from reseed.spec.subject import LanguageModelSpec
-from reseed.spec.variants import VariantSpec
 from reseed.study import Study
 from reseed.survival.page import write_survival
 from reseed.survival.summary import (
     SUMMARY_PIECE,
+    VERSION,
     Version,
+    arms_of,
     latents_of,
+    read_version,
     second_name,
     summarise,
     survival_name,
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
     from reseed.subjects.inputs import Inputs
 
 SUMMARY, PAGE = "survival.json", "survival.html"
-
-VERSION = 1
-"""Of what the columns of a piece mean."""
 
 CROSS_ENTROPY_TOKENS = 6144
 """Held-out tokens on which the predictions of each version are measured."""
@@ -69,6 +68,7 @@ def survive(
     *,
     group: str | None = None,
     retrain: Sequence[str] = (),
+    crosscoders: Sequence[str] = (),
     progress: bool = True,
     device: str = "cpu",
 ) -> Survival:
@@ -84,6 +84,7 @@ def survive(
         group: label or name of a group; left out, all groups.
         retrain: names of variants on which SAEs and crosscoders are trained as a second opinion;
             as many trainings as the group has runs, twice.
+        crosscoders: kinds beside the plain one, of `"auxk"`, `"exclusive"` and `"delta"`.
         progress: whether to show it.
         device: where to compute: `"cpu"`, `"cuda"`, `"cuda:1"` and so on, or `"auto"`.
 
@@ -93,13 +94,18 @@ def survive(
         StoreError: if the study has not come this far, or is busy, damaged or full.
         Interrupted: after a signal; the same call continues.
     """
-    groups = check(study, group, retrain)
+    groups = check(study, group, retrain, crosscoders)
     place = chosen(device)
     with session(study.folder, progress) as (events, stop):
-        return stage(study, events, groups, place, retrain, stop)
+        return stage(study, events, groups, place, retrain, stop, crosscoders)
 
 
-def check(study: Study, group: str | None = None, retrain: Sequence[str] = ()) -> list[Group]:
+def check(
+    study: Study,
+    group: str | None = None,
+    retrain: Sequence[str] = (),
+    crosscoders: Sequence[str] = (),
+) -> list[Group]:
     """The groups that are asked about, after what cannot be asked was refused."""
     if not study.spec.variant:
         raise SpecError(
@@ -111,6 +117,10 @@ def check(study: Study, group: str | None = None, retrain: Sequence[str] = ()) -
     for name in retrain:
         if name not in known:
             raise SpecError(f"no variant {name!r} to train on; {nearest(name, known)}")
+    for name in crosscoders:
+        if name not in (arms := list(arms_of(1, 1))) or not retrain:
+            said = nearest(name, arms) if retrain else "name the variants for it in retrain"
+            raise SpecError(f"no crosscoders {name!r} to train; {said}")
     groups = study.groups_named(group)
     for runs in groups:
         if not study.store.has(stability_name(runs.name)):
@@ -128,9 +138,10 @@ def stage(
     device: str = "cpu",
     retrain: Sequence[str] = (),
     stop: Stop | None = None,
+    crosscoders: Sequence[str] = (),
 ) -> Survival:
     """Make the pieces that are missing, `survival.json` and the page; again, it only reads."""
-    versions = [_version(variant, study) for variant in study.spec.variant]
+    versions = [read_version(variant, study) for variant in study.spec.variant]
     with study.locked("reseed survive"):
         events.emit("session", command="reseed survive")
         with needs_train("reseed survive"):
@@ -142,7 +153,7 @@ def stage(
                 work.read(version, missing[version.label])
             work.predict([None, *versions])
             for version in (v for v in versions if v.label in retrain):
-                work.train_again(version, stop or Stop())
+                work.train_again(version, crosscoders, stop or Stop())
         summarise(study, groups, versions)
         document = study.store.document(SUMMARY_PIECE, "survival.json")
         if not study.store.path(SUMMARY).exists() or study.store.read_json(SUMMARY) != document:
@@ -152,18 +163,6 @@ def stage(
         study.store.table(SUMMARY_PIECE, f"{name}.parquet") for name in ("latents", "curves")
     )
     return Survival(page=study.folder / PAGE, summary=document, latents=latents, curves=curves)
-
-
-def _version(variant: VariantSpec, study: Study) -> Version:
-    """A variant, and all of the spec that decides what it is."""
-    about = variant.model_dump(mode="json", exclude_defaults=True) | {"method": variant.method}
-    same = getattr(variant, "equal_perplexity", None)
-    of = next((v for v in study.spec.variant if v.label == same), None)
-    decides = [v and v.model_dump(mode="json") for v in (variant, of)]
-    # of sites that are read together, a row that is too long at one is left out at all
-    together = study.spec.read if study.spec.activations.max_norm is not None else None
-    made_from = [VERSION, study.spec.data, together, *decides]
-    return Version(variant.label, variant, about, made_from)
 
 
 class _Work:
@@ -221,9 +220,8 @@ class _Work:
             moments = passed.sites[site]
             files["directions.parquet"] = moments.table(count, site)
             files["fit.json"] = files["fit.json"] | {"site": site, "distance": moments.distance()}
+            name, write = survival_name(version.label, run), partial(dict[str, Any], files)
             card = partial(arithmetic, self._device)
-            name = survival_name(version.label, run)
-            write = partial(dict[str, Any], files)
             self._study.store.make(name, made_from, write, arithmetic=card)
 
     def _frozen(self, runs: Sequence[str]) -> dict[str, Any]:
@@ -276,7 +274,7 @@ class _Work:
         table = pl.DataFrame({"block": blocks, "cross_entropy": values})
         return {"cross_entropy.parquet": table}
 
-    def train_again(self, version: Version, stop: Stop) -> None:
+    def train_again(self, version: Version, arms: Sequence[str], stop: Stop) -> None:
         """Make `survival/VARIANT/_second/GROUP`: SAEs of the variant itself, and crosscoders."""
         from reseed.evidence.rows import readers_of
         from reseed.survival.second import second_opinion
@@ -289,12 +287,13 @@ class _Work:
             sums.append(store.checksum(stability_name(group.name)))
             name = second_name(version.label, group)
             made_from = [*version.made_from, study.spec.activations.held_out, sums]
+            made_from += [list(arms)] if arms else []
             if store.has(name, digest(made_from)):
                 continue
             whole = readers_of({r: s.site for r, s in specs.items()}, store, self._device)
             latents, over = latents_of(study, group, version)
             files = second_opinion(
-                study, self.inputs, version, specs, whole, latents, over, self._events, stop
+                study, self.inputs, version, specs, whole, latents, over, arms, self._events, stop
             )
             card = partial(arithmetic, self._device)
             store.make(name, made_from, partial(dict[str, Any], files), arithmetic=card)

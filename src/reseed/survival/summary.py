@@ -21,6 +21,9 @@ from reseed.survival.surviving import SURVIVES, OverRuns, curves, group_numbers,
 
 SCHEMA = 2
 
+VERSION = 1
+"""Of what the columns of a piece of a run mean."""
+
 SUMMARY_PIECE = "survival/_summary"
 
 _DRAWS = 2000
@@ -38,6 +41,16 @@ def second_name(variant: str, group: Group) -> str:
     return survival_name(variant, f"_second/{group.name}")
 
 
+def arms_of(latents: int, tokens: int) -> dict[str, dict[str, Any]]:
+    """Kinds of crosscoders of this size, by what they have that the plain one has not.
+
+    `auxk` is what the other two stand beside: they need it, and it alone changes what is found.
+    """
+    auxk = {"auxk_alpha": 1 / 32, "dead_after": max(1, tokens // 20)}
+    own = {"exclusive": max(0.05, 1 / latents)}
+    return {"auxk": auxk, "exclusive": auxk | own, "delta": auxk | {"delta": 1.0}}
+
+
 class Version(NamedTuple):
     """A variant of the subject."""
 
@@ -47,6 +60,18 @@ class Version(NamedTuple):
     """its settings as JSON"""
     made_from: Sequence[Any]
     """all of the spec that decides it"""
+
+
+def read_version(variant: VariantSpec, study: Study) -> Version:
+    """A variant, and all of the spec that decides what it is."""
+    about = variant.model_dump(mode="json", exclude_defaults=True) | {"method": variant.method}
+    same = getattr(variant, "equal_perplexity", None)
+    of = next((v for v in study.spec.variant if v.label == same), None)
+    decides = [v and v.model_dump(mode="json") for v in (variant, of)]
+    # of sites that are read together, a row that is too long at one is left out at all
+    together = study.spec.read if study.spec.activations.max_norm is not None else None
+    made_from = [VERSION, study.spec.data, together, *decides]
+    return Version(variant.label, variant, about, made_from)
 
 
 def summarise(study: Study, groups: Sequence[Group], versions: Sequence[Version]) -> None:

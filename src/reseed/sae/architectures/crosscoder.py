@@ -10,7 +10,16 @@ c_m = √D_m / mean ‖x^m‖ over the first batch.
 With k there is no penalty: of all f_i n_i of a batch of B rows the k B largest pass (BatchTopK
 crosscoders, arXiv 2504.02922), and the SAE is saved with the one threshold at which k pass.
 
-Saved codes are f n, decoder rows have summed norms 1 in scaled units. B batch, F latents, M parts
+`exclusive` keeps F `exclusive` latents for each part, the first part's first; what they have in
+other parts, of encoder and decoder, is 0 (after arXiv 2602.11729, reconstructed from code of
+others). With k, n of these counts M times, or one part would stand against M and they would die.
+
+`delta` adds δ Σ (Δ̂ - Δ)² / scale, Δ = x'² - x'¹, Δ̂ = f_U (W_dec,U² - W_dec,U¹) + b_dec² - b_dec¹,
+U the first `delta_share` of the latents: shared ones cannot explain what changed (after arXiv
+2603.04426, reconstructed from reviews; without its second k for shared latents).
+
+Saved codes are f n, decoder rows have summed norms 1 in scaled units (exclusive ones of BatchTopK
+1 / M). B batch, F latents, M parts
 (sites) of D_m dimensions, D = Σ D_m.
 """
 
@@ -35,7 +44,7 @@ from reseed.sae.architecture import (
 )
 from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
-from reseed.sae.settings import ArchitectureSpec
+from reseed.sae.settings import ArchitectureSpec, Share
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,6 +57,9 @@ class CrosscoderSpec(ArchitectureSpec):
     BatchTopK on the same product (arXiv 2504.02922).
     """
 
+    OPTIONAL: ClassVar[frozenset[str]] = ArchitectureSpec.OPTIONAL | {
+        "exclusive", "delta", "delta_share", "auxk_alpha",
+    }  # fmt: skip
     without: ClassVar[frozenset[str]] = frozenset({"end_to_end"})
     subtracts: ClassVar[bool] = False
 
@@ -60,16 +72,42 @@ class CrosscoderSpec(ArchitectureSpec):
     """Weight of the penalty without `k`, as that of `relu`."""
     threshold_rows: Annotated[int, Field(ge=1)] = 32_768
     """With `k`, rows at the end of training from which the one threshold is found."""
+    exclusive: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the latents that each site has alone, .05 in code after arXiv 2602.11729."""
+    delta: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the loss of the second site less the first (after arXiv 2603.04426, there .005)."""
+    auxk_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the auxiliary loss that lets dead latents explain the error."""
+    delta_share: Share = 0.8
+    """Share of the latents that explain this difference alone; exclusive ones come first."""
 
     @model_validator(mode="after")
     def _possible(self) -> CrosscoderSpec:
         if self.k is not None and "penalty" in self.model_fields_set:
             raise ValueError("k and penalty are two ways to one end; take one of them out")
+        most = self.latents // len(self.parts)
+        if self.exclusive and not 0 < self.own <= most:
+            raise ValueError(
+                f"exclusive = {self.exclusive:g} of {self.latents} latents is {self.own} for each "
+                f"site, which must be 1 to {most}"
+            )
+        if self.delta and (len(self.parts) != 2 or len(set(self.parts)) > 1):
+            at = f"two sites of one width, and parts = {list(self.parts)}"
+            raise ValueError(f"delta is of the difference of {at}; take delta out")
+        if "delta_share" in self.model_fields_set and not self.delta:
+            raise ValueError("delta_share is a part of delta; give delta = 0.005, or take it out")
         return self
 
     @property
+    def own(self) -> int:
+        """Exclusive latents of each part."""
+        return round(self.exclusive * self.latents)
+
+    @property
     def settings(self) -> dict[str, Any]:
-        return {"l1_": self.penalty} if self.k is None else {"k": self.k}
+        first = {"l1_": self.penalty} if self.k is None else {"k": self.k}
+        arms = {"exclusive": self.exclusive, "delta": self.delta, "auxk": self.auxk_alpha}
+        return first | {name: value for name, value in arms.items() if value}
 
     @property
     def unit_rows(self) -> bool:
@@ -124,9 +162,8 @@ def relative_norms(
         [total[:, 0] == 0, used == len(parts), used == 1], ["zero", "shared", "exclusive"], "partly"
     )
     columns = {f"share_{m}": shares[:, m] for m in range(len(parts))}
-    strongest = norms.argmax(axis=1)
     return pl.DataFrame(
-        {"latent": np.arange(len(norms)), **columns, "kind": kind, "part": strongest}
+        {"latent": np.arange(len(norms)), **columns, "kind": kind, "part": norms.argmax(axis=1)}
     )
 
 
@@ -144,14 +181,20 @@ def initial(spec: CrosscoderSpec, start: Start) -> Parameters:
         )
     pieces = np.split(start.rows, np.cumsum(spec.parts)[:-1], axis=1)
     rows = torch.cat([torch.from_numpy(parts.unit_rows(p)) * _START_NORM for p in pieces], dim=1)
-    return {
-        "W_enc": rows.clone(),
-        "b_enc": torch.zeros(spec.latents),
-        "W_dec": rows,
-        "b_dec": torch.zeros(width),
-        "scales": _scales(spec, start),
-        "threshold": torch.tensor(parts.NOT_YET),
-    }
+    p = {"W_enc": rows.clone(), "b_enc": torch.zeros(spec.latents), "W_dec": rows}
+    p |= {"b_dec": torch.zeros(width), "scales": _scales(spec, start)}
+    return reserved(p | {"threshold": torch.tensor(parts.NOT_YET)}, spec)
+
+
+def reserved(p: Parameters, spec: CrosscoderSpec) -> Parameters:
+    """The same, with zeros where an exclusive latent would have a part of another site."""
+    if not (own := spec.own):
+        return p
+    open_to = torch.ones_like(p["W_dec"])
+    columns = torch.arange(len(spec.parts)).repeat_interleave(torch.tensor(spec.parts))
+    for part in range(len(spec.parts)):
+        open_to[part * own : (part + 1) * own, columns != part] = 0.0
+    return {**p, "W_enc": p["W_enc"] * open_to, "W_dec": p["W_dec"] * open_to}
 
 
 def _scales(spec: CrosscoderSpec, start: Start) -> Tensor:
@@ -168,20 +211,40 @@ def summed_norms(W_dec: Tensor, widths: Sequence[int]) -> Tensor:
     return torch.stack(norms).sum(0)
 
 
+def _weights(p: Parameters, spec: CrosscoderSpec) -> Tensor:
+    """`[F]` n, with k that of an exclusive latent as if it were as strong in every part."""
+    norms, parts_own = summed_norms(p["W_dec"], spec.parts), spec.own * len(spec.parts)
+    if spec.k is None or not parts_own:
+        return norms
+    return torch.cat([len(spec.parts) * norms[:parts_own], norms[parts_own:]])
+
+
 def objective(p: Parameters, batch: Batch, spec: CrosscoderSpec, at: At) -> Objective:
     """The loss of a batch."""
-    x = batch.x * _columns(p, spec)
-    f = torch.relu(x @ p["W_enc"].T + p["b_enc"])
-    norms = summed_norms(p["W_dec"], spec.parts)
+    p, x = reserved(p, spec), batch.x * _columns(p, spec)
+    pre = x @ p["W_enc"].T + p["b_enc"]
+    f = torch.relu(pre)
+    norms = _weights(p, spec)
     if spec.k is not None:
         f = _largest(f, norms.detach(), spec.k)
     scale = squared_variation(x)
-    fvu = (f @ p["W_dec"] + p["b_dec"] - x).square().sum() / scale
-    loss = fvu
+    error = x - (f @ p["W_dec"] + p["b_dec"])
+    fvu = error.square().sum() / scale
+    loss = fvu + parts.weighted_auxk(p, pre, error, scale, spec.auxk_alpha, at.dead)
     if spec.k is None:
         length = (scale / len(x)).sqrt()
-        loss = fvu + at.penalty * spec.penalty * (f @ norms).sum() / (len(x) * length)
+        loss = loss + at.penalty * spec.penalty * (f @ norms).sum() / (len(x) * length)
+    if spec.delta:
+        loss = loss + spec.delta * _unexplained(p, x, f, spec) / scale
     return Objective(loss, fvu.detach(), f.detach())
+
+
+def _unexplained(p: Parameters, x: Tensor, f: Tensor, spec: CrosscoderSpec) -> Tensor:
+    """Σ (Δ̂ - Δ)², of latents that are not shared."""
+    those = round(spec.delta_share * spec.latents)
+    pieces = (rows.split(spec.parts, dim=-1) for rows in (p["W_dec"][:those], p["b_dec"], x))
+    W, b, change = (second - first for first, second in pieces)
+    return (f[:, :those] @ W + b - change).square().sum()
 
 
 def _largest(f: Tensor, norms: Tensor, k: int) -> Tensor:
@@ -205,8 +268,8 @@ def settle(p: Parameters, spec: CrosscoderSpec, batches: BatchSource) -> Paramet
 
 def folded(p: Parameters, spec: CrosscoderSpec) -> Parameters:
     """W_enc, b_enc, W_dec, b_dec for raw rows; codes are then f n."""
-    columns = _columns(p, spec)
-    norms = summed_norms(p["W_dec"], spec.parts).clamp_min(1e-12)
+    p, columns = reserved(p, spec), _columns(p, spec)
+    norms = _weights(p, spec).clamp_min(1e-12)
     return {
         "W_enc": p["W_enc"] * columns * norms[:, None],
         "b_enc": p["b_enc"] * norms,
