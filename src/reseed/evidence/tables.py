@@ -160,8 +160,12 @@ def _firing(kept: Mapping[str, Entries], base: int) -> pl.DataFrame:
     decile = (drawn.cum_sum() - drawn) * QUANTILES // drawn.sum().clip(1)
     return (
         pl.concat([sample, strongest])
-        .unique([*group, "window"], keep="first", maintain_order=True)
-        .sort(*group, "strength", "window")
+        .sort(*group, "strength", "window", pl.col("drawn"), descending=[False] * 4 + [True])
+        .filter(
+            pl.any_horizontal(
+                pl.col(*group, "window") != pl.col(*group, "window").shift()
+            ).fill_null(True)
+        )
         .with_columns(
             decile.clip(upper_bound=QUANTILES - 1).over(group).alias("quantile"),
             (-pl.int_range(pl.len())).alias("order"),
