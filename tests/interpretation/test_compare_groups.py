@@ -64,6 +64,12 @@ def test_power_is_what_simulated_t_tests_reach():
     assert rejected == pytest.approx(power_of(n, n, 0.08, 0.14), abs=0.02)
 
 
+def test_power_of_many_latents_is_a_number_at_any_difference():
+    power = [power_of(143, 143, difference, 0.14) for difference in (0.02, 0.1, 0.14, 0.3, 3.0)]
+    assert all(np.diff(power) >= 0)
+    assert power[-1] == pytest.approx(1)
+
+
 def test_the_sample_is_even_over_rates_and_takes_no_family_twice():
     latents = table(np.random.default_rng(1), tilt=1.0)
     plan = sample_latents(latents, per_group=40, seed=3)

@@ -127,7 +127,9 @@ def power_of(first: int, second: int, difference: float, sd: float, alpha: float
     freedom = first + second - 2
     shift = abs(difference) / (sd * np.sqrt(1 / first + 1 / second))
     edge = stats.t.ppf(1 - alpha / 2, freedom)
-    return float(stats.nct.sf(edge, freedom, shift) + stats.nct.cdf(-edge, freedom, shift))
+    # SciPy's lower tail is NaN where it is far below 1e-16, from shifts of 8 or so
+    lower = np.nan_to_num(stats.nct.cdf(-edge, freedom, shift))
+    return float(stats.nct.sf(edge, freedom, shift) + lower)
 
 
 def latents_needed(difference: float, sd: float, power: float = 0.8) -> int:
