@@ -143,7 +143,7 @@ def test_strengths_and_logits_come_after_the_page(browser, address, hostile):
         assert page.locator(".logits ol").count() == 6
         page.goto(f"{address}{NAME}/feature/15/{run}")
         ready(page)
-        assert page.locator("text=It did not fire on held-out tokens.").count() == 3
+        assert page.locator("text=It did not fire on what was held out.").count() == 3
 
 
 def test_a_map_that_is_kept_is_chosen(browser, address):

@@ -104,6 +104,20 @@ def test_headline_stands_beside_interval_chance_untrained_and_certificates(make_
     assert "Why equal is 100% for an untrained pair" in text
 
 
+def test_rows_are_tokens_only_where_there_is_a_text(make_store):
+    store = make_store()
+    said = {}
+    for kind in ("toy", "language_model"):
+        summary = store.read_json("summary.json")
+        store.write("summary.json", summary | {"subject": {"kind": kind}})
+        write_report(store, "report.html")
+        said[kind] = read(store.path("report.html")).text
+    for kind, rows in (("toy", "rows"), ("language_model", "tokens")):
+        assert f"% of {rows}" in said[kind]
+        assert f"held-out {rows} a live latent" in said[kind]
+    assert "% of tokens" not in said["toy"]
+
+
 def test_notes_and_failed_runs_come_before_the_numbers(make_page):
     text = read(make_page(notes=["Too short."], failed={"run-x": "loss nan"})).text
     assert text.index("Too short.") < text.index("Headline")

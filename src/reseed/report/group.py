@@ -33,8 +33,8 @@ _CURVE = 4
 """Runs from which on a curve over runs says something; with the start, three snapshots do."""
 
 
-def group_parts(group: GroupFacts) -> list[Html | None]:
-    """All figures, tables and cards of a group."""
+def group_parts(group: GroupFacts, rows_are: str) -> list[Html | None]:
+    """All figures, tables and cards of a group; `rows_are` tokens, or what its subject has."""
     headline = group.summary.headline
     if headline is None:
         return [tag("p", text("one-run"), class_="empty"), _training(group), _runs(group)]
@@ -42,7 +42,7 @@ def group_parts(group: GroupFacts) -> list[Html | None]:
     places = group.listing is not None and bool(group.listing.places)
     return [
         latents_of(group.tables["latents"], seeds, texts=places),
-        cards(group),
+        cards(group, rows_are),
         _coherence(group),
         explanations(group.interpretation),
         *agreement_figures(group.tables["shares"]),

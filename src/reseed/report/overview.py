@@ -33,7 +33,8 @@ def overview(summary: Summary) -> Html | None:
     several = sum(group.headline is not None for group in groups) > 1
     forest = figure("forest") if several else None
     tokens = span([group.reconstruction.held_out_tokens for group in groups])
-    words = glossary(tokens, controls=any(group.controls for group in groups))
+    held_out = f"{tokens} held-out {summary.rows_are}"
+    words = glossary(held_out, controls=any(group.controls for group in groups))
     inside = (shares_table(groups), training_table(groups), _proofs(groups))
     return tag("section", tag("h2", "Headline"), forest, *inside, words)
 

@@ -223,7 +223,7 @@ def glossary(tokens: str, *, controls: bool) -> Html:
     """What the words and columns of the page of a study mean.
 
     Args:
-        tokens: how many were held out.
+        tokens: how many of what were held out.
         controls: whether there are control runs.
     """
     return words_of("words", *([] if controls else ["Control"]), tokens=tokens)

@@ -35,10 +35,12 @@ def write_report(store: Store, name: str) -> None:
         next_steps(summary, groups),
         overview(summary),
         factors_section(summary),
-        details("SAE", [g.label for g in groups], [group_parts(group) for group in groups]),
+        details(
+            "SAE", [g.label for g in groups], [group_parts(g, summary.rows_are) for g in groups]
+        ),
         tag("footer", _provenance(summary, spec.read_text("utf-8") if spec.exists() else None)),
     )
-    data = [_drawn(group) for group in groups]
+    data = [_drawn(group) | {"rows_are": summary.rows_are} for group in groups]
     if data:  # what concerns all groups travels with the first
         data[0] |= factors_data(summary, read_cells(store, summary))
     store.write(name, document(f"{summary.study} · reseed", body, data).encode())

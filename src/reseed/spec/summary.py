@@ -234,3 +234,8 @@ class Summary(Spec):
     runs: RunStates
     groups: list[StudyGroup]
     factors: Factors | None
+
+    @property
+    def rows_are(self) -> str:
+        """What people call its rows: a text's are tokens, those of any other subject are rows."""
+        return "tokens" if self.subject["kind"] == "language_model" else "rows"

@@ -20,8 +20,8 @@ _UNASKED = 1_000_000_000
 """Bytes of decoder rows that are read without asking."""
 
 VERDICTS = {
-    "dead": "It did not fire on held-out tokens, so nothing can be said of it.",
-    "dense": "It fires on so many tokens that it is counted as dense.",
+    "dead": "It did not fire on what was held out, so nothing can be said of it.",
+    "dense": "It fires so often that it is counted as dense.",
     "feature_stable": "More than half of the other runs share it: reproducible under this recipe.",
     "split": "In most runs that lack it several latents share its place: it is split there.",
     "merged": "In most runs that lack it one latent stands for it and more: it is merged there.",
@@ -229,7 +229,7 @@ def _sentences(row: Row, sides: Sequence[Side], what: str) -> list[str]:
             "as good as its best."
         )
     if row.get("firing_rate"):
-        out.append(f"It fires on {rate(row['firing_rate'])} of the held-out tokens.")
+        out.append(f"It fires on {rate(row['firing_rate'])} of what was held out.")
     if "family" in row and sum(side.kin for side in sides) == 1 and len(sides) > 1:
         out.append("It has no family: beside it stands its nearest latent in each other run.")
     return out

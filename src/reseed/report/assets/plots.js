@@ -104,7 +104,7 @@ PLOTS.frequency = (plot, group, c) => {
     x: part.firing_rate, y: part.max_decoder_cos,
     marker: { size: 5, opacity: 0.6, color: foundColour(c, part.n, others) },
     customdata: part.latent.map((latent, at) => [latent, group.runs[part.run[at]], part.run[at]]),
-    hovertemplate: "latent %{customdata[0]} (%{customdata[1]})<br>fires on %{x:.3~%} of tokens<br>cosine %{y:.3f}<extra>" + part.n + " of " + others + "</extra>",
+    hovertemplate: "latent %{customdata[0]} (%{customdata[1]})<br>fires on %{x:.3~%} of " + group.rows_are + "<br>cosine %{y:.3f}<extra>" + part.n + " of " + others + "</extra>",
   }));
   const x = bins.rate_lo.flatMap((low, at) => [low, bins.rate_hi[at], null]);
   const flat = (values) => values.flatMap((value) => [value, value, null]);
@@ -113,7 +113,7 @@ PLOTS.frequency = (plot, group, c) => {
     line("mean share of other runs found in", x, flat(bins.recurrence), c.ink, { line: { color: c.ink, width: 2, dash: "2px,2px" }, hovertemplate: "found in %{y:.1%} of the other runs<extra></extra>" }),
   ];
   return showPoints(plot, traces, layout(c,
-    axis(c, "firing rate on held-out tokens", { type: "log", ...rateTicks(bins) }),
+    axis(c, "firing rate on held-out " + group.rows_are, { type: "log", ...rateTicks(bins) }),
     axis(c, "best decoder cosine", { nticks: 6 })));
 };
 

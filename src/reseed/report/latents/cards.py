@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -38,17 +39,20 @@ _WIDE = 0.5
 """Width of an interval from which on a word is said of it."""
 
 
-def cards(group: GroupFacts) -> Html:
+def cards(group: GroupFacts, rows_are: str) -> Html:
     """The most and the least reproducible latents of a group."""
+    block = partial(_block, group=group, rows_are=rows_are)
     if group.most and not group.most[0].row["n_matched"]:
-        most = _block("near", "The nearest misses", group.most, group)
+        most = block("near", "The nearest misses", group.most)
     else:
-        most = _block("most", "The most reproducible latents", group.most, group)
-    least = _block("least", "The least reproducible latents", group.least, group)
+        most = block("most", "The most reproducible latents", group.most)
+    least = block("least", "The least reproducible latents", group.least)
     return join(most, least)
 
 
-def _block(which: str, title: str, latents: Sequence[Twin], group: GroupFacts) -> Html:
+def _block(
+    which: str, title: str, latents: Sequence[Twin], group: GroupFacts, rows_are: str
+) -> Html:
     if not latents:
         none = text(f"no-{which}")
         return tag("section", tag("h3", title), tag("p", none, class_="empty"))
@@ -59,7 +63,7 @@ def _block(which: str, title: str, latents: Sequence[Twin], group: GroupFacts) -
     words.insert(1, text("least-texts") if which == "least" and texts else None)
     caption = note(join(*(join(part, " ") for part in words if part is not None)))
     places = {run.id: (at, run.seeds) for at, run in enumerate(group.runs)}
-    shown = [_card(card, places) for card in latents]
+    shown = [_card(card, places, rows_are) for card in latents]
     more = shown[_CARDS:]
     rest = tag("details", tag("summary", f"{len(more)} more"), tag("div", *more, class_="cards"))
     first = tag("div", *shown[:_CARDS], class_="cards")
@@ -81,7 +85,7 @@ def _width(latent: Mapping[str, Any]) -> float:
     return (latent["recurrence_hi"] or 0.0) - (latent["recurrence_lo"] or 0.0)
 
 
-def _card(card: Twin, places: Mapping[str, tuple[int, str]]) -> Html:
+def _card(card: Twin, places: Mapping[str, tuple[int, str]], rows_are: str) -> Html:
     latent = card.row
     others, size = latent["n_seeds"] - 1, latent["family_size"]
     dense = " (dense)" if latent["dense"] else ""
@@ -91,7 +95,7 @@ def _card(card: Twin, places: Mapping[str, tuple[int, str]]) -> Html:
         "95% interval": interval([latent["recurrence_lo"], latent["recurrence_hi"]]),
         "decoder cosine": decimals(latent["max_decoder_cos"]),
         "encoder cosine": decimals(latent["max_encoder_cos"]),
-        "fires on": f"{rate(latent['firing_rate'])} of tokens{dense}",
+        "fires on": f"{rate(latent['firing_rate'])} of {rows_are}{dense}",
         "family": "none (orphan)" if size is None else f"of {count(size)} runs",
     }
     if latent.get("coherence") is not None:
