@@ -23,25 +23,26 @@ def at_equal_fvu(
     curves = [_curve(study, group) for group in groups]
     target = max(float(curve["fvu"][-1]) for curve in curves)
     numbers = [_between(curve, target) for curve in curves]
-    known = [number for number in numbers if number is not None]
+    early = [curve["fvu"][0] < target for curve in curves]
     return Claim(
         title=title,
         study=study.folder.name,
-        verdict=direction(known, way) if len(known) == len(groups) else "cannot be told",
+        verdict=direction(numbers, way),
         rows=[
             Row(what="the paper", paper=paper),
             *(
                 Row(
                     what=f"{group.said['label']}, at FVU {target:.3f}",
-                    ours="reached before its first snapshot" if number is None else told(number),
+                    ours="reached before its first snapshot, where it is " * before + told(number),
                     share=number,
                 )
-                for group, number in zip(groups, numbers, strict=True)
+                for group, number, before in zip(groups, numbers, early, strict=True)
             ),
         ],
         how="Where the others reach the final FVU of the worst one: a straight line between the "
-        "snapshots around it. FVU is that of the training batches before a snapshot; the learning "
-        "rate has not fallen yet at the earlier ones.",
+        "snapshots around it, or the first snapshot, where it is higher if overlap rises with "
+        "tokens. FVU is that of the training batches before a snapshot; the learning rate has not "
+        "fallen yet at the earlier ones.",
     )
 
 
@@ -59,11 +60,9 @@ def _curve(study: reseed.Study, group: Told) -> pl.DataFrame:
     return trend.with_columns(pl.Series("fvu", [fvu(tokens) for tokens in trend["tokens"]]))
 
 
-def _between(curve: pl.DataFrame, target: float) -> Number | None:
-    """The share where the FVU falls to the target; None if it is below from the first snapshot."""
+def _between(curve: pl.DataFrame, target: float) -> Number:
+    """The share where the FVU falls to the target; at the first snapshot if it is below there."""
     fvu = np.minimum.accumulate(curve["fvu"].to_numpy())
-    if fvu[0] < target:
-        return None
     value, low, high = (
         None if curve[name].null_count() else float(np.interp(-target, -fvu, curve[name]))
         for name in ("value", "lo", "hi")

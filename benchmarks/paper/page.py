@@ -19,11 +19,16 @@ random rows have the moments of the real ones.
 |---|---|
 """
 
+_BASE = """The page of the study with nine seeds, as `reseed run` wrote it:
+
+![A sentence, the histogram of matched cosines, three numbers to quote, notes](paper_base.png)
+"""
+
 
 def page(claims: Sequence[Claim]) -> str:
     """Markdown: a table of verdicts, then each claim with its numbers."""
     lines = [f"| {claim.title} | {claim.verdict} |" for claim in claims]
-    return _TOP + "\n".join(lines) + "\n\n" + "\n".join(map(_section, claims))
+    return f"{_TOP}{chr(10).join(lines)}\n\n{_BASE}\n" + "\n".join(map(_section, claims))
 
 
 def _section(claim: Claim) -> str:
@@ -33,6 +38,7 @@ def _section(claim: Claim) -> str:
             f"## {claim.title}",
             "",
             f"**{claim.verdict.capitalize()}.** Study `{claim.study}`. {claim.how}",
+            *([f"*Why it may differ.* {claim.why}"] if claim.why else []),
             "",
             *([f"![{claim.title}](paper/{name_of(claim)}.svg)", ""] if drawn(claim) else []),
             "| | ours | by chance | the paper |",
