@@ -51,7 +51,7 @@ def dots(points: Sequence[Dot], axis: str) -> Html:
         "text-anchor:end}.dots .tick{text-anchor:middle;fill:var(--muted)}.dots .zero{"
         "stroke:var(--grid)}</style>"
     )
-    return Html(f'{style}<svg class="dots" viewBox="0 0 {wide} {tall}">{"".join(parts)}</svg>')
+    return Html(f'{style}<svg class="dots" viewBox="0 0 {wide} {tall + 6}">{"".join(parts)}</svg>')
 
 
 def _ticks(low: float, high: float) -> list[float]:
