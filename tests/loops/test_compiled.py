@@ -1,8 +1,10 @@
 """Pieces of work are all done, by threads whose products are their own."""
 
 import os
+import pickle
 import threading
 
+import numba
 import pytest
 import torch
 
@@ -81,6 +83,20 @@ def test_a_disk_that_is_full_ends_nothing_and_compiling_is_told_once(python, tmp
         assert done.stdout.splitlines()[-1] == "14 21"
         assert ("compiling loops" in done.stdout) == told
         assert len(done.stdout.splitlines()) == 1 + told
+
+
+def test_machine_code_that_cannot_be_read_is_made_anew(python, tmp_path):
+    """A file that was damaged, and one of a version that had a name which is gone."""
+    script = tmp_path / "script.py"
+    script.write_text(FULL.format(folder=str(tmp_path / "kept")))
+    version = pickle.dumps(numba.__version__)
+    for content in (None, b"nothing of the kind", version + b"creseed.loops\nGone\n.", None):
+        for index in (tmp_path / "kept").rglob("*.nbi") if content else ():
+            index.write_bytes(content)
+        done = python(script, "")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "14 21"
+    assert "compiling loops" not in done.stdout
 
 
 MOUNTS = """\

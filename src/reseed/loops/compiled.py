@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import pickle
 import socket
 import tempfile
 import threading
@@ -119,8 +120,13 @@ class _Kept(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The machine code for these types; None if it is to be made."""
         found = None
-        with contextlib.suppress(OSError):
+        try:
             found = super().load_overload(sig, target_context)
+        except OSError:
+            pass
+        except _UNREADABLE:
+            with contextlib.suppress(OSError):
+                self.flush()
         if found is None:
             _tell("once on this machine")
         return found
@@ -129,6 +135,10 @@ class _Kept(FunctionCache):
         """Keep what was made."""
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)
+
+
+_UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, ValueError, TypeError)
+"""What a damaged file raises, or one that names what this version no longer has."""
 
 
 class _NotKept(NullCache):
