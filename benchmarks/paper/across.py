@@ -32,14 +32,14 @@ def over(study: reseed.Study, title: str, key: Callable[[Any], Any], paper: str,
 
 
 def layers(study: reseed.Study) -> Claim:
-    """About nothing at the first layer, most in the upper middle."""
+    """The paper: 0 at the first layer, most in the upper middle; tested is the first alone."""
     groups = groups_of(study)
     width = max(told.made.sae.latents for told in groups)
     mlp = [g for g in groups if g.made.site.endswith(".mlp") and g.made.sae.latents == width]
     best = max((told.shared for told in mlp), key=lambda share: share["value"])
     paper = "0, 14, 16, 24, 45, 42, 42, 39, 42, 46, 41, 25 %"
     return Claim(
-        title="Layers: about 0 at layer 0, most in the upper middle",
+        title="Overlap is least at the first layer",
         study=study.folder.name,
         verdict=direction((mlp[0].shared, best), 1),
         rows=[
@@ -67,6 +67,8 @@ def architectures(study: reseed.Study) -> Claim:
             *(row_of(f"{name}, decoder alone", share) for name, share in alone.items()),
         ],
         how=ENDS_APART + " Not at equal FVU, which stands beside.",
+        why="Far fewer tokens, at which features of ReLU come back long before those of Gated and "
+        "the others; ReLU reconstructs worst.",
     )
 
 

@@ -7,7 +7,7 @@ from html import escape
 
 from benchmarks.paper.claims import Claim, Row
 
-_LEFT, _WIDE, _STEP = 330, 860, 22
+_LEFT, _WIDE, _STEP = 370, 900, 22
 
 
 def name_of(claim: Claim) -> str:
