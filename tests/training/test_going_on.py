@@ -66,8 +66,14 @@ def test_what_training_goes_on_from_is_that_sae_in_raw_units(tmp_path, x, name):
     source = trained(run(name), x)
     reseed.save(source, tmp_path / "source")
     start = learner(run(name, init=str(tmp_path / "source")), x)[0].sae()
-    torch.testing.assert_close(start.encode(x), source.encode(x), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(start.reconstruct(x), source.reconstruct(x), rtol=1e-4, atol=1e-4)
+    got, want = start.encode(x), source.encode(x)
+    # a code that rounding takes over its threshold is 0 in one of them: at most one in 4,096
+    over = ~torch.isclose(got, want, rtol=1e-4, atol=1e-4)
+    assert over.sum() <= over.numel() / 4096
+    assert float(torch.minimum(got.abs(), want.abs())[over].sum()) == 0
+    same = ~over.any(dim=1)
+    back = start.reconstruct(x), source.reconstruct(x)
+    torch.testing.assert_close(*(rows[same] for rows in back), rtol=1e-4, atol=1e-4)
 
 
 def test_the_init_seed_decides_the_noise_and_nothing_else(tmp_path, x):

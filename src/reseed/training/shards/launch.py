@@ -7,6 +7,7 @@ serve it: they wait for orders, and hold their part of every run whose `blocks` 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -87,6 +88,7 @@ def ranks() -> Generator[bool, None, None]:
             yield False
     finally:
         _joined.clear()
+        gc.collect()  # spread models hold groups in cycles; freed at exit, gloo's threads abort
         dist.destroy_process_group()
 
 
