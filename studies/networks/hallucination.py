@@ -253,8 +253,10 @@ def _stepped(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 
 MADE, TRIALS = 60, 5
 """Hallucinated features of a shot; shots of a class."""
-Source = Callable[[Tensor, int, torch.Generator], Tensor]
-"""Feature of the shot `[D]`, class, noise, to `[MADE, D]`."""
+Source = Callable[[Tensor, torch.Generator], Tensor]
+"""Feature of the shot `[D]`, noise, to `[MADE, D]`."""
+Sums = dict[tuple[str, str], list[np.ndarray]]
+"""Number and source to its values `[classes]`, a list over trials, SAEs and generators."""
 
 
 def sources(rows: dict[str, Tensor], new: list[str], known: list[str]) -> dict[str, Source]:
@@ -264,21 +266,21 @@ def sources(rows: dict[str, Tensor], new: list[str], known: list[str]) -> dict[s
     length = own.norm(dim=1).mean() / own.shape[1] ** 0.5
 
     def by(make: Generator) -> Source:
-        def of(shot: Tensor, _: int, noise: torch.Generator) -> Tensor:
+        def of(shot: Tensor, noise: torch.Generator) -> Tensor:
             z = torch.randn(MADE, len(shot), generator=noise)
             with torch.no_grad():
                 return make(shot.expand(MADE, -1), z)
 
         return of
 
-    def gaussian(shot: Tensor, _: int, noise: torch.Generator) -> Tensor:
+    def gaussian(shot: Tensor, noise: torch.Generator) -> Tensor:
         weights = torch.randn(MADE, len(own), generator=noise) / len(own) ** 0.5
         return (shot + weights @ own).relu()
 
-    def isotropic(shot: Tensor, _: int, noise: torch.Generator) -> Tensor:
+    def isotropic(shot: Tensor, noise: torch.Generator) -> Tensor:
         return (shot + length * torch.randn(MADE, len(shot), generator=noise)).relu()
 
-    made: dict[str, Source] = {"shot alone": lambda shot, _, noise: shot.expand(MADE, -1)}
+    made: dict[str, Source] = {"shot alone": lambda shot, _: shot.expand(MADE, -1)}
     generators = [trained(learnt, seed) for seed in range(SEEDS)]
     made |= {f"generator {seed}": by(one) for seed, one in enumerate(generators)}
     made["without L_ar"] = by(trained(learnt, 0, diversity=0.0))
@@ -334,7 +336,7 @@ def main() -> None:
     saes = list(zip(saes, parts(saes, features().flatten(0, 1)), strict=True))
     mean = every[[not p.held_out for p in shown]].mean((0, 1))
     found = compared(rows, new, ways, saes, scale, mean)
-    write(found, accuracies(rows, new, ways), new, saes)
+    write(found | accuracies(rows, new, ways), new, saes)
 
 
 def trial(rows: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -348,25 +350,20 @@ def trial(rows: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
 def compared(
     rows: dict[str, Tensor], new: list[str], ways: dict[str, Source],
     saes: list[tuple[object, dict[str, np.ndarray]]], scale: Tensor, mean: Tensor,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
     """Number and source to `[classes]`, means over trials and SAEs.
 
     Numbers are `usage PART` (cosine of mean codes with those of other real pictures), `told PART`
     (share of trials in which no other class is nearer), `off` (share of activation on latents that
     no real row uses), `fvu`, `used` (effective number of latents).
     """
-    sums: dict[str, list[np.ndarray]] = {}
+    sums: Sums = {}
     for number in range(TRIALS):
         drawn = [trial(rows[name], number) for name in new]
         noise = torch.Generator().manual_seed(number)
-        made = {
-            way: [make(shot, n, noise) for n, (shot, _, _) in enumerate(drawn)]
-            for way, make in ways.items()
-        }
+        made = {way: [make(shot, noise) for shot, _, _ in drawn] for way, make in ways.items()}
         made["other real pictures"] = [others for _, others, _ in drawn]
-        shifted = [generated for name in ways if name.startswith("generator 0")
-                   for generated in made[name]]  # fmt: skip
-        made["generator, of another class"] = shifted[1:] + shifted[:1]
+        made["generator, of another class"] = made["generator 0"][1:] + made["generator 0"][:1]
         for sae, some in saes:
             aims = [_codes(sae, aim * scale) for *_, aim in drawn]
             goal = np.stack([aim.mean(0) for aim in aims])
@@ -382,13 +379,17 @@ def compared(
                 _add(sums, "off", way, share[:, dead].sum(1))
                 _add(sums, "used", way, np.exp(-(share * np.log(share + 1e-12)).sum(1)))
                 _add(sums, "fvu", way, [_fvu(sae, one * scale, mean * scale) for one in each])
-    return {key: np.mean(values, axis=0) for key, values in sums.items()}
+    return _means(sums)
 
 
-def _add(sums: dict[str, list[np.ndarray]], number: str, way: str, values: object) -> None:
+def _add(sums: Sums, number: str, way: str, values: object) -> None:
     """Generators of several seeds are one source."""
     name = "generator" if way.removeprefix("generator ").isdigit() else way
     sums.setdefault((number, name), []).append(np.asarray(values, np.float64))
+
+
+def _means(sums: Sums) -> dict[tuple[str, str], np.ndarray]:
+    return {key: np.mean(values, axis=0) for key, values in sums.items()}
 
 
 def _codes(sae: object, rows: Tensor) -> np.ndarray:
@@ -407,15 +408,17 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a / lengths[0]) @ (b / lengths[1]).T
 
 
-def accuracies(rows: dict[str, Tensor], new: list[str], ways: dict[str, Source]) -> dict:
+def accuracies(
+    rows: dict[str, Tensor], new: list[str], ways: dict[str, Source]
+) -> dict[tuple[str, str], np.ndarray]:
     """Source to `[classes]`: how often a softmax of shots and made features tells new pictures."""
-    sums: dict[str, list[np.ndarray]] = {}
+    sums: Sums = {}
     for number in range(TRIALS):
         drawn = [trial(rows[name], number) for name in new]
         queries = [torch.cat([others, aim]) for _, others, aim in drawn]
         noise = torch.Generator().manual_seed(number)
         for way, make in ways.items():
-            made = [make(shot, n, noise) for n, (shot, _, _) in enumerate(drawn)]
+            made = [make(shot, noise) for shot, _, _ in drawn]
             learnt = [
                 torch.cat([shot[None], one]) for (shot, _, _), one in zip(drawn, made, strict=True)
             ]
@@ -423,9 +426,8 @@ def accuracies(rows: dict[str, Tensor], new: list[str], ways: dict[str, Source])
             with torch.no_grad():
                 right = [(layer(normalize(q, dim=1)).argmax(1) == n).float().mean().item()
                          for n, q in enumerate(queries)]  # fmt: skip
-            name = "generator" if way.removeprefix("generator ").isdigit() else way
-            sums.setdefault(name, []).append(np.array(right))
-    return {name: np.mean(values, axis=0) for name, values in sums.items()}
+            _add(sums, "accuracy", way, right)
+    return _means(sums)
 
 
 def _softmax(learnt: list[Tensor]) -> nn.Linear:
@@ -457,11 +459,11 @@ def _said(values: np.ndarray) -> str:
     return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
 
 
-def write(found: dict, told: dict, new: list[str], saes: list) -> None:
+def write(found: dict, new: list[str], saes: list) -> None:
     """The page beside the study's own."""
     from page import dots, write_page
 
-    ways = list(dict.fromkeys(way for _, way in found))
+    ways = [way for number, way in found if number == "fvu"]
     names = list(saes[0][1])
     sizes = {part: [int(some[part].sum()) for _, some in saes] for part in names}
     points = [
@@ -487,7 +489,7 @@ def write(found: dict, told: dict, new: list[str], saes: list) -> None:
         {"source": way, "FVU": _said(found["fvu", way]),
          "activation on latents that no real row uses": f"{found['off', way].mean():.1%}",
          "effective number of latents": f"{found['used', way].mean():.0f}",
-         "few-shot accuracy": _said(told[way]) if way in told else ""}
+         "few-shot accuracy": _said(found["accuracy", way]) if ("accuracy", way) in found else ""}
         for way in ways
     ]  # fmt: skip
     counts = "; ".join(f"{part}: {', '.join(map(str, size))}" for part, size in sizes.items())
