@@ -21,6 +21,20 @@ def test_files_that_a_page_names_are_there(page):
     assert not [str(path) for path in wanted if not path.exists()]
 
 
+CODE = [
+    path.as_posix()
+    for folder in ("src/reseed", "tests", "benchmarks", "studies", "docs")
+    for path in (HOME / folder).rglob("*.py")
+]
+TODAY = [page for page in PAGES if page.name != "log.md"]
+
+
+@pytest.mark.parametrize("page", TODAY, ids=lambda page: page.name)
+def test_code_that_a_page_names_is_there(page):
+    named = set(re.findall(r"`([a-z_./]+/[a-z_0-9]+\.py)`", page.read_text("utf-8")))
+    assert not [name for name in named if not any(path.endswith("/" + name) for path in CODE)]
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_can_be_read(path, tmp_path):
     assert Study.load(path, tmp_path / "out").runs

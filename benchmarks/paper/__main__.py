@@ -3,6 +3,7 @@
 python -m benchmarks.paper            hours; each study continues where it was stopped
 python -m benchmarks.paper --quick    a tenth of the tokens, into studies/paper/quick; no page
 python -m benchmarks.paper --page     the page from what is finished
+python -m benchmarks.paper --only k   one study; what the page says of the others stays
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import reseed
-from benchmarks.paper import across, claims
+from benchmarks.paper import across, architectures, claims
 from benchmarks.paper.claims import Claim
+from benchmarks.paper.combined import larger_batch, made_of_four
 from benchmarks.paper.equal_fvu import at_equal_fvu
 from benchmarks.paper.judged import orphans_nearly_as_interpretable
 from benchmarks.paper.page import page
@@ -63,11 +65,17 @@ _CLAIMS: dict[str, list[Callable[[reseed.Study], Claim]]] = {
     ],
     "paper/layers": [across.layers],
     "paper/stabilisers": [stabilisers],
+    "paper/consensus": [],
+    "paper/consensus_again": [made_of_four],
+    "paper/batch": [larger_batch],
     "second_model": [across.part_in_another],
-    "architectures": [across.architectures],
+    "architectures": [architectures.at_one_l0, architectures.at_one_fvu],
     "crossed": [across.order_of_data],
 }
 """Study to its claims."""
+
+ORDER = [Path(study).name for study in _CLAIMS]
+"""Of the page."""
 
 
 def tenth(study: Path) -> Path:
@@ -88,6 +96,18 @@ def run(study: Path) -> bool:
     if code >= 128 or code < 0:
         sys.exit("stopped; the same command continues")
     return code == 0
+
+
+def write(found: list[Claim]) -> None:
+    """The page and its pictures; a picture that it does not show any more goes."""
+    text = page(found, PAGE.read_text("utf-8"), ORDER)
+    PAGE.write_text(text, "utf-8")
+    for claim in found:
+        if picture := drawn(claim):
+            (PICTURES / f"{name_of(claim)}.svg").write_text(picture, "utf-8")
+    for picture in PICTURES.glob("*.svg"):
+        if f"({PICTURES.name}/{picture.name})" not in text:
+            picture.unlink()
 
 
 def main() -> None:
@@ -111,14 +131,10 @@ def main() -> None:
         except ReseedError as error:
             left_out.append(name)
             print(f"{name} is left out: {error}", file=sys.stderr)
-    text = page(found)
-    print(text)
-    if not asked.quick:
-        PAGE.write_text(text, "utf-8")
-        PICTURES.mkdir(exist_ok=True)
-        for claim in found:
-            if picture := drawn(claim):
-                (PICTURES / f"{name_of(claim)}.svg").write_text(picture, "utf-8")
+    if asked.quick:
+        print(page(found, "", ORDER))
+    else:
+        write(found)
     if left_out:
         sys.exit(f"left out: {', '.join(left_out)}; the same command continues")
 

@@ -14,7 +14,6 @@ from benchmarks.paper.claims import (
     direction,
     groups_of,
     percent,
-    row_of,
     told,
 )
 
@@ -50,25 +49,6 @@ def layers(study: reseed.Study) -> Claim:
         "where the best one lies is not tested.",
         why="Other numbers of layers: 12 in the paper, 30 here. Three runs of so few latents leave "
         "wide intervals, so a fall in the last layers would not be seen.",
-    )
-
-
-def architectures(study: reseed.Study) -> Claim:
-    """Gated, then ReLU, then TopK at one L0 (contested by arXiv 2505.20254)."""
-    by_name = {told.made.sae.name: told for told in groups_of(study)}
-    alone = {name: told.said["headline"]["decoder_only"]["all"] for name, told in by_name.items()}
-    return Claim(
-        title="Gated above ReLU above TopK at the same L0",
-        study=study.folder.name,
-        verdict=direction((by_name[name].shared for name in ("topk", "relu", "gated")), 1),
-        rows=[
-            Row(what="the paper, decoder alone", paper="Gated 85.6, ReLU 82.4, TopK 74.2 %"),
-            *(told.row for told in by_name.values()),
-            *(row_of(f"{name}, decoder alone", share) for name, share in alone.items()),
-        ],
-        how=ENDS_APART + " Not at equal FVU, which stands beside.",
-        why="Far fewer tokens, at which features of ReLU come back long before those of Gated and "
-        "the others; ReLU reconstructs worst.",
     )
 
 

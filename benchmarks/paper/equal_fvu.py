@@ -22,7 +22,7 @@ def at_equal_fvu(
     groups = sorted(groups_of(study), key=lambda told: key(told.made.sae))
     curves = [_curve(study, group) for group in groups]
     target = max(float(curve["fvu"][-1]) for curve in curves)
-    numbers = [_between(curve, target) for curve in curves]
+    numbers = [between(curve, target) for curve in curves]
     early = [curve["fvu"][0] < target for curve in curves]
     return Claim(
         title=title,
@@ -60,7 +60,7 @@ def _curve(study: reseed.Study, group: Told) -> pl.DataFrame:
     return trend.with_columns(pl.Series("fvu", [fvu(tokens) for tokens in trend["tokens"]]))
 
 
-def _between(curve: pl.DataFrame, target: float) -> Number:
+def between(curve: pl.DataFrame, target: float) -> Number:
     """The share where the FVU falls to the target; at the first snapshot if it is below there."""
     fvu = np.minimum.accumulate(curve["fvu"].to_numpy())
     value, low, high = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from benchmarks.paper.claims import Claim
 from benchmarks.paper.picture import drawn, name_of
@@ -25,25 +27,57 @@ _BASE = """The page of the study with nine seeds, as `reseed run` wrote it:
 """
 
 
-def page(claims: Sequence[Claim]) -> str:
-    """Markdown: a table of verdicts, then each claim with its numbers."""
-    lines = [f"| {claim.title} | {claim.verdict} |" for claim in claims]
-    return f"{_TOP}{chr(10).join(lines)}\n\n{_BASE}\n" + "\n".join(map(_section, claims))
+def page(claims: Sequence[Claim], before: str, studies: Sequence[str]) -> str:
+    """Markdown: a table of verdicts, then each claim with its numbers.
+
+    Of studies without a claim here, what the page said `before` stays; `studies` gives the order.
+    """
+    kept = _read(before)
+    made = {claim.study for claim in claims}
+    sections = [old for old in kept if old.study not in made] + [_section(c) for c in claims]
+    sections.sort(key=lambda section: studies.index(section.study))
+    lines = [f"| {section.title} | {section.verdict} |" for section in sections]
+    body = "\n".join(section.text for section in sections)
+    return f"{_TOP}{chr(10).join(lines)}\n\n{_BASE}\n{body}"
 
 
-def _section(claim: Claim) -> str:
+class _Section(NamedTuple):
+    """A claim as the page has it."""
+
+    title: str
+    study: str
+    verdict: str
+    text: str
+
+
+_SECTION = re.compile(r"## (.+)\n\n\*\*(.+)\.\*\* Study `(\w+)`")
+
+
+def _read(text: str) -> list[_Section]:
+    """The sections of a page that was made before."""
+    starts = [found.start() for found in _SECTION.finditer(text)]
+    parts = [text[a:b] for a, b in zip(starts, [*starts[1:], None], strict=False)]
+    out: list[_Section] = []
+    for part in parts:
+        found = _SECTION.match(part)
+        assert found is not None
+        title, verdict, study = found.groups()
+        out.append(_Section(title, study, verdict.lower(), part.rstrip() + "\n"))
+    return out
+
+
+def _section(claim: Claim) -> _Section:
     rows = [f"| {row.what} | {row.ours} | {row.null} | {row.paper} |" for row in claim.rows]
-    return "\n".join(
-        [
-            f"## {claim.title}",
-            "",
-            f"**{claim.verdict.capitalize()}.** Study `{claim.study}`. {claim.how}",
-            *([f"*Why it may differ.* {claim.why}"] if claim.why else []),
-            "",
-            *([f"![{claim.title}](paper/{name_of(claim)}.svg)", ""] if drawn(claim) else []),
-            "| | ours | by chance | the paper |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    lines = [
+        f"## {claim.title}",
+        "",
+        f"**{claim.verdict.capitalize()}.** Study `{claim.study}`. {claim.how}",
+        *([f"*Why it may differ.* {claim.why}"] if claim.why else []),
+        "",
+        *([f"![{claim.title}](paper/{name_of(claim)}.svg)", ""] if drawn(claim) else []),
+        "| | ours | by chance | the paper |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ]
+    return _Section(claim.title, claim.study, claim.verdict, "\n".join(lines))
