@@ -30,14 +30,21 @@ format: .venv/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Peers that cannot be installed are skipped with a word.
+# An hour on quiet cores. Peers that cannot be installed are skipped with a word.
 bench: .venv/.test
 	-$(MAKE) peers
+	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.matching
 	$(BIN)/python -m benchmarks.step --peers-python .venv-peers/bin/python
 	$(BIN)/python -m benchmarks.step --seeds 1,2,4,8 --latents 4096
+	$(BIN)/python -m benchmarks.step --latents 16384 --batch 256
+	$(BIN)/python -m benchmarks.step --latents 16384 --k 128
+	for penalised in relu gated jumprelu; do \
+	    $(BIN)/python -m benchmarks.step --latents 16384 --architecture $$penalised --start --rounds 5; done
+	$(BIN)/python -m benchmarks.evidence
 	$(BIN)/python -m benchmarks.harvest
 	$(BIN)/python -m benchmarks.gpu_step --peers-python .venv-peers/bin/python
+	$(BIN)/python -m benchmarks.bars --page
 
 # What the paper claims, beside studies of our own: hours, and it continues where it was stopped.
 paper: .venv/.paper

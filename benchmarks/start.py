@@ -1,0 +1,69 @@
+"""What people wait for before anything is done: processor seconds of commands that only look.
+
+    python -m benchmarks.start
+
+Each is a process of its own, a few times, and the median is told; the study that `status` looks at
+has six runs, as `reseed init` writes them, none of them made yet.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.bars import told
+
+ROUNDS = 7
+STUDY = """
+[subject]
+kind = "toy"
+
+[activations]
+sites = ["toy"]
+tokens = 50_000
+
+[[sae]]
+architecture = "topk"
+latents = 512
+k = 8
+
+[seeds]
+init = [0, 1, 2, 3, 4, 5]
+data = [0]
+
+[training]
+tokens = 100_000
+"""
+
+
+def seconds(*command: str) -> float:
+    """Median of the processor seconds of a command."""
+    spent: list[float] = []
+    for _ in range(ROUNDS):
+        before = os.times()
+        subprocess.run([sys.executable, *command], capture_output=True, check=True)
+        after = os.times()
+        user, system = (
+            getattr(after, name) - getattr(before, name)
+            for name in ("children_user", "children_system")
+        )
+        spent.append(user + system)
+    return statistics.median(spent)
+
+
+def main() -> None:
+    """Measure each."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = Path(folder) / "six.toml"
+        study.write_text(STUDY)
+        told("help", seconds("-m", "reseed.cli", "--help"))
+        told("status", seconds("-m", "reseed.cli", "status", str(study)))
+        told("import", seconds("-c", "import reseed"))
+
+
+if __name__ == "__main__":
+    main()
