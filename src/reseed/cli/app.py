@@ -21,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done; 1 a run failed; 2 it cannot be done as written; 3 the folder is "
     "busy, damaged, full or another study's; 130 or 143 stopped by a signal (run it again to "

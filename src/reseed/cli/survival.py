@@ -29,7 +29,7 @@ def survive(
 ) -> None:
     """Hold the features of a finished study against other versions of its subject.
 
-    The study names them in [[variant]] tables: pruned, quantised, trained further. Stop it whenever
+    The study names them in its variant tables: pruned, quantised, trained further. Stop it whenever
     you like: the same command continues, and what is there is not made again.
     """
     from reseed.survival.stage import survive
