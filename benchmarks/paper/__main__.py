@@ -20,7 +20,7 @@ from benchmarks.paper import across, architectures, claims
 from benchmarks.paper.claims import Claim
 from benchmarks.paper.combined import larger_batch, made_of_four
 from benchmarks.paper.equal_fvu import at_equal_fvu
-from benchmarks.paper.judged import orphans_nearly_as_interpretable
+from benchmarks.paper.judged import orphans_by_intruders, orphans_nearly_as_interpretable
 from benchmarks.paper.page import page
 from benchmarks.paper.picture import drawn, name_of
 from benchmarks.paper.stabilisers import stabilisers
@@ -65,7 +65,7 @@ _CLAIMS: dict[str, list[Callable[[reseed.Study], Claim]]] = {
     ],
     "paper/layers": [across.layers],
     "paper/stabilisers": [stabilisers],
-    "paper/consensus": [],
+    "paper/consensus": [orphans_by_intruders],
     "paper/consensus_again": [made_of_four],
     "paper/batch": [larger_batch],
     "second_model": [across.part_in_another],

