@@ -10,7 +10,8 @@ import pytest
 from reseed.errors import StoreError
 from reseed.evidence.display.coherence import Coherence
 from reseed.evidence.display.crops import Crops
-from reseed.report.latents.crops import crop_shown
+from reseed.report.html import Html
+from reseed.report.latents.crops import crop_shown, pictures_once
 from reseed.store.png import png_bytes, png_pixels
 from reseed.subjects.networks.pictures import Pictures
 
@@ -177,3 +178,10 @@ def test_png_is_read_again_and_nothing_else():
     for broken in (b"", png_bytes(pixels)[:50], b"GIF" + png_bytes(pixels)[3:]):
         with pytest.raises(StoreError, match="cannot be read"):
             png_pixels(broken)
+
+
+def test_a_page_has_each_picture_once():
+    image = '<img src="data:image/png;base64,{}" alt="a">'.format
+    body, pictures = pictures_once(Html("".join(map(image, ("AA==", "BB==", "AA==")))))
+    assert [picture.rpartition(",")[2] for picture in pictures] == ["AA==", "BB=="]
+    assert body.count('data-picture="0" alt') == 2 and "base64" not in body

@@ -10,6 +10,7 @@ from reseed.report.figures import factors_data, group_data
 from reseed.report.group import group_parts
 from reseed.report.headline import next_steps, verdict, weaknesses
 from reseed.report.html import Html, Inside, document, listed, tag
+from reseed.report.latents.crops import pictures_once
 from reseed.report.latents.listing import listing_data
 from reseed.report.overview import overview
 from reseed.report.parts import details, header, note, notes, plainly
@@ -40,9 +41,10 @@ def write_report(store: Store, name: str) -> None:
         ),
         tag("footer", _provenance(summary, spec.read_text("utf-8") if spec.exists() else None)),
     )
+    body, pictures = pictures_once(body)
     data = [_drawn(group) | {"rows_are": summary.rows_are} for group in groups]
     if data:  # what concerns all groups travels with the first
-        data[0] |= factors_data(summary, read_cells(store, summary))
+        data[0] |= factors_data(summary, read_cells(store, summary)) | {"pictures": pictures}
     store.write(name, document(f"{summary.study} · reseed", body, data).encode())
 
 

@@ -14,9 +14,18 @@ function draw(plot) {
   return PLOTS[plot.dataset.plot](plot, groupOf(plot), theme());
 }
 
+// Each picture is in the file once, wherever it is shown.
+function showPictures() {
+  for (const image of document.querySelectorAll("img[data-picture]")) {
+    image.src = DATA.groups[0].pictures[Number(image.dataset.picture)];
+    image.removeAttribute("data-picture");
+  }
+}
+
 async function drawVisible() {
   if (DATA === null) return;
   document.body.dataset.ready = "false";
+  showPictures();
   if (typeof fillVisible === "function") fillVisible();
   const plots = [...document.querySelectorAll("[data-plot]")].filter((plot) => !plot.closest("[hidden]"));
   for (const plot of plots) {

@@ -6,6 +6,7 @@ Darkness and not a colour, since pictures in false colour have them all.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,3 +98,19 @@ def crops_shown(places: Sequence[dict[str, Any]]) -> Html | None:
         return None
     top = max(place["activation"] for place in places)
     return tag("div", join(*(crop_shown(place, top) for place in places)), class_="crops")
+
+
+_PICTURE = re.compile(r'src="(data:image/png;base64,[^"]+)"')
+
+
+def pictures_once(body: Html) -> tuple[Html, list[str]]:
+    """The page with a number for each picture, and the pictures, since one stands there often.
+
+    The script of the page puts them back.
+    """
+    numbers: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return f'data-picture="{numbers.setdefault(found[1], len(numbers))}"'
+
+    return Html(_PICTURE.sub(number, body)), list(numbers)
