@@ -184,4 +184,5 @@ def test_a_page_has_each_picture_once():
     image = '<img src="data:image/png;base64,{}" alt="a">'.format
     body, pictures = pictures_once(Html("".join(map(image, ("AA==", "BB==", "AA==")))))
     assert [picture.rpartition(",")[2] for picture in pictures] == ["AA==", "BB=="]
-    assert body.count('data-picture="0" alt') == 2 and "base64" not in body
+    assert body.count('data-picture="0" alt') == 2
+    assert "base64" not in body
