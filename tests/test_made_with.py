@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 import reseed
-from reseed.runs import stability_name
+from reseed.runs import group_of, stability_name
 
 
 @pytest.fixture
@@ -108,6 +108,16 @@ def test_a_name_that_fits_several_groups_or_none(finished):
     for name in ("tpok 16", "", "·"):
         with pytest.raises(reseed.SpecError, match="no group"):
             study.groups_named(name)
+
+
+def test_no_two_groups_have_one_label(finished, tmp_path):
+    study = reseed.Study.load(finished)
+    first, second = study.spec.sae
+    slower = first.model_copy(update={"lr": 1e-4})
+    spec = study.spec.model_copy(update={"sae": (first, second, slower)})
+    groups = {run.group: [run] for run in spec.runs(study.sites())}.values()
+    labels = [group_of(runs, spec.sae).label.partition(" · ")[2] for runs in groups]
+    assert labels == ["topk 16 k2 lr0.003", "topk 8 k2", "topk 16 k2 lr0.0001"]
 
 
 def test_a_study_shows_itself_shortly(finished):

@@ -88,9 +88,7 @@ def larger_batch(study: reseed.Study) -> Claim:
         rows=[
             *(
                 Row(
-                    what=group.row.what.replace(
-                        ": ", f", batch {group.group.batch:,}, rate {group.made.sae.lr:g}: ", 1
-                    ),
+                    what=group.row.what.replace(": ", f", batch {group.group.batch:,}: ", 1),
                     ours=f"{told(group.shared)}; at FDR 5 % "
                     + told(group.said["headline"]["match_at_fdr"]["all"]),
                     null=group.row.null,

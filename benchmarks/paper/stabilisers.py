@@ -29,9 +29,7 @@ def stabilisers(study: reseed.Study) -> Claim:
         apart = [_shared(_views(study, run), other, tau) for run in mine]
         row, at_fdr = group.row, group.said["headline"]["match_at_fdr"]["all"]
         also = f"at FDR 5 % {told(at_fdr)}, with a run apart {percent(float(np.mean(apart)))}"
-        rate = "" if group.made.sae.lr == plain.made.sae.lr else f", rate {group.made.sae.lr:g}"
-        what = row.what.replace(": ", f"{rate}: ", 1)
-        rows.append(replace(row, what=what, ours=f"{row.ours}; {also}"))
+        rows.append(replace(row, ours=f"{row.ours}; {also}"))
     best = max(groups, key=lambda group: group.shared["value"])
     return Claim(
         title="Some options make more features come back than TopK alone",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from reseed.errors import SpecError, StoreError, nearest, needs_train
 from reseed.records import Spec
+from reseed.sae.settings import ArchitectureSpec
 from reseed.spec.training import RunSpec
 from reseed.store import PIECE, Store, read_json, snapshot_folder
 
@@ -95,10 +96,13 @@ class Group:
     batch: int
 
 
-def group_of(runs: Sequence[RunSpec]) -> Group:
-    """The group of finished runs that differ in nothing but their seeds."""
+def group_of(runs: Sequence[RunSpec], asked: Iterable[ArchitectureSpec]) -> Group:
+    """The group of finished runs that differ in nothing but their seeds.
+
+    Where its label would be that of another `[[sae]]`, what they differ in is added.
+    """
     first = runs[0]
-    label = f"{first.site} · {first.sae.label}"
+    label = " ".join([f"{first.site} · {first.sae.label}", *_apart(first.sae, asked)])
     if first.control is not None:
         label += f" · {first.control.replace('_', ' ')}"
     return Group(
@@ -108,6 +112,16 @@ def group_of(runs: Sequence[RunSpec]) -> Group:
         steps=first.training.snapshot_steps,
         batch=first.training.batch,
     )
+
+
+def _apart(sae: ArchitectureSpec, asked: Iterable[ArchitectureSpec]) -> Iterator[str]:
+    """A word for each setting that another `[[sae]]` of the same label has otherwise."""
+    mine = sae.model_dump() | {"lr": sae.peak_lr}
+    alike = [other for other in asked if other.label == sae.label]
+    others = [other.model_dump() | {"lr": other.peak_lr} for other in alike]
+    for name, value in mine.items():
+        if any(other[name] != value for other in others):
+            yield f"{name}{value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
 def group_called(name: str, groups: Sequence[Group]) -> Group:

@@ -124,7 +124,7 @@ class Study(StudyView):
 
         Control runs are not among them, see `control_groups`.
         """
-        return [group_of(runs) for runs in self._finished(None).values()]
+        return [group_of(runs, self.spec.sae) for runs in self._finished(None).values()]
 
     def groups_named(self, name: str | None) -> list[Group]:
         """The groups with results, or the one that `runs.group_called` finds.
@@ -151,7 +151,7 @@ class Study(StudyView):
         for kind in self.spec.controls.kinds:
             for runs in self._finished(kind).values():
                 partner = partners[runs[0].site, runs[0].sae]
-                out.setdefault(partner, {})[kind] = group_of(runs)
+                out.setdefault(partner, {})[kind] = group_of(runs, self.spec.sae)
         return out
 
     def all_groups(self) -> list[Group]:
