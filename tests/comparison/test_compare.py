@@ -187,6 +187,31 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("more", ["study.toml", "data.json", "report.html", "pairs data.json"])
+def test_the_folder_of_a_study_is_left_alone(tmp_path, more: str) -> None:
+    names = {"events.jsonl", ".lock", *more.split()}
+    for name in names:
+        (tmp_path / name).write_text("precious")
+    with pytest.raises(StoreError, match="holds no comparison"):
+        reseed.compare(sae(), sae(seed=1), out=tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        names, "precious"
+    )
+
+
+def test_a_comparison_stopped_before_its_first_pair_continues(tmp_path, monkeypatch) -> None:
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("reseed.comparison.stage.measure_pair", stop)
+        with pytest.raises(KeyboardInterrupt):
+            reseed.compare(sae(), sae(seed=1), out=tmp_path)
+    (tmp_path / "tokens").mkdir()
+    reseed.compare(sae(), sae(seed=1), out=tmp_path, null_draws=1)
+    assert (tmp_path / "comparison.json").exists()
+
+
 def test_each_side_stands_beside_its_own_chance() -> None:
     """Of 64 rows chance finds most at tau, of 1,024 hardly any; the mean says neither."""
     a, b = (rows(n, 16, seed) / np.arange(1, 17) for n, seed in ((64, 1), (1024, 2)))

@@ -22,7 +22,8 @@ from reseed.formats.site_names import differs_here
 from reseed.matching.stage import shown
 from reseed.report.comparison import write_comparison
 from reseed.runs import COMPARED_TEXTS, compared_name
-from reseed.store import Store, parquet_bytes
+from reseed.store import BUILDING, Store, parquet_bytes
+from reseed.study import DATA_FILE, SPEC_FILE
 
 if TYPE_CHECKING:
     from reseed.comparison.activations import OnActivations
@@ -111,10 +112,11 @@ def compare(
 
 
 def _check_folder(store: Store) -> None:
-    """Refuse a folder that holds something else."""
-    known = {"pairs", SUMMARY, "tokens", EVENTS_FILE, ".lock"}
-    there = {child.name for child in store.root.iterdir()} if store.root.is_dir() else set[str]()
-    if there and not there & known:
+    """Refuse a folder that holds something else; before its first pair a comparison has little."""
+    names = [child.name for child in store.root.iterdir()] if store.root.is_dir() else []
+    there = {name for name in names if not name.endswith(BUILDING)}
+    begun = there & {"pairs", SUMMARY} or there <= {"tokens", EVENTS_FILE, ".lock"}
+    if there & {SPEC_FILE, DATA_FILE} or not begun:
         raise StoreError(f"{store.root} is not empty and holds no comparison; choose another --out")
 
 
