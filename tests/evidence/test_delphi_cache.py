@@ -118,6 +118,10 @@ def test_large_activations_are_kept_and_tiny_ones_left_out(tmp_path, tokens) -> 
 def test_what_cannot_be_written_is_refused(cache, tokens, dense, tmp_path) -> None:
     with pytest.raises(reseed.StoreError, match="holds a cache already"):
         write_delphi_cache(cache, tokens, fired(dense), F, "m")
+    (tmp_path / "config.json").write_text("precious")
+    with pytest.raises(reseed.StoreError, match="or other files"):
+        write_delphi_cache(tmp_path, tokens, fired(dense), F, "m")
+    assert (tmp_path / "config.json").read_text() == "precious"
     for bad in ({"files": 0}, {"files": F + 1}, {"tokens": tokens[0]}, {"tokens": tokens[:0]}):
         arguments = {"tokens": tokens, "files": 2, **bad}
         with pytest.raises(reseed.SpecError, match="cannot be written"):

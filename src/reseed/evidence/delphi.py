@@ -113,8 +113,8 @@ def write_delphi_cache(
             f"a cache of {latents} latents in {files} files with tokens of shape {tokens.shape} "
             "cannot be written; ask for 1 to F files, and give tokens [S, L]"
         )
-    if folder.is_dir() and any(_NAME.fullmatch(child.name) for child in folder.iterdir()):
-        raise StoreError(f"{folder} holds a cache already; choose another folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise StoreError(f"{folder} holds a cache already, or other files; choose another folder")
     fired = fired.at(np.lexsort((fired.latent, fired.position, fired.place)))
     edges = [i * latents // files for i in range(files + 1)]
     for first, stop in zip(edges, edges[1:], strict=False):
