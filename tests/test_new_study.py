@@ -166,6 +166,15 @@ def test_from_nothing_to_a_report_in_two_commands(cli, tmp_path, monkeypatch):
     assert "Report: first/report.html" in done.stdout
 
 
+def test_no_more_rows_are_asked_for_than_an_array_has(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", np.zeros((2000, 6), np.float32))
+    done = cli("init", "--subject", "arrays", "--model", "rows.npy", "--out", "first.toml")
+    assert done.returncode == 0, done.stderr
+    spec = reseed.Study.load("first.toml").spec
+    assert (spec.activations.tokens, spec.training.tokens) == (2000, 1_000_000)
+
+
 def test_nothing_is_overwritten_and_nobody_is_asked_who_is_not_there(cli, tmp_path):
     path = tmp_path / "study.toml"
     path.write_text("mine")

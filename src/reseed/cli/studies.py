@@ -49,7 +49,7 @@ def init(
     seeds: Annotated[int, typer.Option(help="How many init seeds.", min=1, max=1000)] = 3,
     tokens: Annotated[
         int | None,
-        typer.Option(help="Of each training.", show_default="1000000, or 128000 for the toy"),
+        typer.Option(help="Read and trained on.", show_default="1000000, or 128000 for the toy"),
     ] = None,
 ) -> None:
     """Write a commented study to begin with; what is needed and not given is asked for.
@@ -71,6 +71,7 @@ def init(
     choices = NewStudy(
         kind=cast("Kind", subject), model=model, text=text, sites=tuple(words(sites) or ()),
         architecture=architecture, latents=latents, k=k, seeds=seeds, tokens=tokens,
+        folder=out.parent,
     )  # fmt: skip
     write_bytes(out, new_study(choices).encode())
     Screen().print("Written: ", bold(out), f"; next: reseed plan {out}", sep="", soft_wrap=True)

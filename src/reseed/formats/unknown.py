@@ -56,7 +56,8 @@ def explained(files: Files, saes: list[str], known: list[str]) -> str:
     if saes:
         more = f" and {len(saes) - 20} more" if len(saes) > 20 else ""
         return (
-            f"It holds {len(saes)} SAEs; name one with --inner (inner=...): "
+            f"It holds {len(saes)} SAEs; name one by a longer path or with --inner "
+            f"(inner=...): "
             f"{', '.join(saes[:20])}{more}"
         )
     held = files.names()

@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from reseed.errors import SpecError, nearest
@@ -35,6 +36,8 @@ class NewStudy:
     seeds: int = 3
     tokens: int | None = None
     """a million; 128,000 for the toy"""
+    folder: Path = Path()
+    """that the study's file will lie in"""
 
 
 _TOY = """\
@@ -91,6 +94,7 @@ def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
     small = choices.kind == "toy"
     latents = choices.latents or (64 if small else 1024)
     tokens = choices.tokens or (128_000 if small else 1_000_000)
+    different = min(tokens, _rows(choices) or tokens)
     k = choices.k or min(latents, 3 if small else 32)
     fields = ARCHITECTURES[choices.architecture].settings.model_fields
     active = next((name for name in ("k", "target_l0") if name in fields), None)
@@ -117,7 +121,7 @@ def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
     return (
         "# `reseed plan` says what it takes, `reseed run` makes it; `reseed keys` lists all keys.\n"
         f"\n[subject]\n{subject}\n{text}\n[activations]\nsites = {json.dumps(list(sites))}\n"
-        f"tokens = {tokens:_}            # different ones; a tenth is held out\n"
+        f"tokens = {different:_}            # different ones; a tenth is held out\n"
         f"\n[[sae]]                       # one table for each SAE; `reseed architectures`\n"
         f"{_toml(lines)}\n"
         f"[seeds]\ninit = {list(range(choices.seeds))}             # three or more: intervals\n"
@@ -125,6 +129,16 @@ def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
         f"batch = {batch}\n"
         + ("threads = 1                   # matrices this small gain nothing by more\n" * small)
     )
+
+
+def _rows(choices: NewStudy) -> int | None:
+    """Rows of an array that is there: no study reads more."""
+    path = choices.folder / (choices.model or "")
+    if choices.kind != "arrays" or path.suffix != ".npy" or not path.is_file():
+        return None
+    import numpy as np
+
+    return len(np.load(path, mmap_mode="r"))
 
 
 def _toml(table: Mapping[str, Any]) -> str:
