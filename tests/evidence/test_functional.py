@@ -206,5 +206,7 @@ def test_what_cannot_be_measured_is_refused():
     with pytest.raises(SpecError, match="firing of 3 latents for an SAE of 24"):
         value(identity(), blocks, firing=firing_of(identity(), blocks).head(3))
     transcoder = replace(identity(), W_dec=torch.zeros(D, 5), b_dec=torch.zeros(5), centred=False)
-    with pytest.raises(SpecError, match="transcoder"):
-        value(transcoder, blocks)
+    as_wide = replace(identity(), about={"site": "layers.6.mlp:in", "target": "layers.6.mlp"})
+    for one in (transcoder, as_wide):
+        with pytest.raises(SpecError, match="transcoder"):
+            value(one, blocks)

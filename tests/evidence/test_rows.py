@@ -1,5 +1,7 @@
 """The pass over held-out rows: every block once, in order, and each SAE encodes a chunk once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -121,7 +123,15 @@ def test_the_robust_fvu_is_the_fvu_where_nothing_is_left_out(far):
 
 
 def test_what_a_transcoder_reconstructs_is_not_known(x):
-    source, readers = MemorySource({"s": x}, block=10), {"a": Reader(sae(outputs=3), "s")}
-    firing = firing_of(readers, source, BLOCKS, Events(), "test")["a"]
-    assert np.isnan(firing.reconstruction()["fvu"])
-    assert firing.reconstruction()["l0"] > 0
+    skip = replace(sae(), W_skip=torch.eye(sae().dimensions))
+    elsewhere = replace(sae(), about={"site": "s", "target": "t"})
+    saes = {
+        "a": sae(outputs=3),
+        "b": skip,
+        "c": elsewhere,
+        "d": replace(sae(), about={"site": "s"}),
+    }
+    source, readers = MemorySource({"s": x}, block=10), {n: Reader(s, "s") for n, s in saes.items()}
+    firing = firing_of(readers, source, BLOCKS, Events(), "test")
+    assert [np.isnan(firing[n].reconstruction()["fvu"]) for n in saes] == [True, True, True, False]
+    assert firing["a"].reconstruction()["l0"] > 0

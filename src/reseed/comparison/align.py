@@ -28,7 +28,7 @@ from reseed.events import Events
 from reseed.evidence.distance import ErrorByDistance
 from reseed.matching.match import Views
 from reseed.sae import torch
-from reseed.sae.model import SAE, from_arrays
+from reseed.sae.model import SAE, from_arrays, is_transcoder
 from reseed.subjects.source import Chunk, read_over
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def aligned(
     from reseed.comparison.activations import CHUNK
 
     for side in (first, other):
-        if side.dimensions[0] != side.dimensions[1]:
+        one = side.dimensions[0] == side.dimensions[1]
+        if not one or (side.sae is not None and is_transcoder(side.sae)):
             raise SpecError(f"{side.name} is a transcoder; only SAEs of one site can be turned")
     sites = activations.sites[first.name], activations.sites[other.name]
 

@@ -36,7 +36,7 @@ from reseed.evidence.equal_mass import (
 from reseed.evidence.rows import Encoded, Reader, feed
 from reseed.sae import codes as kernels
 from reseed.sae.codes import Codes
-from reseed.sae.model import SAE
+from reseed.sae.model import SAE, is_transcoder
 from reseed.subjects.language.activations import (
     Replace,
     SplicedModel,
@@ -184,7 +184,7 @@ def functional_value(
     time, see `equal_mass_draws`. `cross_entropy` takes a reconstruction; it is called once for each
     draw and once for the SAE.
     """
-    if sae.W_dec.shape[1] != sae.dimensions:
+    if is_transcoder(sae):
         raise SpecError("a transcoder reconstructs another site; its FVU is not measured here")
     mass = mass_of(sae, firing)
     drawn = equal_mass_draws(mass, sets, draws=draws, share=share, tolerance=tolerance, seed=seed)

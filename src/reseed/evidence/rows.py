@@ -25,7 +25,7 @@ from reseed.matching import codes as sparse_codes
 from reseed.sae import Tensor, torch
 from reseed.sae.arithmetic import refuse_tf32
 from reseed.sae.codes import Codes
-from reseed.sae.model import SAE, from_arrays
+from reseed.sae.model import SAE, from_arrays, is_transcoder
 from reseed.store import Store
 from reseed.subjects.source import CHUNK, BlockSource, Chunk, read_over
 
@@ -290,8 +290,8 @@ def firing_of(
 
     def add(chunk: Encoded) -> None:
         for key, reader in readers.items():
-            x, own_site = chunk.rows(key), reader.sae.W_dec.shape[1] == reader.sae.dimensions
-            made = chunk.rebuilt(key) if own_site else torch.full_like(x, torch.nan)
+            x, away = chunk.rows(key), is_transcoder(reader.sae)
+            made = torch.full_like(x, torch.nan) if away else chunk.rebuilt(key)
             sums[key].add(x, chunk.codes(key), made)
 
     feed(add, readers, source, blocks, events, name, unit=unit, size=size)

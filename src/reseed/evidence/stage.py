@@ -43,6 +43,7 @@ from reseed.runs import (
 )
 from reseed.sae import torch
 from reseed.sae.arithmetic import arithmetic
+from reseed.sae.model import is_transcoder
 from reseed.seeds import digest
 from reseed.spec.analysis import EvidenceSpec
 from reseed.spec.training import Control, RunSpec
@@ -277,7 +278,7 @@ class _Evidence:
         """What the firing says, and how far the encoder of live latents points as the decoder."""
         live = torch.from_numpy((self._firing.table()["fired"] > 0).to_numpy())
         cosine = None
-        if self._sae.W_enc.shape == self._sae.W_dec.shape and bool(live.any()):
+        if not is_transcoder(self._sae) and bool(live.any()):
             rows = self._sae.W_enc[live], self._sae.W_dec[live]
             cosine = float(torch.nn.functional.cosine_similarity(*rows).mean())
         return {**self._firing.reconstruction(), "encoder_decoder_cosine": cosine}

@@ -18,6 +18,7 @@ from reseed.matching.match import Views, compare
 from reseed.records import Match, SAEArrays
 from reseed.runs import Pair, pair_name, pairs_of, run_name, sae_folder, weights_name
 from reseed.sae.arithmetic import arithmetic_of_weights
+from reseed.sae.model import is_transcoder
 from reseed.store import Store
 from reseed.study import Study
 
@@ -136,6 +137,6 @@ def describe(start: SAEArrays, end: SAEArrays) -> pl.DataFrame:
 
 
 def _own_cosine(encoder: NDArray[Any], decoder: NDArray[Any], sae: SAEArrays) -> pl.Series:
-    if encoder.shape != decoder.shape or "target" in sae.about:
+    if is_transcoder(sae):
         return pl.Series([None] * len(decoder), dtype=pl.Float64)
     return pl.Series((encoder * decoder).sum(axis=1))

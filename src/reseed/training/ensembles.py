@@ -22,7 +22,7 @@ from torch import Tensor
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import own
-from reseed.sae.model import SAE, Rows, from_arrays
+from reseed.sae.model import SAE, Rows, from_arrays, is_transcoder
 from reseed.store import json_bytes, read_json, write_bytes
 from reseed.training.arrays import rows_of, train
 
@@ -44,7 +44,7 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         _check(self.saes)
-        if self.kind == "boosted" and any(s.W_dec.shape[1] != s.dimensions for s in self.saes):
+        if self.kind == "boosted" and any(map(is_transcoder, self.saes)):
             raise SpecError(
                 "a transcoder leaves no residual of what it reads; it cannot be boosted"
             )
