@@ -18,11 +18,18 @@ from reseed.prediction.features import (
     arrays,
     features_of,
     fit_both,
-    held_out,
     own_p95,
 )
 from reseed.prediction.predict import predict_groups
-from reseed.prediction.skill import METRICS, brier, log_loss, pair_scores, reliability, skill
+from reseed.prediction.skill import (
+    METRICS,
+    brier,
+    held_out,
+    log_loss,
+    pair_scores,
+    reliability,
+    skill,
+)
 from reseed.stability.intervals import auroc
 
 
@@ -93,7 +100,7 @@ def test_holding_out_runs_alone_finds_skill_that_is_not_there() -> None:
         group = arrays(one, features_of([one]))
         out = np.empty((len(group.rows), 2))
         for run in range(len(group.runs)):
-            models = fit_both([group], (0, run))
+            models = fit_both([group], [(0, run)])
             mine = group.run == run
             for i, model in enumerate(models):
                 out[mine, i] = model.probability(group.rows[mine])
@@ -267,6 +274,21 @@ def test_three_runs_are_the_fewest() -> None:
     dead = world(0).latents.with_columns(alive=False)
     with pytest.raises(SpecError, match="no latent fires"):
         predict_groups([world(0)._replace(latents=dead)])
+
+
+def test_only_independent_runs_are_occasions_of_being_found() -> None:
+    """Latents that never leave their start: all runs of one init find them, no other run does."""
+    one = world(0, runs=9, features=60)
+    design = {f"r{n}": (n // 3, n % 3) for n in range(9)}
+    alike = [edge for edge in one.edges.iter_rows() if design[edge[0]][0] == design[edge[2]][0]]
+    edges = pl.DataFrame(alike, schema=one.edges.schema, orient="row")
+    crossed = one._replace(edges=edges, design=design)
+    found = predict_groups([crossed], crossed.latents)
+    assert found.latents["probability"].max() < 0.01
+    assert found.latents["lo"].null_count() == 0
+    assert found.reliability["trials"].sum() == 4 * len(one.latents)
+    assert found.reliability["observed"].max() == 0
+    assert found.skill.filter(metric="log_loss")["pairs"].item() == 18
 
 
 def test_a_small_group_beside_a_large_one_is_predicted_by_it() -> None:

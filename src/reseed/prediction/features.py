@@ -16,10 +16,9 @@ them or not), averaged, and its interval is the jackknife over runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +33,8 @@ from reseed.prediction import logistic
 from reseed.prediction.logistic import Floats, Model
 from reseed.runs import Group, pair_name, pairs_of
 from reseed.seeds import generator
+from reseed.stability.group import independent_pairs, seeds_in
+from reseed.stability.intervals import Design, is_crossed
 from reseed.stability.latents import shared_edges
 from reseed.stability.shares import PairTable
 from reseed.study import Study
@@ -70,6 +71,8 @@ class Labelled(NamedTuple):
     """run, latent, alive, and the columns that `FEATURES` read; F rows a run"""
     edges: pl.DataFrame
     """run_a, latent_a, run_b, latent_b of shared pairs, one to one for each pair of runs"""
+    design: Design | None = None
+    """seeds of the runs; None where no two share one"""
 
 
 def labelled(study: Study, group: Group, name: str) -> Labelled:
@@ -86,7 +89,7 @@ def labelled(study: Study, group: Group, name: str) -> Labelled:
     shared = shared_edges(tables, study.spec.matching.tau) if tables else pl.DataFrame(schema=ends)
     latents = study.latent_table(group)
     joined = latents.join(spread, on=["run", "latent"], how="left", maintain_order="left")
-    return Labelled(name, joined, shared)
+    return Labelled(name, joined, shared, seeds_in(latents))
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,22 @@ class LiveLatents:
     run: NDArray[np.int64]
     """[L] place of its run in `runs`"""
     found: NDArray[np.bool_]
-    """[L, M] whether each run has a latent that it is shared with; False for its own"""
+    """[L, M] whether each run has a latent that it is shared with; False where it is not tried"""
     feature: NDArray[np.int64]
     """[L] number of the connected group of shared latents that it is in"""
     firings: Floats
     """[L] how often it fired where its rate was measured"""
+    design: Design
+    """seeds of the runs; a pair of its own for each unless both seeds are crossed"""
+
+    @cached_property
+    def tried(self) -> NDArray[np.bool_]:
+        """[M, M] which two runs say whether an independent run finds a latent."""
+        place = {run: at for at, run in enumerate(self.runs)}
+        out = np.zeros((len(place), len(place)), dtype=np.bool_)
+        for a, b in independent_pairs(pairs_of(self.runs), self.design)[1]:
+            out[place[a], place[b]] = out[place[b], place[a]] = True
+        return out
 
     @cached_property
     def fold(self) -> NDArray[np.int64]:
@@ -118,12 +132,12 @@ class LiveLatents:
     def labels(
         self, keep: NDArray[np.bool_], among: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """In how many of some runs the kept latents are found, and how many of those are others.
+        """In how many of some runs the kept latents are found, of how many independent ones.
 
         `keep` is `[L]`; `among` is `[M]`, the runs that may be looked at.
         """
         hits = self.found[keep][:, among].sum(axis=1)
-        trials = among.sum() - among[self.run[keep]]
+        trials = self.tried[self.run[keep]][:, among].sum(axis=1)
         return hits, trials
 
 
@@ -140,7 +154,8 @@ def arrays(labels: Labelled, features: Sequence[str]) -> LiveLatents:
     feature = connected_components(graph, directed=False)[1]
     alive = labels.latents["alive"].to_numpy()
     live = labels.latents.filter("alive")
-    return LiveLatents(
+    design, alone = labels.design or {}, {run: (at, at) for run, at in place.items()}
+    group = LiveLatents(
         runs=runs,
         key=live.select(pl.lit(labels.name).alias("group"), "run", "latent"),
         rows=rows_of(live, features, labels.name),
@@ -148,7 +163,10 @@ def arrays(labels: Labelled, features: Sequence[str]) -> LiveLatents:
         found=partners[alive],
         feature=feature[alive].astype(np.int64),
         firings=_firings(live),
+        design=design if is_crossed(design) else alone,
     )
+    # which latents are one feature, runs that share a seed say as well
+    return replace(group, found=group.found & group.tried[group.run])
 
 
 def _firings(live: pl.DataFrame) -> Floats:
@@ -250,23 +268,22 @@ def own_p95(decoder: NDArray[np.float32], run: str) -> pl.DataFrame:
 
 def fit_both(
     groups: Sequence[LiveLatents],
-    without: tuple[int, int] | None = None,
+    without: Collection[tuple[int, int]] = (),
     fold: int | None = None,
 ) -> tuple[Model, Model] | None:
     """The model on frequency alone and the one on everything.
 
-    Of the run `without` (number of its group, of the run in it) neither the latents nor what it
-    finds are looked at; `fold` is a part of the features of that group that is left out too.
+    Of the runs `without` (number of its group, of the run in it) neither the latents nor what they
+    find are looked at; `fold` is a part of the features of their groups that is left out too.
 
     Returns:
         None if there is nothing to learn from.
     """
     among = [np.ones(len(group.runs), dtype=np.bool_) for group in groups]
     keep = [np.ones(len(group.rows), dtype=np.bool_) for group in groups]
-    if without is not None:
-        at, run = without
+    for at, run in without:
         among[at][run] = False
-        keep[at] = groups[at].run != run
+        keep[at] &= groups[at].run != run
         if fold is not None:
             keep[at] &= groups[at].fold != fold
     labels = [g.labels(k, a) for g, k, a in zip(groups, keep, among, strict=True)]
@@ -278,21 +295,3 @@ def fit_both(
         return None
     rows, hits, trials, folds = rows[use], hits[use], trials[use], folds[use]
     return logistic.fit(rows[:, :1], hits, trials, folds), logistic.fit(rows, hits, trials, folds)
-
-
-def held_out(groups: Sequence[LiveLatents]) -> list[NDArray[np.float64]]:
-    """Each latent predicted by models that saw neither its run nor its feature.
-
-    Returns:
-        Of each group `[L, 2]`: by frequency alone, by everything; NaN where there was nothing to
-        learn from.
-    """
-    out = [np.full((len(group.rows), 2), np.nan) for group in groups]
-    for at, group in enumerate(groups):
-        for run, fold in product(range(len(group.runs)), range(FOLDS)):
-            at_stake = (group.run == run) & (group.fold == fold)
-            if at_stake.any():
-                models = fit_both(groups, (at, run), fold)
-                for column, model in enumerate(models or ()):
-                    out[at][at_stake, column] = model.probability(group.rows[at_stake])
-    return out

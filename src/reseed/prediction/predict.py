@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -19,15 +20,14 @@ from reseed.prediction.features import (
     arrays,
     features_of,
     fit_both,
-    held_out,
     labelled,
     rows_of,
     well_counted,
 )
 from reseed.prediction.logistic import Floats, Model
-from reseed.prediction.skill import pair_scores, reliability, skill
+from reseed.prediction.skill import held_out, pair_scores, reliability, seeds_of, skill
 from reseed.screen import Screen
-from reseed.stability.intervals import jackknife_error, t_quantile
+from reseed.stability.intervals import seed_ends
 from reseed.study import Study
 
 _LEAST_RUNS = 3
@@ -43,7 +43,8 @@ class Prediction:
     latents: pl.DataFrame
     """group, run, latent; probability that an independent run of the recipe finds it; frequency and
     full, the same by the two models; with `apply` also lo and hi, 95 % of the probability by
-    leaving out one training run at a time. Null for latents that never fired."""
+    leaving out one training run (of crossed seeds, one seed) at a time. Null for latents that never
+    fired."""
     skill: pl.DataFrame
     """on held-out runs, of the latents whose firing rate is known: metric, frequency, full, gain,
     lo, hi, runs, pairs; see `skill.skill`"""
@@ -134,7 +135,7 @@ def _predicted(
     task.advance(1, "all features")
     judged = [well_counted(group) for group in groups]
     all_judged = sum(len(group.rows) for group in judged) == sum(len(g.rows) for g in groups)
-    scores = skill(pair_scores(judged, unseen if all_judged else held_out(judged)))
+    scores = _skill(judged, unseen if all_judged else held_out(judged))
     enough = all(_bears(group) for group in judged)
     better = _beyond(scores) if enough else None
     chosen = int(bool(better))
@@ -148,7 +149,7 @@ def _predicted(
         if there:
             models = _fitted(groups)
             both = [np.stack([m.probability(g.rows) for m in models], axis=1) for g in there]
-            transfer = skill(pair_scores(there, both))
+            transfer = _skill(there, both)
     return Prediction(
         latents=latents,
         skill=scores,
@@ -191,6 +192,10 @@ def _too_rare(groups: Sequence[LiveLatents], judged: Sequence[LiveLatents]) -> s
     )
 
 
+def _skill(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> pl.DataFrame:
+    return skill(pair_scores(groups, predicted), seeds_of(groups))
+
+
 def _beyond(scores: pl.DataFrame) -> bool | None:
     low = scores.row(by_predicate=pl.col("metric") == "log_loss", named=True)["lo"]
     return None if low is None else bool(low > 0)
@@ -201,7 +206,7 @@ def _each(groups: Sequence[LiveLatents], features: Sequence[str], task: Task) ->
     frames: list[pl.DataFrame] = []
     for i, name in enumerate(features[1:], start=1):
         two = [replace(group, rows=group.rows[:, [0, i]]) for group in groups]
-        scores = skill(pair_scores(two, held_out(two)))
+        scores = _skill(two, held_out(two))
         area = scores.filter(metric="auroc").select(pl.col("full").alias("auroc"))
         gain = scores.filter(metric="log_loss").select("gain", "lo", "hi")
         frames.append(pl.concat([gain, area], how="horizontal").insert_column(0, pl.lit(name)))
@@ -246,11 +251,9 @@ def _table(
     return pl.concat(frames).with_columns(pl.selectors.float().fill_nan(None))
 
 
-def _fitted(
-    groups: Sequence[LiveLatents], without: tuple[int, int] | None = None
-) -> tuple[Model, Model]:
-    """Both models from all runs, or from all but one (number of its group, of the run)."""
-    models = fit_both(groups, without)
+def _fitted(groups: Sequence[LiveLatents]) -> tuple[Model, Model]:
+    """Both models from all runs."""
+    models = fit_both(groups)
     if models is None:
         raise SpecError("no run has another run to be found in; nothing can be learned")
     return models
@@ -264,13 +267,20 @@ def _applied(
     rows = rows_of(live, features, "the table to apply it to")
     both = _fitted(groups)
     logit = both[chosen].logit(rows)
+    names = list(seeds_of(groups))
     every = [(at, run) for at, group in enumerate(groups) for run in range(len(group.runs))]
-    without = np.stack([_fitted(groups, run)[chosen].logit(rows) for run in every])
-    reach = t_quantile(len(every) - 1) * jackknife_error(without)
+
+    @cache
+    def without(left: frozenset[str]) -> Floats | None:
+        runs = [run for name, run in zip(names, every, strict=True) if name in left]
+        models = fit_both(groups, runs)
+        return None if models is None else models[chosen].logit(rows)
+
+    _, low, high = seed_ends(logit, lambda left: without(frozenset(left)), seeds_of(groups))
     known = live.select("at").with_columns(
         pl.Series("probability", expit(logit)),
-        pl.Series("lo", expit(logit - reach)),
-        pl.Series("hi", expit(logit + reach)),
+        pl.Series("lo", expit(low)),
+        pl.Series("hi", expit(high)),
         pl.Series("frequency", both[0].probability(rows)),
         pl.Series("full", both[1].probability(rows)),
     )

@@ -60,6 +60,12 @@ def independent_pairs(pairs: Sequence[Pair], design: Design) -> tuple[str, list[
     return NEITHER, []
 
 
+def seeds_in(latents: pl.DataFrame) -> Design:
+    """Run to its init seed and its data seed, from a table of latents."""
+    rows = latents.select("run", "init_seed", "data_seed").unique(maintain_order=True)
+    return {run: (init, data) for run, init, data in rows.iter_rows()}
+
+
 def occasions(design: Design) -> list[str]:
     """Runs that can count as independent occasions of finding a feature.
 
@@ -97,9 +103,7 @@ def family_occasions(latents: pl.DataFrame) -> pl.DataFrame:
             most = pl.col("n_matched").max().cast(pl.Int64) + 1
             runs = pl.min_horizontal(runs, most).alias("occasions") if apart else runs
         return members.group_by("family").agg(runs)
-    design = {
-        run: (init, data) for run, init, data in latents.select("run", *seeds).unique().rows()
-    }
+    design = seeds_in(latents)
     if not is_crossed(design):
         return members.group_by("family").agg(runs)
     cells = members.select("family", *seeds).unique().sort("family", *seeds)

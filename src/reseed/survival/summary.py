@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from reseed.runs import Group, stability_name, variant_name
 from reseed.seeds import generator
 from reseed.spec.variants import PrunedSpec, VariantSpec
-from reseed.stability.intervals import Design, bootstrap_mean
+from reseed.stability.group import seeds_in
+from reseed.stability.intervals import bootstrap_mean
 from reseed.store import Store
 from reseed.study import Study
 from reseed.survival.surviving import SURVIVES, OverRuns, curves, group_numbers, with_strata
@@ -136,7 +137,7 @@ def latents_of(study: Study, group: Group, version: Version) -> tuple[pl.DataFra
     known = table.select("run", pl.col("latent").cast(every.schema["latent"]), *joined)
     every = every.join(known, on=["run", "latent"], how="left", maintain_order="left")
     rows = with_strata(every).with_columns((pl.col("r") >= SURVIVES).alias("survives"))
-    return rows, OverRuns(design_of(table))
+    return rows, OverRuns(seeds_in(table))
 
 
 def _group(
@@ -152,12 +153,6 @@ def _group(
     second = second_name(version.label, group)
     told = {"second": store.document(second, "second.json")} if store.has(second) else {}
     return rows, sites, numbers | _fit(fits, over) | _directions(sites) | told
-
-
-def design_of(latents: pl.DataFrame) -> Design:
-    """Run to its init seed and its data seed."""
-    rows = latents.select("run", "init_seed", "data_seed").unique(maintain_order=True)
-    return {run: (init, data) for run, init, data in rows.iter_rows()}
 
 
 def _fit(fits: Mapping[str, Any], over: OverRuns) -> dict[str, Any]:
@@ -240,7 +235,7 @@ def _beside_random(
                 values = (numbers["survival"]["by_run"] for numbers in (own, other))
                 mine, theirs = values
                 difference = {run: mine[run] - theirs[run] for run in mine}
-                over = OverRuns(design_of(study.latent_table(group)))
+                over = OverRuns(seeds_in(study.latent_table(group)))
                 own[key] = {"variant": found, "difference": over.mean(difference)}
 
 
