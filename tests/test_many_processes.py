@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -223,6 +224,18 @@ def test_run_says_who_is_at_a_run(write_study, monkeypatch):
         ended.set()
         other.join(120)
     assert reseed.run(study, progress=False).failed == []
+
+
+def test_whoever_asked_and_was_killed_stops_nobody_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "_ASKED_EVERY", 0.01)
+    asked = tmp_path / "work" / "stop"
+    heard = threading.Event()
+    with working(tmp_path, heard.set):
+        asked.touch()
+        os.utime(asked, (0, 0))
+        assert not heard.wait(0.2)
+        asked.touch()
+        assert heard.wait(20)
 
 
 def test_of_many_that_come_at_once_one_has_a_claim(tmp_path):

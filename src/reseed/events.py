@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import threading
 import time
@@ -226,7 +227,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self._deferred = False
+        self._deferred = self._listens = False
 
     @contextlib.contextmanager
     def listening(self) -> Generator[Stop, None, None]:
@@ -235,9 +236,11 @@ class Stop:
             yield self
             return
         before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._listens = True
         try:
             yield self
         finally:
+            self._listens = False
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
@@ -250,6 +253,13 @@ class Stop:
         finally:
             self._deferred = False
         self.check()
+
+    def end(self) -> None:
+        """Ask for it as a signal does, from any thread."""
+        if self._listens:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.requested = signal.SIGTERM
 
     def check(self) -> None:
         """Stop here if it was asked for."""

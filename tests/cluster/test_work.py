@@ -146,6 +146,24 @@ def test_cancel_reaches_every_process(write_study, cli):
     assert [process.returncode for process in processes] == [143, 143], said
 
 
+@pytest.mark.parametrize("how", [(), ("--on", "local", "--workers", "1")])
+def test_cancel_reaches_a_plain_run_and_what_starts_workers(write_study, cli, how):
+    path = write_study("long", training={"tokens": 2560 * 4000, "checkpoint_tokens": 6400})
+    folder = Study.load(path).folder
+
+    def trains():
+        return any(folder.glob("runs/*.part"))
+
+    with children((*RESEED, "run", path, "-q", *how)) as (process,):
+        until(trains, process)
+        done = cli("cancel", path)
+        said = process.communicate(timeout=120)[0]
+    assert done.returncode == 0, done.stderr
+    assert "Nobody works at it any more" in done.stdout
+    assert process.returncode == 143, said
+    assert not [worker for worker in workers(folder) if worker.alive]
+
+
 @pytest.mark.slow
 def test_ranks_of_a_worker_share_a_run(write_study, tmp_path, same_pieces):
     sae = [{"latents": 16, "k": 2, "lr": 3e-3, "blocks": 4}]

@@ -59,7 +59,7 @@ def cancel(study: StudyPath, out: OutPath = None) -> None:
 
     left = cancel(load_study(study, out))
     if left:
-        raise BusyError(f"still there after two minutes: {', '.join(left)}")
+        raise BusyError(f"still there: {', '.join(left)}")
     Screen().print("Nobody works at it any more; `reseed run` continues.")
 
 

@@ -6,7 +6,6 @@ started again, or twice at once: it costs time, and the bits stay the same.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -259,11 +258,7 @@ def shared(folder: str | Path) -> Study:
 @contextmanager
 def session(study: Study, device: str, **about: str) -> Generator[Job, None, None]:
     """This process at a study beside others: its events, signals, and a name that they see."""
-
-    def end() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with Stop().listening() as stop, working(study.folder, end, **about) as process:
+    with Stop().listening() as stop, working(study.folder, stop.end, **about) as process:
         folder = study.folder / EVENTS_FOLDER
         with explained(folder):
             folder.mkdir(exist_ok=True)

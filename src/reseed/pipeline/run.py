@@ -48,6 +48,7 @@ from reseed.stability.notes import notes
 from reseed.stability.nulls import CONTROLS
 from reseed.stability.stage import stage as assess
 from reseed.stability.summary import read_summary
+from reseed.store import working
 from reseed.study import REPORT_FILE, SUBJECT, SUMMARY_FILE, Study
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.norms import NORMS
@@ -114,7 +115,8 @@ def run_study(
     started, place = time.monotonic(), chosen(device, elsewhere=engine is not None)
     if engine is not None and engine.holders(device) > 1:  # too large for one GPU: not opened there
         place = "cpu"
-    with study.locked(command), products_on(place):
+    asked = working(study.folder, stop.end, part=command)  # `reseed cancel` reaches it
+    with study.locked(command), asked, products_on(place):
         events.emit("session", command=command)
         if place != "cpu":
             events.say(f"subject, trainings, encoding and products of matching compute on {place}")

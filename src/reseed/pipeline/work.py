@@ -18,6 +18,9 @@ from reseed.store import ask_to_stop
 from reseed.study import DATA_FILE, Study
 from reseed.training.device import chosen
 
+_LEAVING = 10.0
+"""Seconds that the last may take from its end as a worker to giving the folder back."""
+
 
 def work(
     study: Study,
@@ -133,6 +136,12 @@ def cancel(study: Study, wait: float = 120.0) -> list[str]:
         wait: seconds until which they should be gone.
 
     Returns:
-        Those that are still there.
+        Those that are still there. Whoever holds the study without being asked is among them:
+        `reseed explain` and the like end by Ctrl-C where they run.
     """
-    return ask_to_stop(study.folder, wait)
+    left, last = ask_to_stop(study.folder, wait), time.monotonic() + _LEAVING
+    while not left and (holder := study.store.holder()) is not None:
+        if time.monotonic() > last:
+            return [holder]
+        time.sleep(POLL_SECONDS)
+    return left

@@ -9,7 +9,6 @@ is right never depends on them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -26,10 +25,10 @@ from reseed.store.files import write_bytes
 from reseed.store.temporary import (
     BUILDING,
     beside,
+    free,
     locked_beside,
     now_at,
     sweep_below,
-    taken,
     this_machine,
 )
 
@@ -107,7 +106,7 @@ class Process:
     def _touch(self) -> None:
         last = time.monotonic()
         while not self._ended.wait(_ASKED_EVERY):
-            if self._asked is not None and (self._root / _STOP).exists():
+            if self._asked is not None and _is_asked(self._root):
                 self._asked()
                 self._asked = None
             if time.monotonic() - last >= _TOUCHED_EVERY:
@@ -205,7 +204,7 @@ def alive(root: Path, worker: str) -> bool:
     path = _file(root, worker)
     try:
         if worker.partition("-")[0] == this_machine():
-            return not _free(path)
+            return not free(path)
         return now_at(path.parent) - path.stat().st_mtime < _SILENT
     except FileNotFoundError:
         return False
@@ -226,18 +225,22 @@ def workers(root: Path) -> list[Known]:
 
 def ask_to_stop(root: Path, wait: float) -> list[str]:
     """Ask all who work in a folder to end; who has not, after so many seconds of waiting."""
-    asked, last = root / _STOP, time.monotonic() + wait
-    if not (root / FOLDER).is_dir():
-        return []
-    write_bytes(asked, b"")
-    try:
-        while left := [worker for worker in workers(root) if worker.alive]:
-            if time.monotonic() > last:
-                break
-            time.sleep(_ASKED_EVERY / 12)
-    finally:
-        asked.unlink(missing_ok=True)
-    return [called(worker) for worker in left]
+    last = time.monotonic() + wait
+    while left := [called(worker) for worker in workers(root) if worker.alive]:
+        if time.monotonic() > last:
+            break
+        write_bytes(root / _STOP, b"")  # anew each time, since only a young one is obeyed
+        time.sleep(_ASKED_EVERY / 12)
+    (root / _STOP).unlink(missing_ok=True)
+    return left
+
+
+def _is_asked(root: Path) -> bool:
+    """Whether somebody asks now; whoever was killed while asking has left an old file."""
+    with contextlib.suppress(FileNotFoundError):
+        then = (root / _STOP).stat().st_mtime
+        return now_at(root / FOLDER) - then < _TOUCHED_EVERY
+    return False
 
 
 def called(worker: Known) -> str:
@@ -290,11 +293,3 @@ def _owner(claim: Path) -> str:
         return claim.read_text("utf-8")
     except OSError:
         return ""
-
-
-def _free(path: Path) -> bool:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        return taken(handle, fcntl.LOCK_SH)
-    finally:
-        os.close(handle)

@@ -213,3 +213,12 @@ def move_into_place(
             with contextlib.suppress(FileNotFoundError):
                 os.rename(final, old)
         raise StoreError(f"{final} is replaced again and again by other processes")
+
+
+def free(path: Path) -> bool:
+    """Whether no process holds the lock of a file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return taken(handle, fcntl.LOCK_SH)
+    finally:
+        os.close(handle)

@@ -84,11 +84,13 @@ def stage(
 
 
 def refuse_starts(runs: Iterable[RunSpec], store: Store) -> None:
-    """Refuse SAEs to go on from that are not of these sites, before activations are read."""
+    """Refuse what does not fit these sites, before activations are read: widths, and starts."""
     about = store.document(SUBJECT, "subject.json")
     sizes = about["read"] | about["sites"]
-    for sae, site, target in {(r.sae, r.site, r.target) for r in runs if r.sae.published}:
-        read_start(sae, (sizes[site], sizes[target]))
+    for sae, site, target in {(r.sae, r.site, r.target) for r in runs}:
+        sae.check_width(sizes[site])
+        if sae.published:
+            read_start(sae, (sizes[site], sizes[target]))
 
 
 def _refuse_others(runs: Sequence[RunSpec], store: Store) -> None:
@@ -140,7 +142,7 @@ def train_missing(
     `stream_of` gives the batches of a data seed; the rest is as `stage` has it.
     """
     missing = _missing(runs, store)
-    with working(store.root, stage="train") as process:
+    with working(store.root, stop and stop.end, part="train") as process:
         _train(missing, stream_of, store, process, events, stop, device)
 
 
