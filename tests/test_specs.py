@@ -11,6 +11,7 @@ import reseed
 from reseed.errors import SpecError, SubjectError
 from reseed.seeds import digest, generator
 from reseed.spec.refusals import read_spec
+from reseed.store import BUILDING, beside
 from reseed.study import Study, StudySpec
 
 
@@ -34,6 +35,14 @@ def test_every_study_that_is_shown_can_be_read(path):
 
 
 LM = {"kind": "language_model", "model": "x"}
+
+
+def fitted(name, **sae):
+    return {"sae": [{"architecture": name, **sae}]}
+
+
+def controlled(kind, name, **sae):
+    return {"controls": {"kinds": [kind]}, **fitted(name, latents=16, **sae)}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +115,22 @@ def test_misspelt_keys_of_each_kind_of_subject(tmp_path, subject, meant):
         ({"subject": {"noise": -1.0}}, ["noise"]),
         ({"subject": LM}, ["[text]", "source"]),
         ({"text": {"source": "x.txt"}}, ["toy", "[text]"]),
+        (
+            {
+                "seeds": {"init": [0, 1, 2, 3]},
+                "sae": [
+                    {"latents": 16, "k": 2, "mutual": {"held_out": out}} for out in ([2], [2, 2])
+                ],
+            },
+            ["two [[sae]] tables are the same"],
+        ),
+        (controlled("frozen_encoder", "matching_pursuit", k=2), ["sae.0", "no trained W_enc"]),
+        (controlled("frozen_decoder", "archetypal", k=2), ["sae.0", "no trained W_dec"]),
+        (controlled("frozen_decoder", "pca"), ["sae.0", "pca has no trained W_dec"]),
+        (controlled("frozen_encoder", "topk", k=2, aligned=True), ["sae.0", "frozen encoder"]),
+        (fitted("kmeans", latents=5000), ["sae.0", "5,000 centroids", "1,280 rows"]),
+        (fitted("nmf", latents=16, fit_rows=8), ["sae.0", "16 components", "8 rows"]),
+        (fitted("archetypal", latents=16, k=2, centroids=2000), ["sae.0", "2,000 centroids"]),
         ({"training": None}, ["training", "missing"]),
         ({"subject": None}, ["subject", "missing"]),
     ],
@@ -160,6 +185,7 @@ def test_every_wrong_thing_is_named_at_once(write_study, tmp_path):
         ({"activations": {"sites": ["tooy"]}}, "did you mean 'toy'"),
         ({"activations": {"sites": ["layers.*"]}}, "layers"),
         ({"activations": {"tokens": 64}}, "cannot be split"),
+        (fitted("pca", latents=64), "32 components, but the rows have 12 dimensions"),
     ],
 )
 def test_what_the_subject_lacks(write_study, changes, word):
@@ -167,7 +193,8 @@ def test_what_the_subject_lacks(write_study, changes, word):
     path = write_study(**changes)
     with pytest.raises(SpecError, match=word):
         reseed.run(Study.load(path), progress=False)
-    assert not (path.with_suffix("") / "runs").exists()
+    there = {entry.name for entry in path.with_suffix("").glob("*")}
+    assert not there & {"activations", "scale", "runs"}
     study = Study.load(write_study())
     assert reseed.run(study, progress=False).failed == []
 
@@ -214,12 +241,15 @@ def test_missing_arrays(write_study, tmp_path):
         ({"tokens": 0}, "tokens"),
         ({"tokens": 10, "batch": 20}, "tokens = 10"),
         ({"clip": 0}, "clip"),
+        ({"architecture": "kmeans", "latents": 50, "k": None}, "50 centroids.*40 rows"),
+        ({"architecture": "nmf", "latents": 5, "k": None}, "5 components.*4 dimensions"),
     ],
 )
 def test_train_refuses(arguments, word):
     x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    given = {"latents": 8, "k": 2, **arguments}
     with pytest.raises(SpecError, match=word):
-        reseed.train(x, **{"latents": 8, "k": 2, **arguments})
+        reseed.train(x, **{name: value for name, value in given.items() if value is not None})
 
 
 @pytest.mark.parametrize(
@@ -282,6 +312,16 @@ def test_names_of_runs_are_names_of_folders(write_study, tmp_path):
     slash, under = (spec.runs([site])[0] for site in ("a/b", "a_b"))
     assert slash.id != under.id
     assert slash.group != under.group
+
+
+def test_names_of_two_runs_are_one_name_of_a_file(write_study):
+    options = {"optimizer": "signum", "lr_schedule": "cosine", "weight_l2": 1e-3, "aligned": True}
+    sae = [{"latents": 16, "k": 2, "k_start": 8, "init": "orthogonal", "tied_init": True} | options]
+    [run] = spec_of(write_study(sae=sae, seeds={"init": [7], "data": [0]})).runs(["s" * 61])
+    assert len(run.group) > 107
+    assert len(run.id) == 107
+    longest = beside(Path(f"{run.id}--{run.id}"), BUILDING).name
+    assert len(longest) <= os.pathconf("/", "PC_NAME_MAX")
 
 
 def test_a_spec_read_twice_is_the_same(write_study):

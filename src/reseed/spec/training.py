@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from reseed.errors import SpecError
 from reseed.records import Spec
 from reseed.sae.architectures import SAESpec
 from reseed.seeds import digest
@@ -22,6 +23,28 @@ Control = Literal[
     "frozen_encoder",
 ]
 """A way to train in which there is less to find, or nothing; docs/nulls.md says what each tells."""
+
+HELD: dict[Control | None, str] = {
+    "frozen_decoder": "W_dec",
+    "soft_frozen_decoder": "W_dec",
+    "frozen_encoder": "W_enc",
+}
+"""The rows that a control keeps where they started, or near; biases are trained."""
+
+
+def check_held(sae: SAESpec, control: Control | None) -> None:
+    """Refuse a control that would hold in place what steps do not move.
+
+    Raises:
+        SpecError: naming it.
+    """
+    held = HELD.get(control)
+    if held and held not in sae.trains:
+        raise SpecError(
+            f"controls.kinds has {control!r}, but {sae.name} has no trained {held} that could be "
+            "held; take the control or the architecture out"
+        )
+
 
 _OTHER_ACTIVATIONS: tuple[Control, ...] = ("gaussian", "shuffled", "random_subject")
 
@@ -95,6 +118,11 @@ def without_mean(site: str) -> str:
     return f"{site} less its mean"
 
 
+_LONGEST = 107
+"""Characters of a run's name: two of them, and what is added while a piece is written, are one name
+of a file."""
+
+
 class RunSpec(Spec):
     """One training. Its identity is the digest of what it is made of."""
 
@@ -164,8 +192,8 @@ class RunSpec(Spec):
     @property
     def id(self) -> str:
         """Readable name with the first digits of the identity's digest; also the folder's name."""
-        seeds = f"i{self.init_seed}-d{self.data_seed}"
-        return f"{self._shape}-{seeds}-{digest(self.identity, 8)}"
+        ending = f"-i{self.init_seed}-d{self.data_seed}-{digest(self.identity, 8)}"
+        return self._shape[: _LONGEST - len(ending)] + ending
 
     @property
     def group(self) -> str:

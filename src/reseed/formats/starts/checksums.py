@@ -72,6 +72,13 @@ def starts_of(
     """
     known = read_json(folder / STARTS_FILE) if (folder / STARTS_FILE).exists() else {}
     made = with_checksums(saes, base, known)
+    identities = [sae.identity() for sae in made]
+    for number, sae in enumerate(made):
+        if sae.published is not None and identities[number] in identities[:number]:
+            raise SpecError(
+                f"sae.{number}: init = {sae.init!r} is the same SAE as that of another [[sae]] "
+                "with these settings, in another place; they would be the same runs"
+            )
     names = {a.published: b.init_sha256 for a, b in zip(saes, made, strict=True)}
     return made, {a: b for a, b in names.items() if a is not None and b is not None}
 
