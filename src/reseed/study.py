@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reseed.errors import SpecError, StoreError
+from reseed.errors import StoreError
 from reseed.events import EVENTS_FILE, EVENTS_FOLDER
 from reseed.notebook.of_study import StudyView
 from reseed.records import in_order, with_interpretation
@@ -32,14 +32,13 @@ from reseed.spec.made_with import BY_RUN, differences, edited, settings_of
 from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec
 from reseed.store import BUILDING, Store
+from reseed.store.places import BASE_FILE, DATA_FILE, SPEC_FILE, places_of
 
 if TYPE_CHECKING:
     import polars as pl
 
-SPEC_FILE = "study.toml"
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
-DATA_FILE = "data.json"
 MADE_WITH_FILE = "made_with.json"
 SUBJECT = "subject"
 _BEFORE_DATA = (".lock", SPEC_FILE, EVENTS_FILE, EVENTS_FOLDER, "work")
@@ -78,14 +77,8 @@ class Study(StudyView):
             study = reseed.Study.load("studies/quickstart.toml")
             study.latents.filter(pl.col("n_matched") == 2)
         """
-        place = Path(path)
-        file = place / SPEC_FILE if place.is_dir() else place
-        if not file.exists():
-            what = f"{place} has no {SPEC_FILE}" if place.is_dir() else f"no file {place}"
-            raise SpecError(f"{what}; give the TOML file of a study or the folder of its results")
+        file, folder, base = places_of(path, out, EVENTS_FILE)
         spec, source = read_study(file)
-        folder = Path(out) if out else (place if place.is_dir() else place.with_suffix(""))
-        base = place.absolute().parent
         study = cls(spec, folder, source, base)
         if any(sae.published for sae in spec.sae):
             from reseed.formats.starts.checksums import STARTS_FILE, starts_of
@@ -93,6 +86,8 @@ class Study(StudyView):
             saes, starts = starts_of(spec.sae, base, folder)
             study.spec = spec.model_copy(update={"sae": saes})
             study.beside[STARTS_FILE] = starts
+        if folder.absolute().parent != base:
+            study.beside[BASE_FILE] = {"base": str(base)}
         return study
 
     # -- sites and runs ---------------------------------------------------------------------------
@@ -284,6 +279,11 @@ class Study(StudyView):
         if not self.store.path(DATA_FILE).exists():
             there = [child.name for child in self.folder.iterdir()] if self.folder.is_dir() else []
             others = [n for n in there if n not in _BEFORE_DATA and not n.endswith(BUILDING)]
+            if (
+                SPEC_FILE in there
+                and self.beside.get(SPEC_FILE) != self.store.path(SPEC_FILE).read_bytes()
+            ):
+                others.append(SPEC_FILE)  # somebody's own: ours comes after `DATA_FILE`
             if others and not self.store.has(SUBJECT):
                 raise StoreError(
                     f"{self.folder} is not empty and is no study; choose another with `--out`"

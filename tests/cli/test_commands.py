@@ -5,12 +5,14 @@ import re
 import shutil
 import signal
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from tests.processes import RESEED, child, until
 
-from reseed.errors import Interrupted
+from reseed.errors import Interrupted, SpecError
 from reseed.events import Stop
+from reseed.study import Study
 
 COMMANDS = (
     "init", "keys", "run", "plan", "status", "report", "sites", "calibrate", "consensus", "predict",
@@ -169,6 +171,41 @@ def test_a_folder_of_somebody_else_is_refused(cli, write_study, tmp_path, tree, 
     assert done.returncode == 3
     assert "is no study" in said(done)
     assert tree(tmp_path, skip=()) == before
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_study_of_somebody_is_not_written_over(cli, write_study, tmp_path, tree, command):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "study.toml").write_text("# my notes")
+    path = write_study()
+    before = tree(tmp_path, skip=())
+    done = cli(command, path, "--out", tmp_path / "mine")
+    assert done.returncode == 3
+    assert "is no study" in said(done)
+    assert tree(tmp_path, skip=()) == before
+
+
+def test_results_that_lie_elsewhere_find_what_their_toml_names(write_study, tmp_path):
+    subject = {"kind": "arrays", "paths": {"x": "x.npy"}}
+    path = write_study("a/there", subject=subject, activations={"sites": ["x"]})
+    study = Study.load(path, tmp_path / "b" / "results")
+    with study.locked("test"):
+        pass
+    assert Study.load(study.folder).base == path.parent
+    path.parent.rename(tmp_path / "moved")
+    assert Study.load(study.folder).base == tmp_path / "b"
+
+
+def test_the_toml_that_lies_with_results_is_their_folder(finished):
+    assert Study.load(finished / "study.toml").folder == finished
+    assert Study.load(finished / "study.toml", "other").folder == Path("other")
+
+
+def test_a_study_without_an_ending_needs_a_folder(write_study, tmp_path):
+    path = write_study().rename(tmp_path / "v1.2")
+    with pytest.raises(SpecError, match="has no such ending"):
+        Study.load(path)
+    assert Study.load(path, tmp_path / "out").folder == tmp_path / "out"
 
 
 def test_an_empty_folder_is_taken(cli, write_study, tmp_path):
