@@ -119,7 +119,7 @@ def test_the_wrong_site_is_noticed() -> None:
         reseed.compare(sae, sae, activations=x[:, :16])
 
 
-def test_two_subjects_need_an_alignment() -> None:
+def test_two_subjects_need_an_alignment(tmp_path) -> None:
     x, sae = world()
     R = rotation(32, 32).astype(np.float32)
     turned = SAEArrays(
@@ -133,7 +133,12 @@ def test_two_subjects_need_an_alignment() -> None:
     y = x @ R
     bare = reseed.compare(sae, turned)
     assert bare.shared < 0.2
-    found = reseed.compare(sae, turned, activations=[x, y], align="procrustes")
+    # in one folder: what was found without, or by other activations, is not taken for this
+    more = {"null_draws": 1, "out": tmp_path}
+    assert reseed.compare(sae, turned, activations=[x, y], **more).shared < 0.2
+    swapped = [x, y[:, ::-1].copy()]
+    assert reseed.compare(sae, turned, activations=swapped, align="procrustes", **more).shared < 0.2
+    found = reseed.compare(sae, turned, activations=[x, y], align="procrustes", **more)
     assert found.shared == 1.0
     (crossing,) = found.summary["crossing"]
     assert crossing["fvu"]["map_alone"] < 1e-6

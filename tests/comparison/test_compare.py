@@ -180,6 +180,12 @@ def test_folder_and_restart(tmp_path, monkeypatch) -> None:
         reseed.compare(a, b, out=out, tau=0.9)
 
 
+def test_what_a_bare_decoder_gave_is_not_taken_for_an_encoder_like_it(tmp_path) -> None:
+    a, b = rows(60, 64, 0), (rows(60, 64, 1), rows(60, 64, 0))
+    assert reseed.compare(a, b, null_draws=1, out=tmp_path).shared == 1
+    assert reseed.compare((a, a), b, null_draws=1, out=tmp_path).shared == 0
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(StoreError, match="not empty"):

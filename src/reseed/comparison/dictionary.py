@@ -110,7 +110,7 @@ def _dictionary(source: Any, name: str, which: Mapping[str, Any]) -> Dictionary:
             f"{name}: the encoder has {len(views.encoder)} rows and the decoder "
             f"{len(views.decoder)}; both need one row for each latent (is one transposed?)"
         )
-    has_encoder, sha256 = encoder is not None, _sha256(views)
+    has_encoder, sha256 = encoder is not None, rows_sha256(views)
     return Dictionary(
         name=name, views=views, has_encoder=has_encoder, sae=sae, sha256=sha256, about=about
     )
@@ -168,7 +168,8 @@ def _parts(path: str) -> list[str]:
     return [part.replace("--", "-").lstrip(".") for part in parts] or ["sae"]
 
 
-def _sha256(views: Views) -> str:
+def rows_sha256(views: Views) -> str:
+    """SHA-256 of encoder and decoder rows, in hex."""
     digest = hashlib.sha256()
     for array in views:
         tight = np.ascontiguousarray(array, np.float32)

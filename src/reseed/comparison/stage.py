@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from reseed.comparison.dictionary import Dictionary, check, dictionaries
+from reseed.comparison.dictionary import Dictionary, check, dictionaries, rows_sha256
 from reseed.comparison.pair import VERSION, Members, PairFacts, measure_pair
 from reseed.comparison.summary import Comparison, assembled, formulas
 from reseed.errors import SpecError, StoreError, needs_train
@@ -211,6 +211,8 @@ def _pair(
     name = compared_name((a.name, b.name))
     live = [np.packbits(strata["live"][d.name]).tobytes().hex() for d in (a, b) if "live" in strata]
     ids = [measure["id"] for measure in formulas()]
-    store.make(name, [a.sha256, b.sha256, tau, draws, live, ids, VERSION], files)
+    # aligned rows are not those of the file: of other activations they are others
+    rows = [(rows_sha256(d.views), d.has_encoder) for d in (a, b)]
+    store.make(name, [rows, tau, draws, live, ids, VERSION], files)
     tables = {table: store.table(name, f"{table}.parquet") for table in _TABLES}
     return PairFacts(**tables, **store.document(name, "pair.json"))
