@@ -132,7 +132,8 @@ def test_nonsense_is_refused(given, word: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"tau": 0}, {"tau": 1.2}, {"null_draws": 0}, {"align": "procrustes"}, {"names": ["x", "x"]}],
+    [{"tau": 0}, {"tau": 1.2}, {"tau": 0.704}, {"tau": 1e-9}, {"tau": np.nan}, {"null_draws": 0}]
+    + [{"align": "procrustes"}, {"names": ["x", "x"]}],
 )
 def test_bad_options_are_refused(options) -> None:
     with pytest.raises(SpecError):
@@ -178,6 +179,12 @@ def test_folder_and_restart(tmp_path, monkeypatch) -> None:
     assert (out / "report.html").read_bytes() == there["report.html"]
     with pytest.raises(AssertionError):
         reseed.compare(a, b, out=out, tau=0.9)
+
+
+def test_a_tau_that_is_a_hundredth_but_for_rounding_is_one() -> None:
+    a, b, _ = planted()
+    found = [reseed.compare(a, b, tau=tau, null_draws=1) for tau in (0.7, 0.1 * 7, np.float32(0.7))]
+    assert [one.summary["tau"] for one in found] == [0.7] * 3
 
 
 def test_what_a_bare_decoder_gave_is_not_taken_for_an_encoder_like_it(tmp_path) -> None:

@@ -33,6 +33,9 @@ REPORT, SUMMARY = "report.html", "comparison.json"
 
 _TABLES = ("table", "curve", "cosines")
 
+_ROUNDING = 1e-6
+"""How far tau may be from a hundredth: more than float32 is off."""
+
 _DRAWS = 3
 
 _WIDE = 4096
@@ -60,7 +63,7 @@ def compare(
         saes: each an `SAE`, a `[F, D]` decoder, a pair (encoder, decoder), or a path or
             `hf:owner/repo/path` in any format that `reseed inspect` knows.
         names: of each, for tables and files.
-        tau: cosine from which on a latent counts as shared.
+        tau: cosine from which on a latent counts as shared, a multiple of .01.
         null_draws: random pairs for each pair; left out, 3, or 1 from 4,096 latents on.
         activations: `[N, D]` rows to run the SAEs on, an array or a path (`.npy`,
             `file.safetensors#key`, or the folder of a study with shards, `folder#site`); or a list
@@ -84,8 +87,12 @@ def compare(
         comparison = reseed.compare("runs/seed0", "hf:owner/repo/layer_6")
         comparison.shared, comparison.share_fdr, comparison.warnings
     """
-    if not 0 < tau <= 1:
-        raise SpecError(f"tau = {tau} must be above 0 and at most 1; it is a cosine")
+    at = round(float(tau), 2)
+    if not (0 < at <= 1 and abs(tau - at) < _ROUNDING):
+        raise SpecError(
+            f"tau = {tau} must be above 0 and at most 1, since it is a cosine, and a multiple of "
+            "0.01, since shares are counted at these"
+        )
     if null_draws is not None and null_draws < 1:
         raise SpecError(f"null_draws = {null_draws}; without a null a share cannot be read")
     if align is not None and activations is None:
@@ -94,7 +101,7 @@ def compare(
     if tokens is not None and (tokens < 1 or activations is None):
         raise SpecError(f"tokens = {tokens} limits activations; give them, and at least one")
     settings: Any = {
-        "tau": tau, "null_draws": null_draws, "activations": activations, "align": align,
+        "tau": at, "null_draws": null_draws, "activations": activations, "align": align,
         "tokens": tokens,
     }  # fmt: skip
     if out is None:
