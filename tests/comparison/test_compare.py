@@ -193,6 +193,21 @@ def test_what_a_bare_decoder_gave_is_not_taken_for_an_encoder_like_it(tmp_path) 
     assert reseed.compare((a, a), b, null_draws=1, out=tmp_path).shared == 0
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "mirrored, raw", "mirrored, axes"])
+def test_encoder_and_decoder_in_one_beside_two(monkeypatch, kind: str) -> None:
+    monkeypatch.setattr("reseed.stability.decoys.Decoys.heaviest", lambda *_: kind)
+    a, b = rows(60, 64, 0), rows(60, 64, 1)
+    apart = (rows(60, 64, 2), a)
+    same = reseed.compare((a, a.copy()), apart, null_draws=1)
+    for given in [((a, a), apart), (apart, (a, a))]:
+        found = reseed.compare(*given, null_draws=1)
+        assert found.shared == same.shared == 0
+        assert found.share_fdr == same.share_fdr
+        for one, other in zip(found.null.values(), same.null.values(), strict=True):
+            assert one["mean"] == pytest.approx(other["mean"], abs=0.05)
+    assert reseed.compare((a, a), (b, b), null_draws=1).shared == 0
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(StoreError, match="not empty"):

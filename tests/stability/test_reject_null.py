@@ -86,6 +86,14 @@ def test_zero_rows_are_left_out() -> None:
     assert reseed.reject_threshold(A[20:21], B) > 0
 
 
+def test_encoder_and_decoder_in_one_beside_two() -> None:
+    A, B, E = (rows(0, seed, 60, 32) for seed in range(3))
+    tied, untied = Views(A, A), Views(E, B)
+    found = reseed.reject_threshold(tied, untied, view="minimum")
+    apart = reseed.reject_threshold(Views(A, A.copy()), untied, view="minimum")
+    assert found == pytest.approx(apart, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("A", "more", "says"),
     [

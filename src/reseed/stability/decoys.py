@@ -214,7 +214,7 @@ def _gaussian(own: CovarianceNull, other: CovarianceNull, wanted: int, *key: int
         drawn: list[list[Floats32]] = []
         for at, null in enumerate((own, other)):
             views = null.draw("decoys", *key, round_, at)
-            kinds = list(views)[-len(null.rows) :]
+            kinds = list(views)[-max(len(own.rows), len(other.rows)) :]
             drawn.append([unit(rows, "random rows").astype(np.float32) for rows in kinds])
         rng = generator("decoys", *key, round_)
         queries = [rows[:size] for rows in drawn[0]]

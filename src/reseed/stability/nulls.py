@@ -165,7 +165,8 @@ class Mirrored:
     """
 
     def __init__(self, null: CovarianceNull, other: CovarianceNull | None = None) -> None:
-        self._axes = None if other is None else _axes(other.rows)
+        # of both kinds the same, where one of the two has encoder and decoder in one
+        self._axes = None if other is None else (_axes(other.rows) * 2)[: len(null.rows)]
         # cosines are the same along any orthonormal axes, so rows stay in these
         self.rows = null.rows
         if self._axes is not None:
