@@ -133,7 +133,8 @@ def test_nonsense_is_refused(given, word: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"tau": 0}, {"tau": 1.2}, {"tau": 0.704}, {"tau": 1e-9}, {"tau": np.nan}, {"null_draws": 0}]
-    + [{"align": "procrustes"}, {"names": ["x", "x"]}],
+    + [{"align": "procrustes"}, {"names": ["x", "x"]}]
+    + [{"align": align, "activations": rows(90, 16, 2)} for align in ("cca", "", False, True)],
 )
 def test_bad_options_are_refused(options) -> None:
     with pytest.raises(SpecError):

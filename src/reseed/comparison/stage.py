@@ -93,6 +93,10 @@ def compare(
             f"tau = {tau} must be above 0 and at most 1, since it is a cosine, and a multiple of "
             "0.01, since shares are counted at these"
         )
+    if align not in (None, "procrustes"):
+        raise SpecError(
+            f"align = {align!r}: only 'procrustes' is known; left out, nothing is turned"
+        )
     if null_draws is not None and null_draws < 1:
         raise SpecError(f"null_draws = {null_draws}; without a null a share cannot be read")
     if align is not None and activations is None:
