@@ -5,7 +5,7 @@ import pytest
 
 import reseed
 from reseed.comparison.align import Sums
-from reseed.errors import SpecError
+from reseed.errors import SpecError, SubjectError
 from reseed.records import SAEArrays
 
 
@@ -115,6 +115,8 @@ def test_the_wrong_site_is_noticed() -> None:
     wrong = 5 + 0.1 * np.random.default_rng(3).normal(size=x.shape)
     found = reseed.compare(sae, sae, activations=wrong.astype(np.float32))
     assert any("worse than their mean" in one for one in found.warnings)
+    with pytest.raises(SubjectError, match="1 rows of the activations .* give more of them"):
+        reseed.compare(sae, sae, activations=x[:1])
     with pytest.raises(SpecError, match="32 dimensions"):
         reseed.compare(sae, sae, activations=x[:, :16])
 

@@ -121,7 +121,12 @@ def test_independent_ones_are_at_chance() -> None:
         (lambda: ((rows(6, 4, 0), rows(5, 4, 0)), sae()), "transposed"),
         (lambda: (np.full((4, 3), np.nan), np.ones((4, 3))), "NaN"),
         (lambda: (np.ones(4), np.ones((4, 3))), "matrix"),
-        (lambda: (np.zeros((4, 3)), np.ones((4, 3))), "nothing is left"),
+        (lambda: (np.zeros((4, 3)), np.ones((4, 3))), "nothing is left.* Was it trained"),
+        (lambda: (rows(1, 3, 0), np.ones((4, 3))), "1 of 1 latents .* needs two.* compare$"),
+        (
+            lambda: ((np.eye(4)[[0, 1, 2, 2]] * [1, 1, 0, 0], np.eye(4) * [0, 1, 1, 1]), np.eye(4)),
+            "1 of 4 latents",
+        ),
         (lambda: ("/nowhere/at/all", sae()), "nowhere"),
     ],
 )

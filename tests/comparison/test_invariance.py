@@ -88,6 +88,12 @@ def test_chance_is_kept():
     [
         ({"codes_b": np.ones((8, 3))}, "codes_a are"),
         ({"units": [0, 0, 1]}, "there are 8 places"),
+        ({"units": np.zeros((8, 2))}, r"shape \[8, 2\]"),
+        ({"units": ["a"] * 6 + [None] * 2}, "cannot be told apart .*NoneType"),
+        ({"units": [None] * 8}, "cannot be told apart"),
+        ({"units": [[0]] * 4 + [[0, 1]] * 4}, "cannot be told apart"),
+        ({"units": [1.0] * 6 + [np.nan] * 2}, "2 of 8 places have no unit"),
+        ({"codes_a": np.ones((0, 2)), "codes_b": np.ones((0, 2)), "units": []}, "0 of 0 places"),
         ({"units": [0, 0, 0, 0, 0, 0, 0, 1]}, "has one place"),
         ({"draws": 20}, "fewer than 99"),
         ({"codes_a": -np.ones((8, 2))}, "negative"),

@@ -179,8 +179,9 @@ def run_on(
             )
     source, blocks = activations.source, activations.blocks
     sums = firing_of(readers, source, blocks, events, "activations", unit="rows", size=CHUNK)
+    say = "rows of the activations", "give more of them"
     return {
-        name: OnActivations(firing=of.table(), reconstruction=_finite(of.reconstruction()))
+        name: OnActivations(firing=of.table(), reconstruction=_finite(of.reconstruction(*say)))
         for name, of in sums.items()
     }
 

@@ -223,10 +223,12 @@ def _alone(dictionary: Dictionary) -> list[str]:
     decoder = np.linalg.norm(dictionary.views.decoder, axis=1)
     encoder = np.linalg.norm(dictionary.views.encoder, axis=1)
     zero = int((decoder == 0).sum())
-    if latents - zero < 2 or not encoder.any():
+    left = int(((decoder > 0) & (encoder > 0)).sum())
+    if left < 2:
         raise SpecError(
-            f"{name}: {zero} of {latents} decoder rows are zero and so are "
-            f"{int((encoder == 0).sum())} encoder rows; nothing is left to compare. Was it trained?"
+            f"{name} has {left} of {latents} latents whose rows are not zero, and a comparison "
+            "needs two; nothing is left to compare"
+            + (". Was it trained?" if left < latents else "")
         )
     if zero:
         out.append(

@@ -125,8 +125,8 @@ def paired(
         1.0
     """
     a, b = as_codes(codes_a, "codes_a"), as_codes(codes_b, "codes_b")
-    names, unit = np.unique(np.asarray(units), return_inverse=True)
-    _check(a, b, np.asarray(units), np.bincount(unit), names, draws)
+    names, unit = _numbered(a, b, units)
+    _check(np.bincount(unit), names, draws)
     of = csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))))  # [U, N]
     own = _Sums(of.sum(axis=1)[:, None], *(_dense(of @ x) for x in (a, b, a.power(2), b.power(2))))
     own_ab = _dense(of @ a.multiply(b))
@@ -161,24 +161,34 @@ def paired(
     )  # fmt: skip
 
 
-def _check(
-    a: Codes,
-    b: Codes,
-    units: NDArray[Any],
-    counts: NDArray[np.int64],
-    names: NDArray[Any],
-    draws: int,
-) -> None:
+def _numbered(a: Codes, b: Codes, units: Sequence[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The units in order, and `[N]` which of them each place is in."""
     if a.shape != b.shape:
         raise SpecError(
             f"codes_a are {list(a.shape)} and codes_b {list(b.shape)} (places, latents); the same "
             "SAE has to encode the same places in both views, row by row"
         )
-    if units.shape != (a.shape[0],):
+    try:
+        given = np.asarray(units)
+        names, unit = np.unique(given, return_inverse=True)
+    except (TypeError, ValueError) as error:  # None among names cannot be put in order
         raise SpecError(
-            f"units have the shape {list(units.shape)}, but there are {a.shape[0]} places; give "
+            f"units cannot be told apart ({error}); give each place one, all numbers or all names"
+        ) from error
+    if given.shape != (a.shape[0],):
+        raise SpecError(
+            f"units have the shape {list(given.shape)}, but there are {a.shape[0]} places; give "
             "the unit of each place"
         )
+    missing = int((given != given).sum())  # noqa: PLR0124  (NaN alone is not like itself)
+    if missing or not len(given):
+        raise SpecError(
+            f"{missing} of {len(given)} places have no unit (NaN); give places that have one"
+        )
+    return names, unit
+
+
+def _check(counts: NDArray[np.int64], names: NDArray[Any], draws: int) -> None:
     if counts.min() < 2:
         alone = names[counts.argmin()]
         raise SpecError(

@@ -260,13 +260,15 @@ class Firing:
             }
         )
 
-    def reconstruction(self) -> dict[str, float | int | None]:
-        """rows, l0 (latents that fire in a row) and what `ErrorByDistance` has."""
+    def reconstruction(
+        self, of: str = "held-out rows", more: str = "raise activations.held_out"
+    ) -> dict[str, float | int | None]:
+        """rows, l0 (latents that fire in a row), what `ErrorByDistance` has; `more` if none has."""
         numbers = self._error.numbers() if self.rows else {"fvu": None}
         if numbers["fvu"] is None:
             raise SubjectError(
-                f"the {self.rows:,} held-out rows are all alike, so there is no variance to "
-                "explain; look at the end of the data, or raise activations.held_out"
+                f"the {self.rows:,} {of} are all alike, so there is no variance to explain; look "
+                f"at the end of the data, or {more}"
             )
         l0 = float(self._fired.sum()) / max(self.rows, 1)
         return {"rows": self.rows, **numbers, "l0": l0}
