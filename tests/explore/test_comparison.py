@@ -6,6 +6,9 @@ import pytest
 
 import reseed
 from reseed.explore.server import app_of, folder_at
+from reseed.explore.tables.database import Database
+from reseed.stability import fdr
+from reseed.stability.decoys import q_values
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,20 @@ def test_each_latent_is_there_over_all_others(client, folder):
     drawn = client.get("/folder/histograms?run=a").json()["histograms"]
     assert {axis["name"] for axis in drawn} == {"n_matched", "max_decoder_cos", "q_fdr"}
     assert sum(drawn[0]["counts"]) == 40
+
+
+def test_what_is_said_over_all_others_is_that_of_a_study(folder):
+    database = Database(folder_at(folder))
+    database.refresh()
+    sql = "SELECT run, latent, p_null, q_fdr, max_decoder_cos FROM latents ORDER BY run, latent"
+    shown = pl.DataFrame(database.rows(sql))
+    table = pl.read_parquet(folder / "latents.parquet").sort("sae", "latent", "other")
+    p = fdr.simes(table["p_null"].to_numpy().reshape(120, 2))
+    q = np.concatenate([q_values(of_sae) for of_sae in p.reshape(3, 40)])
+    np.testing.assert_allclose(shown["p_null"], p)
+    np.testing.assert_allclose(shown["q_fdr"], q)
+    cosines = table["decoder_max_cos"].to_numpy().reshape(120, 2).mean(axis=1)
+    np.testing.assert_allclose(shown["max_decoder_cos"], cosines)
 
 
 def test_a_latent_stands_beside_its_nearest(client):

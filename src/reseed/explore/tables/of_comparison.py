@@ -73,15 +73,24 @@ class ComparisonFolder(Folder):
             "decoder_match = encoder_match AND decoder_match >= 0 AND "
             f"least(decoder_cos, encoder_cos) >= {self.tau!r}"
         )
+        # of n ordered p the k-th is held against k / n, which is cume_dist: Simes over the other
+        # SAEs gives p of a latent, Benjamini-Hochberg over the latents of an SAE gives q
+        each = (
+            "SELECT *, cume_dist() OVER (PARTITION BY run, latent ORDER BY p_null) AS part "
+            f"FROM ({' UNION ALL BY NAME '.join(sides)})"
+        )
         rows = (
             f'SELECT {text(groups[0].label)} AS "group", run, latent, '
             f"count(*) FILTER ({shared}) AS n_matched, count(*) + 1 AS n_seeds, "
-            "max(decoder_max_cos) AS max_decoder_cos, max(encoder_max_cos) AS max_encoder_cos, "
-            "min(p_null) AS p_null, min(q_fdr) AS q_fdr "
-            f"FROM ({' UNION ALL BY NAME '.join(sides)}) GROUP BY run, latent"
+            "avg(decoder_max_cos) AS max_decoder_cos, avg(encoder_max_cos) AS max_encoder_cos, "
+            f"min(p_null / part) AS p_null FROM ({each}) GROUP BY run, latent"
         )
+        ranked = (
+            f"SELECT *, cume_dist() OVER (PARTITION BY run ORDER BY p_null) AS part FROM ({rows})"
+        )
+        q = "min(p_null / part) OVER (PARTITION BY run ORDER BY p_null DESC) AS q_fdr"
         numbered = "row_number() OVER (ORDER BY run, latent) AS place"
-        return [f"SELECT *, {numbered} FROM ({rows}) {self._firing()}"]
+        return [f"SELECT * EXCLUDE part, {q}, {numbered} FROM ({ranked}) {self._firing()}"]
 
     def _firing(self) -> str:
         """How often latents fire, where the SAEs were run on activations."""
