@@ -1,11 +1,14 @@
 """The folder of a comparison, whose SAEs stand for runs."""
 
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
 
 import reseed
 from reseed.explore.server import app_of, folder_at
+from reseed.explore.shelf import shelves
 from reseed.explore.tables.database import Database
 from reseed.stability import fdr
 from reseed.stability.decoys import q_values
@@ -53,6 +56,13 @@ def test_what_is_said_over_all_others_is_that_of_a_study(folder):
     np.testing.assert_allclose(shown["q_fdr"], q)
     cosines = table["decoder_max_cos"].to_numpy().reshape(120, 2).mean(axis=1)
     np.testing.assert_allclose(shown["max_decoder_cos"], cosines)
+
+
+def test_folders_called_like_a_number_that_is_given_out_are_all_there(folder, tmp_path):
+    for place in ("p/a-3", "q/a", "r/a"):
+        shutil.copytree(folder, tmp_path / place)
+    shown = shelves([folder_at(tmp_path / place) for place in ("p/a-3", "q/a", "r/a")])
+    assert list(shown) == ["a-3", "a", "a-4"]
 
 
 def test_a_latent_stands_beside_its_nearest(client):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 from reseed.explore.notes import NoteFile
 from reseed.explore.tables.database import Database
@@ -33,6 +34,7 @@ def shelves(folders: Sequence[Folder]) -> dict[str, Shelf]:
     out: dict[str, Shelf] = {}
     for shown in folders:
         name = shown.folder.resolve().name or "study"
-        key = name if name not in out else f"{name}-{len(out) + 1}"
+        others = (f"{name}-{number}" for number in count(len(out) + 1))
+        key = next(key for key in chain([name], others) if key not in out)
         out[key] = Shelf(key, Database(shown), NoteFile(shown.folder))
     return out
