@@ -128,7 +128,7 @@ def test_misspelt_keys_of_each_kind_of_subject(tmp_path, subject, meant):
         (controlled("frozen_decoder", "archetypal", k=2), ["sae.0", "no trained W_dec"]),
         (controlled("frozen_decoder", "pca"), ["sae.0", "pca has no trained W_dec"]),
         (controlled("frozen_encoder", "topk", k=2, aligned=True), ["sae.0", "frozen encoder"]),
-        (fitted("kmeans", latents=5000), ["sae.0", "5,000 centroids", "1,280 rows"]),
+        (fitted("kmeans", latents=5000), ["sae.0", "5,000 centroids", "2,560 rows"]),
         (fitted("nmf", latents=16, fit_rows=8), ["sae.0", "16 components", "8 rows"]),
         (fitted("archetypal", latents=16, k=2, centroids=2000), ["sae.0", "2,000 centroids"]),
         ({"training": None}, ["training", "missing"]),

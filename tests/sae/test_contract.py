@@ -115,6 +115,8 @@ def test_shapes(case: str) -> None:
     assert p["W_enc"].shape == (F, D)
     assert p["W_dec"].shape == (F, D)
     assert all(value.dtype == torch.float32 for value in p.values())
+    moved = p.keys() - architecture(one.spec.sae.name).buffers
+    assert one.spec.sae.trains == moved & {"W_enc", "W_dec"}
     at = At(0, STEPS, torch.zeros(F, dtype=torch.bool))
     out = architecture(one.spec.sae.name).objective(p, Batch(x, x), one.spec.sae, at)
     assert out.loss.shape == out.fvu.shape == ()

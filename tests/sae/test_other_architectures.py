@@ -310,6 +310,13 @@ def test_what_does_not_fit_the_rows_is_refused_before_the_first_step(case, chang
         learner(case, x, y, **changes)
 
 
+@pytest.mark.parametrize("case", EVERY)
+def test_settings_say_what_steps_move(case, x, y):
+    one = learner(case, x, y)[0]
+    moved = one.parameters.keys() - architecture(one.spec.sae.name).buffers
+    assert one.spec.sae.trains == moved & {"W_enc", "W_dec"}
+
+
 @pytest.mark.parametrize("control", ["frozen_decoder", "soft_frozen_decoder"])
 @pytest.mark.parametrize("case", ["pca", "archetypal"])
 def test_a_control_that_holds_what_is_not_there_is_refused(case, control, x):

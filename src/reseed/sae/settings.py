@@ -25,27 +25,16 @@ class ArchitectureSpec(Spec):
     """The part of `[[sae]]` that is the same for all architectures."""
 
     OPTIONAL: ClassVar[frozenset[str]] = frozenset(
-        {
-            "init",
-            "init_noise",
-            "init_sha256",
-            "center",
-            "tied_init",
-            "weight_l2",
-            "aligned",
-            "optimizer",
-            "lr_schedule",
-            "k_start",
-            "k_share",
-            "mutual",
-            "end_to_end",
-        }
+        {"init", "init_noise", "init_sha256", "center", "tied_init", "weight_l2", "aligned"}
+        | {"optimizer", "lr_schedule", "k_start", "k_share", "mutual", "end_to_end"}
     )
     """Settings that are no part of what a run is as long as they are at their default."""
     without: ClassVar[frozenset[str]] = frozenset()
     """Options above that this architecture cannot have."""
     subtracts: ClassVar[bool] = True
     """Whether it takes a centre of its own out of what it reads."""
+    trains: ClassVar[frozenset[str]] = frozenset({"W_enc", "W_dec"})
+    """Matrices that steps move, and that a control can therefore hold."""
 
     latents: Annotated[int, Field(ge=2)]
     """F, the width."""
@@ -229,6 +218,12 @@ class ArchitectureSpec(Spec):
                 "Vary seeds.data (the order of the rows) with one init seed, or let the init seeds "
                 "draw a perturbation: init_noise = 0.05"
             )
+
+    def check_rows(self, rows: int) -> None:
+        """Refuse, by a SpecError, a training of so many rows that it cannot be found from."""
+
+    def check_width(self, dimensions: int) -> None:
+        """Refuse, by a SpecError, rows of so many dimensions that it cannot be trained on."""
 
     def identity(self) -> dict[str, Any]:
         """What decides the result, as JSON: all settings but options at their default.

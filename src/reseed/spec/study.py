@@ -25,7 +25,7 @@ from reseed.spec.analysis import (
 from reseed.spec.interpretation import InterpretationSpec
 from reseed.spec.refusals import read_spec
 from reseed.spec.subject import LanguageModelSpec, ModuleSpec, SubjectSpec, TextSpec
-from reseed.spec.training import Control, ControlsSpec, RunSpec, TrainingSpec
+from reseed.spec.training import Control, ControlsSpec, RunSpec, TrainingSpec, check_held
 from reseed.spec.variants import VariantSpec, check_variants
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
@@ -95,7 +95,7 @@ class StudySpec(Spec):
                 f"activations.cache holds what language models read; a subject of kind "
                 f"{self.subject.kind!r} has none of it, so take it out"
             )
-        if len(set(self.sae)) < len(self.sae):
+        if len({_told_by(sae) for sae in self.sae}) < len(self.sae):
             raise ValueError("two [[sae]] tables are the same; they would be the same runs")
         if self.training.tokens < 10 * self.training.batch:
             raise ValueError(
@@ -154,7 +154,10 @@ class StudySpec(Spec):
     def _check_options(self, number: int, sae: SAESpec) -> None:
         try:
             sae.check_seeds(self.seeds.init)
-        except ValueError as error:
+            sae.check_rows(self.training.steps * self.training.batch)
+            for control in self.controls.kinds:
+                check_held(sae, control)
+        except (ValueError, SpecError) as error:
             raise ValueError(f"sae.{number}: {error}") from None
         if sae.mutual is not None:
             seeds, left = self.seeds.init, sae.mutual.held_out
@@ -166,7 +169,8 @@ class StudySpec(Spec):
                     f"seeds.init = {list(seeds)}, held_out = {list(left)}"
                 )
         try:
-            self._runs_of(sae, "", "", None, self.seeds.data[0])
+            for kind in (None, *self.controls.kinds):
+                self._runs_of(sae, "", "", kind, self.seeds.data[0])
         except ValidationError as error:
             told = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ValueError(f"sae.{number}: {told}") from None
@@ -251,6 +255,12 @@ class StudySpec(Spec):
             )
             for init_seed in seeds
         ]
+
+
+def _told_by(sae: SAESpec) -> str:
+    """What tells its runs from those of others."""
+    left = () if sae.mutual is None else sae.mutual.held_out
+    return digest([sae.identity(), sorted(set(left))])
 
 
 def read_study(file: Path) -> tuple[StudySpec, str]:

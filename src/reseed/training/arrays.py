@@ -127,6 +127,8 @@ def train(
         },
         "train",
     )
+    sae.check_rows(training.steps * training.batch)
+    sae.check_width(source.sites[_SITE])
     blocks = np.arange(len(source.rows))
     rows_in_order = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
     scales = measured(source, blocks, list(source.sites), events) if scale else None

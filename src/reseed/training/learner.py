@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reseed.errors import SpecError, TrainingError
+from reseed.errors import TrainingError
 from reseed.sae.architecture import At, Batch, BatchSource, OneBatch, Parameters
 from reseed.sae.architectures import architecture
 from reseed.sae.model import SAE
 from reseed.sae.settings import PenalisedSpec
-from reseed.spec.training import RunSpec
+from reseed.spec.training import RunSpec, check_held
 from reseed.training.scale import Scales, off_mean, raw
 from reseed.training.schedule import UNMOVED, Held, factor, learning_rate, moved, rising
 from reseed.training.start import FROZEN, aligned, first_parameters, keep_near
@@ -92,7 +92,7 @@ class Learner:
         if parameters is None:
             parameters = self._first_parameters(batch)
         self.parameters = {n: value.to(device).contiguous() for n, value in parameters.items()}
-        self._check_control()
+        check_held(spec.sae, spec.control)
         self.restarts = 0
         mutual = spec.sae.mutual
         keeps = mutual is not None and mutual.restart_above is not None
@@ -185,16 +185,6 @@ class Learner:
     def _take(self, values: Parameters) -> None:
         for name, value in values.items():
             self.parameters[name].copy_(value)
-
-    def _check_control(self) -> None:
-        """Refuse to hold in place what there is not."""
-        control, name = self.spec.control, self.spec.sae.name
-        held = "W_dec" if control == "soft_frozen_decoder" else FROZEN.get(control)
-        if held and (held not in self.parameters or held in self._architecture.buffers):
-            raise SpecError(
-                f"controls.kinds has {control!r}, but {name} has no trained {held} that could be "
-                "held; take the control or the architecture out"
-            )
 
     @property
     def _penalty(self) -> float:

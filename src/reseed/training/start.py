@@ -7,7 +7,6 @@ F latents, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +25,7 @@ from reseed.sae.parts import (
     starting_rows,
 )
 from reseed.seeds import digest
-from reseed.spec.training import Control, RunSpec
+from reseed.spec.training import HELD, RunSpec
 from reseed.training.scale import Scales, off_mean, raw
 
 _LEAST = 1e-12
@@ -121,7 +120,7 @@ def _length(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
 
 
-FROZEN: Mapping[Control | None, str] = {"frozen_decoder": "W_dec", "frozen_encoder": "W_enc"}
+FROZEN = {control: rows for control, rows in HELD.items() if control != "soft_frozen_decoder"}
 """The rows that a control never changes; biases are trained."""
 
 LEAST_COSINE = 0.8

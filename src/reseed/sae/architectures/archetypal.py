@@ -22,7 +22,7 @@ from reseed.errors import SpecError
 from reseed.records import Floats
 from reseed.sae import Tensor, np, parts, torch
 from reseed.sae.architecture import Architecture, At, Batch, Objective, Parameters, Start
-from reseed.sae.architectures.baselines import centroids, rows_of
+from reseed.sae.architectures.baselines import centroids, enough_rows, rows_of
 from reseed.sae.model import SAE
 from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec
@@ -35,6 +35,7 @@ class ArchetypalSpec(ArchitectureSpec):
     without: ClassVar[frozenset[str]] = frozenset(
         {"aligned", "end_to_end", "mutual", "tied_init", "weight_l2"}
     )
+    trains: ClassVar[frozenset[str]] = frozenset({"W_enc"})
 
     architecture: Literal["archetypal"] = "archetypal"
     k: Annotated[int, Field(ge=1)] = 32
@@ -63,6 +64,9 @@ class ArchetypalSpec(ArchitectureSpec):
     def points(self) -> int:
         """P, centroids."""
         return self.latents if self.centroids is None else self.centroids
+
+    def check_rows(self, rows: int) -> None:
+        enough_rows(min(rows, self.fit_rows), self.points, self.name, "centroids")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Fitted(ArchitectureSpec):
     """A dictionary that is found from rows at once: it has nothing that steps could do."""
 
     without: ClassVar[frozenset[str]] = ArchitectureSpec.OPTIONAL - {"k_share"}
+    trains: ClassVar[frozenset[str]] = frozenset()
 
     fit_rows: Annotated[int, Field(ge=2)] = 65_536
     """Rows at the start of training on which it is found; fewer if training is shorter."""
@@ -64,6 +65,23 @@ class Fitted(ArchitectureSpec):
     @property
     def unit_rows(self) -> bool:
         return False
+
+    @property
+    def count(self) -> int:
+        """Components or centroids that are to be found."""
+        return self.latents // 2 if isinstance(self, Signed) else self.latents
+
+    def check_rows(self, rows: int) -> None:
+        found = "centroids" if isinstance(self, KMeansSpec) else "components"
+        enough_rows(min(rows, self.fit_rows), self.count, self.name, found)
+
+    def check_width(self, dimensions: int) -> None:
+        if self.count > dimensions and not isinstance(self, KMeansSpec):
+            raise SpecError(
+                f"latents = {self.latents} asks for {self.count} components, but the rows have "
+                f"{dimensions} dimensions, and there are no more components than those; take at "
+                f"most {self.latents // self.count * dimensions} latents"
+            )
 
     def found_from(self, tokens: int) -> str:
         """For people who wait: before the first step nothing else can be shown."""
@@ -123,14 +141,7 @@ class KMeansSpec(Fitted):
 
 def initial(spec: Fitted, start: Start) -> Parameters:
     """The start of a training with this seed, which fitting replaces before the first step."""
-    dimensions, signs = start.rows.shape[1], 2 if isinstance(spec, Signed) else 1
-    count = spec.latents // signs
-    if count > dimensions and not isinstance(spec, KMeansSpec):
-        raise SpecError(
-            f"latents = {spec.latents} asks for {count} components, but the rows have "
-            f"{dimensions} dimensions, and there are no more components than those; take at most "
-            f"{signs * dimensions} latents"
-        )
+    spec.check_width(start.rows.shape[1])
     return {**parts.autoencoder(start), "converged": torch.ones(())}
 
 
@@ -139,20 +150,19 @@ def rows_of(batches: BatchSource, rows: int) -> Floats:
     return np.concatenate([batch.x.numpy() for batch in batches.first(rows)])[:rows]
 
 
-def _check_rows(rows: Floats, least: int, name: str, setting: str) -> None:
-    if len(rows) < least:
+def enough_rows(rows: int, least: int, name: str, found: str) -> None:
+    """Refuse to look for so many components or centroids in fewer rows."""
+    if rows < least:
         raise SpecError(
-            f"{name}: {least:,} {setting} cannot be found from {len(rows):,} rows; raise fit_rows "
-            f"or the tokens of the training, or ask for fewer {setting}"
+            f"{name}: {least:,} {found} cannot be found from {rows:,} rows; raise fit_rows or the "
+            f"tokens of the training, or ask for fewer {found}"
         )
 
 
 def _pca(p: Parameters, spec: PCASpec, init_seed: int, batches: BatchSource) -> Parameters:
     from sklearn.decomposition import PCA
 
-    rows = rows_of(batches, spec.fit_rows)
-    _check_rows(rows, spec.latents // 2, "pca", "components")
-    pca: Any = PCA(spec.latents // 2, svd_solver="full").fit(rows)
+    pca: Any = PCA(spec.count, svd_solver="full").fit(rows_of(batches, spec.fit_rows))
     W_enc, W_dec = signed(pca.components_, pca.components_)
     return _parameters(W_enc, W_dec, pca.mean_)
 
@@ -160,8 +170,7 @@ def _pca(p: Parameters, spec: PCASpec, init_seed: int, batches: BatchSource) -> 
 def _ica(p: Parameters, spec: ICASpec, init_seed: int, batches: BatchSource) -> Parameters:
     from sklearn.decomposition import FastICA
 
-    rows, count = rows_of(batches, spec.fit_rows), spec.latents // 2
-    _check_rows(rows, count, "ica", "components")
+    rows, count = rows_of(batches, spec.fit_rows), spec.count
     begin = generator("ica", init_seed).standard_normal((count, count))
     ica = FastICA(count, whiten="unit-variance", max_iter=spec.rounds, w_init=begin)
     with _quiet():
@@ -174,7 +183,6 @@ def _nmf(p: Parameters, spec: NMFSpec, init_seed: int, batches: BatchSource) -> 
     from sklearn.decomposition import NMF, MiniBatchNMF
 
     rows = rows_of(batches, spec.fit_rows)
-    _check_rows(rows, spec.latents, "nmf", "components")
     least = rows.min(axis=0)
     maker: Any = NMF if len(rows) <= _AT_ONCE else partial(MiniBatchNMF, batch_size=_MINI_BATCH)
     state = _state("nmf", init_seed)
@@ -208,7 +216,7 @@ def centroids(rows: Floats, count: int, rounds: int, key: int | None = None) -> 
     """k-means++ and Lloyd's iteration on rows `[N, D]`; `key`, or their shape, is the seed."""
     from sklearn.cluster import KMeans  # a second to import, and few need it
 
-    _check_rows(rows, count, "k-means", "centroids")
+    enough_rows(len(rows), count, "k-means", "centroids")
     if key is None:  # equal data give equal centroids, whatever the init seed or their unit
         key = int(digest(list(rows.shape), 8), 16)
     maker: Any = KMeans  # its annotations take strings only

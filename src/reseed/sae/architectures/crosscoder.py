@@ -19,8 +19,7 @@ U the first `delta_share` of the latents: shared ones cannot explain what change
 2603.04426, reconstructed from reviews; without its second k for shared latents).
 
 Saved codes are f n, decoder rows have summed norms 1 in scaled units (exclusive ones of BatchTopK
-1 / M). B batch, F latents, M parts
-(sites) of D_m dimensions, D = Σ D_m.
+1 / M). B batch, F latents, M parts (sites) of D_m dimensions, D = Σ D_m.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ from reseed.sae.architecture import (
     Start,
 )
 from reseed.sae.model import SAE
-from reseed.sae.parts import squared_variation
 from reseed.sae.settings import ArchitectureSpec, Share
 
 if TYPE_CHECKING:
@@ -113,6 +111,14 @@ class CrosscoderSpec(ArchitectureSpec):
     def unit_rows(self) -> bool:
         return False
 
+    def check_width(self, dimensions: int) -> None:
+        if sum(self.parts) != dimensions:
+            raise SpecError(
+                f"crosscoder: parts = {list(self.parts)} add up to {sum(self.parts)} dimensions, "
+                f"but its rows have {dimensions}; give the widths of the sites that are joined, in "
+                "their order"
+            )
+
     def takes(self, site: str) -> bool:
         return site.count("+") + 1 == len(self.parts)
 
@@ -174,11 +180,7 @@ _START_NORM = 0.1
 def initial(spec: CrosscoderSpec, start: Start) -> Parameters:
     """Parameters before training: W_enc = W_dec, each part of a decoder row of length 0.1."""
     width = start.rows.shape[1]
-    if sum(spec.parts) != width:
-        raise SpecError(
-            f"crosscoder: parts = {list(spec.parts)} add up to {sum(spec.parts)} dimensions, but "
-            f"its rows have {width}; give the widths of the sites that are joined, in their order"
-        )
+    spec.check_width(width)
     pieces = np.split(start.rows, np.cumsum(spec.parts)[:-1], axis=1)
     rows = torch.cat([torch.from_numpy(parts.unit_rows(p)) * _START_NORM for p in pieces], dim=1)
     p = {"W_enc": rows.clone(), "b_enc": torch.zeros(spec.latents), "W_dec": rows}
@@ -227,7 +229,7 @@ def objective(p: Parameters, batch: Batch, spec: CrosscoderSpec, at: At) -> Obje
     norms = _weights(p, spec)
     if spec.k is not None:
         f = _largest(f, norms.detach(), spec.k)
-    scale = squared_variation(x)
+    scale = parts.squared_variation(x)
     error = x - (f @ p["W_dec"] + p["b_dec"])
     fvu = error.square().sum() / scale
     loss = fvu + parts.weighted_auxk(p, pre, error, scale, spec.auxk_alpha, at.dead)

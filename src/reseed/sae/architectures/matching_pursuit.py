@@ -29,6 +29,7 @@ class MatchingPursuitSpec(ArchitectureSpec):
     without: ClassVar[frozenset[str]] = frozenset(
         {"aligned", "end_to_end", "tied_init", "weight_l2"}
     )
+    trains: ClassVar[frozenset[str]] = frozenset({"W_dec"})
 
     architecture: Literal["matching_pursuit"] = "matching_pursuit"
     k: Annotated[int, Field(ge=1)] = 32
