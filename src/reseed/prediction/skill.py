@@ -156,7 +156,9 @@ def reliability(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> p
         """Share of the trials of each bin without some runs."""
         away = [at for at, name in enumerate(design) if name in left]
         kept = ~np.isin(ends, away).any(axis=1)
-        hits, trials = (_count(place[kept], of[kept], bins) for of in (outcome, np.ones(len(p))))
+        hits, trials = (
+            _count(place[kept], of[kept], bins) for of in (1.0 * outcome, np.ones(len(p)))
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             return hits / trials
 
