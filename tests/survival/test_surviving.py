@@ -1,5 +1,7 @@
 """What survives, against sums by hand and against subjects whose loss is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,12 +12,14 @@ from reseed.errors import SubjectError
 from reseed.events import Events
 from reseed.evidence.rows import Reader
 from reseed.records import SAEArrays
+from reseed.sae.architectures.crosscoder import CrosscoderSpec
 from reseed.sae.model import from_arrays
 from reseed.seeds import generator
 from reseed.spec.subject import ToySpec
 from reseed.stability.intervals import auroc
 from reseed.subjects.source import DerivedSource
 from reseed.subjects.toy import ToySource
+from reseed.survival import second
 from reseed.survival.agreement import Agreement, placed
 from reseed.survival.surviving import SURVIVES, OverRuns, curves, group_numbers, with_strata
 from reseed.survival.transfer import Frozen, check_alike, transfer
@@ -206,3 +210,28 @@ def test_where_all_survive_there_is_no_area():
     assert found["value"] is None
     assert over.share(latents, pl.col("survives"))["value"] == 1.0
     assert over.share(latents, pl.col("survives"))["interval_95"][1] == 1.0
+
+
+# -- second opinions and the fit ------------------------------------------------------------------
+
+
+def crosscoders(codes):
+    """What `_exclusive` says of crosscoders by what they fire."""
+    spec = CrosscoderSpec(latents=6, parts=(4, 4), k=2)
+    W_dec = torch.ones(6, 8)
+    runs = [SimpleNamespace(id=name, sae=spec) for name in codes]
+    readers = {name: SimpleNamespace(sae=SimpleNamespace(W_dec=W_dec, about={})) for name in codes}
+    kept = SimpleNamespace(of=lambda names: iter([{names[0]: csr_array(codes[names[0]])}]))
+    return second._exclusive(kept, readers, runs)
+
+
+def test_a_crosscoder_that_fires_nothing_finds_nothing_again():
+    table, told = crosscoders({"x": np.ones((5, 6)), "y": np.zeros((5, 6))})
+    assert told == {"seeds": 2, "where": {"both": {"latents": 6, "recurrence": 0.0}}}
+    assert set(table["run"]) == {"x"}
+
+
+def test_of_one_crosscoder_it_is_not_known_what_another_finds():
+    table, told = crosscoders({"x": np.ones((5, 6))})
+    assert table["recurrence"].null_count() == 6
+    assert told["where"]["both"] == {"latents": 6, "recurrence": None}

@@ -236,7 +236,9 @@ def _second(variants: Sequence[Mapping[str, Any]], label: str) -> Html | None:
             for where, of in told["where"].items():
                 row = {"variant": f"{variant['variant']}, {arm}, {where}"}
                 row |= {"latents": count(of["latents"])}
-                crossed.append(row | {"found by another seed": percent(of["recurrence"])})
+                again = of["recurrence"]
+                seen = "not known of one seed" if again is None else percent(again)
+                crossed.append(row | {"found by another seed": seen})
     if not found:
         return None
     title = tag("h3", "Second opinions")

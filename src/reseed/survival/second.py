@@ -250,14 +250,16 @@ def _exclusive(
         frames[run.id] = live.filter(pl.col("fired") > 0)
         rows[run.id] = W_dec[frames[run.id]["latent"].to_numpy()]
     found = {run.id: np.zeros(len(rows[run.id])) for run in crossed}
-    for a, b in combinations(rows, 2):
+    alive = [run for run in rows if len(rows[run])]
+    for a, b in combinations(alive, 2):
         pairs = match(rows[a], rows[b])
         near = pairs.similarity >= SURVIVES
         found[a][pairs.pairs[near, 0]] += 1
         found[b][pairs.pairs[near, 1]] += 1
-    others = max(len(crossed) - 1, 1)
+    # of one crosscoder nobody knows which latents another would find
+    others = len(crossed) - 1 or np.nan
     table = pl.concat(
-        frame.with_columns(pl.Series("recurrence", found[run] / others))
+        frame.with_columns(pl.Series("recurrence", found[run] / others).fill_nan(None))
         for run, frame in frames.items()
     )
     label = pl.when(kind_is("exclusive") & (pl.col("part") == 0)).then(pl.lit("only whole"))
