@@ -21,6 +21,7 @@ from reseed.subjects.source import DerivedSource
 from reseed.subjects.toy import ToySource
 from reseed.survival import second
 from reseed.survival.agreement import Agreement, placed
+from reseed.survival.summary import _fit
 from reseed.survival.surviving import SURVIVES, OverRuns, curves, group_numbers, with_strata
 from reseed.survival.transfer import Frozen, check_alike, transfer
 
@@ -235,3 +236,14 @@ def test_of_one_crosscoder_it_is_not_known_what_another_finds():
     table, told = crosscoders({"x": np.ones((5, 6))})
     assert table["recurrence"].null_count() == 6
     assert told["where"]["both"] == {"latents": 6, "recurrence": None}
+
+
+def test_an_sae_that_a_variant_silences_counts_in_the_mean():
+    fits = {
+        run: {
+            side: {"fvu": 0.5, "fvu_robust": None, "l0": l0}
+            for side, l0 in (("whole", 8.0), ("variant", on_variant))
+        } | {"site": "x", "distance": 1.0, "rows": 10, "bundles": 2}
+        for run, on_variant in zip(DESIGN, (0.0, 0.0, 6.0, 6.0), strict=True)
+    }  # fmt: skip
+    assert _fit(fits, OverRuns(DESIGN))["l0"]["variant"]["value"] == 3.0

@@ -160,7 +160,9 @@ def _fit(fits: Mapping[str, Any], over: OverRuns) -> dict[str, Any]:
     first = next(iter(fits.values()))
     out: dict[str, Any] = {
         name: {
-            side: over.mean({run: fit[side][name] for run, fit in fits.items() if fit[side][name]})
+            side: over.mean(
+                {run: n for run, fit in fits.items() if (n := fit[side][name]) is not None}
+            )
             for side in ("whole", "variant")
         }
         for name in ("fvu", "fvu_robust", "l0")
