@@ -175,3 +175,10 @@ def test_the_command_prints_and_writes(cli, three, finished, tmp_path) -> None:
     (tmp_path / "x.csv").write_bytes(b"\x00\xff")
     broken = cli("predict", three, "--apply", tmp_path / "x.csv")
     assert broken.returncode == 2
+
+
+def test_a_group_is_looked_for_in_each_study_that_is_learned_from(finished) -> None:
+    study = reseed.Study.load(finished)
+    for apply in (None, study.latents):
+        with pytest.raises(SpecError, match="did you mean 'topk 16'"):
+            reseed.predict([study, study], apply, group="topk 61")

@@ -93,7 +93,7 @@ def predict(
     learned = [
         labelled(study, runs, f"{study.folder.name}: {runs.label}")
         for study in studies
-        for runs in study.groups_named(group if apply is None or len(studies) == 1 else None)
+        for runs in study.groups_named(group)
     ]
     events = Events(console=Screen(stderr=True) if progress else None)
     if not isinstance(apply, Study):
