@@ -298,6 +298,10 @@ def test_a_small_group_beside_a_large_one_is_predicted_by_it() -> None:
 
 def test_damaged_tables_are_refused() -> None:
     one = world(0)
+    dead = one.latents.with_columns(alive=False)
+    for table in (dead, one.latents.clear(), one.latents.drop("alive")):
+        with pytest.raises(SpecError, match="none that its column `alive` says to fire"):
+            predict_groups([one], table)
     nan = pl.when(pl.col("latent") == 3).then(float("nan")).otherwise("init_cos")
     with pytest.raises(SpecError, match="init_cos of 4 of"):
         predict_groups([one._replace(latents=one.latents.with_columns(nan.alias("init_cos")))])

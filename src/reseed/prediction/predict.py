@@ -118,6 +118,12 @@ def predict_groups(
     those of `train`, each by models that saw neither its run nor its feature.
     """
     _check(train)
+    if apply is not None and ("alive" not in apply.columns or not apply["alive"].any()):
+        raise SpecError(
+            f"the table to apply it to has {len(apply):,} latents and none that its column `alive` "
+            "says to fire; only of what fires can be predicted whether other runs find it. Give a "
+            "table that `reseed export` wrote, with live latents"
+        )
     features = features_of(train, apply)
     with (events or Events()).task("predict", len(features) + 2, "models") as task:
         return _predicted(train, apply, judges, features, task)
