@@ -87,6 +87,15 @@ def test_bare_numbers_are_answers_too(known, text):
     assert one.failed == 0
 
 
+def test_questions_of_one_quantile_are_one_answer(known):
+    """All share its few windows, so nothing is known of other windows."""
+    item = known.item(0, firing=4, silent=20)
+    alike = replace(item, examples=tuple(replace(e, quantile=None) for e in item.examples))
+    (one,) = intruder.score(known.Model(known.truth), [alike])
+    assert (one.value, one.positives) == (1.0, 20)
+    assert one.interval[0] < one.chance
+
+
 def test_intervals_hold_where_windows_are_shared(known):
     """The judge picks the window that looks oddest to it. Questions of a quantile share windows, so
     their answers depend on each other."""

@@ -61,7 +61,8 @@ def score(
     Returns:
         one result for each item, in order: `value` is the share of intruders found, chance 0.2,
         `positives` the questions answered, `about["by_quantile"]` right answers and answers of each
-        quantile. Questions of one quantile share windows; the interval treats them as a cluster.
+        quantile. Questions of one quantile share windows; the interval treats them as a cluster, so
+        those of a single quantile count as one answer.
     """
     check_items(items)
     return ask_about(
@@ -157,8 +158,7 @@ def _score(questions: Sequence[_Question], replies: Sequence[Reply | Failure]) -
             text=failures[0].text,
         )
     groups = [-1 if question.quantile is None else question.quantile for question, _ in right]
-    clusters = groups if len(set(groups)) > 1 else range(len(right))
-    share = rate([hit for _, hit in right], clusters)
+    share = rate([hit for _, hit in right], groups)
     tally: dict[str, list[int]] = {}
     for question, hit in right:
         name = "mixed" if question.quantile is None else str(question.quantile)
