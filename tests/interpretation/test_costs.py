@@ -11,6 +11,7 @@ from reseed.interpretation.costs import (
     made_up,
     quarter,
     table,
+    times_asked,
 )
 from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Failure, Message, Request, Score
@@ -96,6 +97,24 @@ def test_instruments_are_counted_without_computing(known):
     other = DryInstrument(characters)
     embedding.score_explanations(other, [known.item(0)])
     assert other.tokens == len("fires on f0") + sum(len(e.text) for e in known.item(0).examples)
+
+
+def test_everything_that_is_asked_is_counted(known):
+    """Second members of families whatever the controls, few random latents, and the search."""
+    server = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    told = {"explainer": server, "controls": ["shuffled"], "refine": {"branch": 2, "depth": 2}}
+    spec = InterpretationSpec.model_validate(told)
+    assert times_asked("explain", spec, 50, 30) == 80
+    assert times_asked("refine, at most", spec, 50, 30) == 80
+    assert times_asked("detection", spec, 50, 30) == 100
+    assert times_asked("intruder", spec, 50, 30) == 50
+    random = spec.model_copy(update={"controls": ("random",)})
+    assert times_asked("explain", random, 50, 30) == 80 + 17
+    assert times_asked("intruder", random, 50, 30) == 50 + 17
+    shown = known.item(0, "explain", explained=False, firing=40)
+    costs = costs_of_a_latent(shown, known.item(0, firing=50, silent=50), spec)
+    # 2 + 4 refinements; they and the start are scored, and judged too if each is the best so far
+    assert costs["refine, at most"].calls == 6 + 2 * (1 + 6) * costs["detection"].calls
 
 
 def test_every_way_of_scoring_has_a_row(known):

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from reseed.interpretation.examples import ExampleSets, latents_in
 from reseed.interpretation.explain import explain_items
 from reseed.interpretation.records import Explanation, Failure, Item, Reply, Request
+from reseed.interpretation.refine.search import Mistake, refine_request
 from reseed.interpretation.scorers import Tools, score_items
-from reseed.interpretation.strata import sample_latents
+from reseed.interpretation.strata import partners, sample_latents
 from reseed.runs import Group, stability_name
-from reseed.spec.interpretation import RANDOM, InterpretationSpec
+from reseed.spec.interpretation import RANDOM, WITHOUT_EXPLANATION, InterpretationSpec, RefineSpec
 from reseed.spec.llm import ServerSpec
 from reseed.study import Study
 
@@ -26,6 +27,8 @@ Counter = Callable[[str], int]
 
 EACH_MESSAGE = 4
 """Tokens that a chat template puts around a message, about."""
+
+_REFINE = "refine, at most"
 
 _PHRASE = "words that say what the latent fires on"
 
@@ -148,7 +151,8 @@ def costs_of_a_latent(
 
     Returns:
         Name to cost, without `intervention`, whose texts are not known before they are written. A
-        latent's share of what many share is not taken off.
+        latent's share of what many share is not taken off, and refining takes as many calls as its
+        settings allow.
     """
     dry = DryRun()
     explain_items(dry, [shown], spec.explain)
@@ -159,7 +163,35 @@ def costs_of_a_latent(
             tools = Tools(asker=asker, embedder=instrument, likelihood=instrument)
             score_items(name, tools, [judged], spec)
             costs[name.replace("_", " ")] = asker.cost(count) + instrument.cost()
+    if spec.refine is not None:
+        costs[_REFINE] = _refining(judged, spec, spec.refine, count)
     return costs
+
+
+def _refining(judged: Item, spec: InterpretationSpec, refine: RefineSpec, count: Counter) -> Cost:
+    """Of the largest search for one explanation, all of whose explanations go to the judge."""
+    asker = DryRun()
+    score_items("detection", Tools(asker=asker), [judged], spec)
+    scoring = asker.cost(count)
+    wrong = [Mistake(example, False) for example in judged.examples[: refine.shown]]
+    asked = cost_of([refine_request(_PHRASE, wrong, 0, refine)], count)
+    along = refine.order == "depth"  # then each of the best is followed to its end
+    tree = sum(refine.branch * refine.keep ** (n if along else n > 0) for n in range(refine.depth))
+    allowed = (refine.budget - scoring.calls) // (1 + scoring.calls)
+    found = max(0, min(tree, allowed))
+    return asked.times(found) + scoring.times(2 * (1 + found))
+
+
+def times_asked(name: str, spec: InterpretationSpec, sampled: int, mates: int) -> int:
+    """About how many items a question is asked, of a sample and of second members of families."""
+    every = -(-sampled // spec.random_latents)
+    made = -(-sampled // every) if RANDOM in spec.controls and sampled else 0
+    if name == _REFINE:
+        return sampled + mates
+    if name == "explain":
+        return sampled + mates + made
+    blind = name.replace(" ", "_") in WITHOUT_EXPLANATION
+    return sampled * (2 if "shuffled" in spec.controls and not blind else 1) + made
 
 
 def estimate_costs(
@@ -170,7 +202,8 @@ def estimate_costs(
     Returns:
         Name to cost; which latents, and what their scores will be able to show.
     """
-    plan = sample_latents(study.latent_table(group), spec.per_kind, spec.seed)
+    latents = study.latent_table(group)
+    plan = sample_latents(latents, spec.per_kind, spec.seed)
     of = latents_in(plan.latents)
     examples = ExampleSets(study.store, of)
     # the dearest of them stands for all
@@ -179,10 +212,9 @@ def estimate_costs(
     shown = examples.to_explain(judged.of, spec)
     phrase = Explanation(of=judged.of, text=_PHRASE, model="")
     costs = costs_of_a_latent(shown, replace(judged, explanation=phrase), spec)
-    explained, scored = (2 if RANDOM in spec.controls else 1), 1 + len(spec.controls)
+    mates = len(partners(plan, latents, spec.seed))
     return {
-        name: cost.times(len(of) * (explained if name == "explain" else scored))
-        for name, cost in costs.items()
+        name: cost.times(times_asked(name, spec, len(of), mates)) for name, cost in costs.items()
     }, plan.says
 
 
