@@ -97,6 +97,7 @@ def test_draws_have_equal_mass_whatever_the_sets(seed):
         ([1.0, 0.0], {"a": [0], "b": [1]}, "b: none of its 1 latents fires"),
         ([1.0, 10.0], {"a": [0], "b": [1]}, "b: no 200 orders of its 1 latents reach"),
         ([1.0], {"a": [0, 3]}, "latents 0 to 0, not 3"),
+        ([1.0], {"a": [-1, 0]}, "latents 0 to 0, not -1"),
         ([1.0], {"a": []}, "none of its 0"),
         ([1.0], {}, "0 sets"),
     ],

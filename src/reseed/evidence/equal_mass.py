@@ -61,7 +61,8 @@ def equal_mass_draws(
     for name, latents in sets.items():
         members = np.unique(np.asarray(list(latents), dtype=np.int64))
         if len(members) and not 0 <= members[0] <= members[-1] < len(mass):
-            raise SpecError(f"{name}: there are latents 0 to {len(mass) - 1}, not {members[-1]}")
+            wrong = members[0 if members[0] < 0 else -1]
+            raise SpecError(f"{name}: there are latents 0 to {len(mass) - 1}, not {wrong}")
         heavy[name] = members[mass[members] > 0]
         if not len(heavy[name]):
             raise SpecError(
