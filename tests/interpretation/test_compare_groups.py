@@ -214,6 +214,12 @@ def test_bad_tables_are_refused(change, message):
         sample_latents(change(latents))
 
 
+@pytest.mark.parametrize("wrong", [{"sd": 0}, {"difference": -1}, {"power": 2}])
+def test_numbers_that_no_power_is_of_are_refused(wrong):
+    with pytest.raises(SpecError, match="the first two must be above 0"):
+        sample_latents(table(np.random.default_rng(9)), 5, **wrong)
+
+
 def test_scores_of_other_latents_are_refused():
     latents = table(np.random.default_rng(9))
     foreign = scores(np.random.default_rng(0), latents).with_columns(pl.lit("x").alias("run"))

@@ -138,11 +138,7 @@ def latents_needed(difference: float, sd: float, power: float = 0.8) -> int:
     Raises:
         SpecError: if a number is not positive, or more than 100,000 would be needed.
     """
-    if difference <= 0 or sd <= 0 or not 0 < power < 1:
-        raise SpecError(
-            f"difference = {difference}, sd = {sd}, power = {power}: the first two must be above 0 "
-            "and the power between 0 and 1"
-        )
+    _check_numbers(difference, sd, power)
     high = 4
     while power_of(high, high, difference, sd) < power:
         high *= 2
@@ -153,6 +149,14 @@ def latents_needed(difference: float, sd: float, power: float = 0.8) -> int:
             )
     numbers = range(high + 1)
     return bisect_left(numbers, power, lo=2, key=lambda n: power_of(n, n, difference, sd))
+
+
+def _check_numbers(difference: float, sd: float, power: float) -> None:
+    if not (0 < difference < np.inf and 0 < sd < np.inf and 0 < power < 1):
+        raise SpecError(
+            f"difference = {difference}, sd = {sd}, power = {power}: the first two must be above 0 "
+            "and the power between 0 and 1"
+        )
 
 
 def sample_latents(
@@ -180,6 +184,7 @@ def sample_latents(
     Raises:
         SpecError: if the table lacks a column, has several groups or one run, or a number is wrong.
     """
+    _check_numbers(difference, sd, power)
     wanted = latents_needed(difference, sd, power) if per_group is None else per_group
     if wanted < 1:
         raise SpecError(f"{wanted} latents of each kind; at least 1 is needed")
