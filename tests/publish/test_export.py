@@ -14,6 +14,7 @@ from reseed.errors import SpecError
 from reseed.publish.circuit_tracer import unpacked
 from reseed.publish.export import export_to
 from reseed.publish.pw_mcc import pw_mcc
+from reseed.records import SAEArrays
 from reseed.runs import evidence_name
 
 torch = pytest.importorskip("torch", reason="studies are made with torch")
@@ -173,6 +174,20 @@ def test_pw_mcc_records(language, tmp_path):
         assert 0 <= record["null"]["lo"] <= record["null"]["mean"] <= record["null"]["hi"] <= 1
         assert record["runs"][0]["measured"]["fvu"] > 0
         assert (record["schema"], record["version"]) == ("reseed.pw-mcc", 1)
+
+
+def test_the_null_of_pw_mcc_is_what_independent_directions_give():
+    """Amplitudes fall as 1/k: unit rows of a Gaussian of such a covariance are less alike."""
+    rng, (F, D) = np.random.default_rng(0), (200, 32)
+    W = rng.normal(size=(2, F, D)) / np.arange(1, D + 1)
+    W = (W / np.linalg.norm(W, axis=2, keepdims=True)).astype(np.float32)
+    saes = [
+        SAEArrays(W_enc=rows, b_enc=np.zeros(F, np.float32), W_dec=rows,
+                  b_dec=np.zeros(D, np.float32), activation={"kind": "relu"}, about={})
+        for rows in W
+    ]  # fmt: skip
+    record = pw_mcc(*saes, ("a", "b"))
+    assert record["value"] == pytest.approx(record["null"]["mean"], abs=0.01)
 
 
 def test_pw_mcc_takes_no_heed_of_signs(language):

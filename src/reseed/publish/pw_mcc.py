@@ -7,6 +7,7 @@ keep their sign (`pw_mcc` in docs/summary.md), so this number is never less than
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.matching.assignment import assign
-from reseed.records import Floats, SAEArrays
-from reseed.seeds import generator
+from reseed.matching.match import Views
+from reseed.records import SAEArrays
+from reseed.stability.nulls import CovarianceNull
 
 SCHEMA = "reseed.pw-mcc"
 VERSION = 1
@@ -58,7 +60,8 @@ def pw_mcc(a: SAEArrays, b: SAEArrays, names: tuple[str, str]) -> dict[str, Any]
         )
     cosines = first @ other.T
     match = assign(np.abs(cosines))
-    drawn = [_random(a.W_dec, b.W_dec, draw) for draw in range(_DRAWS)]
+    nulls = [CovarianceNull(Views(rows, rows)) for rows in (first, other)]
+    drawn = [_random(nulls, draw) for draw in range(_DRAWS)]
     return {
         "schema": SCHEMA,
         "version": VERSION,
@@ -100,14 +103,12 @@ def _unit(rows: NDArray[Any], name: str) -> NDArray[np.float64]:
     return rows / lengths
 
 
-def _random(a: Floats, b: Floats, draw: int) -> float:
-    """The same number for Gaussian rows with the second moments of both."""
-    rows: list[NDArray[np.float64]] = []
-    for side, real in enumerate((a, b)):
-        unit = _unit(real, "")
-        values, vectors = np.linalg.eigh(unit.T @ unit / len(unit))
-        noise = generator("pw-mcc", side, draw).standard_normal(unit.shape)
-        rows.append(_unit((noise * np.sqrt(values.clip(0))) @ vectors.T, "a random dictionary"))
+def _random(nulls: Sequence[CovarianceNull], draw: int) -> float:
+    """The same number for random rows with the mean and the second moments of both."""
+    rows = [
+        _unit(null.draw("pw-mcc", side, draw).decoder, "a random dictionary")
+        for side, null in enumerate(nulls)
+    ]
     return float(assign(np.abs(rows[0] @ rows[1].T)).similarity.mean())
 
 
