@@ -75,7 +75,10 @@ def test_numbers_are_those_of_the_study(neuronpedia, language):
     beside = parsed(out / run.id / "reseed-0.json")
     assert beside["shared"] == shared["value"]
     assert beside["shared_chance"] == shared["null_covariance"]["mean"]
+    blocks = language.store.document("tokens", "about.json")["blocks"]
+    held_out = max(1, round(blocks * language.spec.activations.held_out))
     for feature in batch["features"]:
+        assert feature["n_prompts_total"] == held_out
         row = table.filter(run=run.id, latent=feature["feature_index"]).row(0, named=True)
         assert feature["frac_nonzero"] == row["firing_rate"]
         told = beside["features"][str(feature["feature_index"])]

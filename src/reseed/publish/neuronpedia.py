@@ -16,9 +16,10 @@ import numpy as np
 from reseed.formats import own
 from reseed.publish.dashboards import Bars, Dashboard, dashboards, layer_of, left_out, rounded
 from reseed.records import Floats
-from reseed.runs import Group, evidence_name, run_name
+from reseed.runs import Group, run_name
 from reseed.spec.training import RunSpec
 from reseed.study import Study
+from reseed.subjects.source import split_blocks
 
 VERSION = 1
 """Of `reseed-N.json`; rises when one of its keys changes its meaning."""
@@ -58,7 +59,7 @@ def neuronpedia(
                 "sae_set": re.sub(r"[^a-z0-9]+", "-", group.label.lower()).strip("-"),
                 "sae_id_suffix": f"i{spec.init_seed}-d{spec.data_seed}",
             }
-            common = {**_held_out(study, run), "dataset": dataset}
+            common = {**_held_out(study), "dataset": dataset}
             shown = dashboards(study, group, run)
             decoder = own.read_piece(study.store, run_name(run)).W_dec
             yield from _run(run, about, common, shown, decoder, _null(study, group, spec))
@@ -173,11 +174,11 @@ def _activation(window: Mapping[str, Any], low: float, high: float, part: float)
     }
 
 
-def _held_out(study: Study, run: str) -> dict[str, int]:
+def _held_out(study: Study) -> dict[str, int]:
     """Blocks of text that no run was trained on, and tokens of each."""
-    rows = study.store.document(evidence_name(run), "reconstruction.json")["rows"]
-    block = study.store.document("tokens", "about.json")["block"]
-    return {"n_prompts_total": -(-rows // block), "n_tokens_in_prompt": block}
+    about = study.store.document("tokens", "about.json")
+    _, blocks = split_blocks(about["blocks"], study.spec.activations.held_out)
+    return {"n_prompts_total": len(blocks), "n_tokens_in_prompt": about["block"]}
 
 
 def _null(study: Study, group: Group, spec: RunSpec) -> dict[str, Any]:
