@@ -220,6 +220,9 @@ def test_what_cannot_be_written_is_said(language, finished, tmp_path):
     with pytest.raises(SpecError, match="--overwrite"):
         export_to(language, tmp_path / "full", "pw-mcc")
     assert export_to(language, tmp_path / "full", "pw-mcc", overwrite=True)[0]
+    for overwrite in (False, True):
+        with pytest.raises(SpecError, match="x is a file and was left as it is"):
+            export_to(language, tmp_path / "full" / "x", "pw-mcc", overwrite=overwrite)
 
 
 def test_an_older_study_says_what_its_export_lacks(language, tmp_path):

@@ -51,7 +51,9 @@ def export_to(
     if to not in TARGETS:
         raise SpecError(f"--to {to!r}: {nearest(to, TARGETS)}")
     place = Path(out)
-    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not overwrite):
+    if place.exists() and not place.is_dir():
+        raise SpecError(f"{place} is a file and was left as it is; files are written into a folder")
+    if place.is_dir() and any(place.iterdir()) and not overwrite:
         raise SpecError(
             f"{place} is there already and was left as it is; give --overwrite (overwrite=True) to "
             "write into it, or another folder"
