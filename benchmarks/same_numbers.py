@@ -169,7 +169,9 @@ def tables(settings: Sequence[str], latents: int = 48) -> str:
     written: list[str] = []
     for one in settings:
         named = re.findall(r"^(\w+) =", one, re.MULTILINE)
-        common = {"latents": str(latents), "lr": "2e-2"}
+        common = {"latents": str(latents)}
+        if not re.search(r'= "(pca|ica|nmf|kmeans)"', one):  # they are found without steps
+            common["lr"] = "2e-2"
         rest = "".join(f"{key} = {value}\n" for key, value in common.items() if key not in named)
         written.append(f"[[sae]]\n{rest}{one}\n")
     return "\n".join(written)

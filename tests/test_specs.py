@@ -130,7 +130,9 @@ def test_misspelt_keys_of_each_kind_of_subject(tmp_path, subject, meant):
         (controlled("frozen_encoder", "topk", k=2, aligned=True), ["sae.0", "frozen encoder"]),
         (fitted("kmeans", latents=5000), ["sae.0", "5,000 centroids", "2,560 rows"]),
         (fitted("nmf", latents=16, fit_rows=8), ["sae.0", "16 components", "8 rows"]),
-        (fitted("archetypal", latents=16, k=2, centroids=2000), ["sae.0", "2,000 centroids"]),
+        (fitted("archetypal", latents=16, k=2, centroids=3000), ["sae.0", "3,000 centroids"]),
+        ({"text": {"source": "x", "ids": "i", "template": "{a}"}}, ["template is a part of text"]),
+        ({"text": {"source": "x", "layout": "padded", "separator": False}}, ["separator is a"]),
         ({"training": None}, ["training", "missing"]),
         ({"subject": None}, ["subject", "missing"]),
     ],
@@ -185,7 +187,7 @@ def test_every_wrong_thing_is_named_at_once(write_study, tmp_path):
         ({"activations": {"sites": ["tooy"]}}, "did you mean 'toy'"),
         ({"activations": {"sites": ["layers.*"]}}, "layers"),
         ({"activations": {"tokens": 64}}, "cannot be split"),
-        (fitted("pca", latents=64), "32 components, but the rows have 12 dimensions"),
+        (fitted("pca", latents=64), "32 components, but the rows have 8 dimensions"),
     ],
 )
 def test_what_the_subject_lacks(write_study, changes, word):

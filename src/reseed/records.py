@@ -32,6 +32,15 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
+    def refuse_idle(self, needed: str, given: object, *names: str) -> None:
+        """Refuse, by a ValueError, settings that change nothing unless what is needed is given.
+
+        Of a result they would change its name alone.
+        """
+        for name in names:
+            if not given and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is a part of {needed}; set that too, or take {name} out")
+
     def digest(self, length: int = 64) -> str:
         """Digest of the whole content, defaults included."""
         return digest(self.model_dump(mode="json"), length)

@@ -156,8 +156,8 @@ def test_jumprelu_is_saelens(p, x, sparsity) -> None:
     out, found, _ = ours(
         "jumprelu", given, x, dead=dead,
         sparsity=sparsity, bandwidth=float(0.5 / length), penalty=float(C / length**2),
-        tanh_scale=float(scale * length / D**0.5),
-        pre_act=float(0.01 / length**2 * length / D**0.5) if tanh else 0.0,
+        **({"tanh_scale": float(scale * length / D**0.5),
+            "pre_act": float(0.01 / length**2 * length / D**0.5)} if tanh else {}),
     )  # fmt: skip
     found["threshold"] = found["threshold"] / length  # by t = θ / ℓ
     agree(out, found, length, loss, theirs, codes)

@@ -74,7 +74,8 @@ def y(x: torch.Tensor) -> torch.Tensor:
 
 def sae_spec(case, **changes):
     kind = ARCHITECTURES[case.split()[0]].settings
-    return read_spec(kind, {"latents": F, "lr": 3e-3, **EVERY[case], **changes}, "test")
+    rate = {} if case in FITTED else {"lr": 3e-3}
+    return read_spec(kind, {"latents": F, **rate, **EVERY[case], **changes}, "test")
 
 
 class Given:
@@ -286,6 +287,8 @@ def test_pairs_of_rows_are_what_a_transcoder_learns_from(x, y):
         ("crosscoder k", {"exclusive": 0.01}, "is 0 for each site, which must be 1 to 12"),
         ("crosscoder k", {"delta": 0.1}, r"of one width, and parts = \[7, 5\]"),
         ("crosscoder k", {"delta_share": 0.5}, "delta_share is a part of delta"),
+        ("crosscoder", {"threshold_rows": 64}, "threshold_rows is a part of k"),
+        ("pca", {"lr": 1.0}, "lr does not go together with pca"),
         ("archetypal shared", {"centroids": 5}, "raise centroids"),
         ("pca", {"latents": 23}, "odd"),
     ],

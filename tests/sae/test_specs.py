@@ -20,6 +20,8 @@ OPTIONS = {
     "weight_l2": 0.1,
     "tied_init": True,
     "k_start": 8,
+    "k_share": 0.5,
+    "lr": 1.0,
     "init": "data",
     "init_noise": 0.1,
     "init_sha256": "0" * 64,

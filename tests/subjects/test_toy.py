@@ -82,18 +82,10 @@ def test_source_gives_blocks_in_the_order_asked_for():
     assert torch.equal(both, torch.cat([source.read([3])["toy"], source.read([1])["toy"]]))
 
 
-STRUCTURED = {
-    "features": 120,
-    "dimensions": 24,
-    "active": 6.0,
-    "roots": 2,
-    "children": 3,
-    "depth": 2,
-    "subspaces": 4,
-    "rank": 3,
-    "factors": 3,
-    "factor_share": 0.4,
-}
+SIZE = {"features": 120, "dimensions": 24, "active": 6.0}
+TREES = {"roots": 2, "children": 3, "depth": 2}
+FACTORS = {"factors": 3, "factor_share": 0.4}
+STRUCTURED = SIZE | TREES | {"subspaces": 4, "rank": 3} | FACTORS
 
 
 @pytest.mark.parametrize(
@@ -101,8 +93,8 @@ STRUCTURED = {
     [
         STRUCTURED,
         STRUCTURED | {"zipf": 1.5, "active": 20.0},
-        STRUCTURED | {"roots": 0, "subspaces": 0},
-        STRUCTURED | {"factors": 0, "subspaces": 0, "zipf": 0.0},
+        SIZE | FACTORS,
+        SIZE | TREES | {"zipf": 0.0},
     ],
 )
 def test_structured_features_fire_as_often_as_the_power_law_says(more):
@@ -147,8 +139,8 @@ def test_planted_subspaces_have_no_preferred_direction():
 
 
 def test_factors_make_firing_correlate_in_few_dimensions():
-    more = {"roots": 0, "subspaces": 0, "factors": 1, "factor_share": 0.5, "zipf": 0.0}
-    toy = Toy(spec(**STRUCTURED | more | {"active": 30.0}))
+    more = {"active": 30.0, "factors": 1, "factor_share": 0.5, "zipf": 0.0}
+    toy = Toy(spec(**SIZE | more))
     seen = np.concatenate([toy.coefficients(b) > 0 for b in range(30)])
     c = np.corrcoef(seen.T)[np.triu_indices(120, 1)]
     # one factor of either sign: pairs go together or apart, none is left alone
@@ -238,6 +230,12 @@ def test_a_draw_that_cannot_be_is_refused():
         ({"draw": "exactly", "active": 2.5}, "whole number"),
         ({"draw": "exactly", "pools": 8, "active": 9}, "pool of 8"),
         ({"draw": "exactly", "active": 2, "correlation": 0.3}, "no other structure"),
+        ({"draw": "exactly", "active": 2, "zipf": 0.3}, "zipf is a part of draw = .copula."),
+        ({"correlation": 0.3}, "correlation is a part of group"),
+        ({"hierarchy": True}, "hierarchy is a part of group"),
+        ({"factor_share": 0.3}, "factor_share is a part of factors"),
+        ({"depth": 2}, "depth is a part of roots"),
+        ({"rank": 3, "roots": 1}, "rank is a part of subspaces"),
     ):
         with pytest.raises(ValueError, match=words):
             ToySpec(kind="toy", features=64, dimensions=8, **change)

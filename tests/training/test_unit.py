@@ -34,7 +34,8 @@ POWERS = (2.0**-13, 2.0**13)
 
 
 def trained(name, unit, **more):
-    settings = {"latents": F, "lr": 1e-2, "init_seeds": [0, 1], "batch": 128, "tokens": 1280}
+    settings = {"latents": F, "init_seeds": [0, 1], "batch": 128, "tokens": 1280}
+    settings |= {} if "lr" in ARCHITECTURES[name].settings.without else {"lr": 1e-2}
     settings |= MORE.get(name, {"k": 3}) | more
     if "transcoder" in name:
         settings["target"] = Y * np.float32(unit)

@@ -48,6 +48,7 @@ class MutualSpec(Spec):
                 f"mutual compares all latents of two runs exactly, {latents:,} squared; it is "
                 f"made for at most {MUTUAL_LATENTS:,}, lower latents"
             )
+        self.refuse_idle("mutual.restart_above", self.restart_above, "restarts", "firing")
         if self.restart_above is not None and self.firing is None and k is None:
             raise ValueError(
                 f"mutual.restart_above needs a target rate and {name} has no k to take it "

@@ -30,7 +30,7 @@ class ArchitectureSpec(Spec):
     )
     """Settings that are no part of what a run is as long as they are at their default."""
     without: ClassVar[frozenset[str]] = frozenset()
-    """Options above that this architecture cannot have."""
+    """Settings that this architecture cannot have."""
     subtracts: ClassVar[bool] = True
     """Whether it takes a centre of its own out of what it reads."""
     trains: ClassVar[frozenset[str]] = frozenset({"W_enc", "W_dec"})
@@ -88,11 +88,13 @@ class ArchitectureSpec(Spec):
             if getattr(self, option) != fields[option].default:
                 raise ValueError(f"{option} does not go together with {self.name}; take one out")
         self._check_start()
+        self.refuse_idle("k_start", self.k_start, "k_share")
         if self.k_start is not None and k is None:
             raise ValueError(f"k_start = {self.k_start}, but {self.name} has no k; take it out")
-        if self.k_start is not None and k is not None and not k <= self.k_start <= self.latents:
+        if self.k_start is not None and k is not None and not k < self.k_start <= self.latents:
             raise ValueError(
-                f"k_start = {self.k_start} must lie between k = {k} and latents = {self.latents}"
+                f"k_start = {self.k_start} must lie between k = {k} and latents = {self.latents}, "
+                "above k; change it, or take it out"
             )
         for option in ("aligned", "tied_init"):
             if getattr(self, option) and self.output_site is not None:

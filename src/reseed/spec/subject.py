@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_serializer
+from pydantic import Field, field_serializer, model_validator
 
 from reseed.records import Spec
 from reseed.spec.subjects.optional import OptionalSpec
@@ -122,6 +122,12 @@ class TextSpec(OptionalSpec):
     `border`. Padding is always left out."""
     seed: int = 0
     """Order in which documents are packed; it fixes which ones are held out."""
+
+    @model_validator(mode="after")
+    def _parts_used(self) -> TextSpec:
+        self.refuse_idle('layout = "packed"', self.layout == "packed", "separator")
+        self.refuse_idle("text that has no ids yet", self.ids is None, "template", "special_tokens")
+        return self
 
     @field_serializer("exclude")
     def _in_order(self, exclude: frozenset[str]) -> list[str]:

@@ -56,7 +56,7 @@ _AT_ONCE, _MINI_BATCH = 4096, 1024
 class Fitted(ArchitectureSpec):
     """A dictionary that is found from rows at once: it has nothing that steps could do."""
 
-    without: ClassVar[frozenset[str]] = ArchitectureSpec.OPTIONAL - {"k_share"}
+    without: ClassVar[frozenset[str]] = ArchitectureSpec.OPTIONAL | {"lr"}
     trains: ClassVar[frozenset[str]] = frozenset()
 
     fit_rows: Annotated[int, Field(ge=2)] = 65_536

@@ -92,8 +92,8 @@ class CrosscoderSpec(ArchitectureSpec):
         if self.delta and (len(self.parts) != 2 or len(set(self.parts)) > 1):
             at = f"two sites of one width, and parts = {list(self.parts)}"
             raise ValueError(f"delta is of the difference of {at}; take delta out")
-        if "delta_share" in self.model_fields_set and not self.delta:
-            raise ValueError("delta_share is a part of delta; give delta = 0.005, or take it out")
+        self.refuse_idle("delta", self.delta, "delta_share")
+        self.refuse_idle("k", self.k, "threshold_rows")
         return self
 
     @property

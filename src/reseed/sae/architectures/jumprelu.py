@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reseed.sae import Tensor, codes, parts, torch
 from reseed.sae.architecture import (
@@ -63,6 +63,12 @@ class JumpReLUSpec(InBlocksSpec, PenalisedSpec):
     """c in tanh(c code / σ), where σ is the unit of length over the root of D."""
     pre_act: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the loss that brings dead latents back, `tanh` only; 3e-6 in the update."""
+
+    @model_validator(mode="after")
+    def _parts_used(self) -> JumpReLUSpec:
+        self.refuse_idle("target_l0", self.target_l0, "settle_rows")
+        self.refuse_idle('sparsity = "tanh"', not self.unit_rows, "tanh_scale", "pre_act")
+        return self
 
     @property
     def unit_rows(self) -> bool:

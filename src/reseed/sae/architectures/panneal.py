@@ -38,6 +38,7 @@ class PAnnealSpec(PenalisedSpec):
             raise ValueError(
                 "changes = 1 leaves no step between p = 1 and p_end; take changes of 2 or more"
             )
+        self.refuse_idle("p_end below 1", self.p_end < 1, "anneal_from", "changes")
         return self
 
 

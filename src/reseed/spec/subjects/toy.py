@@ -71,6 +71,9 @@ class ToySpec(OptionalSpec):
             raise ValueError(f"active = {self.active:g} is above features = {self.features}")
         if self.group > self.features:
             raise ValueError(f"group = {self.group} is above features = {self.features}")
+        self.refuse_idle("factors", self.factors, "factor_share")
+        self.refuse_idle("roots", self.roots, "children", "depth")
+        self.refuse_idle("subspaces", self.subspaces, "rank")
         if self.structured:
             self._check_structure()
         self._check_draw()
@@ -90,9 +93,11 @@ class ToySpec(OptionalSpec):
         if self.draw == "copula":
             if self.pools > 1 or self.decay < 1:
                 raise ValueError('pools and decay go with draw = "exactly"; set it or leave them')
+            self.refuse_idle("group", self.group > 1, "correlation", "hierarchy")
             return
         if self.structured or self.group > 1 or self.correlation > 0 or self.hierarchy:
             raise ValueError('draw = "exactly" has pools and no other structure; leave that out')
+        self.refuse_idle('draw = "copula"', False, "zipf")
         least = self.features // self.pools
         if self.active != round(self.active) or self.active > least:
             raise ValueError(
