@@ -10,7 +10,7 @@ import pytest
 from tests.processes import RESEED, children, until
 
 import reseed
-from reseed.cluster.engine import EngineSpec
+from reseed.cluster.engine import EngineSpec, read_engine
 from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.pipeline.parts import STAGES, Division, Part, read_share
@@ -86,6 +86,27 @@ def test_a_part_that_is_none(text):
     with pytest.raises(SpecError, match="share|part of a stage"):
         Part.read(text)
     assert str(Part.read("co-firing 2/3")) == "co-firing 2/3"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("engine = 3", "engine = 3 is no table; write .engine."),
+        ("[engine]\nworkers = 0", "workers: it must be at least 1"),
+        ("workers = -1", "workers: it must be at least 1"),
+        ("cpus = 0", "cpus: it must be at least 1"),
+        ("ranks = 0", "ranks: it must be at least 1"),
+        ("minutes = 0", "minutes: it must be at least 1"),
+        ("gpus = -1", "gpus: it must be at least 0"),
+        ("subject_ranks = -1", "subject_ranks: it must be at least 0"),
+        ("gib = 0", "gib: it must be greater than 0"),
+        ("price = -1", "price: it must be at least 0"),
+    ],
+)
+def test_an_engine_that_cannot_be(tmp_path, text, words):
+    (tmp_path / "engine.toml").write_text(text)
+    with pytest.raises(SpecError, match=words):
+        read_engine(tmp_path / "engine.toml")
 
 
 def test_shares():

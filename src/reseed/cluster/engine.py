@@ -10,7 +10,9 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, cast
+
+from pydantic import Field
 
 from reseed.errors import SpecError, StoreError
 from reseed.events import Events
@@ -24,6 +26,9 @@ Door = Callable[[str, str, str, int], None]
 """Makes one part: folder of the study, name of the part, device, ranks that make it together."""
 
 
+Count = Annotated[int, Field(ge=1)]
+
+
 class EngineSpec(Spec):
     """Where parts run and what each may take: an `engine.toml`, or options of `reseed run`.
 
@@ -31,22 +36,22 @@ class EngineSpec(Spec):
     """
 
     on: Literal["local", "slurm", "ray"] = "local"
-    workers: int = 2
+    workers: Count = 2
     """parts at a time"""
-    cpus: int = 1
+    cpus: Count = 1
     """for each worker"""
-    gpus: int = 0
+    gpus: Annotated[int, Field(ge=0)] = 0
     """for each worker"""
-    ranks: int = 1
+    ranks: Count = 1
     """processes of each worker that share a run whose `blocks` is above 1, docs/sharding.md"""
-    subject_ranks: int = 0
+    subject_ranks: Annotated[int, Field(ge=0)] = 0
     """processes of each worker that hold the subject together in the harvest, where it is too large
     for one GPU; 0 for one on each of its GPUs"""
-    gpu_gib: float | None = None
+    gpu_gib: Annotated[float, Field(gt=0)] | None = None
     """memory of each GPU, for `reseed plan`"""
-    gib: float = 4.0
+    gib: Annotated[float, Field(gt=0)] = 4.0
     """memory of each worker"""
-    minutes: int = 240
+    minutes: Count = 240
     """after which a worker is stopped; it saves before, and is started again"""
     partition: str | None = None
     account: str | None = None
@@ -60,7 +65,7 @@ class EngineSpec(Spec):
     """that workers use; those of AVX2 are the same on processors that have more"""
     address: str = "auto"
     """of the Ray cluster"""
-    price: float | None = None
+    price: Annotated[float, Field(ge=0)] | None = None
     """of one worker for an hour, for `reseed plan`"""
 
     def holders(self, device: str) -> int:
@@ -125,7 +130,10 @@ def read_engine(file: Path | None, **options: Any) -> EngineSpec:
             table = tomllib.loads(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise SpecError(f"{file} cannot be read as TOML ({error})") from error
-        table = table.get("engine", table)
+        told: Any = table.get("engine", table)
+        if not isinstance(told, dict):
+            raise SpecError(f"{file}: engine = {told!r} is no table; write [engine] above its keys")
+        table = cast("dict[str, Any]", told)
     table |= {name: value for name, value in options.items() if value is not None}
     return read_spec(EngineSpec, table, "engine" if file is None else str(file))
 
