@@ -192,7 +192,7 @@ class Database:
         self.evidence = {run: source for run, source in contexts.items() if source is not None}
         empty = 'SELECT NULL::VARCHAR AS "group", NULL::VARCHAR AS run, NULL::BIGINT AS latent'
         nothing = f"{empty}, NULL::DOUBLE AS firing_rate, NULL::BIGINT AS place WHERE false"
-        self._view("latents", latents or [nothing])
+        self._view("latents", latents or [nothing], self.folder.latents_are)
         self._view("words", words or [f"{empty}, NULL::VARCHAR AS explanation WHERE false"])
         self.columns = self._described("latents", "place")
         self.words = self._described("words", "group", "run", "latent") if words else {}
@@ -203,10 +203,8 @@ class Database:
         self._ends.clear()
         self._values.clear()
 
-    def _view(self, name: str, parts: Sequence[str]) -> None:
-        self._connection.execute(
-            f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(parts)}"
-        )
+    def _view(self, name: str, parts: Sequence[str], kind: str = "VIEW") -> None:
+        self.rows(f"CREATE OR REPLACE {kind} {name} AS {' UNION ALL BY NAME '.join(parts)}")
 
     def _described(self, view: str, *without: str) -> dict[str, str]:
         types = {row["column_name"]: row["column_type"] for row in self.rows(f"DESCRIBE {view}")}

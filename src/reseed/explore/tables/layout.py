@@ -29,6 +29,8 @@ class Folder(ABC):
     """what is compared with each other"""
     has_weights = True
     """whether there are SAEs, so that any two rows can be compared"""
+    latents_are = "VIEW"
+    """or a `TABLE`, worked out once: for queries that do more than read"""
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.folder, self.store = folder, store

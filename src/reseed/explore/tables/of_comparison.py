@@ -32,6 +32,7 @@ class ComparisonFolder(Folder):
 
     what = "SAE"
     has_weights = False
+    latents_are = "TABLE"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, Store(folder))
@@ -73,17 +74,14 @@ class ComparisonFolder(Folder):
             "decoder_match = encoder_match AND decoder_match >= 0 AND "
             f"least(decoder_cos, encoder_cos) >= {self.tau!r}"
         )
-        # of n ordered p the k-th is held against k / n, which is cume_dist: Simes over the other
-        # SAEs gives p of a latent, Benjamini-Hochberg over the latents of an SAE gives q
-        each = (
-            "SELECT *, cume_dist() OVER (PARTITION BY run, latent ORDER BY p_null) AS part "
-            f"FROM ({' UNION ALL BY NAME '.join(sides)})"
-        )
+        # of n ordered p the k-th is held against k / n: Simes over the other SAEs gives p of a
+        # latent, Benjamini-Hochberg over the latents of an SAE gives q
+        simes = "count(*) * list_min(list_transform(list_sort(list(p_null)), lambda p, k: p / k))"
         rows = (
             f'SELECT {text(groups[0].label)} AS "group", run, latent, '
             f"count(*) FILTER ({shared}) AS n_matched, count(*) + 1 AS n_seeds, "
             "avg(decoder_max_cos) AS max_decoder_cos, avg(encoder_max_cos) AS max_encoder_cos, "
-            f"min(p_null / part) AS p_null FROM ({each}) GROUP BY run, latent"
+            f"{simes} AS p_null FROM ({' UNION ALL BY NAME '.join(sides)}) GROUP BY run, latent"
         )
         ranked = (
             f"SELECT *, cume_dist() OVER (PARTITION BY run ORDER BY p_null) AS part FROM ({rows})"
