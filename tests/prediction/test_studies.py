@@ -180,5 +180,5 @@ def test_the_command_prints_and_writes(cli, three, finished, tmp_path) -> None:
 def test_a_group_is_looked_for_in_each_study_that_is_learned_from(finished) -> None:
     study = reseed.Study.load(finished)
     for apply in (None, study.latents):
-        with pytest.raises(SpecError, match="did you mean 'topk 16'"):
+        with pytest.raises(SpecError, match="no group 'topk 61'"):
             reseed.predict([study, study], apply, group="topk 61")
