@@ -156,9 +156,8 @@ def reliability(groups: Sequence[LiveLatents], predicted: Sequence[Floats]) -> p
         """Share of the trials of each bin without some runs."""
         away = [at for at, name in enumerate(design) if name in left]
         kept = ~np.isin(ends, away).any(axis=1)
-        hits, trials = (
-            _count(place[kept], of[kept], bins) for of in (1.0 * outcome, np.ones(len(p)))
-        )
+        hits = _count(place[kept], outcome[kept].astype(np.float64), bins)
+        trials = _count(place[kept], np.ones(kept.sum()), bins)
         with np.errstate(invalid="ignore", divide="ignore"):
             return hits / trials
 
