@@ -123,6 +123,7 @@ def test_one_table(cli):
         NewStudy(kind="module", model="a.b:c", sites=("layer",), architecture="batchtopk"),
         NewStudy(kind="language_model", model='a "b"', text="x.txt", sites=("layers.6.mlp", "b")),
         NewStudy(kind="toy", architecture="relu"),
+        NewStudy(kind="toy", sites=("toy",)),
         NewStudy(kind="toy", architecture="matching_pursuit", latents=16),
     ],
     ids=lambda choices: f"{choices.kind} {choices.architecture}",
@@ -147,11 +148,25 @@ def test_what_is_written_is_a_study(tmp_path, choices):
         (NewStudy(kind="toy", text="x"), "reads no text"),
         (NewStudy(kind="toy", architecture="topkk"), "did you mean 'topk'"),
         (NewStudy(kind="toy", latents=8, k=9), "k = 9"),
+        (NewStudy(kind="toy", latents=0), "latents: it must be at least 2"),
+        (NewStudy(kind="toy", k=0), "k: it must be at least 1"),
+        (NewStudy(kind="toy", tokens=0), "tokens: it must be at least 1"),
+        (NewStudy(kind="toy", model="x"), "leave --model and --sites out"),
+        (NewStudy(kind="toy", sites=("x",)), "leave --model and --sites out"),
+        (NewStudy(kind="arrays", model="x.npy", sites=("a", "b")), "--sites a,b: x.npy is one"),
+        (NewStudy(kind="arrays", model="\udcff.npy"), "cannot be written into a TOML file"),
     ],
 )
 def test_what_cannot_be_is_refused(choices, words):
     with pytest.raises(reseed.SpecError, match=words):
         new_study(choices)
+
+
+@pytest.mark.parametrize("name", ["a😀é.npy", 'a"b\\c.npy', "a\x7f\x01\tb.npy"])
+def test_names_are_written_as_they_are(name):
+    told = tomllib.loads(new_study(NewStudy(kind="arrays", model=name, sites=("😀",))))
+    assert told["subject"]["paths"] == {"😀": name}
+    assert told["activations"]["sites"] == ["😀"]
 
 
 def test_from_nothing_to_a_report_in_two_commands(cli, tmp_path, monkeypatch):

@@ -65,6 +65,8 @@ def _subject(choices: NewStudy) -> tuple[str, tuple[str, ...]]:
     if choices.kind not in KINDS:
         raise SpecError(f"subject {choices.kind!r}: {nearest(choices.kind, KINDS)}")
     if choices.kind == "toy":
+        if choices.model or choices.sites not in ((), ("toy",)):
+            raise SpecError("the toy is made of numbers; leave --model and --sites out")
         return _TOY, ("toy",)
     if not choices.model:
         what = {
@@ -73,10 +75,15 @@ def _subject(choices: NewStudy) -> tuple[str, tuple[str, ...]]:
             "arrays": "a .npy file [N, D], file.safetensors#key, or a folder of files",
         }[choices.kind]
         raise SpecError(f"a subject of kind {choices.kind!r} needs --model: {what}")
-    model = json.dumps(choices.model)
+    model = _quoted(choices.model)
     if choices.kind == "arrays":
-        sites = choices.sites or ("x",)
-        return f'kind = "arrays"\npaths = {{ {json.dumps(sites[0])} = {model} }}', sites
+        site, *others = choices.sites or ("x",)
+        if others:
+            raise SpecError(
+                f"--sites {','.join(choices.sites)}: {choices.model} is one array, and so one site; name "
+                "one, and write the others with their files into paths of [subject]"
+            )
+        return f'kind = "arrays"\npaths = {{ {_quoted(site)} = {model} }}', (site,)
     if not choices.sites:
         raise SpecError(
             "--sites are needed, e.g. layers.6.mlp; `reseed sites MODEL` lists what there is"
@@ -92,10 +99,10 @@ def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
             f"architecture {choices.architecture!r}: {nearest(choices.architecture, ARCHITECTURES)}"
         )
     small = choices.kind == "toy"
-    latents = choices.latents or (64 if small else 1024)
-    tokens = choices.tokens or (128_000 if small else 1_000_000)
-    different = min(tokens, _rows(choices) or tokens)
-    k = choices.k or min(latents, 3 if small else 32)
+    latents = _given(choices.latents, 64 if small else 1024)
+    tokens = _given(choices.tokens, 128_000 if small else 1_000_000)
+    different = min(tokens, _given(_rows(choices), tokens))
+    k = _given(choices.k, min(latents, 3 if small else 32))
     fields = ARCHITECTURES[choices.architecture].settings.model_fields
     active = next((name for name in ("k", "target_l0") if name in fields), None)
     lines = {
@@ -104,6 +111,7 @@ def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
         **({} if active is None else {active: k}),
         **({"lr": 1e-2} if small and choices.architecture == "topk" else {}),
     }
+    written = ", ".join(map(_quoted, sites))
     batch = 1024 if tokens >= 512_000 else max(2, min(256, tokens // 20))
     text = ""
     if choices.kind == "language_model":
@@ -113,14 +121,14 @@ def _text(choices: NewStudy, subject: str, sites: tuple[str, ...]) -> str:
                 "datasets:NAME"
             )
         text = (
-            f"\n[text]\nsource = {json.dumps(choices.text)}\n"
+            f"\n[text]\nsource = {_quoted(choices.text)}\n"
             '# template = "{text}"        # how a record becomes a document\n'
         )
     elif choices.text:
         raise SpecError(f"a subject of kind {choices.kind!r} reads no text; leave --text out")
     return (
         "# `reseed plan` says what it takes, `reseed run` makes it; `reseed keys` lists all keys.\n"
-        f"\n[subject]\n{subject}\n{text}\n[activations]\nsites = {json.dumps(list(sites))}\n"
+        f"\n[subject]\n{subject}\n{text}\n[activations]\nsites = [{written}]\n"
         f"tokens = {different:_}            # different ones; a tenth is held out\n"
         f"\n[[sae]]                       # one table for each SAE; `reseed architectures`\n"
         f"{_toml(lines)}\n"
@@ -139,6 +147,19 @@ def _rows(choices: NewStudy) -> int | None:
     import numpy as np
 
     return len(np.load(path, mmap_mode="r"))
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _quoted(text: str) -> str:
+    """A text as TOML writes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SpecError(f"{text!r} cannot be written into a TOML file ({error})") from error
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _toml(table: Mapping[str, Any]) -> str:
