@@ -32,7 +32,7 @@ from reseed.spec.made_with import BY_RUN, differences, edited, settings_of
 from reseed.spec.study import StudySpec, read_study
 from reseed.spec.training import Control, RunSpec
 from reseed.store import BUILDING, Store
-from reseed.store.places import BASE_FILE, DATA_FILE, SPEC_FILE, places_of
+from reseed.store.study_paths import BASE_FILE, DATA_FILE, SPEC_FILE, paths_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,7 +77,7 @@ class Study(StudyView):
             study = reseed.Study.load("studies/quickstart.toml")
             study.latents.filter(pl.col("n_matched") == 2)
         """
-        file, folder, base = places_of(path, out, EVENTS_FILE)
+        file, folder, base = paths_of(path, out, EVENTS_FILE)
         spec, source = read_study(file)
         study = cls(spec, folder, source, base)
         if any(sae.published for sae in spec.sae):

@@ -13,7 +13,7 @@ SPEC_FILE, DATA_FILE, BASE_FILE = "study.toml", "data.json", "base.json"
 """Of the folder of results: the TOML, what decides the activations, where the TOML was."""
 
 
-class Places(NamedTuple):
+class StudyPaths(NamedTuple):
     """Of a study."""
 
     file: Path
@@ -24,8 +24,10 @@ class Places(NamedTuple):
     """what relative paths are looked for in before the current folder"""
 
 
-def places_of(path: str | os.PathLike[str], out: str | os.PathLike[str] | None, log: str) -> Places:
-    """The places of a study that is named by its TOML, or by the folder of its results.
+def paths_of(
+    path: str | os.PathLike[str], out: str | os.PathLike[str] | None, log: str
+) -> StudyPaths:
+    """The paths of a study that is named by its TOML, or by the folder of its results.
 
     `log` is the name of a file that a folder of results has from the first command on.
 
@@ -39,7 +41,7 @@ def places_of(path: str | os.PathLike[str], out: str | os.PathLike[str] | None, 
     if place.is_dir():
         if not (place / SPEC_FILE).exists():
             raise SpecError(f"{place} has no {SPEC_FILE}; {_GIVE}")
-        return Places(place / SPEC_FILE, Path(out or place), _base(place))
+        return StudyPaths(place / SPEC_FILE, Path(out or place), _base(place))
     if not place.exists():
         raise SpecError(f"no file {place}; {_GIVE}")
     if out is None and place.suffix != ".toml":
@@ -47,7 +49,7 @@ def places_of(path: str | os.PathLike[str], out: str | os.PathLike[str] | None, 
             f"{place}: results lie beside a study, in a folder of its name without .toml, and this "
             "name has no such ending; rename the file, or say with `--out` where they are to lie"
         )
-    return Places(place, Path(out or place.with_suffix("")), place.absolute().parent)
+    return StudyPaths(place, Path(out or place.with_suffix("")), place.absolute().parent)
 
 
 def _base(folder: Path) -> Path:
