@@ -240,6 +240,11 @@ def test_missing_arrays(write_study, tmp_path):
         ({"kk": 2}, "did you mean 'k'"),
         ({"init_seeds": [1, 1]}, "twice"),
         ({"init_seeds": []}, "at least one"),
+        ({"init_seeds": [0, -1]}, r"init_seeds = \[0, -1\] are not all whole numbers from 0"),
+        ({"architecture": 3}, "architecture 3"),
+        ({"batch": "many"}, "batch: a whole number is needed"),
+        ({"data_seed": "a"}, "data_seed: a whole number is needed"),
+        ({"scale": "maybe"}, "scale: true or false is needed"),
         ({"tokens": 0}, "tokens"),
         ({"tokens": 10, "batch": 20}, "tokens = 10"),
         ({"clip": 0}, "clip"),
@@ -252,6 +257,13 @@ def test_train_refuses(arguments, word):
     given = {"latents": 8, "k": 2, **arguments}
     with pytest.raises(SpecError, match=word):
         reseed.train(x, **{name: value for name, value in given.items() if value is not None})
+
+
+def test_train_takes_settings_as_they_were_read():
+    x = 100 * np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    given = {"latents": 8, "k": 2, "tokens": 64, "batch": 16, "init_seeds": [0]}
+    no, word = (reseed.train(x, **given, scale=scale)[0] for scale in (False, "no"))
+    assert np.array_equal(no.W_enc, word.W_enc)
 
 
 @pytest.mark.parametrize(

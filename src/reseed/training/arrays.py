@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -94,13 +94,13 @@ def train(
         saes = reseed.train(x, latents=1024, k=32, init_seeds=[0, 1, 2], tokens=2_000_000)
     """
     place = chosen(device)
-    if architecture not in ARCHITECTURES:
-        raise SpecError(f"architecture {architecture!r}: {nearest(architecture, ARCHITECTURES)}")
+    if (name := str(architecture)) not in ARCHITECTURES:
+        raise SpecError(f"architecture {architecture!r}: {nearest(name, ARCHITECTURES)}")
     if wrong := settings.keys() & {"seed", "seeds"}:
         raise SpecError(f"train: {wrong.pop()}: unknown key; did you mean 'init_seeds'?")
     init_seeds = _seeds(init_seeds)
     table = {"latents": latents, **settings, **({} if target is None else {"target": _TARGET})}
-    sae = read_spec(ARCHITECTURES[architecture].settings, table, "train")
+    sae = read_spec(ARCHITECTURES[name].settings, table, "train")
     if sae.end_to_end is not None:
         raise SpecError(
             "end_to_end trains through a language model, and rows alone have none; write it into a "
@@ -120,7 +120,7 @@ def train(
         TrainingSpec,
         {
             "tokens": rows if tokens is None else tokens,
-            "batch": min(batch, rows),
+            "batch": min(batch, rows) if isinstance(batch, Real) else batch,
             "warmup_steps": warmup_steps,
             "clip": clip,
             "scale": scale,
@@ -129,11 +129,6 @@ def train(
     )
     sae.check_rows(training.steps * training.batch)
     sae.check_width(source.sites[_SITE])
-    blocks = np.arange(len(source.rows))
-    rows_in_order = Stream(source, blocks, data_seed=data_seed, batch=training.batch, mix=_MIX)
-    scales = measured(source, blocks, list(source.sites), events) if scale else None
-    centres = means(source, blocks, [_SITE], events) if sae.center else None
-    stream = BatchStream(rows_in_order, scales, centres)
     spec = read_spec(
         RunSpec,
         {
@@ -147,6 +142,11 @@ def train(
         },
         "train",
     )
+    blocks = np.arange(len(source.rows))
+    rows_in_order = Stream(source, blocks, data_seed=spec.data_seed, batch=training.batch, mix=_MIX)
+    scales = measured(source, blocks, list(source.sites), events) if training.scale else None
+    centres = means(source, blocks, [_SITE], events) if sae.center else None
+    stream = BatchStream(rows_in_order, scales, centres)
     learners = learners_of(spec, init_seeds, stream, place)
     units = [[learner] for learner in learners] if sae.mutual is None else [learners]
     if isinstance(sae, Fitted):
@@ -164,8 +164,8 @@ def _seeds(init_seeds: Any) -> tuple[int, ...]:
             "them all, e.g. init_seeds=[0, 1, 2]"
         )
     seeds: list[Any] = list(init_seeds)
-    if any(isinstance(seed, bool) or not isinstance(seed, Integral) for seed in seeds):
-        raise SpecError(f"init_seeds = {seeds} are not all whole numbers")
+    if any(isinstance(s, bool) or not isinstance(s, Integral) or s < 0 for s in seeds):
+        raise SpecError(f"init_seeds = {seeds} are not all whole numbers from 0")
     if not seeds or len(set(seeds)) < len(seeds):
         raise SpecError(f"init_seeds = {seeds} must name at least one seed, none twice")
     return tuple(int(seed) for seed in seeds)
