@@ -80,8 +80,8 @@ def _subject(choices: NewStudy) -> tuple[str, tuple[str, ...]]:
         site, *others = choices.sites or ("x",)
         if others:
             raise SpecError(
-                f"--sites {','.join(choices.sites)}: {choices.model} is one array, and so one site; name "
-                "one, and write the others with their files into paths of [subject]"
+                f"--sites {','.join(choices.sites)}: {choices.model} is one array, and so one "
+                "site; name one, and write the others with their files into paths of [subject]"
             )
         return f'kind = "arrays"\npaths = {{ {_quoted(site)} = {model} }}', (site,)
     if not choices.sites:
