@@ -47,6 +47,7 @@ def test_what_can_be_asked_for(gpus):
         ("cuda:2", 2, "sees 2 GPUs"),
         ("gpu", 1, "take cpu, cuda"),
         ("cuda:", 1, "is unknown"),
+        (3, 1, "device 3 is unknown"),
     ],
 )
 def test_what_is_not_there_is_refused(gpus, name, count, message):

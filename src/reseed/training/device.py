@@ -24,7 +24,7 @@ def chosen(device: str, *, elsewhere: bool = False) -> str:
     """
     if device == "cpu":
         return device
-    if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
+    if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", str(device)):
         raise SpecError(
             f"device {device!r} is unknown; take cpu, cuda (a GPU), cuda:1 (the second one) or auto"
         )
