@@ -140,6 +140,13 @@ class SAEArrays:
     """where it comes from: subject, site, tokens seen, seeds, what was folded; free-form JSON"""
 
 
+def is_transcoder(sae: Any) -> bool:
+    """Whether an SAE, arrays or tensors, writes another site than it reads, of its width or not."""
+    read = sae.about.get("site")
+    elsewhere = any(sae.about.get(key, read) != read for key in ("target", "site_out"))
+    return elsewhere or sae.W_skip is not None or sae.W_enc.shape != sae.W_dec.shape
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """How an assignment was found and proven."""

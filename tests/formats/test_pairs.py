@@ -43,6 +43,10 @@ KINDS = {
         {"kind": "jumprelu", "E": 5},
         {"reseed", "saelens", "gemma_scope", "gemma_scope_2"},
     ),
+    "transcoder of one width": (
+        {"kind": "jumprelu", "centred": False, "about": {"site": "a", "target": "b"}},
+        {"reseed", "saelens", "gemma_scope", "gemma_scope_2", "circuit_tracer"},
+    ),
     "skip transcoder": (
         {"kind": "relu", "W_skip": SKIP, "centred": False},
         {"reseed", "saelens", "gemma_scope_2", "circuit_tracer"},

@@ -27,8 +27,9 @@ from reseed.errors import SpecError
 from reseed.events import Events
 from reseed.evidence.distance import ErrorByDistance
 from reseed.matching.match import Views
+from reseed.records import is_transcoder
 from reseed.sae import torch
-from reseed.sae.model import SAE, from_arrays, is_transcoder
+from reseed.sae.model import SAE, from_arrays
 from reseed.subjects.source import Chunk, read_over
 
 if TYPE_CHECKING:

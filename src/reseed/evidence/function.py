@@ -34,9 +34,10 @@ from reseed.evidence.equal_mass import (
     functional_result,
 )
 from reseed.evidence.rows import Encoded, Reader, feed
+from reseed.records import is_transcoder
 from reseed.sae import codes as kernels
 from reseed.sae.codes import Codes
-from reseed.sae.model import SAE, is_transcoder
+from reseed.sae.model import SAE
 from reseed.subjects.language.activations import (
     Replace,
     SplicedModel,

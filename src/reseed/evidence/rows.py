@@ -2,8 +2,7 @@
 
 N rows of a chunk, K codes of a row, F latents, L positions of a block.
 
-The co-firing of runs counts pairs that their firing has to choose first: its null pairs latents
-that fired equally often on all held-out rows. So it comes after the pass, from kept codes.
+Pairs for co-firing and its null are chosen by all firing, so it comes after, from kept codes.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from reseed.evidence.display.strengths import Strengths
 from reseed.evidence.distance import ErrorByDistance
 from reseed.formats import own
 from reseed.matching import codes as sparse_codes
+from reseed.records import is_transcoder
 from reseed.sae import Tensor, torch
 from reseed.sae.arithmetic import refuse_tf32
 from reseed.sae.codes import Codes
-from reseed.sae.model import SAE, from_arrays, is_transcoder
+from reseed.sae.model import SAE, from_arrays
 from reseed.store import Store
 from reseed.subjects.source import CHUNK, BlockSource, Chunk, read_over
 

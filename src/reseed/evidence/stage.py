@@ -30,6 +30,7 @@ from reseed.evidence.windows import Windows, cut
 from reseed.matching.codes import Codes
 from reseed.matching.match import decoder_pairs
 from reseed.matching.stage import read_match
+from reseed.records import is_transcoder
 from reseed.runs import (
     HELD_OUT_TEXT,
     Done,
@@ -43,7 +44,6 @@ from reseed.runs import (
 )
 from reseed.sae import torch
 from reseed.sae.arithmetic import arithmetic
-from reseed.sae.model import is_transcoder
 from reseed.seeds import digest
 from reseed.spec.analysis import EvidenceSpec
 from reseed.spec.training import Control, RunSpec

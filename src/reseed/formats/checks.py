@@ -11,7 +11,7 @@ import numpy as np
 from reseed.errors import SpecError, StoreError, nearest
 from reseed.formats.containers.arrays import Array, Arrays
 from reseed.formats.files import Files
-from reseed.records import ACTIVATIONS, Floats, SAEArrays, check_rule
+from reseed.records import ACTIVATIONS, Floats, SAEArrays, check_rule, is_transcoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +64,9 @@ class Format:
                 "it normalises each row, which the format does not and no weights can stand for"
             )
         elif D != E and not self.transcoder:
-            reason = (
-                f"it reads {D} dimensions and writes {E}, and the format has one number for both"
-            )
+            reason = f"it reads {D} dimensions and writes {E}, and the format has one number"
+        elif is_transcoder(sae) and not self.transcoder and not self.skip:
+            reason = "it writes another site than it reads, and the format has none of these"
         if reason:
             raise SpecError(f"this SAE cannot be written as {self.name}: {reason}")
 

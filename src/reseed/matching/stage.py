@@ -15,10 +15,9 @@ from reseed.formats import own
 from reseed.matching.entries import nearest_in_itself
 from reseed.matching.geometry import rows, unit
 from reseed.matching.match import Views, compare
-from reseed.records import Match, SAEArrays
+from reseed.records import Match, SAEArrays, is_transcoder
 from reseed.runs import Pair, pair_name, pairs_of, run_name, sae_folder, weights_name
 from reseed.sae.arithmetic import arithmetic_of_weights
-from reseed.sae.model import is_transcoder
 from reseed.store import Store
 from reseed.study import Study
 

@@ -270,13 +270,6 @@ def refuse_bad(rows: Tensor, what: str, first: int = 0) -> None:
     )
 
 
-def is_transcoder(sae: SAE | SAEArrays) -> bool:
-    """Whether it writes another site than it reads; both can be of one width."""
-    read = sae.about.get("site")
-    elsewhere = any(sae.about.get(key, read) != read for key in ("target", "site_out"))
-    return elsewhere or sae.W_skip is not None or sae.W_enc.shape != sae.W_dec.shape
-
-
 def from_arrays(arrays: SAEArrays) -> SAE:
     """The SAE that these arrays describe, on the CPU in float32."""
     check_rule(arrays.activation, len(arrays.W_enc), arrays.threshold, "this SAE")

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from reseed.errors import SpecError, StoreError
 from reseed.formats import own
-from reseed.sae.model import SAE, Rows, from_arrays, is_transcoder
+from reseed.records import is_transcoder
+from reseed.sae.model import SAE, Rows, from_arrays
 from reseed.store import json_bytes, read_json, write_bytes
 from reseed.training.arrays import rows_of, train
 

@@ -22,7 +22,7 @@ from reseed.formats.checks import Format, Weights, about, flag, named, natural, 
 from reseed.formats.files import Files
 from reseed.formats.settings_near import kind_of
 from reseed.formats.site_names import conventions, lens_name, processed
-from reseed.records import SAEArrays
+from reseed.records import SAEArrays, is_transcoder
 from reseed.store import json_bytes, safetensors_bytes, write_bytes
 
 _CFG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -274,7 +274,7 @@ def _write(folder: Path, sae: SAEArrays) -> None:
 
 def _architecture(sae: SAEArrays) -> str:
     kind = sae.activation["kind"]
-    if sae.W_dec.shape[1] == sae.W_enc.shape[1] and sae.W_skip is None:
+    if not is_transcoder(sae):
         return "standard" if kind == "relu" else kind
     if kind == "topk":
         raise SpecError("SAELens has no transcoder with topk, only with relu and jumprelu")
