@@ -64,7 +64,7 @@ class Format:
                 "it normalises each row, which the format does not and no weights can stand for"
             )
         elif D != E and not self.transcoder:
-            reason = f"it reads {D} dimensions and writes {E}, and the format has one number"
+            reason = f"it reads {D} dimensions and writes {E}; the format has one number for both"
         elif is_transcoder(sae) and not self.transcoder and not self.skip:
             reason = "it writes another site than it reads, and the format has none of these"
         if reason:
