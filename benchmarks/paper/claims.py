@@ -101,7 +101,7 @@ class Told(NamedTuple):
         counts = self.said["counts"]
         dead = sum(counts["dead"]) / counts["latents"] / counts["runs"]
         fvu = self.said["reconstruction"]["fvu"]["mean"]
-        return row_of(f"{self.said['label']}: FVU {fvu:.3f}, dead {percent(dead)}", self.shared)
+        return row_of(f"{self.group.label}: FVU {fvu:.3f}, dead {percent(dead)}", self.shared)
 
 
 def groups_of(study: reseed.Study) -> list[Told]:

@@ -32,7 +32,7 @@ def at_equal_fvu(
             Row(what="the paper", paper=paper),
             *(
                 Row(
-                    what=f"{group.said['label']}, at FVU {target:.3f}",
+                    what=f"{group.group.label}, at FVU {target:.3f}",
                     ours="reached before its first snapshot, where it is " * before + told(number),
                     share=number,
                 )

@@ -36,7 +36,7 @@ def stabilisers(study: reseed.Study) -> Claim:
         study=study.folder.name,
         verdict=direction((plain.shared, best.shared), 1),
         rows=rows,
-        how=f"Most is shared by {best.said['label']}, the best of {len(groups)}, picked by these "
+        how=f"Most is shared by {best.group.label}, the best of {len(groups)}, picked by these "
         "numbers. Agreement of runs that were pulled together says nothing; agreement with a run "
         "of the plain SAE, which took no part, does.",
     )
