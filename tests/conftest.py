@@ -152,13 +152,17 @@ def faults():
 
 @pytest.fixture(scope="session")
 def tree():
-    """Digest of each file below a folder, by name; `skip` names parts of paths to leave out."""
+    """Digest of each file below a folder, by name; `skip` names parts of paths to leave out.
+
+    So is `base.json`, which says where the study's TOML was.
+    """
 
     def read(folder: Path, skip=(".lock", "events.jsonl", "report.html")):
+        skip = {*skip, "base.json"}
         return {
             path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and not set(path.relative_to(folder).parts) & set(skip)
+            if path.is_file() and not set(path.relative_to(folder).parts) & skip
         }
 
     return read

@@ -76,7 +76,8 @@ def test_latents_have_a_coherence_with_its_null(study):
 
 def test_the_page_shows_crops_and_stays_offline(study):
     page = (study.folder / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') > 20
+    assert page.count('data-picture="') > 20
+    assert 0 < page.count("data:image/png;base64,") < page.count('data-picture="')
     assert 'class="heat"' in page
     assert "neighbours fire too" in page
     assert "upright</small>" in page

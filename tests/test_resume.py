@@ -100,7 +100,7 @@ def test_killed_once_at_every_change(attack, undisturbed, tree, tmp_path, mode):
 
 def test_what_is_left_can_be_read(attack, tmp_path):
     """After a kill at any time `status` and the readers work on what there is."""
-    numbers = (1, 3, 30, 90, 100, 110, 120)
+    numbers = (1, 3, 30, 90, 110, 130, 150)
     attack("kill", numbers)
     seen = set()
     for place in range(len(numbers)):

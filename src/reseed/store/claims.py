@@ -123,8 +123,9 @@ class Process:
                 if _owner(claim) == self.id:
                     claim.unlink(missing_ok=True)
             self._path.unlink(missing_ok=True)
-            for folder in (self._root / _CLAIMS, self._root / FOLDER):
-                folder.rmdir()  # fails where others are
+        for folder in (self._root / _CLAIMS, self._root / FOLDER):
+            with contextlib.suppress(OSError):  # where others are, or nobody ever claimed anything
+                folder.rmdir()
 
     # -- claims ----------------------------------------------------------------------------------
 
