@@ -69,7 +69,7 @@ BARS = {
     "statistics": Bar("stability of nine runs of 32,768 latents, peak memory", 6, unit=" GB"),
     "statistics wide": Bar("the same of three runs of 131,072", 12, unit=" GB"),
 }
-"""Key to promise. `at most 1.2 times 36` of the fifth is 43.2."""
+"""Key to promise. The 43.2 of nine runs are 1.2 times 36."""
 
 
 def told(key: str, value: float, processor_time: float | None = None) -> None:

@@ -54,7 +54,10 @@ def work(
 
 
 def cancel(study: StudyPath, out: OutPath = None) -> None:
-    """Ask every process that works at a study, on any machine, to save and to end."""
+    """Ask every process that runs or works at a study, on any machine, to save and to end.
+
+    One that explains, scores or does the like is named, and ends by Ctrl-C where it runs.
+    """
     from reseed.pipeline.work import cancel
 
     left = cancel(load_study(study, out))

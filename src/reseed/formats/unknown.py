@@ -56,8 +56,7 @@ def explained(files: Files, saes: list[str], known: list[str]) -> str:
     if saes:
         more = f" and {len(saes) - 20} more" if len(saes) > 20 else ""
         return (
-            f"It holds {len(saes)} SAEs; name one by a longer path or with --inner "
-            f"(inner=...): "
+            f"It holds {len(saes)} SAEs; name one by a longer path or with --inner (inner=...): "
             f"{', '.join(saes[:20])}{more}"
         )
     held = files.names()
