@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,6 @@ import torch
 import reseed
 from benchmarks.paper.claims import Claim, Row, Verdict, direction, groups_of, percent, told
 from reseed.events import Events
-from reseed.formats import own
-from reseed.sae.model import from_arrays
 from reseed.subjects.inputs import Inputs
 from reseed.training.ensembles import Ensemble
 
@@ -25,55 +24,58 @@ _BLOCKS = 16
 def made_of_four(study: reseed.Study) -> Claim:
     """Whether what is made of four runs comes back when it is made of four others."""
     both = _beside(study), study
-    parts = [[_sae(one, run.id) for run in one.runs] for one in both]
+    parts = [[run.sae() for run in one.runs] for one in both]
     alone = [reseed.compare(a, b, null_draws=1) for a in parts[0] for b in parts[1]]
-    shares = [float(one.pairs[0].numbers["shared"]["value"]) for one in alone]
-    alone_fvu = [g.said["reconstruction"]["fvu"]["mean"] for one in both for g in groups_of(one)]
-    rows = [
-        Row(
-            what=f"a run: FVU {np.mean(alone_fvu):.3f}",
-            ours=f"{percent(float(np.mean(shares)))} ({percent(min(shares))} to "
-            f"{percent(max(shares))} over {len(shares)} pairs)",
-            null=_chance(alone[0]),
-        )
-    ]
-    values: list[float] = []
-    for least in (2, 3):
-        made = [reseed.consensus(one, found_in=least, progress=False) for one in both]
-        compared = reseed.compare(*(one.path for one in made))
-        values.append(float(compared.pairs[0].numbers["shared"]["value"]))
-        sizes = [one.members["latent"].n_unique() for one in made]
-        rows.append(
-            Row(
-                what=f"consensus of what {least} of 4 found: {sizes[0]:,} and {sizes[1]:,} latents"
-                f", {_made(made, 'consensus')}, one SAE so wide {_made(made, 'same width')}",
-                ours=percent(values[-1]),
-                null=_chance(compared),
-            )
-        )
-    bags = [Ensemble(saes=tuple(some), kind="bagged") for some in parts]
-    wide = [(_joined(bag, "W_enc"), _joined(bag, "W_dec")) for bag in bags]
-    compared = reseed.compare(*wide)
-    bagged = [_bagged(one, bag) for one, bag in zip(both, bags, strict=True)]
-    rows.append(
-        Row(
-            what=f"bag of 4: {len(wide[0][0]):,} latents, FVU {np.mean(bagged):.3f}",
-            ours=percent(float(compared.pairs[0].numbers["shared"]["value"])),
-            null=_chance(compared),
-        )
-    )
-    verdict: Verdict = "the same way" if min(values) > max(shares) else "cannot be told"
+    shares = [_shared(one) for one in alone]
+    fvu = [group.said["reconstruction"]["fvu"]["mean"] for one in both for group in groups_of(one)]
+    made = [_consensus(both, least) for least in (2, 3)]
+    of_consensus = [share for share, _ in made]
+    verdict: Verdict = "the same way" if min(of_consensus) > max(shares) else "cannot be told"
+    ends = f"{percent(min(shares))} to {percent(max(shares))} over {len(shares)} pairs"
     return Claim(
         title="What several runs agree on comes back more than what one has",
         study=study.folder.name,
-        verdict="the other way" if max(values) < min(shares) else verdict,
-        rows=rows,
+        verdict="the other way" if max(of_consensus) < min(shares) else verdict,
+        rows=[
+            Row(
+                what=f"a run: FVU {np.mean(fvu):.3f}",
+                ours=f"{percent(float(np.mean(shares)))} ({ends})",
+                null=_chance(alone[0]),
+            ),
+            *(row for _, row in made),
+            _bag(both, parts),
+        ],
         how="Four runs are made into one dictionary, and four others into another; the two are one "
         "pair, so they have no interval. The same way: what two or three of four found comes back "
         "more than in each of the pairs of runs. A bag averages reconstructions, so it has the "
         "latents of all its runs.",
         why="The paper makes none; arXiv 2606.12138 pools features, 2505.16077 bags.",
     )
+
+
+def _consensus(both: Sequence[reseed.Study], least: int) -> tuple[float, Row]:
+    """Of what so many of four found: the share in the other, and its row."""
+    made = [reseed.consensus(one, found_in=least, progress=False) for one in both]
+    compared = reseed.compare(*(one.path for one in made))
+    sizes = " and ".join(f"{one.members['latent'].n_unique():,}" for one in made)
+    what = (
+        f"consensus of what {least} of 4 found: {sizes} latents, {_fvu(made, 'consensus')}, "
+        f"one SAE so wide {_fvu(made, 'same width')}"
+    )
+    share = _shared(compared)
+    return share, Row(what=what, ours=percent(share), null=_chance(compared))
+
+
+def _bag(both: Sequence[reseed.Study], parts: Sequence[Sequence[reseed.SAE]]) -> Row:
+    """Of all latents of four runs, held against those of four others."""
+    bags = [Ensemble(saes=tuple(some), kind="bagged") for some in parts]
+    encoders = [torch.cat([sae.W_enc for sae in bag.saes]).numpy() for bag in bags]
+    compared = reseed.compare(
+        *((rows, bag.dictionary.numpy()) for rows, bag in zip(encoders, bags, strict=True))
+    )
+    fvu = np.mean([_bagged(one, bag) for one, bag in zip(both, bags, strict=True)])
+    what = f"bag of 4: {len(encoders[0]):,} latents, FVU {fvu:.3f}"
+    return Row(what=what, ours=percent(_shared(compared)), null=_chance(compared))
 
 
 def larger_batch(study: reseed.Study) -> Claim:
@@ -106,19 +108,15 @@ def _beside(study: reseed.Study) -> reseed.Study:
     return reseed.Study.load(study.folder.with_name(f"{PLAIN}.toml"))
 
 
-def _sae(study: reseed.Study, run: str) -> Any:
-    return from_arrays(own.read_piece(study.store, f"runs/{run}", "."))
-
-
-def _joined(bag: Ensemble, name: str) -> Any:
-    return torch.cat([getattr(sae, name) for sae in bag.saes]).numpy()
+def _shared(compared: reseed.Comparison) -> float:
+    return float(compared.pairs[0].numbers["shared"]["value"])
 
 
 def _chance(compared: reseed.Comparison) -> str:
     return f"random rows {percent(compared.pairs[0].numbers['shared']['null']['mean'])}"
 
 
-def _made(made: list[Any], which: str) -> str:
+def _fvu(made: Sequence[Any], which: str) -> str:
     """FVU of two consensus dictionaries, or of what was trained beside them."""
     values = [one.evaluation.filter(sae=which)["fvu"] for one in made]
     found = [float(value[0]) for value in values if len(value)]
