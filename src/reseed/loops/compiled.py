@@ -18,7 +18,7 @@ import pickle
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -196,14 +196,32 @@ def run(work: Callable[[int], None], pieces: Sequence[int], threads: int) -> Non
                 return
             work(piece)
 
-    tasks = [_pool(threads).submit(take) for _ in range(min(threads, len(pieces)))]
-    for task in tasks:
-        task.result()
+    # this thread works too: one that only waits can have the others share a core for milliseconds
+    tasks = [_pool(threads - 1).submit(take) for _ in range(min(threads, len(pieces)) - 1)]
+    with _one_thread():
+        try:
+            take()
+        finally:
+            for task in tasks:
+                task.result()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Products of torch that this thread makes take one thread."""
+    import torch  # whose products run beside the loops; who compiles loops alone needs none
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @lru_cache(maxsize=4)
 def _pool(threads: int) -> ThreadPoolExecutor:
-    import torch  # whose products run beside the loops; who compiles loops alone needs none
+    import torch
 
     before = torch.get_num_threads()
     ready = threading.Barrier(threads + 1)

@@ -149,6 +149,17 @@ def side_by_side(
 
 
 @compiled
+def mark(latents: Integers, values: Floats32, fired: NDArray[np.bool_]) -> int:
+    """How many codes are active; in `fired`, `[F]`, their latents are set."""
+    active = 0
+    for e in range(len(values)):
+        if values[e] > 0:
+            fired[latents[e]] = True
+            active += 1
+    return active
+
+
+@compiled
 def settle(
     first_row: int,
     stop_row: int,

@@ -166,8 +166,9 @@ class FastStep(EntryStep):
                     *stretch, entries.values, gradients.residual, dense.W_dec, pace, *decoder
                 )
 
-        count = len(entries.starts) - 1
-        workers.stretches(work, count, LATENTS, torch.get_num_threads())
+        count, threads = len(entries.starts) - 1, torch.get_num_threads()
+        # a row does not depend on its stretch; few latents are cut so that no thread is without one
+        workers.stretches(work, count, min(LATENTS, math.ceil(count / (4 * threads))), threads)
 
     def _arrays(self, name: str) -> _Trained | None:
         """A parameter with its moments; None if it is not trained."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from reseed.loops import compiled as workers
 from reseed.loops import step as loops
+from reseed.loops.encode import mark
 from reseed.loops.step import ByRow, Entries
 from reseed.sae import encode
 from reseed.sae.architecture import Parameters
@@ -230,9 +231,9 @@ def gathered(
     if "b_enc" in g.p:
         own["b_enc"] = bias
     squared += sum(float(np.square(v, dtype=np.float64).sum()) for v in own.values())
-    fires = fired.values > 0
-    mask = torch.zeros(latents, dtype=torch.bool)
-    mask[torch.from_numpy(fired.latents[fires])] = True
+    mask = np.zeros(latents, np.bool_)
+    # not by torch: its threads stay awake for milliseconds and take the cores of the loops
+    active = mark(fired.latents, fired.values, mask)
     return BatchGradients(
         x=g.x,
         residual=residual,
@@ -240,8 +241,8 @@ def gathered(
         vectors=own,
         norm=math.sqrt(squared) if squared >= 0 else math.nan,
         fvu=fvu,
-        l0=int(fires.sum()) / len(g.x),
-        fired=mask,
+        l0=active / len(g.x),
+        fired=torch.from_numpy(mask),
         buffers=buffers or {},
     )
 
