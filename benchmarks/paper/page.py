@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from benchmarks.paper.claims import Claim
@@ -27,14 +27,18 @@ _BASE = """The page of the study with nine seeds, as `reseed run` wrote it:
 """
 
 
-def page(claims: Sequence[Claim], before: str, studies: Sequence[str]) -> str:
+def page(
+    claims: Sequence[Claim], before: str, studies: Sequence[str], whole: Collection[str]
+) -> str:
     """Markdown: a table of verdicts, then each claim with its numbers.
 
-    Of studies without a claim here, what the page said `before` stays; `studies` gives the order.
+    What the page said `before` stays unless it is said anew, or is of a study of which all is said
+    here (`whole`); `studies` gives the order.
     """
-    kept = _read(before)
-    made = {claim.study for claim in claims}
-    sections = [old for old in kept if old.study not in made] + [_section(c) for c in claims]
+    sections = [_section(claim) for claim in claims]
+    anew = {section.title for section in sections}
+    kept = [old for old in _read(before) if old.title not in anew and old.study not in whole]
+    sections = kept + sections
     sections.sort(key=lambda section: studies.index(section.study))
     lines = [f"| {section.title} | {section.verdict} |" for section in sections]
     body = "\n".join(section.text for section in sections)

@@ -31,6 +31,12 @@ def test_activations_are_counted_between_their_edges():
         parts.add(torch.from_numpy(latent[chunk]), torch.from_numpy(values[chunk]))
     table = whole.table()
     assert table.equals(parts.table())
+    of = [values[latent == number].astype(np.float64) for number in range(5)]
+    assert whole.fired.tolist() == [len(some) for some in of]
+    assert np.allclose(whole.total, [some.sum() for some in of], rtol=1e-12)
+    assert whole.largest.tolist() == [some.max(initial=0) for some in of]
+    whole.add(torch.tensor([0, 9]), torch.tensor([0.0, -1.0]))  # silent: wherever that points
+    assert whole.fired.sum() == 4_000
     assert table["latent"].to_list() == [0, 1, 2, 4]
     for number, first, counts in table.iter_rows():
         plain, _ = np.histogram(values[latent == number], bin_edges(first, len(counts)))

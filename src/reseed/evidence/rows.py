@@ -209,9 +209,9 @@ class Fired(NamedTuple):
 
 def active_entries(codes: Codes) -> tuple[Integers, Integers, NDArray[np.float32]]:
     """Row, latent and value of all codes above 0, by row."""
-    fires = (codes.values > 0).numpy()
-    values = codes.values.float().numpy()[fires]
-    return np.nonzero(fires)[0], codes.latents.numpy()[fires], values
+    values = codes.values.float().numpy()
+    fires = values > 0
+    return np.nonzero(fires)[0], codes.latents.numpy()[fires], values[fires]
 
 
 def entries_of(codes: Codes, blocks: Integers, kept: Callable[[int], Integers]) -> Fired:
@@ -230,33 +230,25 @@ class Firing:
 
     def __init__(self, latents: int) -> None:
         self.rows = 0
-        self._fired = torch.zeros(latents, dtype=torch.int64)
-        self._sum = torch.zeros(latents, dtype=torch.float64)
-        self._max = torch.zeros(latents, dtype=torch.float32)
         self.strengths = Strengths(latents)
         self._error = ErrorByDistance()
 
     def add(self, x: Tensor, codes: Codes, reconstruction: Tensor) -> None:
         """Take in more rows, `[N, D]`, their codes and what these reconstruct."""
-        fires = codes.values > 0
-        latents, values = codes.latents[fires], codes.values[fires]
         self.rows += len(x)
-        self._fired += torch.bincount(latents, minlength=len(self._fired))
-        self._sum.scatter_add_(0, latents, values.double())
-        self._max.scatter_reduce_(0, latents, values.float(), "amax")
-        self.strengths.add(latents, values)
+        self.strengths.add(codes.latents, codes.values)
         self._error.add(x, reconstruction)
 
     def table(self) -> pl.DataFrame:
         """Columns latent, fired (rows), rate, mean_act (when it fires), max_act."""
-        fired = self._fired.numpy()
+        fired = self.strengths.fired
         return pl.DataFrame(
             {
                 "latent": np.arange(len(fired)),
                 "fired": fired,
                 "rate": fired / max(self.rows, 1),
-                "mean_act": self._sum.numpy() / np.maximum(fired, 1),
-                "max_act": self._max.numpy(),
+                "mean_act": self.strengths.total / np.maximum(fired, 1),
+                "max_act": self.strengths.largest,
             }
         )
 
@@ -270,7 +262,7 @@ class Firing:
                 f"the {self.rows:,} {of} are all alike, so there is no variance to explain; look "
                 f"at the end of the data, or {more}"
             )
-        l0 = float(self._fired.sum()) / max(self.rows, 1)
+        l0 = float(self.strengths.fired.sum()) / max(self.rows, 1)
         return {"rows": self.rows, **numbers, "l0": l0}
 
 
