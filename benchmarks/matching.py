@@ -19,6 +19,8 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +61,23 @@ def dictionary(rng: np.random.Generator, n: int, amplitude: Rows) -> Rows:
     return rows[rng.permutation(n)]
 
 
-def pair(n: int, d: int = 768, power: float = 0.5, seed: int = 0) -> tuple[Rows, Rows]:
-    """Two dictionaries of which 40 % is shared, `[n, d]` each."""
+def several(n: int, count: int, d: int = 768, power: float = 0.5, seed: int = 0) -> list[Rows]:
+    """Dictionaries of which 40 % is shared, `[n, d]` each."""
     rng = np.random.default_rng(seed)
     amplitude = (np.arange(1, d + 1) ** -power).astype(np.float32)
     core = dictionary(rng, int(0.4 * n), amplitude)
-    both: list[Rows] = []
-    for _ in range(2):
+    out: list[Rows] = []
+    for _ in range(count):
         own = dictionary(rng, n - len(core), amplitude)
         rows = np.concatenate([near(rng, core, amplitude, 0.05, 0.9), own])
-        both.append(rows[rng.permutation(n)])
-    return both[0], both[1]
+        out.append(rows[rng.permutation(n)])
+    return out
+
+
+def pair(n: int, d: int = 768, power: float = 0.5, seed: int = 0) -> tuple[Rows, Rows]:
+    """Two of `several`."""
+    a, b = several(n, 2, d, power, seed)
+    return a, b
 
 
 def clocks() -> NDArray[np.float64]:
@@ -117,13 +125,15 @@ def measure(
 
     sparse.solve = timed
     a, b = pair(n, d, power)
-    times, found = np.empty((rounds, 2, 2)), reseed.match(a, b, tolerance=tolerance)
+    matched = partial(reseed.match, tolerance=tolerance)
+    times, found = np.empty((rounds, 2, 2)), matched(a, b)
     for at in range(rounds):
-        spent, started = 0.0, clocks()
-        bare_product(a, b)
-        between = clocks()
-        found = reseed.match(a, b, tolerance=tolerance)
-        times[at] = between - started, clocks() - between
+        spent = 0.0
+        for side, work in enumerate((bare_product, matched)):
+            time.sleep(0.1)  # threads of the side before stay awake for a while
+            started = clocks()
+            work(a, b)
+            times[at, side] = clocks() - started
     bare, ours = np.median(times[:, :, 0], axis=0)
     ratio, cpu_ratio = np.median(times[:, 1] / times[:, 0], axis=0)
     certificate = found.certificate
@@ -154,6 +164,28 @@ def measure(
         row["faster"] = row["dense_seconds"] / ours
         row["same"] = float((columns == found.pairs[:, 1]).mean())
     return row
+
+
+def runs_in_singles(n: int, count: int) -> float:
+    """All pairs of so many runs by both views, in matches of one pair by one view.
+
+    As the stage of a study does it, nearest rows included; encoders lie near decoders.
+    """
+    import reseed
+    from reseed.matching.match import Views, compare
+
+    rng, decoders = np.random.default_rng(1), several(n, count)
+    spread = np.ones(decoders[0].shape[1], np.float32)
+    saes = [Views(near(rng, rows, spread, 0.3, 0.6), rows) for rows in decoders]
+    singles: list[float] = []
+    for _ in range(4):
+        started = time.perf_counter()
+        reseed.match(decoders[0], decoders[1])
+        singles.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    for a, b in combinations(saes, 2):
+        compare(a, b)
+    return (time.perf_counter() - started) / float(np.median(singles[1:]))
 
 
 def exact_geometry(a: Rows, b: Rows) -> Any:
@@ -188,6 +220,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=1e-9, help="relative gap")
     parser.add_argument("--dense", type=int, default=16_384, help="largest size for SciPy dense")
     parser.add_argument("--rounds", type=int, default=5, help="a third of them from 65,536 on")
+    parser.add_argument("--runs", type=int, help="all pairs of so many of --sizes, instead")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -196,6 +229,13 @@ def main() -> None:
         rounds = options.rounds if options.one < 65_536 else max(1, options.rounds // 3)
         shape = (options.one, options.dimensions, options.power, options.tolerance)
         print(json.dumps(measure(*shape, rounds, with_dense)))
+        return
+    if options.runs:
+        for size in map(int, options.sizes.split(",")):
+            singles = runs_in_singles(size, options.runs)
+            print(f"{size} latents, {options.runs} runs: {singles:.1f} matches of one view")
+            if (size, options.runs) == (16_384, 9):
+                told("matching runs", singles)
         return
     print(HEAD, flush=True)
     rows: list[dict[str, Any]] = []
