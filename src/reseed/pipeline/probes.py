@@ -20,7 +20,7 @@ from reseed.seeds import generator
 from reseed.stability.decoys import decoys, decoys_of
 from reseed.stability.factors.across import PARTNERS
 from reseed.stability.nulls import CovarianceNull
-from reseed.stability.structure import null_decoders
+from reseed.stability.structure import decoder_null, null_decoders
 from reseed.study import Study
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _explain_seconds(latents: int, dimensions: int) -> float:
 
 def _explain(a: NDArray[np.float32], c: NDArray[np.float32]) -> None:
     left, settings = np.full(len(a), -1, dtype=np.int64), Settings()
-    nulls, *others = null_decoders(("a", "c"), (a, c), settings.tau)
+    nulls, *others = null_decoders(("a", "c"), decoder_null(a), decoder_null(c), settings.tau)
     structure(Side(a, left), Side(c, left), nulls, settings, others=others)
 
 

@@ -7,7 +7,8 @@ that need training are the control runs (`reseed.spec.training`); the frequency-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,14 @@ class CovarianceNull:
         kinds = [rows[:, part].astype(np.float32) for part in self._parts]
         return Views(kinds[0], kinds[-1])
 
+    @cached_property
+    def axes(self) -> list[Floats32]:
+        """`[D, D]` principal axes, in columns, for each kind of row; the same where widths are."""
+        moments = [kind.T @ kind for kind in self.rows]
+        if len({len(moment) for moment in moments}) == 1:
+            moments = [sum(moments[1:], moments[0])] * len(moments)
+        return [np.linalg.eigh(moment)[1].astype(np.float32) for moment in moments]
+
     def _adjust(self, moments: list[NDArray[np.float64]]) -> None:
         """Scale the principal directions of each view until unit rows have these moments."""
         size = max(2000, len(self._root))
@@ -166,7 +175,7 @@ class Mirrored:
 
     def __init__(self, null: CovarianceNull, other: CovarianceNull | None = None) -> None:
         # of both kinds the same, where one of the two has encoder and decoder in one
-        self._axes = None if other is None else (_axes(other.rows) * 2)[: len(null.rows)]
+        self._axes = None if other is None else (other.axes * 2)[: len(null.rows)]
         # cosines are the same along any orthonormal axes, so rows stay in these
         self.rows = null.rows
         if self._axes is not None:
@@ -193,11 +202,3 @@ class Mirrored:
         if self._axes is not None:
             rows = [kind @ axes.T for kind, axes in zip(rows, self._axes, strict=True)]
         return Views(rows[0], rows[-1])
-
-
-def _axes(rows: Sequence[Floats32]) -> list[Floats32]:
-    """`[D, D]` principal axes, in columns, for each kind of row; the same where widths are."""
-    moments = [kind.T @ kind for kind in rows]
-    if len({len(moment) for moment in moments}) == 1:
-        moments = [sum(moments[1:], moments[0])] * len(moments)
-    return [np.linalg.eigh(moment)[1].astype(np.float32) for moment in moments]

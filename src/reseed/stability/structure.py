@@ -26,8 +26,9 @@ work of `matching.beyond.structure`, the nulls that of this room.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -157,6 +158,8 @@ VERSION = 2
 
 _TABLE, _ABOUT = "latents.parquet", "about.json"
 
+NullOf = Callable[[str], CovarianceNull | None]
+
 _NULL_LATENTS = 1_000
 """Random latents that the null of the subspaces should have at the least."""
 
@@ -170,22 +173,31 @@ def make_structures(
 ) -> None:
     """Make what is missing of `structure/A--B` of matched runs, for the end of training."""
     pairs = [
-        (pair, group.steps[-1])
+        [pair for pair in pairs_of(group.runs) if only is None or structure_name(pair) in only]
         for group in groups
-        for pair in pairs_of(group.runs)
-        if only is None or structure_name(pair) in only
     ]
     settings = Settings(tau=matching.tau)
-    with events.task("structure", len(pairs), "pairs") as task:
-        for pair, step in pairs:
-            made_from = [store.checksum(pair_name(pair)), step, asdict(settings), VERSION]
-            store.make(
-                structure_name(pair),
-                made_from,
-                lambda pair=pair, step=step: _structure(pair, step, settings, store, task),
-                arithmetic=arithmetic_of_weights,
-            )
-            task.advance(1)
+    with events.task("structure", sum(map(len, pairs)), "pairs") as task:
+        for group, some in zip(groups, pairs, strict=True):
+            _of_group(some, group.steps[-1], settings, store, task)
+
+
+def _of_group(
+    pairs: Sequence[Pair], step: int, settings: Settings, store: Store, task: Task
+) -> None:
+    @cache  # a run is in many pairs; its null takes longer than its part of a comparison
+    def null_of(run: str) -> CovarianceNull | None:
+        return decoder_null(load_snapshot(store, run, step).W_dec)
+
+    for pair in pairs:
+        made_from = [store.checksum(pair_name(pair)), step, asdict(settings), VERSION]
+        store.make(
+            structure_name(pair),
+            made_from,
+            lambda pair=pair: _structure(pair, step, settings, store, task, null_of),
+            arithmetic=arithmetic_of_weights,
+        )
+        task.advance(1)
 
 
 def structures(runs: Sequence[str], store: Store) -> list[StructureTable]:
@@ -201,7 +213,7 @@ def structures(runs: Sequence[str], store: Store) -> list[StructureTable]:
 
 
 def _structure(
-    pair: Pair, step: int, settings: Settings, store: Store, task: Task
+    pair: Pair, step: int, settings: Settings, store: Store, task: Task, null_of: NullOf
 ) -> dict[str, Any]:
     saes = [load_snapshot(store, run, step) for run in pair]
     table = read_match(store, pair, step)
@@ -210,10 +222,10 @@ def _structure(
         for name, sae in zip("ab", saes, strict=True)
     ]
     left = any((side.shared < 0).any() for side in sides)
-    rows = [sae.W_dec for sae in saes]
-    nulls, *others = null_decoders(pair, rows, settings.tau) if left else [[]]
+    first, second = (null_of(run) if left else None for run in pair)
+    chance = null_decoders(pair, first, second, settings.tau)
     show = shown(task, f"{pair[0]} with {pair[1]}", len(saes[0].W_dec) * len(saes[1].W_dec))
-    explained = structure(sides[0], sides[1], nulls, settings, show, others)
+    explained = structure(sides[0], sides[1], chance[0], settings, show, chance[1:])
     return {_TABLE: explained.table, _ABOUT: explained.about}
 
 
@@ -224,18 +236,22 @@ def counterparts(table: pl.DataFrame, side: str, tau: float) -> NDArray[np.int64
     return np.where(shared, rows["decoder_match"].fill_null(-1).to_numpy(), -1)
 
 
+def decoder_null(rows: Any) -> CovarianceNull | None:
+    """The null of decoder rows `[F, D]` alone; None where fewer than two are not zero."""
+    views = Views(rows, rows)
+    return CovarianceNull(views) if rows_left(views) > 1 else None
+
+
 def null_decoders(
-    pair: Pair, decoders: Sequence[Any], tau: float
+    pair: Pair, first: CovarianceNull | None, second: CovarianceNull | None, tau: float
 ) -> list[list[tuple[Floats, Floats]]]:
     """Random decoders in place of the two of a pair, made in each way; none if one is zero.
 
     Of the same covariance (null N2), and mirrored. First comes the way whose rows reach tau most
     often (`Decoys.heaviest`): it is that of the fits.
     """
-    views = [Views(rows, rows) for rows in decoders]
-    if min(map(rows_left, views)) < 2:
+    if first is None or second is None:
         return [[]]
-    first, second = (CovarianceNull(rows) for rows in views)
     draws = ceil(_NULL_LATENTS / min(first.count, second.count))
     heaviest = decoys(first, second, "structure", *pair).heaviest(tau)
     ways: list[list[tuple[Floats, Floats]]] = []
