@@ -83,7 +83,7 @@ def _scored(
     of = latents_in(sample_latents(latents, each).latents)
     examples = ExampleSets(study.store, of)
     items = [examples.to_score(latent, "score", _WINDOWS) for latent in of]
-    nothing = random_items(items, "score", _WINDOWS)
+    nothing = random_items(items, "score", _WINDOWS)[:each]
     real, null = (
         score_rows(name, None, (item.of for item in some), scorer(some))
         for some in (items, nothing)
@@ -127,12 +127,12 @@ def orphans_by_an_instruct_model(study: reseed.Study) -> Claim:
         return _claim(
             study,
             "intruder",
-            partial(intruder.score, asker, settings=IntruderSpec(questions=5)),
+            partial(intruder.score, asker, settings=IntruderSpec(questions=4)),
             "Orphans are nearly as interpretable, told by an instruct model",
             "Intruders (share found, chance .2), asked of Qwen2.5-Coder-1.5B-Instruct (4 bit) with "
             "three worked examples, tokens in which the latent fires marked. ",
             {},
-            each=50,
+            each=40,
         )
 
 
