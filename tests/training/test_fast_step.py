@@ -33,17 +33,19 @@ RULES = {
     "batchtopk": {"k": 3},
     "matryoshka": {"k": 3, "prefixes": [0.2, 0.6]},
     "relu": {"penalty": 0.3, "penalty_warmup": 0},
+    "free": {"architecture": "relu", "decoder": "weighted", "penalty": 0.3, "penalty_warmup": 0},
     "gated": {"penalty": 0.3, "penalty_warmup": 0},
     "jumprelu": {"penalty": 0.01, "penalty_warmup": 0, "threshold": 0.1, "bandwidth": 0.1},
 }
-"""Architectures with loops."""
+"""Architectures with loops; `free` is ReLU with decoder rows of any length."""
 WAYS = [(name, whole) for name in RULES for whole in (0.0, 1.0) if "k" not in RULES[name] or whole]
 """With the share of codes from which a step is made by whole matrices, for penalties."""
 
 
 def learner(x, control=None, *, plain=False, batch=32, steps=1000, clip=1.0, **sae):
     training = TrainingSpec(tokens=batch * steps, batch=batch, warmup_steps=0, clip=clip)
-    own = RULES[sae["architecture"]] if "architecture" in sae else {"k": 3}
+    name = sae.pop("architecture", None)
+    own = {"k": 3} if name is None else {"architecture": name, **RULES[name]}
     sae = {"latents": 20, "lr": 1e-3, **own, **sae}
     spec = RunSpec(
         data="", site="x", sae=sae, training=training, init_seed=0, data_seed=0, control=control
@@ -169,7 +171,7 @@ def test_resuming_changes_no_byte(name, whole, monkeypatch):
         assert torch.equal(value, second[key]), key
 
 
-@pytest.mark.parametrize("name", ["batchtopk", "matryoshka", "relu", "gated", "jumprelu"])
+@pytest.mark.parametrize("name", [name for name in RULES if name != "topk"])
 def test_loss_curves_of_other_rules_lie_on_each_other(toy, name):
     """Through the switch from dense to sparse codes, where there is one."""
     held = {"target_l0": 4.0} if "penalty" in RULES[name] else {"k": 4}

@@ -18,7 +18,7 @@ import pickle
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -207,7 +207,7 @@ def run(work: Callable[[int], None], pieces: Sequence[int], threads: int) -> Non
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     """Products of torch that this thread makes take one thread."""
     import torch  # whose products run beside the loops; who compiles loops alone needs none
 

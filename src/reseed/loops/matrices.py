@@ -1,7 +1,6 @@
 """Compiled loops over whole matrices: between the products of a dense step, and Adam row by row.
 
-Adam's gradients are made as they are needed. Every row of both matrices is read and written once in
-a step, moments too: what Adam costs at the least.
+Adam's gradients are made as they are needed, and every row is read and written once in a step.
 
 B rows, C latents of a piece, F latents, D dimensions, E entries (see `reseed.loops.step.Entries`).
 """
@@ -18,7 +17,6 @@ from reseed.loops.encode import dot, to_half
 from reseed.loops.step import Floats32, Integers, Short, add, gradient_row, scale, squares
 
 Doubles = NDArray[np.float64]
-
 Halves = NDArray[np.uint16]
 
 
@@ -42,7 +40,7 @@ def settle(
     flow: Floats32,
     threshold: Floats32,
     half: np.float32,
-    toll: np.float32,
+    tolls: Floats32,
     price: np.float32,
     flows: Doubles,
     kernel: Doubles,
@@ -55,7 +53,7 @@ def settle(
         flow: `[B, C]` residual W_decᵀ, becomes the gradient of the pre-activations.
         threshold: `[C]`.
         half: half the width of the kernel; 0 without.
-        toll: added to the gradient of what fires.
+        tolls: `[C]` added to the gradient of what fires.
         price: of a latent that fires.
         flows: `[C]`, filled up with sums of the gradient.
         kernel: `[C]`, filled up with sums of threshold flow + price within the kernel.
@@ -71,7 +69,7 @@ def settle(
             open_ = pre[i, c] > threshold[c]
             fires[c] += open_
             pre[i, c] = pre[i, c] if open_ else np.float32(0.0)
-            flow[i, c] = flow[i, c] + toll if open_ else np.float32(0.0)
+            flow[i, c] = flow[i, c] + tolls[c] if open_ else np.float32(0.0)
             flows[c] += flow[i, c]
 
 
@@ -201,34 +199,36 @@ def adam(p: Floats32, g: Floats32, m: Floats32, v: Floats32, pace: Pace) -> None
 
 
 @compiled
-def update_encoder(
+def update_free(
     first: int,
     stop: int,
     starts: Integers,
     rows: Short,
-    flow: Floats32,
+    weights: Floats32,
     x: Floats32,
     whole: Floats32,
+    pull: Floats32,
     pace: Pace,
-    W_enc: Floats32,
+    W: Floats32,
     m: Floats32,
     v: Floats32,
     halves: Halves,
     length: Floats32,
     lost: Floats32,
 ) -> None:
-    """Adam on the encoder rows of a stretch of latents, and what the next screen needs of them.
+    """Adam on rows of any length of a stretch of latents, and what the next screen needs of them.
 
     Args:
         first: latent.
         stop: one past the last.
         starts: `[F + 1]`,
         rows: `[E]`,
-        flow: `[E]`: see `Entries`.
-        x: `[B, D]` what the encoder reads.
+        weights: `[E]`: see `Entries`; its flow for the encoder, its values for the decoder.
+        x: `[B, D]` what the encoder reads, or what codes leave.
         whole: `[F, D]` gradient; empty where it is made of entries.
+        pull: `[F]` times W, added to the gradient of entries; empty for nothing.
         pace: numbers of the step.
-        W_enc: `[F, D]`, updated,
+        W: `[F, D]`, updated,
         m: `[F, D]`,
         v: `[F, D]`: with its moments.
         halves: `[F, D]`, filled with the rounded rows, if there is room.
@@ -242,13 +242,15 @@ def update_encoder(
         if len(whole):
             scale(gradient, pace.clip, whole[j])
         elif low < high:
-            gradient_row(gradient, low, high, flow, rows, x, len(x))
+            gradient_row(gradient, low, high, weights, rows, x, len(x))
+            if len(pull):
+                add(gradient, pull[j], W[j])
             scale(gradient, pace.clip, gradient)
-        adam(W_enc[j], gradient, m[j], v[j], pace)
+        adam(W[j], gradient, m[j], v[j], pace)
         if len(halves):
-            length[j], lost[j] = to_half(W_enc[j], halves[j], gradient)
+            length[j], lost[j] = to_half(W[j], halves[j], gradient)
         else:
-            length[j] = squares(W_enc[j])
+            length[j] = squares(W[j])
 
 
 @compiled

@@ -19,9 +19,7 @@ from reseed.loops.compiled import arithmetic, compiled
 from reseed.loops.encode import dot
 
 Floats32 = NDArray[np.float32]
-
 Short = NDArray[np.int32]
-
 Integers = NDArray[np.int64]
 
 
@@ -77,14 +75,14 @@ def decode(
     start: Floats32,
     before: np.float32,
     after: np.float32,
-    toll: np.float32,
+    tolls: Floats32,
     residual: Floats32,
     flow: Floats32,
     loss: NDArray[np.float64],
 ) -> None:
     """What the codes of rows leave, and what that says to the codes.
 
-    residual = after (before start + codes W_dec); flow = residual W_decᵀ + toll at active latents.
+    residual = after (before start + codes W_dec); flow = residual W_decᵀ + tolls at active latents.
 
     Args:
         first_row: of these rows.
@@ -96,7 +94,7 @@ def decode(
         start: `[B, D]`.
         before: factor of start.
         after: factor of the sum.
-        toll: what the loss has for each active code besides.
+        tolls: `[F]` what the loss has for each active code besides; empty for nothing.
         residual: `[B, D]`, filled.
         flow: `[E]`, filled, 0 where silent; empty if it is not asked for.
         loss: `[B]`, filled with squared lengths of the sum.
@@ -120,7 +118,8 @@ def decode(
         scale(out, after, out)
         if len(flow):
             for e in range(low, high):
-                pulled = dot(out, W_dec[latents[e]]) + toll
+                pulled = dot(out, W_dec[latents[e]])
+                pulled += tolls[latents[e]] if len(tolls) else np.float32(0.0)
                 flow[e] = pulled if values[e] > 0 else np.float32(0.0)
 
 
@@ -253,6 +252,8 @@ def norms(
     x: Floats32,
     residual: Floats32,
     W_enc: Floats32,
+    W_dec: Floats32,
+    pull: Floats32,
     encoder: bool,
     decoder: bool,
     bias: Floats32,
@@ -269,7 +270,9 @@ def norms(
         flow: `[E]`: see `Entries`.
         x: `[B, D]` what the encoder reads.
         residual: `[B or more, D]`.
-        W_enc: `[F, D]`.
+        W_enc: `[F, D]`,
+        W_dec: `[F, D]`: weights.
+        pull: `[F]` times W_dec, added to the gradient of its rows; empty for nothing.
         encoder: whether encoder rows count.
         decoder: whether decoder rows count.
         bias: `[F]`, filled with sums of the flow.
@@ -291,5 +294,7 @@ def norms(
             total += squares(gradient)
         if decoder:
             gradient_row(gradient, low, high, values, rows, residual, len(residual))
+            if len(pull):
+                add(gradient, pull[j], W_dec[j])
             total += squares(gradient)
     return float(total)

@@ -27,10 +27,10 @@ def has_loops(spec: ArchitectureSpec) -> bool:
     match spec:
         case TopKSpec():
             return not spec.multi_topk
-        case ReLUSpec() | JumpReLUSpec():
+        case JumpReLUSpec():
             return spec.unit_rows
         case _:
-            return isinstance(spec, BatchSpec | GatedSpec)
+            return isinstance(spec, BatchSpec | GatedSpec | ReLUSpec)
 
 
 def _changes_loss(spec: ArchitectureSpec) -> bool:

@@ -68,6 +68,13 @@ class Rule(Protocol):
         """
         ...
 
+    def pull(self, sums: Floats, some: slice) -> Floats | None:
+        """What times W_dec is in the gradient of its rows besides, from sums of codes, `[C]` each.
+
+        None where rows have length 1.
+        """
+        ...
+
     def vectors(self) -> Mapping[str, Floats]:
         """Gradients of what is neither a matrix nor b_dec, once all are settled."""
         ...
@@ -98,6 +105,7 @@ def find(g: ReadBatch, rule: Rule) -> CPUGradients:
         l0=int(rule.fires.sum()) / rows,
         fired=torch.from_numpy(rule.fires > 0),
         matrices=Matrices(matrices[0].numpy(), matrices[1].numpy()),
+        pull=rule.pull(np.zeros(latents, np.float32), slice(None)),
     )
 
 
@@ -140,6 +148,9 @@ def _backward(
         rule.settle(pre[piece], flows, some)
         torch.mm(flows[0].T, x, out=matrices[0, some])
         torch.mm(pre[piece].T, left[0], out=matrices[1, some])
+        pull = rule.pull(pre[piece].sum(0).numpy(), some)
+        if pull is not None:
+            matrices[1, some] += torch.from_numpy(pull)[:, None] * W_dec[some]
         bias = torch.from_numpy(rule.flow[some].astype(np.float32))
         torch.mv(W_enc[some].T, bias, out=through[piece])
         squared[piece] = [loops.total(matrix[some].numpy()) for matrix in matrices]

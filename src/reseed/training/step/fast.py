@@ -20,7 +20,14 @@ from reseed.sae.encode import Screen
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.step.finding import finding
 from reseed.training.step.plain import BETAS, EPSILON, Look
-from reseed.training.step.sparse import LATENTS, BatchGradients, CPUGradients, Matrices, read_batch
+from reseed.training.step.sparse import (
+    LATENTS,
+    NO_FLOW,
+    BatchGradients,
+    CPUGradients,
+    Matrices,
+    read_batch,
+)
 
 
 class Moments:
@@ -60,6 +67,7 @@ Floats = NDArray[np.float32]
 _Trained = tuple[Floats, Floats, Floats]
 """A parameter with its two moments."""
 
+_NO_BITS = np.empty((0, 0), np.uint16)
 _NO_MATRICES = Matrices(*np.empty((2, 0, 0), np.float32))
 """Where gradients are made of entries."""
 
@@ -152,16 +160,21 @@ class FastStep(EntryStep):
     def _update_matrices(self, gradients: CPUGradients, pace: loops.Pace) -> None:
         encoder, decoder = self._arrays("W_enc"), self._arrays("W_dec")
         entries, screen, bits = gradients.entries, self._screen, self._screen.bits()
-        dense = gradients.matrices or _NO_MATRICES
+        dense, unused = gradients.matrices or _NO_MATRICES, np.empty((2, len(screen.length)), "f4")
 
         def work(first: int, stop: int) -> None:
             stretch = first, stop, entries.starts, entries.rows
             if encoder is not None:
-                loops.update_encoder(
-                    *stretch, entries.flow, gradients.x, dense.W_enc, pace, *encoder,
+                loops.update_free(
+                    *stretch, entries.flow, gradients.x, dense.W_enc, NO_FLOW, pace, *encoder,
                     bits, screen.length, screen.lost,
                 )  # fmt: skip
-            if decoder is not None:
+            if decoder is not None and gradients.pull is not None:
+                loops.update_free(
+                    *stretch, entries.values, gradients.residual, dense.W_dec, gradients.pull,
+                    pace, *decoder, _NO_BITS, *unused,
+                )  # fmt: skip
+            elif decoder is not None:
                 loops.update_decoder(
                     *stretch, entries.values, gradients.residual, dense.W_dec, pace, *decoder
                 )

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reseed.loops import compiled as workers
 from reseed.loops import matrices as loops
 from reseed.sae import encode
 from reseed.sae.above import BatchTop, above, share_above, where
@@ -32,6 +33,7 @@ from reseed.sae.parts import running_threshold
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.step.dense import find as find_whole
 from reseed.training.step.sparse import (
+    LATENTS,
     ByRow,
     CPUGradients,
     Part,
@@ -59,6 +61,19 @@ def toll(g: ReadBatch, penalty: float) -> np.float32:
     return np.float32(penalty / math.sqrt(g.scale * len(g.x)) if g.scale > 0 else math.nan)
 
 
+def lengths_of(g: ReadBatch) -> Floats:
+    """`[F]` lengths of decoder rows."""
+    W_dec = g.p["W_dec"].numpy()
+    squares = np.empty(len(W_dec), np.float32)
+
+    def work(first: int, stop: int) -> None:
+        part = W_dec[first:stop]
+        np.einsum("fd,fd->f", part, part, out=squares[first:stop])
+
+    workers.stretches(work, len(W_dec), LATENTS, g.threads)
+    return np.sqrt(squares)
+
+
 class OneGate:
     """ReLU and JumpReLU: z = p where p > θ; see `reseed.training.step.dense.Rule`."""
 
@@ -68,10 +83,16 @@ class OneGate:
     def __init__(self, spec: ReLUSpec | JumpReLUSpec, g: ReadBatch, penalty: float) -> None:
         latents = len(g.p["W_enc"])
         self.threshold: Floats = np.zeros(latents, np.float32)
-        self.half = self.toll = self.price = _ZERO
+        self.half = self.price = _ZERO
+        self.tolls: Floats = np.zeros(latents, np.float32)
+        self._fall: Floats | None = None
         self._chain: Doubles = np.zeros(latents)
         if isinstance(spec, ReLUSpec):
-            self.toll = toll(g, penalty)
+            self.tolls[:] = toll(g, penalty)
+            if not spec.unit_rows:
+                lengths = lengths_of(g)
+                self._fall = np.divide(self.tolls, lengths, where=lengths > 0, out=0 * lengths)
+                self.tolls *= lengths
         else:
             length, trained = np.float32(g.p["length"].item()), g.p["threshold"].numpy()
             wide = np.float32(spec.bandwidth) * length
@@ -94,9 +115,14 @@ class OneGate:
 
     def settle(self, pre: Tensor, flows: list[Tensor], some: slice) -> None:
         loops.settle(
-            pre.numpy(), flows[0].numpy(), self.threshold[some], self.half, self.toll, self.price,
-            self.flow[some], self._kernel[some], self.fires[some],
+            pre.numpy(), flows[0].numpy(), self.threshold[some], self.half, self.tolls[some],
+            self.price, self.flow[some], self._kernel[some], self.fires[some],
         )  # fmt: skip
+
+    def pull(self, sums: Floats, some: slice) -> Floats | None:
+        if self._fall is None:
+            return None
+        return self._fall[some] * sums
 
     def vectors(self) -> Mapping[str, Floats]:
         return {"b_enc": self.flow.astype(np.float32)} | self.slopes(self._kernel)
@@ -145,6 +171,9 @@ class TwoGates:
         settings = self.b_gate[some], self.size[some], self.b_mag[some], self.toll
         sums = self._sums[:, some], self.fires[some]
         loops.both_settled(pre.numpy(), flow.numpy(), by_gate.numpy(), *settings, *sums)
+
+    def pull(self, sums: Floats, some: slice) -> None:
+        del sums, some
 
     def vectors(self) -> Mapping[str, Floats]:
         return self.named(*self._sums[1:])
@@ -215,9 +244,11 @@ def _penalised(spec: ReLUSpec | JumpReLUSpec, g: ReadBatch, at: At) -> CPUGradie
         return find_whole(g, gate)
     listed = above(g.reader(), gate.bars)
     codes = where(listed, listed.values > gate.threshold[listed.latents])
-    part = decoded(g, codes, g.x, _MINUS, g.step, toll=gate.toll)
+    part = decoded(g, codes, g.x, _MINUS, g.step, tolls=gate.tolls)
     vectors = {} if gate.half == 0 else slopes(g, gate, listed, part.residual)
-    return gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors)
+    sums = _summed(codes, codes.values, len(gate.tolls)).astype(np.float32)
+    pull = gate.pull(sums, slice(None))
+    return gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors, pull=pull)
 
 
 def slopes(g: ReadBatch, gate: OneGate, listed: ByRow, residual: Floats) -> dict[str, Floats]:
@@ -236,7 +267,8 @@ def _gated(spec: GatedSpec, g: ReadBatch, at: At) -> CPUGradients:
     opened = above(g.reader(gates.bias), gates.bars)
     codes, size, product = gates.codes(opened)
     part = decoded(g, codes, g.x, _MINUS, g.step)
-    by_gate = decoded(g, opened, g.x, _MINUS, g.step, toll=gates.toll).flow
+    tolls = np.full(len(gates.bars), gates.toll)
+    by_gate = decoded(g, opened, g.x, _MINUS, g.step, tolls=tolls).flow
     sums = by_gate, part.flow, part.flow * product
     vectors = gates.named(*(_summed(codes, each, len(gates.bars)) for each in sums))
     both = Part(codes, part.residual, size * part.flow + by_gate, part.loss)

@@ -39,8 +39,6 @@ LATENTS = 512
 
 NO_FLOW = np.empty(0, np.float32)
 
-_FREE = np.float32(0.0)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadBatch:
@@ -121,6 +119,8 @@ class BatchGradients(Generic[A, E]):
     fired: Tensor
     """[F] bool"""
     matrices: Matrices | None = None
+    pull: A | None = None
+    """[F] times W_dec, in the gradient of its rows besides; None where these have length 1"""
     buffers: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """new values of parameters that are not trained"""
 
@@ -155,17 +155,17 @@ def decoded(
     before: np.float32,
     after: np.float32,
     *,
-    toll: np.float32 = _FREE,
+    tolls: Floats = NO_FLOW,
     flows: bool = True,
 ) -> Part:
     """Reconstruct: the residual is after (before start + codes W_dec), start `[B, D]`.
 
-    `toll` is what the loss has for each active code besides; without `flows` the gradients of codes
-    are left out.
+    `tolls` `[F]` is what the loss has for each active code besides; without `flows` the gradients
+    of codes are left out.
     """
     residual, loss = np.empty_like(start), np.empty(len(start))
     flow = np.empty_like(codes.values) if flows else NO_FLOW
-    numbers = before, after, toll
+    numbers = before, after, tolls
 
     def work(first: int, stop: int) -> None:
         loops.decode(
@@ -212,12 +212,14 @@ def gathered(
     fired: ByRow,
     *,
     vectors: Mapping[str, Floats] | None = None,
+    pull: Floats | None = None,
     buffers: Mapping[str, Tensor] | None = None,
 ) -> CPUGradients:
     """Gradients of all that is trained, from parts that each have codes of their own.
 
     b_dec learns from the residual of the first part. `fvu` is of the whole reconstruction, `fired`
-    has all codes that fire, `vectors` other gradients, `buffers` new values of what is not trained.
+    has all codes that fire, `vectors` other gradients, `pull` is in `BatchGradients`, `buffers` has
+    new values of what is not trained.
     """
     latents = len(g.p["W_enc"])
     entries = entries_of(parts, latents)
@@ -225,7 +227,7 @@ def gathered(
     b_dec = residual.sum(0)
     if len(parts) > 1:
         residual = np.concatenate([part.residual for part in parts])
-    bias, through, squared = norms_of(g, entries, residual)
+    bias, through, squared = norms_of(g, entries, residual, pull)
     b_dec -= through
     own = dict(vectors or {}) | {"b_dec": b_dec}
     if "b_enc" in g.p:
@@ -243,6 +245,7 @@ def gathered(
         fvu=fvu,
         l0=active / len(g.x),
         fired=torch.from_numpy(mask),
+        pull=pull,
         buffers=buffers or {},
     )
 
@@ -261,9 +264,11 @@ def entries_of(parts: Sequence[Part], latents: int) -> Entries:
     return Entries(starts, rows, both[0], both[1])
 
 
-def norms_of(g: ReadBatch, entries: Entries, residual: Floats) -> tuple[Floats, Floats, float]:
+def norms_of(
+    g: ReadBatch, entries: Entries, residual: Floats, pull: Floats | None = None
+) -> tuple[Floats, Floats, float]:
     """Sums of the flow, what they send through the encoder to b_dec, and the squared norm."""
-    W_enc = g.p["W_enc"].numpy()
+    W_enc, W_dec = (g.p[name].numpy() for name in ("W_enc", "W_dec"))
     latents, dimensions = W_enc.shape
     pieces = math.ceil(latents / LATENTS)
     bias, squared = np.empty(latents, np.float32), np.empty(pieces)
@@ -273,7 +278,17 @@ def norms_of(g: ReadBatch, entries: Entries, residual: Floats) -> tuple[Floats, 
     def work(first: int, stop: int) -> None:
         piece = first // LATENTS
         squared[piece] = loops.norms(
-            first, stop, *entries, g.x, residual, W_enc, *trained, bias, through[piece]
+            first,
+            stop,
+            *entries,
+            g.x,
+            residual,
+            W_enc,
+            W_dec,
+            NO_FLOW if pull is None else pull,
+            *trained,
+            bias,
+            through[piece],
         )
 
     workers.stretches(work, latents, LATENTS, g.threads)
