@@ -257,7 +257,7 @@ def test_options_take_the_plain_way(x):
     for option in ({"optimizer": "muon"}, {"aligned": True}, {"weight_l2": 0.1}, {"k_start": 4}):
         assert isinstance(Learner(run(**option), x[:64])._path, PlainStep)
     assert isinstance(Learner(run("relu"), x[:64])._path, FastStep)
-    assert isinstance(Learner(run("relu", decoder="weighted"), x[:64])._path, PlainStep)
+    assert isinstance(Learner(run("relu", decoder="weighted"), x[:64])._path, FastStep)
     assert isinstance(Learner(run("jumprelu", sparsity="tanh"), x[:64])._path, PlainStep)
     assert isinstance(Learner(run("batchtopk", k=3, k_start=4), x[:64])._path, PlainStep)
 
