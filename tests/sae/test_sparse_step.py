@@ -220,7 +220,7 @@ def test_how_many_fire_decides_whether_it_is_made_whole(name):
 
 
 def test_what_has_no_rule_is_refused():
-    for name, own in (("panneal", {}), ("relu", {"decoder": "weighted"})):
+    for name, own in (("panneal", {}), ("jumprelu", {"sparsity": "tanh"})):
         spec = parse_sae({"architecture": name, "latents": 20, **own})
         assert not has_loops(spec)
     with pytest.raises(TypeError, match="panneal"):
