@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 import reseed
-from benchmarks.paper.claims import Claim, Floats, Row, Verdict, groups_of
+from benchmarks.paper.claims import Claim, Floats, Row, Verdict, groups_of, percent
 from reseed.events import Events
 from reseed.interpretation.controls import random_items
 from reseed.interpretation.examples import ExampleSets, latents_in
 from reseed.interpretation.models.embedding import SentenceModel
 from reseed.interpretation.models.of_study import opener
 from reseed.interpretation.orphans import GroupComparison, compare_groups
-from reseed.interpretation.records import Failure, Item, Reply, Request, Score
+from reseed.interpretation.records import Asker, Failure, Item, Reply, Request, Score
 from reseed.interpretation.results import score_rows
 from reseed.interpretation.scorers import intruder
 from reseed.interpretation.scorers.embedding import score_examples
@@ -32,6 +34,9 @@ _CHAT = LocalSpec(kind="local", model="studies/judge/judge.gguf", dtype="bfloat1
 _WINDOWS = InterpretationSpec.model_construct(seed=0, examples=20, random_latents=100)
 """How windows are drawn; no model is named that would explain."""
 
+_BY_PLACE = 0.4
+"""Share of questions with one answer above which a judge does not read them."""
+
 _NEARLY = 0.1
 """Of an area under the curve: orphans that lie less below the rest are nearly as interpretable."""
 
@@ -44,6 +49,29 @@ def _with_ends(row: Mapping[str, Any], name: str, low: str, high: str) -> str:
 
 
 Scorer = Callable[[Sequence[Item]], "list[Score | Failure]"]
+
+
+class _Counted:
+    """An asker whose replies are counted."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker, self.said = asker, Counter[str]()
+
+    @property
+    def name(self) -> str:
+        return self._asker.name
+
+    def ask(self, requests: list[Request]) -> list[Reply | Failure]:
+        """What it says."""
+        replies = self._asker.ask(requests)
+        self.said.update(reply.text for reply in replies if isinstance(reply, Reply))
+        return replies
+
+    @property
+    def alike(self) -> tuple[str, float]:
+        """The reply that is given most often, and its share."""
+        [(text, count)] = self.said.most_common(1)
+        return text, count / self.said.total()
 
 
 class _FarFromOthers:
@@ -123,8 +151,9 @@ def orphans_by_intruders(study: reseed.Study) -> Claim:
 def orphans_by_an_instruct_model(study: reseed.Study) -> Claim:
     """The same asked of a model that chats. Its answers are kept in the study's journals."""
     with ExitStack() as open_now:
-        asker = opener(study.store, BudgetSpec(), Events(), open_now)(_CHAT, "intruders")
-        return _claim(
+        judge = opener(study.store, BudgetSpec(), Events(), open_now)(_CHAT, "intruders")
+        asker = _Counted(judge)
+        found = _claim(
             study,
             "intruder",
             partial(intruder.score, asker, settings=IntruderSpec(questions=4)),
@@ -134,6 +163,12 @@ def orphans_by_an_instruct_model(study: reseed.Study) -> Claim:
             {},
             each=40,
         )
+    text, share = asker.alike
+    row = Row(what=f"questions answered by `{text}`", ours=percent(share), null="20 %")
+    # by place, whatever the texts are: then chance alone puts the intruders of some latents there
+    verdict: Verdict = "cannot be told" if share > _BY_PLACE else found.verdict
+    how = found.how + " Nothing is told by a judge that gives the same answer to most questions."
+    return replace(found, rows=[*found.rows, row], verdict=verdict, how=how)
 
 
 def _claim(

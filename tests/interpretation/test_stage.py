@@ -237,6 +237,18 @@ def test_a_model_that_guesses_scores_at_chance(study):
         assert abs(values.mean() - chance) < 4 * error + 0.02
 
 
+def test_a_judge_that_answers_alike_is_told(study, tmp_path):
+    (group,) = chosen_groups(study, None)
+    for reply, alike in ((lambda _: '{"intruder": 1}', True), (truth, False)):
+        other = spec(seed=7 + alike, scorers=["intruder"])
+        explain(study, Events(), group, spec=other, asker_of=fake(truth)[0])
+        with JournaledAsker(Scripted(reply), Journal(tmp_path / f"{alike}.jsonl")) as asker:
+            found = score(study, Events(), group, spec=other, asker_of=lambda *_, a=asker: a)
+        said = [says for says in found.comparison["unscored"] if "answers alike" in says]
+        assert len(said) == alike
+        assert not alike or "replies are '{\"intruder\": 1}'" in said[0]
+
+
 def test_nothing_is_asked_twice_even_if_all_results_are_lost(study, tmp_path):
     (group,) = chosen_groups(study, None)
     model = Scripted(truth)

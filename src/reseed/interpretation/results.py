@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,23 @@ def score_rows(
             row |= {name: getattr(result, name) for name in _NUMBERS}
         rows.append(row)
     return pl.DataFrame(rows, schema=SCORES)
+
+
+_ALIKE, _ENOUGH = 0.75, 20
+"""Share of the replies to so many questions from which a judge seems not to read them: right
+answers about intruders are spread over five places, those of detection over two classes."""
+
+
+def answered_alike(replies: Mapping[str, Counter[str]]) -> list[str]:
+    """A sentence for each purpose whose questions nearly all got the same reply."""
+    return [
+        f"{purpose}: {count:,} of {said.total():,} replies are {text[:60]!r}; a judge that answers "
+        "alike does not read what it is asked, so its scores tell nothing, whatever their "
+        "intervals: take another model"
+        for purpose, said in replies.items()
+        for text, count in said.most_common(1)
+        if said.total() >= _ENOUGH and count >= _ALIKE * said.total()
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,7 +237,8 @@ def comparison(
     Returns:
         `scorers`: one for each with `scorer`, `chance`, `kinds`, `counts`, `differences` (see
         `GroupComparison`), `controls` (name to mean value), `failed_questions` and `says`;
-        `unscored`: a sentence about each scorer that gave no latent a score;
+        `unscored`: a sentence about each scorer that gave no latent a score (the stage adds one
+        about each whose questions nearly all got the same reply);
         `similarity`: None, or the fields of `ExplanationSimilarity` but for its pairs.
     """
     real = table.filter(pl.col("control").is_null())

@@ -17,7 +17,7 @@ from reseed.interpretation.controls import random_items, shuffled_explanations
 from reseed.interpretation.examples import ExampleSets, latents_in
 from reseed.interpretation.explain import explain_items, top_logits
 from reseed.interpretation.models import Steerable
-from reseed.interpretation.models.asker import accounts
+from reseed.interpretation.models.asker import accounts, replies
 from reseed.interpretation.models.embedding import open_embedder
 from reseed.interpretation.models.of_study import AskerOf, Share, opener, share_opener
 from reseed.interpretation.records import Asker, Item, Latent
@@ -26,6 +26,7 @@ from reseed.interpretation.results import (
     SCORES,
     GroupExplanations,
     GroupScores,
+    answered_alike,
     explanation_rows,
     explanations_of,
     read_explained,
@@ -191,11 +192,10 @@ def score(
             tools = _tools(study, spec, group, of, asker)
             table = _score_sample(study, spec, explained, of, tools, events)
             latents, ablated = study.latent_table(group), spec.dropping_tokens
-            about = {
-                "comparison": comparison(latents, explained.table, table, tools.embedder),
-                "functional": functional_of(study, group, events, spec.seed, tokens=ablated),
-                "accounts": accounts(asker),
-            }
+            compared = comparison(latents, explained.table, table, tools.embedder)
+            compared["unscored"] += answered_alike(replies(asker))
+            dropped = functional_of(study, group, events, spec.seed, tokens=ablated)
+            about = {"comparison": compared, "functional": dropped, "accounts": accounts(asker)}
         return {"scores.parquet": table, "about.json": about}
 
     _make(study, events, name, inputs, write, command)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -101,6 +102,7 @@ class JournaledAsker:
         self._concurrency, self._events = concurrency, events or Events()
         self._budget = Budget(budget or BudgetSpec(), journal.spent(model.name), prices)
         self._accounts: dict[str, Account] = {}
+        self._said: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._asking = threading.Lock()
         self._tried = False
         if journal.torn:
@@ -123,6 +125,10 @@ class JournaledAsker:
     def accounts(self) -> Mapping[str, Account]:
         """Purpose to what it used, in the order of first use."""
         return dict(self._accounts)
+
+    def said(self) -> Mapping[str, Counter[str]]:
+        """Purpose to how often each reply came."""
+        return dict(self._said)
 
     def knows(self, key: str) -> bool:
         """Whether a question has an answer."""
@@ -156,6 +162,8 @@ class JournaledAsker:
     def _count(self, purpose: str, answer: Reply | Failure, seconds: float | None) -> None:
         account = self._accounts.get(purpose, Account(purpose=purpose))
         self._accounts[purpose] = account.plus(answer, seconds)
+        if isinstance(answer, Reply):
+            self._said[purpose][answer.text.strip()] += 1
 
     def _asked(self, questions: Mapping[str, Request]) -> dict[str, Reply | Failure]:
         purposes = {request.purpose for request in questions.values()} - {""}
@@ -276,6 +284,11 @@ def open_asker(
         budget=budget and portion(budget, kept.spent(model.name), of),
         events=events,
     )
+
+
+def replies(asker: Asker) -> Mapping[str, Counter[str]]:
+    """Purpose to how often each reply came, of an asker that counts them."""
+    return asker.said() if isinstance(asker, JournaledAsker) else {}
 
 
 def accounts(asker: Asker) -> dict[str, Any]:

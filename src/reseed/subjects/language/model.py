@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reseed.errors import ReseedError, SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.language.int8 import to_int8
+from reseed.subjects.language.linear import to_int8, to_onednn
 from reseed.subjects.language.loading import (
     check_weights,
     from_files,
@@ -186,6 +186,7 @@ def load_language_model(
         SubjectError: if the model cannot be found or loaded, or lacks weights.
     """
     body = load_body(spec, patterns).to(device)
+    to_onednn(body)
     return LanguageModel(body, load_tokenizer(spec), patterns, spec.model)
 
 

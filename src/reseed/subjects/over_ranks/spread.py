@@ -22,6 +22,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from reseed.errors import ReseedError, SpecError, SubjectError
 from reseed.spec.subject import LanguageModelSpec
+from reseed.subjects.language.linear import to_onednn
 from reseed.subjects.language.loading import skeleton
 from reseed.subjects.language.model import LanguageModel, load_body, load_tokenizer
 
@@ -97,7 +98,9 @@ class SpreadModel(LanguageModel):
         for turn in range(ranks.size):
             if turn == ranks.rank:
                 try:
-                    out = cls(_cut(load_body(spec, sites), mesh), spec, sites)
+                    body = load_body(spec, sites)
+                    to_onednn(body)  # as one process has it, so that bits are the same
+                    out = cls(_cut(body, mesh), spec, sites)
                 except ReseedError as error:
                     problem = str(error)
             texts = [text for text, _ in ranks.texts(f"{'':64}{problem}") if text]

@@ -30,6 +30,7 @@ from reseed.subjects.controls import seeded
 from reseed.subjects.inputs import Inputs
 from reseed.subjects.language.activations import TextSource
 from reseed.subjects.language.blocks import TokenBlocks
+from reseed.subjects.language.linear import to_onednn
 from reseed.subjects.language.loading import untrained
 from reseed.subjects.language.model import (
     LanguageModel,
@@ -104,6 +105,7 @@ class LanguageVariants:
         removal = self._removal(variant, inputs)
         body = load_body(self._spec_of(variant), sites)
         self._alter(body, variant, removal)
+        to_onednn(body)
         tokenizer, name = load_tokenizer(self._subject), f"{self._subject.model} ({variant.label})"
         model = LanguageModel(body.to(self._place(variant)), tokenizer, sites, name)
         return TextSource(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from reseed.errors import SpecError, SubjectError, extra_missing
 from reseed.events import Events
 from reseed.spec.variants import GGUFSpec, Int4Spec, Int8Spec
-from reseed.subjects.language.int8 import to_int8
+from reseed.subjects.language.linear import to_int8
 from reseed.subjects.variants.anatomy import is_linear, matrix
 
 _LEVELS = 15

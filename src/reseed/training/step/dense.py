@@ -22,6 +22,7 @@ from torch import Tensor
 from reseed.loops import compiled
 from reseed.loops import matrices as loops
 from reseed.loops.step import Entries
+from reseed.sae.arithmetic import add_product, product
 from reseed.training.step.sparse import (
     LATENTS,
     NO_FLOW,
@@ -48,6 +49,14 @@ class Rule(Protocol):
         ...
 
     @property
+    def fall(self) -> Floats | None:
+        """`[F]` what the loss has for each code besides, over the squared length of its row.
+
+        None where decoder rows have length 1.
+        """
+        ...
+
+    @property
     def fires(self) -> NDArray[np.int64]:
         """`[F]` how often each latent fired, once all are settled."""
         ...
@@ -65,13 +74,6 @@ class Rule(Protocol):
         """Make codes of pre-activations `[B, C]`, and their gradient of the first flow, in place.
 
         `flows` has the residual of each reconstruction times W_decᵀ, `[B, C]`.
-        """
-        ...
-
-    def pull(self, sums: Floats, some: slice) -> Floats | None:
-        """What times W_dec is in the gradient of its rows besides, from sums of codes, `[C]` each.
-
-        None where rows have length 1.
         """
         ...
 
@@ -105,7 +107,7 @@ def find(g: ReadBatch, rule: Rule) -> CPUGradients:
         l0=int(rule.fires.sum()) / rows,
         fired=torch.from_numpy(rule.fires > 0),
         matrices=Matrices(matrices[0].numpy(), matrices[1].numpy()),
-        pull=rule.pull(np.zeros(latents, np.float32), slice(None)),
+        pull=None if rule.fall is None else np.zeros(latents, np.float32),
     )
 
 
@@ -124,9 +126,9 @@ def _forward(
         errors = [torch.neg(x, out=torch.from_numpy(r[first:stop])) for r in residuals]
         for piece, piece_pre in enumerate(pre):
             some = slice(piece * LATENTS, piece * LATENTS + piece_pre.shape[1])
-            part = torch.addmm(bias[some], x, W_enc[some].T, out=piece_pre[first:stop])
+            part = product(x, W_enc[some], bias[some], piece_pre[first:stop])
             for error, codes in zip(errors, rule.fire(part, some), strict=True):
-                error.addmm_(codes, W_dec[some])
+                add_product(error, codes, W_dec[some].T)
         for residual, loss in zip(residuals, losses, strict=True):
             loops.finish(residual[first:stop], g.step, loss[first:stop])
 
@@ -144,13 +146,15 @@ def _backward(
 
     def work(first: int, stop: int) -> None:
         piece, some = first // LATENTS, slice(first, stop)
-        flows = [residual @ W_dec[some].T for residual in left]
+        rooms = torch.empty(len(left), len(x), stop - first)
+        pairs = zip(left, rooms, strict=True)
+        flows = [product(residual, W_dec[some], None, room) for residual, room in pairs]
         rule.settle(pre[piece], flows, some)
-        torch.mm(flows[0].T, x, out=matrices[0, some])
-        torch.mm(pre[piece].T, left[0], out=matrices[1, some])
-        pull = rule.pull(pre[piece].sum(0).numpy(), some)
-        if pull is not None:
-            matrices[1, some] += torch.from_numpy(pull)[:, None] * W_dec[some]
+        product(flows[0].T, x.T, None, matrices[0, some])
+        product(pre[piece].T, left[0].T, None, matrices[1, some])
+        if rule.fall is not None:
+            pull = torch.from_numpy(rule.fall[some]) * pre[piece].sum(0)
+            matrices[1, some] += pull[:, None] * W_dec[some]
         bias = torch.from_numpy(rule.flow[some].astype(np.float32))
         torch.mv(W_enc[some].T, bias, out=through[piece])
         squared[piece] = [loops.total(matrix[some].numpy()) for matrix in matrices]

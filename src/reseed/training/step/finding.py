@@ -85,13 +85,13 @@ class OneGate:
         self.threshold: Floats = np.zeros(latents, np.float32)
         self.half = self.price = _ZERO
         self.tolls: Floats = np.zeros(latents, np.float32)
-        self._fall: Floats | None = None
+        self.fall: Floats | None = None
         self._chain: Doubles = np.zeros(latents)
         if isinstance(spec, ReLUSpec):
             self.tolls[:] = toll(g, penalty)
             if not spec.unit_rows:
                 lengths = lengths_of(g)
-                self._fall = np.divide(self.tolls, lengths, where=lengths > 0, out=0 * lengths)
+                self.fall = np.divide(self.tolls, lengths, where=lengths > 0, out=0 * lengths)
                 self.tolls *= lengths
         else:
             length, trained = np.float32(g.p["length"].item()), g.p["threshold"].numpy()
@@ -119,11 +119,6 @@ class OneGate:
             self.price, self.flow[some], self._kernel[some], self.fires[some],
         )  # fmt: skip
 
-    def pull(self, sums: Floats, some: slice) -> Floats | None:
-        if self._fall is None:
-            return None
-        return self._fall[some] * sums
-
     def vectors(self) -> Mapping[str, Floats]:
         return {"b_enc": self.flow.astype(np.float32)} | self.slopes(self._kernel)
 
@@ -140,6 +135,7 @@ class TwoGates:
 
     bias = "b_gate"
     reconstructions = 2
+    fall = None
 
     def __init__(self, spec: GatedSpec, g: ReadBatch, penalty: float) -> None:
         self.b_gate, self.b_mag = g.p["b_gate"].numpy(), g.p["b_mag"].numpy()
@@ -171,9 +167,6 @@ class TwoGates:
         settings = self.b_gate[some], self.size[some], self.b_mag[some], self.toll
         sums = self._sums[:, some], self.fires[some]
         loops.both_settled(pre.numpy(), flow.numpy(), by_gate.numpy(), *settings, *sums)
-
-    def pull(self, sums: Floats, some: slice) -> None:
-        del sums, some
 
     def vectors(self) -> Mapping[str, Floats]:
         return self.named(*self._sums[1:])
@@ -246,8 +239,10 @@ def _penalised(spec: ReLUSpec | JumpReLUSpec, g: ReadBatch, at: At) -> CPUGradie
     codes = where(listed, listed.values > gate.threshold[listed.latents])
     part = decoded(g, codes, g.x, _MINUS, g.step, tolls=gate.tolls)
     vectors = {} if gate.half == 0 else slopes(g, gate, listed, part.residual)
-    sums = _summed(codes, codes.values, len(gate.tolls)).astype(np.float32)
-    pull = gate.pull(sums, slice(None))
+    pull = None
+    if gate.fall is not None:
+        sums = _summed(codes, codes.values, len(gate.fall)).astype(np.float32)
+        pull = gate.fall * sums
     return gathered(g, [part], g.fvu(part.loss), codes, vectors=vectors, pull=pull)
 
 

@@ -1,4 +1,4 @@
-"""Linear layers in 8 bits: close to the exact ones, row by row, and nothing hidden."""
+"""Linear layers by oneDNN are the same; in 8 bits close, row by row, and nothing hidden."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ from torch import nn
 
 from reseed.errors import SpecError
 from reseed.spec.subject import LanguageModelSpec
-from reseed.subjects.language.int8 import Int8Linear, to_int8
+from reseed.subjects.language import linear
+from reseed.subjects.language.linear import Int8Linear, to_int8
 from reseed.subjects.language.model import load_language_model
 
 
@@ -91,3 +92,33 @@ def test_a_model_in_int8_keeps_its_sites(tiny_folder):
 def test_nothing_to_round_is_refused():
     with pytest.raises(SpecError, match=r"no torch\.nn\.Linear"):
         to_int8(nn.Sequential(nn.ReLU()), "mine")
+
+
+onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN")
+
+
+@onednn
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_by_onednn_is_the_same_layer(bias, monkeypatch):
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
+    exact, x = layer(bias=bias), rows().view(3, 3, 24)
+    seen = []
+    model = nn.Sequential(exact, nn.ReLU())
+    exact.register_forward_hook(lambda *args: seen.append(args[2]))
+    before = model(x)
+    linear.to_onednn(model)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), before.detach())
+        torch.testing.assert_close(model(x.bfloat16().float()), before.detach(), atol=0.1, rtol=0.1)
+    assert len(seen) == 3, "hooks stay"
+    model(x).sum().backward()
+    assert exact.weight.grad is not None, "gradients go the usual way"
+    with torch.no_grad():
+        assert exact.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_elsewhere_layers_stay(monkeypatch):
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
+    model = nn.Sequential(layer())
+    linear.to_onednn(model)
+    assert type(model[0]) is nn.Linear

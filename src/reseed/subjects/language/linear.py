@@ -1,10 +1,10 @@
-"""Linear layers in 8 bits, on a processor.
+"""Linear layers on a processor: float32 by oneDNN where that is faster, and 8 bits.
 
-y = x W^T + b with W [N, K] as int8 and one scale for each output, x as int8 and one scale for each
-row, both symmetric (absolute maximum to 127), sums exact in int32. Scales by row, found as the rows
-come, keep a row's result independent of all other rows; this is the vector-wise quantisation of
-arXiv 2208.07339 without its outlier columns. torch.ao's dynamic quantisation is deprecated and has
-one scale for all rows of a batch.
+In 8 bits y = x W^T + b with W [N, K] as int8 and one scale for each output, x as int8 and one scale
+for each row, both symmetric (absolute maximum to 127), sums exact in int32. Scales by row, found as
+the rows come, keep a row's result independent of all other rows; this is the vector-wise
+quantisation of arXiv 2208.07339 without its outlier columns. torch.ao's dynamic quantisation is
+deprecated and has one scale for all rows of a batch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,34 @@ import torch
 from torch import Tensor, nn
 
 from reseed.errors import SpecError
+from reseed.sae.arithmetic import by_onednn, onednn_is_faster
 
 _LEVELS = 127.0
 
 _LEAST = 1e-30
 """Scale of a row of zeros."""
+
+
+class OneDNNLinear(nn.Linear):
+    """A linear layer by oneDNN, where no gradient is asked for."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[..., K]` to `[..., N]`."""
+        exact = input.dtype == self.weight.dtype == torch.float32
+        if torch.is_grad_enabled() or not exact or input.device.type != "cpu":
+            return super().forward(input)
+        return by_onednn(input, self.weight, self.bias)
+
+
+def to_onednn(model: nn.Module) -> None:
+    """Let linear layers make products by oneDNN where that is faster: of a model only read.
+
+    One that is also learned through keeps its layers, or a pass with gradients would have other
+    last bits than one without.
+    """
+    for layer in model.modules() if onednn_is_faster() else ():
+        if type(layer) is nn.Linear:
+            layer.__class__ = OneDNNLinear  # weights, hooks and ties stay
 
 
 class Int8Linear(nn.Module):
