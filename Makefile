@@ -35,6 +35,7 @@ bench: .venv/.test
 	-$(MAKE) peers
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.matching
+	$(BIN)/python -m benchmarks.matching --sizes 16384 --runs 9
 	$(BIN)/python -m benchmarks.step --peers-python .venv-peers/bin/python
 	$(BIN)/python -m benchmarks.step --seeds 1,2,4,8 --latents 4096
 	$(BIN)/python -m benchmarks.step --latents 16384 --batch 256
