@@ -11,9 +11,7 @@ from reseed.pipeline import probes
 from reseed.pipeline.power import gammas, off_centre
 from reseed.sae.architectures import ARCHITECTURES
 from reseed.spec.refusals import read_spec
-from reseed.stability import structure
-from reseed.stability.decoys import Decoys, decoys_of
-from reseed.stability.nulls import CovarianceNull
+from reseed.stability.decoys import decoys_of
 from reseed.subjects.arrays import MemorySource
 
 
@@ -29,31 +27,9 @@ def test_decoys_grow_with_the_candidates_once_there_are_no_more_of_them(
     assert decoys_of(8_192) == decoys_of(16_384) == 8_000
     small, large = (probes.pair_seconds(latents, 16) for latents in (8_192, 16_384))
     assert large.decoys == 2 * small.decoys == pytest.approx(16 * 8_000 / 3_072)
-    assert large.structure == 4 * small.structure
-    assert probes.pair_seconds(1_024, 16).structure == 2 * probes.pair_seconds(512, 16).structure
-
-
-def test_the_structure_of_a_pair_is_timed_with_its_own_decoys(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    drawn: list[int] = []
-
-    def once(work: Callable[[], object]) -> float:
-        work()
-        return 1.0
-
-    probes.warm_up()
-    probes._explain_seconds.cache_clear()  # pyright: ignore[reportPrivateUsage, reportFunctionMemberAccess]
-    real = structure.decoys
-
-    def counted(a: CovarianceNull, b: CovarianceNull, *key: int | str) -> Decoys:
-        drawn.append(1)
-        return real(a, b, *key)
-
-    monkeypatch.setattr(structure, "decoys", counted)
-    monkeypatch.setattr(probes, "timed_once", once)
-    assert probes.pair_seconds(24, 16).structure == 1
-    assert drawn == [1]
+    products = [probes._FITS * (one / 1_024) ** 2 for one in (8_192, 16_384)]  # pyright: ignore[reportPrivateUsage]
+    for one, latents, product in zip((small, large), (8_192, 16_384), products, strict=True):
+        assert one.structure == pytest.approx(one.decoys + latents / 512 + product)
 
 
 def test_how_far_rows_lie_from_the_origin_is_measured_and_said() -> None:

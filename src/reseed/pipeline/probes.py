@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from reseed.training.learner import Learner
 
 _PROBE, _EXPLAINED = 1024, 512
-"""Latents at the most in dictionaries that are matched, and explained, to see what it takes; what
-explains grows with the latents up to the first of these, and with their square from there on."""
+"""Latents at the most in dictionaries that are matched, and explained, to see what it takes."""
+
+_FITS = 20.0
+"""Time of looking through all latents for what explains one, in bare products of their size: three
+rounds for both sides and as many for their null, with what is done to the products."""
 
 _PRODUCTS = 2.2
 """Time of a match without the matrix, in bare products of its size (docs/matching.md)."""
@@ -69,18 +72,20 @@ def pair_seconds(latents: int, dimensions: int) -> PairSeconds:
     prepare = time.perf_counter() - started
     # decoys of a side are capped, and each has the whole other side as candidates
     best = decoys_of(latents) / decoys_of(probe) * latents / probe
+    product = timed(lambda: a @ c.T) * (latents / probe) ** 2
     if latents**2 <= DENSE_BELOW:
         match = timed_once(lambda: compare(Views(a, b), Views(c, d)))
         match *= (latents / probe) ** _POWER
     else:
-        match = 2 * _PRODUCTS * timed(lambda: a @ c.T) * (latents / probe) ** 2
-    few, linear = min(latents, _EXPLAINED), min(latents, _PROBE)
-    grows = linear / few * (latents / linear) ** 2
+        match = 2 * _PRODUCTS * product
+    best *= timed_once(lambda: decoys(null, null, "a", "b", "all"))
+    few = min(latents, _EXPLAINED)
     return PairSeconds(
         match=match,
-        structure=_explain_seconds(few, dimensions) * grows,
+        # all else about a latent grows with their number; measured at 2,048 and 4,096
+        structure=best + _explain_seconds(few, dimensions) * latents / few + _FITS * product,
         prepare=prepare,
-        decoys=timed_once(lambda: decoys(null, null, "a", "b", "all")) * best,
+        decoys=best,
         draw=match + 2 * timed_once(lambda: null.draw("plan")) * latents / probe,
     )
 
@@ -89,13 +94,11 @@ def pair_seconds(latents: int, dimensions: int) -> PairSeconds:
 def _explain_seconds(latents: int, dimensions: int) -> float:
     """What becomes of what is left over, for several widths that are tried at the same one."""
     a, c = (_rows(name, latents, dimensions) for name in "ac")
-    return timed_once(lambda: _explain(a, c))
-
-
-def _explain(a: NDArray[np.float32], c: NDArray[np.float32]) -> None:
-    left, settings = np.full(len(a), -1, dtype=np.int64), Settings()
+    settings, left = Settings(), np.full(latents, -1, dtype=np.int64)
     nulls, *others = null_decoders(("a", "c"), decoder_null(a), decoder_null(c), settings.tau)
-    structure(Side(a, left), Side(c, left), nulls, settings, others=others)
+    return timed_once(
+        lambda: structure(Side(a, left), Side(c, left), nulls, settings, others=others)
+    )
 
 
 @lru_cache(maxsize=1)
@@ -105,7 +108,8 @@ def warm_up() -> None:
     compare(Views(a, b), Views(b, a))
     null = CovarianceNull(Views(a, b))
     decoys(null, null, "a", "b", "all")
-    _explain(a, b)
+    _explain_seconds(24, 16)
+    _explain_seconds.cache_clear()
 
 
 def seconds_of_pairs(study: Study, sites: dict[str, int]) -> dict[str, float]:
