@@ -20,6 +20,9 @@ from reseed.loops.encode import Floats32, Halves, Integers, Short
 _STRIDE, _SEGMENT = 32, 1024
 """Entries that are tested together before any is looked at alone; entries of a row at a time."""
 
+_INFINITE = np.int32(0x7F800000)
+"""The bits of infinity."""
+
 _BELOW = np.float32(1 - 2**-21)
 """A bar lies this much below the bound that it is made of, so that equals stay above it."""
 
@@ -134,10 +137,24 @@ def _copy(row: Floats32, out: Floats32) -> None:
         out[c] = row[c]
 
 
-@compiled
-def _largest(best: Floats32, others: Floats32) -> None:
-    for g in range(len(best)):
-        best[g] = others[g] if others[g] > best[g] else best[g]
+@arithmetic
+def _largest(low: Floats32, best: Floats32) -> None:
+    """The largest of each group of bounds and 0; the members of group g are g, g + G, g + 2 G.
+
+    Compared as integers, which order positive floats as they are and put negative ones below 0:
+    comparing floats is not made several at a time.
+    """
+    most, bits, groups = best.view(np.int32), low.view(np.int32), len(best)
+    most[:] = 0  # scores at or below 0 are silent, so no bar needs to be lower
+    for left in range(0, len(bits), groups):
+        _take_larger(most, bits[left : left + groups])
+
+
+@arithmetic
+def _take_larger(most: Short, others: Short) -> None:
+    for g in range(len(most)):
+        other = others[g] if others[g] < _INFINITE else np.int32(0)
+        most[g] = max(most[g], other)
 
 
 @compiled
@@ -155,19 +172,17 @@ def first_bars(block: Block, k: int, bounds: Bounds, bar: Floats32) -> None:
     if size < 2:
         return
     groups = width // size
-    low, wide = np.empty(groups, np.float32), np.empty(groups, np.float32)
-    best = np.empty(groups, np.float32)
+    used = size * groups
+    low, wide = np.empty(used, np.float32), np.empty(used, np.float32)
+    slope, drop, best = bounds.slope[:used], bounds.drop[:used], np.empty(groups, np.float32)
     for r in range(rows):
         i = block.first + r
-        best[:] = 0  # scores at or below 0 are silent, so no bar needs to be lower
-        for left in range(0, size * groups, groups):
-            part = slice(left, left + groups)
-            if block.is_half:
-                _widen(block.halves[r, part], wide)
-            else:
-                _copy(block.products[r, part], wide)
-            _lowers(wide, low, bounds.slack, bounds.reach[i], bounds.slope[part], bounds.drop[part])
-            _largest(best, low)
+        if block.is_half:
+            _widen(block.halves[r, :used], wide)
+        else:
+            _copy(block.products[r, :used], wide)
+        _lowers(wide, low, bounds.slack, bounds.reach[i], slope, drop)
+        _largest(low, best)
         bar[i] = np.partition(best, groups - k)[groups - k] * _BELOW
 
 
