@@ -53,17 +53,19 @@ def find(spec, p, x, dead, *, trained, threads=1, halves=None, penalty=1.0):
     return finding.finding(spec)(read, At(0, 10, dead, penalty))
 
 
-def dense(found, latents):
+def dense(found, W_dec):
     """The gradients as arrays."""
     if found.matrices is not None:
         return {name: getattr(found.matrices, name) for name in MATRICES} | found.vectors
     entries, d = found.entries, found.x.shape[1]
-    out = {name: np.zeros((latents, d)) for name in MATRICES}
-    for j in range(latents):
+    out = {name: np.zeros((len(W_dec), d)) for name in MATRICES}
+    for j in range(len(W_dec)):
         for e in range(entries.starts[j], entries.starts[j + 1]):
             row = entries.rows[e]
             out["W_enc"][j] += entries.flow[e] * found.x[row % len(found.x)].astype(np.float64)
             out["W_dec"][j] += entries.values[e] * found.residual[row].astype(np.float64)
+    if found.pull is not None:
+        out["W_dec"] += found.pull[:, None] * W_dec.numpy()
     return out | found.vectors
 
 
@@ -90,7 +92,7 @@ def hold_together(spec, d, rows, dead, seed, shift=0.0, without=(), threads=1, p
     trained = trained_of(spec, p, without)
     found = find(spec, p, x, dead, trained=trained, threads=threads, penalty=penalty)
     gradients, out = by_torch(spec, p, x, dead, trained, penalty)
-    ours = dense(found, spec.latents)
+    ours = dense(found, p["W_dec"])
     for name, expected in gradients.items():
         expected = expected.numpy()
         scale = np.abs(expected).max() + 1e-6
@@ -127,7 +129,7 @@ def test_written_out_by_hand_is_the_same_too():
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(30, 12))).float()
     plain = topk.step(p, x, spec, dead)
     found = find(spec, p, x, dead, trained=trained_of(spec, p))
-    for name, value in dense(found, 50).items():
+    for name, value in dense(found, p["W_dec"]).items():
         np.testing.assert_allclose(value, plain.gradients[name].numpy(), atol=1e-6, rtol=1e-4)
 
 
@@ -136,7 +138,12 @@ PENALISED = {
     "gated": {"penalty": 0.3},
     "jumprelu": {"penalty": 0.1, "threshold": 0.02, "bandwidth": 0.05},
     "jumprelu, wide": {"penalty": 0.1, "threshold": 0.02, "bandwidth": 0.3},
-}
+    "relu, free": {"penalty": 0.3, "decoder": "weighted"},
+    "jumprelu, tanh": {"penalty": 0.1, "threshold": 0.02, "bandwidth": 0.05, "sparsity": "tanh"},
+    "jumprelu, tanh, wide": {
+        "penalty": 0.1, "threshold": 0.02, "bandwidth": 0.3, "sparsity": "tanh", "tanh_scale": 1.0,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dense_from", [0.0, 1.0])
@@ -220,7 +227,7 @@ def test_how_many_fire_decides_whether_it_is_made_whole(name):
 
 
 def test_what_has_no_rule_is_refused():
-    for name, own in (("panneal", {}), ("jumprelu", {"sparsity": "tanh"})):
+    for name, own in (("panneal", {}), ("jumprelu", {"sparsity": "tanh", "pre_act": 1})):
         spec = parse_sae({"architecture": name, "latents": 20, **own})
         assert not has_loops(spec)
     with pytest.raises(TypeError, match="panneal"):

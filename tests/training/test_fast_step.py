@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reseed.errors import TrainingError
 from reseed.sae import encode
 from reseed.spec.subject import ToySpec
 from reseed.spec.training import RunSpec, TrainingSpec
@@ -36,8 +37,12 @@ RULES = {
     "free": {"architecture": "relu", "decoder": "weighted", "penalty": 0.3, "penalty_warmup": 0},
     "gated": {"penalty": 0.3, "penalty_warmup": 0},
     "jumprelu": {"penalty": 0.01, "penalty_warmup": 0, "threshold": 0.1, "bandwidth": 0.1},
-}
-"""Architectures with loops; `free` is ReLU with decoder rows of any length."""
+    "tanh": {
+        "architecture": "jumprelu", "sparsity": "tanh", "penalty": 0.01, "penalty_warmup": 0,
+        "threshold": 0.1, "bandwidth": 0.1,
+    },
+}  # fmt: skip
+"""Architectures with loops; `free` and `tanh` have decoder rows of any length."""
 WAYS = [(name, whole) for name in RULES for whole in (0.0, 1.0) if "k" not in RULES[name] or whole]
 """With the share of codes from which a step is made by whole matrices, for penalties."""
 
@@ -116,6 +121,55 @@ def test_a_run_can_go_on_the_other_way(control, name, whole, monkeypatch):
         a, b = (way.update(x[i * 32 : (i + 1) * 32]) for way in (fast, plain))
         assert a["fvu"] == pytest.approx(b["fvu"], rel=1e-4)
     torch.testing.assert_close(fast.sae().W_dec, plain.sae().W_dec, atol=1e-3, rtol=0)
+
+
+OPTIONS = {
+    "l2": {"weight_l2": 1e-3},
+    "aligned": {"aligned": True},
+    "both": {"weight_l2": 1e-3, "aligned": True},
+    "signum": {"optimizer": "signum"},
+    "pulled": {"mutual": {}},
+    "falling": {"k": 3, "k_start": 9},
+}
+"""Options that leave the codes to the loops and the rest to torch."""
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "whole"),
+    [(option, *way) for option in OPTIONS for way in WAYS
+     if option != "falling" or "k" in RULES[way[0]]],
+)  # fmt: skip
+@pytest.mark.parametrize("control", [None, "frozen_decoder"])
+def test_options_take_the_gradients_of_autograd_from_loops(
+    control, option, name, whole, monkeypatch
+):
+    given = {"architecture": name, "latents": 50, "dead_after": 32, **OPTIONS[option]}
+    monkeypatch.setattr(finding, "DENSE_FROM", whole)
+    x = rows(160, 13)
+    loops, plain = (learner(x, control, plain=way, **given) for way in (False, True))
+    pull = rows(50, 13, seed=1) if option == "pulled" else None
+    for i in range(5):
+        batch = x[i * 32 : (i + 1) * 32]
+        a, b = (way.look(batch, pull=pull) for way in (loops, plain))
+        assert a.fvu == pytest.approx(b.fvu, rel=1e-4)
+        assert a.norm == pytest.approx(b.norm, rel=1e-3)
+        assert a.l0 == pytest.approx(b.l0, rel=1e-3)
+        for way, look in ((loops, a), (plain, b)):
+            way.apply(look, 32)
+        plain.restore({name: value.clone() for name, value in loops.state().items()})
+    ours, theirs = loops._path._trained, plain._path._trained
+    assert ours.keys() == theirs.keys()
+    for name, parameter in ours.items():
+        scale = float(theirs[name].grad.abs().max())
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=0, atol=2e-4 * scale)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_encoder_that_is_not_finite_is_told(option):
+    made = learner(rows(32, 13), **OPTIONS[option])
+    made.parameters["W_enc"][0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="learning rate"):
+        made.look(rows(32, 13))
 
 
 @pytest.fixture(scope="module")

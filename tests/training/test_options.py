@@ -251,14 +251,19 @@ def test_the_penalty_rises(x):
 # -- steps -----------------------------------------------------------------------------------------
 
 
-def test_options_take_the_plain_way(x):
+def test_options_leave_the_fast_way(x):
     assert isinstance(Learner(run(), x[:64])._path, FastStep)
     assert isinstance(Learner(run(init="data", lr_schedule="cosine"), x[:64])._path, FastStep)
     for option in ({"optimizer": "muon"}, {"aligned": True}, {"weight_l2": 0.1}, {"k_start": 4}):
-        assert isinstance(Learner(run(**option), x[:64])._path, PlainStep)
+        path = Learner(run(**option), x[:64])._path
+        assert isinstance(path, PlainStep)
+        assert path._differentiate.__module__ == FastStep.__module__
+    counted = {"mutual": {"restart_above": 2.5}}
+    for sae in (run(**counted), run(multi_topk=True), run("jumprelu", sparsity="tanh", pre_act=1)):
+        assert Learner(sae, x[:64])._path._differentiate.__module__ == PlainStep.__module__
     assert isinstance(Learner(run("relu"), x[:64])._path, FastStep)
     assert isinstance(Learner(run("relu", decoder="weighted"), x[:64])._path, FastStep)
-    assert isinstance(Learner(run("jumprelu", sparsity="tanh"), x[:64])._path, PlainStep)
+    assert isinstance(Learner(run("jumprelu", sparsity="tanh"), x[:64])._path, FastStep)
     assert isinstance(Learner(run("batchtopk", k=3, k_start=4), x[:64])._path, PlainStep)
 
 

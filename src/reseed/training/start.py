@@ -110,10 +110,29 @@ def aligned(p: Parameters) -> Parameters:
     along the decoder row. Differentiable in both matrices, `[..., F, D]`. (The source is known by
     its abstract: that the product is 1 is its, the projection is ours.)
     """
-    W_enc, W_dec = p["W_enc"], p["W_dec"]
-    missing = 1.0 - (W_enc * W_dec).sum(-1, keepdim=True)
-    square = W_dec.square().sum(-1, keepdim=True).clamp_min(_LEAST)
-    return {**p, "W_enc": W_enc + missing / square * W_dec}
+    return {**p, "W_enc": torch.addcmul(p["W_enc"], _along(p), p["W_dec"])}
+
+
+def through_aligned(p: Parameters, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients by W_enc and W_dec as they are, from that by the encoder rows that `aligned` makes.
+
+    With e, d the rows, a = (1 - e d) / d², g the gradient and s = (g d) / d²:
+    g - s d for the encoder row, a g - s e - 2 a s d for the decoder row.
+    """
+    W_enc, W_dec, along = p["W_enc"], p["W_dec"], _along(p)
+    share = _dot(gradient, W_dec) / _dot(W_dec, W_dec).clamp_min(_LEAST)
+    decoder = torch.mul(gradient, along).addcmul_(W_enc, -share).addcmul_(W_dec, -2 * along * share)
+    return torch.addcmul(gradient, -share, W_dec), decoder
+
+
+def _along(p: Parameters) -> Tensor:
+    """What encoder rows lack of a product of 1, in decoder rows; `[..., F, 1]`."""
+    square = _dot(p["W_dec"], p["W_dec"]).clamp_min(_LEAST)
+    return (1.0 - _dot(p["W_enc"], p["W_dec"])) / square
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a, b).unsqueeze(-1)
 
 
 def _length(rows: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ from reseed.sae.encode import Reader, Screen
 from reseed.sae.settings import ArchitectureSpec
 from reseed.training.shards.ranks import RankGroup, largest
 from reseed.training.step.fast import FastStep
-from reseed.training.step.finding import OneGate, slopes
+from reseed.training.step.finding import slopes
+from reseed.training.step.gates import OneGate
 from reseed.training.step.sparse import (
     BatchGradients,
     CPUGradients,

@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 
 
 def has_loops(spec: ArchitectureSpec) -> bool:
-    """Whether compiled loops make the steps of these settings on a CPU."""
-    if spec.optimizer != "adam" or _changes_loss(spec):
-        return False
+    """Whether compiled loops make the steps of these settings on a CPU, optimiser and all."""
+    return _has_rule(spec) and spec.optimizer == "adam" and not _changes_loss(spec)
+
+
+def _learns_by_codes(spec: ArchitectureSpec) -> bool:
+    """Whether loops find its gradients, what options say of the weights and of k added."""
+    counts = spec.mutual is not None and spec.mutual.restart_above is not None  # rates of firing
+    return _has_rule(spec) and not counts and spec.end_to_end is None
+
+
+def _has_rule(spec: ArchitectureSpec) -> bool:
+    """Whether compiled loops find what a batch says to the codes."""
     match spec:
         case TopKSpec():
             return not spec.multi_topk
         case JumpReLUSpec():
-            return spec.unit_rows
+            return spec.unit_rows or spec.pre_act == 0
         case _:
             return isinstance(spec, BatchSpec | GatedSpec | ReLUSpec)
 
@@ -68,6 +77,10 @@ def step_of(
         from reseed.training.step.fast import FastStep  # needs numba
 
         return FastStep(parameters, trained, spec, clip)
+    if device == "cpu" and not plain and _learns_by_codes(spec) and compiles():
+        from reseed.training.step.fast import by_loops
+
+        return PlainStep(parameters, trained, spec, clip, by_loops(spec))
     differentiate = by_autograd(spec)
     if isinstance(spec, TopKSpec) and not (spec.multi_topk or _changes_loss(spec)):
         differentiate = topk_by_hand(spec)

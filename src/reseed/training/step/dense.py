@@ -49,8 +49,8 @@ class Rule(Protocol):
         ...
 
     @property
-    def fall(self) -> Floats | None:
-        """`[F]` what the loss has for each code besides, over the squared length of its row.
+    def pull(self) -> Floats | None:
+        """`[F]` times W_dec, in the gradient of its rows besides, once all are settled.
 
         None where decoder rows have length 1.
         """
@@ -107,7 +107,7 @@ def find(g: ReadBatch, rule: Rule) -> CPUGradients:
         l0=int(rule.fires.sum()) / rows,
         fired=torch.from_numpy(rule.fires > 0),
         matrices=Matrices(matrices[0].numpy(), matrices[1].numpy()),
-        pull=None if rule.fall is None else np.zeros(latents, np.float32),
+        pull=None if rule.pull is None else np.zeros(latents, np.float32),
     )
 
 
@@ -152,9 +152,8 @@ def _backward(
         rule.settle(pre[piece], flows, some)
         product(flows[0].T, x.T, None, matrices[0, some])
         product(pre[piece].T, left[0].T, None, matrices[1, some])
-        if rule.fall is not None:
-            pull = torch.from_numpy(rule.fall[some]) * pre[piece].sum(0)
-            matrices[1, some] += pull[:, None] * W_dec[some]
+        if rule.pull is not None:
+            matrices[1, some] += torch.from_numpy(rule.pull[some, None]) * W_dec[some]
         bias = torch.from_numpy(rule.flow[some].astype(np.float32))
         torch.mv(W_enc[some].T, bias, out=through[piece])
         squared[piece] = [loops.total(matrix[some].numpy()) for matrix in matrices]

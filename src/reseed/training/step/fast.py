@@ -1,4 +1,8 @@
-"""The fast path on a CPU, and what it shares with that on a GPU: look, apply, Adam's moments."""
+"""The fast path on a CPU, and what it shares with that on a GPU: look, apply, Adam's moments.
+
+Options that act on weights, not on codes, and other optimisers take their gradients from the same
+loops and leave the rest to torch (`by_loops`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from reseed.loops import compiled as workers
@@ -18,8 +23,16 @@ from reseed.sae import encode
 from reseed.sae.architecture import At, Batch, Parameters
 from reseed.sae.encode import Screen
 from reseed.sae.settings import ArchitectureSpec
+from reseed.training.start import aligned, through_aligned
 from reseed.training.step.finding import finding
-from reseed.training.step.plain import BETAS, EPSILON, Look
+from reseed.training.step.plain import (
+    BETAS,
+    EPSILON,
+    Differentiate,
+    Gradients,
+    Look,
+    settings_at,
+)
 from reseed.training.step.sparse import (
     LATENTS,
     NO_FLOW,
@@ -189,3 +202,56 @@ class FastStep(EntryStep):
             return None
         first, second = self._moments[name]
         return self._all[name].numpy(), first.numpy(), second.numpy()
+
+
+def by_loops(spec: ArchitectureSpec) -> Differentiate:
+    """Gradients by the rule of an architecture; those of options that act on weights by torch."""
+    rule = finding(spec)
+
+    def differentiate(p: Parameters, batch: Batch, at: At) -> Gradients:
+        p = {name: value.detach() for name, value in p.items()}
+        here, threads = aligned(p) if spec.aligned else p, torch.get_num_threads()
+        screen = encode.new_screen(here["W_enc"], threads)
+        if not screen.finite:
+            nothing = {name: torch.zeros_like(value) for name, value in p.items()}
+            return Gradients(nothing, math.nan, 0.0, torch.zeros_like(at.dead))
+        # the norm is torch's, so none is made here
+        read = read_batch(here, batch.x, at.dead, screen, trained=frozenset(), threads=threads)
+        find = rule if spec.k_start is None else finding(settings_at(spec, at))
+        found = find(read, at)
+        gradients = {name: torch.from_numpy(value) for name, value in found.vectors.items()}
+        W_enc, W_dec = _matrices(found, here, threads)
+        if spec.weight_l2 > 0:
+            W_enc.add_(here["W_enc"], alpha=2 * spec.weight_l2)
+            W_dec.add_(here["W_dec"], alpha=2 * spec.weight_l2)
+        if spec.aligned:
+            W_enc, besides = through_aligned(p, W_enc)
+            W_dec.add_(besides)
+        gradients |= {"W_enc": W_enc, "W_dec": W_dec}
+        return Gradients(gradients, found.fvu, found.l0, found.fired, found.buffers)
+
+    return differentiate
+
+
+def _matrices(found: CPUGradients, p: Parameters, threads: int) -> tuple[Tensor, Tensor]:
+    """Gradients of W_enc and W_dec, whole."""
+    if found.matrices is not None:
+        return torch.from_numpy(found.matrices.W_enc), torch.from_numpy(found.matrices.W_dec)
+    entries, x, residual = found.entries, found.x, found.residual
+    W_enc, W_dec = np.empty((2, *p["W_enc"].shape), np.float32)
+
+    def work(first: int, stop: int) -> None:
+        starts = entries.starts[first : stop + 1]
+        some = slice(starts[0], starts[-1])
+        for weights, source, rows in (
+            (entries.flow, x, W_enc),
+            (entries.values, residual, W_dec),
+        ):
+            where = entries.rows[some] % len(source), starts - starts[0]
+            codes = sparse.csr_array((weights[some], *where), (stop - first, len(source)))
+            rows[first:stop] = codes @ source
+
+    workers.stretches(work, len(W_enc), LATENTS, threads)
+    if found.pull is not None:
+        W_dec += found.pull[:, None] * p["W_dec"].numpy()
+    return torch.from_numpy(W_enc), torch.from_numpy(W_dec)

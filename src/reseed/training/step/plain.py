@@ -98,7 +98,7 @@ def by_autograd(spec: ArchitectureSpec) -> Differentiate:
         trained = {name: value for name, value in p.items() if value.requires_grad}
         with torch.enable_grad():
             here = aligned(p) if spec.aligned else p
-            out = objective(here, batch, _settings_at(spec, at), at)
+            out = objective(here, batch, settings_at(spec, at), at)
             loss = _loss(out, batch)
             if spec.weight_l2 > 0:
                 squares = here["W_enc"].square().sum() + here["W_dec"].square().sum()
@@ -129,7 +129,7 @@ def _loss(out: Objective, batch: Batch) -> Tensor:
     return loss if out.beside is None else loss + out.beside
 
 
-def _settings_at(spec: ArchitectureSpec, at: At) -> ArchitectureSpec:
+def settings_at(spec: ArchitectureSpec, at: At) -> ArchitectureSpec:
     """The settings at this step: k may still be on its way down."""
     if spec.k_start is None:
         return spec
