@@ -1,8 +1,8 @@
 """Run the studies of `studies/paper` and write `docs/paper.md` from their results.
 
 python -m benchmarks.paper            hours; each study continues where it was stopped
-python -m benchmarks.paper --beside 1 one study at a time, on all cores
-python -m benchmarks.paper --quick    a tenth of the tokens, into studies/paper/quick; no page
+python -m benchmarks.paper --beside 1 one study at a time, where memory is short
+python -m benchmarks.paper --quick    a tenth of the tokens, into folders `quick`; no page
 python -m benchmarks.paper --page     the page from what is finished
 python -m benchmarks.paper --only k   one study; what the page says of the others stays
 """
