@@ -129,8 +129,8 @@ class TanhGate:
         self.threshold, self.half, self._chain = kernels(spec, g)
         lengths = lengths_of(g)
         sigma = np.float32(g.p["length"].item() / math.sqrt(g.x.shape[1]))
-        self._scale = np.float32(spec.tanh_scale) / sigma * lengths
-        self._tolls = np.float32(penalty / len(g.x)) * self._scale
+        self._scale: Floats = np.float32(spec.tanh_scale) / sigma * lengths
+        self._tolls: Floats = np.multiply(penalty / len(g.x), self._scale, dtype=np.float32)
         squares = np.square(lengths)
         self.fall: Floats = np.divide(self._tolls, squares, where=squares > 0, out=0 * squares)
         self.pull: Floats = np.zeros_like(self.fall)
@@ -156,11 +156,13 @@ class TanhGate:
 
         All are shaped as in `codes`; `pulled` is the residual times decoder rows.
         """
-        threshold = self.threshold[latents]
-        slope = np.float32(1.0) - np.square(np.tanh(self._scale[latents] * codes))
-        by_code = pulled + self._tolls[latents] * slope
-        near = (np.abs(pre - threshold) < self.half) * threshold
-        flow = by_code * ((codes > 0) + near / (np.float32(2.0) * self.half))
+        threshold: Floats = self.threshold[latents]
+        height: Floats = np.tanh(self._scale[latents] * codes)
+        slope: Floats = np.subtract(np.float32(1.0), height * height, dtype=np.float32)
+        by_code: Floats = np.add(pulled, self._tolls[latents] * slope, dtype=np.float32)
+        near: Floats = np.where(np.abs(pre - threshold) < self.half, threshold, ZERO)
+        opened: Floats = (codes > 0).astype(np.float32)
+        flow: Floats = by_code * (opened + np.divide(near, 2 * self.half, dtype=np.float32))
         return flow, near * by_code, slope * codes
 
     def settle(self, pre: Tensor, flows: list[Tensor], some: slice) -> None:
