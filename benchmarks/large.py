@@ -65,8 +65,9 @@ def started_from(sae: Path, asked: argparse.Namespace) -> str:
     """Save an SAE of random rows, and say in a study that runs go on from it."""
     rows = generator("large").standard_normal((asked.latents, asked.dimensions)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    zeros = np.zeros(asked.latents, np.float32), np.zeros(asked.dimensions, np.float32)
-    save(SAEArrays(rows, rows, *zeros, {"kind": "topk", "k": 32}), sae)
+    b_enc, b_dec = (np.zeros(count, np.float32) for count in rows.shape)
+    weights = {"W_enc": rows, "b_enc": b_enc, "W_dec": rows, "b_dec": b_dec}
+    save(SAEArrays(**weights, activation={"kind": "topk", "k": 32}, about={}), sae)
     return f'init = "{sae}"\ninit_noise = {asked.noise}'
 
 
@@ -136,7 +137,7 @@ def main() -> None:
         stages = timed(study)
         page = (study.with_suffix("") / "report.html").stat().st_size / 1e6
     print(f"page {page:.1f} MB")
-    after = [stages[name] for name in ("structure", "stability", "report")]
+    after = stages["structure"], stages["stability"]  # which has the report: it says no beginning
     if (asked.latents, asked.runs) in BARS and asked.dimensions == 576:
         told(BARS[asked.latents, asked.runs], max(stage.gb for stage in after))
 

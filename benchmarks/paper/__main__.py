@@ -88,6 +88,7 @@ _HALF_AN_HOUR = {orphans_by_an_instruct_model}
 """Claims that take as long for a tenth of the tokens."""
 
 _SHORT = {"paper/consensus", "paper/consensus_again", "paper/batch"}
+"""Studies of a few minutes."""
 
 ORDER = [Path(study).name for study in _CLAIMS]
 """Of the page."""
@@ -198,8 +199,9 @@ def main() -> None:
     if asked.quick:
         studies = {name: tenth(study) for name, study in studies.items()}
     # small SAEs leave a second thread idle half of the time, a second study does not
-    threads = max(1, (os.cpu_count() or 1) // asked.beside)
-    with ThreadPoolExecutor(asked.beside) as pool:
+    beside = max(1, min(asked.beside, len(studies)))
+    threads = max(1, (os.cpu_count() or 1) // beside)
+    with ThreadPoolExecutor(beside) as pool:
         # the one that harvests other sites first, beside one that harvests for all the others;
         # those at the end are short, so that no core waits long for the other
         waiting = sorted(studies, key=lambda name: (name != "paper/layers", name in _SHORT))
