@@ -43,6 +43,7 @@ bench: .venv/.test
 	for penalised in relu gated jumprelu; do \
 	    $(BIN)/python -m benchmarks.step --latents 16384 --architecture $$penalised --start --rounds 5; done
 	$(BIN)/python -m benchmarks.evidence
+	$(BIN)/python -m benchmarks.evidence --blocks 512
 	$(BIN)/python -m benchmarks.harvest
 	$(BIN)/python -m benchmarks.gpu_step --peers-python .venv-peers/bin/python
 	$(BIN)/python -m benchmarks.bars --page

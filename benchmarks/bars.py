@@ -1,7 +1,8 @@
 """What was promised beside what was measured.
 
     python -m benchmarks.bars          the lines of bench.json, and what was not measured
-    python -m benchmarks.bars --page   puts them into docs/bench.json and makes docs/bench.md of it
+    python -m benchmarks.bars --page   puts them into docs/bench.json and makes docs/bench.md and
+                                       the tables of bars in other pages of it
 
 `make bench` measures and then does the first. docs/bench.json has the last measurement of each
 line on each processor, so a part can be measured again alone.
@@ -13,13 +14,16 @@ import argparse
 import json
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 MEASURED = Path("bench.json")
-KEPT, PAGE = Path("docs/bench.json"), Path("docs/bench.md")
+DOCS = Path(__file__).parent.parent / "docs"
+KEPT, PAGE = DOCS / "bench.json", DOCS / "bench.md"
+WITH_TABLES = (DOCS / "speed.md", DOCS / "matching.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ BARS = {
     "matching 131072": _matching("131,072", 1.6),
     "matching scipy": Bar("the same at 16,384, times as fast as dense SciPy", 40, at_least=True),
     "matching runs": Bar("36 pairs of nine runs, both views, in single matches of one view", 43.2),
-    "evidence": Bar("evidence and co-firing of all runs, in bare encodes", 1.3),
+    "evidence": Bar("evidence and co-firing of all runs, 32,768 tokens, in bare encodes", 1.3),
+    "evidence long": Bar("the same of 131,072 tokens", 1.3),
     "step 4096": Bar("TopK step, 4,096 x 576, batch 1,024, k 32, in bare products", 1.3),
     "step 16384": Bar("the same at 16,384 latents", 1.3),
     "step batch": Bar("the same at 16,384 latents, batch 256", 1.3),
@@ -135,6 +140,39 @@ def _row(key: str, bar: Bar, line: dict[str, Any] | None) -> str:
     return f"| {bar.what} | {bar.words} | {value} | {holds} | {line['load']:.1f} | {line['day']} |"
 
 
+def with_tables(text: str, found: dict[str, dict[str, Any]]) -> str:
+    """A page with its tables of bars made again.
+
+    A table stands between `<!-- bars: step -->`, which says how the keys of its lines begin, and
+    `<!-- end of bars -->`.
+    """
+    return re.sub(
+        r"(<!-- bars: ([\w ]+) -->\n).*?(<!-- end of bars -->)",
+        lambda at: at[1] + "\n".join(_table(at[2].split(), found)) + "\n" + at[3],
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _table(begin: list[str], found: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines of bars whose key begins with one of these, a column for each processor; what holds is bold."""
+    names = sorted(found)
+    heads = [re.sub(r", \d+ cores, .*?(\w+)$", r", \1", name) for name in names]
+    rows = [f"| | bar | {' | '.join(heads)} |", "|" + "---|" * (2 + len(names))]
+    for key, bar in BARS.items():
+        if key.startswith(tuple(begin)):
+            cells = (_cell(bar, found[name].get(key)) for name in names)
+            rows.append(f"| {bar.what} | {bar.words} | {' | '.join(cells)} |")
+    return rows
+
+
+def _cell(bar: Bar, line: dict[str, Any] | None) -> str:
+    if line is None:
+        return "–"
+    value = f"{line['value']:.2f}{bar.unit}"
+    return f"**{value}**" if bar.holds(line["value"]) else value
+
+
 _TOP = """# Bars: what was promised and what was measured
 
 Made by `make bench`; nothing here is typed. Ratios are medians over rounds in which both sides took
@@ -158,6 +196,8 @@ def main() -> None:
             kept[name] = kept.get(name, {}) | lines
         KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
         PAGE.write_text(page(kept))
+        for other in WITH_TABLES:
+            other.write_text(with_tables(other.read_text("utf-8"), kept), "utf-8")
 
 
 if __name__ == "__main__":

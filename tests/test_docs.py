@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import bars
 from reseed.study import Study
 
 HOME = Path(__file__).parent.parent
@@ -38,3 +39,12 @@ def test_code_that_a_page_names_is_there(page):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_can_be_read(path, tmp_path):
     assert Study.load(path, tmp_path / "out").runs
+
+
+def test_tables_of_bars_are_those_that_were_measured():
+    kept = bars.read(bars.KEPT)
+    assert bars.PAGE.read_text("utf-8") == bars.page(kept)
+    for page in bars.WITH_TABLES:
+        text = page.read_text("utf-8")
+        assert "<!-- bars: " in text
+        assert bars.with_tables(text, kept) == text
