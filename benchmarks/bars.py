@@ -155,7 +155,7 @@ def with_tables(text: str, found: dict[str, dict[str, Any]]) -> str:
 
 
 def _table(begin: list[str], found: dict[str, dict[str, Any]]) -> list[str]:
-    """Lines of bars whose key begins with one of these, a column for each processor; what holds is bold."""
+    """Lines whose key begins with one of these, a column for each processor; bold holds."""
     names = sorted(found)
     heads = [re.sub(r", \d+ cores, .*?(\w+)$", r", \1", name) for name in names]
     rows = [f"| | bar | {' | '.join(heads)} |", "|" + "---|" * (2 + len(names))]

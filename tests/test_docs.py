@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-
 from benchmarks import bars
+
 from reseed.study import Study
 
 HOME = Path(__file__).parent.parent

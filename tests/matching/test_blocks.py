@@ -12,7 +12,7 @@ from reseed.matching.geometry import Limits, cosine, least_cosine, rows
 
 pytest.importorskip("numba")
 torch = pytest.importorskip("torch")
-from reseed.loops import bounds, offers  # noqa: E402
+from reseed.loops import offers, products  # noqa: E402
 from reseed.matching import candidates  # noqa: E402
 from reseed.matching.blocks import multiplier as making  # noqa: E402
 from reseed.matching.blocks import nearest, passes  # noqa: E402
@@ -21,11 +21,12 @@ from reseed.matching.blocks.nearest import nearest_others  # noqa: E402
 from reseed.matching.exact import exact, pairs_above  # noqa: E402
 
 
-@pytest.fixture(params=["bfloat16", "float32", "NumPy"])
+@pytest.fixture(params=["bfloat16", "int16", "float32", "NumPy"])
 def kind(request, monkeypatch):
     """Products are made in this way, whatever is fast here."""
     monkeypatch.setattr(making, "TORCH_FROM", np.inf if request.param == "NumPy" else 0)
-    monkeypatch.setattr(making, "_takes_halves", lambda _: request.param == "bfloat16")
+    product = "float32" if request.param == "NumPy" else request.param
+    monkeypatch.setattr(making, "_product_of", lambda _: product)
     return request.param
 
 
@@ -128,7 +129,7 @@ def test_uppers_as_in_the_formula(n, m, slack, seed) -> None:
     reach, slope = rng.random(n).astype(np.float32), rng.random(m).astype(np.float32)
     out = np.empty((n, m), np.float32)
     bits = products.view(torch.int16).numpy().view(np.uint16)
-    bounds.uppers(bits, np.float32(slack), reach, slope, out)
+    products.uppers(bits, np.float32(slack), reach, slope, out)
     p = products.double().numpy()
     plain = p + np.float32(slack) * np.abs(p) + reach[:, None] + slope
     np.testing.assert_allclose(out, plain, rtol=1e-6, atol=1e-6)
@@ -140,7 +141,7 @@ def test_first_bars_leave_enough_above(n, m, groups, seed) -> None:
     rng = np.random.default_rng(seed)
     block = np.round(rng.normal(size=(n, m)), seed % 3).astype(np.float32)
     bar, k = np.full(n, -np.inf, np.float32), 1 + seed % groups
-    bounds.first_bars(block, groups, k, bar)
+    products.first_bars(block, groups, k, bar)
     assert ((block > bar[:, None]).sum(axis=1) >= min(k, m)).all()
     tops = np.full((n, groups), -np.inf, np.float32)
     for c in range(m):

@@ -14,10 +14,11 @@ from reseed.sae.encode import Reader, new_screen
 from reseed.sae.model import SAE
 
 KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
+PRODUCTS = ("bfloat16", "int16", "float32")
 
 
-def reader(x, W, b, *, halves=None, threads=1):
-    return Reader(x, W, b, new_screen(torch.from_numpy(W), threads, halves=halves), threads)
+def reader(x, W, b, *, product=None, threads=1):
+    return Reader(x, W, b, new_screen(torch.from_numpy(W), threads, product=product), threads)
 
 
 def dense(codes, latents):
@@ -40,10 +41,10 @@ def largest(scored, wanted):
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from(KINDS), st.booleans(), st.integers(1, 5), st.integers(1, 40),
+    st.sampled_from(KINDS), st.sampled_from(PRODUCTS), st.integers(1, 5), st.integers(1, 40),
     st.integers(1, 400), st.integers(0, 1000), st.sampled_from(["zero", "mixed", "some", "all"]),
 )  # fmt: skip
-def test_all_above_the_bars_are_found(hard, kind, halves, rows, d, latents, seed, bar):
+def test_all_above_the_bars_are_found(hard, kind, product, rows, d, latents, seed, bar):
     x, W, b = hard.weights(kind, rows, d, latents, seed)
     scored = hard.scores(x, W, b)
     bars = {
@@ -52,7 +53,7 @@ def test_all_above_the_bars_are_found(hard, kind, halves, rows, d, latents, seed
         "some": scored[0],  # exactly met by one row
         "all": np.full(latents, scored.min() - 1 - abs(scored.min())),
     }[bar].astype(np.float32)
-    found = above(reader(x, W, b, halves=halves), bars)
+    found = above(reader(x, W, b, product=product), bars)
     expected = [np.flatnonzero(row > bars) for row in scored]
     assert found.starts.tolist() == [0, *np.cumsum([len(e) for e in expected])]
     assert np.array_equal(found.latents, np.concatenate(expected))
@@ -63,16 +64,16 @@ def test_all_above_the_bars_are_found(hard, kind, halves, rows, d, latents, seed
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from(KINDS), st.booleans(), st.integers(1, 40), st.integers(1, 30),
+    st.sampled_from(KINDS), st.sampled_from(PRODUCTS), st.integers(1, 40), st.integers(1, 30),
     st.integers(1, 90), st.integers(0, 1000), st.data(),
 )  # fmt: skip
 def test_the_largest_of_a_batch_are_those_of_sorting_it(
-    hard, kind, halves, rows, d, latents, seed, data
+    hard, kind, product, rows, d, latents, seed, data
 ):
     k = data.draw(st.one_of(st.integers(1, min(latents, 9)), st.just(latents)))
     x, W, b = hard.weights(kind, rows, d, latents, seed)
     expected = largest(hard.scores(x, W, b), k * rows)
-    given, top = reader(x, W, b, halves=halves), BatchTop()
+    given, top = reader(x, W, b, product=product), BatchTop()
     assert np.array_equal(dense(top.codes(given, k), latents), expected)
     top._bar = np.float32(data.draw(st.floats(0, 10, width=32)))  # whatever is remembered
     assert np.array_equal(dense(top.codes(given, k), latents), expected)
@@ -82,8 +83,8 @@ def test_wide_and_uneven_batches_in_several_blocks(hard):
     x, W, b = hard.weights("normal", 300, 24, 5000, 0)
     x[200:] *= 20  # nearly all codes are in a third of the rows, which the first bar cannot know
     made = [
-        BatchTop().codes(reader(x, W, b, halves=h, threads=t), 6)
-        for h in (True, False)
+        BatchTop().codes(reader(x, W, b, product=p, threads=t), 6)
+        for p in PRODUCTS
         for t in (1, 2, 3)
     ]
     for other in made[1:]:

@@ -47,8 +47,8 @@ def trained_of(spec, p, without=()):
     return frozenset(p) - architecture(spec.name).buffers - set(without)
 
 
-def find(spec, p, x, dead, *, trained, threads=1, halves=None, penalty=1.0):
-    screen = new_screen(p["W_enc"], 1, halves=halves)
+def find(spec, p, x, dead, *, trained, threads=1, product=None, penalty=1.0):
+    screen = new_screen(p["W_enc"], 1, product=product)
     read = sparse.read_batch(p, x, dead, screen, trained=trained, threads=threads)
     return finding.finding(spec)(read, At(0, 10, dead, penalty))
 

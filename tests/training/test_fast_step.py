@@ -1,5 +1,7 @@
 """The fast way and the plain way are one training; the fast one is itself on any threads."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -191,9 +193,9 @@ def test_loss_curves_lie_on_each_other(toy, alpha):
     assert abs(curves[0, -100:].mean() / curves[1, -100:].mean() - 1) < 0.005
 
 
-def state_after(x, threads, halves, monkeypatch, architecture, broken=False):
+def state_after(x, threads, product, monkeypatch, architecture, broken=False):
     torch.set_num_threads(threads)
-    monkeypatch.setattr(encode, "halves_are_fast", lambda: halves)
+    monkeypatch.setattr(encode, "fastest_product", lambda: product)
     given = {"architecture": architecture, "latents": 1100, "batch": 300, "dead_after": 600}
     made = learner(x, **given)
     for i in range(5):
@@ -209,10 +211,10 @@ def state_after(x, threads, halves, monkeypatch, architecture, broken=False):
 def test_the_same_bytes_twice_on_any_threads_and_by_any_product(name, whole, monkeypatch):
     monkeypatch.setattr(finding, "DENSE_FROM", whole)
     x = rows(1500, 24)
-    first = state_after(x, 1, True, monkeypatch, name)
-    for threads, halves in ((1, True), (2, True), (3, True), (1, False), (2, False)):
-        for key, value in state_after(x, threads, halves, monkeypatch, name).items():
-            assert torch.equal(value, first[key]), (key, threads, halves)
+    first = state_after(x, 1, "bfloat16", monkeypatch, name)
+    for threads, product in itertools.product((1, 2, 3), ("bfloat16", "int16", "float32")):
+        for key, value in state_after(x, threads, product, monkeypatch, name).items():
+            assert torch.equal(value, first[key]), (key, threads, product)
 
 
 @pytest.mark.parametrize(("name", "whole"), WAYS)

@@ -20,6 +20,15 @@ def runs(count, latents=1000, control=None, **sae):
     ]  # fmt: skip
 
 
+def rounded(screen):
+    """Encoder rows that are kept for products."""
+    import torch
+
+    if screen.whole is not None:
+        return [torch.from_numpy(screen.whole.numbers)]
+    return [] if screen.halves is None else [screen.halves]
+
+
 def test_what_a_learner_takes_is_what_it_holds():
     """Counted on a learner itself."""
     import torch
@@ -30,10 +39,10 @@ def test_what_a_learner_takes_is_what_it_holds():
         run = runs(1, latents=64, control=control)[0]
         learner = Learner(run, torch.randn(10, 32))
         held = [v for v in learner.state().values() if v.numel() >= 64 * 32]
-        held += [learner._path._screen.halves] if learner._path._screen.halves is not None else []
+        held += rounded(learner._path._screen)
         held += [learner._near] if learner._near is not None else []
         total = sum(v.numel() * v.element_size() for v in held)
-        short = 0 if learner._path._screen.halves is not None else 2 * 64 * 32
+        short = 0 if rounded(learner._path._screen) else 2 * 64 * 32
         assert total + short == learner_bytes(run, 32)
 
 

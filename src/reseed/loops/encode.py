@@ -12,6 +12,8 @@ from reseed.loops.compiled import arithmetic, compiled
 
 Floats32 = NDArray[np.float32]
 
+Doubles = NDArray[np.float64]
+
 Halves = NDArray[np.uint16]
 
 Short = NDArray[np.int32]
@@ -29,7 +31,23 @@ def dot(a: Floats32, b: Floats32) -> np.float32:
 
 
 @arithmetic
-def to_half(row: Floats32, out: Halves, back: Floats32) -> tuple[np.float32, np.float32]:
+def squared_length(row: Floats32) -> float:
+    """Of a row, in float64: squares of small numbers are none in float32."""
+    total = np.float64(0.0)
+    for d in range(len(row)):
+        total += np.float64(row[d]) * np.float64(row[d])
+    return total
+
+
+@compiled
+def squared_lengths(rows: Floats32, out: Doubles) -> None:
+    """`squared_length` of each of the rows `[N, D]`, into `[N]`."""
+    for i in range(len(rows)):
+        out[i] = squared_length(rows[i])
+
+
+@arithmetic
+def to_half(row: Floats32, out: Halves, back: Floats32) -> tuple[float, float]:
     """Round a row to bfloat16, nearest and ties to even.
 
     Args:
@@ -47,15 +65,15 @@ def to_half(row: Floats32, out: Halves, back: Floats32) -> tuple[np.float32, np.
         widened[d] = rounded & np.uint32(0xFFFF0000)
     for d in range(len(row)):
         out[d] = np.uint16(np.uint32(widened[d]) >> 16)
-    length, lost = np.float32(0.0), np.float32(0.0)
+    lost = np.float64(0.0)
     for d in range(len(row)):
-        length += row[d] * row[d]
-        lost += (row[d] - back[d]) * (row[d] - back[d])
-    return length, lost
+        left = np.float64(row[d]) - np.float64(back[d])
+        lost += left * left
+    return squared_length(row), lost
 
 
 @compiled
-def to_halves(rows: Floats32, out: Halves, length: Floats32, lost: Floats32) -> None:
+def to_halves(rows: Floats32, out: Halves, length: Doubles, lost: Doubles) -> None:
     """`to_half` of each row.
 
     Args:
@@ -69,6 +87,33 @@ def to_halves(rows: Floats32, out: Halves, length: Floats32, lost: Floats32) -> 
         length[i], lost[i] = to_half(rows[i], out[i], back)
 
 
+@arithmetic
+def _reaching(line: Floats32, least: np.float32) -> np.int32:
+    count = np.int32(0)
+    for c in range(len(line)):
+        count += np.int32(line[c] >= least)
+    return count
+
+
+@compiled
+def kth_largest(line: Floats32, k: int) -> np.float32:
+    """The k-th largest of at least k numbers, none NaN.
+
+    Its bits are found one by one, by counting who reaches them: counting is done to many numbers at
+    once, sorting is not.
+    """
+    bits = np.empty(1, np.int32)
+    least, found = bits.view(np.float32), np.int64(-(2**31))
+    for bit in range(31, -1, -1):
+        tried = found + (np.int64(1) << bit)
+        # as whole numbers, bits of negative floats are in the wrong order
+        bits[0] = tried if tried >= 0 else tried ^ 0x7FFFFFFF
+        if _reaching(line, least[0]) >= k:
+            found = tried
+    bits[0] = found if found >= 0 else found ^ 0x7FFFFFFF
+    return least[0]
+
+
 @compiled
 def _scored(
     x: Floats32, W_enc: Floats32, b_enc: Floats32, k: int, upper: Floats32, latent: Short, n: int
@@ -77,7 +122,7 @@ def _scored(
     score = np.full(n, -np.inf, np.float32)
     first = np.float32(-np.inf)
     if n > k:
-        first = np.partition(upper[:n], n - k)[n - k]
+        first = kth_largest(upper[:n], k)
     least, scored = np.float32(np.inf), 0
     # first the k most promising: their worst score is a bar that most of the others cannot reach
     for c in range(n):
@@ -98,7 +143,7 @@ def _take(score: Floats32, latent: Short, k: int, values: Floats32, latents: Int
     """The k largest positive scores, in order of latent; among equals the first latents."""
     n, least, above = len(score), np.float32(0.0), 0
     if n > k:
-        least = max(least, np.partition(score, n - k)[n - k])
+        least = max(least, kth_largest(score, k))
     for c in range(n):
         above += score[c] > least
     equal = k - above if least > 0 else 0

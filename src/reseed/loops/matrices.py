@@ -1,7 +1,6 @@
 """Compiled loops over whole matrices: between the products of a dense step, and Adam row by row.
 
 Adam's gradients are made as they are needed, and every row is read and written once in a step.
-
 B rows, C latents of a piece, F latents, D dimensions, E entries (see `reseed.loops.step.Entries`).
 """
 
@@ -10,14 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reseed.loops.compiled import arithmetic, compiled
-from reseed.loops.encode import dot, to_half
+from reseed.loops.encode import Doubles, Halves, dot, squared_length, to_half
+from reseed.loops.products import Whole, to_whole
 from reseed.loops.step import Floats32, Integers, Short, add, gradient_row, scale, squares
-
-Doubles = NDArray[np.float64]
-Halves = NDArray[np.uint16]
 
 
 @arithmetic
@@ -213,8 +209,9 @@ def update_free(
     m: Floats32,
     v: Floats32,
     halves: Halves,
-    length: Floats32,
-    lost: Floats32,
+    short: Whole,
+    length: Doubles,
+    lost: Doubles,
 ) -> None:
     """Adam on rows of any length of a stretch of latents, and what the next screen needs of them.
 
@@ -231,11 +228,12 @@ def update_free(
         W: `[F, D]`, updated,
         m: `[F, D]`,
         v: `[F, D]`: with its moments.
-        halves: `[F, D]`, filled with the rounded rows, if there is room.
-        length: `[F]`, filled; see `Screen`.
+        halves: `[F, D]`, filled with the rounded rows, if there is room; see `Screen`.
+        short: the same as whole numbers.
+        length: `[F]`, filled,
         lost: `[F]`, filled.
     """
-    gradient = np.empty(x.shape[1], np.float32)
+    gradient, (numbers, scales) = np.empty(x.shape[1], np.float32), short
     for j in range(first, stop):
         low, high = starts[j], starts[j + 1]
         gradient[:] = 0  # also without one: Adam's moments go on falling, and still move the row
@@ -249,8 +247,10 @@ def update_free(
         adam(W[j], gradient, m[j], v[j], pace)
         if len(halves):
             length[j], lost[j] = to_half(W[j], halves[j], gradient)
+        elif len(scales):
+            scales[j], length[j], lost[j] = to_whole(W[j], numbers[j])
         else:
-            length[j] = squares(W[j])
+            length[j] = squared_length(W[j])
 
 
 @compiled

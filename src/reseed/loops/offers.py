@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.loops.bounds import kth_largest
 from reseed.loops.compiled import compiled, reordered
+from reseed.loops.encode import kth_largest
 
 Floats32 = NDArray[np.float32]
 

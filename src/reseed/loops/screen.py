@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reseed.loops.compiled import arithmetic, compiled
-from reseed.loops.encode import Floats32, Halves, Integers, Short
+from reseed.loops.encode import Floats32, Halves, Integers, Short, kth_largest
 
 _STRIDE, _SEGMENT = 32, 1024
 """Entries that are tested together before any is looked at alone; entries of a row at a time."""
@@ -75,7 +75,7 @@ def _cut(
     """Raise the bar of a row to its k-th largest lower bound and drop what is below."""
     n, room = count[i], upper.shape[1]
     # k latents reach their lower bounds, so whoever cannot reach the k-th of them is out
-    limit = np.partition(lower[i, :n], n - k)[n - k] * _BELOW
+    limit = kth_largest(lower[i, :n], k) * _BELOW
     bar[i] = max(bar[i], limit)
     at = 0
     for c in range(n):
@@ -183,7 +183,7 @@ def first_bars(block: Block, k: int, bounds: Bounds, bar: Floats32) -> None:
             _copy(block.products[r, :used], wide)
         _lowers(wide, low, bounds.slack, bounds.reach[i], slope, drop)
         _largest(low, best)
-        bar[i] = np.partition(best, groups - k)[groups - k] * _BELOW
+        bar[i] = kth_largest(best, k) * _BELOW
 
 
 @compiled

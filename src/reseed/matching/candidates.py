@@ -31,6 +31,7 @@ from reseed.matching.sparse import Edges
 
 if TYPE_CHECKING:
     from reseed.loops.gpu_offers import Products
+    from reseed.sae.encode import Product
 
 PRICE_ROWS = 256
 """Rows of a block in a pass at prices: fewer are more alike, so bounds leave less of it open."""
@@ -142,7 +143,8 @@ def price_pass(
         close = np.flatnonzero(bar + geometry.error > pool.worth(v))
         if len(close):  # more are as good as the best than were kept: look again, in float32
             finer = _rows_whole(close, len(v))
-            bar[close] = _offered(pool, finer, price, least, room, told, halves=False)[close]
+            again = _offered(pool, finer, price, least, room, told, product="float32")
+            bar[close] = again[close]
     else:
         from reseed.loops.gpu_offers import above_prices
 
@@ -167,12 +169,12 @@ def _offered(
     room: int,
     told: offers.Told,
     *,
-    halves: bool | None = None,
+    product: Product | None = None,
 ) -> Floats32:
     """Take in pairs of these blocks above `least` at prices; what bounds those left out."""
     lists = offers.Lists.of(pool.geometry.shape[0], room, least.copy())
     try:
-        passes.above_prices(pool.geometry, groups, price, lists, told, halves=halves)
+        passes.above_prices(pool.geometry, groups, price, lists, told, product=product)
     finally:
         pool.add(*lists.entries())
     return lists.bar

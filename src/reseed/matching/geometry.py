@@ -42,11 +42,11 @@ _SMALL, _LARGE = 1e-30, 1e30
 
 
 class Rounded(NamedTuple):
-    """Unit rows rounded to bfloat16."""
+    """Unit rows rounded to bfloat16 or int16."""
 
-    halves: Any
-    """[F, D] a tensor"""
-    lost: Floats32
+    numbers: Any
+    """[F, D] a tensor, or `reseed.loops.products.Whole`"""
+    lost: Floats
     """[F] lengths of what rounding took from them"""
 
 
@@ -70,7 +70,7 @@ class Rows:
         return out
 
     @cached_property
-    def rounded(self) -> Rounded:
+    def halves(self) -> Rounded:
         """For products in bfloat16; needs torch and numba."""
         import torch
 
@@ -78,11 +78,24 @@ class Rows:
 
         halves = torch.empty(self.exact.shape, dtype=torch.bfloat16)
         bits = halves.view(torch.int16).numpy().view(np.uint16)
-        length, lost = np.empty((2, len(bits)), np.float32)
+        length, lost = np.empty((2, len(bits)))
         for part in _chunks(len(bits)):
-            rows = (self.exact[part] * self.scale[part, None]).astype(np.float32)
-            to_halves(rows, bits[part], length[part], lost[part])
+            to_halves(self._unit(part), bits[part], length[part], lost[part])
         return Rounded(halves, np.sqrt(lost))
+
+    @cached_property
+    def whole(self) -> Rounded:
+        """For products in int16; needs numba."""
+        from reseed.loops.products import Whole, to_wholes
+
+        whole = Whole.room(*self.exact.shape)
+        length, lost = np.empty((2, len(self.scale)))
+        for part in _chunks(len(lost)):
+            to_wholes(self._unit(part), *whole.of(part), length[part], lost[part])
+        return Rounded(whole, np.sqrt(lost))
+
+    def _unit(self, part: slice) -> Floats32:
+        return (self.exact[part] * self.scale[part, None]).astype(np.float32)
 
 
 def _chunks(size: int) -> Iterator[slice]:

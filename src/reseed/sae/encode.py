@@ -1,11 +1,11 @@
 """TopK codes of rows on a CPU: a rounded product shows who can win, float32 decides.
 
-The product of rows x and encoder rows w is made in bfloat16 where that is fast, else in float32,
-and only looked at for bounds. With x~, w~ the rounded rows, dx = x - x~, dw = w - w~:
+The product of rows x and encoder rows w is made in bfloat16 or int16 where that is faster than in
+float32, and only looked at for bounds. With x~, w~ the rounded rows, dx = x - x~, dw = w - w~:
 
-    |x w - x~ w~| <= |x| |dw| + |dx| |w~|                  (Cauchy-Schwarz, exact lengths)
+    |x w - x~ w~| <= |x| |dw| + |dx| |w~|                  (Cauchy-Schwarz)
     |sum as computed - x~ w~| <= g |x~| |w~|,  g = (D + 8) 2^-23   (float32 sums in any order)
-    |product as stored - sum| <= 2^-7 |product|            (bfloat16, any rounding)
+    |product as stored - sum| <= 2^-7 |product|            (bfloat16, any rounding; else 2^-22)
     |score as computed - (x w + b)| <= g |x| |w| + 2^-22 (|x w| + |b|)
 
 The sum of these is a bound e on how far the stored product plus b is from the score in float32
@@ -25,19 +25,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reseed.loops import compiled as workers
 from reseed.loops import encode as loops
+from reseed.loops import products
 from reseed.loops import screen as screening
+from reseed.loops.products import Whole
 from reseed.loops.screen import Block, Bounds, Candidates
 from reseed.sae import Tensor, torch
 from reseed.sae.codes import Codes
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+Product = Literal["bfloat16", "int16", "float32"]
+"""What is multiplied."""
 
 ROWS, LATENTS = 256, 4096
 """Largest block of a product: what a thread keeps in its cache."""
@@ -55,13 +61,15 @@ _DENORMAL = 1e-24
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Screen:
-    """Encoder rows rounded to bfloat16, with the lengths that bound what that changes."""
+    """Encoder rows as products have them, with the lengths that bound what rounding changes."""
 
     halves: Tensor | None
-    """[F, D] bfloat16; None if products are made in float32"""
-    length: Floats
+    """[F, D] bfloat16, for products in that"""
+    whole: Whole | None
+    """for products in int16; without either they are made in float32"""
+    length: Doubles
     """[F] squared lengths of encoder rows"""
-    lost: Floats
+    lost: Doubles
     """[F] squared lengths of what rounding took from them"""
 
     @property
@@ -69,16 +77,20 @@ class Screen:
         """Whether all encoder rows are."""
         return bool(np.isfinite(self.length).all())
 
-    def bits(self) -> NDArray[np.uint16]:
-        """The rounded rows as bits, `[F, D]`, to be written to; empty without them."""
-        if self.halves is None:
-            return np.empty((0, 0), np.uint16)
-        return bits_of(self.halves)
+    def rooms(self) -> tuple[NDArray[np.uint16], Whole]:
+        """Where encoder rows are written to, as bits of bfloat16 or whole; what is not is empty."""
+        bits = np.empty((0, 0), np.uint16) if self.halves is None else bits_of(self.halves)
+        return bits, Whole.room(0, 0) if self.whole is None else self.whole
 
     def of(self, rows: Tensor) -> Screen:
         """That of some encoder rows, `[R]` int64."""
-        halves = None if self.halves is None else self.halves[rows]
-        return Screen(halves, self.length[rows.numpy()], self.lost[rows.numpy()])
+        which = rows.numpy()
+        return Screen(
+            None if self.halves is None else self.halves[rows],
+            None if self.whole is None else self.whole.of(which),
+            self.length[which],
+            self.lost[which],
+        )
 
 
 class Reader(NamedTuple):
@@ -103,61 +115,77 @@ def reader_of(x: Tensor, W_enc: Tensor, b_enc: Tensor) -> Reader:
     return Reader(*read, screen, threads)
 
 
-def new_screen(W_enc: Tensor, threads: int, *, halves: bool | None = None) -> Screen:
+def new_screen(W_enc: Tensor, threads: int, *, product: Product | None = None) -> Screen:
     """Look at encoder rows `[F, D]` float32.
 
-    `halves` says whether products are made in bfloat16; left out, whether that is fast here.
+    `product` says what is multiplied; left out, what is fast here.
     """
     latents, dimensions = W_enc.shape
-    use = halves_are_fast() if halves is None else halves
-    room = torch.empty(latents if use else 0, dimensions, dtype=torch.bfloat16)
-    screen = Screen(room if use else None, *np.zeros((2, latents), np.float32))
-    rows, bits = W_enc.detach().numpy(), screen.bits()
+    product, halves, numbers = product or fastest_product(), None, None
+    if product == "bfloat16":
+        halves = torch.empty(latents, dimensions, dtype=torch.bfloat16)
+    elif product == "int16":
+        numbers = Whole.room(latents, dimensions)
+    screen = Screen(halves, numbers, *np.zeros((2, latents)))
+    rows, (bits, whole) = W_enc.detach().numpy(), screen.rooms()
 
-    def look(piece: int) -> None:
-        part = slice(piece * _PIECE, (piece + 1) * _PIECE)
-        if use:
+    def look(first: int, stop: int) -> None:
+        part = slice(first, stop)
+        if len(bits):
             loops.to_halves(rows[part], bits[part], screen.length[part], screen.lost[part])
+        elif len(whole.scale):
+            products.to_wholes(rows[part], *whole.of(part), screen.length[part], screen.lost[part])
         else:
-            np.einsum("fd,fd->f", rows[part], rows[part], out=screen.length[part])
+            loops.squared_lengths(rows[part], screen.length[part])
 
-    workers.run(look, range(math.ceil(latents / _PIECE)), threads)
+    workers.stretches(look, latents, _PIECE, threads)
     return screen
 
 
 @lru_cache(maxsize=1)
-def halves_are_fast() -> bool:
-    """Whether a product in bfloat16 is clearly faster here than one in float32; measured once.
+def fastest_product() -> Product:
+    """What is multiplied clearly faster here than float32, if anything; measured once.
 
     What is chosen decides the time that codes take, never the codes.
     """
-    times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    threads = torch.get_num_threads()
+    # rows whose lengths are no power of two, which processors keep in few places of their caches
+    threads, ones = torch.get_num_threads(), torch.ones(1000, 576)
+    halves, whole, out = ones.bfloat16(), Whole.room(*ones.shape), torch.empty(256, 1000)
+    short, few = out.bfloat16(), whole.of(slice(256))
+    ways: dict[Product, Callable[[], object]] = {
+        "float32": lambda: torch.mm(ones[:256], ones.T, out=out),
+        "bfloat16": lambda: torch.mm(halves[:256], halves.T, out=short),
+        "int16": lambda: products.multiply(*few, *whole, out.numpy()),
+    }
+    times: dict[Product, list[float]] = {way: [] for way in ways}
     # one thread: several wait for each other, and on a busy machine that is all that is measured
     torch.set_num_threads(1)
     for _ in range(8):  # in turn, since other work disturbs; the first calls also load things
-        for dtype, spent in times.items():
-            a, b = torch.ones(128, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
-            out = torch.empty(128, 1024, dtype=dtype)
+        for way, make in ways.items():
             started = time.thread_time_ns()
-            torch.mm(a, b.T, out=out)
-            spent.append(time.thread_time_ns() - started)
+            make()
+            times[way].append(time.thread_time_ns() - started)
     torch.set_num_threads(threads)
-    return min(times[torch.bfloat16]) < 0.75 * min(times[torch.float32])
+    least: dict[Product, float] = {way: min(spent) for way, spent in times.items()}
+    best = min(least, key=lambda way: least[way])
+    return best if least[best] < 0.85 * least["float32"] else "float32"
 
 
-def bounds_of(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor, Bounds]:
+def bounds_of(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor | Whole, Bounds]:
     """Rows `[B, D]` float32 as they enter the product, and how far it can be from the score."""
     rows, dimensions = x.shape
-    length, lost = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
-    left, share = torch.from_numpy(x), 0.0
-    if screen.halves is None:
-        np.einsum("bd,bd->b", x, x, out=length)
-    else:
+    length, lost = np.zeros((2, rows))
+    if screen.halves is not None:
         left = torch.empty(x.shape, dtype=torch.bfloat16)
         loops.to_halves(x, bits_of(left), length, lost)
-        some = (length > 0) & np.isfinite(length)
-        share = float(np.sqrt(lost[some] / length[some]).max(initial=0.0))
+    elif screen.whole is not None:
+        left = Whole.room(rows, dimensions)
+        products.to_wholes(x, *left, length, lost)
+    else:
+        left = torch.from_numpy(x)
+        loops.squared_lengths(x, length)
+    some = (length > 0) & np.isfinite(length)
+    share = float(np.sqrt(lost[some] / length[some]).max(initial=0.0))
     sums = (dimensions + 8) * 2.0**-23
     w, dw = np.sqrt(screen.length), np.sqrt(screen.lost)
     slope = dw + share * (w + dw) + sums * ((1 + share) * (w + dw) + w)
@@ -192,7 +220,9 @@ Blocks = Iterator[tuple[int, Block]]
 """Products of some rows with all latents: the first latent of each block, and the block."""
 
 
-def over_rows(reader: Reader, left: Tensor, look: Callable[[int, int, Blocks], None]) -> None:
+def over_rows(
+    reader: Reader, left: Tensor | Whole, look: Callable[[int, int, Blocks], None]
+) -> None:
     """Make the rounded product of `left`, see `bounds_of`, piece by piece, and look at it.
 
     `look` is called, on several threads at once, for each piece of rows with the first of them,
@@ -208,7 +238,12 @@ def over_rows(reader: Reader, left: Tensor, look: Callable[[int, int, Blocks], N
         for low in range(0, latents, wide):
             width = min(wide, latents - low)
             out = room[: (stop - first) * width].view(stop - first, width)
-            torch.mm(left[first:stop], right[low : low + width].T, out=out)
+            if isinstance(left, Whole):
+                assert reader.screen.whole is not None, "rows are rounded as the screen is"
+                columns = reader.screen.whole.of(slice(low, low + width))
+                products.multiply(*left.of(slice(first, stop)), *columns, out.numpy())
+            else:
+                torch.mm(left[first:stop], right[low : low + width].T, out=out)
             half = halves is not None
             both = (bits_of(out), no_products) if half else (no_bits, out.numpy())
             yield low, Block(*both, half, first)

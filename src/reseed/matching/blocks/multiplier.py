@@ -1,11 +1,11 @@
-"""Makes blocks of similarities on a CPU: in bfloat16 where that is fast, else in float32.
+"""Makes blocks of similarities on a CPU: in bfloat16 or int16 where that is fast, else in float32.
 
 A product of rounded rows a~, b~ of length about 1 bounds the similarity from above. With
 da = a - a~, db = b - b~:
 
-    |a b - a~ b~| <= |a| |db| + |da| |b~|               (Cauchy-Schwarz, exact lengths)
+    |a b - a~ b~| <= |a| |db| + |da| |b~|               (Cauchy-Schwarz)
     |sum as computed - a~ b~| <= (D + 16) 2^-23         (float32 sums in any order)
-    |product as stored - sum| <= 2^-7 |product|         (bfloat16, any rounding)
+    |product as stored - sum| <= 2^-7 |product|         (bfloat16, any rounding; int16 2^-22)
 
 Which type products have decides how long it takes; what is chosen is scored in float64.
 """
@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import importlib.util
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reseed.matching.geometry import Floats32, Geometry, Rows
+from reseed.matching.geometry import Floats, Floats32, Geometry
+
+if TYPE_CHECKING:
+    from reseed.sae.encode import Product
 
 TORCH_FROM = 2**33
 """Multiplications of a whole product from which torch makes it, where it is installed: below, it is
@@ -51,43 +54,49 @@ def _torch_is_here() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "numba"))
 
 
-def _takes_halves(geometry: Geometry) -> bool:
+def _product_of(geometry: Geometry) -> Product:
     if not _takes_torch(geometry):
-        return False
-    from reseed.sae.encode import halves_are_fast
+        return "float32"
+    from reseed.sae.encode import fastest_product
 
-    return halves_are_fast()
+    return fastest_product()
 
 
 class Multiplier:
     """Makes blocks in memory of its own, which the next call overwrites; one a thread."""
 
     def __init__(
-        self, geometry: Geometry, rows: int, columns: int, *, halves: bool | None = None
+        self, geometry: Geometry, rows: int, columns: int, *, product: Product | None = None
     ) -> None:
         """For blocks of up to `rows` x `columns`.
 
-        `halves` says whether products are made in bfloat16; left out, whether that is fast here.
+        `product` says what is multiplied; left out, what is fast here.
         """
         self._geometry, self._size = geometry, rows * columns
         self._out: list[Floats32] = []
-        self._halves = _takes_halves(geometry) if halves is None else halves
+        self._by = product or _product_of(geometry)
         self._torch: Any = None
-        if not self._halves and not _takes_torch(geometry):
+        if self._by == "float32" and not _takes_torch(geometry):
             return
         import torch
 
         self._torch = torch
-        if self._halves:
-            self._rounded = torch.empty(self._size, dtype=torch.bfloat16)
-            self._bounds = [_bounds(a, b, geometry.error) for a, b in geometry.views]
+        if self._by == "bfloat16":
+            self._stored = torch.empty(self._size, dtype=torch.bfloat16)
+            both = ((a.halves.lost, b.halves.lost) for a, b in geometry.views)
+            self._bounds = [_bounds(*lost, geometry.error) for lost in both]
+        elif self._by == "int16":
+            both = ((a.whole.lost, b.whole.lost) for a, b in geometry.views)
+            bounds = (_bounds(*lost, geometry.error) for lost in both)
+            self._error = [np.float32(reach.max() + slope.max()) for reach, slope in bounds]
 
     def uppers(self, rows: Any, columns: Any) -> Floats32:
         """`[rows, columns]` upper bounds of the similarities; slices or index arrays.
 
         They allow for the rounding of the product, of a price taken off them, and of a bar.
         """
-        return self._least(rows, columns, self._upper if self._halves else self._above)
+        ways = {"bfloat16": self._upper, "int16": self._upper_whole, "float32": self._above}
+        return self._least(rows, columns, ways[self._by])
 
     def block(self, rows: Any, columns: Any) -> Floats32:
         """`[rows, columns]` similarities within `Geometry.error`; slices or index arrays."""
@@ -123,17 +132,28 @@ class Multiplier:
         return out
 
     def _upper(self, view: int, rows: Any, columns: Any) -> Floats32:
-        from reseed.loops import bounds
+        from reseed.loops import products
 
         left, right = self._geometry.views[view]
-        a, b = _taken(left.rounded.halves, rows), _taken(right.rounded.halves, columns)
+        a, b = _taken(left.halves.numbers, rows), _taken(right.halves.numbers, columns)
         shape = len(a), len(b)
-        stored = self._rounded[: shape[0] * shape[1]].view(shape)
+        stored = self._stored[: shape[0] * shape[1]].view(shape)
         self._torch.mm(a, b.T, out=stored)
         out = self._room(view, shape)
         bits = stored.view(self._torch.int16).numpy().view(np.uint16)
         reach, slope = self._bounds[view]
-        bounds.uppers(bits, _ROUNDED, reach[rows], slope[columns], out)
+        products.uppers(bits, _ROUNDED, reach[rows], slope[columns], out)
+        return out
+
+    def _upper_whole(self, view: int, rows: Any, columns: Any) -> Floats32:
+        from reseed.loops import products
+
+        left, right = self._geometry.views[view]
+        a: products.Whole = left.whole.numbers.of(rows)
+        b: products.Whole = right.whole.numbers.of(columns)
+        out = self._room(view, (len(a.scale), len(b.scale)))
+        products.multiply(*a, *b, out)
+        out += self._error[view]
         return out
 
 
@@ -145,8 +165,10 @@ def _taken(halves: Any, which: Any) -> Any:
     return halves.index_select(0, torch.from_numpy(which))
 
 
-def _bounds(left: Rows, right: Rows, error: float) -> tuple[Floats32, Floats32]:
-    """What rounding of each row, and of each column, can move its products by."""
-    a, b = left.rounded.lost.astype(np.float64), right.rounded.lost.astype(np.float64)
+def _bounds(a: Floats, b: Floats, error: float) -> tuple[Floats32, Floats32]:
+    """What rounding of each row, and of each column, can move its products by.
+
+    `a` and `b` are lengths of what it took from each.
+    """
     reach = a * (1 + b.max()) * _OVER
     return (reach + error).astype(np.float32), (b * _OVER).astype(np.float32)

@@ -48,7 +48,7 @@ def nearest_others(rows: Rows, count: int) -> tuple[Integers, Floats]:
     choose(rows, *lists.entries(), lists.values[lists.kept], which, similarity)
     open_ = there[~(similarity[there].min(axis=1, initial=np.inf) > lists.bar[there])]
     error = np.float32(2 * geometry.error)
-    finer = Multiplier(geometry, _WHOLE, size, halves=False)
+    finer = Multiplier(geometry, _WHOLE, size, product="float32")
     for part in stretches(len(open_), _WHOLE):
         own = open_[part]
         block = finer.block(own, slice(None))

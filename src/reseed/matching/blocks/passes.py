@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from reseed.loops import bounds, compiled, offers
+from reseed.loops import compiled, offers, products
 from reseed.loops.offers import Found, Lists, Told
 from reseed.matching.blocks.multiplier import Multiplier, threads_for
 from reseed.matching.entries import stretches
 from reseed.matching.geometry import Floats32, Geometry, Integers
+
+if TYPE_CHECKING:
+    from reseed.sae.encode import Product
 
 ROWS, COLUMNS = 512, 2_048
 """Size of a block; both of its buffers stay in the cache of a core, or nearly."""
@@ -62,7 +65,7 @@ def raise_bars(bar: Floats32, block: Floats32, room: int, size: int) -> None:
     share = block.shape[1] / size
     k = min(room, int(_MORE * room * share) + 2)
     if block.shape[1] >= 4 * k:
-        bounds.first_bars(block, min(_GROUPS, block.shape[1]), k, bar)
+        products.first_bars(block, min(_GROUPS, block.shape[1]), k, bar)
 
 
 def _from_diagonal(start: int, m: int) -> list[slice]:
@@ -89,11 +92,11 @@ def above_prices(
     lists: Lists,
     told: Told,
     *,
-    halves: bool | None = None,
+    product: Product | None = None,
 ) -> None:
     """Offer blocks, less the price of each column; no two groups have a row in common.
 
-    `halves` as in `Multiplier`.
+    `product` as in `Multiplier`.
     """
 
     def work(multiplier: Multiplier, blocks: Blocks) -> None:
@@ -102,7 +105,7 @@ def above_prices(
             block = multiplier.uppers(rows, columns)
             offers.offer_rows(block, rows, columns, price[columns], *lists)
 
-    on_threads(geometry, groups, work, halves)
+    on_threads(geometry, groups, work, product)
 
 
 Piece = TypeVar("Piece")
@@ -112,12 +115,12 @@ def on_threads(
     geometry: Geometry,
     pieces: Sequence[Piece],
     work: Callable[[Multiplier, Piece], None],
-    halves: bool | None = None,
+    product: Product | None = None,
 ) -> None:
     """Do a piece of work for each; blocks have up to `ROWS` times `COLUMNS` entries."""
     threads = min(threads_for(geometry), len(pieces))
     # as many as threads: one is always free, and stays in the cache of its core
-    rooms = [Multiplier(geometry, ROWS, COLUMNS, halves=halves) for _ in range(threads)]
+    rooms = [Multiplier(geometry, ROWS, COLUMNS, product=product) for _ in range(threads)]
 
     def take(number: int) -> None:
         multiplier = rooms.pop()

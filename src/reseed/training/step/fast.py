@@ -19,6 +19,7 @@ from torch import Tensor
 
 from reseed.loops import compiled as workers
 from reseed.loops import matrices as loops
+from reseed.loops.products import Whole
 from reseed.sae import encode
 from reseed.sae.architecture import At, Batch, Parameters
 from reseed.sae.encode import Screen
@@ -80,7 +81,7 @@ Floats = NDArray[np.float32]
 _Trained = tuple[Floats, Floats, Floats]
 """A parameter with its two moments."""
 
-_NO_BITS = np.empty((0, 0), np.uint16)
+_NO_BITS, _NO_WHOLE = np.empty((0, 0), np.uint16), Whole.room(0, 0)
 _NO_MATRICES = Matrices(*np.empty((2, 0, 0), np.float32))
 """Where gradients are made of entries."""
 
@@ -172,20 +173,20 @@ class FastStep(EntryStep):
 
     def _update_matrices(self, gradients: CPUGradients, pace: loops.Pace) -> None:
         encoder, decoder = self._arrays("W_enc"), self._arrays("W_dec")
-        entries, screen, bits = gradients.entries, self._screen, self._screen.bits()
-        dense, unused = gradients.matrices or _NO_MATRICES, np.empty((2, len(screen.length)), "f4")
+        entries, screen, (bits, whole) = gradients.entries, self._screen, self._screen.rooms()
+        dense, unused = gradients.matrices or _NO_MATRICES, np.empty((2, len(screen.length)))
 
         def work(first: int, stop: int) -> None:
             stretch = first, stop, entries.starts, entries.rows
             if encoder is not None:
                 loops.update_free(
                     *stretch, entries.flow, gradients.x, dense.W_enc, NO_FLOW, pace, *encoder,
-                    bits, screen.length, screen.lost,
+                    bits, whole, screen.length, screen.lost,
                 )  # fmt: skip
             if decoder is not None and gradients.pull is not None:
                 loops.update_free(
                     *stretch, entries.values, gradients.residual, dense.W_dec, gradients.pull,
-                    pace, *decoder, _NO_BITS, *unused,
+                    pace, *decoder, _NO_BITS, _NO_WHOLE, *unused,
                 )  # fmt: skip
             elif decoder is not None:
                 loops.update_decoder(

@@ -1,0 +1,271 @@
+"""Products of rows rounded to int16; bounds of rounded products, and bars to begin with.
+
+Where a processor has AVX2 and nothing newer, one instruction multiplies sixteen pairs of int16 and
+adds them by twos, where one of float32 takes eight, and the sums are exact. Rows are whole numbers
+times a scale of their own, by which they have a length of 32,000, so that neither an entry nor, by
+Cauchy-Schwarz, any part of a sum is out of range: 32,000² < 2^31.
+
+R rows, C columns, D dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+from numpy.typing import NDArray
+
+from reseed.loops.compiled import arithmetic, compiled
+from reseed.loops.encode import Floats32, Halves, kth_largest, squared_length
+
+Doubles = NDArray[np.float64]
+
+Shorts = NDArray[np.int16]
+
+_LENGTH = np.float32(32_000.0)
+"""Of a rounded row."""
+
+_FINE = np.float32(1e-37)
+"""A scale below is too near to what a processor takes for 0: all of the row counts as lost."""
+
+_HALF = 0.51
+"""How far rounding takes an entry, in units of the scale: a half, and what float32 adds."""
+
+_TALL, _WIDE = 6, 16
+"""Rows and columns of a tile, whose sums stay in registers."""
+
+
+class Whole(NamedTuple):
+    """Rows as whole numbers times a scale."""
+
+    numbers: Shorts
+    """[N, D] and a 0 that makes D even"""
+    scale: Floats32
+    """[N]"""
+
+    @staticmethod
+    def room(rows: int, dimensions: int) -> Whole:
+        """For rows that are not there yet."""
+        numbers = np.zeros((rows, dimensions + dimensions % 2), np.int16)
+        return Whole(numbers, np.zeros(rows, np.float32))
+
+    def of(self, rows: slice | NDArray[np.int64]) -> Whole:
+        """Some of the rows."""
+        return Whole(self.numbers[rows], self.scale[rows])
+
+
+@arithmetic
+def to_whole(row: Floats32, out: Shorts) -> tuple[np.float32, float, float]:
+    """Round a row to whole numbers of a scale.
+
+    Args:
+        row: `[D]`.
+        out: `[D]` or one longer, filled.
+
+    Returns:
+        The scale; squared lengths of the row and, at the most, of what rounding took from it.
+    """
+    length = squared_length(row)
+    scale = np.float32(np.sqrt(length)) / _LENGTH
+    if not (scale > _FINE and scale < np.inf):
+        out[:] = 0
+        return np.float32(0.0), length, length
+    one_over = np.float32(1.0) / scale
+    for d in range(len(row)):
+        out[d] = np.int16(np.rint(row[d] * one_over))
+    return scale, length, float(len(row) * (_HALF * scale) ** 2)
+
+
+@compiled
+def to_wholes(
+    rows: Floats32, numbers: Shorts, scale: Floats32, length: Doubles, lost: Doubles
+) -> None:
+    """`to_whole` of each row.
+
+    Args:
+        rows: `[N, D]`.
+        numbers: `[N, D]` or one wider, filled.
+        scale: `[N]`, filled.
+        length: `[N]`, filled with squared lengths.
+        lost: `[N]`, filled with the squared lengths of what rounding took, at the most.
+    """
+    for i in range(len(rows)):
+        scale[i], length[i], lost[i] = to_whole(rows[i], numbers[i])
+
+
+def _make_tile(
+    typing: Any, a: Any, top: Any, panel: Any, down: Any, across: Any, out: Any, row: Any, left: Any
+) -> Any:
+    """Products of rows `top` on of `a` with a panel, times both scales, into `out[row:, left:]`.
+
+    Written in the compiler's own language: of loops it makes no sums that stay in registers. Every
+    multiplication of two int16 that is added to its neighbour becomes one instruction on x86
+    (`vpmaddwd`); nothing here is bound to a processor.
+    """
+    signature = types.void(a, top, panel, down, across, out, row, left)
+
+    def make(context: Any, build: Any, signature: Any, given: Any) -> Any:
+        short, pair, float_ = ir.IntType(16), ir.IntType(32), ir.FloatType()
+        sums, floats = ir.VectorType(pair, 8), ir.VectorType(float_, 8)
+        shorts, products = ir.VectorType(short, 16), ir.VectorType(pair, 16)
+        a, top, panel, down, across, out, row, left = given
+
+        def number(value: int) -> Any:
+            return ir.Constant(ir.IntType(64), value)
+
+        def chosen(vector: Any, places: list[int]) -> Any:
+            which = ir.Constant(ir.VectorType(pair, len(places)), [pair(p) for p in places])
+            return build.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), which)
+
+        def all_equal(value: Any, kind: Any) -> Any:
+            one = build.insert_element(ir.Constant(kind, ir.Undefined), value, pair(0))
+            return chosen(one, [0] * 8)
+
+        def place(which: int, array: Any, *at: Any) -> Any:
+            kind = signature.args[which]
+            view = make_array(kind)(context, build, array)
+            return cgutils.get_item_pointer(context, build, kind, view, at)
+
+        def beside(pointer: Any, kind: Any, at: int = 0) -> Any:
+            return build.gep(build.bitcast(pointer, kind.as_pointer()), [number(at)])
+
+        rows = [place(0, a, build.add(top, number(r)), number(0)) for r in range(_TALL)]
+        rows = [build.bitcast(start, pair.as_pointer()) for start in rows]
+        pairs = make_array(signature.args[2])(context, build, panel)
+        pairs = build.extract_value(pairs.shape, 0)
+        columns = build.bitcast(place(2, panel, number(0), number(0)), shorts.as_pointer())
+
+        before, loop = build.block, build.append_basic_block("pairs")
+        after = build.append_basic_block("tile")
+        build.branch(loop)
+        build.position_at_end(loop)
+        at = build.phi(ir.IntType(64))
+        held = [[build.phi(sums), build.phi(sums)] for _ in range(_TALL)]
+        next_ = build.add(at, number(1))
+        two = [build.add(build.mul(at, number(2)), number(v)) for v in range(2)]
+        two = [build.load(build.gep(columns, [which]), align=4) for which in two]
+        two = [build.sext(vector, products) for vector in two]
+        at.add_incoming(number(0), before)
+        at.add_incoming(next_, loop)
+        new: list[list[Any]] = []
+        for start, own in zip(rows, held, strict=True):
+            both = all_equal(build.load(build.gep(start, [at]), align=4), sums)
+            both = build.sext(build.bitcast(both, shorts), products)
+            line: list[Any] = []
+            for vector, sum_ in zip(two, own, strict=True):
+                each = build.mul(both, vector)
+                even, odd = (chosen(each, list(range(first, 16, 2))) for first in range(2))
+                line.append(build.add(sum_, build.add(even, odd)))
+                sum_.add_incoming(ir.Constant(sums, None), before)
+                sum_.add_incoming(line[-1], loop)
+            new.append(line)
+        build.cbranch(build.icmp_signed("<", next_, pairs), loop, after)
+
+        build.position_at_end(after)
+        for r, line in enumerate(new):
+            own = all_equal(build.load(beside(place(3, down, top), float_, r)), floats)
+            to = place(5, out, build.add(row, number(r)), left)
+            for v, sum_ in enumerate(line):
+                other = build.load(beside(place(4, across, number(0)), floats, v), align=4)
+                product = build.fmul(build.fmul(build.sitofp(sum_, floats), other), own)
+                build.store(product, beside(to, floats, v), align=4)
+        return context.get_dummy_value()
+
+    return signature, make
+
+
+_tile: Any = intrinsic(_make_tile)
+
+
+@compiled
+def _pack(columns: NDArray[np.int32], panel: NDArray[np.int32]) -> None:
+    """Pairs of numbers of a tile's columns, side by side."""
+    for c in range(len(columns)):
+        for p in range(len(panel)):
+            panel[p, c] = columns[c, p]
+
+
+@compiled
+def multiply(a: Shorts, a_scale: Floats32, b: Shorts, b_scale: Floats32, out: Floats32) -> None:
+    """Products of all rows of two `Whole`; off by at most 2^-22 of themselves.
+
+    Args:
+        a: `[R, D]`, D even,
+        a_scale: `[R]`: rows.
+        b: `[C, D]`,
+        b_scale: `[C]`: columns.
+        out: `[R, C]`, filled.
+    """
+    rows, columns = out.shape
+    panel, across = np.empty((a.shape[1] // 2, _WIDE), np.int32), np.empty(_WIDE, np.float32)
+    corner = np.empty((_TALL, _WIDE), np.float32)
+    panel[:], across[:] = 0, 0
+    full = rows - rows % _TALL
+    last, down = np.zeros((_TALL, a.shape[1]), np.int16), np.zeros(_TALL, np.float32)
+    last[: rows - full], down[: rows - full] = a[full:], a_scale[full:]
+    for left in range(0, columns, _WIDE):
+        right = min(columns, left + _WIDE)
+        _pack(b[left:right].view(np.int32), panel)
+        across[: right - left] = b_scale[left:right]
+        for top in range(0, full, _TALL):
+            if right == left + _WIDE:
+                _tile(a, top, panel, a_scale, across, out, top, left)
+            else:
+                _tile(a, top, panel, a_scale, across, corner, 0, 0)
+                out[top : top + _TALL, left:right] = corner[:, : right - left]
+        if full < rows:
+            _tile(last, 0, panel, down, across, corner, 0, 0)
+            out[full:, left:right] = corner[: rows - full, : right - left]
+
+
+@arithmetic
+def uppers(
+    halves: Halves, slack: np.float32, reach: Floats32, slope: Floats32, out: Floats32
+) -> None:
+    """Product + slack |product| + reach + slope.
+
+    Args:
+        halves: `[R, C]` products as bits of bfloat16.
+        slack: how far a stored product can be from the product, relative to it.
+        reach: `[R]` how far rounding of a row can move its products.
+        slope: `[C]` the same of a column.
+        out: `[R, C]`, filled.
+    """
+    for r in range(len(halves)):
+        line, own = out[r], reach[r]
+        bits = line.view(np.uint32)
+        for c in range(len(line)):
+            bits[c] = np.uint32(halves[r, c]) << np.uint32(16)
+        for c in range(len(line)):
+            line[c] = line[c] + slack * abs(line[c]) + (own + slope[c])
+
+
+@compiled
+def first_bars(block: Floats32, groups: int, k: int, bar: Floats32) -> None:
+    """Bars just below the k-th largest of the maxima of groups, so that k entries are above.
+
+    Args:
+        block: `[R, C]`.
+        groups: how many; entry c is in group c modulo their number.
+        k: how many are wanted, at most `groups`.
+        bar: `[R]`, raised.
+    """
+    rows, width = block.shape
+    best = np.empty(groups, np.float32)
+    for r in range(rows):
+        line = block[r]
+        best[:] = -np.inf
+        full = width - width % groups
+        for left in range(0, full, groups):
+            for g in range(groups):
+                x = line[np.uint64(left) + np.uint64(g)]
+                best[g] = x if x > best[g] else best[g]
+        for c in range(full, width):
+            best[c - full] = max(best[c - full], line[c])
+        limit = kth_largest(best, k)
+        if limit > -np.inf:  # a ten-millionth of 2 below: equals stay above
+            bar[r] = max(bar[r], limit - np.float32(2.0**-22) * (1 + abs(limit)))
