@@ -125,12 +125,12 @@ def test_nan_is_refused(kind) -> None:
 @given(st.integers(1, 9), st.integers(1, 40), st.floats(0, 0.1), st.integers(0, 10**6))
 def test_uppers_as_in_the_formula(n, m, slack, seed) -> None:
     rng = np.random.default_rng(seed)
-    products = torch.from_numpy(rng.normal(size=(n, m))).bfloat16()
+    halves = torch.from_numpy(rng.normal(size=(n, m))).bfloat16()
     reach, slope = rng.random(n).astype(np.float32), rng.random(m).astype(np.float32)
     out = np.empty((n, m), np.float32)
-    bits = products.view(torch.int16).numpy().view(np.uint16)
+    bits = halves.view(torch.int16).numpy().view(np.uint16)
     products.uppers(bits, np.float32(slack), reach, slope, out)
-    p = products.double().numpy()
+    p = halves.double().numpy()
     plain = p + np.float32(slack) * np.abs(p) + reach[:, None] + slope
     np.testing.assert_allclose(out, plain, rtol=1e-6, atol=1e-6)
 
@@ -190,5 +190,5 @@ def test_the_nearest_others_are_those_of_sorting_all(kind, make, count, monkeypa
 def test_rows_are_prepared_once() -> None:
     prepared = rows(np.eye(3, dtype=np.float32), "A")
     assert prepared.screen is prepared.screen
-    assert prepared.rounded is prepared.rounded
-    assert not prepared.rounded.lost.any()
+    assert prepared.halves is prepared.halves
+    assert not prepared.halves.lost.any()
