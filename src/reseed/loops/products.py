@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
@@ -98,67 +98,60 @@ def to_wholes(
 
 
 def _make_tile(
-    typing: Any, a: Any, top: Any, panel: Any, down: Any, across: Any, out: Any, row: Any, left: Any
-) -> Any:
-    """Products of rows `top` on of `a` with a panel, times both scales, into `out[row:, left:]`.
+    typing: Any, rows: Any, down: Any, group: Any, panel: Any, across: Any, out: Any, top: Any,
+    left: Any,
+) -> Any:  # fmt: skip
+    """Products of packed rows `[G, P, 6]` of a group and columns `[P, 16]` of P pairs of numbers,
+    each times both scales, into `out[top:, left:]`.
 
-    Written in the compiler's own language: of loops it makes no sums that stay in registers. Every
-    multiplication of two int16 that is added to its neighbour becomes one instruction on x86
-    (`vpmaddwd`); nothing here is bound to a processor.
+    In the compiler's own language, since of loops it makes no sums that stay in registers. Products
+    of int16 that are added to their neighbours become one instruction on x86 (`vpmaddwd`), but
+    nothing here is bound to a processor.
     """
-    signature = types.void(a, top, panel, down, across, out, row, left)
+    signature = types.void(rows, down, group, panel, across, out, top, left)
 
     def make(context: Any, build: Any, signature: Any, given: Any) -> Any:
-        short, pair, float_ = ir.IntType(16), ir.IntType(32), ir.FloatType()
+        whole, short, pair, float_ = ir.IntType(64), ir.IntType(16), ir.IntType(32), ir.FloatType()
         sums, floats = ir.VectorType(pair, 8), ir.VectorType(float_, 8)
         shorts, products = ir.VectorType(short, 16), ir.VectorType(pair, 16)
-        a, top, panel, down, across, out, row, left = given
+        views = [
+            make_array(kind)(context, build, array) if isinstance(kind, types.Array) else array
+            for kind, array in zip(signature.args, given, strict=True)
+        ]
+        rows, down, group, panel, across, out, top, left = views
+        pairs, width = (build.extract_value(view.shape, 1) for view in (rows, out))
 
-        def number(value: int) -> Any:
-            return ir.Constant(ir.IntType(64), value)
+        def plus(start: Any, kind: Any, steps: Any) -> Any:
+            return build.gep(build.bitcast(start, kind.as_pointer()), [steps])
 
-        def chosen(vector: Any, places: list[int]) -> Any:
+        def spread(value: Any, kind: Any) -> Any:
+            one = build.insert_element(ir.Constant(kind, ir.Undefined), value, pair(0))
+            return taken(one, [0] * 8)
+
+        def taken(vector: Any, places: list[int]) -> Any:
             which = ir.Constant(ir.VectorType(pair, len(places)), [pair(p) for p in places])
             return build.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), which)
 
-        def all_equal(value: Any, kind: Any) -> Any:
-            one = build.insert_element(ir.Constant(kind, ir.Undefined), value, pair(0))
-            return chosen(one, [0] * 8)
-
-        def place(which: int, array: Any, *at: Any) -> Any:
-            kind = signature.args[which]
-            view = make_array(kind)(context, build, array)
-            return cgutils.get_item_pointer(context, build, kind, view, at)
-
-        def beside(pointer: Any, kind: Any, at: int = 0) -> Any:
-            return build.gep(build.bitcast(pointer, kind.as_pointer()), [number(at)])
-
-        rows = [place(0, a, build.add(top, number(r)), number(0)) for r in range(_TALL)]
-        rows = [build.bitcast(start, pair.as_pointer()) for start in rows]
-        pairs = make_array(signature.args[2])(context, build, panel)
-        pairs = build.extract_value(pairs.shape, 0)
-        columns = build.bitcast(place(2, panel, number(0), number(0)), shorts.as_pointer())
-
-        before, loop = build.block, build.append_basic_block("pairs")
-        after = build.append_basic_block("tile")
+        before, loop, after = build.block, *map(build.append_basic_block, ("pairs", "tile"))
         build.branch(loop)
         build.position_at_end(loop)
-        at = build.phi(ir.IntType(64))
+        at = build.phi(whole)
         held = [[build.phi(sums), build.phi(sums)] for _ in range(_TALL)]
-        next_ = build.add(at, number(1))
-        two = [build.add(build.mul(at, number(2)), number(v)) for v in range(2)]
-        two = [build.load(build.gep(columns, [which]), align=4) for which in two]
-        two = [build.sext(vector, products) for vector in two]
-        at.add_incoming(number(0), before)
+        next_ = build.add(at, whole(1))
+        at.add_incoming(whole(0), before)
         at.add_incoming(next_, loop)
+        here = build.mul(build.add(build.mul(group, pairs), at), whole(_TALL))
+        columns = [build.add(build.mul(at, whole(2)), whole(v)) for v in range(2)]
+        columns = [build.load(plus(panel.data, shorts, start), align=4) for start in columns]
+        columns = [build.sext(vector, products) for vector in columns]
         new: list[list[Any]] = []
-        for start, own in zip(rows, held, strict=True):
-            both = all_equal(build.load(build.gep(start, [at]), align=4), sums)
-            both = build.sext(build.bitcast(both, shorts), products)
+        for r, own in enumerate(held):
+            both = build.load(plus(rows.data, pair, build.add(here, whole(r))), align=4)
+            both = build.sext(build.bitcast(spread(both, sums), shorts), products)
             line: list[Any] = []
-            for vector, sum_ in zip(two, own, strict=True):
+            for vector, sum_ in zip(columns, own, strict=True):
                 each = build.mul(both, vector)
-                even, odd = (chosen(each, list(range(first, 16, 2))) for first in range(2))
+                even, odd = (taken(each, list(range(start, 16, 2))) for start in range(2))
                 line.append(build.add(sum_, build.add(even, odd)))
                 sum_.add_incoming(ir.Constant(sums, None), before)
                 sum_.add_incoming(line[-1], loop)
@@ -167,12 +160,14 @@ def _make_tile(
 
         build.position_at_end(after)
         for r, line in enumerate(new):
-            own = all_equal(build.load(beside(place(3, down, top), float_, r)), floats)
-            to = place(5, out, build.add(row, number(r)), left)
+            own = build.add(build.mul(group, whole(_TALL)), whole(r))
+            own = spread(build.load(plus(down.data, float_, own)), floats)
+            row = build.mul(build.add(top, whole(r)), width)
+            start = plus(out.data, float_, build.add(row, left))
             for v, sum_ in enumerate(line):
-                other = build.load(beside(place(4, across, number(0)), floats, v), align=4)
+                other = build.load(plus(across.data, floats, whole(v)), align=4)
                 product = build.fmul(build.fmul(build.sitofp(sum_, floats), other), own)
-                build.store(product, beside(to, floats, v), align=4)
+                build.store(product, plus(start, floats, whole(v)), align=4)
         return context.get_dummy_value()
 
     return signature, make
@@ -182,11 +177,13 @@ _tile: Any = intrinsic(_make_tile)
 
 
 @compiled
-def _pack(columns: NDArray[np.int32], panel: NDArray[np.int32]) -> None:
-    """Pairs of numbers of a tile's columns, side by side."""
-    for c in range(len(columns)):
-        for p in range(len(panel)):
-            panel[p, c] = columns[c, p]
+def _pack(rows: NDArray[np.int32], packed: NDArray[np.int32]) -> None:
+    """Pairs of numbers of some rows, side by side; 0 where there are too few."""
+    if len(rows) < packed.shape[1]:
+        packed[:] = 0
+    for r in range(len(rows)):
+        for p in range(len(packed)):
+            packed[p, r] = rows[r, p]
 
 
 @compiled
@@ -198,28 +195,28 @@ def multiply(a: Shorts, a_scale: Floats32, b: Shorts, b_scale: Floats32, out: Fl
         a_scale: `[R]`: rows.
         b: `[C, D]`,
         b_scale: `[C]`: columns.
-        out: `[R, C]`, filled.
+        out: `[R, C]`, C-contiguous, filled.
     """
     rows, columns = out.shape
-    panel, across = np.empty((a.shape[1] // 2, _WIDE), np.int32), np.empty(_WIDE, np.float32)
+    groups, pairs = (rows + _TALL - 1) // _TALL, a.shape[1] // 2
+    tall, down = np.empty((groups, pairs, _TALL), np.int32), np.zeros((groups, _TALL), np.float32)
+    panel, across = np.empty((pairs, _WIDE), np.int32), np.zeros(_WIDE, np.float32)
     corner = np.empty((_TALL, _WIDE), np.float32)
-    panel[:], across[:] = 0, 0
-    full = rows - rows % _TALL
-    last, down = np.zeros((_TALL, a.shape[1]), np.int16), np.zeros(_TALL, np.float32)
-    last[: rows - full], down[: rows - full] = a[full:], a_scale[full:]
+    for g in range(groups):
+        top, bottom = g * _TALL, min(rows, (g + 1) * _TALL)
+        _pack(a[top:bottom].view(np.int32), tall[g])
+        down[g, : bottom - top] = a_scale[top:bottom]
     for left in range(0, columns, _WIDE):
         right = min(columns, left + _WIDE)
         _pack(b[left:right].view(np.int32), panel)
         across[: right - left] = b_scale[left:right]
-        for top in range(0, full, _TALL):
-            if right == left + _WIDE:
-                _tile(a, top, panel, a_scale, across, out, top, left)
+        for g in range(groups):
+            top, bottom = g * _TALL, min(rows, (g + 1) * _TALL)
+            if right - left == _WIDE and bottom - top == _TALL:
+                _tile(tall, down, g, panel, across, out, top, left)
             else:
-                _tile(a, top, panel, a_scale, across, corner, 0, 0)
-                out[top : top + _TALL, left:right] = corner[:, : right - left]
-        if full < rows:
-            _tile(last, 0, panel, down, across, corner, 0, 0)
-            out[full:, left:right] = corner[: rows - full, : right - left]
+                _tile(tall, down, g, panel, across, corner, 0, 0)
+                out[top:bottom, left:right] = corner[: bottom - top, : right - left]
 
 
 @arithmetic
