@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 
 from reseed.loops import encode as loops
 from reseed.loops import products
@@ -133,6 +134,12 @@ def test_products_of_whole_numbers_are_exact_and_within_their_bounds(rows, colum
     a, b = (side.numbers.astype(np.int64) for side in sides)
     exact = (a @ b.T) * sides[0].scale[:, None].astype(float) * sides[1].scale
     np.testing.assert_allclose(made, exact, rtol=2.0**-22)
+
+
+def test_memory_that_is_not_contiguous_is_refused():
+    whole = products.Whole.room(20, 8)
+    with pytest.raises(TypingError):
+        products.multiply(*whole, *whole, np.empty((20, 40), np.float32)[:, ::2])
 
 
 def test_whole_numbers_of_long_rows_do_not_overflow():

@@ -101,13 +101,15 @@ def _make_tile(
     typing: Any, rows: Any, down: Any, group: Any, panel: Any, across: Any, out: Any, top: Any,
     left: Any,
 ) -> Any:  # fmt: skip
-    """Products of packed rows `[G, P, 6]` of a group and columns `[P, 16]` of P pairs of numbers,
-    each times both scales, into `out[top:, left:]`.
+    """Products of rows `[G, P, 6]` of a group with columns `[P, 16]`, into `out[top:, left:]`.
 
-    In the compiler's own language, since of loops it makes no sums that stay in registers. Products
-    of int16 that are added to their neighbours become one instruction on x86 (`vpmaddwd`), but
-    nothing here is bound to a processor.
+    P pairs of numbers are packed side by side; a product is multiplied by both its scales. In the
+    compiler's own language, since of loops it makes no sums that stay in registers. Products of
+    int16 that are added to their neighbours become one instruction on x86 (`vpmaddwd`), but nothing
+    here is bound to a processor.
     """
+    if any(array.layout != "C" for array in (rows, down, panel, across, out)):
+        return None  # refused: it is read and written by address
     signature = types.void(rows, down, group, panel, across, out, top, left)
 
     def make(context: Any, build: Any, signature: Any, given: Any) -> Any:
