@@ -190,13 +190,14 @@ def bounds_of(x: Floats, b_enc: Floats, screen: Screen) -> tuple[Tensor | Whole,
     w, dw = np.sqrt(screen.length), np.sqrt(screen.lost)
     slope = dw + share * (w + dw) + sums * ((1 + share) * (w + dw) + w)
     bias = np.abs(b_enc) * 2.0**-20
-    bounds = Bounds(
-        slack=np.float32(_PRODUCT if screen.halves is None else _ROUNDED),
-        reach=np.where(length > 0, np.sqrt(length) + _DENORMAL, 0).astype(np.float32),
-        slope=(slope * _OVER + (w > 0) * _DENORMAL).astype(np.float32),
-        lift=(b_enc + bias).astype(np.float32),
-        drop=(b_enc - bias).astype(np.float32),
-    )
+    with np.errstate(over="ignore"):  # lengths beyond float32 are infinite there: all is scored
+        bounds = Bounds(
+            slack=np.float32(_PRODUCT if screen.halves is None else _ROUNDED),
+            reach=np.where(length > 0, np.sqrt(length) + _DENORMAL, 0).astype(np.float32),
+            slope=(slope * _OVER + (w > 0) * _DENORMAL).astype(np.float32),
+            lift=(b_enc + bias).astype(np.float32),
+            drop=(b_enc - bias).astype(np.float32),
+        )
     return left, bounds
 
 
