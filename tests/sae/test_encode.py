@@ -115,6 +115,15 @@ def test_rounding_to_halves_is_that_of_torch():
     np.testing.assert_allclose(lost, np.square(left).sum(1), rtol=1e-12)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=150), st.integers(0, 999)
+)  # fmt: skip
+def test_the_kth_largest_is_that_of_sorting(numbers, k):
+    line, k = np.array(numbers, np.float32), 1 + k % len(numbers)
+    assert loops.kth_largest(line, k) == np.sort(line)[-k]
+
+
 @pytest.mark.parametrize(("rows", "columns", "d"), [(1, 1, 1), (6, 16, 8), (13, 40, 33), (5, 3, 7)])
 def test_products_of_whole_numbers_are_exact_and_within_their_bounds(rows, columns, d):
     size = 10.0 ** np.linspace(-30, 30, rows)[:, None]
