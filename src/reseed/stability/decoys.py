@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from reseed.matching.entries import stretches
-from reseed.matching.geometry import Floats32, Integers, unit
+from reseed.matching.geometry import Floats32, Integers
+from reseed.matching.geometry import rows as prepared
 from reseed.matching.measures import MAX_COS_BOTH, Measure
 from reseed.seeds import generator
 from reseed.stability.nulls import CovarianceNull, Mirrored
@@ -215,7 +216,7 @@ def _gaussian(own: CovarianceNull, other: CovarianceNull, wanted: int, *key: int
         for at, null in enumerate((own, other)):
             views = null.draw("decoys", *key, round_, at)
             kinds = list(views)[-max(len(own.rows), len(other.rows)) :]
-            drawn.append([unit(rows, "random rows").astype(np.float32) for rows in kinds])
+            drawn.append([prepared(kind, "random rows").screen for kind in kinds])
         rng = generator("decoys", *key, round_)
         queries = [rows[:size] for rows in drawn[0]]
         out.append(_best(queries, _AsTheyAre(drawn[1]), np.arange(other.count), rng))

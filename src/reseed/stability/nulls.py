@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reseed.matching.entries import stretches
 from reseed.matching.geometry import Floats32, Integers
 from reseed.matching.match import Views
 from reseed.records import SAEArrays
@@ -76,7 +77,8 @@ class CovarianceNull:
         self._parts = [slice(sum(widths[:at]), sum(widths[: at + 1])) for at in range(len(widths))]
         both = np.concatenate(rows, axis=1)
         self._mean = both.mean(axis=0)
-        self._root = _root(both - self._mean)
+        both -= self._mean
+        self._root = _root(both)
         self._adjust([view.T @ view / len(view) for view in rows])
 
     def draw(self, *key: int | str) -> Views:
@@ -85,11 +87,15 @@ class CovarianceNull:
         Args:
             key: of the generator, e.g. the pair, the side and the draw.
         """
-        mix = generator("null-covariance", *key).standard_normal((self.count, len(self._root)))
-        rows = mix @ self._root
-        rows += self._mean
-        # float32 as the weights they imitate, in half the memory
-        kinds = [rows[:, part].astype(np.float32) for part in self._parts]
+        numbers = generator("null-covariance", *key)
+        # float32 as the weights they imitate
+        shapes = [(self.count, part.stop - part.start) for part in self._parts]
+        kinds = [np.empty(shape, np.float32) for shape in shapes]
+        for some in stretches(self.count, _AT_A_TIME):
+            rows = numbers.standard_normal((some.stop - some.start, len(self._root))) @ self._root
+            rows += self._mean
+            for kind, part in zip(kinds, self._parts, strict=True):
+                kind[some] = rows[:, part]
         return Views(kinds[0], kinds[-1])
 
     @cached_property
@@ -118,6 +124,9 @@ class CovarianceNull:
             if off < _CLOSE:
                 return
 
+
+_AT_A_TIME = 4_096
+"""Random latents that are drawn at a time."""
 
 _ROUNDS = 20
 

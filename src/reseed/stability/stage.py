@@ -231,18 +231,17 @@ def _nulls(group: Group, data: GroupData, spec: StabilitySpec, tau: float, store
     """Chance for all latents and for the live ones; other strata are too few."""
     if not data.pairs:
         return {}
-    saes = {run: load_snapshot(store, run, group.steps[-1]) for run in group.runs}
     out: dict[str, Chance] = {}
     for stratum in ("all", "live"):
         keep = data.strata[stratum]
         if stratum == "live" and all(members.all() for members in keep.values()):
             out["live"] = out["all"]
             continue
-        nulls = {
-            run: CovarianceNull(Views(sae.W_enc[keep[run]], sae.W_dec[keep[run]]))
-            for run, sae in saes.items()
-            if keep[run].sum() > 1
-        }
+        nulls: dict[str, CovarianceNull] = {}
+        for run, members in keep.items():
+            if members.sum() > 1:
+                sae = load_snapshot(store, run, group.steps[-1])
+                nulls[run] = CovarianceNull(Views(sae.W_enc[members], sae.W_dec[members]))
         pairs = [pair for pair in data.pairs if all(run in nulls for run in pair)]
         best = {(a, b): decoys(nulls[a], nulls[b], a, b, stratum) for a, b in pairs}
         kinds = {pair: best[pair].heaviest(tau) for pair in pairs}
