@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import polars as pl
 
 from reseed.report.latents.counterparts import classes, pair_data
@@ -14,7 +15,12 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 def listing_of(path):
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text())
     assert data is not None
-    return json.loads(data[1])["groups"][0]["listing"]
+    rows = json.loads(data[1])["groups"][0]["listing"]
+    for name in rows["steps"]:
+        known = np.cumsum([step or 0 for step in rows[name]]).tolist()
+        columns = zip(rows[name], known, strict=True)
+        rows[name] = [None if step is None else number for step, number in columns]
+    return rows
 
 
 def test_every_latent_of_every_run_is_listed_with_its_nearest(make_page):
@@ -22,6 +28,7 @@ def test_every_latent_of_every_run_is_listed_with_its_nearest(make_page):
     assert len(rows["latent"]) == 3 * 8
     at = rows["latent"].index(5)
     assert rows["run"][at] == 0
+    assert rows["latent"] == [*range(8)] * 3
     assert rows["partners"][at] == [1, 5, 0.7, 2, 5, 0.7]
     before, token, after = rows["texts"][at][0]
     assert token == HOSTILE

@@ -34,9 +34,16 @@ function placeText([before, token, after]) {
   return element("span", "", before, mark, after);
 }
 
+function summed(steps) {
+  let sum = 0;
+  return steps.map((step) => (step === null ? null : (sum += step)));
+}
+
 function listOf(section) {
   const number = Number(section.closest("[data-group]").dataset.group);
   const group = DATA.groups[number], rows = group.listing;
+  for (const name of rows.steps ?? []) rows[name] = summed(rows[name]);
+  rows.steps = [];
   const at = new Map(rows.latent.map((latent, row) => [rows.run[row] + ":" + latent, row]));
   const words = rows.texts.map((texts) => texts.map((text) => text.join("")).join("\n").toLowerCase());
   return { section, number, group, rows, at, words, sort: rows.sort, down: true, page: 0, open: null };

@@ -29,15 +29,25 @@ def listing_data(listing: Catalogue, latents: pl.DataFrame, runs: Sequence[str])
         "sort": ["found", "max_decoder_cos"],
         "ids": list(runs),
         "run": [place[run] for run, _ in keys],
-        "latent": latents["latent"].to_list(),
+        "steps": ["latent", "family"],
+        "latent": steps(latents["latent"].to_list()),
         "found": latents["n_matched"].to_list(),
         "others": [n and n - 1 for n in latents["n_seeds"].to_list()],
         "state": state.to_list(),
-        "family": latents["family"].to_list(),
+        "family": steps(latents["family"].to_list()),
         **{name: short(latents[name].to_list()) for name in names},
         "partners": [by_latent.get(key, []) for key in keys],
         "texts": [listing.places.get(key, []) for key in keys] if listing.places else [],
     }
+
+
+def steps(numbers: Sequence[int | None]) -> list[int | None]:
+    """How much each is more than the number before it: of numbers in order next to nothing."""
+    before, out = 0, list[int | None]()
+    for number in numbers:
+        out.append(None if number is None else number - before)
+        before = before if number is None else number
+    return out
 
 
 # -- on the page ---------------------------------------------------------------------------------
