@@ -13,7 +13,7 @@ from reseed.sae.codes import dense as kernels_dense
 from reseed.sae.encode import Reader, new_screen
 from reseed.sae.model import SAE
 
-KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
+KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "faint", "huge")
 PRODUCTS = ("bfloat16", "int16", "float32")
 
 

@@ -13,7 +13,7 @@ from reseed.sae import codes as kernels
 from reseed.sae import encode
 from reseed.sae.encode import new_screen
 
-KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "huge")
+KINDS = ("normal", "grid", "zero", "negative", "copies", "spread", "tiny", "faint", "huge")
 PRODUCTS = ("bfloat16", "int16", "float32")
 
 
@@ -61,7 +61,8 @@ def test_codes_equal_the_plain_twin(hard, kind):
     pre = torch.from_numpy(x) @ torch.from_numpy(W).T + torch.from_numpy(b)
     codes = fast, kernels.top_codes_plain(pre, 8)
     fast, plain = (kernels.dense(c, 600).numpy() for c in codes)
-    size = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(W, axis=1) + np.abs(b)
+    lengths = [np.linalg.norm(rows.astype(np.float64), axis=1) for rows in (x, W)]
+    size = lengths[0][:, None] * lengths[1] + np.abs(b)
     if kind in ("copies", "grid"):  # which of the equals is chosen is rounding
         fast, plain = np.sort(fast, axis=1), np.sort(plain, axis=1)
         size = size.max(axis=1, keepdims=True)

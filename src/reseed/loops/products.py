@@ -20,9 +20,7 @@ from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
 from reseed.loops.compiled import arithmetic, compiled
-from reseed.loops.encode import Floats32, Halves, kth_largest, squared_length
-
-Doubles = NDArray[np.float64]
+from reseed.loops.encode import Doubles, Floats32, Halves, kth_largest, squared_length
 
 Shorts = NDArray[np.int16]
 
@@ -97,6 +95,24 @@ def to_wholes(
         scale[i], length[i], lost[i] = to_whole(rows[i], numbers[i])
 
 
+def _at(build: Any, start: Any, kind: Any, steps: Any) -> Any:
+    """Where so many of a kind after the start of an array lie."""
+    return build.gep(build.bitcast(start, kind.as_pointer()), [steps])
+
+
+def _taken(build: Any, vector: Any, places: list[int]) -> Any:
+    """What a vector has at these places, as a vector."""
+    place = ir.IntType(32)
+    which = ir.Constant(ir.VectorType(place, len(places)), [place(at) for at in places])
+    return build.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), which)
+
+
+def _spread(build: Any, value: Any, kind: Any) -> Any:
+    """A vector of a kind that has one value everywhere."""
+    one = build.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
+    return _taken(build, one, [0] * kind.count)
+
+
 def _make_tile(
     typing: Any, rows: Any, down: Any, group: Any, panel: Any, across: Any, out: Any, top: Any,
     left: Any,
@@ -123,17 +139,6 @@ def _make_tile(
         rows, down, group, panel, across, out, top, left = views
         pairs, width = (build.extract_value(view.shape, 1) for view in (rows, out))
 
-        def plus(start: Any, kind: Any, steps: Any) -> Any:
-            return build.gep(build.bitcast(start, kind.as_pointer()), [steps])
-
-        def spread(value: Any, kind: Any) -> Any:
-            one = build.insert_element(ir.Constant(kind, ir.Undefined), value, pair(0))
-            return taken(one, [0] * 8)
-
-        def taken(vector: Any, places: list[int]) -> Any:
-            which = ir.Constant(ir.VectorType(pair, len(places)), [pair(p) for p in places])
-            return build.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), which)
-
         before, loop, after = build.block, *map(build.append_basic_block, ("pairs", "tile"))
         build.branch(loop)
         build.position_at_end(loop)
@@ -144,16 +149,16 @@ def _make_tile(
         at.add_incoming(next_, loop)
         here = build.mul(build.add(build.mul(group, pairs), at), whole(_TALL))
         columns = [build.add(build.mul(at, whole(2)), whole(v)) for v in range(2)]
-        columns = [build.load(plus(panel.data, shorts, start), align=4) for start in columns]
+        columns = [build.load(_at(build, panel.data, shorts, start), align=4) for start in columns]
         columns = [build.sext(vector, products) for vector in columns]
         new: list[list[Any]] = []
         for r, own in enumerate(held):
-            both = build.load(plus(rows.data, pair, build.add(here, whole(r))), align=4)
-            both = build.sext(build.bitcast(spread(both, sums), shorts), products)
+            both = build.load(_at(build, rows.data, pair, build.add(here, whole(r))), align=4)
+            both = build.sext(build.bitcast(_spread(build, both, sums), shorts), products)
             line: list[Any] = []
             for vector, sum_ in zip(columns, own, strict=True):
                 each = build.mul(both, vector)
-                even, odd = (taken(each, list(range(start, 16, 2))) for start in range(2))
+                even, odd = (_taken(build, each, list(range(start, 16, 2))) for start in range(2))
                 line.append(build.add(sum_, build.add(even, odd)))
                 sum_.add_incoming(ir.Constant(sums, None), before)
                 sum_.add_incoming(line[-1], loop)
@@ -163,13 +168,13 @@ def _make_tile(
         build.position_at_end(after)
         for r, line in enumerate(new):
             own = build.add(build.mul(group, whole(_TALL)), whole(r))
-            own = spread(build.load(plus(down.data, float_, own)), floats)
+            own = _spread(build, build.load(_at(build, down.data, float_, own)), floats)
             row = build.mul(build.add(top, whole(r)), width)
-            start = plus(out.data, float_, build.add(row, left))
+            start = _at(build, out.data, float_, build.add(row, left))
             for v, sum_ in enumerate(line):
-                other = build.load(plus(across.data, floats, whole(v)), align=4)
+                other = build.load(_at(build, across.data, floats, whole(v)), align=4)
                 product = build.fmul(build.fmul(build.sitofp(sum_, floats), other), own)
-                build.store(product, plus(start, floats, whole(v)), align=4)
+                build.store(product, _at(build, start, floats, whole(v)), align=4)
         return context.get_dummy_value()
 
     return signature, make

@@ -242,6 +242,7 @@ def _nulls(group: Group, data: GroupData, spec: StabilitySpec, tau: float, store
             if members.sum() > 1:
                 sae = load_snapshot(store, run, group.steps[-1])
                 nulls[run] = CovarianceNull(Views(sae.W_enc[members], sae.W_dec[members]))
+                del sae  # the last one would be held while chance is made
         pairs = [pair for pair in data.pairs if all(run in nulls for run in pair)]
         best = {(a, b): decoys(nulls[a], nulls[b], a, b, stratum) for a, b in pairs}
         kinds = {pair: best[pair].heaviest(tau) for pair in pairs}
