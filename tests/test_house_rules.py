@@ -80,4 +80,4 @@ def test_the_source_stays_small():
     source = list(HOME.rglob("*.py"))
     lines = sum(path.read_text("utf-8").count("\n") for path in source)
     assert len(source) <= 425
-    assert lines <= 72_100
+    assert lines <= 72_200

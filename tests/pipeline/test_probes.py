@@ -29,7 +29,7 @@ def test_decoys_grow_with_the_candidates_once_there_are_no_more_of_them(
     assert large.decoys == 2 * small.decoys == pytest.approx(16 * 8_000 / 3_072)
     products = [probes._FITS * (one / 1_024) ** 2 for one in (8_192, 16_384)]  # pyright: ignore[reportPrivateUsage]
     for one, latents, product in zip((small, large), (8_192, 16_384), products, strict=True):
-        assert one.structure == pytest.approx(one.decoys + latents / 512 + product)
+        assert one.structure == pytest.approx(one.decoys / 4 + latents / 512 + product)
 
 
 def test_how_far_rows_lie_from_the_origin_is_measured_and_said() -> None:

@@ -6,12 +6,21 @@ import pytest
 from scipy.stats import ortho_group
 
 from reseed.calibration.nulls_check import DISTRIBUTIONS, check_nulls
+from reseed.matching.blocks.nearest import raise_best
 from reseed.matching.match import Views, compare
 from reseed.matching.measures import LOWEST, MAX_COS_BOTH, SHARED, scores
 from reseed.seeds import generator
 from reseed.stability import fdr, shares
-from reseed.stability.decoys import AXES, GAUSSIAN, OWN, RAW, TRUSTED, Best, Decoys, decoys
-from reseed.stability.nulls import CovarianceNull, Mirrored
+from reseed.stability.decoys import (
+    OWN,
+    TRUSTED,
+    Best,
+    Decoys,
+    decoys,
+    decoys_of_pairs,
+    reached,
+)
+from reseed.stability.nulls import AXES, GAUSSIAN, RAW, CovarianceNull, Mirrored, principal_axes
 from reseed.stability.summary import found_at_fdr
 
 PAIR = ("a", "b")
@@ -55,7 +64,7 @@ def test_mirrored_rows_keep_sizes_and_what_ties_encoder_to_decoder():
     np.testing.assert_allclose(both, (null.rows[0] * null.rows[1]).sum(axis=1), atol=1e-6)
     # along other axes lengths stay, and drawing gives the rows back in their own coordinates
     other = CovarianceNull(Views(rng.normal(size=(40, 8)), rng.normal(size=(40, 8))))
-    turned = Mirrored(null, other).draw("x")
+    turned = Mirrored(null, principal_axes([other])).draw("x")
     np.testing.assert_allclose(np.linalg.norm(turned.decoder, axis=1), 1.0, atol=1e-5)
     # a coordinate of one sign keeps it
     same = Mirrored(null_of(np.abs(decoder))).take(np.arange(50), generator("test"))
@@ -93,6 +102,81 @@ def test_a_row_of_the_wide_side_is_a_decoy_once_for_the_narrow_one():
         f"{AXES}, of B": 512,
     }
     assert min(len(best.both) for best in wide.values()) >= 2000
+
+
+def test_what_queries_reach_is_that_of_all_similarities_whatever_the_blocks():
+    rng = np.random.default_rng(0)
+    queries, candidates = ([rng.normal(size=(n, 6)) for _ in range(2)] for n in (1_100, 40))
+    all_of = [x @ y.T for x, y in zip(queries, candidates, strict=True)]
+    owner = np.arange(40) * 27 - 5  # the first has none among the queries
+    owner[0] = -1
+    for block in all_of:
+        block[owner[1:], np.arange(1, 40)] = -1.0
+    both, each = np.full(1_100, -1.0, np.float32), np.full((2, 1_100), -1.0, np.float32)
+    for part in (slice(0, 13), slice(13, 40)):
+        given = [kind[part].astype(np.float32) for kind in candidates]
+        asked = [kind.astype(np.float32) for kind in queries]
+        raise_best(both, each, asked, given, owner[part])
+    np.testing.assert_allclose(both, np.minimum(*all_of).max(axis=1).clip(-1), atol=1e-5)
+    np.testing.assert_allclose(each, [block.max(axis=1).clip(-1) for block in all_of], atol=1e-5)
+
+
+def test_two_runs_of_a_group_have_the_decoys_of_a_pair():
+    runs = {"a": null_of(drawn("3 coordinates", 90, 1)), "b": null_of(drawn("Gaussian", 70, 2))}
+    alone = decoys(runs["a"], runs["b"], "key")
+    grouped = decoys_of_pairs(runs, [PAIR], "key")[PAIR]
+    assert alone.itself == grouped.itself
+    for one, other in zip(alone.sides, grouped.sides, strict=True):
+        assert list(one) == list(other)
+        for kind, best in one.items():
+            np.testing.assert_array_equal(best, other[kind])
+
+
+def test_decoys_of_a_run_reach_what_they_would_beside_each_other_run_alone():
+    """One pass tells the best among as many candidates as each of the others has."""
+    counts = {"a": 300, "b": 260, "c": 40}
+    runs = {run: null_of(drawn("Student 3", n, at)) for at, (run, n) in enumerate(counts.items())}
+    own, *others = runs.values()
+    best = reached(own, others, "a").best
+    for kind, by_count in best.items():
+        assert sorted(by_count) == ([] if kind == OWN else [40, 260, 300])
+    for kind in (GAUSSIAN, RAW, AXES):
+        few, more, most = (best[kind][count].both for count in (40, 260, 300))
+        assert (few <= more).all()
+        assert (more <= most).all()
+    grouped = decoys_of_pairs(runs, [("a", "b"), ("a", "c"), ("b", "c")])
+    for (a, b), null in grouped.items():
+        alone = decoys(runs[a], runs[b])
+        for one, other in zip(null.sides, alone.sides, strict=True):
+            assert {kind: len(best.both) for kind, best in one.items()} == {
+                kind: len(best.both) for kind, best in other.items()
+            }
+            for kind, reach in one.items():
+                assert np.quantile(reach.both, 0.95) == pytest.approx(
+                    np.quantile(other[kind].both, 0.95), abs=0.05
+                )
+
+
+@pytest.mark.parametrize("name", ["8 coordinates", "Gaussian, k^-1/2", "log-normal along one"])
+def test_a_group_of_runs_keeps_the_level_and_the_power(name):
+    """60 rows are in all runs, the others in one; numbers of latents differ."""
+    shared = drawn(name, 60, 0)
+    runs = {
+        run: np.concatenate([shared, drawn(name, count - 60, 10 + at)])
+        for at, (run, count) in enumerate({"a": 240, "b": 250, "c": 230}.items())
+    }
+    noisy = {
+        run: Views(rows + 0.05 * np.random.default_rng(at).normal(size=rows.shape), rows)
+        for at, (run, rows) in enumerate(runs.items())
+    }
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    nulls = decoys_of_pairs({run: CovarianceNull(views) for run, views in noisy.items()}, pairs)
+    for a, b in pairs:
+        pair = shares.PairTable((a, b), compare(noisy[a], noisy[b]).table)
+        for test in fdr.examine(pair, nulls[a, b], shares.everyone(pair)):
+            found = test.q <= fdr.LEVEL
+            assert found[60:].sum() <= max(2, 0.1 * found.sum())
+            assert name == "log-normal along one" or found[:60].mean() > 0.9
 
 
 @pytest.mark.parametrize("encoder", ["tied", "noisy"])

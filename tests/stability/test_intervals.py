@@ -1,5 +1,6 @@
 """Intervals of shares: few latents, uneven runs, features in blocks; runs that stand out."""
 
+from collections import Counter
 from itertools import combinations
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from reseed.spec.summary import GroupSummary
 from reseed.stability import notes
-from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
+from reseed.stability.intervals import in_a_circle, jackknife_over_pairs, mean_over_pairs
 from reseed.stability.over_seeds.outlying import outlying_runs
 from reseed.stability.proportions import wider_than_counts
 
@@ -127,3 +128,18 @@ def test_no_interval_is_narrower_than_its_counts():
     np.testing.assert_allclose(low[:3], [0, 0.025 ** (1 / 20), 0.27196], rtol=1e-4)
     np.testing.assert_allclose(high[:3], [1 - 0.025 ** (1 / 20), 1, 0.72804], rtol=1e-4)
     assert np.isnan([low[3], high[3]]).all()
+
+
+@pytest.mark.parametrize("runs", [2, 3, 4, 9])
+def test_each_run_meets_the_next_in_a_circle(runs):
+    pairs = list(combinations([f"r{at}" for at in range(runs)], 2))
+    found = in_a_circle(pairs)
+    assert set(found) <= set(pairs)
+    assert len(found) == len(set(found)) == (1 if runs == 2 else runs)
+    assert set(Counter(run for pair in found for run in pair).values()) == {min(2, runs - 1)}
+
+
+def test_in_a_circle_every_run_that_is_compared_is_there():
+    crossed = [("a0", "b1"), ("a1", "b0"), ("a0", "c1")]
+    assert {run for pair in in_a_circle(crossed) for run in pair} == {"a0", "b1", "a1", "b0", "c1"}
+    assert in_a_circle([]) == []

@@ -18,9 +18,9 @@ from reseed.matching.measures import MATCH_AT_FDR, PW_MCC, SHARED
 from reseed.notebook.markup import NONE, html_table, percent
 from reseed.records import to_pandas
 from reseed.report.notebook.plots import pair_data, plot_agreement
-from reseed.stability.decoys import GAUSSIAN, TRUSTED
+from reseed.stability.decoys import TRUSTED
 from reseed.stability.intervals import jackknife_over_pairs, mean_over_pairs
-from reseed.stability.nulls import COVARIANCE
+from reseed.stability.nulls import COVARIANCE, GAUSSIAN
 from reseed.stability.proportions import inside
 
 if TYPE_CHECKING:

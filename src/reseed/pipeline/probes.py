@@ -17,7 +17,7 @@ from reseed.matching.match import Views, compare
 from reseed.pipeline.power import trials_of
 from reseed.pipeline.progress import names_of
 from reseed.seeds import generator
-from reseed.stability.decoys import decoys, decoys_of
+from reseed.stability.decoys import decoys_of, reached
 from reseed.stability.factors.across import PARTNERS
 from reseed.stability.nulls import CovarianceNull
 from reseed.stability.structure import decoder_null, null_decoders
@@ -57,7 +57,7 @@ class PairSeconds(NamedTuple):
     prepare: float
     """the null of one dictionary, once"""
     decoys: float
-    """what random latents reach at best, once a pair"""
+    """what stands in for the latents of one dictionary reaches at best, once"""
     draw: float
     """two random dictionaries drawn and matched"""
 
@@ -70,7 +70,7 @@ def pair_seconds(latents: int, dimensions: int) -> PairSeconds:
     started = time.perf_counter()
     null = CovarianceNull(Views(a, b))
     prepare = time.perf_counter() - started
-    # decoys of a side are capped, and each has the whole other side as candidates
+    # decoys are capped, and each has all latents as candidates
     best = decoys_of(latents) / decoys_of(probe) * latents / probe
     product = timed(lambda: a @ c.T) * (latents / probe) ** 2
     if latents**2 <= DENSE_BELOW:
@@ -78,12 +78,15 @@ def pair_seconds(latents: int, dimensions: int) -> PairSeconds:
         match *= (latents / probe) ** _POWER
     else:
         match = 2 * _PRODUCTS * product
-    best *= timed_once(lambda: decoys(null, null, "a", "b", "all"))
+    best *= timed_once(lambda: reached(null, [null], "a"))
     few = min(latents, _EXPLAINED)
     return PairSeconds(
         match=match,
-        # all else about a latent grows with their number; measured at 2,048 and 4,096
-        structure=best + _explain_seconds(few, dimensions) * latents / few + _FITS * product,
+        # fewer decoys of both, of decoder rows alone; all else about a latent grows with their
+        # number; measured at 2,048 and 4,096
+        structure=best * decoys_of(latents, each=0) / decoys_of(latents)
+        + _explain_seconds(few, dimensions) * latents / few
+        + _FITS * product,
         prepare=prepare,
         decoys=best,
         draw=match + 2 * timed_once(lambda: null.draw("plan")) * latents / probe,
@@ -107,7 +110,7 @@ def warm_up() -> None:
     a, b = (_rows(name, 24, 16) for name in "ab")
     compare(Views(a, b), Views(b, a))
     null = CovarianceNull(Views(a, b))
-    decoys(null, null, "a", "b", "all")
+    reached(null, [null], "a")
     _explain_seconds(24, 16)
     _explain_seconds.cache_clear()
 
@@ -129,8 +132,8 @@ def seconds_of_pairs(study: Study, sites: dict[str, int]) -> dict[str, float]:
         "stability": sum(
             _SECONDS_A_GROUP
             + seconds.match
-            + runs * seconds.prepare
-            + independent * (seconds.decoys + draws * seconds.draw)
+            + runs * (seconds.prepare + seconds.decoys)
+            + min(runs, independent) * draws * seconds.draw
             for seconds in groups
         ),
         "across": 2 * across * widest,  # a pair is matched, and so is one draw of its null

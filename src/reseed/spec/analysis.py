@@ -159,7 +159,7 @@ class StabilitySpec(Spec):
     """How chance is measured."""
 
     null_draws: Annotated[int, Field(ge=1)] = 3
-    """Draws of the covariance-matched null for each pair of runs."""
+    """Draws of the covariance-matched null for each run, beside the next one of its group."""
     dense_rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Firing rate above which a latent counts as dense."""
 

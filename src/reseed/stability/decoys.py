@@ -7,7 +7,7 @@ made in several ways, each of which keeps something else of the real rows, and a
 the heaviest of them:
 
 gaussian
-    both dictionaries from `CovarianceNull`: the second moments of the unit rows of each.
+    rows of both dictionaries from `CovarianceNull`: the second moments of the unit rows of each.
 mirrored, raw
     real rows of one dictionary, each coordinate with the sign of a random row: what each row has in
     which coordinate stays, so tails and sparsity in a privileged basis do.
@@ -16,32 +16,37 @@ mirrored, axes
     both have as many (which so cannot have been fitted to these rows): a common direction and how
     unequally rows lie along it stay.
 own rows
-    real rows as they are, against the other rows of their own dictionary. Only where the test finds
-    more than `TRUSTED` of them: then the dictionary has near-duplicates, or no decoy is heavy
-    enough.
+    real rows as they are, against the others. Only where the test finds more than `TRUSTED` of
+    them: then the dictionary has near-duplicates, or no decoy is heavy enough.
 
 Mirrored and own rows are held against others of their own dictionary, where a feature that both
 dictionaries have has no counterpart. The moments of <x, y> over independent x, y of two populations
 are at most the geometric mean of those within each (Cauchy-Schwarz on the even moments), so the
 decoys of both dictionaries, as many candidates each, bound what their cross similarities reach.
+
+In a group of runs decoys are made once a run: Gaussian ones are held against those of all others
+together, axes are of all others' rows, and one pass tells the best among as many as each has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from reseed.matching.blocks.nearest import raise_best
 from reseed.matching.entries import stretches
 from reseed.matching.geometry import Floats32, Integers
 from reseed.matching.geometry import rows as prepared
 from reseed.matching.measures import MAX_COS_BOTH, Measure
+from reseed.runs import Pair
 from reseed.seeds import generator
-from reseed.stability.nulls import CovarianceNull, Mirrored
+from reseed.stability.nulls import AXES, GAUSSIAN, RAW, CovarianceNull, Mirrored, axes_beside
 
 Floats = NDArray[np.float64]
 
@@ -51,12 +56,13 @@ LEVEL = 0.05
 TRUSTED = 0.01
 """Share of a dictionary that the test may find among its own other latents."""
 
-GAUSSIAN, RAW, AXES, OWN = "gaussian", "mirrored, raw", "mirrored, axes", "own rows"
+OWN = "own rows"
+"""A kind of decoy besides those that random dictionaries are made by."""
 
 _LEAST, _MOST = 2_000, 8_000
 """Decoys of a kind for one side; three for each latent between them."""
 
-_QUERIES, _CANDIDATES = 1_024, 8_192
+_CANDIDATES = 8_192
 
 
 class Best(NamedTuple):
@@ -121,40 +127,20 @@ def q_values(p: Floats) -> Floats:
     return stats.false_discovery_control(p, method="bh") if len(p) else p
 
 
-def in_place(kind: str, own: CovarianceNull, other: CovarianceNull) -> CovarianceNull | Mirrored:
-    """What draws random dictionaries of a kind in place of one that is matched with another."""
-    if kind == GAUSSIAN:
-        return own
-    return Mirrored(own, _with_axes(own, other) if kind == AXES else None)
-
-
-def _with_axes(own: CovarianceNull, other: CovarianceNull) -> CovarianceNull:
-    """Whose principal axes to mirror along: few rows do not show where a common direction lies.
-
-    Turned out of it, the heaviest rows of the wider dictionary would be too little alike: of pairs
-    of 64 and 1,024 latents of log-normal size along one direction a fifth had false discoveries.
-    """
-    return own if own.count > other.count else other
-
-
-class _AsTheyAre:
-    """Unit rows of latents of one dictionary, by kind."""
-
-    def __init__(self, rows: Sequence[Floats32]) -> None:
-        self.rows = rows
-
-    def take(self, which: Integers, rng: np.random.Generator) -> list[Floats32]:
-        """These rows, `[n, D]` by kind."""
-        del rng
-        return [rows[which] for rows in self.rows]
-
-
-_Source = _AsTheyAre | Mirrored
-
-
 def decoys_of(latents: int, each: int = 3) -> int:
     """Decoys of a kind for a side of so many latents, each held against all candidates."""
     return min(max(each * latents, _LEAST), _MOST)
+
+
+class Reached(NamedTuple):
+    """What stands in for the latents of one dictionary, and what it reaches at best."""
+
+    latents: int
+    """of the dictionary"""
+    best: Mapping[str, Mapping[int, Best]]
+    """kind of decoy to number of candidates to the best of each; every row once before any twice"""
+    itself: float
+    """share of its latents that the test finds among its own others"""
 
 
 def decoys(a: CovarianceNull, b: CovarianceNull, *key: int | str, each: int = 3) -> Decoys:
@@ -166,109 +152,146 @@ def decoys(a: CovarianceNull, b: CovarianceNull, *key: int | str, each: int = 3)
         key: of the generators, e.g. the names of the two.
         each: decoys of a kind for each latent, within `_LEAST` and `_MOST` for a side.
     """
-    mirrored: dict[str, Mirrored] = {}
-    for name, own, other in (("A", a, b), ("B", b, a)):
-        mirrored[f"{RAW}, of {name}"] = Mirrored(own)
-        mirrored[f"{AXES}, of {name}"] = Mirrored(own, _with_axes(own, other))
+    first = reached(a, [b], *key, "a", each=each)
+    return together(first, reached(b, [a], *key, "b", each=each), each=each)
+
+
+def decoys_of_pairs(
+    nulls: Mapping[str, CovarianceNull], pairs: Sequence[Pair], *key: int | str
+) -> dict[Pair, Decoys]:
+    """`decoys` of the pairs of a group: each run is held against all that it is paired with."""
+    both = [*pairs, *((b, a) for a, b in pairs)]
+    others = {run: [nulls[b] for a, b in both if a == run] for run in nulls}
+    of_run = {run: reached(nulls[run], them, *key, run) for run, them in others.items() if them}
+    return {(a, b): together(of_run[a], of_run[b]) for a, b in pairs}
+
+
+def together(a: Reached, b: Reached, each: int = 3) -> Decoys:
+    """Decoys of a pair from what was reached in place of each of the two."""
     sides: list[dict[str, Best]] = []
-    itself = [0.0, 0.0]
-    for side, (own, other) in enumerate(((a, b), (b, a))):
-        wanted = decoys_of(own.count, each)
-        drawn = _gaussian(own, other, wanted, *key, "ab"[side])
-        if side and a.count == b.count:
-            # all but the Gaussian decoys are the same where widths are equal
-            sides.append({**sides[0], GAUSSIAN: drawn})
-            continue
-        kinds = {GAUSSIAN: drawn}
-        for name, source in mirrored.items():
-            rng = generator("decoys", *key, "ab"[side], name)
-            # a row of the wide side drawn twice is not two: p would fall below what rows can tell
-            rows = len(source.rows[0])
-            size = min(wanted, rows) if rows > own.count else wanted
-            kinds[name] = _among_own(source, other.count, size, rng)
-        crowded: dict[str, Best] = {}
-        for at, null in enumerate((a, b)):
-            # fewer rows than there are candidates would make it look rarer than it is
-            if null.count < other.count:
-                continue
-            rng = generator("decoys", *key, "ab"[side], OWN, at)
-            source, once = _AsTheyAre(null.rows), min(null.count, _MOST)
-            as_they_are = _among_own(source, other.count, once, rng)
-            share = _share_at_level(as_they_are, kinds)
-            itself[at] = max(itself[at], share)
-            if share > TRUSTED:
-                crowded[f"{OWN}, of {'AB'[at]}"] = as_they_are
-        kinds |= crowded
-        sides.append(kinds)
-    return Decoys(sides=(sides[0], sides[1]), itself=(itself[0], itself[1]))
+    for own, other in ((a, b), (b, a)):
+        sides.append({GAUSSIAN: own.best[GAUSSIAN][other.latents]})
+        for name, of in zip("AB", (a, b), strict=True):
+            size = _size(of.latents, own.latents, each)
+            for kind in (RAW, AXES, OWN):
+                if other.latents in of.best[kind]:
+                    both, each_view = of.best[kind][other.latents]
+                    sides[-1][f"{kind}, of {name}"] = Best(both[:size], each_view[:size])
+    return Decoys(sides=(sides[0], sides[1]), itself=(a.itself, b.itself))
 
 
-def _share_at_level(tested: Best, kinds: Mapping[str, Best]) -> float:
-    p = np.max([p_values(tested.both, kind.both) for kind in kinds.values()], axis=0)
-    return float((q_values(p) <= LEVEL).mean())
+def reached(
+    own: CovarianceNull, others: Sequence[CovarianceNull], *key: int | str, each: int = 3
+) -> Reached:
+    """What stands in for latents of one dictionary reaches, whichever it is compared with.
+
+    Args:
+        own: the null of the dictionary.
+        others: of those that it is compared with, one or more, as good as each other: random
+            latents are held against random ones of all of them, axes are those of all their rows.
+        key: of the generators, e.g. the name of the dictionary.
+        each: as of `decoys`.
+    """
+    counts = sorted({own.count, *(other.count for other in others)})
+    best = {GAUSSIAN: _gaussian(own, others, counts, decoys_of(own.count, each), *key)}
+    wanted = max(_size(own.count, count, each) for count in counts)
+    axes = {RAW: None, AXES: axes_beside(own, others)}
+    for kind, along in axes.items():
+        rng = generator("decoys", *key, kind)
+        best[kind] = _among_own(Mirrored(own, along).take, own.count, counts, wanted, rng)
+    # fewer rows than there are candidates would make it look rarer than it is
+    enough = [count for count in counts if count <= own.count]
+    rng, once = generator("decoys", *key, OWN), min(own.count, wanted)
+    as_they_are = _among_own(_as_they_are(own.rows), own.count, enough, once, rng)
+    tested = as_they_are[own.count].both
+    p = np.max([p_values(tested, kind[own.count].both) for kind in best.values()], axis=0)
+    itself = float((q_values(p) <= LEVEL).mean())
+    best[OWN] = as_they_are if itself > TRUSTED else {}
+    return Reached(own.count, best, itself)
 
 
-def _gaussian(own: CovarianceNull, other: CovarianceNull, wanted: int, *key: int | str) -> Best:
-    """Random latents of one dictionary against random ones of the other."""
-    out: list[Best] = []
+def _size(rows: int, latents: int, each: int) -> int:
+    """How many decoys so many rows are for a side of so many latents."""
+    wanted = decoys_of(latents, each)
+    # a row of the wide side drawn twice is not two: p would fall below what rows can tell
+    return min(wanted, rows) if rows > latents else wanted
+
+
+def _gaussian(
+    own: CovarianceNull,
+    others: Sequence[CovarianceNull],
+    counts: Sequence[int],
+    wanted: int,
+    *key: int | str,
+) -> dict[int, Best]:
+    """Random latents of one dictionary against random ones of the others, as many of each."""
+    rounds: list[dict[int, Best]] = []
+    kinds = max(len(null.rows) for null in (own, *others))
+    part = -(-counts[-1] // len(others))
     for round_, size in enumerate(_rounds(wanted, own.count)):
-        drawn: list[list[Floats32]] = []
-        for at, null in enumerate((own, other)):
-            views = null.draw("decoys", *key, round_, at)
-            kinds = list(views)[-max(len(own.rows), len(other.rows)) :]
-            drawn.append([prepared(kind, "random rows").screen for kind in kinds])
+        queries, *candidates = (
+            [prepared(kind, "random rows").screen for kind in views[-kinds:]]
+            for at, null in enumerate((own, *others))
+            for views in [null.draw("decoys", *key, round_, at, rows=part if at else size)]
+        )
+        taken = _as_they_are([np.concatenate(rows) for rows in zip(*candidates, strict=True)])
         rng = generator("decoys", *key, round_)
-        queries = [rows[:size] for rows in drawn[0]]
-        out.append(_best(queries, _AsTheyAre(drawn[1]), np.arange(other.count), rng))
-    return _joined(out)
+        pool = rng.permutation(part * len(others))
+        rounds.append(_best(queries, taken, pool, counts, rng))
+    return _joined(rounds)
 
 
-def _among_own(source: _Source, candidates: int, wanted: int, rng: np.random.Generator) -> Best:
+_Take = Callable[[Integers, np.random.Generator], list[Floats32]]
+"""Gives the rows of some latents, `[n, D]` by kind."""
+
+
+def _as_they_are(rows: Sequence[Floats32]) -> _Take:
+    return lambda which, _: [kind[which] for kind in rows]
+
+
+def _among_own(
+    take: _Take, rows: int, counts: Sequence[int], wanted: int, rng: np.random.Generator
+) -> dict[int, Best]:
     """Latents of one dictionary against others of the same, never against themselves."""
-    count = len(source.rows[0])
-    out: list[Best] = []
-    for size in _rounds(wanted, count):
-        which = rng.permutation(count)[:size]
-        laps = -(-candidates // count)
-        pool = np.concatenate([rng.permutation(count) for _ in range(laps)])[:candidates]
-        out.append(_best(source.take(which, rng), source, pool, rng, which))
-    return _joined(out)
+    rounds: list[dict[int, Best]] = []
+    for size in _rounds(wanted, rows):
+        which = rng.permutation(rows)[:size]
+        laps = -(-counts[-1] // rows)
+        pool = np.concatenate([rng.permutation(rows) for _ in range(laps)])
+        rounds.append(_best(take(which, rng), take, pool, counts, rng, which))
+    return _joined(rounds)
 
 
-def _rounds(wanted: int, count: int) -> list[int]:
-    """How many decoys to take in each round from this many latents."""
-    rounds = -(-wanted // count)
-    return [-(-wanted // rounds)] * rounds
+def _rounds(wanted: int, rows: int) -> list[int]:
+    """How many decoys to take in each round from so many rows; each row once before any twice."""
+    return [min(rows, wanted - before) for before in range(0, wanted, rows)]
 
 
 def _best(
     queries: Sequence[Floats32],
-    source: _Source,
+    take: _Take,
     pool: Integers,
+    counts: Sequence[int],
     rng: np.random.Generator,
     but: Integers | None = None,
-) -> Best:
-    """The best of each query among the latents `pool` of a source, but for its own number."""
-    count = len(queries[0])
-    both, each = np.full(count, -1.0, np.float32), np.full((len(queries), count), -1.0, np.float32)
-    place = np.full(len(source.rows[0]), -1)
+) -> dict[int, Best]:
+    """The best among the first `counts`, which rise, of a pool, never a query's own number."""
+    found: dict[int, Best] = {}
+    both = np.full(len(queries[0]), -1.0, np.float32)
+    each = np.full((len(queries), len(both)), -1.0, np.float32)
+    place = np.full(len(pool), -1)
     if but is not None:
-        place[but] = np.arange(count)
-    for part in stretches(len(pool), _CANDIDATES):
-        candidates = source.take(pool[part], rng)
-        owner = place[pool[part]]
-        for some in stretches(count, _QUERIES):
-            least: Floats32 | None = None
-            same = np.flatnonzero((owner >= some.start) & (owner < some.stop))
-            for view, (x, y) in enumerate(zip(queries, candidates, strict=True)):
-                block = x[some] @ y.T
-                block[owner[same] - some.start, same] = -1.0
-                np.maximum(each[view, some], block.max(axis=1), out=each[view, some])
-                least = block if least is None else np.minimum(least, block, out=least)
-            assert least is not None
-            np.maximum(both[some], least.max(axis=1), out=both[some])
-    return Best(both.astype(np.float64), each.min(axis=0).astype(np.float64))
+        place[but] = np.arange(len(but))
+    for low, high in pairwise((0, *counts)):
+        for part in stretches(high - low, _CANDIDATES):
+            which = pool[low:high][part]
+            raise_best(both, each, queries, take(which, rng), place[which])
+        found[high] = Best(both.astype(np.float64), each.min(axis=0).astype(np.float64))
+    return found
 
 
-def _joined(parts: Sequence[Best]) -> Best:
-    return Best(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+def _joined(rounds: Sequence[Mapping[int, Best]]) -> dict[int, Best]:
+    return {
+        count: Best(*map(np.concatenate, zip(*(best[count] for best in rounds), strict=True)))
+        for count in rounds[0]
+    }

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from reseed.runs import Pair
 from reseed.spec.statistics import Estimate
 from reseed.stability.proportions import wider_than_counts
 
@@ -102,7 +103,7 @@ def area_under(negatives: NDArray[Any], positives: NDArray[Any]) -> Floats:
 
 
 def mean_over_pairs(
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[Pair],
     values: Floats,
     design: Design | None = None,
     latents: float | None = None,
@@ -140,7 +141,7 @@ def mean_over_pairs(
 
 
 def share_over_pairs(
-    pairs: Sequence[tuple[str, str]], values: Floats, design: Design, latents: float | None = None
+    pairs: Sequence[Pair], values: Floats, design: Design, latents: float | None = None
 ) -> Estimate:
     """`mean_over_pairs` of one share, `[pairs]`; no value where a pair has none."""
     value, low, high = (float(number) for number in mean_over_pairs(pairs, values, design, latents))
@@ -162,7 +163,7 @@ def _least_whole(values: Floats, most: int = 10_000) -> int | None:
     return int(numbers[fits][0]) if fits.any() else None
 
 
-def _units(pairs: Sequence[tuple[str, str]], design: Design | None) -> int:
+def _units(pairs: Sequence[Pair], design: Design | None) -> int:
     """Runs that can differ: of crossed seeds, levels of the seed that has fewer."""
     runs = {run for pair in pairs for run in pair}
     if design is None or not is_crossed(design):
@@ -184,7 +185,7 @@ def _independent_trials(share: Floats, latents: float, runs: int) -> Floats:
 
 
 def jackknife_over_pairs(
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[Pair],
     values: Floats,
     design: Design | None = None,
     through: Callable[[Floats], Floats] = np.asarray,
@@ -281,3 +282,16 @@ def _ends(value: Floats, error: Floats | None, freedom: int) -> Ends:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     reach = t_quantile(freedom) * error
     return value, value - reach, value + reach
+
+
+def in_a_circle(pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs in which each run meets the next one of those that it is compared with.
+
+    So that each is drawn for as often, in as many pairs as there are runs.
+    """
+    runs = list(dict.fromkeys(run for pair in pairs for run in pair))
+    found = [
+        next(p for b in (*runs[at:], *runs[:at]) for p in ((a, b), (b, a)) if p in pairs)
+        for at, a in enumerate(runs)
+    ]
+    return list(dict.fromkeys(found))

@@ -13,10 +13,11 @@ from reseed.stability.group import RunFacts, RunMatches, worth_of
 from reseed.stability.over_seeds.posterior import Mixture, reproducibility
 from reseed.stability.shares import PairTable, RateBin, bin_of
 
-VERSION = 4
+VERSION = 5
 """Of the definitions of the columns. 2: recurrence_lo and _hi are of a posterior, not Wilson's;
 n_seeds counts independent runs. 3: the posterior assumes no shape, and of crossed seeds counts
-what the seed with fewer levels is worth. 4: mirrored decoys lie along the axes of more latents."""
+what the seed with fewer levels is worth. 4: mirrored decoys lie along the axes of more latents. 5:
+Gaussian ones are held against those of all other runs."""
 
 OF_MAPS = ("coherence", "coherence_null")
 """Columns of subjects whose rows stand in maps, besides."""

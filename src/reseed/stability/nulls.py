@@ -7,7 +7,7 @@ that need training are the control runs (`reseed.spec.training`); the frequency-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,9 @@ from reseed.spec.training import Control
 COVARIANCE = "N2 covariance-matched"
 
 UNTRAINED = "N4 untrained pair"
+
+GAUSSIAN, RAW, AXES = "gaussian", "mirrored, raw", "mirrored, axes"
+"""How random dictionaries are made: `CovarianceNull`, `Mirrored` as rows are or along axes."""
 
 CONTROLS: Mapping[Control, tuple[str, str]] = {
     "gaussian": ("N5a", "that fitting the covariance alone makes runs agree"),
@@ -81,30 +84,28 @@ class CovarianceNull:
         self._root = _root(both)
         self._adjust([view.T @ view / len(view) for view in rows])
 
-    def draw(self, *key: int | str) -> Views:
-        """As many random latents as there are real ones that are not zero.
+    def draw(self, *key: int | str, rows: int | None = None) -> Views:
+        """Random latents.
 
         Args:
             key: of the generator, e.g. the pair, the side and the draw.
+            rows: how many; left out, as many as there are real ones that are not zero.
         """
         numbers = generator("null-covariance", *key)
+        rows = self.count if rows is None else rows
         # float32 as the weights they imitate
-        shapes = [(self.count, part.stop - part.start) for part in self._parts]
-        kinds = [np.empty(shape, np.float32) for shape in shapes]
-        for some in stretches(self.count, _AT_A_TIME):
-            rows = numbers.standard_normal((some.stop - some.start, len(self._root))) @ self._root
-            rows += self._mean
+        kinds = [np.empty((rows, part.stop - part.start), np.float32) for part in self._parts]
+        for some in stretches(rows, _AT_A_TIME):
+            drawn = numbers.standard_normal((some.stop - some.start, len(self._root))) @ self._root
+            drawn += self._mean
             for kind, part in zip(kinds, self._parts, strict=True):
-                kind[some] = rows[:, part]
+                kind[some] = drawn[:, part]
         return Views(kinds[0], kinds[-1])
 
     @cached_property
-    def axes(self) -> list[Floats32]:
-        """`[D, D]` principal axes, in columns, for each kind of row; the same where widths are."""
-        moments = [kind.T @ kind for kind in self.rows]
-        if len({len(moment) for moment in moments}) == 1:
-            moments = [sum(moments[1:], moments[0])] * len(moments)
-        return [np.linalg.eigh(moment)[1].astype(np.float32) for moment in moments]
+    def moments(self) -> list[Floats32]:
+        """`[D, D]` summed squares and products of the unit rows of each kind."""
+        return [kind.T @ kind for kind in self.rows]
 
     def _adjust(self, moments: list[NDArray[np.float64]]) -> None:
         """Scale the principal directions of each view until unit rows have these moments."""
@@ -169,6 +170,20 @@ def chance_corrected(observed: float, null: float) -> float:
     return (observed - null) / (1.0 - null) if null < 1.0 else 0.0
 
 
+def principal_axes(nulls: Sequence[CovarianceNull]) -> list[Floats32]:
+    """Of all rows of some dictionaries, `[D, D]` in columns, for each kind of row.
+
+    One for both where encoder and decoder rows are as wide.
+    """
+    kinds = max(len(null.rows) for null in nulls)
+    each = [(null.moments * 2)[:kinds] for null in nulls]
+    moments = [np.sum(kind, axis=0) for kind in zip(*each, strict=True)]
+    if len({len(moment) for moment in moments}) == 1:
+        moments = [np.sum(moments, axis=0)]
+    axes = [np.linalg.eigh(moment)[1].astype(np.float32) for moment in moments]
+    return axes * (kinds // len(axes))
+
+
 class Mirrored:
     """Rows of one dictionary, each coordinate with the sign that it has in a random row.
 
@@ -177,14 +192,14 @@ class Mirrored:
 
     Args:
         null: of the dictionary, with its unit rows.
-        other: whose principal axes are the coordinates; None takes the coordinates as they are.
-            Axes of the rows' own dictionary would be fitted to them, which makes rows too alike
-            where there are not many more rows than dimensions.
+        axes: `principal_axes`, the coordinates; None takes the coordinates as they are. Axes of the
+            rows' own dictionary would be fitted to them, which makes rows too alike where there are
+            not many more rows than dimensions.
     """
 
-    def __init__(self, null: CovarianceNull, other: CovarianceNull | None = None) -> None:
+    def __init__(self, null: CovarianceNull, axes: Sequence[Floats32] | None = None) -> None:
         # of both kinds the same, where one of the two has encoder and decoder in one
-        self._axes = None if other is None else (other.axes * 2)[: len(null.rows)]
+        self._axes = None if axes is None else [*axes, *axes][: len(null.rows)]
         # cosines are the same along any orthonormal axes, so rows stay in these
         self.rows = null.rows
         if self._axes is not None:
@@ -211,3 +226,19 @@ class Mirrored:
         if self._axes is not None:
             rows = [kind @ axes.T for kind, axes in zip(rows, self._axes, strict=True)]
         return Views(rows[0], rows[-1])
+
+
+def in_place(kind: str, own: CovarianceNull, other: CovarianceNull) -> CovarianceNull | Mirrored:
+    """What draws random dictionaries of a kind in place of one that is matched with another."""
+    if kind == GAUSSIAN:
+        return own
+    return Mirrored(own, axes_beside(own, [other]) if kind == AXES else None)
+
+
+def axes_beside(own: CovarianceNull, others: Sequence[CovarianceNull]) -> list[Floats32]:
+    """What to mirror along: few rows do not show where a common direction lies.
+
+    Turned out of it, the heaviest rows of the wider dictionary would be too little alike: of pairs
+    of 64 and 1,024 latents of log-normal size along one direction a fifth had false discoveries.
+    """
+    return principal_axes([own] if own.count > sum(other.count for other in others) else others)

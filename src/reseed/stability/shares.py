@@ -17,9 +17,9 @@ from reseed.matching import measures
 from reseed.matching.match import Views, compare
 from reseed.matching.measures import Measure
 from reseed.runs import Pair
-from reseed.stability.decoys import GAUSSIAN, Decoys, in_place
+from reseed.stability.decoys import Decoys
 from reseed.stability.intervals import Design, mean_over_pairs
-from reseed.stability.nulls import CovarianceNull
+from reseed.stability.nulls import GAUSSIAN, CovarianceNull, in_place
 
 RATE_BINS = 5
 

@@ -32,11 +32,12 @@ from reseed.spec.statistics import (
 )
 from reseed.spec.summary import Factors, GroupSummary, document_of
 from reseed.stability import fdr, shares
-from reseed.stability.decoys import decoys
+from reseed.stability.decoys import decoys_of_pairs
 from reseed.stability.factors.components import components, distance_from_init
 from reseed.stability.factors.design import compare_groups
 from reseed.stability.fdr import PAIRS_VERSION, at_the_end, pair_values, trend
 from reseed.stability.group import GroupData, RunMatches, occasions, read_group, run_matches
+from reseed.stability.intervals import in_a_circle
 from reseed.stability.latents import VERSION, by_count, by_frequency, latent_table, shared_edges
 from reseed.stability.notes import feature_warnings
 from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
@@ -229,10 +230,8 @@ def _over_seeds(
 
 def _nulls(group: Group, data: GroupData, spec: StabilitySpec, tau: float, store: Store) -> Nulls:
     """Chance for all latents and for the live ones; other strata are too few."""
-    if not data.pairs:
-        return {}
     out: dict[str, Chance] = {}
-    for stratum in ("all", "live"):
+    for stratum in ("all", "live") if data.pairs else ():
         keep = data.strata[stratum]
         if stratum == "live" and all(members.all() for members in keep.values()):
             out["live"] = out["all"]
@@ -244,11 +243,11 @@ def _nulls(group: Group, data: GroupData, spec: StabilitySpec, tau: float, store
                 nulls[run] = CovarianceNull(Views(sae.W_enc[members], sae.W_dec[members]))
                 del sae  # the last one would be held while chance is made
         pairs = [pair for pair in data.pairs if all(run in nulls for run in pair)]
-        best = {(a, b): decoys(nulls[a], nulls[b], a, b, stratum) for a, b in pairs}
+        best = decoys_of_pairs(nulls, pairs, stratum)
         kinds = {pair: best[pair].heaviest(tau) for pair in pairs}
         draws = [
             draw
-            for pair in pairs
+            for pair in in_a_circle(pairs)
             for draw in shares.draw_nulls(pair, nulls, spec.null_draws, kinds[pair])
         ]
         out[stratum] = Chance(draws, best, sorted(set(kinds.values())))

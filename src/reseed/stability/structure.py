@@ -48,8 +48,8 @@ from reseed.runs import Group, Pair, pair_name, pairs_of, structure_name
 from reseed.sae.arithmetic import arithmetic_of_weights
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.statistics import FitsByChance, Structure, Subspaces
-from reseed.stability.decoys import AXES, GAUSSIAN, RAW, decoys, in_place
-from reseed.stability.nulls import CovarianceNull, rows_left
+from reseed.stability.decoys import decoys
+from reseed.stability.nulls import AXES, GAUSSIAN, RAW, CovarianceNull, in_place, rows_left
 from reseed.store import Store
 
 VERDICTS = (
@@ -153,7 +153,7 @@ def structure_summary(latents: pl.DataFrame, structure: Sequence[StructureTable]
     )
 
 
-VERSION = 2
+VERSION = 3
 """Of what the tables mean; another number makes them anew."""
 
 _TABLE, _ABOUT = "latents.parquet", "about.json"
@@ -253,7 +253,8 @@ def null_decoders(
     if first is None or second is None:
         return [[]]
     draws = ceil(_NULL_LATENTS / min(first.count, second.count))
-    heaviest = decoys(first, second, "structure", *pair).heaviest(tau)
+    # the least number of decoys tells which kind is the heaviest
+    heaviest = decoys(first, second, "structure", *pair, each=0).heaviest(tau)
     ways: list[list[tuple[Floats, Floats]]] = []
     for kind in sorted((GAUSSIAN, RAW, AXES), key=lambda kind: kind != heaviest):
         a, b = in_place(kind, first, second), in_place(kind, second, first)

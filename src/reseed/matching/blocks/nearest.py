@@ -7,6 +7,7 @@ Where the wanted ones are not all above that bar the row is scored whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -23,6 +24,9 @@ _BLOCK = 1_024
 
 _ROOM = 12
 """Kept of each row at the least: with so many more than are wanted few rows are scored whole."""
+
+_QUERIES = 1_024
+"""Queries that are held against candidates at a time."""
 
 _WHOLE = 64
 """Rows that are scored whole at a time."""
@@ -130,3 +134,31 @@ def _choose(
             for c in range(found - 1, to, -1):
                 which[i, c], similarity[i, c] = which[i, c - 1], similarity[i, c - 1]
             which[i, to], similarity[i, to] = j, value
+
+
+def raise_best(
+    both: Floats32,
+    each: Floats32,
+    queries: Sequence[Floats32],
+    candidates: Sequence[Floats32],
+    owner: Integers,
+) -> None:
+    """Raise what queries reach at best by more candidates, in float32.
+
+    Args:
+        both: `[N]` the largest of the lesser cosine by any kind of row, raised.
+        each: `[kinds, N]` the largest cosine by each kind, raised.
+        queries: `[N, D]` unit rows, by kind.
+        candidates: `[C, D]` of each kind.
+        owner: `[C]` the query that may not take a candidate, or -1.
+    """
+    for some in stretches(len(both), _QUERIES):
+        least: Floats32 | None = None
+        same = np.flatnonzero((owner >= some.start) & (owner < some.stop))
+        for view, (x, y) in enumerate(zip(queries, candidates, strict=True)):
+            block = x[some] @ y.T
+            block[owner[same] - some.start, same] = -1.0
+            np.maximum(each[view, some], block.max(axis=1), out=each[view, some])
+            least = block if least is None else np.minimum(least, block, out=least)
+        assert least is not None, "there is a kind of row"
+        np.maximum(both[some], least.max(axis=1), out=both[some])
