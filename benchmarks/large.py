@@ -7,7 +7,8 @@ A toy study is trained for a few steps, then all else of a study is made. Told a
 each stage and the most memory that the process held in it. Runs go on from one SAE of random rows
 with noise on each row, so that nearly all latents come back. With `--noise 0` they start
 independently and next to none does: what becomes of all that is left over then takes most of the
-time, and no more memory for many pairs than for one (`--runs 2`).
+time, and no more memory for many pairs than for one (`--runs 2`). With `--folder` the study is kept
+and goes on where it was stopped; what was there is not made again and so not measured.
 """
 
 from __future__ import annotations
@@ -66,8 +67,11 @@ def started_from(sae: Path, asked: argparse.Namespace) -> str:
     rows = generator("large").standard_normal((asked.latents, asked.dimensions)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     b_enc, b_dec = (np.zeros(count, np.float32) for count in rows.shape)
-    weights = {"W_enc": rows, "b_enc": b_enc, "W_dec": rows, "b_dec": b_dec}
-    save(SAEArrays(**weights, activation={"kind": "topk", "k": 32}, about={}), sae)
+    activation = {"kind": "topk", "k": 32}
+    made = SAEArrays(
+        W_enc=rows, b_enc=b_enc, W_dec=rows, b_dec=b_dec, activation=activation, about={}
+    )
+    save(made, sae)
     return f'init = "{sae}"\ninit_noise = {asked.noise}'
 
 
@@ -129,16 +133,22 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--dimensions", type=int, default=576)
     parser.add_argument("--noise", type=float, default=0.6, help="length of noise on unit rows")
+    parser.add_argument("--folder", type=Path, help="keep the study here, or go on with it")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        study = Path(folder) / "large.toml"
-        start = started_from(Path(folder) / "start", asked) if asked.noise else ""
-        study.write_text(STUDY.format(seeds=list(range(asked.runs)), start=start, **vars(asked)))
+    with tempfile.TemporaryDirectory() as passing:
+        folder: Path = asked.folder or Path(passing)
+        study = folder / "large.toml"
+        whole = not (folder / "large" / "structure").exists()
+        if not study.exists():
+            folder.mkdir(exist_ok=True)
+            start = started_from(folder / "start", asked) if asked.noise else ""
+            seeds = list(range(asked.runs))
+            study.write_text(STUDY.format(seeds=seeds, start=start, **vars(asked)))
         stages = timed(study)
         page = (study.with_suffix("") / "report.html").stat().st_size / 1e6
     print(f"page {page:.1f} MB")
     after = stages["structure"], stages["stability"]  # which has the report: it says no beginning
-    if (asked.latents, asked.runs) in BARS and asked.dimensions == 576:
+    if whole and (asked.latents, asked.runs) in BARS and asked.dimensions == 576:
         told(BARS[asked.latents, asked.runs], max(stage.gb for stage in after))
 
 
