@@ -17,7 +17,7 @@ from reseed.stability.decoys import (
     Best,
     Decoys,
     decoys,
-    decoys_of_pairs,
+    decoys_in_group,
     reached,
 )
 from reseed.stability.nulls import AXES, GAUSSIAN, RAW, CovarianceNull, Mirrored, principal_axes
@@ -124,7 +124,7 @@ def test_what_queries_reach_is_that_of_all_similarities_whatever_the_blocks():
 def test_two_runs_of_a_group_have_the_decoys_of_a_pair():
     runs = {"a": null_of(drawn("3 coordinates", 90, 1)), "b": null_of(drawn("Gaussian", 70, 2))}
     alone = decoys(runs["a"], runs["b"], "key")
-    grouped = decoys_of_pairs(runs, [PAIR], "key")[PAIR]
+    grouped = decoys_in_group(runs, [PAIR], "key")[PAIR]
     assert alone.itself == grouped.itself
     for one, other in zip(alone.sides, grouped.sides, strict=True):
         assert list(one) == list(other)
@@ -144,7 +144,7 @@ def test_decoys_of_a_run_reach_what_they_would_beside_each_other_run_alone():
         few, more, most = (best[kind][count].both for count in (40, 260, 300))
         assert (few <= more).all()
         assert (more <= most).all()
-    grouped = decoys_of_pairs(runs, [("a", "b"), ("a", "c"), ("b", "c")])
+    grouped = decoys_in_group(runs, [("a", "b"), ("a", "c"), ("b", "c")])
     for (a, b), null in grouped.items():
         alone = decoys(runs[a], runs[b])
         for one, other in zip(null.sides, alone.sides, strict=True):
@@ -170,7 +170,7 @@ def test_a_group_of_runs_keeps_the_level_and_the_power(name):
         for at, (run, rows) in enumerate(runs.items())
     }
     pairs = [("a", "b"), ("a", "c"), ("b", "c")]
-    nulls = decoys_of_pairs({run: CovarianceNull(views) for run, views in noisy.items()}, pairs)
+    nulls = decoys_in_group({run: CovarianceNull(views) for run, views in noisy.items()}, pairs)
     for a, b in pairs:
         pair = shares.PairTable((a, b), compare(noisy[a], noisy[b]).table)
         for test in fdr.examine(pair, nulls[a, b], shares.everyone(pair)):

@@ -156,7 +156,7 @@ def decoys(a: CovarianceNull, b: CovarianceNull, *key: int | str, each: int = 3)
     return together(first, reached(b, [a], *key, "b", each=each), each=each)
 
 
-def decoys_of_pairs(
+def decoys_in_group(
     nulls: Mapping[str, CovarianceNull], pairs: Sequence[Pair], *key: int | str
 ) -> dict[Pair, Decoys]:
     """`decoys` of the pairs of a group: each run is held against all that it is paired with."""

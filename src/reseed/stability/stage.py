@@ -32,7 +32,7 @@ from reseed.spec.statistics import (
 )
 from reseed.spec.summary import Factors, GroupSummary, document_of
 from reseed.stability import fdr, shares
-from reseed.stability.decoys import decoys_of_pairs
+from reseed.stability.decoys import decoys_in_group
 from reseed.stability.factors.components import components, distance_from_init
 from reseed.stability.factors.design import compare_groups
 from reseed.stability.fdr import PAIRS_VERSION, at_the_end, pair_values, trend
@@ -243,7 +243,7 @@ def _nulls(group: Group, data: GroupData, spec: StabilitySpec, tau: float, store
                 nulls[run] = CovarianceNull(Views(sae.W_enc[members], sae.W_dec[members]))
                 del sae  # the last one would be held while chance is made
         pairs = [pair for pair in data.pairs if all(run in nulls for run in pair)]
-        best = decoys_of_pairs(nulls, pairs, stratum)
+        best = decoys_in_group(nulls, pairs, stratum)
         kinds = {pair: best[pair].heaviest(tau) for pair in pairs}
         draws = [
             draw
