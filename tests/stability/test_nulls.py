@@ -4,13 +4,14 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from reseed.matching.assignment import assign
 from reseed.matching.match import Views, compare
 from reseed.matching.measures import SHARED, scores, share_at
 from reseed.spec.training import Control
 from reseed.stability import shares
-from reseed.stability.nulls import CONTROLS, CovarianceNull
+from reseed.stability.nulls import CONTROLS, CovarianceNull, few_threads
 
 
 def spectrum(n, d, power, seed):
@@ -96,3 +97,16 @@ def test_every_kind_of_control_has_its_null():
     assert set(CONTROLS) == set(get_args(Control))
     assert len({null for null, _ in CONTROLS.values()}) == len(CONTROLS)
     assert CONTROLS["gaussian"][0] == "N5a"
+
+
+def test_small_dictionaries_take_one_thread_and_give_the_others_back():
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with few_threads(512):
+            assert set(threads()) == {1}
+        assert threads() == before
+        with few_threads(100_000):
+            assert threads() == before

@@ -8,11 +8,13 @@ that need training are the control runs (`reseed.spec.training`); the frequency-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from reseed.matching.entries import stretches
 from reseed.matching.geometry import Floats32, Integers
@@ -111,7 +113,7 @@ class CovarianceNull:
         """Scale the principal directions of each view until unit rows have these moments."""
         size = max(2000, len(self._root))
         mix = generator("null-adjust").standard_normal((size, len(self._root)))
-        bases = [np.linalg.eigh(moment) for moment in moments]
+        bases = [_eigh(moment) for moment in moments]
         for _ in range(_ROUNDS):
             rows, off = self._mean + mix @ self._root, 0.0
             for (wanted, basis), part in zip(bases, self._parts, strict=True):
@@ -140,9 +142,27 @@ _ZERO = 1e-12
 
 def _root(centred: NDArray[np.float64]) -> NDArray[np.float64]:
     """`[rank, 2D]` R with RᵀR the covariance of the rows."""
-    values, vectors = np.linalg.eigh(centred.T @ centred / max(len(centred) - 1, 1))
+    values, vectors = _eigh(centred.T @ centred / max(len(centred) - 1, 1))
     keep = values > values[-1] * 1e-12
     return (vectors[:, keep] * np.sqrt(values[keep])).T
+
+
+def few_threads(latents: int) -> AbstractContextManager[Any]:
+    """Let NumPy take one thread for dictionaries of so many latents, if that is few.
+
+    Threads of a small product wait for each other: where other work has one of two cores, a product
+    of 256 by 576 by 256 takes 20 times as long with both, and structure of 256 latents too.
+    """
+    return threadpool_limits(limits=1 if latents <= _FEW else None, user_api="blas")
+
+
+_FEW = 2_048
+"""Latents up to which a second thread gains little on free cores."""
+
+
+def _eigh(moments: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    with few_threads(0):
+        return np.linalg.eigh(moments)
 
 
 def covariance_null(sae: SAEArrays) -> CovarianceNull | None:
@@ -180,7 +200,7 @@ def principal_axes(nulls: Sequence[CovarianceNull]) -> list[Floats32]:
     moments = [np.sum(kind, axis=0) for kind in zip(*each, strict=True)]
     if len({len(moment) for moment in moments}) == 1:
         moments = [np.sum(moments, axis=0)]
-    axes = [np.linalg.eigh(moment)[1].astype(np.float32) for moment in moments]
+    axes = [_eigh(moment)[1].astype(np.float32) for moment in moments]
     return axes * (kinds // len(axes))
 
 

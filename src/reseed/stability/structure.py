@@ -49,7 +49,15 @@ from reseed.sae.arithmetic import arithmetic_of_weights
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.statistics import FitsByChance, Structure, Subspaces
 from reseed.stability.decoys import decoys
-from reseed.stability.nulls import AXES, GAUSSIAN, RAW, CovarianceNull, in_place, rows_left
+from reseed.stability.nulls import (
+    AXES,
+    GAUSSIAN,
+    RAW,
+    CovarianceNull,
+    few_threads,
+    in_place,
+    rows_left,
+)
 from reseed.store import Store
 
 VERDICTS = (
@@ -222,10 +230,12 @@ def _structure(
         for name, sae in zip("ab", saes, strict=True)
     ]
     left = any((side.shared < 0).any() for side in sides)
-    first, second = (null_of(run) if left else None for run in pair)
-    chance = null_decoders(pair, first, second, settings.tau)
-    show = shown(task, f"{pair[0]} with {pair[1]}", len(saes[0].W_dec) * len(saes[1].W_dec))
-    explained = structure(sides[0], sides[1], chance[0], settings, show, chance[1:])
+    sizes = [len(sae.W_dec) for sae in saes]
+    show = shown(task, f"{pair[0]} with {pair[1]}", sizes[0] * sizes[1])
+    with few_threads(max(sizes)):
+        first, second = (null_of(run) if left else None for run in pair)
+        chance = null_decoders(pair, first, second, settings.tau)
+        explained = structure(sides[0], sides[1], chance[0], settings, show, chance[1:])
     return {_TABLE: explained.table, _ABOUT: explained.about}
 
 
