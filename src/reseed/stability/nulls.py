@@ -157,11 +157,11 @@ def few_threads(latents: int) -> AbstractContextManager[Any]:
 
 
 _FEW = 2_048
-"""Latents up to which a second thread gains little on free cores."""
+"""Latents up to which all threads save seconds at the most on free cores, by operations."""
 
 
 def _eigh(moments: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    with few_threads(0):
+    with threadpool_limits(limits=1, user_api="blas"):
         return np.linalg.eigh(moments)
 
 
