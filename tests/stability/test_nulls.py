@@ -7,11 +7,13 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from reseed.matching.assignment import assign
+from reseed.matching.blocks.multiplier import few_threads
 from reseed.matching.match import Views, compare
 from reseed.matching.measures import SHARED, scores, share_at
 from reseed.spec.training import Control
+from reseed.stability import decoys as decoys_module
 from reseed.stability import shares
-from reseed.stability.nulls import CONTROLS, CovarianceNull, few_threads
+from reseed.stability.nulls import CONTROLS, CovarianceNull
 
 
 def spectrum(n, d, power, seed):
@@ -99,14 +101,28 @@ def test_every_kind_of_control_has_its_null():
     assert CONTROLS["gaussian"][0] == "N5a"
 
 
-def test_small_dictionaries_take_one_thread_and_give_the_others_back():
-    def threads():
-        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+def test_chance_of_small_dictionaries_takes_one_thread_of_blas(monkeypatch):
+    rng, seen = np.random.default_rng(0), list[int]()
 
+    def watched(function):
+        def call(*args, **kwargs):
+            seen.extend(blas_threads())
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(shares, "compare", watched(shares.compare))
+    monkeypatch.setattr(decoys_module, "raise_best", watched(decoys_module.raise_best))
+    monkeypatch.setattr(np.linalg, "eigh", watched(np.linalg.eigh))
     with threadpool_limits(2, user_api="blas"):
-        before = threads()
-        with few_threads(512):
-            assert set(threads()) == {1}
-        assert threads() == before
+        views = [Views(*(rng.standard_normal((40, 8)) for _ in "ed")) for _ in "ab"]
+        a, b = (CovarianceNull(rows) for rows in views)
+        decoys_module.decoys(a, b, 0)
+        shares.draw_nulls(("a", "b"), {"a": a, "b": b}, 1)
+        assert set(seen) == {1}
         with few_threads(100_000):
-            assert threads() == before
+            assert set(blas_threads()) == {2}
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]

@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from reseed.matching.blocks.multiplier import few_threads
 from reseed.matching.blocks.nearest import raise_best
 from reseed.matching.entries import stretches
 from reseed.matching.geometry import Floats32, Integers
@@ -193,18 +194,19 @@ def reached(
         each: as of `decoys`.
     """
     counts = sorted({own.count, *(other.count for other in others)})
-    best = {GAUSSIAN: _gaussian(own, others, counts, decoys_of(own.count, each), *key)}
-    wanted = max(_size(own.count, count, each) for count in counts)
-    axes = {RAW: None, AXES: axes_beside(own, others)}
-    for kind, along in axes.items():
-        rng = generator("decoys", *key, kind)
-        best[kind] = _among_own(Mirrored(own, along).take, own.count, counts, wanted, rng)
-    # fewer rows than there are candidates would make it look rarer than it is
-    enough = [count for count in counts if count <= own.count]
-    rng, once = generator("decoys", *key, OWN), min(own.count, wanted)
-    as_they_are = _among_own(_as_they_are(own.rows), own.count, enough, once, rng)
-    tested = as_they_are[own.count].both
-    p = np.max([p_values(tested, kind[own.count].both) for kind in best.values()], axis=0)
+    with few_threads(counts[-1]):
+        best = {GAUSSIAN: _gaussian(own, others, counts, decoys_of(own.count, each), *key)}
+        wanted = max(_size(own.count, count, each) for count in counts)
+        axes = {RAW: None, AXES: axes_beside(own, others)}
+        for kind, along in axes.items():
+            rng = generator("decoys", *key, kind)
+            best[kind] = _among_own(Mirrored(own, along).take, own.count, counts, wanted, rng)
+        # fewer rows than there are candidates would make it look rarer than it is
+        enough = [count for count in counts if count <= own.count]
+        rng, once = generator("decoys", *key, OWN), min(own.count, wanted)
+        as_they_are = _among_own(_as_they_are(own.rows), own.count, enough, once, rng)
+        tested = as_they_are[own.count].both
+        p = np.max([p_values(tested, kind[own.count].both) for kind in best.values()], axis=0)
     itself = float((q_values(p) <= LEVEL).mean())
     best[OWN] = as_they_are if itself > TRUSTED else {}
     return Reached(own.count, best, itself)

@@ -8,14 +8,13 @@ that need training are the control runs (`reseed.spec.training`); the frequency-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from reseed.matching.blocks.multiplier import few_threads
 from reseed.matching.entries import stretches
 from reseed.matching.geometry import Floats32, Integers
 from reseed.matching.match import Views
@@ -83,8 +82,9 @@ class CovarianceNull:
         both = np.concatenate(rows, axis=1)
         self._mean = both.mean(axis=0)
         both -= self._mean
-        self._root = _root(both)
-        self._adjust([view.T @ view / len(view) for view in rows])
+        with few_threads(max(both.shape)):
+            self._root = _root(both)
+            self._adjust([view.T @ view / len(view) for view in rows])
 
     def draw(self, *key: int | str, rows: int | None = None) -> Views:
         """Random latents.
@@ -147,21 +147,8 @@ def _root(centred: NDArray[np.float64]) -> NDArray[np.float64]:
     return (vectors[:, keep] * np.sqrt(values[keep])).T
 
 
-def few_threads(latents: int) -> AbstractContextManager[Any]:
-    """Let NumPy take one thread for dictionaries of so many latents, if that is few.
-
-    Threads of a small product wait for each other: where other work has one of two cores, a product
-    of 256 by 576 by 256 takes 20 times as long with both, and structure of 256 latents too.
-    """
-    return threadpool_limits(limits=1 if latents <= _FEW else None, user_api="blas")
-
-
-_FEW = 2_048
-"""Latents up to which all threads save seconds at the most on free cores, by operations."""
-
-
 def _eigh(moments: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    with threadpool_limits(limits=1, user_api="blas"):
+    with few_threads(len(moments)):
         return np.linalg.eigh(moments)
 
 

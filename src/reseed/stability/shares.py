@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from reseed.matching import measures
+from reseed.matching.blocks.multiplier import few_threads
 from reseed.matching.match import Views, compare
 from reseed.matching.measures import Measure
 from reseed.runs import Pair
@@ -195,11 +196,13 @@ def draw_nulls(
     a, b = (nulls[run] for run in pair)
     makers = in_place(kind, a, b), in_place(kind, b, a)
     out: list[PairTable] = []
-    for draw in range(draws):
-        first, second = (
-            maker.draw(*(key or pair), side, draw) for side, maker in zip("ab", makers, strict=True)
-        )
-        out.append(PairTable(pair, compare(first, second, show).table))
+    with few_threads(max(a.count, b.count)):
+        for draw in range(draws):
+            first, second = (
+                maker.draw(*(key or pair), side, draw)
+                for side, maker in zip("ab", makers, strict=True)
+            )
+            out.append(PairTable(pair, compare(first, second, show).table))
     return out
 
 

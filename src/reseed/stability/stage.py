@@ -40,7 +40,7 @@ from reseed.stability.group import GroupData, RunMatches, occasions, read_group,
 from reseed.stability.intervals import in_a_circle
 from reseed.stability.latents import VERSION, by_count, by_frequency, latent_table, shared_edges
 from reseed.stability.notes import feature_warnings
-from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull, few_threads
+from reseed.stability.nulls import COVARIANCE, UNTRAINED, CovarianceNull
 from reseed.stability.over_seeds import curves, unseen
 from reseed.stability.over_seeds.families import families, family_summary
 from reseed.stability.over_seeds.outlying import outlying_runs
@@ -115,8 +115,7 @@ def _statistics(
     edges = shared_edges(end, tau)
     members = families(edges)
     matches = run_matches(edges, data.pairs, data.sizes)
-    with few_threads(max(data.sizes.values())):
-        nulls = _nulls(group, data, spec, tau, store)
+    nulls = _nulls(group, data, spec, tau, store)
     tests = latent_tests(data.independent(group.steps[-1]), nulls, data.strata)
     latents, fitted = latent_table(
         data.facts, end, data.firing, matches, members, tests, data.bins, spec.dense_rate

@@ -41,6 +41,7 @@ from reseed.matching import measures
 from reseed.matching.beyond import labels
 from reseed.matching.beyond.labels import Settings
 from reseed.matching.beyond.structure import Side, structure
+from reseed.matching.blocks.multiplier import few_threads
 from reseed.matching.match import Views
 from reseed.matching.stage import load_snapshot, read_match, shown
 from reseed.records import Floats
@@ -54,7 +55,6 @@ from reseed.stability.nulls import (
     GAUSSIAN,
     RAW,
     CovarianceNull,
-    few_threads,
     in_place,
     rows_left,
 )

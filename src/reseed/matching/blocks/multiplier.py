@@ -13,10 +13,12 @@ Which type products have decides how long it takes; what is chosen is scored in 
 from __future__ import annotations
 
 import importlib.util
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from reseed.matching.geometry import Floats, Floats32, Geometry
 
@@ -32,6 +34,23 @@ _ROUNDED = np.float32(2.0**-7 + 2.0**-20)
 
 _OVER = 1 + 2.0**-10
 """Bounds are this much larger than computed lengths, since these are rounded as well."""
+
+
+def few_threads(rows: int) -> AbstractContextManager[Any]:
+    """Let NumPy take one thread for matrices of so many rows, if that is few.
+
+    Threads of a small product wait for each other: where other work has one of two cores, a product
+    of 256 by 576 by 256 takes 20 times as long with both, and structure of 256 latents too.
+    """
+    return threadpool_limits(limits=1 if rows <= _FEW else None, user_api="blas")
+
+
+_FEW = 2_048
+"""Rows up to which one thread loses seconds at the most on two free cores.
+
+Chance of a pair of so many latents in 576 dimensions takes 7 s by one thread and 5 by two; beside
+other work 7 and 10.
+"""
 
 
 def threads_for(geometry: Geometry) -> int:
