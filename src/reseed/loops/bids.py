@@ -1,8 +1,8 @@
 """Bids that bring the prices of a sparse assignment near the best ones, compiled by numba.
 
-Bertsekas' forward auction with epsilon scaling (Ann. Oper. Res. 14, 1988), then the row reduction
-of Jonker & Volgenant (Computing 38, 1987) at exact prices. `paths` does the rest. Rows hold their
-edges from the best down and prices are never negative, so a look at a row ends early.
+Bertsekas' forward auction with epsilon scaling (Ann. Oper. Res. 14, 1988); `paths` does the rest.
+Rows hold their edges from the best down and prices are never negative, so a look at a row ends
+early.
 
 Every row may also stay outside, which is worth `outside` to it.
 """
@@ -105,8 +105,8 @@ def grouped(
 @compiled
 def best_two(
     graph: Graph, v: Floats, floor: float, outside: float, i: int
-) -> tuple[int, int, float, float]:
-    """The two best columns of a row at these prices and what they give it.
+) -> tuple[int, float, float]:
+    """The best column of a row at these prices, and what the two best give it.
 
     Args:
         graph: the edges.
@@ -116,19 +116,19 @@ def best_two(
         i: the row.
 
     Returns:
-        Best column or -1 for outside, second column or -1, their worth.
+        Best column or -1 for outside, its worth, that of the second.
     """
-    first, second, most, next_ = -1, -1, outside, outside
+    first, most, next_ = -1, outside, outside
     for e in range(graph.start[i], graph.start[i + 1]):
         if first >= 0 and graph.value[e] - floor <= next_:
             break
         j = graph.column[e]
         worth = graph.value[e] - v[j]
         if worth > most:
-            first, second, most, next_ = j, first, worth, most
+            first, most, next_ = j, worth, most
         elif worth > next_:
-            second, next_ = j, worth
-    return first, second, most, next_
+            next_ = worth
+    return first, most, next_
 
 
 @compiled
@@ -185,7 +185,7 @@ def bid(graph: Graph, state: State, outside: float, step: float, most_bids: int)
         top -= 1
         i = waiting[top]
         bids += 1
-        j, _, most, next_ = best_two(graph, v, floor, outside, i)
+        j, most, next_ = best_two(graph, v, floor, outside, i)
         if j < 0:
             continue
         v[j] += most - next_ + step
@@ -196,41 +196,3 @@ def bid(graph: Graph, state: State, outside: float, step: float, most_bids: int)
             waiting[top] = loser
             top += 1
     return bids
-
-
-@compiled
-def reduce_rows(graph: Graph, state: State, outside: float, passes: int) -> None:
-    """Give free rows their best column and raise its price to where the second is as good.
-
-    Prices stay exact: what is assigned afterwards is assigned at its row's best worth. A row that
-    loses its column by a real raise goes next; the others wait for the next pass.
-    """
-    v, mate, owner = state.v, state.mate, state.owner
-    waiting = np.flatnonzero(mate < 0)
-    chain = 20 * len(mate)
-    for _ in range(passes):
-        left = 0
-        for k in range(len(waiting)):
-            i = waiting[k]
-            floor = 0.0
-            while True:
-                j, other, most, next_ = best_two(graph, v, floor, outside, i)
-                if j < 0:
-                    break
-                if most > next_:
-                    v[j] += most - next_
-                elif owner[j] >= 0 and other >= 0:
-                    j = other
-                loser = owner[j]
-                owner[j], mate[i] = i, j
-                if loser < 0:
-                    break
-                mate[loser] = -1
-                chain -= 1
-                if most > next_ and chain > 0:
-                    i = loser
-                else:
-                    waiting[left] = loser
-                    left += 1
-                    break
-        waiting = waiting[:left]

@@ -71,16 +71,19 @@ class Pool:
     products: Products | None = field(init=False)
     """what makes blocks on a device; None on a CPU"""
 
+    _start: Integers = field(init=False)
+    """[n] where the pairs of each row begin"""
+
     def __post_init__(self) -> None:
         self.products = self.geometry.products()
         self.edges = Edges(self.keys, self.keys, self.values)
+        self._start = self.keys
 
     def worth(self, v: Floats) -> Floats:
         """Best S_ij - v_j of each row over the pool, `[n]`; after the first pass each has pairs."""
         edges = self.edges
-        start = np.flatnonzero(np.diff(edges.row, prepend=-1))
-        assert len(start) == self.geometry.shape[0]
-        return np.maximum.reduceat(edges.value - v[edges.column], start)
+        assert len(self._start) == self.geometry.shape[0]
+        return np.maximum.reduceat(edges.value - v[edges.column], self._start)
 
     def add(self, rows: Integers, columns: Integers) -> None:
         """Score pairs and take in those that are new."""
@@ -97,6 +100,7 @@ class Pool:
         self.keys = self.keys[order]
         self.values = np.concatenate([self.values, values])[order]
         self.edges = Edges(*np.divmod(self.keys, m), self.values)
+        self._start = np.flatnonzero(np.diff(self.edges.row, prepend=-1))
 
 
 def first_pass(pool: Pool, room: int, deadline: float, show: Callable[[float], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,15 +10,15 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.matching.blocks.multiplier import Multiplier
-from reseed.matching.geometry import Floats, Geometry, Integers, Rows
+from reseed.matching.geometry import Floats, Geometry, Integers, Rows, in_parts
 
 DENSE_LIMIT = 16_384 * 16_384
 """Entries above which no dense array of similarities is made."""
 
 _BLOCK = 1_024
 
-_PAIRS = 256
-"""Pairs that are scored at a time: their rows stay in the cache."""
+_PAIRS, _SCORED = 256, 16_384
+"""Pairs that are scored at a time: by NumPy (their rows stay in the cache), by a compiled loop."""
 
 
 def dense(geometry: Geometry) -> Floats:
@@ -61,17 +60,14 @@ def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
     from reseed.loops import offers
 
     least = np.full(len(rows), np.inf)
-    part = np.empty(len(rows))
-    halves = (slice(0, len(rows) // 2), slice(len(rows) // 2, None))
-    with ThreadPoolExecutor(2) as threads:
-        for left, right in geometry.views:
-            work = [
-                threads.submit(offers.dots, left.exact, right.exact, rows[h], columns[h], part[h])
-                for h in halves
-            ]
-            for done in work:
-                done.result()
-            np.minimum(least, part * left.scale[rows] * right.scale[columns], out=least)
+    for left, right in geometry.views:
+
+        def of_view(p: slice, left: Rows = left, right: Rows = right) -> None:
+            i, j, cosine = rows[p], columns[p], np.empty(p.stop - p.start)
+            offers.dots(left.exact, right.exact, i, j, cosine)
+            np.minimum(least[p], cosine * left.scale[i] * right.scale[j], out=least[p])
+
+        in_parts(len(rows), _SCORED, of_view)
     return least
 
 

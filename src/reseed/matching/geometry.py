@@ -14,7 +14,8 @@ off by at most `error`, so what a block cannot rule out by more than that is sco
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,7 +35,7 @@ Floats = NDArray[np.float64]
 
 Integers = NDArray[np.int64]
 
-_CHUNK = 2_048
+_CHUNK = 512
 """Rows that are scaled at a time."""
 
 _SMALL, _LARGE = 1e-30, 1e30
@@ -63,10 +64,7 @@ class Rows:
     def screen(self) -> Floats32:
         """[F, D] unit rows for products in float32."""
         out = np.empty(self.exact.shape, np.float32)
-        for part in _chunks(len(out)):
-            np.multiply(
-                self.exact[part], self.scale[part, None], out=out[part], casting="same_kind"
-            )
+        in_parts(len(out), _CHUNK, lambda p: np.copyto(out[p], self._unit(p)))
         return out
 
     @cached_property
@@ -79,8 +77,7 @@ class Rows:
         halves = torch.empty(self.exact.shape, dtype=torch.bfloat16)
         bits = halves.view(torch.int16).numpy().view(np.uint16)
         length, lost = np.empty((2, len(bits)))
-        for part in _chunks(len(bits)):
-            to_halves(self._unit(part), bits[part], length[part], lost[part])
+        in_parts(len(bits), _CHUNK, lambda p: to_halves(self._unit(p), bits[p], length[p], lost[p]))
         return Rounded(halves, np.sqrt(lost))
 
     @cached_property
@@ -90,16 +87,20 @@ class Rows:
 
         whole = Whole.room(*self.exact.shape)
         length, lost = np.empty((2, len(self.scale)))
-        for part in _chunks(len(lost)):
-            to_wholes(self._unit(part), *whole.of(part), length[part], lost[part])
+        in_parts(
+            len(lost), _CHUNK, lambda p: to_wholes(self._unit(p), *whole.of(p), length[p], lost[p])
+        )
         return Rounded(whole, np.sqrt(lost))
 
     def _unit(self, part: slice) -> Floats32:
         return (self.exact[part] * self.scale[part, None]).astype(np.float32)
 
 
-def _chunks(size: int) -> Iterator[slice]:
-    return (slice(low, low + _CHUNK) for low in range(0, size, _CHUNK))
+def in_parts(size: int, step: int, work: Callable[[slice], None]) -> None:
+    """Do a piece of work for each `step` of `size` rows or pairs, on two threads."""
+    parts = [slice(low, min(low + step, size)) for low in range(0, size, step)]
+    with ThreadPoolExecutor(2) as threads:  # NumPy and compiled loops let each other run
+        list(threads.map(work, parts))
 
 
 _in_force = ["cpu"]
@@ -241,9 +242,12 @@ def rows(matrix: Any, name: str) -> Rows:
     exact = finite_rows(matrix, name)
     if exact.dtype == np.float32:
         length = np.empty(len(exact))
-        for part in _chunks(len(exact)):
-            chunk = exact[part].astype(np.float64)
-            length[part] = np.sqrt(np.einsum("fd,fd->f", chunk, chunk))
+
+        def measure(p: slice) -> None:
+            chunk = exact[p].astype(np.float64)
+            length[p] = np.sqrt(np.einsum("fd,fd->f", chunk, chunk))
+
+        in_parts(len(exact), _CHUNK, measure)
         if ((length == 0) | (length > _SMALL) & (length < _LARGE)).all():
             return Rows(exact, np.divide(1.0, length, out=np.zeros_like(length), where=length > 0))
     exact = unit(exact, name)
