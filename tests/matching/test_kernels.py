@@ -91,7 +91,9 @@ def test_grouped_from_the_best_down(groups, edges, seed) -> None:
     rng = np.random.default_rng(seed)
     keys, others = rng.integers(0, groups, edges), rng.integers(0, 99, edges)
     values = np.round(rng.normal(size=edges), 1)
-    start, other, value = bids.grouped(groups, keys, others, values)
+    graph = start, other, value = bids.Graph(*bids.gathered(groups, keys, others, values))
+    for low, high in ((0, groups // 2), (groups // 2, groups)):
+        bids.best_first(graph, low, high)
     for g in range(groups):
         mine = [(-v, o) for k, o, v in zip(keys, others, values, strict=True) if k == g]
         mine.sort(key=lambda pair: pair[0])  # stable, as the twin must be

@@ -24,7 +24,7 @@ Short = NDArray[np.int32]
 
 
 class Graph(NamedTuple):
-    """Edges of a sparse assignment by rows, each row from its best edge down."""
+    """Edges of a sparse assignment by rows; those of bids and paths from each row's best down."""
 
     start: Integers
     """[n + 1] where the edges of each row begin"""
@@ -80,26 +80,29 @@ def gathered(
 
 
 @compiled
-def grouped(
-    groups: int, keys: Integers, others: Integers, values: Floats
-) -> tuple[Integers, Short, Floats]:
-    """The same, in each group from the largest value down; equals as they come."""
-    start, other, value = gathered(groups, keys, others, values)
-    for g in range(groups):
-        low, high = start[g], start[g + 1]
-        old, old_value = other[low:high].copy(), value[low:high].copy()
-        if high - low > _SHORT:
+def best_first(graph: Graph, low: int, high: int) -> None:
+    """Put the edges of some rows in order, from the largest value down; equals as they come.
+
+    Args:
+        graph: changed in place.
+        low: first of the rows.
+        high: one past the last.
+    """
+    for i in range(low, high):
+        first, last = graph.start[i], graph.start[i + 1]
+        column, value = graph.column[first:last], graph.value[first:last]
+        old, old_value = column.copy(), value.copy()
+        if last - first > _SHORT:
             order = np.argsort(-old_value, kind="mergesort")
-            other[low:high], value[low:high] = old[order], old_value[order]
+            column[:], value[:] = old[order], old_value[order]
             continue
-        for e in range(high - low):
+        for e in range(last - first):
             x, place = old_value[e], 0
             for other_value in old_value:
                 place += other_value > x
             for k in range(e):
                 place += old_value[k] == x
-            other[low + place], value[low + place] = old[e], x
-    return start, other, value
+            column[place], value[place] = old[e], x
 
 
 @compiled

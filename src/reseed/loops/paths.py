@@ -232,8 +232,15 @@ def release(by_column: Graph, state: State, search: Search, columns: Integers) -
 
 
 @compiled
-def _rise(by_column: Graph, state: State, search: Search, outside: float) -> None:
-    """How far each price can rise with all others rising along: `search.distance`."""
+def rise(by_column: Graph, state: State, outside: float) -> Floats:
+    """`[m]` how far each price of an optimal assignment can rise, with all others rising along.
+
+    Args:
+        by_column: the edges by columns, its `column` are rows.
+        state: optimal on them.
+        outside: worth of a row without a column.
+    """
+    search = room(len(state.v))
     for j in range(len(state.v)):
         i = state.owner[j]
         nearer(search, j, state.u[i] - outside if i >= 0 else 0.0, -1)
@@ -248,12 +255,19 @@ def _rise(by_column: Graph, state: State, search: Search, outside: float) -> Non
             there = max(search.distance[j], base + state.u[i] - by_column.value[e])
             if there < search.distance[k]:
                 nearer(search, k, there, -1)
+    return search.distance
 
 
 @compiled
-def _fall(graph: Graph, state: State, search: Search) -> None:
-    """How far each price can fall with all others falling along: `search.distance`."""
+def fall(graph: Graph, state: State) -> Floats:
+    """`[m]` how far each price of an optimal assignment can fall, with all others falling along.
+
+    Args:
+        graph: the edges by rows.
+        state: optimal on them.
+    """
     u, v, mate, owner = state
+    search = room(len(v))
     for j in range(len(v)):
         nearer(search, j, v[j], -1)
     for i in range(len(mate)):
@@ -277,24 +291,4 @@ def _fall(graph: Graph, state: State, search: Search) -> None:
             there = max(search.distance[k], base + v[j] - graph.value[e])
             if there < search.distance[j]:
                 nearer(search, j, there, -1)
-
-
-@compiled
-def centre(graph: Graph, by_column: Graph, state: State, outside: float) -> None:
-    """Move the prices of an optimal assignment to the middle of what is possible.
-
-    Prices at the edge are a proof as well, but a pair that was no candidate violates them easily.
-
-    The state is optimal on the edges of the graph by rows and by columns; u and v are changed, and
-    stay a proof. `outside` is the worth of a row without a column.
-    """
-    search = room(len(state.v))
-    _rise(by_column, state, search, outside)
-    rise = search.distance.copy()
-    search.distance[:], search.place[:], search.size[:] = np.inf, -1, 0
-    _fall(graph, state, search)
-    for j in range(len(state.v)):
-        move = (rise[j] - search.distance[j]) / 2
-        state.v[j] = max(0.0, state.v[j] + move)
-        if state.owner[j] >= 0:
-            state.u[state.owner[j]] -= move
+    return search.distance

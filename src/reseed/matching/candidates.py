@@ -56,10 +56,8 @@ class Pool:
     geometry: Geometry
     keys: Integers = field(default_factory=lambda: np.empty(0, np.int64))
     """[E] row * m + column, sorted"""
-    values: Floats = field(default_factory=lambda: np.empty(0))
-    """[E] similarity in float64"""
     edges: Edges = field(init=False)
-    """the pairs"""
+    """the pairs with their similarity in float64"""
     top_row: Floats | None = None
     top_column: Floats | None = None
     bounds: list[tuple[Floats, Floats]] = field(default_factory=list[tuple[Floats, Floats]])
@@ -76,7 +74,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         self.products = self.geometry.products()
-        self.edges = Edges(self.keys, self.keys, self.values)
+        self.edges = Edges(self.keys, self.keys, np.empty(0))
         self._start = self.keys
 
     def worth(self, v: Floats) -> Floats:
@@ -94,12 +92,16 @@ class Pool:
         if len(self.keys):
             at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
             keys = keys[self.keys[at] != keys]
-        values = score(self.geometry, keys // m, keys % m)
-        self.keys = np.concatenate([self.keys, keys])
-        order = np.argsort(self.keys, kind="stable")
-        self.keys = self.keys[order]
-        self.values = np.concatenate([self.values, values])[order]
-        self.edges = Edges(*np.divmod(self.keys, m), self.values)
+        row, column = np.divmod(keys, m)
+        value = score(self.geometry, row, column)
+        both, old = np.concatenate([self.keys, keys]), self.edges
+        order = np.argsort(both, kind="stable")
+        self.keys = both[order]
+        self.edges = Edges(
+            np.concatenate([old.row, row])[order],
+            np.concatenate([old.column, column])[order],
+            np.concatenate([old.value, value])[order],
+        )
         self._start = np.flatnonzero(np.diff(self.edges.row, prepend=-1))
 
 

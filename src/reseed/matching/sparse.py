@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from reseed.loops import bids, paths
 from reseed.loops.bids import Graph, State
-from reseed.loops.paths import centre
-from reseed.matching.geometry import Floats, Integers, Limits
+from reseed.matching.geometry import Floats, Integers, Limits, in_parts
 from reseed.records import Certificate, Match
 
 SOLVER = "auction and shortest paths (numba)"
@@ -27,8 +27,8 @@ WARM_STEPS = (1e-3, 1e-4)
 _BIDS = 50
 """Bids for each row in one step after which shortest paths take over."""
 
-_AT_ONCE = 4_096
-"""Rows brought in between looks at the clock."""
+_AT_ONCE = 1_024
+"""Rows put in order by one thread, or brought in between looks at the clock."""
 
 _SLACK = 1e-13
 
@@ -63,7 +63,8 @@ def solve(
         v_j = 0 on free columns, u_i = outside on rows without a column.
     """
     n, m = shape
-    graph = Graph(*bids.grouped(n, *edges))
+    graph = Graph(*bids.gathered(n, *edges))
+    in_parts(n, _AT_ONCE, lambda some: bids.best_first(graph, some.start, some.stop))
     state = before or State(
         np.zeros(n), np.zeros(m), np.full(n, -1, np.int64), np.full(m, -1, np.int64)
     )
@@ -79,8 +80,22 @@ def solve(
         bids.settle(graph, state, outside, _SLACK)
     by_column = Graph(*bids.gathered(m, edges.column, edges.row, edges.value))
     if _finish(graph, by_column, state, outside, deadline):
-        centre(graph, by_column, state, outside)
+        _centre(graph, by_column, state, outside)
     return state
+
+
+def _centre(graph: Graph, by_column: Graph, state: State, outside: float) -> None:
+    """Move the prices of an optimal assignment to the middle of what is possible.
+
+    Prices at the edge are a proof as well, but a pair that was no candidate violates them easily.
+    """
+    with ThreadPoolExecutor(2) as threads:
+        rise = threads.submit(paths.rise, by_column, state, outside)
+        fall = threads.submit(paths.fall, graph, state)
+        move = (rise.result() - fall.result()) / 2
+    state.v[:] = np.maximum(0.0, state.v + move)
+    owned = state.owner >= 0
+    state.u[state.owner[owned]] -= move[owned]
 
 
 def _finish(graph: Graph, by_column: Graph, state: State, outside: float, deadline: float) -> bool:
