@@ -24,7 +24,7 @@ Short = NDArray[np.int32]
 
 
 class Graph(NamedTuple):
-    """Edges of a sparse assignment by rows; those of bids and paths from each row's best down."""
+    """Edges of a sparse assignment by rows; bids and paths want them as `best_first` puts them."""
 
     start: Integers
     """[n + 1] where the edges of each row begin"""
