@@ -98,6 +98,9 @@ class Rows:
 
 def in_parts(size: int, step: int, work: Callable[[slice], None]) -> None:
     """Do a piece of work for each `step` of `size` rows or pairs, on two threads."""
+    if size <= step:  # starting a thread takes longer than a small match
+        work(slice(0, size))
+        return
     parts = [slice(low, min(low + step, size)) for low in range(0, size, step)]
     with ThreadPoolExecutor(2) as threads:  # NumPy and compiled loops let each other run
         list(threads.map(work, parts))

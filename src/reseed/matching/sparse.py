@@ -89,10 +89,14 @@ def _centre(graph: Graph, by_column: Graph, state: State, outside: float) -> Non
 
     Prices at the edge are a proof as well, but a pair that was no candidate violates them easily.
     """
-    with ThreadPoolExecutor(2) as threads:
-        rise = threads.submit(paths.rise, by_column, state, outside)
-        fall = threads.submit(paths.fall, graph, state)
-        move = (rise.result() - fall.result()) / 2
+    if len(state.v) <= _AT_ONCE:  # starting a thread takes longer
+        rise, fall = paths.rise(by_column, state, outside), paths.fall(graph, state)
+    else:
+        with ThreadPoolExecutor(1) as other:
+            rising = other.submit(paths.rise, by_column, state, outside)
+            fall = paths.fall(graph, state)
+            rise = rising.result()
+    move = (rise - fall) / 2
     state.v[:] = np.maximum(0.0, state.v + move)
     owned = state.owner >= 0
     state.u[state.owner[owned]] -= move[owned]
