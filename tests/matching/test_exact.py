@@ -8,12 +8,20 @@ from scipy.optimize import linear_sum_assignment
 
 import reseed
 from reseed.errors import SpecError
-from reseed.matching import candidates
+from reseed.matching import candidates, entries
 from reseed.matching.blocks import passes
 from reseed.matching.entries import dense
-from reseed.matching.geometry import Limits, cosine, least_cosine, mean_cosine, whitened
+from reseed.matching.geometry import (
+    Limits,
+    cosine,
+    in_parts,
+    least_cosine,
+    mean_cosine,
+    whitened,
+)
 
 pytest.importorskip("numba")
+from reseed.matching import sparse  # noqa: E402
 from reseed.matching.exact import exact  # noqa: E402
 
 SIZES = [(1, 1), (1, 40), (40, 1), (33, 33), (200, 200), (300, 500), (500, 300), (1200, 1200)]
@@ -113,6 +121,20 @@ def test_small_blocks_and_their_bounds(monkeypatch) -> None:
     for case in (planted, anisotropic, random):
         found = check(*case(700, 700))
         assert found.certificate.products < found.certificate.rounds + 1
+
+
+def test_one_thread_and_two_give_the_same(monkeypatch) -> None:
+    a, b = planted(300, 280)
+    found = []
+    for size in (10**6, 16):
+        monkeypatch.setattr(in_parts, "__defaults__", (size,))
+        monkeypatch.setattr(entries, "_SCORED", size)
+        monkeypatch.setattr(sparse, "_AT_ONCE", size)
+        found.append(exact(cosine(a, b), Limits()))
+    one, two = found
+    np.testing.assert_array_equal(one.pairs, two.pairs)
+    np.testing.assert_array_equal(one.similarity, two.similarity)
+    assert (one.dual, one.certificate.edges) == (two.dual, two.certificate.edges)
 
 
 def test_float32_is_scored_in_float64() -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, linprog
 
 pytest.importorskip("numba")
-from reseed.loops import bids, offers  # noqa: E402
+from reseed.loops import bids, offers, paths  # noqa: E402
 from reseed.loops.offers import Lists  # noqa: E402
 from reseed.matching import sparse  # noqa: E402
 from reseed.matching.sparse import Edges  # noqa: E402
@@ -132,3 +132,29 @@ def test_the_sparse_solver_is_exact_and_its_prices_prove_it(
     assert (state.u >= outside - 1e-9).all()
     assert (state.v >= -1e-12).all()
     assert state.u.sum() + state.v.sum() == pytest.approx(value, abs=1e-8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([-1.001, 0.0]), st.integers(0, 10**6))
+def test_prices_rise_and_fall_as_far_as_linear_programming_says(n, m, outside, seed) -> None:
+    rng = np.random.default_rng(seed)
+    there = rng.random((n, m)) < 0.8
+    S = np.clip(rng.normal(size=(n, m)), -1, 1)
+    row, column = np.nonzero(there)
+    state = sparse.solve(Edges(row, column, S[there]), (n, m), outside)
+    by_row = bids.Graph(*bids.gathered(n, row, column, S[there]))
+    bids.best_first(by_row, 0, n)
+    by_column = bids.Graph(*bids.gathered(m, column, row, S[there]))
+    # all prices (u, v) that prove the assignment: above every pair, and worth no more than it
+    pairs = np.zeros((len(row), n + m))
+    pairs[np.arange(len(row)), row] = pairs[np.arange(len(row)), n + column] = -1
+    most = state.u.sum() + state.v.sum() + 1e-9
+    proofs = {
+        "A_ub": np.vstack([pairs, np.ones(n + m)]),
+        "b_ub": np.append(-S[there], most),
+        "bounds": [(outside, None)] * n + [(0, None)] * m,
+    }
+    for sign, far in ((-1, paths.rise(by_column, state, outside)), (1, paths.fall(by_row, state))):
+        for j in range(m):
+            best = linprog(sign * np.eye(n + m)[n + j], **proofs)
+            assert far[j] == pytest.approx(-sign * (best.x[n + j] - state.v[j]), abs=1e-6)

@@ -25,8 +25,8 @@ from reseed.loops import offers
 from reseed.matching.blocks import passes
 from reseed.matching.blocks.multiplier import Multiplier
 from reseed.matching.blocks.passes import Blocks
-from reseed.matching.entries import float64_block, score, stretches
-from reseed.matching.geometry import Floats, Floats32, Geometry, Integers
+from reseed.matching.entries import float64_block, score
+from reseed.matching.geometry import Floats, Floats32, Geometry, Integers, stretches
 from reseed.matching.sparse import Edges
 
 if TYPE_CHECKING:

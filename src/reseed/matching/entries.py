@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from reseed.errors import SpecError
 from reseed.matching.blocks.multiplier import Multiplier
-from reseed.matching.geometry import Floats, Geometry, Integers, Rows, in_parts
+from reseed.matching.geometry import Floats, Geometry, Integers, Rows, in_parts, stretches
 
 DENSE_LIMIT = 16_384 * 16_384
 """Entries above which no dense array of similarities is made."""
@@ -50,11 +49,6 @@ def cosines_of(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
     return out
 
 
-def stretches(size: int, step: int) -> Iterator[slice]:
-    """Slices that cover `size` in steps."""
-    return (slice(low, min(low + step, size)) for low in range(0, size, step))
-
-
 def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
     """What `cosines_of` gives, up to rounding, on two threads; needs numba."""
     from reseed.loops import offers
@@ -67,7 +61,7 @@ def score(geometry: Geometry, rows: Integers, columns: Integers) -> Floats:
             offers.dots(left.exact, right.exact, i, j, cosine)
             np.minimum(least[p], cosine * left.scale[i] * right.scale[j], out=least[p])
 
-        in_parts(len(rows), _SCORED, of_view)
+        in_parts(len(rows), of_view, _SCORED)
     return least
 
 

@@ -36,8 +36,8 @@ from reseed.matching import candidates, sparse
 from reseed.matching.blocks.multiplier import Multiplier
 from reseed.matching.blocks.passes import COLUMNS, ROWS
 from reseed.matching.candidates import OutOfTime, Pool
-from reseed.matching.entries import BothNearest, from_pairs, score, stretches
-from reseed.matching.geometry import Geometry, Integers, Limits
+from reseed.matching.entries import BothNearest, from_pairs, score
+from reseed.matching.geometry import Geometry, Integers, Limits, stretches
 from reseed.matching.sparse import Edges, match_edges
 from reseed.records import Certificate, Match
 

@@ -14,7 +14,7 @@ off by at most `error`, so what a block cannot rule out by more than that is sco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +64,7 @@ class Rows:
     def screen(self) -> Floats32:
         """[F, D] unit rows for products in float32."""
         out = np.empty(self.exact.shape, np.float32)
-        in_parts(len(out), _CHUNK, lambda p: np.copyto(out[p], self._unit(p)))
+        in_parts(len(out), lambda p: np.copyto(out[p], self._unit(p)))
         return out
 
     @cached_property
@@ -77,7 +77,7 @@ class Rows:
         halves = torch.empty(self.exact.shape, dtype=torch.bfloat16)
         bits = halves.view(torch.int16).numpy().view(np.uint16)
         length, lost = np.empty((2, len(bits)))
-        in_parts(len(bits), _CHUNK, lambda p: to_halves(self._unit(p), bits[p], length[p], lost[p]))
+        in_parts(len(bits), lambda p: to_halves(self._unit(p), bits[p], length[p], lost[p]))
         return Rounded(halves, np.sqrt(lost))
 
     @cached_property
@@ -87,23 +87,23 @@ class Rows:
 
         whole = Whole.room(*self.exact.shape)
         length, lost = np.empty((2, len(self.scale)))
-        in_parts(
-            len(lost), _CHUNK, lambda p: to_wholes(self._unit(p), *whole.of(p), length[p], lost[p])
-        )
+        in_parts(len(lost), lambda p: to_wholes(self._unit(p), *whole.of(p), length[p], lost[p]))
         return Rounded(whole, np.sqrt(lost))
 
     def _unit(self, part: slice) -> Floats32:
         return (self.exact[part] * self.scale[part, None]).astype(np.float32)
 
 
-def in_parts(size: int, step: int, work: Callable[[slice], None]) -> None:
-    """Do a piece of work for each `step` of `size` rows or pairs, on two threads."""
-    if size <= step:  # starting a thread takes longer than a small match
-        work(slice(0, size))
-        return
-    parts = [slice(low, min(low + step, size)) for low in range(0, size, step)]
-    with ThreadPoolExecutor(2) as threads:  # NumPy and compiled loops let each other run
-        list(threads.map(work, parts))
+def in_parts(size: int, work: Callable[[slice], None], step: int = _CHUNK) -> None:
+    """Do a piece of work for each of `stretches`, on two threads; needs no torch."""
+    with ThreadPoolExecutor(2) as threads:
+        # starting a thread takes longer than a small match
+        list((threads.map if size > step else map)(work, stretches(size, step)))
+
+
+def stretches(size: int, step: int) -> Iterator[slice]:
+    """Slices that cover `size` in steps."""
+    return (slice(low, min(low + step, size)) for low in range(0, size, step))
 
 
 _in_force = ["cpu"]
@@ -250,7 +250,7 @@ def rows(matrix: Any, name: str) -> Rows:
             chunk = exact[p].astype(np.float64)
             length[p] = np.sqrt(np.einsum("fd,fd->f", chunk, chunk))
 
-        in_parts(len(exact), _CHUNK, measure)
+        in_parts(len(exact), measure)
         if ((length == 0) | (length > _SMALL) & (length < _LARGE)).all():
             return Rows(exact, np.divide(1.0, length, out=np.zeros_like(length), where=length > 0))
     exact = unit(exact, name)

@@ -64,7 +64,7 @@ def solve(
     """
     n, m = shape
     graph = Graph(*bids.gathered(n, *edges))
-    in_parts(n, _AT_ONCE, lambda some: bids.best_first(graph, some.start, some.stop))
+    in_parts(n, lambda some: bids.best_first(graph, some.start, some.stop), _AT_ONCE)
     state = before or State(
         np.zeros(n), np.zeros(m), np.full(n, -1, np.int64), np.full(m, -1, np.int64)
     )

@@ -41,8 +41,7 @@ from scipy import stats
 
 from reseed.matching.blocks.multiplier import few_threads
 from reseed.matching.blocks.nearest import raise_best
-from reseed.matching.entries import stretches
-from reseed.matching.geometry import Floats32, Integers
+from reseed.matching.geometry import Floats32, Integers, stretches
 from reseed.matching.geometry import rows as prepared
 from reseed.matching.measures import MAX_COS_BOTH, Measure
 from reseed.runs import Pair

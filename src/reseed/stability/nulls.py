@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reseed.matching.blocks.multiplier import few_threads
-from reseed.matching.entries import stretches
-from reseed.matching.geometry import Floats32, Integers
+from reseed.matching.geometry import Floats32, Integers, stretches
 from reseed.matching.match import Views
 from reseed.records import SAEArrays
 from reseed.seeds import generator

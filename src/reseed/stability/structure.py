@@ -50,14 +50,7 @@ from reseed.sae.arithmetic import arithmetic_of_weights
 from reseed.spec.analysis import MatchingSpec
 from reseed.spec.statistics import FitsByChance, Structure, Subspaces
 from reseed.stability.decoys import decoys
-from reseed.stability.nulls import (
-    AXES,
-    GAUSSIAN,
-    RAW,
-    CovarianceNull,
-    in_place,
-    rows_left,
-)
+from reseed.stability.nulls import AXES, GAUSSIAN, RAW, CovarianceNull, in_place, rows_left
 from reseed.store import Store
 
 VERDICTS = (

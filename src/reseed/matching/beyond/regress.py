@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reseed.matching.entries import stretches
 from reseed.matching.geometry import (
     Floats,
     Floats32,
@@ -27,6 +26,7 @@ from reseed.matching.geometry import (
     Integers,
     Rows,
     check_dimensions,
+    stretches,
 )
 
 _STRETCH = 64

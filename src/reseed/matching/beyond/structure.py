@@ -47,8 +47,7 @@ from reseed.matching.beyond.labels import (
     pick,
 )
 from reseed.matching.beyond.regress import MOST, rows_at_once, top, unit_part
-from reseed.matching.entries import stretches
-from reseed.matching.geometry import Floats, Integers, Rows, check_dimensions, rows
+from reseed.matching.geometry import Floats, Integers, Rows, check_dimensions, rows, stretches
 
 _NULL_LATENTS = 4_000  # random latents that are enough for the null of the subspaces
 

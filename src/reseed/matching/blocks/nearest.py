@@ -17,8 +17,7 @@ from reseed.loops.compiled import compiled
 from reseed.loops.offers import Lists, dot, offer_both
 from reseed.matching.blocks.multiplier import Multiplier
 from reseed.matching.blocks.passes import ROWS, on_threads, raise_bars
-from reseed.matching.entries import stretches
-from reseed.matching.geometry import Floats, Floats32, Geometry, Integers, Rows
+from reseed.matching.geometry import Floats, Floats32, Geometry, Integers, Rows, stretches
 
 _BLOCK = 1_024
 

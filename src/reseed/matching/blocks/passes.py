@@ -15,8 +15,7 @@ import numpy as np
 from reseed.loops import compiled, offers, products
 from reseed.loops.offers import Found, Lists, Told
 from reseed.matching.blocks.multiplier import Multiplier, threads_for
-from reseed.matching.entries import stretches
-from reseed.matching.geometry import Floats32, Geometry, Integers
+from reseed.matching.geometry import Floats32, Geometry, Integers, stretches
 
 if TYPE_CHECKING:
     from reseed.sae.encode import Product
